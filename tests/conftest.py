@@ -1,0 +1,35 @@
+"""Shared fixtures: where reference arrays and real files lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = Path(os.environ.get("MMPT_GOLDEN", ROOT / "tests" / "golden"))
+REAL = Path(os.environ.get("MMPT_REAL", ROOT.parent / "shared" / "real"))
+
+
+def golden_cases(pattern: str) -> list:
+    """Paths in the golden folder that match, as pytest parameters named by file; whatever cases the folder holds."""
+    return [pytest.param(path, id=path.stem) for path in sorted(GOLDEN.glob(pattern))]
+
+
+def load_golden(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of a golden file (a name below the golden folder, or a path)."""
+    path = Path(path)
+    if not path.is_absolute():
+        path = GOLDEN / path
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def real_path(*parts: str) -> Path:
+    """A real annotation file or video; skips the test where the folder is absent."""
+    path = REAL.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"real file {'/'.join(parts)} is not here (set MMPT_REAL to the folder that holds it)")
+    return path
