@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def key(default: Any, help: str) -> Any:
-    """A declared YAML key."""
-    if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+def key(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A declared YAML key; a class, dict or list as default is made anew for each configuration."""
+    metadata = {"help": help, "choices": choices}
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    if isinstance(default, dict | list):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class DatasetConfig:
     aligner: str | None = key(None, "class that joins features and tokens into padded tensors")
     bert_name: str | None = key(None, "tokenizer and BERT: a hub name or a local folder with config.json and vocab.txt")
     use_fast: bool | None = key(None, "fast tokenizer flag, passed on to transformers")
-    split: str | None = key(None, "train, valid or test; a test YAML says test")
+    split: str | None = key(None, "train, valid or test; a test YAML says test", ("train", "valid", "test"))
     train_path: str | None = key(None, "list of training items; null: no training")
     val_path: str | None = key(None, "list of validation items; null: no validation")
     test_path: str | None = key(None, "list of test items")
@@ -43,7 +46,10 @@ class DatasetConfig:
     sampled_max_len: int | None = key(None, "largest text-token budget of a clip, inclusive")
     sampled_video_min_len: int | None = key(None, "smallest clip length in seconds, inclusive")
     sampled_video_max_len: int | None = key(None, "largest clip length in seconds, inclusive")
-    sampler: str = key("generator", "generator: per-item random streams; python: replay the historic stream of Python's random")
+    sampler: str = key(
+        "generator", "generator: per-item random streams; python: replay the historic stream of Python's random", ("generator", "python")
+    )
+    sort_clips: bool = key(True, "order the clips of a video by time, which the paragraph loss needs; false: as drawn")
     num_iso_layer: int | None = key(None, "modality-isolated layers of single-encoder models")
     keep_prob: float = key(1.0, "probability of keeping the neighbouring caption while a clip grows")
     mlm_probability: float = key(0.15, "share of text tokens masked")
@@ -68,7 +74,7 @@ class DatasetConfig:
     anno_path: str | None = key(None, "HTM-Align annotation JSON")
     caption_pkl_path: str | None = key(None, "pickle of timed captions for pre-tokenisation")
     target_dir: str | None = key(None, "output folder of pre-tokenisation")
-    on_missing: str = key("skip", "ids without features, captions or index entry: skip (counted and named) or error")
+    on_missing: str = key("skip", "ids without features, captions or index entry: skip (counted and named) or error", ("skip", "error"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +90,9 @@ class ModelConfig:
     max_decode_length: int | None = key(None, "longest generated caption, the three prompt ids included")
     layernorm_only: bool | None = key(None, "train LayerNorm weights and biases only")
     learnable_temperature: bool = key(False, "the model owns a trained logit_scale, starting at ln(1/0.07), which losses then read")
-    init: str = key("pretrained", "pretrained: start the towers from bert_name's weights; random: from its config.json alone")
+    s3d_weights: str = key("pretrained_models/s3d_howto100m.pth", "S3D weights, for models that read frames")
+    s3d_dict: str = key("pretrained_models/s3d_dict.npy", "word list of S3D's text branch")
+    init: str = key("pretrained", "pretrained: start the towers from bert_name's weights; random: from its config.json alone", ("pretrained", "random"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +101,8 @@ class EvalConfig:
 
     save_path: str | None = key(None, "folder of predictions; its parent is the checkpoint folder")
     compat: bool = key(False, "make the historic variant of a metric the headline number")
-    tie_rule: str = key("mean", "rank of a tied query: mean, optimistic or pessimistic")
+    protocol: str = key("norton", "whose cost offsets and scales full-video alignment uses", ("norton", "tempclr"))
+    tie_rule: str = key("mean", "rank of a tied query: mean, optimistic or pessimistic", ("mean", "optimistic", "pessimistic"))
     bootstrap: int = key(1000, "bootstrap samples behind a 95 % interval; 0 switches intervals off")
 
 
@@ -110,11 +119,11 @@ class Config:
     base_dir: str | None = key(None, "pipelines: folder below projects/ with the templates")
     run_task: list | None = key(None, "pipelines: files to run, nested lists run side by side")
     task_group: Mapping | None = key(None, "pipelines: group name -> overwriting keys and task_list")
-    dataset: DatasetConfig = key(None, "data")
+    dataset: DatasetConfig = key(DatasetConfig, "data")
     fairseq: Mapping[str, Mapping[str, Any]] = key({}, "group -> flag -> value, passed through to fairseq")
-    model: ModelConfig = key(None, "model")
+    model: ModelConfig = key(ModelConfig, "model")
     loss: Mapping[str, Any] | None = key(None, "loss_cls and that loss's own keys; null: no loss")
-    eval: EvalConfig = key(None, "evaluation")
+    eval: EvalConfig = key(EvalConfig, "evaluation")
     metric: str | None = key(None, "metric class")
     predictor: str | None = key(None, "predictor class")
     gen_param: Mapping[str, Any] | None = key(None, "extra arguments of caption generation")
@@ -122,5 +131,7 @@ class Config:
     vectorpool_cls: str | None = key(None, "vector pool class")
     retriever_cls: str | None = key(None, "retriever class")
     num_cands: int | None = key(None, "neighbours requested per video")
+    retri_index: str = key("exact", "neighbour search: exact (torch), or with faiss flatl2, innerproduct, pq")
+    retri_metric: str = key("l2", "closeness of the exact search: l2 or innerproduct")
     centroids: int = key(512, "cells of the approximate index")
     examples_per_cent_to_train: int = key(48, "training vectors per cell")

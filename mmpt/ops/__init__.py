@@ -1,0 +1,1 @@
+"""Pure maths on torch tensors: no configuration, no modules, no printing, no device literals."""

@@ -1,0 +1,116 @@
+"""Reading data sets: what the items are, their features, their tokens, and how these become padded tensors.
+
+Importing this package registers every class that a YAML can name under `dataset:`.
+"""
+
+from mmpt.processors.aligners import (
+    FixedLenAligner,
+    How2MILNCEAligner,
+    OverlappedAligner,
+    StartClipAligner,
+    VariedLenAligner,
+    VideoRetriAligner,
+    VideoRetriOverlappedAligner,
+)
+from mmpt.processors.base import Aligner, MetaProcessor, MissingData, TextProcessor, VideoProcessor
+from mmpt.processors.captions import Captions
+from mmpt.processors.coin import COINActionSegmentationAligner, COINActionSegmentationMetaProcessor, COINActionSegmentationTextProcessor
+from mmpt.processors.crosstask import CrossTaskAligner, CrossTaskMetaProcessor, CrossTaskTextProcessor, CrossTaskVideoProcessor
+from mmpt.processors.didemo import DiDeMoAligner, DiDeMoMetaProcessor, DiDeMoTextProcessor
+from mmpt.processors.downstream import DSAligner, DSNLGAligner, MetaTextBinarizer, NLGTextProcessor
+from mmpt.processors.how2 import (
+    How2MetaProcessor,
+    PKLJSONStrTextProcessor,
+    ShardedHow2MetaProcessor,
+    ShardedHow2VideoRetriMetaProcessor,
+    ShardedTextProcessor,
+    ShardedVideoProcessor,
+    ShardedVideoRetriTextProcessor,
+    ShardedVideoRetriVideoProcessor,
+)
+from mmpt.processors.masking import (
+    FrameMaskingProcessor,
+    MFMMLMAligner,
+    MMAttentionMask2DProcessor,
+    TextGenerationProcessor,
+    TextMaskingProcessor,
+)
+from mmpt.processors.msrvtt import (
+    MSRVTTMetaProcessor,
+    MSRVTTNLGTextProcessor,
+    MSRVTTQAAligner,
+    MSRVTTQAMetaProcessor,
+    MSRVTTQATextProcessor,
+    MSRVTTTextProcessor,
+)
+from mmpt.processors.sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor
+from mmpt.processors.tokens import SpecialIds, load_tokenizer
+from mmpt.processors.youcook import (
+    YoucookFullVideoBGAligner,
+    YoucookFullVideoBGMetaProcessor,
+    YoucookFullVideoBGProcessor,
+    YoucookFullVideoBGTextProcessor,
+    YoucookMetaProcessor,
+    YoucookNLGMetaProcessor,
+    YoucookVideoProcessor,
+)
+
+__all__ = [
+    "Aligner",
+    "COINActionSegmentationAligner",
+    "COINActionSegmentationMetaProcessor",
+    "COINActionSegmentationTextProcessor",
+    "Captions",
+    "CrossTaskAligner",
+    "CrossTaskMetaProcessor",
+    "CrossTaskTextProcessor",
+    "CrossTaskVideoProcessor",
+    "DSAligner",
+    "DSNLGAligner",
+    "DiDeMoAligner",
+    "DiDeMoMetaProcessor",
+    "DiDeMoTextProcessor",
+    "FixedLenAligner",
+    "FrameMaskingProcessor",
+    "How2MILNCEAligner",
+    "How2MetaProcessor",
+    "MFMMLMAligner",
+    "MMAttentionMask2DProcessor",
+    "MSRVTTMetaProcessor",
+    "MSRVTTNLGTextProcessor",
+    "MSRVTTQAAligner",
+    "MSRVTTQAMetaProcessor",
+    "MSRVTTQATextProcessor",
+    "MSRVTTTextProcessor",
+    "MetaProcessor",
+    "MetaTextBinarizer",
+    "MissingData",
+    "NLGTextProcessor",
+    "OverlappedAligner",
+    "PKLJSONStrTextProcessor",
+    "ShardedHow2MetaProcessor",
+    "ShardedHow2VideoRetriMetaProcessor",
+    "ShardedTextProcessor",
+    "ShardedVideoProcessor",
+    "ShardedVideoRetriTextProcessor",
+    "ShardedVideoRetriVideoProcessor",
+    "SpecialIds",
+    "StartClipAligner",
+    "TextClipSamplingProcessor",
+    "TextGenerationProcessor",
+    "TextMaskingProcessor",
+    "TextProcessor",
+    "VariedLenAligner",
+    "VideoClipSamplingProcessor",
+    "VideoProcessor",
+    "VideoRetriAligner",
+    "VideoRetriOverlappedAligner",
+    "YoucookFullVideoBGAligner",
+    "YoucookFullVideoBGMetaProcessor",
+    "YoucookFullVideoBGProcessor",
+    "YoucookFullVideoBGTextProcessor",
+    "YoucookMetaProcessor",
+    "YoucookNLGMetaProcessor",
+    "YoucookVideoProcessor",
+    "load_tokenizer",
+]

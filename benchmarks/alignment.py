@@ -1,0 +1,174 @@
+"""Soft-DTW and OTAM (both directions), forward and backward, against the cell-by-cell loop they are published as, and against tslearn.
+
+    python benchmarks/alignment.py                        # all sizes, a Markdown table
+    python benchmarks/alignment.py --sizes 4096x8x8 --rounds 9 --json alignment.json
+
+Time is the process CPU time, all implementations of a size interleaved in one process; a ratio is the median over the rounds of the ratio
+within a round. The loop writes cell after cell into one table, so its backward pass copies the gradient of the whole table once a cell. At
+sizes where that takes minutes it runs on the first matrices only and is scaled up in proportion, marked with a star; its cost per matrix
+grows with their number (the tables leave the cache), so that the ratio is then understated. tslearn gets the costs ready, as ours does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mmpt.ops.alignment import otam, soft_dtw  # noqa: E402
+
+SMOOTHING = 0.1
+LOOP_WORK = 2e8  # matrices times squared cells per matrix, beyond which the loop runs on a part
+Aligner = Callable[[Tensor], Tensor]
+
+
+def softmin(*ways: Tensor) -> Tensor:
+    return -SMOOTHING * torch.logsumexp(torch.stack(ways) / -SMOOTHING, 0)
+
+
+def loop_dtw(cost: Tensor) -> Tensor:
+    """(N, R, C) -> (N,), the recurrence as written."""
+    table = torch.zeros_like(cost)
+    for i in range(cost.shape[1]):
+        for j in range(cost.shape[2]):
+            if i == 0 or j == 0:
+                before = table[:, i - 1, j] if i else table[:, i, j - 1] if j else 0.0
+            else:
+                before = softmin(table[:, i - 1, j - 1], table[:, i, j - 1], table[:, i - 1, j])
+            table[:, i, j] = cost[:, i, j] + before
+    return table[:, -1, -1]
+
+
+def loop_otam(cost: Tensor) -> Tensor:
+    """(N, R, C) -> (N,), one direction, the recurrence as written."""
+    padded = F.pad(cost, (1, 1))
+    table = torch.zeros_like(padded)
+    last = padded.shape[2] - 1
+    for m in range(1, last + 1):
+        table[:, 0, m] = padded[:, 0, m] + table[:, 0, m - 1]
+    for l in range(1, padded.shape[1]):  # noqa: E741
+        for m in range(1, last + 1):
+            ways = [table[:, l - 1, m - 1], table[:, l, m - 1]] + ([table[:, l - 1, m]] if m in (1, last) else [])
+            table[:, l, m] = padded[:, l, m] + softmin(*ways)
+    return table[:, -1, -1]
+
+
+def implementations(metric: str) -> dict[str, Aligner]:
+    installed = importlib.util.find_spec
+    ours = soft_dtw if metric == "dtw" else partial(otam, both=True)
+    found = {"loop": loop_dtw if metric == "dtw" else lambda cost: loop_otam(cost) + loop_otam(cost.mT)}
+    found["torch"] = partial(ours, smoothing=SMOOTHING, backend="torch")
+    if installed("numba"):
+        found["numba"] = partial(ours, smoothing=SMOOTHING, backend="numba")
+    if metric == "dtw" and installed("tslearn"):
+        from tslearn.metrics import SoftDTWLossPyTorch
+
+        distance = SoftDTWLossPyTorch(gamma=SMOOTHING, dist_func=lambda cost, _: cost * 1)
+        found["tslearn"] = lambda cost: distance(cost, cost)
+    return found
+
+
+def costs(count: int, rows: int, cols: int) -> Tensor:
+    return 2 * torch.rand(count, rows, cols, generator=torch.Generator().manual_seed(0))
+
+
+def step(align: Aligner, cost: Tensor) -> tuple[float, Tensor, Tensor]:
+    """CPU seconds of forward and backward, value, gradient."""
+    cost = cost.clone().requires_grad_()
+    start = time.process_time()
+    value = align(cost)
+    value.sum().backward()
+    return time.process_time() - start, value.detach(), cost.grad
+
+
+def loop_share(count: int, rows: int, cols: int) -> int:
+    """How many of the matrices the loop runs on."""
+    return min(count, max(64, int(LOOP_WORK / (rows * cols) ** 2)))
+
+
+def measure(metric: str, count: int, rows: int, cols: int, rounds: int) -> dict[str, float]:
+    cost, part = costs(count, rows, cols), loop_share(count, rows, cols)
+    aligners = implementations(metric)
+    times: dict[str, list[float]] = {name: [] for name in aligners}
+    for name, align in aligners.items():
+        step(align, cost[:4] if name == "loop" else cost)  # warm-up: compilation, first allocations
+    for _ in range(rounds):
+        for name, align in aligners.items():
+            seconds = step(align, cost[:part])[0] * count / part if name == "loop" else step(align, cost)[0]
+            times[name].append(seconds)
+    result = {"metric": metric, "size": f"{count}x{rows}x{cols}", "loop_on": part}
+    for name, values in times.items():
+        result[f"{name}_ms"] = 1e3 * statistics.median(values)
+        for ours in {"torch", "numba"} & aligners.keys() - {name}:
+            result[f"{ours}_over_{name}"] = statistics.median(other / own for other, own in zip(values, times[ours], strict=True))
+    return result | accuracy(metric, cost[:64])
+
+
+def accuracy(metric: str, cost: Tensor) -> dict[str, float]:
+    """Largest relative errors of float32 values and gradients against float64."""
+    aligners = implementations(metric)
+    _, value, grad = step(aligners["torch"], cost.double())
+    result = {}
+    for name in {"torch", "numba"} & aligners.keys():
+        _, ours, ours_grad = step(aligners[name], cost)
+        result[f"{name}_value_error"] = ((ours - value).norm() / value.norm()).item()
+        result[f"{name}_gradient_error"] = ((ours_grad - grad).norm() / grad.norm()).item()
+    return result
+
+
+COLUMNS = {
+    "loop ms": "loop_ms",
+    "torch ms": "torch_ms",
+    "numba ms": "numba_ms",
+    "tslearn ms": "tslearn_ms",
+    "torch: loop / ours": "torch_over_loop",
+    "numba: loop / ours": "numba_over_loop",
+    "torch: tslearn / ours": "torch_over_tslearn",
+    "numba: tslearn / ours": "numba_over_tslearn",
+}
+
+
+def table_row(row: dict[str, float]) -> str:
+    cells = [f"{row[key]:.{0 if row[key] >= 100 else 2}f}" if key in row else "" for key in COLUMNS.values()]
+    if row["loop_on"] < int(row["size"].split("x")[0]):
+        cells[0] += "*"
+    return f"| {row['metric']} | {row['size']} | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["512x5x5", "32x7x70", "4096x8x8", "256x64x64", "4096x32x32"], help="count x rows x columns")
+    parser.add_argument("--metrics", nargs="+", default=["dtw", "otam"], choices=["dtw", "otam"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if importlib.util.find_spec("numba"):
+        import numba
+
+        numba.set_num_threads(args.threads)  # for tslearn, which would take all cores
+    print(f"| metric | size | {' | '.join(COLUMNS)} |\n|{'---|' * (2 + len(COLUMNS))}")
+    results = []
+    for metric in args.metrics:
+        for size in args.sizes:
+            results.append(measure(metric, *map(int, size.split("x")), args.rounds))
+            print(table_row(results[-1]), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""GRAM loss against the plain published formula: time, peak memory, accuracy.
+
+    python benchmarks/gram.py                       # all sizes, a Markdown table
+    python benchmarks/gram.py --sizes 1024 --modalities 3 --rounds 5 --json gram.json
+
+Time is the process CPU time of loss + backward, interleaved in one process, median of the rounds; memory is the growth of the peak resident
+size in a fresh process per measurement. The plain formula builds one Gram matrix per pair and takes its determinant, once for each of
+the two cross entropies, as the published training step does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mmpt.ops.gram_contrast import volume_cross_entropy  # noqa: E402
+
+SCALE, SMOOTHING, WIDTH = 1 / 0.07, 0.1, 512
+PLAIN_LIMIT = 2048  # above, the plain formula needs too many GiB to be run as a matter of course
+
+
+def plain_volume(anchor: Tensor, modalities: list[Tensor]) -> Tensor:
+    """sqrt |det Gram| of every pair, by determinants."""
+    n = len(anchor)
+    rows = [[anchor.square().sum(1)[:, None].expand(n, n)] + [anchor @ x.T for x in modalities]]
+    for k, x in enumerate(modalities):
+        rows.append([rows[0][k + 1]] + [(x * y).sum(1)[None].expand(n, n) for y in modalities])
+    gram = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    return torch.linalg.det(gram).abs().sqrt()
+
+
+def plain_loss(anchor: Tensor, modalities: list[Tensor]) -> Tensor:
+    own = torch.arange(len(anchor), device=anchor.device)
+    a2d = F.cross_entropy(-plain_volume(anchor, modalities) * SCALE, own, label_smoothing=SMOOTHING)
+    d2a = F.cross_entropy(-plain_volume(anchor, modalities).T * SCALE, own, label_smoothing=SMOOTHING)
+    return (a2d + d2a) / 2
+
+
+def our_loss(anchor: Tensor, modalities: list[Tensor]) -> Tensor:
+    return sum(volume_cross_entropy(anchor, modalities, SCALE, label_smoothing=SMOOTHING)) / 2
+
+
+LOSSES = {"plain": plain_loss, "ours": our_loss}
+
+
+def inputs(n: int, k: int, device: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Anchor and k modalities: unit rows around a common direction per item."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(n, WIDTH, generator=generator)
+    noisy = [common + 0.7 * torch.randn(n, WIDTH, generator=generator) for _ in range(k + 1)]
+    return [F.normalize(x, dim=1).to(device, dtype).requires_grad_() for x in noisy]
+
+
+def step(name: str, tensors: list[Tensor]) -> Tensor:
+    for x in tensors:
+        x.grad = None
+    loss = LOSSES[name](tensors[0], tensors[1:])
+    loss.backward()
+    return loss.detach()
+
+
+def seconds(name: str, tensors: list[Tensor]) -> float:
+    if tensors[0].is_cuda:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        step(name, tensors)
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+    start = time.process_time()
+    step(name, tensors)
+    return time.process_time() - start
+
+
+def time_ratio(n: int, k: int, rounds: int, device: str) -> dict[str, float]:
+    tensors = inputs(n, k, device)
+    names = ["plain", "ours"] if n <= PLAIN_LIMIT else ["ours"]
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds + 1):
+        for name in names:
+            value = seconds(name, tensors)
+            if number:  # the first round warms up
+                times[name].append(value)
+    result = {f"{name}_ms": 1e3 * statistics.median(values) for name, values in times.items()}
+    if "plain" in names:
+        result["speedup"] = result["plain_ms"] / result["ours_ms"]
+    return result
+
+
+def peak_mib(name: str, n: int, k: int) -> float:
+    """Growth of the peak resident size over that of a small warm-up step, in a fresh process."""
+    command = [sys.executable, __file__, "--peak-of", name, "--sizes", str(n), "--modalities", str(k)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def measure_peak(name: str, n: int, k: int) -> float:
+    step(name, inputs(32, k, "cpu"))
+    tensors = inputs(n, k, "cpu")
+    before = high_water_mib()
+    step(name, tensors)
+    return high_water_mib() - before
+
+
+def high_water_mib() -> float:
+    """Peak resident size of this program; getrusage would inherit that of the parent."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def accuracy(n: int, k: int) -> dict[str, float]:
+    """Relative errors of float32 values and gradients against the plain formula in float64."""
+    exact = inputs(n, k, "cpu", torch.float64)
+    truth = step("plain", exact)
+    result = {}
+    for name in LOSSES:
+        tensors = inputs(n, k, "cpu")
+        result[f"{name}_loss_error"] = abs(step(name, tensors).item() / truth.item() - 1)
+        result[f"{name}_gradient_error"] = max(((x.grad - y.grad).norm() / y.grad.norm()).item() for x, y in zip(tensors, exact, strict=True))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256, 1024, 4096])
+    parser.add_argument("--modalities", type=int, nargs="+", default=[2, 3], help="modalities besides the anchor")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--peak-of", choices=LOSSES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.peak_of:
+        print(measure_peak(args.peak_of, args.sizes[0], args.modalities[0]))
+        return
+    results = []
+    print("| N | K | plain ms | ours ms | faster | plain MiB | ours MiB | loss error | gradient error (plain) |\n|---|---|---|---|---|---|---|---|---|")
+    for n in args.sizes:
+        for k in args.modalities:
+            row = {"n": n, "k": k, **time_ratio(n, k, args.rounds if n < 4096 else 1, args.device)}
+            if args.device == "cpu":
+                row |= {f"{name}_mib": peak_mib(name, n, k) for name in LOSSES if name == "ours" or n <= PLAIN_LIMIT}
+            if n <= 256:
+                row |= accuracy(n, k)
+            results.append(row)
+            cells = [f"{row['plain_ms']:.1f}" if "plain_ms" in row else "-", f"{row['ours_ms']:.1f}"]
+            cells += [f"{row['speedup']:.1f}x" if "speedup" in row else "-"]
+            cells += [f"{row[key]:.0f}" if key in row else "-" for key in ("plain_mib", "ours_mib")]
+            cells += [f"{row['ours_loss_error']:.1e} | {row['ours_gradient_error']:.1e} ({row['plain_gradient_error']:.1e})" if n <= 256 else "- | -"]
+            print(f"| {n} | {k} | {' | '.join(cells)} |", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Norton's loss and its parts against the plain published formula: time, peak memory, accuracy.
+
+    python benchmarks/losses.py                    # all rows, Markdown tables; about 10 minutes and 10 GiB
+    python benchmarks/losses.py --rows time memory --sizes 64 256 --rounds 5 --json losses.json
+
+Time is process CPU time (wall time beside it), plain and ours in turn in one process, medians of the rounds. Memory is the growth of the
+peak resident size over loss + backward, gradients included, in a fresh process per measurement. Shapes are those of the published
+pre-training: 31 text and 18 video positions of width 768, valid lengths drawn as its samplers draw them (39 % of the token pairs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.plain import plain_norton, plain_sinkhorn, plain_token_similarity  # noqa: E402
+from mmpt.losses import MMContraLoss  # noqa: E402
+from mmpt.ops.late_interaction import token_similarity  # noqa: E402
+from mmpt.ops.sinkhorn import log_sinkhorn  # noqa: E402
+
+NORTON = {"sinkhorn_iterations": 50, "beta": 0.3, "sequence_contrast": {"threshold": 8}}
+WORDS, FRAMES, WIDTH = 31, 18, 768
+PLAIN_TIME_LIMIT = 512  # clips above which the plain formula is not timed as a matter of course
+
+Step = Callable[[], object]
+
+
+def norton_batch(n: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Clips around a common direction each, so that the loss is of order 1."""
+    generator = torch.Generator().manual_seed(n)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    common = draw(n, 1, WIDTH)
+    batch = {"video_outputs": draw(n, FRAMES, WIDTH).mul_(3).add_(common), "text_outputs": draw(n, WORDS, WIDTH).mul_(3).add_(common)}
+    for side in ("video", "text"):
+        batch[f"pooled_{side}"] = (common[:, 0] + 2 * draw(n, WIDTH)) / 12
+    words = torch.randint(8, 33, (n, 1), generator=generator).clamp(max=29) + 1  # and the closing separator
+    seconds = torch.randint(3, 17, (n, 1), generator=generator) + 1
+    batch = {name: x.to(dtype).requires_grad_() for name, x in batch.items()}
+    return batch | {"text_mask_outputs": torch.arange(WORDS) < words, "video_mask_outputs": torch.arange(FRAMES) < seconds}
+
+
+def our_norton(precision: str = "float32") -> Callable[[dict[str, Tensor]], Tensor]:
+    loss = MMContraLoss(NORTON | {"precision": precision})
+    return lambda batch: loss(**batch)
+
+
+def backward(loss: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor]) -> Tensor:
+    for x in batch.values():
+        x.grad = None
+    value = loss(batch)
+    value.backward()
+    return value.detach()
+
+
+def interleaved(steps: dict[str, Step], rounds: int) -> dict[str, tuple[float, float]]:
+    """Median CPU and wall milliseconds of each step; the first round warms up and is not counted."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            step()
+            if number:
+                times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    return {name: tuple(1e3 * statistics.median(column) for column in zip(*values, strict=True)) for name, values in times.items()}
+
+
+def row(title: str, steps: dict[str, Step], rounds: int) -> dict[str, object]:
+    """The first step is the plain one."""
+    times = interleaved(steps, rounds)
+    plain, *others = times
+    result = {"row": title, f"{plain} ms": round(times[plain][0], 1)}
+    for name in others:
+        result |= {f"{name} ms": round(times[name][0], 1), f"{plain}/{name} cpu": round(times[plain][0] / times[name][0], 2)}
+        result[f"{plain}/{name} wall"] = round(times[plain][1] / times[name][1], 2)
+    return result
+
+
+def loss_time(sizes: list[int], rounds: int) -> list[dict]:
+    rows = []
+    for n in sizes:
+        batch = norton_batch(n)
+        losses = {"plain": plain_norton, "ours": our_norton(), "bf16": our_norton("bf16")}
+        rows.append(row(f"Norton loss, {n} clips", {name: lambda f=f, b=batch: backward(f, b) for name, f in losses.items()}, rounds))
+    return rows
+
+
+def stage_time(sizes: list[int], rounds: int) -> list[dict]:
+    rows = []
+    for n in sizes:
+        batch = norton_batch(n)
+        names = ("text_outputs", "video_outputs", "text_mask_outputs", "video_mask_outputs")
+        similarity = {
+            "plain": lambda b: sum(x.square().sum() for x in plain_token_similarity(*(b[k] for k in names), 1.0)),
+            "ours": lambda b: sum(x.square().sum() for x in token_similarity(*(b[k] for k in names))),
+        }
+        rows.append(row(f"token similarity, {n}", {k: lambda f=f, b=batch: backward(f, b) for k, f in similarity.items()}, rounds))
+    return rows
+
+
+def bucket_problems(count: int = 16384) -> tuple[Tensor, Tensor]:
+    scores = torch.rand(count, 9, 9, generator=torch.Generator().manual_seed(0)) / 0.1
+    return scores, torch.tensor([-math.log(16)] * 8 + [-math.log(2)])
+
+
+def square_problem(n: int) -> tuple[Tensor, Tensor]:
+    scores = 3 * torch.randn(n, n, generator=torch.Generator().manual_seed(0)) + 10 * torch.eye(n)
+    return scores, torch.full((n,), -math.log(2 * n))
+
+
+def sinkhorn_time(rounds: int, compiled: bool) -> list[dict]:
+    rows = []
+    for title, (scores, mass), few in (
+        ("Sinkhorn, 16384 of 9 x 9", bucket_problems(), rounds),
+        ("Sinkhorn, one of 1024 x 1024", square_problem(1024), rounds),
+        ("Sinkhorn, one of 4096 x 4096", square_problem(4096), min(rounds, 3)),
+    ):
+        steps = {"plain": lambda s=scores, m=mass: plain_sinkhorn(s, m, m), "ours": lambda s=scores, m=mass: log_sinkhorn(s, m, m)}
+        if compiled and scores.dim() == 3:
+            steps["compiled plain"] = lambda s=scores, m=mass, f=torch.compile(plain_sinkhorn): f(s, m, m)
+        rows.append(row(title, steps | pot(scores, mass), few))
+    return rows
+
+
+def pot(scores: Tensor, mass: Tensor) -> dict[str, Step]:
+    """POT's scaling solver for one large problem, where it is installed; 50 iterations as ours."""
+    try:
+        import ot
+    except ImportError:
+        return {}
+    if scores.dim() != 2 or len(scores) > 1024:
+        return {}
+    weights = torch.full((len(scores),), 1 / len(scores))
+    options = {"numItermax": 50, "stopThr": 0.0, "warn": False}
+    return {"POT": lambda: ot.sinkhorn(weights, weights, -scores, 1.0, method="sinkhorn_stabilized", **options)}
+
+
+def peak_mib(name: str, n: int) -> float:
+    """Measured in a fresh process."""
+    command = [sys.executable, __file__, "--peak-of", name, "--sizes", str(n)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def measure_peak(name: str, n: int) -> float:
+    loss = {"plain": plain_norton, "ours": our_norton(), "bf16": our_norton("bf16")}[name]
+    backward(loss, norton_batch(16))  # libraries load their code on first use
+    batch = norton_batch(n)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = status_mib("VmRSS")
+    backward(loss, batch)
+    return status_mib("VmHWM") - before
+
+
+def status_mib(field: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def memory(sizes: list[int]) -> list[dict]:
+    rows = []
+    for n in sizes:
+        plain, ours, bf16 = (peak_mib(name, n) for name in ("plain", "ours", "bf16"))
+        inputs = sum(x.numel() * x.element_size() for x in norton_batch(n).values() if x.requires_grad) / 2**20
+        sizes_mib = {"plain MiB": plain, "ours MiB": ours, "plain/ours": plain / ours, "bf16 MiB": bf16, "of which gradients MiB": inputs}
+        rows.append({"row": f"peak memory, {n} clips"} | {name: round(value, 1) for name, value in sizes_mib.items()})
+    return rows
+
+
+def accuracy(sizes: list[int]) -> list[dict]:
+    """Relative errors against the plain formula in float64."""
+    rows = []
+    for n in sizes:
+        exact = norton_batch(n, torch.float64)
+        truth = backward(plain_norton, exact)
+        for name, loss, dtype in (
+            ("plain float32", plain_norton, torch.float32),
+            ("ours float32", our_norton(), torch.float32),
+            ("ours bf16 products", our_norton("bf16"), torch.float32),
+            ("ours float64", our_norton(), torch.float64),
+        ):
+            batch = {k: x.detach().to(dtype).requires_grad_() if x.requires_grad else x for k, x in exact.items()}
+            value = backward(loss, batch)
+            result = {"row": f"error of {name}, {n} clips", "loss": f"{abs(value.item() / truth.item() - 1):.1e}"}
+            for group in ("pooled", "outputs"):
+                errors = [(batch[k].grad - exact[k].grad).norm() / exact[k].grad.norm() for k in batch if group in k and batch[k].requires_grad]
+                result[f"{group} gradient"] = f"{max(errors):.1e}"
+            rows.append(result)
+    return rows
+
+
+def markdown(rows: list[dict]) -> str:
+    names = list(dict.fromkeys(name for r in rows for name in r))
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    return "\n".join(lines + ["| " + " | ".join(str(r.get(name, "")) for name in names) + " |" for r in rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=["time", "stages", "sinkhorn", "memory", "accuracy"], default=None, help="default: all")
+    parser.add_argument("--sizes", type=int, nargs="+", default=None, help="clips; default: 64 128 256 512, memory 256 1024, accuracy 64 256")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compiled", action="store_true", help="also time torch.compile of the plain Sinkhorn (needs a C++ compiler)")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--peak-of", choices=["plain", "ours", "bf16"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.peak_of:
+        print(measure_peak(arguments.peak_of, arguments.sizes[0]))
+        return
+    wanted = arguments.rows or ["time", "stages", "sinkhorn", "memory", "accuracy"]
+    tables = {
+        "time": lambda: loss_time(arguments.sizes or [64, 128, 256, 512], arguments.rounds),
+        "stages": lambda: stage_time(arguments.sizes or [64, 256], arguments.rounds),
+        "sinkhorn": lambda: sinkhorn_time(arguments.rounds, arguments.compiled),
+        "memory": lambda: memory(arguments.sizes or [256, 1024]),
+        "accuracy": lambda: accuracy(arguments.sizes or [64, 256]),
+    }
+    results = {}
+    for name in wanted:
+        results[name] = tables[name]()
+        print(f"\n{markdown(results[name])}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""YAML files -> one plain dict (`recursive_config`) -> typed, frozen dataclasses (`load_config`)."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmpt.config.build import build_config
+from mmpt.config.checks import check_config
+from mmpt.config.schema import Config
+from mmpt.config.yamlfile import ConfigError, parse_yaml, read_yaml
+
+
+class Layer(NamedTuple):
+    """What one file (or the command line) says."""
+
+    source: str
+    tree: dict[str, Any]
+
+
+def recursive_config(path: str | Path) -> dict[str, Any]:
+    """The file merged over everything it includes, as a plain dict without the `includes` key.
+
+    Maps are merged; lists and scalars replace what the included file says, and so does an explicit null.
+
+    Raises:
+        ConfigError: a file is missing, unreadable, or includes itself.
+    """
+    return _merged(_layers(Path(path), ()))
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """A project file, checked: every key known, every value of the right type, values that must fit together fitting.
+
+    Args:
+        path: the YAML file.
+        overrides: `section.key=value` texts merged last; values are read as YAML.
+
+    Raises:
+        ConfigError: lists all that is wrong, each with file, key, what was expected and what was found.
+    """
+    layers = _layers(Path(path), ())
+    layers += [Layer("--set", _override(text)) for text in overrides]
+    config = build_config(_merged(layers), str(path), functools.partial(_origin, layers))
+    check_config(config)
+    return config
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A new dict: `over` on top of `base`, maps merged key by key, anything else replaced."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        both_maps = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both_maps else copy.deepcopy(value)
+    return merged
+
+
+def _merged(layers: list[Layer]) -> dict[str, Any]:
+    return functools.reduce(merge, (layer.tree for layer in layers), {})
+
+
+def _layers(path: Path, including: tuple[Path, ...]) -> list[Layer]:
+    """The files that make up `path`, innermost include first."""
+    if path.resolve() in including:
+        chain = " -> ".join(str(file) for file in (*including, path.resolve()))
+        raise ConfigError(f"{path}: includes itself: {chain}. Remove one of these `includes`.")
+    tree = read_yaml(path)
+    included = tree.pop("includes", None)
+    if included is None:
+        return [Layer(str(path), tree)]
+    if not isinstance(included, str):
+        raise ConfigError(f"{path}: includes: expected one path, got {included!r}. Chain files instead: each may include one other.")
+    return [*_layers(_find_include(included, path), (*including, path.resolve())), Layer(str(path), tree)]
+
+
+def _find_include(included: str, path: Path) -> Path:
+    """Relative to the current directory, else to the including file's folder or one above it, nearest first."""
+    for folder in (Path(), *path.resolve().parents):
+        if (folder / included).is_file():
+            return folder / included
+    raise ConfigError(
+        f"{path}: includes: {included} does not exist, neither below the current directory ({Path.cwd()}) "
+        f"nor below {path.resolve().parent} or a folder above it."
+    )
+
+
+def _override(text: str) -> dict[str, Any]:
+    """`a.b=1` -> {"a": {"b": 1}}."""
+    name, equals, value = text.partition("=")
+    if not equals or not all(name.split(".")):
+        raise ConfigError(f"--set {text}: expected section.key=value, for example fairseq.optimization.max_epoch=1.")
+    tree = parse_yaml(value, f"--set {name}")
+    for part in reversed(name.split(".")):
+        tree = {part: tree}
+    return tree
+
+
+def _origin(layers: list[Layer], name: str) -> str:
+    """The file that has the last word on the dotted key `name`."""
+    for layer in reversed(layers):
+        node: Any = layer.tree
+        for part in name.split("."):
+            node = {str(key): value for key, value in node.items()}.get(part, layers) if isinstance(node, Mapping) else layers
+        if node is not layers:
+            return layer.source
+    return layers[-1].source

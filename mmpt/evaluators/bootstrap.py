@@ -1,0 +1,71 @@
+"""How far a number could move if other queries had been drawn: intervals and paired comparison of two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from mmpt.evaluators.ranking import statistic
+
+_BLOCK_ELEMENTS = 2**20
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def resamples(n_queries: int, n_samples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Blocks (samples, n_queries) of query indices drawn with replacement."""
+    block = max(1, _BLOCK_ELEMENTS // n_queries)
+    for start in range(0, n_samples, block):
+        yield generator.integers(n_queries, size=(min(block, n_samples - start), n_queries))
+
+
+def interval(values: np.ndarray, of: Statistic, n_samples: int, generator: np.random.Generator) -> tuple[float, float]:
+    """95 % percentile interval of `of(values)` over resampled queries.
+
+    Args:
+        values: one number per query (a rank, a hit).
+        of: statistic over the last axis.
+        n_samples: bootstrap samples.
+        generator: source of the draws.
+    """
+    draws = np.concatenate([of(values[index]) for index in resamples(len(values), n_samples, generator)])
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
+class PairedResult(NamedTuple):
+    """Run B minus run A, its 95 % interval, and the two-sided probability of a difference this far from zero by draw of queries."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_bootstrap(ranks_a: np.ndarray, ranks_b: np.ndarray, metric: str = "R1", n: int = 10_000, seed: int = 0) -> PairedResult:
+    """Compare two runs on the same queries: both are read at the same resampled queries, so their common difficulty cancels.
+
+    Args:
+        ranks_a: (N) ranks of run A.
+        ranks_b: (N) ranks of run B, same queries in the same order.
+        metric: `R<k>`, `MR`, or `mean` where the arrays hold hits instead of ranks.
+        n: bootstrap samples.
+        seed: seed of the draws.
+
+    Returns:
+        metric(B) - metric(A); p counts samples on the other side of zero, doubled, never below 2 / (n + 1).
+
+    Raises:
+        ValueError: the runs have different numbers of queries, or none.
+    """
+    ranks_a, ranks_b = np.asarray(ranks_a), np.asarray(ranks_b)
+    if ranks_a.shape != ranks_b.shape or ranks_a.ndim != 1 or not len(ranks_a):
+        raise ValueError(f"paired comparison needs the same queries in both runs, got ranks of shape {ranks_a.shape} and {ranks_b.shape}.")
+    of = statistic(metric)
+    blocks = resamples(len(ranks_a), n, np.random.default_rng(seed))
+    draws = np.concatenate([of(ranks_b[index]) - of(ranks_a[index]) for index in blocks])
+    low, high = np.quantile(draws, [0.025, 0.975])
+    smaller_side = min((draws <= 0).sum(), (draws >= 0).sum())
+    p = min(1.0, 2 * (smaller_side + 1) / (n + 1))
+    return PairedResult(float(of(ranks_b) - of(ranks_a)), float(low), float(high), float(p))

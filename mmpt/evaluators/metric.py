@@ -1,0 +1,162 @@
+"""What every metric returns, and text-video retrieval.
+
+Letters: N queries, M gallery items, D width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmpt.evaluators.bootstrap import interval
+from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, rank_metrics, statistic
+from mmpt.registry import METRICS
+
+if TYPE_CHECKING:
+    from mmpt.config import EvalConfig
+
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Numbers of one evaluation and what is needed to judge them.
+
+    Attributes:
+        values: name -> number; a name is `<statistic>` or `<measure>-<statistic>` (`R1`, `DTW-R5`, `cosine-DTW-MR`).
+        best_metric: the name that ranks checkpoints, higher = better.
+        intervals: name -> 95 % bootstrap interval over queries.
+        baselines: trivial model -> {name: number}.
+        facts: counts and settings that decide whether two numbers may be compared.
+        per_query: name -> array with one entry per query: `ranks`, `ranks_<measure>` or `hits`, and `ids` of the queries.
+        warnings: sentences about what looks wrong.
+    """
+
+    values: dict[str, float]
+    best_metric: str
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    per_query: dict[str, np.ndarray] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def best(self) -> float:
+        return self.values[self.best_metric]
+
+
+class Metric(ABC):
+    """Turns a predictor's arrays into an `Outcome`; calling it gives the numbers alone.
+
+    Args:
+        config: the `eval` section.
+    """
+
+    best_metric: str
+
+    def __init__(self, config: EvalConfig):
+        self.config = config
+
+    @abstractmethod
+    def evaluate(self, **arrays) -> Outcome:
+        """Score the arrays that the predictor returned; arrays a metric does not read are ignored."""
+
+    def __call__(self, **arrays) -> dict[str, float]:
+        return self.evaluate(**arrays).values
+
+    @property
+    def tie_rule(self) -> str:
+        """`eval.tie_rule`, or the historic one in compat mode."""
+        return "position" if self.config.compat else self.config.tie_rule
+
+    def interval(self, values: np.ndarray, of: Callable) -> tuple[float, float]:
+        """95 % interval; the fixed seed gives every metric of a run the same resampled queries."""
+        return interval(values, of, self.config.bootstrap, np.random.default_rng(BOOTSTRAP_SEED))
+
+    def rank_outcome(
+        self,
+        ranks: Mapping[str, np.ndarray],
+        n_items: int,
+        facts: dict[str, Any],
+        ids: Sequence[str] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> Outcome:
+        """Outcome of retrieval: R1, R5, R10 and MR of each measure ("" has no prefix), beside chance; `ids` name the queries."""
+        values, intervals, per_query = {}, {}, {}
+        level = chance(n_items)
+        for measure, of_measure in ranks.items():
+            prefix = f"{measure}-" if measure else ""
+            for name, value in rank_metrics(of_measure).items():
+                values[prefix + name] = value
+                if self.config.bootstrap:
+                    intervals[prefix + name] = self.interval(of_measure, statistic(name))
+            per_query[f"ranks_{measure}" if measure else "ranks"] = of_measure
+        baselines = {"chance": {name: level[name.rsplit("-", 1)[-1]] for name in values}}
+        if ids is not None:
+            per_query["ids"] = np.asarray(ids, dtype=str)
+        return Outcome(values, self.best_metric, intervals, baselines, facts, per_query, list(warnings))
+
+    def mean_outcome(self, hits: np.ndarray, baselines: dict[str, float], facts: dict[str, Any]) -> Outcome:
+        """Outcome of a metric that is the mean of one number per query."""
+        hits = np.asarray(hits, dtype=np.float64)
+        if not len(hits):
+            raise ValueError(f"{type(self).__name__}: no queries to score; the test set is empty.")
+        name = self.best_metric
+        intervals = {name: self.interval(hits, statistic("mean"))} if self.config.bootstrap else {}
+        trivial = {model: {name: value} for model, value in baselines.items()}
+        return Outcome({name: float(hits.mean())}, name, intervals, trivial, {"queries": len(hits), **facts}, {"hits": hits})
+
+
+def count_duplicates(items: Sequence) -> int:
+    """Items that repeat an earlier one."""
+    return len(items) - len(set(items))
+
+
+@METRICS.register()
+class RetrievalMetric(Metric):
+    """Text-to-video retrieval, and video-to-text (`V2T-`) where captions and videos pair one to one.
+
+    Ranks come from counting the gallery items that score higher, so memory grows with the gallery, not with its square.
+    `eval.tie_rule` places queries whose right item shares its score with others; the number of such queries is reported.
+    `eval.compat: true` ranks as Norton's reversed argsort does: of equal scores the later column wins.
+    """
+
+    best_metric = "R1"
+
+    def evaluate(self, scores=None, pooled_text=None, pooled_video=None, item_ids=None, texts=None, targets=None, **_) -> Outcome:
+        """Score a retrieval run.
+
+        Args:
+            scores: (N, M) rows = captions; or None with the next two.
+            pooled_text: (N, D).
+            pooled_video: (M, D).
+            item_ids: (M) names of the gallery items.
+            texts: (N) captions, to count duplicates.
+            targets: (N) gallery item of each caption; None: caption i belongs to item i.
+        """
+        matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
+        directions = {"": matrix} if targets is not None else {"": matrix, "V2T": matrix.transposed}
+        counts = {measure: count_ranks(direction, targets) for measure, direction in directions.items()}
+        ranks = {measure: count.ranks(self.tie_rule) for measure, count in counts.items()}
+        facts = {
+            "queries": matrix.shape[0],
+            "gallery": matrix.shape[1],
+            "tie rule": self.tie_rule,
+            "tied queries": int((counts[""].tied > 0).sum()),
+        }
+        warnings = []
+        if texts is not None:
+            facts["duplicate captions"] = count_duplicates(texts)
+        if item_ids is not None:
+            facts["different items"] = len(set(item_ids))
+            if facts["different items"] < matrix.shape[1]:
+                warnings.append(
+                    f"the gallery lists {matrix.shape[1]} items but only {facts['different items']} different ones: a query's own video "
+                    "also stands under other rows, which lowers its rank. One caption per video is the usual protocol."
+                )
+        ids = item_ids if targets is None else None
+        return self.rank_outcome(ranks, matrix.shape[1], facts, ids, warnings)

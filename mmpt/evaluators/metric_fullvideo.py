@@ -1,0 +1,117 @@
+"""Full-video retrieval: all captions of a video, in order, look for the video.
+
+Per paragraph and video one score, by four measures: Cap. Avg. (no prefix; each caption's best clip, averaged), `DTW` and `OTAM` (alignment
+in order), `OT` (transport). `historic-DTW` and `historic-OTAM` repeat the released evaluations with their defects (see `compat`);
+`cosine-` measures use cosines of mean-centred embeddings instead of raw dot products, because alignment costs change with a shift or scale
+of the scores that no loss term controls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from mmpt.evaluators.metric import Metric, Outcome, count_duplicates
+from mmpt.evaluators.paragraphs import PROTOCOLS, Groups, Protocol, paragraph_scores
+from mmpt.evaluators.ranking import RankCounts, ScoreMatrix, count_tile
+from mmpt.registry import METRICS
+
+
+class _ParagraphMetric(Metric):
+    best_metric = "R1"
+    background: str
+
+    def score(self, matrix: ScoreMatrix, captions: Groups, clips: Groups, video_ids: Sequence[str], texts: Sequence[str] | None) -> Outcome:
+        """Ranks by every measure; `eval.compat` gives the plain names `DTW` and `OTAM` to the historic values."""
+        protocol = PROTOCOLS[self.config.protocol, self.background]
+        counts = rank_paragraphs(matrix, captions, clips, protocol, historic=True)
+        cosine = matrix.centred_cosine()
+        if cosine is not None:
+            of_cosine = rank_paragraphs(cosine, captions, clips, protocol, historic=False)
+            counts |= {f"cosine-{measure}".rstrip("-"): count for measure, count in of_cosine.items()}
+        if self.config.compat:
+            for measure in ("DTW", "OTAM"):
+                counts[f"exact-{measure}"], counts[measure] = counts[measure], counts.pop(f"historic-{measure}")
+        facts = {
+            "queries": len(captions.lengths),
+            "gallery": len(clips.lengths),
+            "captions": matrix.shape[0],
+            "clips": matrix.shape[1],
+            "protocol": f"{self.config.protocol}, background {self.background}: {protocol}",
+            "tie rule": self.tie_rule,
+            "tied queries": int((counts[""].tied > 0).sum()),
+        }
+        if texts is not None:
+            facts["duplicate captions"] = count_duplicates(texts)
+        ranks = {measure: count.ranks("position" if "historic" in measure else self.tie_rule) for measure, count in counts.items()}
+        return self.rank_outcome(ranks, len(clips.lengths), facts, ids=video_ids)
+
+
+@METRICS.register()
+class FullVideoRetrievalMetric(_ParagraphMetric):
+    """Background removed: a video is the list of its annotated clips, and its paragraph their captions."""
+
+    background = "removed"
+
+    def evaluate(self, video_ids, scores=None, pooled_text=None, pooled_video=None, texts=None, **_) -> Outcome:
+        """Score a run.
+
+        Args:
+            video_ids: (clips) the video of each clip and caption, in any order.
+            scores: (captions, clips); or None with the next two.
+            pooled_text: (captions, D).
+            pooled_video: (clips, D).
+            texts: (captions), to count duplicates.
+        """
+        matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
+        if not matrix.shape[0] == matrix.shape[1] == len(video_ids):
+            raise ValueError(f"{len(video_ids)} video ids for {matrix.shape[0]} captions and {matrix.shape[1]} clips; the three must agree.")
+        rows = rows_by_video(video_ids)
+        groups = Groups.from_lists(list(rows.values()))
+        return self.score(matrix, groups, groups, list(rows), texts)
+
+
+@METRICS.register()
+class FullVideoBGRetrievalMetric(_ParagraphMetric):
+    """Background kept: a video is all its windows, annotated or not."""
+
+    background = "kept"
+
+    def evaluate(
+        self, text_lengths, video_lengths, scores=None, pooled_text=None, pooled_video=None, texts=None, video_ids=None, **_
+    ) -> Outcome:
+        """Score a run.
+
+        Args:
+            text_lengths: (videos) captions of each video.
+            video_lengths: (videos) windows of each video.
+            scores: (captions, windows), video after video; or None with the next two.
+            pooled_text: (captions, D).
+            pooled_video: (windows, D).
+            texts: (captions), to count duplicates.
+            video_ids: (videos).
+        """
+        matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
+        for name, lengths, rows in ("text_lengths", text_lengths, matrix.shape[0]), ("video_lengths", video_lengths, matrix.shape[1]):
+            if len(lengths) != len(text_lengths) or min(lengths) < 1 or sum(lengths) != rows:
+                raise ValueError(f"{name}: {len(lengths)} videos with {sum(lengths)} rows in all, expected {len(text_lengths)} with {rows}, each >= 1.")
+        names = list(map(str, range(len(text_lengths)) if video_ids is None else video_ids))
+        return self.score(matrix, Groups.from_lengths(text_lengths), Groups.from_lengths(video_lengths), names, texts)
+
+
+def rows_by_video(video_ids: Sequence) -> dict[str, list[int]]:
+    """Video -> its rows, videos by first appearance."""
+    rows: dict[str, list[int]] = {}
+    for row, video in enumerate(video_ids):
+        rows.setdefault(str(video), []).append(row)
+    return rows
+
+
+def rank_paragraphs(matrix: ScoreMatrix, captions: Groups, clips: Groups, protocol: Protocol, historic: bool) -> dict[str, RankCounts]:
+    """Counts per measure; paragraph i belongs to video i."""
+    counts: dict[str, list[RankCounts]] = {}
+    for queries, found in paragraph_scores(matrix, captions, clips, protocol, historic):
+        for measure, tile in found.items():
+            counts.setdefault(measure, []).append(count_tile(tile, torch.arange(queries.start, queries.stop)))
+    return {measure: RankCounts.join(parts) for measure, parts in counts.items()}

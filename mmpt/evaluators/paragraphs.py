@@ -1,0 +1,189 @@
+"""How well the captions of one video, in order, fit the clips of another: scores behind full-video retrieval.
+
+Letters: V videos, Q query paragraphs in a tile, N longest paragraph (captions), M longest video (clips).
+Pairs are batched by padding and carry their real lengths; a pair's score never depends on the padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmpt.evaluators.compat import historic_dtw, historic_otam
+from mmpt.evaluators.ranking import ScoreMatrix
+from mmpt.ops.alignment import dtw, hard_otam
+from mmpt.ops.sinkhorn import log_sinkhorn
+
+_TILE_ELEMENTS = 2**20
+_NO_MASS = -60.0  # e^-60 is nothing beside the logits 0..10 of real pairs, but no zero to divide by
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Constants of one published evaluation. A cost is `offset - score`; alignment costs depend on the offset, so it is stated.
+
+    Attributes:
+        dtw_offset: offset of the time-warping cost.
+        otam_offset: offset of the ordered-alignment cost.
+        otam_scale: `area`: multiply a block by largest area / own area, as for time warping; `longest`: by longest side / own longest side.
+        keep: keep only int(keep x captions) clips, those whose lowest cost is smallest, in temporal order; None keeps all.
+    """
+
+    dtw_offset: float = 0.0
+    otam_offset: float = 0.0
+    otam_scale: str = "area"
+    keep: float | None = None
+
+
+PROTOCOLS = {
+    ("norton", "removed"): Protocol(),
+    ("norton", "kept"): Protocol(dtw_offset=3.0, otam_scale="longest", keep=1.3),
+    ("tempclr", "removed"): Protocol(dtw_offset=1.0, otam_offset=1.0),
+    ("tempclr", "kept"): Protocol(dtw_offset=1.0, otam_offset=1.0, keep=1.3),
+}
+
+
+class Groups(NamedTuple):
+    """Rows of a flat list that belong to each video: `index` (V, longest), zero where padded, and `lengths` (V)."""
+
+    index: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def from_lists(cls, rows: Sequence[Sequence[int]]) -> Groups:
+        lengths = torch.tensor([len(row) for row in rows])
+        index = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+        for video, row in enumerate(rows):
+            index[video, : len(row)] = torch.as_tensor(row)
+        return cls(index, lengths)
+
+    @classmethod
+    def from_lengths(cls, lengths: Sequence[int]) -> Groups:
+        """Consecutive runs of rows."""
+        starts = [0, *torch.as_tensor(lengths).cumsum(0).tolist()]
+        return cls.from_lists([range(a, b) for a, b in zip(starts, starts[1:], strict=False)])
+
+    @property
+    def mask(self) -> Tensor:
+        """True on real rows, (V, longest)."""
+        return torch.arange(self.index.shape[1]) < self.lengths[:, None]
+
+
+class Block(NamedTuple):
+    """Scores of every pair of a tile, (Q, V, N, M), with real `rows` and `cols` (Q, V); padding holds zeros."""
+
+    scores: Tensor
+    rows: Tensor
+    cols: Tensor
+
+    def padding(self) -> tuple[Tensor, Tensor]:
+        """True where a caption (Q, V, N, 1), or a clip (Q, V, 1, M), is padding."""
+        height, width = self.scores.shape[-2:]
+        return (
+            (torch.arange(height) >= self.rows[..., None]).unsqueeze(-1),
+            (torch.arange(width) >= self.cols[..., None]).unsqueeze(-2),
+        )
+
+
+def blocks(scores: ScoreMatrix, captions: Groups, clips: Groups) -> Iterator[tuple[slice, Block]]:
+    """Tiles of query paragraphs against all videos."""
+    n_videos, longest = clips.index.shape
+    step = max(1, _TILE_ELEMENTS // (n_videos * longest * captions.index.shape[1]))
+    for start in range(0, len(captions.lengths), step):
+        queries = slice(start, min(start + step, len(captions.lengths)))
+        height = int(captions.lengths[queries].max())
+        index = captions.index[queries, :height]  # (Q, N)
+        tile = scores[index.flatten()].cpu()[:, clips.index.flatten()]
+        tile = tile.view(*index.shape, n_videos, longest).transpose(1, 2)  # (Q, V, N, M)
+        rows = captions.lengths[queries, None].expand(-1, n_videos)
+        cols = clips.lengths.expand(len(index), -1)
+        block = Block(tile, rows, cols)
+        no_caption, no_clip = block.padding()
+        yield queries, block._replace(scores=tile.masked_fill(no_caption | no_clip, 0.0))
+
+
+def keep_best(block: Block, keep: float) -> Block:
+    """The int(keep x captions) clips of each pair that some caption scores highest, in temporal order; equal ones by time."""
+    no_caption, no_clip = block.padding()
+    best = block.scores.masked_fill(no_caption, -torch.inf).amax(-2).masked_fill(no_clip.squeeze(-2), -torch.inf)  # (Q, V, M)
+    cols = torch.minimum((keep * block.rows).long(), block.cols)
+    place = best.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    kept_first = (place >= cols[..., None]).int().argsort(dim=-1, stable=True)[..., : int(cols.max())]
+    picked = block.scores.gather(-1, kept_first[..., None, :].expand(*block.scores.shape[:-1], -1))
+    block = Block(picked, block.rows, cols)
+    return block._replace(scores=picked.masked_fill(block.padding()[1], 0.0))
+
+
+def caption_average(block: Block) -> Tensor:
+    """Mean over captions of the best clip's score, (Q, V)."""
+    no_caption, no_clip = block.padding()
+    best = block.scores.masked_fill(no_clip, -torch.inf).amax(-1)  # (Q, V, N)
+    return best.masked_fill(no_caption.squeeze(-1), 0.0).sum(-1) / block.rows
+
+
+def transport(block: Block, low: float, high: float, epsilon: float = 0.1, n_iters: int = 50) -> Tensor:
+    """Norton's transport as a paragraph score: mean score of the pairs that the entropic plan couples, (Q, V).
+
+    Scores are scaled to 0..1 over the whole matrix, as during training. Marginals are uniform and no prompt bucket is used: its value
+    would have to be read from the right pairs, which a test must not look at.
+    """
+    scaled = (block.scores.double() - low) / max(high - low, torch.finfo(torch.float64).tiny)
+    no_caption, no_clip = block.padding()
+    log_mu = -block.rows[..., None].double().log().expand(*block.rows.shape, scaled.shape[-2])
+    log_nu = -block.cols[..., None].double().log().expand(*block.cols.shape, scaled.shape[-1])
+    log_mu = log_mu.masked_fill(no_caption.squeeze(-1), -torch.inf)
+    log_nu = log_nu.masked_fill(no_clip.squeeze(-2), -torch.inf)
+    logits = (scaled / epsilon).masked_fill(no_clip, _NO_MASS)  # the first step must not see padded clips, whose mass is still 1 there
+    plan = log_sinkhorn(logits, log_mu, log_nu, n_iters=n_iters).exp()
+    return (plan * scaled).sum((-2, -1))
+
+
+def _costs(block: Block, protocol: Protocol, largest: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Scaled costs of time warping and of ordered alignment. Scaling makes short and long videos comparable."""
+    area = largest[0] * largest[1] / (block.rows * block.cols).double()
+    longest = max(largest) / torch.maximum(block.rows, block.cols).double()
+    otam_scale = {"area": area, "longest": longest}[protocol.otam_scale]
+    scores = block.scores.double()
+    return (protocol.dtw_offset - scores) * area[..., None, None], (protocol.otam_offset - scores) * otam_scale[..., None, None]
+
+
+def paragraph_scores(
+    scores: ScoreMatrix, captions: Groups, clips: Groups, protocol: Protocol, historic: bool = True
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    """Score every paragraph against every video.
+
+    Args:
+        scores: captions x clips.
+        captions: rows of each paragraph.
+        clips: columns of each video.
+        protocol: offsets, scales, selection of clips.
+        historic: add the historic values of `DTW` and `OTAM`.
+
+    Yields:
+        (queries, {measure: (Q, V)}), higher = better, with measures `""` (Cap. Avg.), `DTW`, `OTAM`, `OT`, `historic-DTW`,
+        `historic-OTAM`.
+    """
+    largest = captions.index.shape[1], clips.index.shape[1]
+    low, high = _extremes(scores)
+    for queries, block in blocks(scores, captions, clips):
+        found = {"": caption_average(block)}
+        if protocol.keep is not None:
+            block = keep_best(block, protocol.keep)
+        dtw_cost, otam_cost = _costs(block, protocol, largest)
+        lengths = block.rows, block.cols
+        found["DTW"] = -dtw(dtw_cost, lengths)
+        found["OTAM"] = -hard_otam(otam_cost, lengths, both=True)
+        found["OT"] = transport(block, low, high)
+        if historic:
+            found["historic-DTW"] = -historic_dtw(dtw_cost, lengths, largest)
+            found["historic-OTAM"] = -historic_otam(otam_cost, lengths, largest)
+        yield queries, found
+
+
+def _extremes(scores: ScoreMatrix) -> tuple[float, float]:
+    found = [tile.aminmax() for _, tile in scores.tiles()]
+    return min(float(low) for low, _ in found), max(float(high) for _, high in found)

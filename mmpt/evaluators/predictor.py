@@ -1,0 +1,149 @@
+"""Runs a model over a test loader and collects what a metric reads.
+
+Letters: B items in a batch, T text columns, D width, W windows, N captions of one video.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmpt.registry import PREDICTORS
+
+if TYPE_CHECKING:
+    from mmpt.config import Config
+
+Arrays = dict[str, Any]
+
+
+class Predictor(ABC):
+    """A loop over batches; sub-classes say what one batch gives.
+
+    Args:
+        config: the project file.
+        tokenizer: turns caption ids back into words for the report; None: captions stay ids.
+    """
+
+    def __init__(self, config: Config, tokenizer: Any = None):
+        self.config = config
+        self.tokenizer = tokenizer
+
+    def __call__(
+        self,
+        loader: Iterable[Mapping[str, Any]],
+        model: nn.Module,
+        device: torch.device | str | None = None,
+        progress: Callable[[Iterable], Iterable] = iter,
+    ) -> Arrays:
+        """Arrays of the whole test set, on the CPU.
+
+        Args:
+            loader: batches as the data set collates them.
+            model: put into evaluation mode and onto `device`.
+            device: None: where the model is.
+            progress: wraps the loader, to show how far it is.
+
+        Raises:
+            ValueError: the loader is empty.
+        """
+        device = torch.device(device) if device is not None else next(model.parameters()).device
+        model.to(device).eval()
+        with torch.inference_mode():
+            parts = [self.predict(_to_device(batch, device), model) for batch in progress(loader)]
+        if not parts:
+            raise ValueError(f"{type(self).__name__}: the test set is empty; look at dataset.test_path and at ids left out for missing features.")
+        return {name: _join([part[name] for part in parts]) for name in parts[0]}
+
+    @abstractmethod
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        """Outputs of one batch: tensors are joined along their first axis, lists appended."""
+
+    def texts(self, caps: Tensor) -> list[str]:
+        """Captions (..., T) as words, special tokens left out."""
+        rows = caps.reshape(-1, caps.shape[-1]).tolist()
+        if self.tokenizer is None:
+            return [" ".join(map(str, row)) for row in rows]
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+
+def _to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    return {name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def _join(values: list) -> Any:
+    if isinstance(values[0], Tensor):
+        return torch.cat([value.cpu() for value in values]).numpy()
+    return [item for value in values for item in value]
+
+
+def item_name(video_id: Any) -> str:
+    """`("abc", 3, 10)` -> `abc_3_10`."""
+    return "_".join(map(str, video_id)) if isinstance(video_id, tuple | list) else str(video_id)
+
+
+def video_name(video_id: Any) -> str:
+    """The video that an item is cut from: the first element of (video, start, end), or the id itself."""
+    return str(video_id[0]) if isinstance(video_id, tuple | list) else str(video_id)
+
+
+@PREDICTORS.register()
+class RetrievalPredictor(Predictor):
+    """Pooled vectors of captions and clips, (items, D) each; the score matrix is never formed here.
+
+    `item_ids` name the clips, `video_ids` the videos that they are cut from.
+    """
+
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        outputs = model(**batch)
+        return {
+            "pooled_text": outputs["pooled_text"].float(),
+            "pooled_video": outputs["pooled_video"].float(),
+            "item_ids": [item_name(video_id) for video_id in batch["video_id"]],
+            "video_ids": [video_name(video_id) for video_id in batch["video_id"]],
+            "texts": self.texts(batch["caps"]),
+        }
+
+
+@PREDICTORS.register()
+class BGRetrievalPredictor(Predictor):
+    """Pooled vectors of the windows and captions of whole videos, one video per batch; `*_lengths` count them per video."""
+
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        outputs = model(**batch)
+        return {
+            "pooled_text": outputs["pooled_text"].float(),  # (N, D)
+            "pooled_video": outputs["pooled_video"].float(),  # (W, D)
+            "text_lengths": [len(outputs["pooled_text"])],
+            "video_lengths": [len(outputs["pooled_video"])],
+            "video_ids": [video_name(video_id) for video_id in batch["video_id"]],
+            "texts": self.texts(batch["caps"]),
+        }
+
+
+def save_arrays(path, arrays: Arrays) -> None:
+    """Write a predictor's arrays to one `.npz` without pickled objects; a list of arrays becomes `name/0`, `name/1`, ..."""
+    flat = {}
+    for name, value in arrays.items():
+        if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
+            flat |= {f"{name}/{i}": item for i, item in enumerate(value)}
+        else:
+            flat[name] = np.asarray(value)
+    np.savez_compressed(path, **flat)
+
+
+def load_arrays(path) -> Arrays:
+    """What `save_arrays` wrote; lists of words and numbers come back as arrays."""
+    arrays: Arrays = {}
+    with np.load(path, allow_pickle=False) as stored:
+        for key in stored.files:
+            name, separator, _ = key.rpartition("/")
+            if separator:
+                arrays.setdefault(name, []).append(stored[key])
+            else:
+                arrays[key] = stored[key]
+    return arrays

@@ -1,0 +1,189 @@
+"""One evaluation as files: results.json, results.md and per_query.npz.
+
+The report holds the numbers and all that decides whether they may be compared with others: gallery and query counts, ids left out,
+duplicate captions, tie rule, chance, intervals, which files with which checksum, which checkpoint with which tensors missing, settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import mmpt
+from mmpt.evaluators.metric import Outcome
+from mmpt.utils.files import atomic_write
+
+NAMED = 5  # missing ids named in the text report; results.json holds all
+
+
+@dataclass(frozen=True)
+class Report:
+    """An outcome and where it comes from.
+
+    Attributes:
+        name: title, usually the project file.
+        outcome: numbers, intervals, baselines, facts.
+        checkpoint: path, sha256, missing and unexpected tensors, verdict; empty for an untrained model.
+        data: one entry per file or folder read, see `describe_data`.
+        missing: reason -> ids of the test list that were left out.
+        settings: the resolved project file.
+    """
+
+    name: str
+    outcome: Outcome
+    checkpoint: Mapping[str, Any] = field(default_factory=dict)
+    data: list[dict[str, Any]] = field(default_factory=list)
+    missing: Mapping[str, list[str]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the per-query arrays, as plain JSON values."""
+        return {
+            "name": self.name,
+            "best_metric": self.outcome.best_metric,
+            **{part: getattr(self.outcome, part) for part in ("values", "intervals", "baselines", "facts", "warnings")},
+            "if_missing_were_there": self.reach(),
+            "missing": dict(self.missing),
+            "checkpoint": dict(self.checkpoint),
+            "data": self.data,
+            "settings": dict(self.settings),
+            "versions": {"mmpt": mmpt.__version__, "torch": torch.__version__},
+        }
+
+    def reach(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest value each recall could take if the ids left out were there.
+
+        A missing item may push every rank down by one, and its own query may be found or not.
+        """
+        n_missing = len({video for ids in self.missing.values() for video in ids})
+        ranks = self.outcome.per_query.get("ranks")
+        if not n_missing or ranks is None:
+            return {}
+        n_queries = len(ranks) + n_missing
+        bounds = {}
+        for k in (1, 5, 10):
+            low, high = (ranks + n_missing <= k).sum(), (ranks <= k).sum() + n_missing
+            bounds[f"R{k}"] = (float(low / n_queries), float(high / n_queries))
+        return bounds
+
+    def markdown(self) -> str:
+        """The report as a Markdown page."""
+        best = f"Best-checkpoint metric: {self.outcome.best_metric} = {self.outcome.best:.4f}."
+        sections = [f"# {self.name}", markdown_table(self.table()), best]
+        sections += [f"**Warning:** {text}" for text in self.outcome.warnings]
+        sections.append("\n".join(f"- {line}" for line in self.facts()))
+        if self.data:
+            sections.append(markdown_table([["key", "path", "content"], *([e["key"], e["path"], _content(e)] for e in self.data)]))
+        return "\n\n".join(sections) + "\n"
+
+    def text(self) -> str:
+        """The report for a terminal."""
+        lines = [self.name, text_table(self.table()), *(f"warning: {text}" for text in self.outcome.warnings), *self.facts()]
+        return "\n".join(lines)
+
+    def facts(self) -> list[str]:
+        """One line per fact."""
+        lines = [f"{name}: {value}" for name, value in self.outcome.facts.items()]
+        for reason, ids in self.missing.items():
+            lines.append(f"missing: {len(ids)} ids {reason}: {', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''}")
+        lines += [f"{name} with the missing ids: between {low:.4f} and {high:.4f}" for name, (low, high) in self.reach().items()]
+        if self.checkpoint:
+            lines.append(f"checkpoint: {self.checkpoint['path']}: {self.checkpoint['verdict']}")
+        return lines
+
+    def table(self) -> list[list[str]]:
+        """Rows: measures, then trivial baselines; columns: statistics; intervals in brackets."""
+        outcome = self.outcome
+        statistics = list(dict.fromkeys(name.rsplit("-", 1)[-1] for name in outcome.values))
+        measures = list(dict.fromkeys(_measure(name) for name in outcome.values))
+        rows = [["measure", *statistics]]
+        for measure in measures:
+            names = [f"{measure}-{statistic}" if measure else statistic for statistic in statistics]
+            rows.append([measure or "main", *(_cell(outcome.values.get(name), outcome.intervals.get(name)) for name in names)])
+        for model, values in outcome.baselines.items():
+            rows.append([model, *(_cell(values.get(statistic)) for statistic in statistics)])
+        return rows
+
+    def write(self, folder: str | Path) -> Path:
+        """Write the three files, each whole or not at all, and return the path of results.json."""
+        folder = Path(folder)
+        with atomic_write(folder / "per_query.npz") as file:
+            np.savez_compressed(file, **self.outcome.per_query)
+        with atomic_write(folder / "results.md", "w") as file:
+            file.write(self.markdown())
+        with atomic_write(folder / "results.json", "w") as file:
+            json.dump(_plain(self.to_dict()), file, indent=2)
+        return folder / "results.json"
+
+
+def describe_data(dataset_settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every file and folder that the `dataset` section names: checksum and size, or entries of a folder; absent ones say so."""
+    entries = []
+    for key, value in dataset_settings.items():
+        if not (isinstance(value, str) and key.endswith(("_path", "_dir", "_annotation"))):
+            continue
+        path = Path(value)
+        entry: dict[str, Any] = {"key": key, "path": value}
+        if path.is_file():
+            entry |= {"sha256": checksum(path), "bytes": path.stat().st_size}
+        elif path.is_dir():
+            entry["entries"] = sum(1 for _ in path.iterdir())
+        else:
+            entry["absent"] = True
+        entries.append(entry)
+    return entries
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_table(rows: list[list[str]]) -> str:
+    """Columns aligned by spaces."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def markdown_table(rows: list[list[str]]) -> str:
+    """First row is the head."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def _measure(name: str) -> str:
+    return name.rsplit("-", 1)[0] if "-" in name else ""
+
+
+def _cell(value: float | None, bounds: tuple[float, float] | None = None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+
+
+def _content(entry: Mapping[str, Any]) -> str:
+    if "sha256" in entry:
+        return f"{entry['bytes']} bytes, sha256 {entry['sha256'][:16]}..."
+    return f"{entry['entries']} entries" if "entries" in entry else "absent"
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows neither tuples of numpy numbers nor NaN."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,108 @@
+"""Checkpoint files that survive a kill at any moment: written beside, synced, renamed; verified before they are trusted."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.file_io import PathManager
+
+logger = logging.getLogger(__name__)
+
+
+def save(obj: Any, filename: str, async_write: bool = False) -> None:
+    """Write `obj` as `filename` all at once.
+
+    Raises:
+        OSError: the disk is full or not writable; what stood there before is untouched.
+    """
+    path = Path(filename)
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        with open(beside, "wb") as file:
+            torch.save(obj, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:
+        beside.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            f"checkpoint {path} could not be written ({error}); {free / 2**30:.2f} GiB are free there. "
+            "Earlier checkpoints are intact: make room and start the same command again."
+        ) from error
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class AtomicPathManager(PathManager):
+    """fairseq copies one saved file to `checkpoint_best.pt` and `checkpoint_last.pt` in place, which a kill would leave half-written."""
+
+    @staticmethod
+    def copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
+        """A second name for the same data (hard link) where the file system allows, else a synced copy; replaces `dst_path` at once."""
+        beside = dst_path + ".tmp"
+        Path(beside).unlink(missing_ok=True)
+        try:
+            os.link(src_path, beside)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS):
+                raise
+            with open(src_path, "rb") as source, open(beside, "wb") as target:
+                shutil.copyfileobj(source, target)
+                target.flush()
+                os.fsync(target.fileno())
+        os.replace(beside, dst_path)
+        Path(beside).unlink(missing_ok=True)  # renaming onto another name of the same file leaves both
+        _sync_folder(Path(dst_path).parent)
+        return True
+
+
+def newest_intact(folder: str | Path) -> Path | None:
+    """The checkpoint to resume from: `checkpoint_last.pt`, or the newest one that is not damaged; None when there is none.
+
+    Raises:
+        ValueError: there are checkpoints and every one is damaged.
+    """
+    last = Path(folder) / "checkpoint_last.pt"
+    others = [p for p in Path(folder).glob("checkpoint*.pt") if p != last and p.name != "checkpoint_best.pt"]
+    candidates = [p for p in (last, *sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)) if p.is_file()]
+    for path in candidates:
+        problem = damage(path)
+        if problem is None:
+            return path
+        logger.error("%s is damaged (%s); trying the checkpoint before it", path, problem)
+    if candidates:
+        raise ValueError(
+            f"all {len(candidates)} checkpoints in {folder} are damaged. Delete or move them to start afresh from restore_file."
+        )
+    return None
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint file, by its zip directory and checksums; None when nothing is."""
+    with open(path, "rb") as file:
+        head = file.read(4)
+    if head[:2] != b"PK":
+        # torch wrote plain pickles before 1.6; they carry no checksums, so only loading can tell
+        return None if head[:1] == b"\x80" else "not a torch file"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except zipfile.BadZipFile as error:
+        return str(error)
+    return f"checksum of {broken} differs" if broken else None

@@ -1,0 +1,51 @@
+"""MMDataset as fairseq's iterators want to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from fairseq.data import FairseqDataset
+
+from mmpt.datasets import MMDataset
+
+
+class FairseqMMDataset(FairseqDataset):
+    """Wraps an MMDataset; an item depends on (seed, epoch, index) alone, never on the process or worker that draws it."""
+
+    def __init__(self, dataset: MMDataset):
+        super().__init__()
+        self.dataset = dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by fairseq before the items of `epoch` are drawn."""
+        self.dataset.set_epoch(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        # fairseq hands out numpy integers, which torch generators refuse
+        return self.dataset[int(index)]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Stack items; an empty list (a rank whose share ran out) stays empty, which fairseq replaces by a dummy batch."""
+        return self.dataset.collate(samples) if len(samples) else {}
+
+    def size(self, index: int) -> int:
+        """Every item counts as one: batches are sized by `batch_size`, not by tokens."""
+        return 1
+
+    def num_tokens(self, index: int) -> int:
+        """See `size`."""
+        return 1
+
+    def ordered_indices(self) -> np.ndarray:
+        """Items in their own order; fairseq shuffles batches by (seed, epoch)."""
+        return np.arange(len(self), dtype=np.int64)
+
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """False: groups of videos are composed anew every epoch, so cached batch lists would be stale."""
+        return False

@@ -1,0 +1,144 @@
+"""mmpt's task as fairseq's `mmtask`: builds data, model and loss from a project file and feeds fairseq's iterators."""
+
+from __future__ import annotations
+
+import logging
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fairseq.data.iterators import EpochBatchIterator
+from fairseq.logging import metrics
+from fairseq.tasks import LegacyFairseqTask, register_task
+
+from mmpt.config import load_config
+from mmpt.fairseq_plugin import compat
+from mmpt.fairseq_plugin.dataset import FairseqMMDataset
+from mmpt.tasks import build_task
+
+logger = logging.getLogger(__name__)
+
+
+@register_task("mmtask")
+class FairseqMMTask(LegacyFairseqTask):
+    """`fairseq-train project.yaml --task mmtask ...`."""
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """The project file is the positional argument; `--set` overrides its keys."""
+        parser.add_argument("taskconfig", metavar="YAML", help="project file")
+        parser.add_argument(
+            "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE", help="overrides a key of the project file"
+        )
+
+    def __init__(self, args: Namespace):
+        super().__init__(args)
+        compat.check_run(args)
+        self.config = load_config(args.taskconfig, args.overrides)
+        self.mmtask = build_task(self.config)
+        self.model = None
+        self.data_wait = DataWait()
+
+    def load_dataset(self, split: str, **kwargs: Any) -> None:
+        """Build `split` (train, valid, test) unless it is there already."""
+        if split in self.datasets:
+            return
+        path_key = {"train": "train_path", "valid": "val_path", "test": "test_path"}.get(split)
+        if path_key is None:
+            raise ValueError(f"unknown split type {split!r}; known: train, valid, test. Check fairseq.dataset.valid_subset.")
+        if getattr(self.config.dataset, path_key) is None:
+            raise ValueError(
+                f"{self.config.source}: dataset.{path_key} is missing, but fairseq asks for the {split} split. "
+                + ("Give a list, or set fairseq.dataset.disable_validation: true." if split == "valid" else "Give a list.")
+            )
+        dataset = self.mmtask.build_dataset(split)
+        if len(dataset) == 0:
+            raise ValueError(
+                f"{self.config.source}: the {split} split of dataset.{path_key}={getattr(self.config.dataset, path_key)} has no items."
+            )
+        logger.info("%s: %d items", split, len(dataset))
+        dataset.seed = self.args.seed
+        self.datasets[split] = FairseqMMDataset(dataset)
+
+    def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
+        """Keeps the model at hand: composing batches by retrieval needs it."""
+        self.model = super().build_model(args, from_checkpoint)
+        return self.model
+
+    def get_batch_iterator(self, dataset: FairseqMMDataset, *args: Any, epoch: int = 1, **kwargs: Any) -> EpochBatchIterator:
+        """Let the task compose the epoch's items first; never reuse a cached iterator, whose batch list may be stale."""
+        if dataset is self.datasets.get("train"):
+            self.mmtask.begin_epoch(dataset.dataset, epoch, self.model)
+        kwargs["disable_iterator_cache"] = True
+        iterator = super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs)
+        if dataset is self.datasets.get("train"):
+            self.data_wait.watch(iterator)
+        return iterator
+
+    def get_checkpoint_dict(self) -> dict[str, Any]:
+        """fairseq stores this in every checkpoint."""
+        return {"mmtask": self.mmtask.resume_state()}
+
+    def resume(self, extra_state: Mapping[str, Any]) -> None:
+        """Called before the first batches are drawn, with what a checkpoint stored; only the middle of an epoch matters."""
+        position = extra_state["train_iterator"]
+        if position["iterations_in_epoch"] > 0:
+            self.mmtask.resume(extra_state.get("mmtask", {}), position["epoch"])
+
+    def reduce_metrics(self, logging_outputs: list, criterion: Any) -> None:
+        """Adds the share of time spent waiting for data."""
+        super().reduce_metrics(logging_outputs, criterion)
+        share = self.data_wait.share()
+        if share is not None:
+            metrics.log_scalar("data_wait", share, priority=180, round=3)
+
+    def max_positions(self) -> None:
+        """Items are never filtered by length."""
+        return None
+
+    @property
+    def source_dictionary(self) -> None:
+        """Tokens come from the tokenizer, not from a fairseq dictionary."""
+        return None
+
+    @property
+    def target_dictionary(self) -> None:
+        """See `source_dictionary`."""
+        return None
+
+
+class DataWait:
+    """Share of wall time that training spends waiting for its next batch."""
+
+    def __init__(self) -> None:
+        self.waited = 0.0
+        self.since = time.perf_counter()
+
+    def watch(self, iterator: EpochBatchIterator) -> None:
+        """Time every batch that `iterator` will hand out."""
+        start_epoch = iterator.next_epoch_itr
+
+        def timed_epoch(*args: Any, **kwargs: Any) -> Any:
+            counting = start_epoch(*args, **kwargs)
+            counting._itr = self._timed(counting._itr)
+            return counting
+
+        iterator.next_epoch_itr = timed_epoch
+
+    def _timed(self, batches: Iterator) -> Iterator:
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - start
+            yield batch
+
+    def share(self) -> float | None:
+        """Waiting / wall time since the last call; None when no time has passed."""
+        now = time.perf_counter()
+        elapsed, waited = now - self.since, self.waited
+        self.since, self.waited = now, 0.0
+        return waited / elapsed if elapsed > 0 else None

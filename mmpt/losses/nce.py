@@ -1,0 +1,182 @@
+"""Contrastive losses over clips and captions: NCE, one-directional, VideoCLIP's and Norton's.
+
+Shapes: N clips in the batch, D width. Norton's video-paragraph part is in `sequence.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from mmpt.losses.loss import Loss, LossConfig, option
+from mmpt.losses.sequence import SequenceConfig, SequenceContrastLoss
+from mmpt.ops.contrastive import dot_scores, exclude_negatives, info_nce, soft_cross_entropy, symmetric_info_nce
+from mmpt.ops.gather import all_gather
+from mmpt.ops.sinkhorn import log_sinkhorn
+from mmpt.registry import LOSSES
+
+
+@dataclass(frozen=True, kw_only=True)
+class NegativesConfig(LossConfig):
+    """Which clips of the batch count as negatives."""
+
+    global_negatives: bool = option(False, "join the clips of all ranks, with gradient; every rank needs the same shapes")
+
+
+@LOSSES.register()
+class NCE(Loss):
+    """Pulls each aligned score above the scores of all misaligned pairs of the batch.
+
+    Reads `align_scores` (2b, 2): column 0 scores "aligned", the first b rows are aligned pairs, the rest are not.
+    """
+
+    def forward(self, *, align_scores: Tensor, **batch) -> Tensor:
+        positives, negatives = align_scores[:, 0].chunk(2)
+        scores = torch.cat([positives[:, None], negatives.expand(len(positives), -1)], dim=1)
+        loss = _first_column(scores)
+        self.record(nce=loss)
+        return loss
+
+
+def _first_column(scores: Tensor) -> Tensor:
+    """Cross entropy of each row against column 0."""
+    return soft_cross_entropy(scores, torch.eye(1, scores.shape[1], dtype=scores.dtype, device=scores.device).expand_as(scores))
+
+
+class _PooledContrast(Loss):
+    """Pooled vectors of all ranks or of this one."""
+
+    Config = NegativesConfig
+
+    def scores(self, queries: Tensor, candidates: Tensor) -> Tensor:
+        if self.config.global_negatives:
+            queries, candidates = all_gather(queries), all_gather(candidates)
+        return dot_scores(queries, candidates)
+
+
+@LOSSES.register()
+class T2VContraLoss(_PooledContrast):
+    """Pulls each caption to its clip, pushes it from the other clips of the batch: cross entropy of raw dot products, rows = captions."""
+
+    def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch) -> Tensor:
+        loss = info_nce(self.scores(pooled_text, pooled_video))
+        self.record(text_to_video=loss)
+        return loss
+
+
+@LOSSES.register()
+class V2TContraLoss(_PooledContrast):
+    """Pulls each clip to its caption, pushes it from the other captions of the batch: cross entropy of raw dot products, rows = clips."""
+
+    def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch) -> Tensor:
+        loss = info_nce(self.scores(pooled_video, pooled_text))
+        self.record(video_to_text=loss)
+        return loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMContraConfig(NegativesConfig):
+    """Without `sinkhorn_iterations` and `sequence_contrast` this is VideoCLIP's loss, with them Norton's."""
+
+    n_iters: int | None = option(
+        None, "row-then-column steps of the transport that softens the targets; null: one-hot targets", yaml="sinkhorn_iterations", symbol="I"
+    )
+    beta: float = option(0.3, "share of the softened targets; 0: one-hot targets", symbol="beta")
+    alpha: float | None = option(1.0, "smoothing of the maximum over tokens; 0 or null: hard maximum", yaml="alpha_lse", symbol="alpha")
+    fusion_weight: float | None = option(
+        0.5, "weight of the cosine of pooled vectors beside token similarity; null: pooled vectors alone", symbol="w"
+    )
+    sequence_contrast: SequenceConfig | None = option(None, "section of the video-paragraph loss; null: without it")
+    mask_duplicate_clips: bool = option(False, "clips drawn twice (same span of video or of captions) are not each other's negatives")
+    compat: bool = option(False, "historic behaviour: padded tokens enter the similarity, identity targets rounded to float32")
+
+    def __post_init__(self):
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"loss.beta={self.beta}; expected a share from 0 to 1.")
+        if self.n_iters is not None and self.n_iters < 1:
+            raise ValueError(f"loss.sinkhorn_iterations={self.n_iters}; expected at least 1 step, or null.")
+
+
+@LOSSES.register()
+class MMContraLoss(_PooledContrast):
+    """Pulls each clip and its caption together, pushes them from the other captions and clips of the batch.
+
+    VideoCLIP: CE(p_v p_t^T) + CE(p_t p_v^T), summed, raw dot products, no temperature.
+    Norton: the targets are beta * Q + (1 - beta) * identity, Q the balanced transport plan of the same scores without gradient, so that
+    captions which also fit another clip are not pushed away; plus `sequence_contrast_weight` times `SequenceContrastLoss`, which takes
+    50 steps of transport where `sinkhorn_iterations` is null.
+
+    Negatives are the clips of this rank unless `global_negatives`; the loss then depends on the number of ranks no longer, only on the
+    joined batch.
+
+    Source: Xu et al., "VideoCLIP", EMNLP 2021; Lin et al. (Norton), ICLR 2024, eq. 5-6.
+    """
+
+    Config = MMContraConfig
+
+    def __init__(self, config=None):
+        super().__init__(config)
+        c = self.config
+        self.sequence = None
+        if c.sequence_contrast is not None and c.sequence_contrast.weight is not None:
+            shared = {"alpha": c.alpha, "fusion_weight": c.fusion_weight, "global_negatives": c.global_negatives, "compat": c.compat}
+            steps = {} if c.n_iters is None else {"n_iters": c.n_iters}
+            self.sequence = SequenceContrastLoss(SequenceContrastLoss.Config(**asdict(c.sequence_contrast), **shared, **steps))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return super().reads if self.sequence is None else self.sequence.reads
+
+    def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
+        if self.sequence is not None:
+            self.sequence.check(clips_per_video, videos_per_batch)
+
+    def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch) -> Tensor:
+        # the sequence part first: its large gradients are then made last, when the rest of the graph is already freed
+        weighted = 0.0
+        if self.sequence is not None:
+            sequence = self.sequence(pooled_video=pooled_video, pooled_text=pooled_text, **batch)
+            weighted = self.config.sequence_contrast.weight * sequence
+        to_text, to_video = self.clip_caption_losses(pooled_video, pooled_text, **batch)
+        self.record(video_to_text=to_text, text_to_video=to_video, **({} if self.sequence is None else {"sequence": sequence}))
+        return to_text + to_video + weighted
+
+    def clip_caption_losses(self, pooled_video: Tensor, pooled_text: Tensor, **batch) -> tuple[Tensor, Tensor]:
+        """Cross entropies of clips over captions and of captions over clips."""
+        scores = self.scores(pooled_video, pooled_text)
+        excluded = self._duplicates(len(scores), batch) if self.config.mask_duplicate_clips else None
+        if self.config.n_iters is None or self.config.beta == 0:
+            return symmetric_info_nce(scores, excluded)
+        scores = exclude_negatives(scores, excluded)
+        targets = self.targets(soft_targets(scores, self.config.n_iters))
+        return soft_cross_entropy(scores, targets), soft_cross_entropy(scores.T, targets.T)
+
+    def targets(self, soft: Tensor) -> Tensor:
+        """beta * Q + (1 - beta) * identity."""
+        beta, dtype = self.config.beta, torch.float32 if self.config.compat else soft.dtype
+        return (beta * soft).add_((1 - beta) * torch.eye(len(soft), dtype=dtype, device=soft.device))
+
+    def _duplicates(self, n: int, batch: dict) -> Tensor:
+        """(N, N) true where clips or captions of the same video cover the same span."""
+        names = ("video_start", "video_end", "text_start", "text_end")
+        missing = [name for name in (*names, "clips_per_video") if batch.get(name) is None]
+        if missing:
+            raise ValueError(f"loss.mask_duplicate_clips needs {', '.join(missing)} in the batch; use an aligner that draws timed clips.")
+        join = all_gather if self.config.global_negatives else (lambda x: x)
+        starts_ends = [join(batch[name].flatten()) for name in names]
+        same_video, *same = (x[:, None] == x for x in (torch.arange(n, device=starts_ends[0].device) // batch["clips_per_video"], *starts_ends))
+        return same_video & ((same[0] & same[1]) | (same[2] & same[3]))
+
+
+@torch.no_grad()
+def soft_targets(scores: Tensor, n_iters: int) -> Tensor:
+    """Q (N, N), rows clips, columns captions: balanced transport plan of the scores scaled so that rows and columns sum to one.
+
+    Columns do so exactly, rows as far as `n_iters` steps converge.
+    """
+    n = len(scores)
+    log_mass = scores.new_full((n,), -math.log(2 * n))
+    return log_sinkhorn(scores, log_mass, log_mass, n_iters).add_(math.log(2 * n)).exp_()

@@ -1,0 +1,228 @@
+"""Norton's video-paragraph loss: sequences of captions against sequences of clips, aligned by optimal transport.
+
+Shapes: N clips in the batch (rows of C are captions, columns clips), L clips per sequence, S = N / L sequences, D width.
+From YAML to the Sinkhorn iteration: SequenceContrastLoss.forward -> transport_log_plan -> mmpt.ops.sinkhorn.log_sinkhorn.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmpt.losses.loss import Loss, LossConfig, option
+from mmpt.ops.contrastive import cosine_scores, symmetric_info_nce
+from mmpt.ops.gather import all_gather
+from mmpt.ops.late_interaction import token_similarity
+from mmpt.ops.precision import full_precision
+from mmpt.ops.sinkhorn import log_sinkhorn
+from mmpt.registry import LOSSES
+
+LOGIT_SCALE = math.log(1 / 0.07)  # temperature 0.07 unless the model learns one
+LARGEST_LOGIT_SCALE = 4.6052  # factor 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig(LossConfig):
+    """The `sequence_contrast:` section."""
+
+    weight: float | None = option(0.1, "weight of the video-paragraph loss; null: without it", yaml="sequence_contrast_weight")
+    sequence_length: int = option(8, "clips per sequence", yaml="threshold", symbol="L")
+    bucket_quantile: float | None = option(
+        0.3, "share of aligned pairs that score below the alignable prompt bucket; null: no bucket", yaml="prompt_ratio", symbol="p"
+    )
+    epsilon: float = option(0.1, "entropic regulariser of the transport between two sequences", yaml="scale", symbol="epsilon")
+    mask_same_video: bool = option(False, "sequences of the same video are not each other's negatives")
+
+    def __post_init__(self):
+        if self.sequence_length < 1:
+            raise ValueError(f"loss.sequence_contrast.threshold={self.sequence_length}; expected at least 1 clip per sequence.")
+        if self.epsilon <= 0:
+            raise ValueError(f"loss.sequence_contrast.scale={self.epsilon}; expected a positive entropic regulariser, for example 0.1.")
+        if self.bucket_quantile is not None and not 0 <= self.bucket_quantile <= 1:
+            raise ValueError(f"loss.sequence_contrast.prompt_ratio={self.bucket_quantile}; expected a share from 0 to 1, or null.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceContrastConfig(SequenceConfig):
+    """The section with what it shares with the clip-caption loss, for use as a loss of its own."""
+
+    n_iters: int = option(50, "row-then-column steps of the transport", yaml="sinkhorn_iterations", symbol="I")
+    alpha: float | None = option(1.0, "smoothing of the maximum over tokens; 0 or null: hard maximum", yaml="alpha_lse", symbol="alpha")
+    fusion_weight: float | None = option(
+        0.5, "weight of the cosine of pooled vectors beside token similarity; null: pooled vectors alone", symbol="w"
+    )
+    global_negatives: bool = option(False, "join the clips of all ranks, with gradient; every rank needs the same shapes")
+    compat: bool = option(False, "padded query tokens enter the token similarity, as in the released code")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.n_iters < 1:
+            raise ValueError(f"loss.sinkhorn_iterations={self.n_iters}; expected at least 1 step.")
+        if self.alpha is not None and self.alpha < 0:
+            raise ValueError(f"loss.alpha_lse={self.alpha}; expected a positive smoothing, or 0 for the hard maximum.")
+        if self.fusion_weight is not None and self.fusion_weight < 0:
+            raise ValueError(f"loss.fusion_weight={self.fusion_weight}; expected at least 0, or null.")
+
+
+@LOSSES.register()
+class SequenceContrastLoss(Loss):
+    """Pulls the captions of a sequence of clips to those clips as a whole, pushes them from the other sequences of the batch.
+
+    Clip-caption similarities fuse pooled cosines and token similarities, each scaled to [0, 1] over the batch. For every pair of sequences
+    a transport plan with a bucket for what cannot be aligned says which caption belongs to which clip; the similarity under the plan, which
+    carries no gradient itself, is the logit of a symmetric cross entropy.
+
+    The temperature is exp(`logit_scale`) of the batch where the model learns one, else 1/0.07.
+
+    Departs from the released code (all of it back with `compat: true`): padded query tokens do not enter the token similarity; log-sum-exp
+    over valid tokens only instead of a difference that cancels; a batch whose similarities are all equal gives 0 instead of 0/0.
+
+    Source: Lin et al., "Multi-granularity Correspondence Learning from Long-term Noisy Videos", ICLR 2024, section 3.
+    """
+
+    Config = SequenceContrastConfig
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return super().reads if self.config.fusion_weight is not None else ("pooled_video", "pooled_text")
+
+    def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
+        length = self.config.sequence_length
+        if clips_per_video is not None and clips_per_video % length:
+            raise ValueError(
+                f"dataset.clip_per_video={clips_per_video} is not a multiple of loss.sequence_contrast.threshold={length}; sequences need "
+                f"whole groups. Use {length * max(1, round(clips_per_video / length))}."
+            )
+
+    def forward(
+        self,
+        *,
+        pooled_video: Tensor,
+        pooled_text: Tensor,
+        video_outputs: Tensor,
+        text_outputs: Tensor,
+        video_mask_outputs: Tensor,
+        text_mask_outputs: Tensor,
+        logit_scale: Tensor | None = None,
+        clips_per_video: int | None = None,
+        **batch,
+    ) -> Tensor:
+        similarity = self.clip_caption_similarity(
+            pooled_video, pooled_text, video_outputs, text_outputs, video_mask_outputs, text_mask_outputs
+        )
+        logits = self.paragraph_video_logits(similarity, logit_scale)
+        excluded = self._same_video(len(logits), clips_per_video, logits.device) if self.config.mask_same_video else None
+        to_video, to_paragraph = symmetric_info_nce(logits, excluded)
+        self.record(paragraph_to_video=to_video, video_to_paragraph=to_paragraph)
+        return to_video + to_paragraph
+
+    def clip_caption_similarity(
+        self,
+        pooled_video: Tensor,
+        pooled_text: Tensor,
+        video_outputs: Tensor | None = None,
+        text_outputs: Tensor | None = None,
+        video_mask_outputs: Tensor | None = None,
+        text_mask_outputs: Tensor | None = None,
+    ) -> Tensor:
+        """C (N, N), rows captions, columns clips: (w * pooled cosine + token similarity) / (w + 1), each in [0, 1]."""
+        config, join = self.config, all_gather if self.config.global_negatives else _local
+        pooled = scale_to_unit_interval(cosine_scores(join(pooled_text), join(pooled_video)))
+        if config.fusion_weight is None:
+            return pooled
+        # each rank computes the rows of its own captions against the clips of all ranks
+        directions = token_similarity(
+            text_outputs, join(video_outputs), text_mask_outputs, join(video_mask_outputs), alpha=config.alpha, compat=config.compat
+        )
+        to_video, to_text = (scale_to_unit_interval(join(scores)) for scores in directions)
+        return (config.fusion_weight * pooled + (to_video + to_text) / 2) / (config.fusion_weight + 1)
+
+    def paragraph_video_logits(self, similarity: Tensor, logit_scale: Tensor | None = None) -> Tensor:
+        """(S, S): exp(logit_scale) * sum of similarity under the transport plan of each pair; rows paragraphs, columns videos."""
+        config = self.config
+        blocks = sequence_blocks(similarity, config.sequence_length)
+        bucket = None if config.bucket_quantile is None else bucket_score(similarity.detach(), config.bucket_quantile)
+        log_plan = transport_log_plan(blocks.detach(), bucket, config.epsilon, config.n_iters)
+        n_sequences = len(similarity) // config.sequence_length
+        aligned = (unit_mass_per_clip(log_plan) * blocks).sum((1, 2)).view(n_sequences, n_sequences)
+        return aligned * bounded_scale(logit_scale, similarity)
+
+    def _same_video(self, n_sequences: int, clips_per_video: int | None, device: torch.device) -> Tensor:
+        if clips_per_video is None:
+            raise ValueError("loss.sequence_contrast.mask_same_video needs clips_per_video in the batch (dataset.clip_per_video).")
+        video = torch.arange(n_sequences, device=device) * self.config.sequence_length // clips_per_video
+        return video[:, None] == video
+
+
+def _local(x: Tensor) -> Tensor:
+    return x
+
+
+def scale_to_unit_interval(scores: Tensor) -> Tensor:
+    """Scores minus their minimum, over their range; zero where all are equal. Gradients flow through minimum and maximum."""
+    low, high = scores.amin(), scores.amax()
+    span = high - low
+    spread = span > 8 * torch.finfo(scores.dtype).eps
+    return (scores - low) * torch.where(spread, 1 / torch.where(spread, span, 1.0), 0.0)
+
+
+def sequence_blocks(similarity: Tensor, length: int) -> Tensor:
+    """C (N, N) cut into the blocks of all pairs of sequences: (S*S, L, L), pair index = paragraph * S + video.
+
+    Raises:
+        ValueError: N is not a multiple of L.
+    """
+    n = len(similarity)
+    if n % length:
+        raise ValueError(
+            f"{n} clips in the batch do not divide into sequences of loss.sequence_contrast.threshold={length}; "
+            f"use a batch of {max(1, n // length) * length} clips."
+        )
+    s = n // length
+    return similarity.view(s, length, s, length).transpose(1, 2).reshape(s * s, length, length)
+
+
+def bucket_score(similarity: Tensor, quantile: float) -> Tensor:
+    """Score of the alignable prompt bucket: the k-th smallest similarity of aligned pairs, k = int(quantile * N) within 1..N."""
+    k = min(max(int(quantile * len(similarity)), 1), len(similarity))
+    return similarity.diagonal().kthvalue(k).values
+
+
+@torch.no_grad()
+def transport_log_plan(blocks: Tensor, bucket: Tensor | None, epsilon: float, n_iters: int) -> Tensor:
+    """Log transport plans (P, L, L) of P pairs of sequences, each real row and column of mass at most 1.
+
+    Args:
+        blocks: (P, L, L) clip-caption similarities.
+        bucket: score of the extra row and column that take what aligns with nothing; None: plain balanced transport.
+        epsilon: entropic regulariser.
+        n_iters: row-then-column steps.
+    """
+    blocks = full_precision(blocks)
+    length = blocks.shape[-1]
+    if bucket is None:
+        log_mass = blocks.new_full((length,), -math.log(length))
+        return log_sinkhorn(blocks / epsilon, log_mass, log_mass, n_iters) + math.log(length)
+    scores = bucket.to(blocks.dtype).expand(len(blocks), length + 1, length + 1).clone()
+    scores[:, :length, :length] = blocks
+    log_mass = blocks.new_full((length + 1,), -math.log(2 * length))
+    log_mass[length] = -math.log(2.0)
+    log_plan = log_sinkhorn(scores.div_(epsilon), log_mass, log_mass, n_iters)[:, :length, :length]
+    return log_plan + math.log(2 * length)
+
+
+def unit_mass_per_clip(log_plan: Tensor) -> Tensor:
+    """Plans (P, L, L) rescaled to mass L per pair; finite also where the bucket took almost everything."""
+    return F.softmax(log_plan.flatten(1), dim=1).view(log_plan.shape) * log_plan.shape[-1]
+
+
+def bounded_scale(logit_scale: Tensor | None, like: Tensor) -> Tensor:
+    """exp(logit_scale) with the exponent held in [0, 4.6052]; at a bound the gradient still flows, so that the scale can come back."""
+    if logit_scale is None:
+        return like.new_tensor(LOGIT_SCALE).exp()
+    logit_scale = full_precision(logit_scale).to(like.dtype)
+    return (logit_scale + (logit_scale.clamp(0, LARGEST_LOGIT_SCALE) - logit_scale).detach()).exp()

@@ -1,0 +1,145 @@
+"""Fusion models: clips in, pooled vectors and token sequences of both modalities out.
+
+Every model returns one dict with `pooled_video`, `pooled_text` (B, D), `video_outputs` (B, F + 2, D), `text_outputs`
+(B, T - 1, D), their pooling masks `video_mask_outputs`, `text_mask_outputs` (bool), and `logit_scale` when the temperature is learned.
+
+Shape letters: B clips, F video tokens (seconds), T caption columns, D width.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.config.schema import Config
+from mmpt.models import layout
+from mmpt.models.transformermodel import build_encoder, read_bert_config
+from mmpt.modules.layers import masked_mean
+from mmpt.registry import MODELS
+
+INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
+
+
+class Encoded(NamedTuple):
+    """One modality of a batch."""
+
+    pooled: Tensor  # (B, D) mean over `mask`
+    outputs: Tensor  # (B, L, D) all positions
+    mask: Tensor  # (B, L) positions in the mean
+
+    @classmethod
+    def of(cls, outputs: Tensor, mask: Tensor) -> Encoded:
+        return cls(masked_mean(outputs, mask), outputs, mask)
+
+
+class MMFusion(nn.Module):
+    """What all fusion models share: sizes, encoder building, the output dict.
+
+    Args:
+        config: `dataset.bert_name`, `dataset.max_video_len`, `dataset.max_len` and the `model` section are read.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.max_video_len = self.required("dataset", "max_video_len")
+        self.bert_config = read_bert_config(self.required("dataset", "bert_name"))
+        max_len = config.dataset.max_len or self.max_video_len + layout.SPECIAL
+        if max_len > self.bert_config.max_position_embeddings:
+            available = self.bert_config.max_position_embeddings
+            raise ValueError(f"dataset.max_len={max_len} exceeds the {available} positions of {config.dataset.bert_name}.")
+        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE)) if config.model.learnable_temperature else None
+
+    def required(self, section: str, key: str):
+        """`config.<section>.<key>`, which must be set."""
+        value = getattr(getattr(self.config, section), key)
+        if value is None:
+            raise ValueError(f"{self.config.source or 'config'}: {type(self).__name__} needs {section}.{key}, which is not set.")
+        return value
+
+    def build_encoder(self, encoder_cls: str | type, n_layers: int | None = None) -> nn.Module:
+        """An encoder started from `dataset.bert_name` as `model.init` says, with its first `n_layers` layers."""
+        bert_config = copy.deepcopy(self.bert_config)
+        bert_config.max_video_len = self.max_video_len
+        bert_config.use_seg_emb = bool(self.config.model.use_seg_emb)
+        if n_layers is not None:
+            bert_config.num_hidden_layers = n_layers
+        return build_encoder(encoder_cls, self.config.dataset.bert_name, bert_config, self.config.model.init)
+
+    def outputs(self, video: Encoded, text: Encoded) -> dict[str, Tensor]:
+        """The dict every fusion model returns."""
+        result = {
+            "pooled_video": video.pooled,
+            "pooled_text": text.pooled,
+            "video_outputs": video.outputs,
+            "text_outputs": text.outputs,
+            "video_mask_outputs": video.mask,
+            "text_mask_outputs": text.mask,
+        }
+        return result if self.logit_scale is None else result | {"logit_scale": self.logit_scale}
+
+    def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
+        """Video alone. Of `caps` and `cmasks` only the first two columns, [CLS] and [SEP], are read.
+
+        Args:
+            vfeats: (B, F, features) one feature vector per second.
+            vmasks: (B, F) true on valid seconds.
+            caps: (B, >= 2) token ids.
+            cmasks: (B, >= 2) true on tokens to read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot encode a video alone; use a Separate or Share model.")
+
+    def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
+        """Text alone: `caps` (B, T) = [CLS] [SEP] words [SEP] [PAD].., `cmasks` (B, T)."""
+        raise NotImplementedError(f"{type(self).__name__} cannot encode a text alone; use a Separate or Share model.")
+
+    def forward(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch) -> dict[str, Tensor]:
+        """Both modalities of B clips; further entries of the batch are ignored."""
+        return self.outputs(self.forward_video(vfeats, vmasks, caps, cmasks), self.forward_text(caps, cmasks))
+
+
+class VideoTower(MMFusion):
+    """A transformer over video alone, with its first `model.num_hidden_video_layers` layers."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.video_encoder = self.build_encoder(self.required("model", "video_encoder_cls"), config.model.num_hidden_video_layers)
+
+    def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
+        ids, mask, pool = layout.video_segment(caps, cmasks, vmasks)
+        return Encoded.of(self.video_encoder(ids, vfeats, mask), pool)
+
+
+@MODELS.register()
+class MMFusionSeparate(VideoTower):
+    """Two towers (VideoCLIP, Norton): a short video transformer and BERT, compared by dot product of mean-pooled tokens."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.text_encoder = self.build_encoder(self.required("model", "text_encoder_cls"))
+
+    def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
+        ids, mask, pool = layout.text_segment(caps, cmasks)
+        return Encoded.of(self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state, pool)
+
+
+@MODELS.register()
+class MMFusionShare(MMFusion):
+    """One encoder, run once per modality."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.mm_encoder = self.build_encoder(self.required("model", "mm_encoder_cls"))
+
+    def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
+        ids, mask, pool = layout.video_segment(caps, cmasks, vmasks)
+        return Encoded.of(self.mm_encoder(ids, vfeats, mask), pool)
+
+    def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
+        ids, mask, pool = layout.text_segment(caps, cmasks)
+        types = layout.token_types(ids.shape[1], None, ids.device)
+        return Encoded.of(self.mm_encoder(ids, None, mask, types), pool)

@@ -1,0 +1,242 @@
+"""BERT over video and text tokens, on the public transformers API, with the parameter names of published checkpoints.
+
+An encoder is built from a `BertConfig` that also carries `max_video_len`, `input_dim` (video feature width) and `use_seg_emb`.
+Shape letters: B clips, F video tokens, T caption columns, D width, C vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertForPreTraining, BertModel
+from transformers.activations import ACT2FN
+
+from mmpt.models import layout
+from mmpt.modules.layers import VideoTokenMLP
+from mmpt.registry import ENCODERS
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_INPUT_DIM = 512
+COIN_LABELS = 779
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+ENCODERS.register("BertModel")(BertModel)
+
+
+class MMBert(nn.Module):
+    """BERT that reads video features between the first and the second token id."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.max_video_len = config.max_video_len
+        self.videomlp = VideoTokenMLP(getattr(config, "input_dim", DEFAULT_INPUT_DIM), config.hidden_size, ACT2FN[config.hidden_act])
+        self.bert = BertModel(config)
+        if getattr(config, "use_seg_emb", False):
+            self.bert.embeddings.seg_embeddings = nn.Embedding(256, config.hidden_size)
+        init_like_bert(self.videomlp, config.initializer_range)
+
+    def encode(self, ids: Tensor, vfeats: Tensor | None, mask: Tensor, types: Tensor | None = None, n_layers: int | None = None) -> Tensor:
+        """Hidden states of `[CLS] video ids..`.
+
+        Args:
+            ids: (B, n) token ids.
+            vfeats: (B, F, input_dim) video features; None: text alone.
+            mask: (B, L) readable positions, or (B, L, L) which position reads which.
+            types: (1 or B, L) token types; None: all 0.
+            n_layers: hidden states after so many layers; None: after the last.
+
+        Returns:
+            (B, L, D), L = n + F.
+        """
+        n_video = None if vfeats is None else vfeats.shape[1]
+        words = self.bert.embeddings.word_embeddings(ids)
+        embeds = layout.splice(words, None if vfeats is None else self.videomlp(vfeats))
+        types = torch.zeros_like(mask[:1, ..., 0, :] if mask.dim() == 3 else mask[:1], dtype=torch.long) if types is None else types
+        output = self.bert(
+            inputs_embeds=embeds,
+            attention_mask=mask[:, None] if mask.dim() == 3 else mask,
+            position_ids=layout.position_ids(ids.shape[1], n_video, self.max_video_len, ids.device),
+            token_type_ids=types.expand(embeds.shape[:2]),
+            output_hidden_states=n_layers is not None,
+        )
+        return output.last_hidden_state if n_layers is None else output.hidden_states[n_layers]
+
+    def forward(self, *args, **kwargs) -> Tensor:
+        return self.encode(*args, **kwargs)
+
+
+@ENCODERS.register()
+class MMBertForEncoder(MMBert):
+    """Video tower of two-tower models."""
+
+
+@ENCODERS.register()
+class MMBertForJoint(MMBert):
+    """One encoder for both modalities."""
+
+
+@ENCODERS.register()
+class MMBertForTokenClassification(MMBert):
+    """Adds a label classifier over video positions (COIN: background and 778 steps)."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__(config)
+        self.classifier = nn.Linear(config.hidden_size, COIN_LABELS)
+        init_like_bert(self.classifier, config.initializer_range)
+
+
+class PredictionTransform(nn.Module):
+    """dense, activation, LayerNorm of BERT's prediction head."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.LayerNorm(self.activation(self.dense(hidden)))
+
+
+class PredictionHead(nn.Module):
+    """Hidden states -> vocabulary; the decoder shares the word embeddings.
+
+    Args:
+        words: word embeddings (C, D).
+        bias: with a bias per word, stored as `bias` and `decoder.bias` like BERT's.
+    """
+
+    def __init__(self, config: BertConfig, words: nn.Parameter, bias: bool):
+        super().__init__()
+        self.transform = PredictionTransform(config)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=bias)
+        init_like_bert(self, config.initializer_range)
+        self.decoder.weight = words
+        if bias:
+            self.bias = self.decoder.bias
+
+
+class MMBertWithHead(MMBert):
+    """Adds BERT's prediction head under `cls.predictions`."""
+
+    head_bias = True
+
+    def __init__(self, config: BertConfig):
+        super().__init__(config)
+        words = self.bert.embeddings.word_embeddings.weight
+        self.cls = nn.ModuleDict({"predictions": PredictionHead(config, words, self.head_bias)})
+
+    @property
+    def head(self) -> PredictionHead:
+        return self.cls["predictions"]
+
+    def video_targets(self, vfeats: Tensor, vmasks: Tensor, video_label: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of the masked frames (n, D), and of all other valid frames of the batch (m, D), the negatives."""
+        tokens = self.videomlp(vfeats)
+        return tokens[video_label], tokens[vmasks & ~video_label]
+
+
+@ENCODERS.register()
+class MMBertForMFMMLM(MMBertWithHead):
+    """Masked frames are told apart from the batch's other frames, masked words from the vocabulary."""
+
+    def logits(self, video: Tensor, text: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states of masked frames (n, D) and words (k, D) -> logits (n, 1 + m), target 0, and (k, C)."""
+        video = self.head.transform(video)
+        return frame_logits(video, targets, negatives), self.head.decoder(self.head.transform(text))
+
+
+@ENCODERS.register()
+class MMBertForMTM(MMBertWithHead):
+    """Masked tokens of either modality compete over frames and words together (VLM)."""
+
+    head_bias = False
+
+    def logits(self, video: Tensor, text: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states of masked frames (n, D) and words (k, D) -> logits (n, 1 + m + C), target 0, and (k, C + m)."""
+        video, text = self.head.transform(video), self.head.transform(text)
+        video_logits = torch.cat([frame_logits(video, targets, negatives), self.head.decoder(video)], dim=1)
+        return video_logits, torch.cat([self.head.decoder(text), text @ negatives.T], dim=1)
+
+
+@ENCODERS.register()
+class MMBertForNLG(MMBertWithHead):
+    """Writes captions: vocabulary logits of text positions."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) -> (..., C)."""
+        return self.head.decoder(self.head.transform(hidden))
+
+
+def frame_logits(hidden: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+    """Dot products with the own frame (column 0) and with the negatives: (n, D), (n, D), (m, D) -> (n, 1 + m)."""
+    own = (hidden * targets).sum(dim=-1, keepdim=True)
+    return torch.cat([own, hidden @ negatives.T], dim=1)
+
+
+def init_like_bert(module: nn.Module, std: float) -> None:
+    """Linear layers ~ N(0, std^2) with zero bias, as in BERT; LayerNorms start at 1 and 0 already."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def read_bert_config(bert_name: str) -> BertConfig:
+    """The `BertConfig` of a hub name or a local folder."""
+    try:
+        return BertConfig.from_pretrained(bert_name)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"dataset.bert_name={bert_name!r} is neither a folder with config.json nor a model that can be downloaded now. "
+            "Give the path of a folder that holds config.json and vocab.txt, or check the network."
+        ) from error
+
+
+def build_encoder(encoder_cls: str | type, bert_name: str, config: BertConfig, init: str) -> nn.Module:
+    """An encoder with its starting weights.
+
+    Args:
+        encoder_cls: name in ENCODERS, or the class.
+        bert_name: where pretrained weights are found.
+        config: sizes; only the first `config.num_hidden_layers` layers of the pretrained weights are used.
+        init: "pretrained" (weights of `bert_name`; what BERT does not have stays random) or "random".
+
+    Raises:
+        FileNotFoundError: `init` is "pretrained" and there are no weights.
+    """
+    encoder = (ENCODERS.get(encoder_cls) if isinstance(encoder_cls, str) else encoder_cls)(config)
+    if init != "random":
+        load_bert_weights(encoder, pretrained_bert(bert_name, config))
+    return encoder
+
+
+def pretrained_bert(bert_name: str, config: BertConfig) -> dict[str, Tensor]:
+    """State of BERT with its prediction head, cut to the layers of `config`."""
+    cure = "Set model.init: random to train from scratch, or give a bert_name with weights."
+    folder = Path(bert_name)
+    if folder.is_dir() and not any((folder / name).exists() for name in WEIGHT_FILES):
+        raise FileNotFoundError(f"model.init is pretrained, but {folder} holds no weights ({', '.join(WEIGHT_FILES[:2])}). {cure}")
+    chatter = logging.getLogger("transformers.modeling_utils")
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)  # layers beyond the tower's are left out on purpose: not worth a warning
+    try:
+        return BertForPreTraining.from_pretrained(bert_name, config=config).state_dict()
+    except OSError as error:
+        raise FileNotFoundError(f"model.init is pretrained, but the weights of {bert_name!r} cannot be had: {error}. {cure}") from error
+    finally:
+        chatter.setLevel(level)
+
+
+def load_bert_weights(encoder: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copies what `encoder` has in common with a BertForPreTraining state; every BERT tensor must be there."""
+    prefix = "" if hasattr(encoder, "bert") else "bert."
+    found = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    result = encoder.load_state_dict({k: v for k, v in found.items() if k in encoder.state_dict()}, strict=False)
+    absent = [k for k in result.missing_keys if k.startswith(("bert.", "embeddings.", "encoder.")) and "seg_embeddings" not in k]
+    assert not absent, absent

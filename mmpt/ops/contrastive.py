@@ -1,0 +1,74 @@
+"""Cross entropies on score matrices.
+
+Shapes: N queries (rows), M candidates (columns). Half-precision scores are computed in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmpt.ops.precision import full_precision
+
+
+def dot_scores(queries: Tensor, candidates: Tensor) -> Tensor:
+    """Dot products (N, M) of rows (N, D) and (M, D), in at least float32."""
+    return full_precision(queries) @ full_precision(candidates).T
+
+
+def cosine_scores(queries: Tensor, candidates: Tensor) -> Tensor:
+    """Cosines (N, M) of rows (N, D) and (M, D), in at least float32; zero rows give zero and no gradient."""
+    return unit_rows(queries) @ unit_rows(candidates).T
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows of `x` (..., D) divided by their norm, in at least float32; zero rows stay zero and receive no gradient."""
+    x = full_precision(x)
+    square = x.square().sum(-1, keepdim=True)
+    positive = square > torch.finfo(x.dtype).tiny
+    return torch.where(positive, x * torch.where(positive, square, 1.0).rsqrt(), 0.0)
+
+
+def info_nce(scores: Tensor, excluded: Tensor | None = None) -> Tensor:
+    """Cross entropy of each row against its own column: -mean_i log softmax(scores_i)_i.
+
+    Args:
+        scores: (N, M), M >= N; column i is the positive of row i, the others are its negatives.
+        excluded: (N, M) bool, true where a column is not to count as a negative; positives always stay.
+
+    Returns:
+        scalar; 0 for no rows.
+    """
+    scores = full_precision(scores)
+    if scores.shape[0] == 0:
+        return scores.sum()
+    own = torch.arange(scores.shape[0], device=scores.device)
+    return F.cross_entropy(exclude_negatives(scores, excluded), own)
+
+
+def symmetric_info_nce(scores: Tensor, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`info_nce` of the rows and of the columns of a square matrix (N, N); the caller sums or averages."""
+    return info_nce(scores, excluded), info_nce(scores.T, None if excluded is None else excluded.T)
+
+
+def exclude_negatives(scores: Tensor, excluded: Tensor | None) -> Tensor:
+    """Scores with excluded off-diagonal entries so low that no softmax sees them, but finite, so that 0 * score stays 0."""
+    if excluded is None:
+        return scores
+    own = torch.eye(*scores.shape, dtype=torch.bool, device=scores.device)
+    return scores.masked_fill(excluded & ~own, torch.finfo(scores.dtype).min / 4)
+
+
+def soft_cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy against given target weights: -mean_i sum_j targets_ij log softmax(scores_i)_j.
+
+    Args:
+        scores: (N, M).
+        targets: (N, M) weights, rows usually sum to one.
+
+    Returns:
+        scalar.
+    """
+    log_probability = F.log_softmax(full_precision(scores), dim=1)
+    return -(targets * log_probability).sum() / scores.shape[0]

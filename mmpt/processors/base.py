@@ -1,0 +1,253 @@
+"""The four pluggable parts of a data set, and what a YAML names:
+
+    meta_processor    index -> (video id, text id)
+    video_processor   video id -> features, (seconds, D)
+    text_processor    text id -> token ids, or timed captions {"start", "end", "cap"}
+    aligner           features + tokens -> padded tensors caps, cmasks, vfeats, vmasks, ...
+
+Letters: T text positions, F = max_video_len video positions (seconds), D feature width.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from mmpt.config.schema import DatasetConfig
+from mmpt.processors.captions import Captions
+from mmpt.processors.tokens import SpecialIds, load_tokenizer, pack_captions
+from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
+from mmpt.utils.seed import ItemRandom
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+NAMED = 5  # missing ids named in a log line
+
+
+class MissingData(LookupError):
+    """An item of the list has no features, no captions or no index entry."""
+
+
+def required(config: DatasetConfig, name: str) -> Any:
+    """The value of a `dataset:` key that this processor cannot do without."""
+    value = getattr(config, name)
+    if value is None:
+        raise ValueError(f"dataset.{name} is not set, but the processors named in this file need it.")
+    return value
+
+
+@META_PROCESSORS.register()
+class MetaProcessor:
+    """Lists the items of one split.
+
+    Sub-classes fill `self.data`; `self.missing` maps a reason to the ids left out for it, for reports.
+    """
+
+    SPLIT_KEYS = {"train": "train_path", "valid": "val_path", "test": "test_path"}
+
+    def __init__(self, config: DatasetConfig):
+        self.config = config
+        self.split = config.split or "train"
+        if self.split not in self.SPLIT_KEYS:
+            raise ValueError(f"dataset.split is {self.split!r}, expected one of {', '.join(self.SPLIT_KEYS)}.")
+        self.data: Sequence[Any] = ()
+        self.missing: dict[str, list[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self.data[index]
+
+    def split_path(self) -> str:
+        """The list of this split, from the key that belongs to it."""
+        return required(self.config, self.SPLIT_KEYS[self.split])
+
+    def keep(self, items: Sequence[Item], present: Callable[[Item], bool], name: Callable[[Item], str], reason: str) -> list[Item]:
+        """The items that are present. The others are counted and named, or refused (dataset.on_missing: error).
+
+        Raises:
+            MissingData: something is missing and must not be, or nothing is left.
+        """
+        kept, lost = [], []
+        for item in items:
+            (kept if present(item) else lost).append(item)
+        self.report_missing(reason, list(dict.fromkeys(map(name, lost))))
+        if not kept:
+            raise MissingData(f"{self.split_path()}: no item left of {len(items)}; {len(lost)} {reason}, e.g. {[name(item) for item in lost[:NAMED]]}.")
+        return kept
+
+    def report_missing(self, reason: str, names: list[str]) -> None:
+        """Record ids that are left out, or refuse them."""
+        if not names:
+            return
+        text = f"{self.split} split: {len(names)} ids {reason}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
+        if self.config.on_missing == "error":
+            raise MissingData(f"{text}. Provide them, or set dataset.on_missing: skip to leave them out.")
+        logger.warning("%s; left out", text)
+        self.missing.setdefault(reason, []).extend(names)
+
+    def has_features(self) -> Callable[[str], bool]:
+        """Whether `<vfeat_dir>/<id>.npy` exists, from one listing of the folder."""
+        folder = required(self.config, "vfeat_dir")
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"dataset.vfeat_dir={folder}: no such folder.")
+        names = {entry.name for entry in os.scandir(folder)}
+        return lambda video_id: f"{video_id}.npy" in names
+
+
+@VIDEO_PROCESSORS.register()
+class VideoProcessor:
+    """Reads `<vfeat_dir>/<video id>.npy`, (seconds, D), any float type."""
+
+    def __init__(self, config: DatasetConfig):
+        self.vfeat_dir = Path(required(config, "vfeat_dir"))
+
+    def __call__(self, video_id: Any) -> np.ndarray:
+        path = self.vfeat_dir / f"{video_id}.npy"
+        try:
+            return np.load(path, allow_pickle=False)
+        except FileNotFoundError as error:
+            raise MissingData(f"{path}: no features for video {video_id!r}. Extract them, or correct dataset.vfeat_dir.") from error
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path}: not a whole .npy file ({error}). Extract the features again.") from error
+
+
+@TEXT_PROCESSORS.register()
+class TextProcessor:
+    """Turns a string into token ids, without special tokens.
+
+    Args:
+        config: `dataset:` of the YAML.
+        tokenizer: instead of the one that `dataset.bert_name` names.
+    """
+
+    def __init__(self, config: DatasetConfig, tokenizer: Any = None):
+        self.config = config
+        if tokenizer is not None:
+            self.tokenizer = tokenizer
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.config.bert_name, self.config.use_fast)
+
+    def __call__(self, text_id: Any, rng: ItemRandom | None = None) -> Any:
+        return self.tokenize(text_id)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@ALIGNERS.register()
+class Aligner:
+    """Pads one video and one caption: the first F seconds, the first caption.
+
+    Args:
+        config: `dataset:` of the YAML.
+        special: special token ids, instead of those of the tokenizer that `dataset.bert_name` names.
+    """
+
+    def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
+        self.config = config
+        self.max_video_len: int = required(config, "max_video_len")
+        self.max_text_len: int = required(config, "max_len") - self.max_video_len  # T
+        if special is not None:
+            self.special = special
+
+    @cached_property
+    def special(self) -> SpecialIds:
+        return SpecialIds.of(load_tokenizer(self.config.bert_name, self.config.use_fast))
+
+    def __call__(self, video_id: Any, video_feature: np.ndarray, text_feature: Any, rng: ItemRandom | None = None) -> dict[str, Any]:
+        """One item.
+
+        Args:
+            video_id: goes through to the batch.
+            video_feature: (seconds, D).
+            text_feature: token ids, or timed captions.
+            rng: random streams of this item; aligners that draw need them.
+
+        Returns:
+            caps (T), cmasks (T), vfeats (F, D), vmasks (F), video_id, and what sub-classes add.
+        """
+        vfeats, vmasks = self.build_video(video_feature, video_id)
+        caps, cmasks = self.build_text(text_feature)
+        return {"caps": caps, "cmasks": cmasks, "vfeats": vfeats, "vmasks": vmasks, "video_id": video_id}
+
+    def build_text(self, text: Sequence[int] | Mapping[str, Any], clips: Sequence[int] = (0,)) -> tuple[torch.Tensor, torch.Tensor]:
+        """caps (T) and cmasks (T) of token ids, or of the chosen clips of timed captions joined."""
+        if isinstance(text, Mapping):
+            captions = Captions.of(text)
+            text = [token for clip in clips for token in captions.ids(clip)]
+        caps, cmasks = self.pack([list(text)])
+        return caps[0], cmasks[0]
+
+    def pack(self, captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """caps (B, T) and cmasks (B, T) of B lists of token ids."""
+        counts = np.array([len(ids) for ids in captions], dtype=np.int64)
+        words = np.array([token for ids in captions for token in ids], dtype=np.int64)
+        caps, cmasks = pack_captions(words, np.cumsum(counts) - counts, counts, self.max_text_len, self.special)
+        return torch.from_numpy(caps), torch.from_numpy(cmasks)
+
+    def build_video(self, feature: np.ndarray, video_id: Any, start: int = 0, end: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """vfeats (F, D) float32 and vmasks (F) of the seconds [start, end), cut at F seconds and at the end of the video."""
+        ranges = np.array([[start, len(feature) if end is None else end]])
+        vfeats, vmasks = pack_videos([check_feature(feature, video_id)], np.zeros(1, np.int64), ranges, self.max_video_len)
+        return check_finite(vfeats, [video_id])[0], vmasks[0]
+
+
+def check_feature(feature: Any, video_id: Any) -> np.ndarray:
+    """The features of a video, refused unless they are a (seconds, D) array of at least one second."""
+    if not isinstance(feature, np.ndarray) or feature.ndim != 2:
+        raise ValueError(f"video {video_id!r}: features are {getattr(feature, 'shape', type(feature).__name__)}, expected an array (seconds, D).")
+    if not len(feature):
+        raise MissingData(f"video {video_id!r} has features of zero seconds.")
+    return feature
+
+
+def pack_videos(features: Sequence[np.ndarray], which: np.ndarray, ranges: np.ndarray, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut and pad B stretches of videos.
+
+    Args:
+        features: the videos, each (seconds, D).
+        which: (B,) the video of each stretch.
+        ranges: (B, 2) seconds [start, end) of each stretch; what lies beyond the video or exceeds F is cut.
+        length: F.
+
+    Returns:
+        vfeats (B, F, D) float32, zero padded; vmasks (B, F) bool.
+    """
+    widths = {feature.shape[1] for feature in features}
+    if len(widths) != 1:
+        raise ValueError(f"videos of one batch have feature widths {sorted(widths)}; expected one backbone.")
+    vfeats = np.empty((len(which), length, widths.pop()), dtype=np.float32)
+    counts = np.empty(len(which), dtype=np.int64)
+    for row, (video, (start, end)) in enumerate(zip(which.tolist(), ranges.tolist(), strict=True)):
+        stretch = features[video][start : min(end, start + length)]
+        counts[row] = n = len(stretch)
+        vfeats[row, :n] = stretch
+        vfeats[row, n:] = 0
+    return torch.from_numpy(vfeats), torch.from_numpy(np.arange(length) < counts[:, None])
+
+
+def check_finite(vfeats: torch.Tensor, video_ids: Sequence[Any]) -> torch.Tensor:
+    """The features, refused if they hold NaN or infinity: one such value would silently poison the whole model.
+
+    Args:
+        vfeats: (B, F, D), the B clips in equal groups, one group per video.
+        video_ids: the videos, for the message.
+    """
+    sums = vfeats.view(len(video_ids), -1).sum(1)  # NaN and infinity survive a sum, which is the cheapest pass over the data
+    for video in torch.nonzero(~torch.isfinite(sums)).flatten().tolist():
+        if not torch.isfinite(vfeats.view(len(video_ids), -1)[video]).all():
+            raise ValueError(f"video {video_ids[video]!r}: features hold NaN or infinite values. Extract them again or drop the video from the list.")
+    return vfeats

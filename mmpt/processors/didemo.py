@@ -1,0 +1,40 @@
+"""DiDeMo: moments of videos described in words (zero-shot test).
+
+    test_data.json   [{"video": "54322086@N00_2408598493_274c77d26a.avi", "description": "a red bird lands", "times": [[0, 0], [0, 1]]}, ...]
+
+`times` are pairs of first and last chunk of 5 seconds, one per annotator; the evaluation reads them from the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mmpt.config.schema import DatasetConfig
+from mmpt.processors.base import MetaProcessor, TextProcessor
+from mmpt.processors.downstream import DSAligner
+from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
+
+
+@META_PROCESSORS.register()
+class DiDeMoMetaProcessor(MetaProcessor):
+    """Descriptions; item -> (video, description)."""
+
+    def __init__(self, config: DatasetConfig):
+        super().__init__(config)
+        if "test" not in Path(self.split_path()).name:
+            raise ValueError(f"dataset.test_path={self.split_path()}: DiDeMo is a zero-shot test; give its test_data.json.")
+        records = json.loads(Path(self.split_path()).read_text(encoding="utf-8"))
+        has_features = self.has_features()
+        records = self.keep(records, lambda record: has_features(record["video"]), lambda record: record["video"], "have no features")
+        self.data = [(record["video"], record["description"]) for record in records]
+
+
+@TEXT_PROCESSORS.register()
+class DiDeMoTextProcessor(TextProcessor):
+    """Token ids of a description."""
+
+
+@ALIGNERS.register()
+class DiDeMoAligner(DSAligner):
+    """One description and the first F seconds of its video."""

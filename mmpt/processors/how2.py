@@ -1,0 +1,237 @@
+"""HowTo100M: lists of video ids, shards of features and tokens, and groups of videos for retrieval-augmented batches.
+
+Files of a split `train` or `val`:
+
+    how2_s3d_train.lst                     one video id per line, e.g. `nwJ8sYLTmVc`
+    <vfeat_dir>/train_meta.pkl             {0: ["nwJ8sYLTmVc", ...], 1: [...]}: shard number -> ids in order
+    <vfeat_dir>/train_0_{data,starts}.npy  features of shard 0, (sum of seconds, 512) float16
+    <tfeat_dir>train_0.startends_*.npy     seconds of its captions, (captions, 2) float32; tfeat_dir is a path prefix that ends with a dot
+    <tfeat_dir>train_0.caps_ids_*.npy      their token ids, (captions, 32) int32, padded with -1
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpt.config.schema import DatasetConfig
+from mmpt.processors.base import MetaProcessor, MissingData, TextProcessor, VideoProcessor, required
+from mmpt.registry import META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
+from mmpt.utils.safe_pickle import load_plain_pickle
+from mmpt.utils.seed import ItemRandom
+from mmpt.utils.shardedtensor import ShardCache, ShardedTensor
+from mmpt.utils.videoindex import VideoIndex
+
+logger = logging.getLogger(__name__)
+
+Place = tuple[str, int, int, int]  # video id, index in the list (-1: none), shard, row in the shard
+
+
+def read_ids(path: str | Path) -> list[str]:
+    """The ids of a list file, one per line; blank lines are skipped.
+
+    Raises:
+        ValueError: no id in it.
+    """
+    with open(path, encoding="utf-8") as file:
+        ids = [line.strip() for line in file if line.strip()]
+    if not ids:
+        raise ValueError(f"{path}: the list holds no video id; expected one per line.")
+    return ids
+
+
+@META_PROCESSORS.register()
+class How2MetaProcessor(MetaProcessor):
+    """Video ids of a list; item -> (id, id)."""
+
+    def __init__(self, config: DatasetConfig):
+        super().__init__(config)
+        self.data = np.array([name.encode() for name in read_ids(self.split_path())])  # bytes: compact, and shared by forked workers
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        video_id = self.data[index].decode()
+        return video_id, video_id
+
+
+@META_PROCESSORS.register()
+class ShardedHow2MetaProcessor(MetaProcessor):
+    """Video ids with their place in the shards; item -> ((id, index, shard, row), same).
+
+    Ids without index entry, features or captions are left out: counted, named, or refused (dataset.on_missing).
+    """
+
+    def __init__(self, config: DatasetConfig):
+        super().__init__(config)
+        split = shard_split(config)
+        self.index = VideoIndex.open(Path(required(config, "vfeat_dir")) / f"{split}_meta.pkl")
+        ids = read_ids(self.split_path())
+        positions = self.index.find(ids)
+        self.report_missing("have no entry in the shard index", [ids[i] for i in np.flatnonzero(positions < 0)])
+        positions = positions[positions >= 0]
+        positions = self._with_rows(positions, f"{config.vfeat_dir}/{split}_{{}}", "have no features")
+        if config.tfeat_dir is not None:
+            positions = self._with_rows(positions, f"{config.tfeat_dir}{split}_{{}}.startends", "have no captions")
+        if not len(positions):
+            raise MissingData(f"{self.split_path()}: none of its {len(ids)} ids has features and captions in {config.vfeat_dir}.")
+        self.data = positions  # (n,) positions in the index
+
+    def _with_rows(self, positions: np.ndarray, pattern: str, reason: str) -> np.ndarray:
+        """The positions whose item in the shards `pattern` has at least one row."""
+        filled = np.zeros(len(positions), dtype=bool)
+        for shard in np.unique(self.index.shards[positions]):
+            here = np.flatnonzero(self.index.shards[positions] == shard)
+            lengths = ShardedTensor.load(pattern.format(shard), mmap_mode="r").lengths()
+            rows = self.index.rows[positions[here]]
+            known = rows < len(lengths)
+            filled[here[known]] = lengths[rows[known]] > 0
+        self.report_missing(reason, [self.index.name(position) for position in positions[~filled]])
+        return positions[filled]
+
+    def __getitem__(self, index: int) -> tuple[Place, Place]:
+        place = self.place(self.data[index], index)
+        return place, place
+
+    def place(self, position: int, index: int = -1) -> Place:
+        """What the sharded video and text processors need to find a video."""
+        return (self.index.name(position), index, *self.index.place(position))
+
+
+@META_PROCESSORS.register()
+class ShardedHow2VideoRetriMetaProcessor(ShardedHow2MetaProcessor):
+    """Groups of videos; item -> (list of (id, -1, shard, row), same list).
+
+    At first the groups are consecutive runs of the list. An epoch may replace them: by nearest neighbours (`set_candidates`) or at random.
+    The last, incomplete group is dropped.
+    """
+
+    def __init__(self, config: DatasetConfig):
+        super().__init__(config)
+        self.videos_per_group: int = required(config, "num_video_per_batch")
+        if len(self.data) < self.videos_per_group:
+            raise ValueError(
+                f"{self.split_path()} has {len(self.data)} usable videos, fewer than dataset.num_video_per_batch={self.videos_per_group}. "
+                f"Lower it, or add videos."
+            )
+        self.groups = self._grouped(self.data)
+
+    def _grouped(self, positions: np.ndarray) -> list[np.ndarray]:
+        n_groups = len(positions) // self.videos_per_group
+        return list(positions[: n_groups * self.videos_per_group].reshape(n_groups, self.videos_per_group))
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> tuple[list[Place], list[Place]]:
+        places = [self.place(position) for position in self.groups[index].tolist()]
+        return places, places
+
+    def video_ids(self) -> list[str]:
+        """All videos of the split, in list order."""
+        return [self.index.name(position) for position in self.data.tolist()]
+
+    def set_candidates(self, groups: Sequence[Sequence[str]]) -> None:
+        """Take these groups of video ids from now on.
+
+        Raises:
+            ValueError: no group, or an id that the index does not know.
+        """
+        if not groups:
+            raise ValueError("set_candidates got no groups; a training epoch needs at least one.")
+        lengths = [len(group) for group in groups]
+        names = [name for group in groups for name in group]
+        positions = self.index.find(names)
+        if (positions < 0).any():
+            raise ValueError(f"candidate {names[int(np.argmin(positions))]!r} has no entry in the shard index.")
+        logger.info("batches of videos: %d -> %d", len(self.groups), len(groups))
+        self.groups = np.split(positions, np.cumsum(lengths)[:-1])
+
+    def random_candidates(self, rng: np.random.Generator | Any) -> None:
+        """Regroup at random.
+
+        Args:
+            rng: a numpy generator, or a `random.Random` to replay the historic stream. Every process must pass the same.
+        """
+        if isinstance(rng, np.random.Generator):
+            order = rng.permutation(len(self.data))
+        else:
+            order = list(range(len(self.data)))
+            rng.shuffle(order)
+        self.groups = self._grouped(self.data[order])
+
+
+def shard_split(config: DatasetConfig) -> str:
+    """The name of a split in shard files; validation and test share theirs."""
+    return "train" if (config.split or "train") == "train" else "val"
+
+
+@VIDEO_PROCESSORS.register()
+class ShardedVideoProcessor(VideoProcessor):
+    """Rows of a video, (seconds, D): a read-only view of the mapped shard."""
+
+    def __init__(self, config: DatasetConfig):
+        super().__init__(config)
+        self.prefix = f"{self.vfeat_dir}/{shard_split(config)}_"
+        self.shards = ShardCache()
+
+    def __call__(self, video_id: Place) -> np.ndarray:
+        _, _, shard, row = video_id
+        return self.shards(f"{self.prefix}{shard}")[row]
+
+
+@TEXT_PROCESSORS.register()
+class ShardedTextProcessor(TextProcessor):
+    """Timed captions of a video: {"start" (n,), "end" (n,) seconds, "cap" (n, 32) ids padded with -1}, read-only views of the mapped shards."""
+
+    def __init__(self, config: DatasetConfig, tokenizer: Any = None):
+        super().__init__(config, tokenizer)
+        self.prefix = f"{required(config, 'tfeat_dir')}{shard_split(config)}_"
+        self.shards = ShardCache()
+
+    def __call__(self, text_id: Place, rng: ItemRandom | None = None) -> dict[str, np.ndarray]:
+        _, _, shard, row = text_id
+        times = self.shards(f"{self.prefix}{shard}.startends")[row]
+        cap = self.shards(f"{self.prefix}{shard}.caps_ids")[row]
+        return {"start": times[:, 0], "end": times[:, 1], "cap": cap}
+
+
+@VIDEO_PROCESSORS.register()
+class ShardedVideoRetriVideoProcessor(ShardedVideoProcessor):
+    """Features of a group of videos, a list."""
+
+    def __call__(self, video_id: Sequence[Place]) -> list[np.ndarray]:
+        return [super(ShardedVideoRetriVideoProcessor, self).__call__(place) for place in video_id]
+
+
+@TEXT_PROCESSORS.register()
+class ShardedVideoRetriTextProcessor(ShardedTextProcessor):
+    """Captions of a group of videos, a list."""
+
+    def __call__(self, text_id: Sequence[Place], rng: ItemRandom | None = None) -> list[dict[str, np.ndarray]]:
+        return [super(ShardedVideoRetriTextProcessor, self).__call__(place) for place in text_id]
+
+
+@TEXT_PROCESSORS.register()
+class PKLJSONStrTextProcessor(TextProcessor):
+    """Timed captions from a pickle {video id: JSON string} (dataset.caption_pkl_path), tokenised when asked for.
+
+    One value: '{"start": [0.5], "end": [3.2], "text": ["cut the onion"]}'. Texts are cut at 96 characters; what is no text has no words.
+    """
+
+    MAX_CHARACTERS = 96
+
+    def __init__(self, config: DatasetConfig, tokenizer: Any = None):
+        super().__init__(config, tokenizer)
+        self.path = required(config, "caption_pkl_path")
+        self.captions: dict[str, str] = load_plain_pickle(self.path)
+
+    def __call__(self, text_id: str, rng: ItemRandom | None = None) -> dict[str, Any]:
+        if text_id not in self.captions:
+            raise MissingData(f"{self.path}: no captions of video {text_id!r}.")
+        clips = json.loads(self.captions[text_id])
+        cap = [self.tokenize(text[: self.MAX_CHARACTERS]) if isinstance(text, str) else [] for text in clips["text"]]
+        return {"start": clips["start"], "end": clips["end"], "cap": cap}

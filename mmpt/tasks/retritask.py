@@ -1,0 +1,73 @@
+"""Pre-training on batches of videos: one item is already a batch of videos, each cut into clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from mmpt.config import Config
+from mmpt.datasets import MMDataset
+from mmpt.registry import TASKS
+from mmpt.tasks.retrieval import RetrievalBatches
+from mmpt.tasks.task import Task
+
+
+@TASKS.register()
+class RetriTask(Task):
+    """A task whose training items are groups of videos, composed anew every epoch.
+
+    Before `retri_epoch` (and always when it is null) the groups are a seeded random partition; from then on near neighbours.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self._retrieval: RetrievalBatches | None = None
+        self._resume: dict[str, Any] = {}
+        self._last_epoch = config.fairseq.get("optimization", {}).get("max_epoch")
+
+    def begin_epoch(self, dataset: MMDataset, epoch: int, model: nn.Module | None) -> None:
+        """Compose this epoch's groups of videos; on a resumed run, those the run was in the middle of."""
+        if not self._retrieves(epoch):
+            dataset.meta_processor.random_candidates(np.random.default_rng((dataset.seed, epoch)))
+            return
+        if self._retrieval is None:
+            folder = Path(self.config.fairseq["checkpoint"]["save_dir"]) / "retri"
+            self._retrieval = RetrievalBatches(self.config, folder, dataset.seed)
+        expected = self._resume.pop("fingerprint", None) if self._resume.get("epoch") == epoch else None
+        dataset.meta_processor.set_candidates(self._retrieval.compose(epoch, model, expected))
+
+    def _retrieves(self, epoch: int) -> bool:
+        first = self.config.retri_epoch
+        # fairseq asks for the batches of one epoch past the last
+        return first is not None and epoch >= first and not (self._last_epoch and epoch > self._last_epoch)
+
+    def resume_state(self) -> dict[str, Any]:
+        """What a checkpoint must hold for the epoch to go on with the same groups."""
+        return {"fingerprint": self._retrieval.fingerprint} if self._retrieval else {}
+
+    def resume(self, state: Mapping[str, Any], epoch: int) -> None:
+        """Called with `resume_state` of the checkpoint when a run goes on in the middle of `epoch`."""
+        self._resume = {**state, "epoch": epoch}
+
+
+@TASKS.register()
+class VideoRetriTask(RetriTask):
+    """Retrieval by whole videos: items are (1, videos, clips, ...) and become (videos * clips, ...)."""
+
+    def flatten(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """(1, m, K, ...) or (m, K, ...) -> (m*K, ...); rows are video-major, a video's clips sorted by time."""
+        if (self.clips_per_video or 1) <= 1:
+            return super().flatten(sample)
+        return {name: _flatten_videos(value) for name, value in sample.items()}
+
+
+def _flatten_videos(value: Any) -> Any:
+    if not isinstance(value, Tensor) or value.dim() < 2:
+        return value
+    if value.shape[0] == 1 and value.dim() > 2:
+        value = value.squeeze(0)
+    return value.flatten(0, 1)

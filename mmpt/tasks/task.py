@@ -1,0 +1,109 @@
+"""A task joins data, model and loss; it knows neither fairseq nor files of a particular data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmpt.config import Config
+from mmpt.datasets import MMDataset, build_dataset
+from mmpt.losses import Loss, build_loss
+from mmpt.models import build_model
+from mmpt.models.checkpoint import fit_state_dict, plain_state_dict
+from mmpt.registry import TASKS, load_plugins
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one batch gives: the loss to differentiate, and what a log wants to know."""
+
+    loss: Tensor
+    terms: Mapping[str, Tensor]
+    n_clips: int
+    n_uncaptioned: Tensor
+
+
+@TASKS.register()
+class Task:
+    """Data, model and loss of one project file.
+
+    Args:
+        config: a resolved project file.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.loss: Loss | None = build_loss(config.loss) if config.loss and config.loss.get("loss_cls") else None
+        if self.loss is not None:
+            self.loss.check(clips_per_video=self.clips_per_video, videos_per_batch=config.dataset.num_video_per_batch)
+
+    @property
+    def clips_per_video(self) -> int | None:
+        """Clips drawn from one video; consecutive rows of a batch."""
+        return self.config.dataset.clip_per_video or self.config.dataset.subsampling
+
+    def build_dataset(self, split: str) -> MMDataset:
+        """The data of `split` (train, valid or test)."""
+        return build_dataset(self.config, split)
+
+    def build_model(self, checkpoint: str | None = None) -> nn.Module:
+        """The model, with the weights of `checkpoint` where one is given."""
+        return build_model(self.config, checkpoint)
+
+    def restore(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+        """Put the weights of a trainer's checkpoint into the bare model; what does not fit is reported or, for another model, an error."""
+        fit_state_dict(model, plain_state_dict(state), "the checkpoint")
+
+    def begin_epoch(self, dataset: MMDataset, epoch: int, model: nn.Module | None) -> None:
+        """Hook before the batches of a training epoch are drawn."""
+
+    def resume_state(self) -> dict[str, Any]:
+        """What a checkpoint must hold, beside the weights, for an epoch to go on with the same batches."""
+        return {}
+
+    def resume(self, state: Mapping[str, Any], epoch: int) -> None:
+        """Called with `resume_state` of the checkpoint when a run goes on in the middle of `epoch`."""
+
+    def flatten(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge the sub-sample axis into the batch axis: (B, S, ...) -> (B*S, ...)."""
+        if (self.config.dataset.subsampling or 1) <= 1:
+            return dict(sample)
+        return {name: _merge_first_two(value) for name, value in sample.items()}
+
+    def __call__(self, model: nn.Module, sample: Mapping[str, Any]) -> StepOutput:
+        """One batch through model and loss.
+
+        Args:
+            model: the model, bare or in a data-parallel wrapper; its own forward is called, so that a wrapper synchronises gradients.
+            sample: a collated batch.
+
+        Raises:
+            FloatingPointError: names the term that is NaN or infinite.
+            TypeError: the loss reads what neither batch nor model gives.
+        """
+        if self.loss is None:
+            raise ValueError(f"{self.config.source}: loss.loss_cls is missing; training needs a loss, e.g. `loss_cls: MMContraLoss`.")
+        batch = self.flatten(sample)
+        batch |= model(**batch)
+        batch["clips_per_video"] = self.clips_per_video
+        loss = self.loss(**batch)
+        self.loss.assert_finite()
+        cmasks = batch["cmasks"]
+        # [CLS], [SEP] and the closing [SEP] are always there: a clip with nothing more has no words
+        n_uncaptioned = (cmasks.flatten(0, -2).sum(-1) <= 3).sum()
+        return StepOutput(loss, self.loss.terms, batch["caps"].shape[0], n_uncaptioned)
+
+
+def _merge_first_two(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.dim() >= 2:
+        return value.flatten(0, 1)
+    return value
+
+
+def build_task(config: Config) -> Task:
+    """The task a project file names (`task:`, default Task)."""
+    load_plugins(config.plugins)
+    return TASKS.get(config.task or "Task")(config)

@@ -1,0 +1,116 @@
+"""Audio tracks, and log mel spectrograms with the conventions the published audio models were trained on.
+
+Waveforms are mono, in the range of 16-bit integers (not divided by 32768).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from mmpt.utils.optional import optional_import
+
+FRAME_S, HOP_S = 0.02, 0.01
+FFT_SIZE = 1024
+PRE_EMPHASIS = 0.97
+MEAN, STD = 1.93, 17.89  # of log energies over the training data of the published models
+
+
+class AudioError(ValueError):
+    """An audio track cannot be used; the message says which and why."""
+
+
+def log_mel(waveform: np.ndarray, sample_rate: int, n_filters: int) -> np.ndarray:
+    """Log mel filterbank energies.
+
+    Pre-emphasis, frames of 20 ms every 10 ms under a rectangular window (the last one zero-padded), power spectrum
+    |FFT_1024|^2 / 1024, triangular filters between integer bins, natural logarithm; an empty filter gives log(eps).
+
+    Args:
+        waveform: (samples,) of any numeric type.
+        sample_rate: samples per second.
+        n_filters: mel filters over 0 .. sample_rate / 2.
+
+    Returns:
+        (n_filters, frames) float64, frames = 1 + ceil((samples - frame) / hop).
+    """
+    signal = np.asarray(waveform, dtype=np.float64)
+    if signal.ndim != 1 or not len(signal):
+        raise ValueError(f"log_mel reads a mono waveform (samples,), got shape {signal.shape}.")
+    signal = np.append(signal[:1], signal[1:] - PRE_EMPHASIS * signal[:-1])
+    frame, hop = round(FRAME_S * sample_rate), round(HOP_S * sample_rate)
+    n_frames = 1 + max(0, -(-(len(signal) - frame) // hop))
+    signal = np.pad(signal, (0, max(0, (n_frames - 1) * hop + frame - len(signal))))
+    frames = np.lib.stride_tricks.sliding_window_view(signal, frame)[::hop][:n_frames]
+    power = np.abs(np.fft.rfft(frames, FFT_SIZE)) ** 2 / FFT_SIZE  # (frames, 513)
+    energies = power @ mel_filters(sample_rate, n_filters).T
+    return np.log(np.where(energies == 0, np.finfo(np.float64).eps, energies)).T
+
+
+@functools.lru_cache
+def mel_filters(sample_rate: int, n_filters: int) -> np.ndarray:
+    """Triangular filters on the FFT bins, (n_filters, 513); narrow low filters whose edges fall together are empty."""
+    mels = np.linspace(0, 2595 * np.log10(1 + sample_rate / 2 / 700), n_filters + 2)
+    edges = np.floor((FFT_SIZE + 1) * 700 * (10 ** (mels / 2595) - 1) / sample_rate).astype(int)
+    bins = np.arange(FFT_SIZE // 2 + 1)
+    filters = np.zeros((n_filters, len(bins)))
+    for row, (low, middle, high) in zip(filters, zip(edges, edges[1:], edges[2:], strict=False), strict=True):
+        rising, falling = (bins >= low) & (bins < middle), (bins >= middle) & (bins < high)
+        row[rising] = (bins[rising] - low) / (middle - low)
+        row[falling] = (high - bins[falling]) / (high - middle)
+    return filters
+
+
+def spectrogram(
+    waveform: np.ndarray, sample_rate: int, start_s: float = 0.0, n_seconds: int = 1, n_filters: int = 40, normalise: bool = True
+) -> np.ndarray:
+    """Log mel spectrogram of a window of a waveform.
+
+    Args:
+        waveform: (samples,) mono, 16-bit range.
+        sample_rate: samples per second.
+        start_s: where the window starts, seconds; a window past the end is moved back to end with the last sample.
+        n_seconds: length of the window.
+        n_filters: 40 or 257 in the published models.
+        normalise: subtract the training mean, divide by the training deviation.
+
+    Returns:
+        (1, n_filters, 100 * n_seconds - 1) float32; frames that a short waveform lacks are 0.
+    """
+    length = sample_rate * n_seconds
+    start = max(0, min(round(start_s * sample_rate), len(waveform) - length))
+    found = log_mel(waveform[start : start + length], sample_rate, n_filters)
+    if normalise:
+        found = (found - MEAN) / STD
+    result = np.zeros((1, n_filters, 100 * n_seconds - 1), dtype=np.float32)
+    width = min(found.shape[1], result.shape[2])
+    result[0, :, :width] = found[:, :width]
+    return result
+
+
+def read_audio(path: str | Path, sample_rate: int = 24000) -> np.ndarray:
+    """The first audio track of a file, mixed to mono: (samples,) int16.
+
+    Raises:
+        AudioError: no such file, no audio track, or a damaged one.
+    """
+    av = optional_import("av", extra="video")
+    if not Path(path).is_file():
+        raise AudioError(f"{path}: no such file.")
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
+    parts = []
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{path}: holds no audio track.")
+            frames = container.decode(container.streams.audio[0])
+            for frame in itertools.chain(frames, [None]):  # None: what the resampler still holds
+                parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+    except av.error.FFmpegError as error:
+        raise AudioError(f"{path}: damaged audio ({error.strerror}).") from error
+    if not parts:
+        raise AudioError(f"{path}: the audio track is empty.")
+    return np.concatenate(parts)

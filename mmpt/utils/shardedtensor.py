@@ -1,0 +1,267 @@
+"""Arrays of different lengths laid end to end in one file: how features and tokens of thousands of videos are stored.
+
+A shard `train_0` is two files: `train_0_data.npy` (all rows, one video after the other) and `train_0_starts.npy` (int64, n + 1 row
+offsets, the first 0, the last the number of rows). A folder may hold `shards.json`, the manifest: per shard its counts, dtype, row
+shape, a SHA-256 per file and the passport that says what the rows are, e.g.
+
+    {"format": 1, "shards": {"train_0": {"items": 4096, "rows": 1622016, "dtype": "float16", "row_shape": [512],
+     "sha256": {"train_0_data.npy": "9f0c...", "train_0_starts.npy": "51ab..."},
+     "passport": {"backbone": "s3d", "frames_per_second": 30, "seconds_per_feature": 1.0, "normalised": true}}}}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpt.utils.files import atomic_write
+
+MANIFEST = "shards.json"
+SUFFIXES = ("_data.npy", "_starts.npy")
+
+
+class ShardError(ValueError):
+    """A shard is missing, truncated, or contradicts itself or its manifest."""
+
+
+class ShardedTensor:
+    """n arrays of shape (length_i, ...) as one array of rows and n + 1 offsets.
+
+    Args:
+        data: all rows, (sum of lengths, ...).
+        starts: row offsets, (n + 1,) int64; item i is `data[starts[i]:starts[i + 1]]`.
+        name: what to call it in errors.
+
+    Raises:
+        ShardError: the offsets do not describe the rows.
+    """
+
+    def __init__(self, data: np.ndarray, starts: np.ndarray, name: str = "sharded tensor"):
+        starts = np.asarray(starts)
+        if starts.ndim != 1 or len(starts) < 2 or starts.dtype.kind not in "iu":
+            raise ShardError(f"{name}: starts has shape {starts.shape} and dtype {starts.dtype}, expected (items + 1,) integers with at least one item.")
+        if starts[0] != 0 or starts[-1] != len(data) or (np.diff(starts) < 0).any():
+            raise ShardError(
+                f"{name}: starts runs from {starts[0]} to {starts[-1]}, expected to rise from 0 to the {len(data)} rows of data. "
+                f"The two files do not belong together, or one is truncated: copy or build the shard again."
+            )
+        self.data = data
+        self.starts = starts.astype(np.int64, copy=False)
+
+    @classmethod
+    def from_list(cls, arrays: Iterable[np.ndarray]) -> ShardedTensor:
+        """Join arrays that agree in all but their first dimension; length 0 is allowed."""
+        arrays = [np.asarray(array) for array in arrays]
+        if not arrays:
+            raise ShardError("a sharded tensor needs at least one array, got an empty list.")
+        return cls(np.concatenate(arrays), np.cumsum([0, *map(len, arrays)], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Rows of item `index`: a view, no copy."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"item {index} of a sharded tensor of {len(self)} items.")
+        index %= len(self)
+        return self.data[self.starts[index] : self.starts[index + 1]]
+
+    def lengths(self) -> np.ndarray:
+        """Number of rows per item, (n,) int64."""
+        return np.diff(self.starts)
+
+    def save(self, path: str | Path) -> None:
+        """Write `<path>_data.npy` and `<path>_starts.npy`, each whole or not at all.
+
+        Where the folder has a manifest the shard is entered in it, so that it never contradicts the files.
+        """
+        path = Path(path)
+        for suffix, array in zip(SUFFIXES, (self.data, self.starts), strict=True):
+            with atomic_write(f"{path}{suffix}") as file:
+                np.save(file, array, allow_pickle=False)
+        if (path.parent / MANIFEST).exists():
+            _enter_in_manifest(path, self.data.dtype, self.data.shape, len(self), passport={})
+
+    @classmethod
+    def load(cls, path: str | Path, mmap_mode: str | None = None) -> ShardedTensor:
+        """Open a shard; sizes, offsets and (where there is a manifest) counts are checked, checksums are not.
+
+        Args:
+            path: the shard without `_data.npy`.
+            mmap_mode: "r" maps the rows (read-only, shared between processes); the offsets are always read.
+
+        Raises:
+            ShardError: a file is missing, truncated or does not match; the message names it.
+        """
+        data = _open_npy(Path(f"{path}_data.npy"), mmap_mode)
+        starts = _open_npy(Path(f"{path}_starts.npy"), None)
+        tensor = cls(data, starts, name=str(path))
+        entry = read_manifest(Path(path).parent).get(Path(path).name)
+        if entry is not None:
+            found = {"items": len(tensor), "rows": len(data), "dtype": data.dtype.name, "row_shape": list(data.shape[1:])}
+            wrong = [f"{key} {found[key]} (manifest: {entry[key]})" for key in found if found[key] != entry[key]]
+            if wrong:
+                raise ShardError(f"{path}: does not match {MANIFEST} beside it: {', '.join(wrong)}. Copy or build the shard again.")
+        return tensor
+
+
+class ShardWriter:
+    """Writes one shard array by array, so that no more than one array is in memory.
+
+        with ShardWriter("feature/train_0", passport={"backbone": "s3d", ...}) as writer:
+            for video in videos:
+                writer.append(features[video])
+
+    Leaving the block gives the files their names and enters the shard in the manifest; an exception leaves nothing behind.
+
+    Args:
+        path: the shard without `_data.npy`.
+        dtype: of the rows; default that of the first array.
+        passport: what the rows are: backbone, frames_per_second, seconds_per_feature, normalised, ...
+    """
+
+    def __init__(self, path: str | Path, dtype: Any = None, passport: Mapping[str, Any] | None = None):
+        self.path = Path(path)
+        self.dtype = None if dtype is None else np.dtype(dtype)
+        self.passport = dict(passport or {})
+        self.row_shape: tuple[int, ...] | None = None
+        self._starts = [0]
+
+    def __enter__(self) -> ShardWriter:
+        self._stack = ExitStack()
+        self._file = self._stack.enter_context(atomic_write(f"{self.path}_data.npy"))
+        return self
+
+    def append(self, array: np.ndarray) -> None:
+        """Add one item, (length, ...); all items share dtype and row shape.
+
+        Raises:
+            ShardError: another row shape than before, or floats that are not finite.
+        """
+        array = np.asarray(array)
+        if self.row_shape is None:
+            self.dtype = self.dtype or array.dtype
+            self.row_shape = array.shape[1:]
+            self._write_header(0)
+        if array.ndim == 0 or array.shape[1:] != self.row_shape:
+            raise ShardError(f"{self.path}: item {len(self._starts) - 1} has shape {array.shape}, expected rows of shape {self.row_shape}.")
+        array = np.ascontiguousarray(array, dtype=self.dtype)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ShardError(f"{self.path}: item {len(self._starts) - 1} holds NaN or infinite values (as {self.dtype}). Extract it again or leave it out.")
+        self._file.write(array.data if array.size else b"")
+        self._starts.append(self._starts[-1] + len(array))
+
+    def __exit__(self, kind, error, trace) -> None:
+        with self._stack:  # an exception in here removes the unfinished file
+            if error is not None:
+                raise error
+            if self.row_shape is None:
+                raise ShardError(f"{self.path}: a shard needs at least one item, none was appended.")
+            self._file.seek(0)
+            self._write_header(self._starts[-1])
+        with atomic_write(f"{self.path}_starts.npy") as file:
+            np.save(file, np.array(self._starts, dtype=np.int64))
+        shape = (self._starts[-1], *self.row_shape)
+        _enter_in_manifest(self.path, self.dtype, shape, len(self._starts) - 1, self.passport)
+
+    def _write_header(self, rows: int) -> None:
+        # numpy pads headers so that the first dimension can grow in place: both headers have one size
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (rows, *self.row_shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+class ShardCache:
+    """Shards held open by a process, the least recently used closed first.
+
+    Read-only maps survive a fork and are shared by it; a pickled cache arrives empty.
+
+    Args:
+        limit: shards held at once (each takes one file descriptor).
+    """
+
+    def __init__(self, limit: int = 256):
+        self.limit = limit
+        self._open: OrderedDict[str, ShardedTensor] = OrderedDict()
+
+    def __call__(self, path: str) -> ShardedTensor:
+        """The shard at `path`, mapped read-only."""
+        shard = self._open.get(path)
+        if shard is None:
+            shard = self._open[path] = ShardedTensor.load(path, mmap_mode="r")
+            if len(self._open) > self.limit:
+                self._open.popitem(last=False)
+        else:
+            self._open.move_to_end(path)
+        return shard
+
+    def __reduce__(self):
+        return ShardCache, (self.limit,)
+
+
+def read_manifest(folder: str | Path) -> dict[str, dict]:
+    """Shard name -> manifest entry of a folder; empty where there is no manifest (older shards)."""
+    path = Path(folder) / MANIFEST
+    try:
+        stamp = path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return {}
+    return _parse_manifest(path, stamp)
+
+
+@lru_cache(maxsize=16)
+def _parse_manifest(path: Path, stamp: int) -> dict[str, dict]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["shards"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"{path}: not a shard manifest ({error!r}). Restore it, or delete it to open the shards unchecked.") from error
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _enter_in_manifest(path: Path, dtype: np.dtype, shape: tuple[int, ...], items: int, passport: Mapping[str, Any]) -> None:
+    names = [f"{path.name}{suffix}" for suffix in SUFFIXES]
+    entry = {
+        "items": items,
+        "rows": shape[0],
+        "dtype": dtype.name,
+        "row_shape": list(shape[1:]),
+        "sha256": {name: file_sha256(path.parent / name) for name in names},
+        "passport": dict(passport),
+    }
+    shards = {**read_manifest(path.parent), path.name: entry}
+    with atomic_write(path.parent / MANIFEST, "w") as file:
+        json.dump({"format": 1, "shards": shards}, file, indent=1)
+
+
+def _open_npy(path: Path, mmap_mode: str | None) -> np.ndarray:
+    """A .npy file as a plain array (np.memmap does much bookkeeping at every slice), refused unless it has exactly the size it states."""
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read_header(file)
+            if dtype.hasobject:
+                raise ValueError("it holds pickled objects")
+            expected = file.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            found = os.fstat(file.fileno()).st_size
+            if found != expected:
+                raise ValueError(f"{found} bytes, expected {expected} for shape {shape}, {dtype}")
+        array = np.load(path, mmap_mode=mmap_mode if 0 not in shape else None, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ShardError(f"{path}: no such shard file. Check dataset.vfeat_dir and dataset.tfeat_dir, and that the shard was copied.") from error
+    except (ValueError, EOFError) as error:
+        raise ShardError(f"{path}: truncated or damaged shard file ({error}). Copy or build the shard again.") from error
+    return array.view(np.ndarray)

@@ -1,0 +1,137 @@
+"""Decoding videos: frames chosen by time stamp, in bounded memory.
+
+Letters: n seconds, FPS frames per second, S pixels of the cropped side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpt.utils.optional import optional_import
+
+
+class VideoError(ValueError):
+    """A video file cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the head of a file says.
+
+    Attributes:
+        duration_s: seconds, 0 where the file does not say.
+        fps: mean frames per second, 0 where the file does not say.
+        width, height: pixels as stored, before any rotation.
+        has_audio: there is an audio track.
+    """
+
+    duration_s: float
+    fps: float
+    width: int
+    height: int
+    has_audio: bool
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Reads the head of a video file.
+
+    Raises:
+        VideoError: it cannot be opened, or holds no video.
+    """
+    with open_video(path) as (container, stream):
+        duration = container.duration or 0
+        return VideoInfo(duration / 1e6, float(stream.average_rate or 0), stream.width, stream.height, bool(container.streams.audio))
+
+
+def read_seconds(path: str | Path, fps: int = 30, size: int = 224, chunk_s: int = 16) -> Iterator[np.ndarray]:
+    """A video second by second.
+
+    Frame k of second s is the one on screen at s + k / fps, counted from the first frame, whatever the frame rate of the file and
+    however it varies. The shorter side is scaled to `size`, the centre cropped, a stored rotation applied.
+
+    Args:
+        path: the file.
+        fps: frames per second to take.
+        size: pixels of the square.
+        chunk_s: seconds per yielded array; the memory in use does not depend on the length of the video.
+
+    Yields:
+        (n <= chunk_s, FPS, S, S, 3) uint8 RGB; the last second is filled up with black frames.
+
+    Raises:
+        VideoError: the file is missing, damaged, or holds no frames.
+    """
+    frames: list[np.ndarray] = []
+    for frame in _sampled(path, fps, size):
+        frames.append(frame)
+        if len(frames) == chunk_s * fps:
+            yield np.stack(frames).reshape(chunk_s, fps, size, size, 3)
+            frames = []
+    if frames:
+        missing = -len(frames) % fps
+        frames += [np.zeros_like(frames[0])] * missing
+        yield np.stack(frames).reshape(-1, fps, size, size, 3)
+
+
+@contextmanager
+def open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """Container and first video stream of a file; decoding errors inside the block become `VideoError`."""
+    av = optional_import("av", extra="video")
+    if not Path(path).is_file():
+        raise VideoError(f"{path}: no such file.")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise VideoError(f"{path}: holds no video stream.")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            yield container, stream
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{path}: damaged or not a video ({error.strerror}).") from error
+
+
+def _sampled(path: str | Path, fps: int, size: int) -> Iterator[np.ndarray]:
+    """The frame on screen at 0, 1 / fps, 2 / fps, ..., (S, S, 3) each."""
+    with open_video(path) as (container, stream):
+        step = 1 / fps
+        first = shown = image = None
+        count = 0
+        for frame in container.decode(stream):
+            if frame.time is None:
+                raise VideoError(f"{path}: frames carry no time stamps.")
+            first = frame.time if first is None else first
+            while shown is not None and count * step < frame.time - first - 1e-6:
+                image = _square(shown, size) if image is None else image
+                count += 1
+                yield image
+            shown, image = frame, None
+        if shown is None:
+            raise VideoError(f"{path}: holds no frames.")
+        end = shown.time - first + _shown_for(shown, stream, step)
+        image = _square(shown, size)
+        while count * step < end - 1e-6:
+            count += 1
+            yield image
+
+
+def _shown_for(frame: Any, stream: Any, step: float) -> float:
+    """Seconds that the last frame stays on screen."""
+    if frame.duration:
+        return float(frame.duration * frame.time_base)
+    return float(1 / stream.average_rate) if stream.average_rate else step
+
+
+def _square(frame: Any, size: int) -> np.ndarray:
+    """Scaled, cropped and upright RGB, (S, S, 3) uint8."""
+    scale = size / min(frame.width, frame.height)
+    width, height = max(size, round(frame.width * scale)), max(size, round(frame.height * scale))
+    image = frame.reformat(width, height, format="rgb24").to_ndarray()
+    top, left = (height - size) // 2, (width - size) // 2
+    image = image[top : top + size, left : left + size]
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))

@@ -1,0 +1,97 @@
+"""Compare two evaluations of the same test set: is the difference more than the draw of queries?
+
+    python -m mmpt_cli.compare_runs runs/a/checkpoint_best runs/b/checkpoint_best
+
+A and B are folders written by predict.py. Both are read at the same resampled queries, so what makes a query hard for both cancels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from mmpt.evaluators.bootstrap import paired_bootstrap
+from mmpt.evaluators.ranking import statistic as statistic_of
+from mmpt.evaluators.report import text_table
+from mmpt.utils.log import short_errors
+
+RANK_STATISTICS = ("R1", "R5", "R10", "MR")
+
+
+def load_queries(folder: str) -> dict[str, np.ndarray]:
+    """Per-query arrays of a run.
+
+    Raises:
+        FileNotFoundError: the folder holds no per_query.npz.
+    """
+    path = Path(folder) / "per_query.npz"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give a folder OUTPUT/<checkpoint> that predict.py wrote.")
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def same_queries(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Both runs in the order of A's queries.
+
+    Raises:
+        ValueError: they were not asked the same queries.
+    """
+    if ("ids" in a) != ("ids" in b):
+        raise ValueError("one run names its queries and the other does not; evaluate both with the same project file.")
+    if "ids" not in a:
+        return a, b
+    only_a, only_b = set(a["ids"]) - set(b["ids"]), set(b["ids"]) - set(a["ids"])
+    if only_a or only_b or len(a["ids"]) != len(b["ids"]):
+        example = next(iter(only_a or only_b), "a repeated id")
+        raise ValueError(
+            f"the runs have different queries: {len(a['ids'])} and {len(b['ids'])}, {len(only_a)} only in A, {len(only_b)} only in B "
+            f"(e.g. {example}). Numbers of different test sets cannot be compared."
+        )
+    order_a, order_b = (np.argsort(run["ids"], kind="stable") for run in (a, b))
+    order = np.empty_like(order_b)
+    order[order_a] = order_b
+    return a, {name: values[order] for name, values in b.items()}
+
+
+def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray], samples: int, seed: int) -> list[list[str]]:
+    """Rows of the printed table: every statistic of every measure that both runs hold."""
+    rows = [["measure", "A", "B", "B - A", "95 % interval", "p"]]
+    for name in (name for name in a if name in b and name != "ids"):
+        for statistic in RANK_STATISTICS if name.startswith("ranks") else ("mean",):
+            result = paired_bootstrap(a[name], b[name], statistic, samples, seed)
+            own = [f"{statistic_of(statistic)(run[name]):.4f}" for run in (a, b)]
+            measure = f"{name.removeprefix('ranks').removeprefix('_')}-{statistic}".removeprefix("-")
+            rows.append([measure, *own, f"{result.difference:+.4f}", f"[{result.low:+.4f}, {result.high:+.4f}]", f"{result.p:.4f}"])
+    return rows
+
+
+def most_changed(a: dict[str, np.ndarray], b: dict[str, np.ndarray], count: int) -> list[list[str]]:
+    """Queries whose rank moved most (by ratio, so that 1 -> 4 weighs as much as 100 -> 400)."""
+    if "ranks" not in a or "ids" not in a:
+        return []
+    ratio = np.log(b["ranks"] / a["ranks"])
+    picked = [i for i in np.argsort(-np.abs(ratio), kind="stable")[:count] if ratio[i]]
+    return [["query", "rank in A", "rank in B"], *([a["ids"][i], f"{a['ranks'][i]:g}", f"{b['ranks'][i]:g}"] for i in picked)]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("a", help="folder of run A")
+    parser.add_argument("b", help="folder of run B")
+    parser.add_argument("--samples", type=int, default=10_000, help="bootstrap samples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    parser.add_argument("--changed", type=int, default=10, help="how many of the most changed queries to list")
+    args = parser.parse_args(argv)
+    short_errors()
+    a, b = same_queries(load_queries(args.a), load_queries(args.b))
+    print(text_table(compare(a, b, args.samples, args.seed)))
+    changed = most_changed(a, b, args.changed)
+    if len(changed) > 1:
+        print(f"\nmost changed queries:\n{text_table(changed)}")
+
+
+if __name__ == "__main__":
+    main()

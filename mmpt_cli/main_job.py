@@ -1,0 +1,151 @@
+"""The main job: embedded data, a model pre-trained by fairseq, its zero-shot numbers beside trivial models, one picture.
+
+    python -m mmpt_cli.main_job                            # about 8 minutes on 2 cores
+    python -m mmpt_cli.main_job --seed 2 --out runs/toy_seed2
+    python -m mmpt_cli.main_job --size tiny --out runs/tiny --data data/tiny --updates 20 10
+
+Stage 1 trains with VideoCLIP's loss; stage 2 goes on from there twice, with VideoCLIP's loss and with Norton's, for equally many updates.
+What is already there is not done again; a run that was stopped goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmpt.config import Config, load_config, recursive_config
+from mmpt.config.rundir import to_dict
+from mmpt.utils.files import atomic_write
+from mmpt.utils.log import short_errors
+from mmpt_cli.main_job_report import evaluate_rows, write_report
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECTS = ROOT / "projects" / "toy"
+STAGES = {"stage 1": "videoclip", "+ VideoCLIP": "videoclip_more", "+ Norton": "norton"}
+STAMP = "main_job.json"
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="main", help="size of the embedded data: tiny, small or main")
+    parser.add_argument("--noise", default="moderate", help="noise of the narration: clean, moderate or heavy")
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights, batches and dropout")
+    parser.add_argument("--updates", type=int, nargs=2, metavar=("STAGE1", "STAGE2"), help="updates per stage (default: as in projects/toy)")
+    parser.add_argument("--data", default="data/toy", help="folder of the embedded data")
+    parser.add_argument("--out", default="runs/toy", help="folder of checkpoints and results")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    short_errors()
+    start = time.perf_counter()
+    run([sys.executable, "-m", "mmpt_cli.make_data", "--out", args.data, "--size", args.size, "--noise", args.noise], "making the data")
+    for row, name in STAGES.items():
+        train(row, name, args)
+    checkpoints = {row: Path(args.out) / name / "checkpoint_last.pt" for row, name in STAGES.items()}
+    print("evaluating", flush=True)
+    tests = {test: configured(f"test_{test}_zs", args) for test in ("vtt", "youcook", "youcook_fullvideo")}
+    rows = evaluate_rows(tests, checkpoints, args.data, args.seed)
+    print("\n" + write_report(rows, Path(args.out), args, checkpoints["+ Norton"], tests["vtt"]))
+    print(f"\n{time.perf_counter() - start:.0f} s in all")
+
+
+def run(argv: list[str], what: str) -> None:
+    """Run a step; its output is the user's.
+
+    Raises:
+        SystemExit: the step failed; it has said why.
+    """
+    if subprocess.run(argv, cwd=ROOT, check=False).returncode:
+        raise SystemExit(f"error: {what} failed: {' '.join(argv)}")
+
+
+def configured(name: str, args: argparse.Namespace) -> Config:
+    """A project file of `projects/toy` with this run's folders, seed and number of updates."""
+    path = PROJECTS / f"{name}.yaml"
+    return load_config(path, overrides(name, args))
+
+
+def overrides(name: str, args: argparse.Namespace) -> list[str]:
+    """`--set` texts that move a toy project file to this run's data and output folders, and set its length."""
+    moves = {"data/toy": args.data, "runs/toy": args.out}
+    texts = [f"{key}={value}" for key, value in moved(recursive_config(PROJECTS / f"{name}.yaml"), moves)]
+    texts.append(f"fairseq.common.seed={args.seed}")
+    if args.updates and name in STAGES.values():
+        updates = args.updates[0 if name == STAGES["stage 1"] else 1]
+        texts += [f"fairseq.optimization.{key}={updates}" for key in ("max_update", "total_num_update")]
+        texts.append(f"fairseq.optimization.warmup_updates={max(1, updates // 20)}")
+    return texts
+
+
+def moved(tree: Mapping[str, Any], moves: Mapping[str, str], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and new value of every path below a folder that moves."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from moved(value, moves, f"{prefix}{key}.")
+        for old, new in moves.items():
+            if isinstance(value, str) and old != new and value.startswith(old + "/"):
+                yield prefix + key, new + value.removeprefix(old)
+
+
+def train(row: str, name: str, args: argparse.Namespace) -> None:
+    """Train one stage unless it is done; its log goes to `train.log`, progress to the terminal."""
+    folder = Path(args.out) / name
+    config = configured(name, args)
+    updates = config.fairseq["optimization"]["max_update"]
+    settings = {"config": to_dict(config), "data": json.loads((Path(args.data) / "settings.json").read_text())}
+    stamp = folder / STAMP
+    found = json.loads(stamp.read_text()) if stamp.is_file() else None
+    if found == {"settings": settings, "done": True}:
+        print(f"{row}: trained already ({folder})")
+        return
+    if found is not None and found["settings"] != settings:
+        raise SystemExit(
+            f"error: {folder} holds a run with other settings. Delete it to train anew, or choose another folder with --out."
+        )
+    write_stamp(stamp, settings, done=False)
+    command = [sys.executable, "locallaunch.py", f"projects/toy/{name}.yaml", "--jobtype", "local_single"]
+    for text in overrides(name, args):
+        command += ["--set", text]
+    show(row, updates, command, folder / "train.log")
+    write_stamp(stamp, settings, done=True)
+
+
+def write_stamp(path: Path, settings: Mapping[str, Any], done: bool) -> None:
+    """Record what a folder was trained with, and whether it is finished."""
+    with atomic_write(path, "w") as file:
+        json.dump({"settings": settings, "done": done}, file)
+
+
+def show(row: str, updates: int, command: list[str], log_path: Path) -> None:
+    """Run a training command: everything into its log, one changing line on the terminal.
+
+    Raises:
+        SystemExit: the command failed; shows the end of its log.
+    """
+    with open(log_path, "a") as log, subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job:
+        for line in job.stdout:
+            log.write(line)
+            log.flush()
+            if "| train_inner |" in line:
+                values = json.loads(line.split("| train_inner |")[1])
+                state = f"{row}: update {values['num_updates']}/{updates}, loss {values['loss']}, {values['clips_per_s']} clips/s"
+                print(f"\r{state:<78}" if sys.stdout.isatty() else state, end="" if sys.stdout.isatty() else "\n", flush=True)
+    if sys.stdout.isatty():
+        print()
+    if job.returncode:
+        end = log_path.read_text().splitlines()[-15:]
+        raise SystemExit("\n".join([*end, f"error: training stopped with exit code {job.returncode}. Its log: {log_path}"]))
+
+
+if __name__ == "__main__":
+    main()

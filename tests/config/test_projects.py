@@ -1,0 +1,43 @@
+"""The project files that are shipped."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mmpt.config import load_config, recursive_config
+from tests.conftest import GOLDEN, ROOT
+
+RESOLVED_FILE = GOLDEN / "norton_resolved_configs.json"
+RESOLVED = json.loads(RESOLVED_FILE.read_text()) if RESOLVED_FILE.exists() else {}
+SHIPPED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def in_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("path", sorted(RESOLVED))
+def test_golden_norton_resolved_configs_are_what_the_files_resolve_to(path):
+    assert recursive_config(path) == RESOLVED[path]
+
+
+def test_golden_norton_resolved_configs_load_through_the_schema_with_every_value_kept(tmp_path):
+    for name, tree in RESOLVED.items():
+        path = tmp_path / "x.yaml"
+        path.write_text(json.dumps(tree))
+        config = load_config(path)
+        for section, values in tree.items():
+            loaded = getattr(config, section)
+            if section in ("dataset", "model", "eval"):
+                assert {key: getattr(loaded, key) for key in values} == values, name
+            else:
+                assert loaded == values, name
+
+
+@pytest.mark.parametrize("path", SHIPPED)
+def test_every_shipped_file_loads_and_starts_by_saying_what_it_is_for(path):
+    load_config(path)
+    assert (ROOT / path).read_text().startswith("# ")

@@ -1,0 +1,63 @@
+"""The report: three files, a table, bounds for missing ids."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mmpt.config import EvalConfig
+from mmpt.evaluators import Outcome, Report, RetrievalMetric
+from mmpt.evaluators.report import describe_data, markdown_table, text_table
+
+
+def retrieval_report(**parts):
+    scores = np.random.default_rng(0).normal(size=(30, 30)) + 2 * np.eye(30)
+    return Report("toy", RetrievalMetric(EvalConfig(bootstrap=20)).evaluate(scores=scores), **parts)
+
+
+def test_results_are_written_as_json_markdown_and_arrays(tmp_path):
+    report = retrieval_report(settings={"metric": "RetrievalMetric"})
+    path = report.write(tmp_path / "new" / "folder")
+    assert json.loads(path.read_text())["values"] == report.outcome.values
+    assert "| main |" in path.with_name("results.md").read_text()
+    with np.load(path.with_name("per_query.npz")) as stored:
+        assert sorted(stored.files) == ["ranks", "ranks_V2T"]
+
+
+def test_the_table_has_measures_as_rows_and_chance_below():
+    rows = retrieval_report().table()
+    assert rows[0] == ["measure", "R1", "R5", "R10", "MR"]
+    assert [row[0] for row in rows[1:]] == ["main", "V2T", "chance"]
+    assert rows[1][1].count("[") == 1 and rows[3][1] == "0.0333"
+
+
+def test_missing_ids_bound_what_the_score_could_be():
+    outcome = Outcome({"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 1.0, 4.0, 9.0])})
+    bounds = Report("toy", outcome, missing={"without features": ["x"], "without captions": ["x", "y"]}).reach()
+    assert bounds["R1"] == (0, pytest.approx(4 / 6))
+    assert bounds["R5"] == (pytest.approx(2 / 6), pytest.approx(5 / 6))
+
+
+def test_missing_ids_checkpoint_and_warnings_are_told():
+    outcome = Outcome({"acc": 0.5}, "acc", warnings=["odd gallery"])
+    report = Report("toy", outcome, {"path": "a.pt", "verdict": "all 3 tensors loaded"}, missing={"without features": list("abcdefg")})
+    for text in (report.text(), report.markdown()):
+        assert "7 ids without features: a, b, c, d, e, ..." in text
+        assert "a.pt: all 3 tensors loaded" in text and "odd gallery" in text
+
+
+def test_numbers_that_json_does_not_know_become_null(tmp_path):
+    path = Report("toy", Outcome({"acc": float("nan")}, "acc", facts={"n": np.int64(3)})).write(tmp_path)
+    found = json.loads(path.read_text())
+    assert found["values"]["acc"] is None and found["facts"]["n"] == 3
+
+
+def test_data_files_are_described_by_checksum_and_folders_by_entries(tmp_path):
+    (tmp_path / "list.csv").write_text("abc")
+    found = describe_data({"test_path": str(tmp_path / "list.csv"), "vfeat_dir": str(tmp_path), "json_path": "absent.json", "max_len": 3})
+    assert found[0]["sha256"].startswith("ba7816bf") and found[1]["entries"] == 1 and found[2]["absent"]
+
+
+def test_tables_are_aligned():
+    assert text_table([["a", "bb"], ["ccc", "d"]]) == "a    bb\nccc  d"
+    assert markdown_table([["a", "b"], ["1", "2"]]).splitlines() == ["| a | b |", "|---|---|", "| 1 | 2 |"]

@@ -1,0 +1,76 @@
+"""Checkpoint files: whole or absent, verified before they are trusted."""
+
+import os
+import time
+
+import pytest
+import torch
+
+from mmpt.fairseq_plugin import checkpoint_files
+
+
+def write(folder, name, value, age=0.0):
+    path = folder / name
+    checkpoint_files.save({"value": torch.full((1000,), float(value))}, str(path))
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint_and_no_temporary(tmp_path):
+    path = write(tmp_path, "checkpoint_last.pt", 1)
+
+    class Unwritable:
+        def __reduce__(self):
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="Earlier checkpoints are intact"):
+        checkpoint_files.save({"bad": Unwritable()}, str(path))
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint_last.pt"]
+    assert torch.load(path)["value"][0] == 1
+
+
+def test_a_copy_replaces_its_target_and_leaves_no_temporary(tmp_path):
+    new, old = write(tmp_path, "checkpoint3.pt", 3), write(tmp_path, "checkpoint_last.pt", 2)
+    checkpoint_files.AtomicPathManager.copy(str(new), str(old), overwrite=True)
+    checkpoint_files.AtomicPathManager.copy(str(new), str(old), overwrite=True)
+    assert torch.load(old)["value"][0] == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint3.pt", "checkpoint_last.pt"]
+
+
+def test_a_later_save_does_not_change_a_copy(tmp_path):
+    new, best = write(tmp_path, "checkpoint3.pt", 3), tmp_path / "checkpoint_best.pt"
+    checkpoint_files.AtomicPathManager.copy(str(new), str(best))
+    write(tmp_path, "checkpoint3.pt", 4)
+    assert torch.load(best)["value"][0] == 3
+
+
+def test_without_checkpoints_there_is_nothing_to_resume(tmp_path):
+    write(tmp_path, "checkpoint_best.pt", 1)
+    assert checkpoint_files.newest_intact(tmp_path) is None
+
+
+@pytest.mark.parametrize("spoil", [truncate, flip_a_byte])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, spoil, caplog):
+    older, newer = write(tmp_path, "checkpoint_1_10.pt", 1, age=20), write(tmp_path, "checkpoint_1_20.pt", 2, age=10)
+    last = write(tmp_path, "checkpoint_last.pt", 3)
+    spoil(last)
+    assert checkpoint_files.newest_intact(tmp_path) == newer
+    assert "checkpoint_last.pt is damaged" in caplog.text
+    spoil(newer)
+    assert checkpoint_files.newest_intact(tmp_path) == older
+
+
+def test_when_all_are_damaged_training_does_not_silently_start_afresh(tmp_path):
+    truncate(write(tmp_path, "checkpoint_last.pt", 1))
+    with pytest.raises(ValueError, match="all 1 checkpoints .* are damaged"):
+        checkpoint_files.newest_intact(tmp_path)

@@ -1,0 +1,97 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from mmpt.losses import LossConfig, build_loss, option
+from mmpt.losses.loss import Loss
+from mmpt.registry import LOSSES, UnknownName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner(LossConfig):
+    length: int = option(8, "clips", yaml="threshold")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer(LossConfig):
+    epsilon: float = option(0.1, "regulariser", yaml="scale")
+    steps: int | None = option(None, "steps")
+    exact: bool = option(False, "switch")
+    inner: Inner | None = option(None, "a section")
+
+
+class Scaled(Loss):
+    Config = Outer
+
+    def forward(self, *, pooled_video, pooled_text, logit_scale=None, **batch):
+        value = (pooled_video @ pooled_text.T).mean()
+        self.record(product=value)
+        return value
+
+
+def test_section_is_read_in_yaml_spelling_and_stored_in_the_terms_of_the_field():
+    config = Scaled({"loss_cls": "Scaled", "scale": 2, "inner": {"threshold": 4}}).config
+    assert config == Outer(epsilon=2.0, inner=Inner(length=4))
+
+
+def test_a_ready_config_and_none_are_accepted():
+    assert Scaled(Outer(steps=3)).config.steps == 3
+    assert Scaled().config == Outer()
+
+
+def test_numbers_that_yaml_reads_as_strings_are_numbers():
+    assert Scaled({"scale": "1e-3"}).config.epsilon == 1e-3
+
+
+def test_all_faults_of_a_section_come_in_one_error_with_place_and_nearest_key():
+    with pytest.raises(ValueError) as error:
+        Scaled({"scal": 1, "steps": "many", "exact": 1, "inner": {"treshold": 4}})
+    message = str(error.value)
+    assert "loss (Scaled).scal: unknown key; did you mean 'scale'?" in message
+    assert "loss (Scaled).steps: expected int or null, got 'many'." in message
+    assert "loss (Scaled).exact: expected bool, got 1." in message
+    assert "loss (Scaled).inner.treshold: unknown key; did you mean 'threshold'?" in message
+
+
+def test_reads_names_the_arguments_without_default():
+    assert Scaled().reads == ("pooled_video", "pooled_text")
+
+
+def test_a_batch_without_a_tensor_that_the_loss_reads_is_refused_by_name():
+    with pytest.raises(TypeError, match=r"Scaled reads pooled_text.*given: pooled_video"):
+        Scaled()(pooled_video=torch.ones(2, 2), pooled_text=None)
+
+
+def test_terms_are_detached_values_of_the_last_call():
+    loss = Scaled()
+    loss(pooled_video=torch.ones(2, 3, requires_grad=True), pooled_text=torch.ones(2, 3), caps=None)
+    assert loss.terms["product"].item() == 3 and not loss.terms["product"].requires_grad
+
+
+def test_a_term_that_is_not_finite_stops_with_its_name():
+    with pytest.raises(FloatingPointError, match="Scaled: product = nan"):
+        Scaled()(pooled_video=torch.full((1, 1), torch.nan), pooled_text=torch.ones(1, 1))
+
+
+def test_autocast_does_not_reach_the_maths():
+    x = torch.randn(4, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = Scaled()(pooled_video=x, pooled_text=x)
+    assert torch.equal(value, Scaled()(pooled_video=x, pooled_text=x))
+
+
+def test_a_section_names_its_class():
+    assert type(build_loss({"loss_cls": "MMContraLoss"})).__name__ == "MMContraLoss"
+    with pytest.raises(ValueError, match="loss.loss_cls is missing"):
+        build_loss({"scale": 1})
+    with pytest.raises(UnknownName, match="Did you mean MMContraLoss"):
+        build_loss({"loss_cls": "MMContrLoss"})
+
+
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_every_registered_loss_documents_itself_and_its_keys_and_has_no_parameters(name):
+    cls = LOSSES.get(name)
+    assert cls.__doc__ and all(field.metadata["help"] for field in cls.Config.yaml_names().values())
+    if name != "SumLoss":
+        assert not list(build_loss({"loss_cls": name}).parameters())

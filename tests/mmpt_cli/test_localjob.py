@@ -1,0 +1,156 @@
+"""One project file becomes one command."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from mmpt.config import ConfigError
+from mmpt_cli import localjob
+from mmpt_cli.localjob import Command, LocalJob, visible_gpus
+from tests.conftest import ROOT
+
+TRAIN = """
+dataset: {train_path: a.lst}
+model: {model_cls: M}
+loss: {loss_cls: L}
+fairseq:
+  common: {fp16: %s}
+  optimization: {lr: [5e-5, 1e-5]}
+  checkpoint: {save_dir: runs/none, reset_optimizer: false}
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def train_yaml(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text(TRAIN % "true")
+    return str(path)
+
+
+def launched(capsys, *args, **kwargs) -> str:
+    assert LocalJob(*args, **kwargs).launch(dryrun=True) == 0
+    return capsys.readouterr().out
+
+
+def words(shown: str) -> list[str]:
+    return shlex.split(shown.splitlines()[-1])
+
+
+def test_one_process_is_fairseqs_own_command(train_yaml, capsys):
+    head = ["launching", "fairseq-train", train_yaml, "--user-dir", "mmpt", "--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
+    assert words(launched(capsys, train_yaml, "local_single"))[: len(head)] == head
+
+
+@pytest.mark.parametrize(("job_type", "processes"), [("local_small", "2"), ("local_big", "8")])
+def test_several_processes_start_through_torchrun_and_state_the_world_size(train_yaml, capsys, job_type, processes):
+    line = words(launched(capsys, train_yaml, job_type))
+    assert line[1:6] == ["torchrun", f"--nproc_per_node={processes}", "--standalone", "train.py", train_yaml]
+    assert line[line.index("--distributed-world-size") + 1] == processes
+
+
+def test_false_flags_are_left_out_and_all_learning_rates_are_passed(tmp_path, capsys):
+    path = tmp_path / "x.yaml"
+    path.write_text(TRAIN % "false")
+    shown = launched(capsys, str(path), "local_single")
+    assert "--fp16" not in shown
+    assert "--reset-optimizer" not in shown
+    assert "--lr '[5e-05, 1e-05]'" in shown
+
+
+def test_the_cpu_form_trains_in_float32_and_says_so(train_yaml, capsys):
+    shown = launched(capsys, train_yaml, "local_small", cpu=True)
+    assert "--cpu" in words(shown)
+    assert "--fp16" not in words(shown)
+    assert "training in float32: --cpu leaves out fp16" in shown
+
+
+def test_overrides_change_the_flags_and_are_handed_on(train_yaml, capsys):
+    line = words(launched(capsys, train_yaml, "local_single", overrides=("fairseq.optimization.max_epoch=1", "dataset.max_len=48")))
+    assert line[line.index("--max-epoch") + 1] == "1"
+    assert line[-4:] == ["--set", "fairseq.optimization.max_epoch=1", "--set", "dataset.max_len=48"]
+
+
+def test_prediction_takes_the_file_alone(capsys):
+    shown = launched(capsys, "projects/retri/norton/test_vtt_zs.yaml")
+    assert shown.splitlines() == [
+        "[JobLauncher] job_key local",
+        "launching python mmpt_cli/predict.py projects/retri/norton/test_vtt_zs.yaml",
+    ]
+
+
+def test_prediction_on_the_cpu_says_so(capsys):
+    assert launched(capsys, "projects/retri/norton/test_vtt_zs.yaml", cpu=True).endswith("--device cpu\n")
+
+
+def test_a_cluster_job_type_falls_back_to_one_process_with_a_notice(capsys):
+    shown = launched(capsys, "projects/retri/norton/how2_pretrain.yaml")
+    assert "task_type sweep_big is for a cluster: running local_single here" in shown
+    assert "--distributed-world-size" not in shown
+
+
+def test_an_unknown_task_type_lists_the_known_ones(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("task_type: local_huge\n" + TRAIN % "true")
+    with pytest.raises(ConfigError, match="task_type: unknown job type 'local_huge'; known: local_single, local_small, local_big"):
+        LocalJob(str(path)).launch(dryrun=True)
+
+
+def test_training_from_a_test_file_is_refused():
+    with pytest.raises(ConfigError, match="Use --jobtype local_predict"):
+        LocalJob("projects/retri/norton/test_vtt_zs.yaml", "local_single").launch(dryrun=True)
+
+
+@pytest.mark.parametrize(
+    ("job_type", "gpus", "advice"),
+    [
+        ("local_small", 0, "local_small needs 2 GPUs, this machine shows 0. Use --cpu to train on the CPU"),
+        ("local_single", 0, "local_single needs 1 GPU, this machine shows 0. Use --cpu"),
+        ("local_big", 4, "local_big needs 8 GPUs, this machine shows 4. Use --jobtype local_small, or --cpu"),
+        ("local_small", 1, "Use --jobtype local_single, or --cpu"),
+    ],
+)
+def test_asking_for_gpus_that_are_not_there_says_what_to_ask_for(train_yaml, monkeypatch, job_type, gpus, advice):
+    monkeypatch.setattr(localjob, "visible_gpus", lambda: gpus)
+    with pytest.raises(ConfigError, match=advice.replace(".", r"\.")):
+        LocalJob(train_yaml, job_type).launch()
+
+
+@pytest.fixture
+def two_gpus(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: a'\necho '  MIG 1g'\necho 'GPU 1: b'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+
+@pytest.mark.parametrize(("chosen", "count"), [(None, 2), ("", 0), ("-1", 0), ("1", 1), ("0,1", 2), ("0,1,2,3", 2), ("0,-1,1", 1)])
+def test_gpus_are_counted_as_cuda_would(two_gpus, monkeypatch, chosen, count):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == count
+
+
+def test_a_run_uses_an_argv_list_and_this_interpreter(train_yaml, monkeypatch):
+    calls = []
+    monkeypatch.setattr(localjob.subprocess, "run", lambda argv, **options: calls.append((argv, options)) or subprocess.CompletedProcess(argv, 0))
+    assert LocalJob(train_yaml, "local_small", cpu=True).launch() == 0
+    (argv, options), = calls
+    assert argv[:5] == [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    assert "[5e-05, 1e-05]" in argv
+    assert "shell" not in options
+
+
+@pytest.mark.parametrize(("program", "code"), [("import sys; sys.exit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)])
+def test_the_exit_code_is_passed_on_and_the_failing_command_named(capsys, program, code):
+    assert localjob._run(Command(["shown"], [sys.executable, "-c", program])) == code
+    assert f"error: exit code {code} from: {sys.executable} -c" in capsys.readouterr().err

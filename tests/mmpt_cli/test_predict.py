@@ -1,0 +1,123 @@
+"""predict.py end to end on toy parts: which checkpoints, which files, what is printed."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.config import load_config
+from mmpt.evaluators import load_arrays
+from mmpt_cli import predict
+
+YAML = """
+plugins: [tests.mmpt_cli.toy_plugin]
+dataset: {{split: test, meta_processor: ToyMeta, video_processor: ToyVideo, text_processor: ToyText, aligner: ToyAligner, test_path: {test_path}}}
+fairseq: {{dataset: {{batch_size: 5, num_workers: 0}}, common_eval: {{path: {path}}}}}
+model: {{model_cls: ToyTowers}}
+eval: {{save_path: {save_path}, bootstrap: 20}}
+predictor: RetrievalPredictor
+metric: {metric}
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A test YAML and a run folder with a bad, a good and a useless checkpoint; the last is the configured path."""
+    run = tmp_path / "run"
+    run.mkdir()
+    eye = torch.eye(12)
+    for name, table in ("checkpoint_best", eye), ("checkpoint1", -eye), ("checkpoint_last", torch.zeros(12, 12)):
+        torch.save({"model": {"mmmodel.table": table}}, run / f"{name}.pt")
+    (tmp_path / "list.txt").write_text("a list\n")
+
+    def write(metric="RetrievalMetric", path=run / "checkpoint_last.pt"):
+        config = tmp_path / "toy_zs.yaml"
+        config.write_text(YAML.format(path=path, save_path=f"{run}/", metric=metric, test_path=tmp_path / "list.txt"))
+        return str(config)
+
+    return write
+
+
+def results(tmp_path, label):
+    return json.loads((tmp_path / "run" / "toy_zs" / label / "results.json").read_text())
+
+
+def test_every_checkpoint_of_the_run_folder_is_evaluated_once_by_name(project, tmp_path, capsys):
+    predict.main([project(), "--device", "cpu"])
+    summary = json.loads((tmp_path / "run" / "toy_zs" / "results.json").read_text())
+    assert list(summary["checkpoints"]) == ["checkpoint1", "checkpoint_best", "checkpoint_last"]
+    assert summary["best"] == "checkpoint_best" and summary["checkpoints"]["checkpoint_best"]["values"]["R1"] == 1
+    printed = capsys.readouterr().out
+    best = printed.split("best results:")[1]
+    assert "checkpoint_best.pt" in best and "checkpoint1.pt" not in best
+
+
+def test_one_checkpoint_alone_can_be_named(project, tmp_path):
+    predict.main([project(), "--checkpoint", str(tmp_path / "run" / "checkpoint1.pt"), "--output", str(tmp_path / "out")])
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["checkpoint1"]
+
+
+def test_the_report_says_what_was_evaluated(project, tmp_path):
+    predict.main([project(), "--checkpoint", str(tmp_path / "run" / "checkpoint_best.pt")])
+    found = results(tmp_path, "checkpoint_best")
+    assert found["facts"] | {"queries": 12, "gallery": 12, "duplicate captions": 0, "tie rule": "mean"} == found["facts"]
+    assert found["missing"] == {"without features": ["lost"]}
+    assert found["if_missing_were_there"]["R1"] == [0, 1]
+    assert found["checkpoint"]["missing"] == [] and len(found["checkpoint"]["sha256"]) == 64
+    assert {"key": "test_path", "bytes": 7}.items() <= found["data"][0].items() and len(found["data"][0]["sha256"]) == 64
+    assert found["settings"]["predictor"] == "RetrievalPredictor"
+
+
+def test_an_untrained_model_needs_no_checkpoint(project, tmp_path):
+    predict.main([project(path="null"), "--untrained"])
+    assert results(tmp_path, "untrained")["values"]["MR"] == 6.5
+
+
+def test_predictions_can_be_kept_without_a_metric(project, tmp_path):
+    predict.main([project(), "--checkpoint", str(tmp_path / "run" / "checkpoint_best.pt"), "--predict-only"])
+    folder = tmp_path / "run" / "toy_zs" / "checkpoint_best"
+    arrays = load_arrays(folder / "predictions.npz")
+    assert arrays["texts"][3] == "word3" and arrays["video_ids"][3] == "video1" and arrays["item_ids"][3] == "video1_3_4"
+    assert not (folder / "results.json").exists()
+
+
+def test_full_videos_are_scored_from_their_clips(project, tmp_path):
+    predict.main([project("FullVideoRetrievalMetric"), "--checkpoint", str(tmp_path / "run" / "checkpoint_best.pt")])
+    found = results(tmp_path, "checkpoint_best")
+    assert found["facts"]["gallery"] == 4 and found["values"]["OTAM-R1"] == 1
+
+
+def test_all_checkpoints_failing_equally_still_names_a_best_one(project, tmp_path, capsys):
+    (tmp_path / "run" / "checkpoint_best.pt").unlink()
+    (tmp_path / "run" / "checkpoint_last.pt").unlink()
+    predict.main([project(path="null")])
+    assert "best results" in capsys.readouterr().out
+
+
+def test_a_missing_checkpoint_is_named_with_its_key(project):
+    with pytest.raises(FileNotFoundError, match="fairseq.common_eval.path=.*absent.pt: no such file"):
+        predict.main([project(path="absent.pt")])
+
+
+def test_a_run_folder_without_checkpoints_is_an_error(project, tmp_path):
+    config = load_config(project(path="null"), [f"eval.save_path={tmp_path}/"])
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        predict.find_checkpoints(config, None, False)
+
+
+def test_checkpoints_of_one_name_in_two_folders_keep_apart(tmp_path):
+    paths = [tmp_path / "a" / "checkpoint_best.pt", tmp_path / "b" / "checkpoint_best.pt"]
+    assert list(predict.labels(paths)) == ["checkpoint_best", "b_checkpoint_best"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_asking_for_an_absent_gpu_says_what_to_ask_for():
+    with pytest.raises(SystemExit, match="--device cpu"):
+        predict.choose_device("cuda")
+
+
+def test_per_query_ranks_are_saved(project, tmp_path):
+    predict.main([project(), "--checkpoint", str(tmp_path / "run" / "checkpoint_best.pt")])
+    with np.load(tmp_path / "run" / "toy_zs" / "checkpoint_best" / "per_query.npz") as stored:
+        assert stored["ranks"].tolist() == [1.0] * 12 and stored["ids"][4] == "video1_4_5"

@@ -1,0 +1,232 @@
+"""MMPTModel: loading, encoding, aligning, searching."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmpt.models import MMPTModel, build_model
+from mmpt.models.moments import MomentIndex, align_captions, window_bounds
+
+WORDS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "cut", "the", "onion", "pour", "milk", "into", "a", "pan"]
+
+
+class FakeBackbone(nn.Module):
+    """Frames -> 24 numbers that depend on colour and time; counts calls."""
+
+    def forward(self, frames):
+        means = frames.mean(dim=(2, 3, 4))
+        return {"video_embedding": means.repeat(1, 8) * 3}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, bert_folder):
+    """A YAML with a run folder beside it."""
+    root = tmp_path_factory.mktemp("project")
+    shutil.copytree(bert_folder, root / "bert")
+    (root / "bert" / "vocab.txt").write_text("\n".join(WORDS + [f"w{i}" for i in range(100 - len(WORDS))]))
+    (root / "bert" / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}))
+    config = {
+        "dataset": {"bert_name": str(root / "bert"), "max_video_len": 8, "max_len": 24, "train_path": "secret/train.lst"},
+        "model": {
+            "model_cls": "MMFusionSeparate",
+            "video_encoder_cls": "MMBertForEncoder",
+            "text_encoder_cls": "BertModel",
+            "num_hidden_video_layers": 1,
+            "init": "random",
+            "s3d_weights": str(root / "s3d.pth"),
+        },
+        "fairseq": {"checkpoint": {"save_dir": str(root / "run")}},
+        "eval": {"save_path": str(root / "run" / "eval")},
+    }
+    (root / "model.yaml").write_text(json.dumps(config))
+    from mmpt.config import load_config
+
+    (root / "run").mkdir()
+    torch.manual_seed(3)
+    state = build_model(load_config(root / "model.yaml")).state_dict()
+    torch.save({"model": {f"mmmodel.{k}": v for k, v in state.items()}}, root / "run" / "checkpoint_best.pt")
+    return root
+
+
+@pytest.fixture(scope="module")
+def loaded(project):
+    return MMPTModel.from_pretrained(project / "model.yaml", video_encoder=FakeBackbone())
+
+
+@pytest.fixture(scope="module")
+def model(loaded):
+    return loaded[0]
+
+
+def frames(*shape, seed=0):
+    return torch.rand(*shape, 4, 8, 8, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def features(*shape, seed=0):
+    return torch.randn(*shape, 24, generator=torch.Generator().manual_seed(seed))
+
+
+def test_published_notebook_call_runs_for_any_batch(loaded):
+    model, tokenizer, aligner = loaded
+    caps, cmasks = aligner.build_text(tokenizer("pour the milk into a pan", add_special_tokens=False)["input_ids"])
+    for batch in (1, 3):
+        output = model(frames(batch, 2), caps[None].expand(batch, -1), cmasks[None].expand(batch, -1), return_score=True)
+        assert output["score"].shape == (batch,) and output["score"].isfinite().all()
+
+
+def test_score_is_the_similarity_of_the_two_encodings(loaded):
+    model, _, aligner = loaded
+    video, text = frames(2, 3), ["cut the onion", "pour the milk"]
+    caps, cmasks = aligner.pack(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+    with torch.no_grad():
+        score = model(video, caps, cmasks, return_score=True)["score"]
+    expected = model.similarity(model.encode_text(text), model.encode_video(video)).diagonal()
+    torch.testing.assert_close(score, expected)
+
+
+def test_backbone_features_are_normalised_unless_asked_otherwise(model):
+    assert torch.allclose(model.features(frames(1, 2)).norm(dim=-1), torch.ones(1, 2))
+    plain = MMPTModel(model.fusion, model.tokenizer, model.aligner, FakeBackbone(), normalise=False)
+    assert not torch.allclose(plain.features(frames(1, 2)).norm(dim=-1), torch.ones(1, 2))
+
+
+def test_integer_frames_equal_scaled_float_frames(model):
+    integer = (frames(1, 2) * 255).to(torch.uint8)
+    torch.testing.assert_close(model.features(integer), model.features(integer.float() / 255))
+
+
+@pytest.mark.parametrize(("video", "message"), [(255 * frames(1, 1), "divide by 255"), (frames(1, 1) - 1, r"\[0, 1\]"), (torch.zeros(2, 24), "got")])
+def test_wrong_frames_are_refused(model, video, message):
+    with pytest.raises(ValueError, match=message):
+        model.features(video)
+
+
+def test_channels_first_frames_are_refused(model):
+    with pytest.raises(ValueError, match=r"\(B, T, FPS, H, W, 3\)"):
+        model.features(frames(1, 2).movedim(-1, 2))
+
+
+def test_long_video_is_the_mean_of_its_windows_weighted_by_seconds(model):
+    video = features(19)
+    vectors, windows = model.encode_windows(video)
+    assert windows.tolist() == [[0, 8], [8, 16], [16, 19]]
+    expected = (8 * vectors[0] + 8 * vectors[1] + 3 * vectors[2]) / 19
+    torch.testing.assert_close(model.encode_video(video)[0], expected)
+
+
+def test_forward_of_a_long_video_agrees_with_encode_video(loaded):
+    model, _, aligner = loaded
+    caps, cmasks = aligner.pack([[5, 6, 7], [8, 6, 9]])
+    video = features(2, 11)
+    with torch.no_grad():
+        output = model(video, caps, cmasks)
+    torch.testing.assert_close(output["pooled_video"], model.encode_video(video))
+    assert output["video_outputs"].shape == (2, 20, 32) and output["video_mask_outputs"].shape == (2, 20)
+
+
+def test_videos_are_taken_as_tensor_array_file_and_list(model, tmp_path):
+    video = features(5)
+    np.save(tmp_path / "v.npy", video.numpy().astype(np.float32))
+    expected = model.encode_video(video)
+    for given in (video.numpy(), video[None], tmp_path / "v.npy", str(tmp_path / "v.npy")):
+        torch.testing.assert_close(model.encode_video(given), expected)
+    several = model.encode_video([video, features(11, seed=1), tmp_path / "v.npy"])
+    assert several.shape == (3, 32)
+    torch.testing.assert_close(several[2], expected[0])
+
+
+def test_damaged_features_are_refused(model):
+    with pytest.raises(ValueError, match="not finite"):
+        model.encode_video(torch.full((3, 24), float("nan")))
+
+
+def test_encoding_text_does_not_depend_on_the_batch(model, monkeypatch):
+    sentences = ["cut the onion", "pour", "pour the milk into a pan"] * 2
+    expected = torch.cat([model.encode_text(s) for s in sentences])
+    monkeypatch.setattr("mmpt.models.mmpt_model.CLIPS_PER_STEP", 4)
+    torch.testing.assert_close(model.encode_text(sentences), expected)
+
+
+def test_encode_text_of_nothing_is_refused(model):
+    with pytest.raises(ValueError, match="no sentences"):
+        model.encode_text([])
+
+
+def test_folder_round_trip_gives_the_same_vectors_without_private_paths(model, tmp_path):
+    model.save_pretrained(tmp_path / "saved")
+    again, _, _ = MMPTModel.from_pretrained(tmp_path / "saved", video_encoder=None)
+    assert torch.equal(again.encode_text("cut the onion"), model.encode_text("cut the onion"))
+    assert torch.equal(again.encode_video(features(9)), model.encode_video(features(9)))
+    assert "secret" not in (tmp_path / "saved" / "config.yaml").read_text()
+    assert "MMFusionSeparate" in (tmp_path / "saved" / "README.md").read_text()
+
+
+def test_absent_checkpoint_lists_where_it_was_looked_for(project):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint_7\.pt.*run.eval.checkpoint_7\.pt"):
+        MMPTModel.from_pretrained(project / "model.yaml", checkpoint="checkpoint_7.pt", video_encoder=None)
+
+
+def test_absent_s3d_weights_name_the_cure(project):
+    with pytest.raises(FileNotFoundError, match="video_encoder=None"):
+        MMPTModel.from_pretrained(project / "model.yaml")
+
+
+def test_model_without_backbone_says_so(project):
+    model, _, _ = MMPTModel.from_pretrained(project / "model.yaml", video_encoder=None)
+    with pytest.raises(ValueError, match="video_encoder=None"):
+        model.encode_video(frames(1, 2))
+
+
+def test_unknown_source_is_explained(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match="neither a YAML file, a folder, nor a hub id"):
+        MMPTModel.from_pretrained("nobody/nothing", video_encoder=None)
+    with pytest.raises(FileNotFoundError, match=r"no config\.yaml"):
+        MMPTModel.from_pretrained(tmp_path, video_encoder=None)
+
+
+def test_search_finds_the_moment_with_the_greatest_similarity(model, tmp_path):
+    videos = {"a": features(9), "b": features(20, seed=1)}
+    index = model.index(videos, window_s=4)
+    index.save(tmp_path / "index.npz")
+    found = model.search(MomentIndex.load(tmp_path / "index.npz"), "pour the milk", k=3)
+    scores = {vid: model.similarity(model.encode_text("pour the milk"), model.encode_windows(v, 4)[0])[0] for vid, v in videos.items()}
+    best = max(scores, key=lambda vid: scores[vid].max())
+    assert (found[0].video_id, found[0].start_s) == (best, 4.0 * int(scores[best].argmax()))
+    assert [m.score for m in found] == sorted((m.score for m in found), reverse=True) and len(found) == 3
+
+
+def test_align_returns_plan_path_and_times(model):
+    captions = ["cut the onion", "pour the milk", "into a pan"]
+    result = model.align(features(18), captions, window_s=3)
+    assert result.windows.tolist()[0] == [0, 3] and result.windows.tolist()[-1] == [15, 18]
+    torch.testing.assert_close(result.plan.sum(), torch.tensor(1.0))
+    spans = list(result.spans())
+    assert [caption for caption, _, _ in spans] == captions and spans[0][1] == 0 and spans[-1][2] == 18
+
+
+def test_aligned_captions_follow_planted_order():
+    basis = torch.eye(4)
+    windows = torch.tensor([[i, i + 1] for i in range(6)]).float()
+    result = align_captions(["a", "b", "c"], basis[:3], basis[[0, 0, 1, 1, 1, 2]], windows)
+    assert [(start, end) for _, start, end in result.spans()] == [(0, 2), (2, 5), (5, 6)]
+    assert result.plan.argmax(dim=0).tolist() == [0, 0, 1, 1, 1, 2]
+
+
+def test_relaxed_alignment_leaves_the_ends_alone():
+    basis = torch.eye(4)
+    windows = torch.tensor([[i, i + 1] for i in range(5)]).float()
+    result = align_captions(["a", "b"], basis[:2], basis[[3, 0, 1, 3, 3]], windows, relaxed=True)
+    assert [(start, end) for _, start, end in result.spans()] == [(1, 2), (2, 3)]
+
+
+def test_window_bounds_cover_the_video():
+    assert window_bounds(5, 8) == [(0, 5)]
+    assert window_bounds(37, 16) == [(0, 16), (16, 32), (32, 37)]
+    assert window_bounds(20, 16, 8) == [(0, 16), (8, 20)]

@@ -1,0 +1,120 @@
+"""Who may import whom. The table is the architecture; a new arrow is a decision, not an accident."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+ALLOWED = {
+    "config": set(),
+    "registry": set(),
+    "ops": set(),
+    "utils": set(),
+    "losses": {"ops", "registry"},
+    "modules": {"ops", "utils", "registry"},
+    "models": {"modules", "ops", "utils", "config", "registry"},
+    "processors": {"utils", "config", "registry"},
+    "datasets": {"processors", "utils", "config", "registry"},
+    "evaluators": {"ops", "modules", "utils", "config", "registry"},
+    "synthetic": {"processors", "utils"},
+    "tasks": {"models", "losses", "datasets", "processors", "evaluators", "modules", "utils", "config", "registry"},
+    "fairseq_plugin": {"tasks", "datasets", "models", "utils", "config", "registry"},
+}
+HOOK = ROOT / "mmpt/tasks/fairseqmmtask.py"  # what fairseq's --user-dir scan finds; its one job is to import the plugin
+LIGHT = {"config": {"yaml"}, "registry": set()}  # third-party imports of the packages that must start at once
+FAIRSEQ = {"fairseq", "fairseq_cli", "hydra"}
+OPTIONAL = {"faiss", "pandas", "av", "matplotlib", "sklearn", "scipy"}
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(ROOT / "mmpt").parts[0].removesuffix(".py")
+
+
+MODULES = sorted(path for path in (ROOT / "mmpt").rglob("*.py") if package_of(path) != "__init__")
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """Dotted names of all modules that `path` imports; relative imports are refused, so names are complete."""
+    tree = ast.parse(path.read_text(), str(path))
+    found = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            assert all(alias.name != "*" for alias in node.names), f"{path}:{node.lineno}: star import"
+            found |= {f"{node.module}.{alias.name}" if node.module == "mmpt" else node.module for alias in node.names}
+    return found
+
+
+def identify(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=identify)
+def test_a_package_imports_only_what_the_architecture_allows(path):
+    package = package_of(path)
+    inside = {name.split(".")[1] for name in imports(path) if name.startswith("mmpt.")} - {package, "__version__"}
+    allowed = ALLOWED[package] | ({"fairseq_plugin"} if path == HOOK else set())
+    assert inside <= allowed, f"{identify(path)} may not import mmpt.{', mmpt.'.join(sorted(inside - allowed))}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=identify)
+def test_only_the_plugin_imports_fairseq(path):
+    if package_of(path) != "fairseq_plugin":
+        assert not {name.split(".")[0] for name in imports(path)} & FAIRSEQ
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if package_of(path) in LIGHT], ids=identify)
+def test_config_and_registry_need_the_standard_library_and_yaml_alone(path):
+    outside = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"mmpt"}
+    assert outside <= LIGHT[package_of(path)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=identify)
+def test_optional_packages_are_imported_where_they_are_used(path):
+    assert not {name.split(".")[0] for name in imports(path, top_level_only=True)} & OPTIONAL
+
+
+@pytest.mark.parametrize("path", MODULES, ids=identify)
+def test_the_library_logs_instead_of_printing(path):
+    tree = ast.parse(path.read_text())
+    tree.body = [node for node in tree.body if getattr(node, "name", "") != "main"]  # a command's entry may print
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    prints = [call.lineno for call in calls if getattr(call.func, "id", "") == "print" and "file" not in {kw.arg for kw in call.keywords}]
+    assert not prints, f"{identify(path)} prints in lines {prints}"
+
+
+def test_nothing_in_the_library_imports_scripts_commands_or_tests():
+    for path in MODULES:
+        assert not {name.split(".")[0] for name in imports(path)} & {"scripts", "mmpt_cli", "tests", "locallaunch", "train"}, path
+
+
+def test_the_launcher_needs_config_alone():
+    for path in (ROOT / "locallaunch.py", ROOT / "mmpt_cli/localjob.py"):
+        inside = {name for name in imports(path) if name.startswith("mmpt")}
+        assert all(name.startswith(("mmpt.config", "mmpt_cli.localjob")) for name in inside), path
+
+
+def test_every_package_has_its_row_in_the_table():
+    assert {package_of(path) for path in MODULES} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("module", ["mmpt", "mmpt.config", "mmpt.registry", "locallaunch"])
+def test_these_import_without_torch_transformers_or_fairseq(module):
+    block = "import sys; sys.modules.update(dict.fromkeys(('torch', 'numpy', 'transformers', 'fairseq', 'omegaconf')));"
+    subprocess.run([sys.executable, "-c", f"{block} import {module}"], cwd=ROOT, check=True)
+
+
+def test_everything_but_the_plugin_imports_without_fairseq():
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES if path != HOOK]
+    names = [name for name in names if not name.startswith("mmpt.fairseq_plugin")]
+    code = f"import sys, importlib; sys.modules.update(dict.fromkeys(('fairseq', 'hydra', 'omegaconf'))); [importlib.import_module(n) for n in {names}]"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,163 @@
+"""The launcher: shipped lines, pipelines, dry runs that write nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+import locallaunch
+from tests.conftest import GOLDEN, ROOT
+
+LINES_FILE = GOLDEN / "norton_launch_lines.json"
+LINES = json.loads(LINES_FILE.read_text()) if LINES_FILE.exists() else {}
+
+
+@pytest.fixture
+def in_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A small pipeline: two groups over two templates."""
+    monkeypatch.chdir(tmp_path)
+    write(
+        tmp_path / "projects/task/train.yaml",
+        "fairseq: {checkpoint: {save_dir: runs/task/a, restore_file: old/runs/task}, common: {cpu: true}}\n"
+        "dataset: {train_path: x}\nmodel: {model_cls: M}\nloss: {loss_cls: L, kept: [runs/task/b]}\n",
+    )
+    write(tmp_path / "projects/task/test_a.yaml", "task_type: local_predict\neval: {save_path: runs/task/eval}\ndataset: {split: test}\n")
+    return write(
+        tmp_path / "projects/p.yaml",
+        "base_dir: task\nproject_dir: p\nrun_task: [train.yaml, [gone.yaml, test_a.yaml]]\ntask_group:\n"
+        "  pretrain: {task_list: [train.yaml], dataset: {max_len: 96}}\n  test: {task_list: [test_a.yaml]}\n  empty: {task_list: }\n",
+    )
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path.relative_to(path.parents[1]) if path.parent.name == "projects" else path)
+
+
+def corrected(line: str, job_type: str) -> str:
+    """The golden line with what differs on purpose: several processes start through torchrun and train.py, because fairseq-train alone
+    infers the number of processes from the GPUs it sees. (`fp16: false`, several learning rates and files written by a dry run were
+    wrong too; no golden line shows them: see tests/mmpt_cli/test_localjob.py and the dry-run tests below.)"""
+    if job_type != "local_small":
+        return line
+    return line.replace("launching fairseq-train", "launching torchrun --nproc_per_node=2 --standalone train.py")
+
+
+@pytest.mark.parametrize("case", sorted(LINES))
+def test_golden_norton_launch_lines_are_what_a_dry_run_shows(case, in_repository, capsys):
+    path, job_type = case.split("|")
+    choice = [] if job_type == "pipeline" else ["--jobtype", job_type]
+    assert locallaunch.main([path, "--dryrun", *choice]) == 0
+    assert capsys.readouterr().out.splitlines() == [corrected(line, job_type) for line in LINES[case]]
+
+
+@pytest.mark.parametrize("path", ["projects/mtm/vlm.yaml", "projects/retri/videoclip.yaml"])
+def test_pipelines_reproduce_the_derived_files_that_are_shipped(path, in_repository, monkeypatch):
+    written = {}
+    monkeypatch.setattr(locallaunch, "write_yaml", lambda target, tree, header: written.update({target: (tree, header)}))
+    locallaunch.Pipeline(path).derive(dryrun=False)
+    folder = ROOT / path.removesuffix(".yaml")
+    assert {target.name for target in written} == {file.name for file in folder.iterdir()}
+    for target, (tree, header) in written.items():
+        assert target.read_text().startswith(f"# {header}\n")
+        assert locallaunch.recursive_config(target) == tree
+
+
+def test_every_shipped_job_has_a_dry_run(in_repository, capsys):
+    jobs = [path for folder in ("mtm/vlm", "retri/videoclip", "retri/norton") for path in (ROOT / "projects" / folder).glob("*.yaml")]
+    paths = [str(path.relative_to(ROOT)) for path in jobs if "how2align" not in path.name]
+    assert locallaunch.main([",".join(paths), "--dryrun"]) == 0
+    assert capsys.readouterr().out.count("\nlaunching ") == len(paths)
+
+
+def test_a_dry_run_is_quick_and_imports_no_torch():
+    code = "import sys, locallaunch; locallaunch.main(sys.argv[1:]); print([m for m in ('torch', 'numpy', 'fairseq') if m in sys.modules])"
+    start = time.perf_counter()
+    shown = subprocess.run(
+        [sys.executable, "-c", code, "projects/retri/norton/how2_pretrain.yaml", "--jobtype", "local_single", "--dryrun"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout
+    assert time.perf_counter() - start < 0.5
+    assert shown.splitlines()[-1] == "[]"
+
+
+def test_a_dry_run_writes_nothing(project, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    assert locallaunch.main([f"{project},projects/task/train.yaml", "--dryrun", "--run"]) == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_pipeline_merges_groups_over_templates_and_moves_run_folders(project):
+    assert locallaunch.main([project]) == 0
+    derived = locallaunch.recursive_config("projects/p/train.yaml")
+    assert derived["dataset"] == {"train_path": "x", "max_len": 96}
+    assert derived["fairseq"]["checkpoint"] == {"save_dir": "runs/p/a", "restore_file": "old/runs/task"}
+    assert derived["loss"]["kept"] == ["runs/task/b"]
+    assert locallaunch.recursive_config("projects/p/test_a.yaml")["eval"] == {"save_path": "runs/p/eval"}
+
+
+def test_an_empty_task_group_is_skipped_with_a_warning(project, capsys):
+    locallaunch.main([project])
+    assert "[warning] empty has no task_list specified." in capsys.readouterr().out
+
+
+def test_a_pipeline_alone_launches_nothing(project, monkeypatch):
+    monkeypatch.setattr(locallaunch.LocalJob, "launch", lambda *args: pytest.fail("launched"))
+    assert locallaunch.main([project]) == 0
+
+
+def test_stages_run_in_order_and_missing_ones_are_named(project, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(locallaunch.LocalJob, "launch", lambda job, dryrun: ran.append(job.path) or 0)
+    assert locallaunch.main([project, "--run"]) == 0
+    assert ran == ["projects/p/train.yaml", "projects/p/test_a.yaml"]
+    assert "run_task names projects/p/gone.yaml" in capsys.readouterr().out
+
+
+def test_the_first_failure_stops_the_run_and_gives_its_exit_code(project, monkeypatch):
+    ran = []
+    monkeypatch.setattr(locallaunch.LocalJob, "launch", lambda job, dryrun: ran.append(job.path) or 3)
+    assert locallaunch.main([project, "--run"]) == 3
+    assert ran == ["projects/p/train.yaml"]
+
+
+def test_several_files_run_in_the_order_given(project, monkeypatch):
+    ran = []
+    monkeypatch.setattr(locallaunch.LocalJob, "launch", lambda job, dryrun: ran.append(job.path) or 0)
+    locallaunch.main(["projects/task/test_a.yaml,projects/task/train.yaml"])
+    assert ran == ["projects/task/test_a.yaml", "projects/task/train.yaml"]
+
+
+def test_a_mistake_in_the_last_file_is_found_before_the_first_is_run(project, monkeypatch, capsys):
+    monkeypatch.setattr(locallaunch.LocalJob, "launch", lambda *args: pytest.fail("launched"))
+    assert locallaunch.main(["projects/task/train.yaml,projects/gone.yaml"]) == 2
+    assert "error: projects/gone.yaml: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["job.py"], "expected a .yaml file. Start Python programs directly: python job.py"),
+        (["projects/task/train.yaml", "--set", "dataset.max_lenn=3"], "--set: dataset.max_lenn: unknown key. Did you mean dataset.max_len?"),
+        (["projects/p.yaml", "--set", "dataset.max_len=3"], "--set changes jobs, and without --run a pipeline starts none"),
+    ],
+)
+def test_mistakes_are_one_error_and_exit_code_two(project, capsys, args, message):
+    assert locallaunch.main(args) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_pipeline_without_project_dir_is_refused(project, tmp_path, capsys):
+    (tmp_path / "projects/q.yaml").write_text("base_dir: task\n")
+    assert locallaunch.main(["projects/q.yaml"]) == 2
+    assert "project_dir is missing" in capsys.readouterr().err
