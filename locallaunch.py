@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
             paths = [pipeline.path]
             if pipeline.derives:
                 if args.overrides and not args.run:
-                    raise ConfigError(f"{pipeline.path}: --set changes jobs, and without --run a pipeline starts none. Edit the file, or add --run.")
+                    raise ConfigError(f"{pipeline.path}: --set changes jobs, and without --run a pipeline starts none. Add --run.")
                 pipeline.derive(args.dryrun)
                 paths = pipeline.stages() if args.run else []
             for path in paths:

@@ -11,13 +11,24 @@ EXTRAS = {
     "text": ["transformers>=5,<6"],
     # fairseq-fixed itself comes without its dependencies: `pip install --no-deps --no-build-isolation -r requirements-fairseq.txt`.
     # It asks for torchaudio, which training never imports and whose wheel breaks transformers beside a CPU torch.
-    "train": ["transformers>=5,<6", "hydra-core>=1.3.2,<1.4", "omegaconf>=2.3,<2.4", "cffi", "regex", "sacrebleu", "bitarray", "scikit-learn", "packaging"],
+    "train": [
+        "transformers>=5,<6",
+        "hydra-core>=1.3.2,<1.4",
+        "omegaconf>=2.3,<2.4",
+        "cffi",
+        "regex",
+        "sacrebleu",
+        "bitarray",
+        "scikit-learn",
+        "packaging",
+        "tensorboardX",
+    ],
     "video": ["av>=14,<19"],
     "retrieval": ["faiss-cpu"],
     "plots": ["matplotlib>=3.8"],
     "fast": ["numba>=0.60"],
 }
-EXTRAS["test"] = [*EXTRAS["train"], *EXTRAS["plots"], *EXTRAS["fast"], "pytest>=8", "POT>=0.9", "tslearn>=0.6"]
+EXTRAS["test"] = [*EXTRAS["train"], *EXTRAS["video"], *EXTRAS["plots"], *EXTRAS["fast"], "pytest>=8", "POT>=0.9", "tslearn>=0.6"]
 EXTRAS["dev"] = [*EXTRAS["test"], "ruff"]
 
 setup(

@@ -5,10 +5,10 @@ One process: `python train.py project.yaml --user-dir mmpt --task mmtask --arch 
 Several: `torchrun --nproc_per_node=N train.py ... --distributed-world-size N`. `locallaunch.py` writes these lines.
 """
 
-from mmpt.utils.log import short_errors
+from fairseq_cli.train import cli_main  # first: it sets up fairseq's log format
 
-import mmpt.fairseq_plugin  # noqa: F401  isort:skip  (registers mmtask, mmarch, mmloss and repairs fairseq)
-from fairseq_cli.train import cli_main
+import mmpt.fairseq_plugin  # noqa: F401  (registers mmtask, mmarch, mmloss and repairs fairseq)
+from mmpt.utils.log import short_errors
 
 if __name__ == "__main__":
     short_errors()

@@ -3,10 +3,9 @@
     python benchmarks/alignment.py                        # all sizes, a Markdown table
     python benchmarks/alignment.py --sizes 4096x8x8 --rounds 9 --json alignment.json
 
-Time is the process CPU time, all implementations of a size interleaved in one process; a ratio is the median over the rounds of the ratio
-within a round. The loop writes cell after cell into one table, so its backward pass copies the gradient of the whole table once a cell. At
-sizes where that takes minutes it runs on the first matrices only and is scaled up in proportion, marked with a star; its cost per matrix
-grows with their number (the tables leave the cache), so that the ratio is then understated. tslearn gets the costs ready, as ours does.
+Time is the process CPU time, the implementations of a size interleaved in one process; a ratio is the median over the rounds of the ratio
+within a round. The loop writes cell after cell into one table, so its backward pass copies the gradient of the whole table once a cell:
+from `--long` squared cells on it runs in the first round only (a minute at the largest size). tslearn gets the costs ready, as ours does.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmpt.ops.alignment import otam, soft_dtw  # noqa: E402
 
 SMOOTHING = 0.1
-LOOP_WORK = 2e8  # matrices times squared cells per matrix, beyond which the loop runs on a part
 Aligner = Callable[[Tensor], Tensor]
 
 
@@ -93,26 +91,21 @@ def step(align: Aligner, cost: Tensor) -> tuple[float, Tensor, Tensor]:
     return time.process_time() - start, value.detach(), cost.grad
 
 
-def loop_share(count: int, rows: int, cols: int) -> int:
-    """How many of the matrices the loop runs on."""
-    return min(count, max(64, int(LOOP_WORK / (rows * cols) ** 2)))
-
-
-def measure(metric: str, count: int, rows: int, cols: int, rounds: int) -> dict[str, float]:
-    cost, part = costs(count, rows, cols), loop_share(count, rows, cols)
+def measure(metric: str, count: int, rows: int, cols: int, rounds: int, long: float) -> dict[str, float]:
+    cost, slow = costs(count, rows, cols), count * (rows * cols) ** 2 > long
     aligners = implementations(metric)
     times: dict[str, list[float]] = {name: [] for name in aligners}
     for name, align in aligners.items():
         step(align, cost[:4] if name == "loop" else cost)  # warm-up: compilation, first allocations
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, align in aligners.items():
-            seconds = step(align, cost[:part])[0] * count / part if name == "loop" else step(align, cost)[0]
-            times[name].append(seconds)
-    result = {"metric": metric, "size": f"{count}x{rows}x{cols}", "loop_on": part}
+            if name != "loop" or number == 0 or not slow:
+                times[name].append(step(align, cost)[0])
+    result = {"metric": metric, "size": f"{count}x{rows}x{cols}"}
     for name, values in times.items():
         result[f"{name}_ms"] = 1e3 * statistics.median(values)
         for ours in {"torch", "numba"} & aligners.keys() - {name}:
-            result[f"{ours}_over_{name}"] = statistics.median(other / own for other, own in zip(values, times[ours], strict=True))
+            result[f"{ours}_over_{name}"] = statistics.median(other / own for other, own in zip(values, times[ours]))
     return result | accuracy(metric, cost[:64])
 
 
@@ -142,8 +135,6 @@ COLUMNS = {
 
 def table_row(row: dict[str, float]) -> str:
     cells = [f"{row[key]:.{0 if row[key] >= 100 else 2}f}" if key in row else "" for key in COLUMNS.values()]
-    if row["loop_on"] < int(row["size"].split("x")[0]):
-        cells[0] += "*"
     return f"| {row['metric']} | {row['size']} | " + " | ".join(cells) + " |"
 
 
@@ -152,6 +143,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["512x5x5", "32x7x70", "4096x8x8", "256x64x64", "4096x32x32"], help="count x rows x columns")
     parser.add_argument("--metrics", nargs="+", default=["dtw", "otam"], choices=["dtw", "otam"])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--long", type=float, default=2e8, help="matrices times squared cells from which the loop runs once")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -164,7 +156,7 @@ def main() -> None:
     results = []
     for metric in args.metrics:
         for size in args.sizes:
-            results.append(measure(metric, *map(int, size.split("x")), args.rounds))
+            results.append(measure(metric, *map(int, size.split("x")), args.rounds, args.long))
             print(table_row(results[-1]), flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))

@@ -24,7 +24,7 @@ from mmpt.config import Config, load_config, recursive_config
 from mmpt.config.rundir import to_dict
 from mmpt.utils.files import atomic_write
 from mmpt.utils.log import short_errors
-from mmpt_cli.main_job_report import evaluate_rows, write_report
+from mmpt_cli.main_job_report import draw_alignment, evaluate_rows, write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECTS = ROOT / "projects" / "toy"
@@ -54,8 +54,11 @@ def main(argv: list[str] | None = None) -> None:
     checkpoints = {row: Path(args.out) / name / "checkpoint_last.pt" for row, name in STAGES.items()}
     print("evaluating", flush=True)
     tests = {test: configured(f"test_{test}_zs", args) for test in ("vtt", "youcook", "youcook_fullvideo")}
-    rows = evaluate_rows(tests, checkpoints, args.data, args.seed)
-    print("\n" + write_report(rows, Path(args.out), args, checkpoints["+ Norton"], tests["vtt"]))
+    training = configured(STAGES["stage 1"], args)
+    rows = evaluate_rows(tests, checkpoints, training)
+    picture = draw_alignment(Path(args.out) / "alignment.png", args.data, checkpoints["+ Norton"], training)
+    print("\n" + write_report(rows, Path(args.out), vars(args)))
+    print(f"log:     {checkpoints['+ Norton'].parent / 'train.log'}\npicture: {picture}")
     print(f"\n{time.perf_counter() - start:.0f} s in all")
 
 
@@ -102,7 +105,7 @@ def train(row: str, name: str, args: argparse.Namespace) -> None:
     folder = Path(args.out) / name
     config = configured(name, args)
     updates = config.fairseq["optimization"]["max_update"]
-    settings = {"config": to_dict(config), "data": json.loads((Path(args.data) / "settings.json").read_text())}
+    settings = {"config": to_dict(config), "data": json.loads((Path(args.data) / "stamp.json").read_text())["fingerprint"]}
     stamp = folder / STAMP
     found = json.loads(stamp.read_text()) if stamp.is_file() else None
     if found == {"settings": settings, "done": True}:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mmpt.config import Config
+from mmpt.datasets import build_dataset
 from mmpt.evaluators import Outcome
 from mmpt.evaluators.bootstrap import paired_bootstrap
 from mmpt.evaluators.plots import plot_alignment
 from mmpt.evaluators.report import markdown_table, text_table
 from mmpt.models import build_model
 from mmpt.ops.sinkhorn import log_sinkhorn
-from mmpt.synthetic import baseline
+from mmpt.synthetic.baseline import fit_ridge_to_shards
+from mmpt.synthetic.truth import truth_alignment
+from mmpt.utils import ShardedTensor, load_plain_pickle
 from mmpt.utils.files import atomic_write
 from mmpt.utils.seed import set_seed
 from mmpt_cli import predict
@@ -49,27 +52,33 @@ class Ridge(nn.Module):
         return {"pooled_text": nn.functional.normalize(text, dim=-1), "pooled_video": nn.functional.normalize(video, dim=-1)}
 
 
-def evaluate_rows(tests: Mapping[str, Config], checkpoints: Mapping[str, Path], data: str, seed: int) -> Rows:
-    """Every model on every test set. Chance is among the baselines of each outcome."""
+def evaluate_rows(tests: Mapping[str, Config], checkpoints: Mapping[str, Path], training: Config) -> Rows:
+    """Every model on every test set. Chance is among the baselines of each outcome.
+
+    Args:
+        tests: test set -> its project file.
+        checkpoints: row -> trained weights.
+        training: the project file of the training data, from which ridge regression learns.
+    """
     evaluations = {test: predict.Evaluation(config, predict.parse_args([config.source, "--device", "cpu"])) for test, config in tests.items()}
-    any_config = next(iter(tests.values()))
-    set_seed(seed)
-    models: dict[str, nn.Module] = {"ridge regression": Ridge(baseline.fit(data)), "untrained": build_model(any_config)}
-    models |= {row: build_model(any_config, path) for row, path in checkpoints.items()}
+    vocab_size = json.loads((Path(training.dataset.bert_name) / "config.json").read_text())["vocab_size"]
+    ridge = fit_ridge_to_shards(training.dataset.vfeat_dir, training.dataset.tfeat_dir, vocab_size)
+    set_seed(training.fairseq["common"]["seed"])
+    models: dict[str, nn.Module] = {"ridge regression": Ridge(ridge.weights), "untrained": build_model(training)}
+    models |= {row: build_model(training, path) for row, path in checkpoints.items()}
     return {
         row: {test: evaluation.evaluator.evaluate(model, evaluation.loader, "cpu")[0] for test, evaluation in evaluations.items()}
         for row, model in models.items()
     }
 
 
-def write_report(rows: Rows, out: Path, args: argparse.Namespace, checkpoint: Path, config: Config) -> str:
-    """Write results.json, results.md and alignment.png into `out`; returns what the terminal shows."""
+def write_report(rows: Rows, out: Path, settings: Mapping[str, Any]) -> str:
+    """Write results.json and results.md into `out`; returns what the terminal shows."""
     clips, paragraphs = clip_table(rows), paragraph_table(rows)
     comparison = compare(rows["+ VideoCLIP"], rows["+ Norton"])
-    picture = draw_alignment(out / "alignment.png", args.data, checkpoint, config)
     facts = [f"{title}: {gallery_facts(rows['+ Norton'][test])}" for test, title in {**CLIP_TESTS, "youcook_fullvideo": "Paragraphs"}.items()]
     numbers = {
-        "settings": vars(args),
+        "settings": dict(settings),
         "rows": {row: {test: {"values": o.values, "intervals": o.intervals} for test, o in tests.items()} for row, tests in rows.items()},
         "chance": {test: outcome.baselines["chance"] for test, outcome in rows["untrained"].items()},
         "norton_minus_videoclip": comparison,
@@ -82,8 +91,7 @@ def write_report(rows: Rows, out: Path, args: argparse.Namespace, checkpoint: Pa
         parts = [f"## {title}\n\n{markdown_table(table)}" for title, table in zip(titles, tables, strict=True)]
         file.write("\n\n".join([*parts, "\n".join(f"- {fact}" for fact in facts)]) + "\n")
     blocks = [f"{title} (percent, 95 % interval)\n{text_table(table)}" for title, table in zip(titles, tables, strict=True)]
-    paths = f"results: {out / 'results.json'}\nlog:     {checkpoint.parent / 'train.log'}\npicture: {picture}"
-    return "\n\n".join([*blocks, "\n".join(facts), paths])
+    return "\n\n".join([*blocks, "\n".join(facts), f"results: {out / 'results.json'}"])
 
 
 def gallery_facts(outcome: Outcome) -> str:
@@ -147,22 +155,26 @@ def comparison_table(comparison: Mapping[str, Mapping[str, float]]) -> list[list
     return table
 
 
-def draw_alignment(path: Path, data: str, checkpoint: Path, config: Config) -> Path:
+def draw_alignment(path: Path, data: str, checkpoint: Path, training: Config) -> Path:
     """One narrated long video that training did not see: transport plan between its windows and captions beside the truth."""
-    video = baseline.narrated_example(data)
-    model = build_model(config, checkpoint).eval()
-    aligner_dataset = predict.build_dataset(config, "test")
-    aligner, tokenize = aligner_dataset.aligner, aligner_dataset.text_processor.tokenize
-    starts = range(0, max(1, len(video.features) - WINDOW_S + 1), STRIDE_S)
-    windows = [aligner.build_video(video.features, video.id, start, start + WINDOW_S) for start in starts]
-    caps, cmasks = aligner.pack([tokenize(text) for text in video.captions])
+    split = training.dataset.vfeat_dir
+    video_id = load_plain_pickle(Path(split) / "val_meta.pkl")[0][0]
+    features = ShardedTensor.load(Path(split) / "val_0")[0]
+    truth = truth_alignment(data, video_id)
+    reader = build_dataset(training, "valid")
+    starts = range(0, max(1, len(features) - WINDOW_S + 1), STRIDE_S)
+    windows = [reader.aligner.build_video(features, video_id, start, start + WINDOW_S) for start in starts]
     vfeats, vmasks = (torch.stack(part) for part in zip(*windows, strict=True))
+    caps, cmasks = reader.aligner.pack([reader.text_processor.tokenize(text) for text in truth.captions])
+    model = build_model(training, checkpoint).eval()
     with torch.inference_mode():
         text = model.forward_text(caps, cmasks).pooled
-        pooled_video = model.forward_video(vfeats, vmasks, caps[:1].expand(len(vfeats), -1), cmasks[:1].expand(len(vfeats), -1)).pooled
-    plan = transport_plan(centred_cosine(text, pooled_video))
-    clips = [(start, min(start + WINDOW_S, len(video.features))) for start in starts]
-    return plot_alignment(path, plan.numpy(), video.truth, clips, video.captions, title=f"{video.id}, not seen in training")
+        # of the captions a video reads [CLS] and [SEP] alone, which are the same in all
+        video = model.forward_video(vfeats, vmasks, caps[:1].expand(len(vfeats), -1), cmasks[:1].expand(len(vfeats), -1)).pooled
+    plan = transport_plan(centred_cosine(text, video))
+    shown = [tuple(truth.shown_s[step]) if step >= 0 else None for step in truth.caption_step]
+    clips = [(start, min(start + WINDOW_S, len(features))) for start in starts]
+    return plot_alignment(path, plan.numpy(), shown, clips, truth.captions, title=f"{video_id}, not seen in training")
 
 
 def centred_cosine(text: Tensor, video: Tensor) -> Tensor:

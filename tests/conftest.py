@@ -33,3 +33,13 @@ def real_path(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"real file {'/'.join(parts)} is not here (set MMPT_REAL to the folder that holds it)")
     return path
+
+
+@pytest.fixture(scope="session")
+def toy_world(tmp_path_factory) -> Path:
+    """A tiny embedded world on disk, in the formats of the real data sets."""
+    from mmpt_cli.make_data import main
+
+    folder = tmp_path_factory.mktemp("world") / "toy"
+    main(["--out", str(folder), "--size", "tiny"])
+    return folder

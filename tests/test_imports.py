@@ -115,6 +115,7 @@ def test_these_import_without_torch_transformers_or_fairseq(module):
 def test_everything_but_the_plugin_imports_without_fairseq():
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES if path != HOOK]
     names = [name for name in names if not name.startswith("mmpt.fairseq_plugin")]
-    code = f"import sys, importlib; sys.modules.update(dict.fromkeys(('fairseq', 'hydra', 'omegaconf'))); [importlib.import_module(n) for n in {names}]"
+    block = "import sys, importlib; sys.modules.update(dict.fromkeys(('fairseq', 'hydra', 'omegaconf')));"
+    code = f"{block} [importlib.import_module(name) for name in {names}]"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

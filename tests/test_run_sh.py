@@ -74,6 +74,11 @@ class Machine:
         assert code != 0
         return errors.strip().splitlines()[-1] if "removing" not in errors else errors
 
+    def wait_for_pip(self) -> None:
+        deadline = time.monotonic() + 10
+        while not self.installs and time.monotonic() < deadline:
+            time.sleep(0.02)
+
     @property
     def calls(self) -> list[str]:
         return self.calls_file.read_text().splitlines()
@@ -202,9 +207,7 @@ def test_after_a_failure_the_next_run_starts_over(machine):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_set_up_that_is_stopped_in_the_middle_is_never_trusted(machine, how):
     process = machine.start("test", FAKE_PIP_SLEEP="20")
-    deadline = time.monotonic() + 10
-    while not machine.installs and time.monotonic() < deadline:
-        time.sleep(0.02)
+    machine.wait_for_pip()
     os.killpg(process.pid, how)
     process.communicate(timeout=30)
     assert machine.venv.exists() == (how == signal.SIGKILL)
@@ -251,7 +254,7 @@ def test_the_pinned_set_lies_within_the_ranges_of_setup_py(monkeypatch):
 
 def test_a_second_run_waits_for_the_first(machine):
     first = machine.start("setup", FAKE_PIP_SLEEP="0.3")
-    time.sleep(0.3)
+    machine.wait_for_pip()
     shown = machine.run("setup")[1]
     assert first.wait(timeout=10) == 0
     assert shown == "waiting for another run.sh to finish its set-up\n"

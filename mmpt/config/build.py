@@ -100,7 +100,7 @@ def _keys(cls: type) -> dict[str, tuple[Any, bool, tuple[str, ...]]]:
         if field.name == "source":
             continue
         kind = hints[field.name]
-        members = typing.get_args(kind) if isinstance(kind, types.UnionType | typing._UnionGenericAlias) else (kind,)
+        members = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
         keys[field.name] = (members[0], type(None) in members, field.metadata.get("choices", ()))
     return keys
 

@@ -41,7 +41,7 @@ def _dataset(config: Config) -> Iterator[str]:
     dataset = config.dataset
     for field in dataclasses.fields(dataset):
         value = getattr(dataset, field.name)
-        if field.type == "int | None" and value is not None and value < 1 and field.name != "num_iso_layer":
+        if type(value) is int and value < 1 and field.name != "num_iso_layer":
             yield f"dataset.{field.name}={value}: expected at least 1."
     for low, high in _RANGES:
         smallest, largest = getattr(dataset, low), getattr(dataset, high)

@@ -92,7 +92,9 @@ class ModelConfig:
     learnable_temperature: bool = key(False, "the model owns a trained logit_scale, starting at ln(1/0.07), which losses then read")
     s3d_weights: str = key("pretrained_models/s3d_howto100m.pth", "S3D weights, for models that read frames")
     s3d_dict: str = key("pretrained_models/s3d_dict.npy", "word list of S3D's text branch")
-    init: str = key("pretrained", "pretrained: start the towers from bert_name's weights; random: from its config.json alone", ("pretrained", "random"))
+    init: str = key(
+        "pretrained", "pretrained: start the towers from bert_name's weights; random: from its config.json alone", ("pretrained", "random")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,19 +3,41 @@
 from mmpt.evaluators.bootstrap import PairedResult, paired_bootstrap
 from mmpt.evaluators.evaluator import Evaluator
 from mmpt.evaluators.metric import Metric, Outcome, RetrievalMetric
+from mmpt.evaluators.metric_coin import COINActionSegmentationMetric
+from mmpt.evaluators.metric_crosstask import CrossTaskMetric
+from mmpt.evaluators.metric_didemo import DiDeMoMetric
 from mmpt.evaluators.metric_fullvideo import FullVideoBGRetrievalMetric, FullVideoRetrievalMetric
+from mmpt.evaluators.metric_htm_align import HTMAlignMetric
+from mmpt.evaluators.metric_qa import QAMetric
+from mmpt.evaluators.metric_recognition import ActionRecognitionMetric
 from mmpt.evaluators.predictor import BGRetrievalPredictor, Predictor, RetrievalPredictor, load_arrays, save_arrays
+from mmpt.evaluators.predictor_didemo import DiDeMoPredictor
+from mmpt.evaluators.predictor_htm_align import HTMAlignPredictor
+from mmpt.evaluators.predictor_qa import QAPredictor
+from mmpt.evaluators.predictor_segmentation import COINPredictor, COINZSPredictor, CrossTaskPredictor
 from mmpt.evaluators.report import Report
 
 __all__ = [
+    "ActionRecognitionMetric",
     "BGRetrievalPredictor",
+    "COINActionSegmentationMetric",
+    "COINPredictor",
+    "COINZSPredictor",
+    "CrossTaskMetric",
+    "CrossTaskPredictor",
+    "DiDeMoMetric",
+    "DiDeMoPredictor",
     "Evaluator",
     "FullVideoBGRetrievalMetric",
     "FullVideoRetrievalMetric",
+    "HTMAlignMetric",
+    "HTMAlignPredictor",
     "Metric",
     "Outcome",
     "PairedResult",
     "Predictor",
+    "QAMetric",
+    "QAPredictor",
     "Report",
     "RetrievalMetric",
     "RetrievalPredictor",

@@ -96,19 +96,23 @@ class Metric(ABC):
                     intervals[prefix + name] = self.interval(of_measure, statistic(name))
             per_query[f"ranks_{measure}" if measure else "ranks"] = of_measure
         baselines = {"chance": {name: level[name.rsplit("-", 1)[-1]] for name in values}}
-        if ids is not None:
-            per_query["ids"] = np.asarray(ids, dtype=str)
-        return Outcome(values, self.best_metric, intervals, baselines, facts, per_query, list(warnings))
+        return Outcome(values, self.best_metric, intervals, baselines, facts, {**per_query, **named(ids)}, list(warnings))
 
-    def mean_outcome(self, hits: np.ndarray, baselines: dict[str, float], facts: dict[str, Any]) -> Outcome:
-        """Outcome of a metric that is the mean of one number per query."""
+    def mean_outcome(self, hits: np.ndarray, baselines: dict[str, float], facts: dict[str, Any], ids: Sequence[str] | None = None) -> Outcome:
+        """Outcome of a metric that is the mean of one number per query; `ids` name the queries."""
         hits = np.asarray(hits, dtype=np.float64)
         if not len(hits):
             raise ValueError(f"{type(self).__name__}: no queries to score; the test set is empty.")
         name = self.best_metric
         intervals = {name: self.interval(hits, statistic("mean"))} if self.config.bootstrap else {}
         trivial = {model: {name: value} for model, value in baselines.items()}
-        return Outcome({name: float(hits.mean())}, name, intervals, trivial, {"queries": len(hits), **facts}, {"hits": hits})
+        per_query = {"hits": hits, **named(ids)}
+        return Outcome({name: float(hits.mean())}, name, intervals, trivial, {"queries": len(hits), **facts}, per_query)
+
+
+def named(ids: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """The `ids` entry of `Outcome.per_query`, if there are names."""
+    return {} if ids is None else {"ids": np.asarray(ids, dtype=str)}
 
 
 def count_duplicates(items: Sequence) -> int:

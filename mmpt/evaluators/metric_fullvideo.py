@@ -111,7 +111,10 @@ def rows_by_video(video_ids: Sequence) -> dict[str, list[int]]:
 def rank_paragraphs(matrix: ScoreMatrix, captions: Groups, clips: Groups, protocol: Protocol, historic: bool) -> dict[str, RankCounts]:
     """Counts per measure; paragraph i belongs to video i."""
     counts: dict[str, list[RankCounts]] = {}
+    seen = []
     for queries, found in paragraph_scores(matrix, captions, clips, protocol, historic):
+        seen.append(queries)
         for measure, tile in found.items():
-            counts.setdefault(measure, []).append(count_tile(tile, torch.arange(queries.start, queries.stop)))
-    return {measure: RankCounts.join(parts) for measure, parts in counts.items()}
+            counts.setdefault(measure, []).append(count_tile(tile, queries))
+    original_order = torch.cat(seen).argsort().numpy()
+    return {measure: RankCounts(*(count[original_order] for count in RankCounts.join(parts))) for measure, parts in counts.items()}

@@ -18,7 +18,8 @@ from mmpt.evaluators.ranking import ScoreMatrix
 from mmpt.ops.alignment import dtw, hard_otam
 from mmpt.ops.sinkhorn import log_sinkhorn
 
-_TILE_ELEMENTS = 2**20
+_TILE_ELEMENTS = 2**21
+_BINS = 8
 _NO_MASS = -60.0  # e^-60 is nothing beside the logits 0..10 of real pairs, but no zero to divide by
 
 
@@ -89,21 +90,26 @@ class Block(NamedTuple):
         )
 
 
-def blocks(scores: ScoreMatrix, captions: Groups, clips: Groups) -> Iterator[tuple[slice, Block]]:
-    """Tiles of query paragraphs against all videos."""
+def query_tiles(captions: Groups, clips: Groups) -> Iterator[Tensor]:
+    """Paragraphs of similar length, as many as fit a tile with all videos."""
     n_videos, longest = clips.index.shape
     step = max(1, _TILE_ELEMENTS // (n_videos * longest * captions.index.shape[1]))
-    for start in range(0, len(captions.lengths), step):
-        queries = slice(start, min(start + step, len(captions.lengths)))
-        height = int(captions.lengths[queries].max())
-        index = captions.index[queries, :height]  # (Q, N)
-        tile = scores[index.flatten()].cpu()[:, clips.index.flatten()]
-        tile = tile.view(*index.shape, n_videos, longest).transpose(1, 2)  # (Q, V, N, M)
-        rows = captions.lengths[queries, None].expand(-1, n_videos)
-        cols = clips.lengths.expand(len(index), -1)
-        block = Block(tile, rows, cols)
-        no_caption, no_clip = block.padding()
-        yield queries, block._replace(scores=tile.masked_fill(no_caption | no_clip, 0.0))
+    return iter(captions.lengths.argsort(stable=True).split(step))
+
+
+def video_bins(clips: Groups) -> list[Tensor]:
+    """Videos of similar length together, so that little of a block is padding."""
+    return list(clips.lengths.argsort(stable=True).tensor_split(min(_BINS, len(clips.lengths))))
+
+
+def cut_block(rows: Tensor, captions: Groups, clips: Groups, queries: Tensor, videos: Tensor) -> Block:
+    """Scores of some paragraphs against some videos, from the score rows of these paragraphs, (Q * N, all clips)."""
+    width = int(clips.lengths[videos].max())
+    block = rows[:, clips.index[videos, :width].flatten()].view(len(queries), -1, len(videos), width).transpose(1, 2)  # (Q, V, N, M)
+    lengths = captions.lengths[queries, None].expand(-1, len(videos)), clips.lengths[videos].expand(len(queries), -1)
+    block = Block(block, *lengths)
+    no_caption, no_clip = block.padding()
+    return block._replace(scores=block.scores.masked_fill(no_caption | no_clip, 0.0))
 
 
 def keep_best(block: Block, keep: float) -> Block:
@@ -131,10 +137,10 @@ def transport(block: Block, low: float, high: float, epsilon: float = 0.1, n_ite
     Scores are scaled to 0..1 over the whole matrix, as during training. Marginals are uniform and no prompt bucket is used: its value
     would have to be read from the right pairs, which a test must not look at.
     """
-    scaled = (block.scores.double() - low) / max(high - low, torch.finfo(torch.float64).tiny)
+    scaled = (block.scores - low) / max(high - low, torch.finfo(block.scores.dtype).tiny)
     no_caption, no_clip = block.padding()
-    log_mu = -block.rows[..., None].double().log().expand(*block.rows.shape, scaled.shape[-2])
-    log_nu = -block.cols[..., None].double().log().expand(*block.cols.shape, scaled.shape[-1])
+    log_mu = -block.rows[..., None].to(scaled.dtype).log().expand(*block.rows.shape, scaled.shape[-2])
+    log_nu = -block.cols[..., None].to(scaled.dtype).log().expand(*block.cols.shape, scaled.shape[-1])
     log_mu = log_mu.masked_fill(no_caption.squeeze(-1), -torch.inf)
     log_nu = log_nu.masked_fill(no_clip.squeeze(-2), -torch.inf)
     logits = (scaled / epsilon).masked_fill(no_clip, _NO_MASS)  # the first step must not see padded clips, whose mass is still 1 there
@@ -153,7 +159,7 @@ def _costs(block: Block, protocol: Protocol, largest: tuple[int, int]) -> tuple[
 
 def paragraph_scores(
     scores: ScoreMatrix, captions: Groups, clips: Groups, protocol: Protocol, historic: bool = True
-) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Score every paragraph against every video.
 
     Args:
@@ -164,24 +170,34 @@ def paragraph_scores(
         historic: add the historic values of `DTW` and `OTAM`.
 
     Yields:
-        (queries, {measure: (Q, V)}), higher = better, with measures `""` (Cap. Avg.), `DTW`, `OTAM`, `OT`, `historic-DTW`,
-        `historic-OTAM`.
+        (queries, {measure: (Q, V)}): some paragraphs, each once in all, and their scores, higher = better. Measures: `""` (Cap. Avg.), `DTW`,
+        `OTAM`, `OT`, `historic-DTW`, `historic-OTAM`.
     """
     largest = captions.index.shape[1], clips.index.shape[1]
-    low, high = _extremes(scores)
-    for queries, block in blocks(scores, captions, clips):
-        found = {"": caption_average(block)}
-        if protocol.keep is not None:
-            block = keep_best(block, protocol.keep)
-        dtw_cost, otam_cost = _costs(block, protocol, largest)
-        lengths = block.rows, block.cols
-        found["DTW"] = -dtw(dtw_cost, lengths)
-        found["OTAM"] = -hard_otam(otam_cost, lengths, both=True)
-        found["OT"] = transport(block, low, high)
-        if historic:
-            found["historic-DTW"] = -historic_dtw(dtw_cost, lengths, largest)
-            found["historic-OTAM"] = -historic_otam(otam_cost, lengths, largest)
-        yield queries, found
+    extremes = _extremes(scores)
+    bins = video_bins(clips)
+    original_order = torch.cat(bins).argsort()
+    for queries in query_tiles(captions, clips):
+        height = int(captions.lengths[queries].max())
+        rows = scores[captions.index[queries, :height].flatten()].cpu()
+        parts = [_measure(cut_block(rows, captions, clips, queries, videos), protocol, largest, extremes, historic) for videos in bins]
+        yield queries, {measure: torch.cat([part[measure] for part in parts], dim=1)[:, original_order] for measure in parts[0]}
+
+
+def _measure(block: Block, protocol: Protocol, largest: tuple[int, int], extremes: tuple[float, float], historic: bool) -> dict[str, Tensor]:
+    """All measures of a block, (Q, V) each."""
+    found = {"": caption_average(block)}
+    if protocol.keep is not None:
+        block = keep_best(block, protocol.keep)
+    dtw_cost, otam_cost = _costs(block, protocol, largest)
+    lengths = block.rows, block.cols
+    found["DTW"] = -dtw(dtw_cost, lengths)
+    found["OTAM"] = -hard_otam(otam_cost, lengths, both=True)
+    found["OT"] = transport(block, *extremes)
+    if historic:
+        found["historic-DTW"] = -historic_dtw(dtw_cost, lengths, largest)
+        found["historic-OTAM"] = -historic_otam(otam_cost, lengths, largest)
+    return found
 
 
 def _extremes(scores: ScoreMatrix) -> tuple[float, float]:

@@ -45,6 +45,20 @@ class FairseqMMDataset(FairseqDataset):
         """Items in their own order; fairseq shuffles batches by (seed, epoch)."""
         return np.arange(len(self), dtype=np.int64)
 
+    def batch_by_size(
+        self, indices: np.ndarray, max_tokens: int | None = None, max_sentences: int | None = None, required_batch_size_multiple: int = 1
+    ) -> list[np.ndarray]:
+        """Consecutive runs of `max_sentences` items, the last one perhaps shorter.
+
+        fairseq's own routine drops the last item of a data set whose sizes come from a function.
+
+        Raises:
+            ValueError: no batch size.
+        """
+        if max_sentences is None:
+            raise ValueError("fairseq.dataset.batch_size is missing; batches are sized by it (max_tokens does not apply to videos).")
+        return [indices[start : start + max_sentences] for start in range(0, len(indices), max_sentences)]
+
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
         """False: groups of videos are composed anew every epoch, so cached batch lists would be stale."""

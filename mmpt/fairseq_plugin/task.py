@@ -13,6 +13,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import LegacyFairseqTask, register_task
 
 from mmpt.config import load_config
+from mmpt.config.rundir import create_run_dir
 from mmpt.fairseq_plugin import compat
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
 from mmpt.tasks import build_task
@@ -36,6 +37,7 @@ class FairseqMMTask(LegacyFairseqTask):
         super().__init__(args)
         compat.check_run(args)
         self.config = load_config(args.taskconfig, args.overrides)
+        create_run_dir(self.config, rank=args.distributed_rank)
         self.mmtask = build_task(self.config)
         self.model = None
         self.data_wait = DataWait()

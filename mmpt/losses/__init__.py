@@ -1,16 +1,20 @@
 """Losses by the names that YAML files use; one import line a file registers its classes."""
 
 from mmpt.losses.classification import BCE, L1, MSE, ArgmaxCrossEntropy, CrossEntropy, DummyK400Loss, DummyLoss, SmoothL1
+from mmpt.losses.gdt import GDTLoss
+from mmpt.losses.gram import GRAMLoss, PairwiseNCE, PMRLLoss, SymileLoss, TriangleLoss
 from mmpt.losses.loss import Loss, LossConfig, build_loss, option
 from mmpt.losses.milnce import MILNCELoss
 from mmpt.losses.nce import NCE, MMContraLoss, T2VContraLoss, V2TContraLoss
 from mmpt.losses.sequence import SequenceContrastLoss
+from mmpt.losses.stica import STiCALoss
 from mmpt.losses.sumloss import SumLoss
 from mmpt.losses.tempclr import FewShotAlignmentLoss, TempCLRLocalisationLoss, TempCLRLoss
 from mmpt.losses.vlm import MFMMLM, MTM, NLGLoss
 
 __all__ = [
-    "BCE", "L1", "MFMMLM", "MILNCELoss", "MMContraLoss", "MSE", "MTM", "NCE", "ArgmaxCrossEntropy", "CrossEntropy", "DummyK400Loss",
-    "DummyLoss", "FewShotAlignmentLoss", "Loss", "LossConfig", "NLGLoss", "SequenceContrastLoss", "SmoothL1", "SumLoss", "T2VContraLoss",
-    "TempCLRLocalisationLoss", "TempCLRLoss", "V2TContraLoss", "build_loss", "option",
+    "ArgmaxCrossEntropy", "BCE", "CrossEntropy", "DummyK400Loss", "DummyLoss", "FewShotAlignmentLoss", "GDTLoss", "GRAMLoss", "L1", "Loss",
+    "LossConfig", "MFMMLM", "MILNCELoss", "MMContraLoss", "MSE", "MTM", "NCE", "NLGLoss", "PMRLLoss", "PairwiseNCE", "STiCALoss",
+    "SequenceContrastLoss", "SmoothL1", "SumLoss", "SymileLoss", "T2VContraLoss", "TempCLRLocalisationLoss", "TempCLRLoss", "TriangleLoss",
+    "V2TContraLoss", "build_loss", "option",
 ]  # fmt: skip

@@ -91,6 +91,7 @@ class MMContraConfig(NegativesConfig):
     )
     sequence_contrast: SequenceConfig | None = option(None, "section of the video-paragraph loss; null: without it")
     mask_duplicate_clips: bool = option(False, "clips drawn twice (same span of video or of captions) are not each other's negatives")
+    precision: str = option("float32", "float32, or bf16: rounds the factors of the token products where that is faster")
     compat: bool = option(False, "historic behaviour: padded tokens enter the similarity, identity targets rounded to float32")
 
     def __post_init__(self):
@@ -122,7 +123,7 @@ class MMContraLoss(_PooledContrast):
         c = self.config
         self.sequence = None
         if c.sequence_contrast is not None and c.sequence_contrast.weight is not None:
-            shared = {"alpha": c.alpha, "fusion_weight": c.fusion_weight, "global_negatives": c.global_negatives, "compat": c.compat}
+            shared = {"alpha": c.alpha, "fusion_weight": c.fusion_weight, "global_negatives": c.global_negatives, "precision": c.precision, "compat": c.compat}
             steps = {} if c.n_iters is None else {"n_iters": c.n_iters}
             self.sequence = SequenceContrastLoss(SequenceContrastLoss.Config(**asdict(c.sequence_contrast), **shared, **steps))
 

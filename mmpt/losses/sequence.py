@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.contrastive import cosine_scores, symmetric_info_nce
 from mmpt.ops.gather import all_gather
 from mmpt.ops.late_interaction import token_similarity
-from mmpt.ops.precision import full_precision
+from mmpt.ops.precision import PRECISIONS, full_precision
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.registry import LOSSES
 
@@ -56,6 +57,7 @@ class SequenceContrastConfig(SequenceConfig):
         0.5, "weight of the cosine of pooled vectors beside token similarity; null: pooled vectors alone", symbol="w"
     )
     global_negatives: bool = option(False, "join the clips of all ranks, with gradient; every rank needs the same shapes")
+    precision: str = option("float32", "float32, or bf16: rounds the factors of the token products where that is faster")
     compat: bool = option(False, "padded query tokens enter the token similarity, as in the released code")
 
     def __post_init__(self):
@@ -66,6 +68,8 @@ class SequenceContrastConfig(SequenceConfig):
             raise ValueError(f"loss.alpha_lse={self.alpha}; expected a positive smoothing, or 0 for the hard maximum.")
         if self.fusion_weight is not None and self.fusion_weight < 0:
             raise ValueError(f"loss.fusion_weight={self.fusion_weight}; expected at least 0, or null.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"loss.precision={self.precision!r}; expected one of {', '.join(PRECISIONS)}.")
 
 
 @LOSSES.register()
@@ -131,15 +135,22 @@ class SequenceContrastLoss(Loss):
     ) -> Tensor:
         """C (N, N), rows captions, columns clips: (w * pooled cosine + token similarity) / (w + 1), each in [0, 1]."""
         config, join = self.config, all_gather if self.config.global_negatives else _local
-        pooled = scale_to_unit_interval(cosine_scores(join(pooled_text), join(pooled_video)))
         if config.fusion_weight is None:
-            return pooled
+            return scale_to_unit_interval(cosine_scores(join(pooled_text), join(pooled_video)))
         # each rank computes the rows of its own captions against the clips of all ranks
-        directions = token_similarity(
-            text_outputs, join(video_outputs), text_mask_outputs, join(video_mask_outputs), alpha=config.alpha, compat=config.compat
+        to_video, to_text = token_similarity(
+            text_outputs,
+            join(video_outputs),
+            text_mask_outputs,
+            join(video_mask_outputs),
+            alpha=config.alpha,
+            compat=config.compat,
+            precision=config.precision,
         )
-        to_video, to_text = (scale_to_unit_interval(join(scores)) for scores in directions)
-        return (config.fusion_weight * pooled + (to_video + to_text) / 2) / (config.fusion_weight + 1)
+        to_video, to_text = scale_to_unit_interval(join(to_video)), scale_to_unit_interval(join(to_text))
+        pooled = scale_to_unit_interval(cosine_scores(join(pooled_text), join(pooled_video)))
+        tokens = (to_video + to_text).div_(2)
+        return tokens.add_(pooled, alpha=config.fusion_weight).div_(config.fusion_weight + 1)
 
     def paragraph_video_logits(self, similarity: Tensor, logit_scale: Tensor | None = None) -> Tensor:
         """(S, S): exp(logit_scale) * sum of similarity under the transport plan of each pair; rows paragraphs, columns videos."""
@@ -164,10 +175,31 @@ def _local(x: Tensor) -> Tensor:
 
 def scale_to_unit_interval(scores: Tensor) -> Tensor:
     """Scores minus their minimum, over their range; zero where all are equal. Gradients flow through minimum and maximum."""
-    low, high = scores.amin(), scores.amax()
-    span = high - low
-    spread = span > 8 * torch.finfo(scores.dtype).eps
-    return (scores - low) * torch.where(spread, 1 / torch.where(spread, span, 1.0), 0.0)
+    return _UnitInterval.apply(scores)
+
+
+class _UnitInterval(torch.autograd.Function):
+    """Written out because it needs one (N, N) matrix for its backward pass where autograd would keep three."""
+
+    @staticmethod
+    def forward(ctx, scores: Tensor) -> Tensor:
+        low, high = torch.aminmax(scores)
+        span = high - low
+        per_span = torch.where(span > 8 * torch.finfo(scores.dtype).eps, 1 / span, 0.0)
+        scaled = torch.where(per_span > 0, (scores - low).div_(span), 0.0)
+        ctx.save_for_backward(scaled, per_span)
+        return scaled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        scaled, per_span = ctx.saved_tensors
+        weighted = (grad * scaled).sum()
+        out = grad * per_span
+        for end, through_end in ((0, weighted - grad.sum()), (1, -weighted)):
+            ties = scaled == end
+            out += ties * (through_end * per_span / ties.sum().clamp(min=1))
+        return out
 
 
 def sequence_blocks(similarity: Tensor, length: int) -> Tensor:
@@ -212,12 +244,12 @@ def transport_log_plan(blocks: Tensor, bucket: Tensor | None, epsilon: float, n_
     log_mass = blocks.new_full((length + 1,), -math.log(2 * length))
     log_mass[length] = -math.log(2.0)
     log_plan = log_sinkhorn(scores.div_(epsilon), log_mass, log_mass, n_iters)[:, :length, :length]
-    return log_plan + math.log(2 * length)
+    return log_plan.add_(math.log(2 * length))
 
 
 def unit_mass_per_clip(log_plan: Tensor) -> Tensor:
     """Plans (P, L, L) rescaled to mass L per pair; finite also where the bucket took almost everything."""
-    return F.softmax(log_plan.flatten(1), dim=1).view(log_plan.shape) * log_plan.shape[-1]
+    return F.softmax(log_plan.flatten(1), dim=1).view(log_plan.shape).mul_(log_plan.shape[-1])
 
 
 def bounded_scale(logit_scale: Tensor | None, like: Tensor) -> Tensor:

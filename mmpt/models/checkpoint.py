@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -125,22 +127,30 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is not a readable torch checkpoint ({error}); it may be truncated. Fetch or save it again.") from error
-    refused = sorted(name for name in foreign if name not in PLAIN and not name.startswith(HARMLESS))
-    if refused:
-        raise ValueError(
-            f"{path} would run code of {', '.join(refused)}; a weights file needs none of it. "
-            "If you trust its source, re-save its tensors alone with torch.save(state_dict, path) where that code is installed."
-        )
-    known = PLAIN | {"collections.defaultdict": _plain_dict}
-    stand_ins = [(known.get(name, _Placeholder), name) for name in foreign]
-    with torch.serialization.safe_globals(stand_ins):
-        try:
+        foreign = _foreign_classes(path)
+        refused = sorted(name for name in foreign if name not in PLAIN and not name.startswith(HARMLESS))
+        if refused:
+            raise _refusal(path, refused)
+        known = PLAIN | {"collections.defaultdict": _plain_dict}
+        with torch.serialization.safe_globals([(known.get(name, _Placeholder), name) for name in foreign]):
             return torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise ValueError(f"{path} cannot be read safely: {error}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        if named:
+            raise _refusal(path, [named[1]]) from error
+        raise ValueError(f"{path} is not a readable torch checkpoint ({error}); it may be truncated. Fetch or save it again.") from error
+
+
+def _foreign_classes(path: Path) -> list[str]:
+    """Names in the pickle that torch does not know as safe; files older than torch 1.6, no zip archives, cannot be asked beforehand."""
+    return torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else ["argparse.Namespace"]
+
+
+def _refusal(path: Path, names: Iterable[str]) -> ValueError:
+    return ValueError(
+        f"{path} would run code of {', '.join(names)}; a weights file needs none of it. "
+        "If you trust its source, re-save its tensors alone with torch.save(state_dict, path) where that code is installed."
+    )
 
 
 def _unwrap(loaded: Any) -> Mapping[str, Any]:

@@ -11,14 +11,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertForPreTraining, BertModel
-from transformers.activations import ACT2FN
 
 from mmpt.models import layout
 from mmpt.modules.layers import VideoTokenMLP
 from mmpt.registry import ENCODERS
+from mmpt.utils import optional_import
 
-logger = logging.getLogger(__name__)
+optional_import("transformers", extra="text")
+try:
+    from transformers import BertConfig, BertForPreTraining, BertModel
+    from transformers.activations import ACT2FN
+except (OSError, RuntimeError) as error:  # transformers imports any torchaudio it finds, and one built for CUDA breaks beside a CPU torch
+    raise ImportError(f"transformers is installed but does not import ({error}). If that names torchaudio: pip uninstall torchaudio") from error
 
 DEFAULT_INPUT_DIM = 512
 COIN_LABELS = 779

@@ -16,7 +16,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-LANES = 16
+LANES = 32
 CELLS_PER_THREAD = 1 << 17  # below this a second thread costs more than it saves
 UNREACHED = -(1 << 61)  # exponent of a cell that no path enters
 LIMIT = float(1 << 46)  # largest cost a cell may have, in powers of two; stands for infinity
@@ -55,55 +55,51 @@ def _exp2_fraction(r):
     return total
 
 
-@njit(inline="always")
-def _expected_path(weight, flow, end_row, end_col, path, start, lanes):
-    """From the end cells back: the flow of a cell is what its three successors hand it, by their weights."""
-    rows, cols = path.shape[1], path.shape[2]
-    flow[:] = 0.0
-    for i in range(rows - 1, -1, -1):
-        below, here = (i + 1) % 2, i % 2
-        for j in range(cols - 1, -1, -1):
-            for lane in range(LANES):
-                flow[here, j, lane] = (
-                    flow[below, j + 1, lane] * weight[0, i + 1, j + 1, lane]
-                    + flow[here, j + 1, lane] * weight[1, i, j + 1, lane]
-                    + flow[below, j, lane] * weight[2, i + 1, j, lane]
-                )
-            for lane in range(lanes):
-                if i == end_row[start + lane] and j == end_col[start + lane]:
-                    flow[here, j, lane] += 1.0
-        for lane in range(lanes):
-            for j in range(cols):
-                path[start + lane, i, j] = flow[here, j, lane]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _solve(cost, vertical, end_row, end_col, scale, value, path, first, last):
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+def _solve(cost, row_lengths, col_lengths, relaxed, scale, value, path, first, last):
     """Fills value[first:last] with log2 of the summed path weights and, if it is not empty, path[first:last] with the expected path."""
-    rows, cols = cost.shape[1], cost.shape[2]
-    want_path = path.shape[2] > 0
-    kept = rows if want_path else 0
-    weight = np.zeros((3, kept + 1, cols + 1, LANES), cost.dtype)
+    rows, margin = cost.shape[1], 1 if relaxed else 0  # OTAM: a column of zeros on either side
+    cols = cost.shape[2] + 2 * margin
+    want_path = path.shape[0] > 0
+    weight = np.zeros((3, rows + 1 if want_path else 1, cols + 1, LANES), cost.dtype)
     mantissa = np.empty((2, cols + 1, LANES))
     exponent = np.empty((2, cols + 1, LANES), np.int64)
     power = np.empty((cols, LANES))
+    factor = np.empty((cols, LANES))
+    shift = np.empty((cols, LANES), np.int64)
+    barrier = np.zeros((cols, LANES), np.int64)
     flow = np.empty((2, cols + 1, LANES))
+    spoilt = np.empty(LANES)
     for start in range(first, last, LANES):
         lanes = min(LANES, last - start)
-        power[:] = 0.0
+        if relaxed:
+            for j in range(2, cols):
+                for lane in range(lanes):
+                    barrier[j, lane] = 0 if j == col_lengths[start + lane] + 1 else UNREACHED
         mantissa[:] = 1.0
         exponent[:] = UNREACHED
         exponent[1, 0] = 0
+        spoilt[:] = 0.0
         for i in range(rows):
             above, here = (i + 1) % 2, i % 2
+            power[:] = 0.0  # costs beyond the lengths are not looked at
             for lane in range(lanes):
-                for j in range(cols):
-                    power[j, lane] = min(max(-scale * cost[start + lane, i, j], -LIMIT), LIMIT)
+                if i < row_lengths[start + lane]:
+                    for j in range(col_lengths[start + lane]):
+                        exact = -scale * cost[start + lane, i, j]
+                        power[j + margin, lane] = min(max(exact, -LIMIT), LIMIT)
+                        if exact != exact:
+                            spoilt[lane] = np.nan
+            for j in range(cols):
+                for lane in range(LANES):
+                    rounded = power[j, lane] + ROUND
+                    shift[j, lane] = _bits(rounded) - ROUND_BITS
+                    factor[j, lane] = _exp2_fraction(power[j, lane] - (rounded - ROUND))
             for j in range(cols):
                 for lane in range(LANES):
                     diagonal = exponent[above, j, lane]
                     left = exponent[here, j, lane]
-                    up = exponent[above, j + 1, lane] if vertical[j, lane + start] else UNREACHED
+                    up = exponent[above, j + 1, lane] + barrier[j, lane]
                     top = max(diagonal, left, up)
                     a = mantissa[above, j, lane] * _power_of_two(diagonal - top)
                     b = mantissa[here, j, lane] * _power_of_two(left - top)
@@ -114,31 +110,43 @@ def _solve(cost, vertical, end_row, end_col, scale, value, path, first, last):
                         weight[0, i, j, lane] = a * share
                         weight[1, i, j, lane] = b * share
                         weight[2, i, j, lane] = c * share
-                    rounded = power[j, lane] + ROUND
-                    bits = _bits(total * _exp2_fraction(power[j, lane] - (rounded - ROUND)))
-                    exponent[here, j + 1, lane] = top + (_bits(rounded) - ROUND_BITS) + ((bits >> 52) - 1023)
+                    bits = _bits(total * factor[j, lane])
+                    exponent[here, j + 1, lane] = top + shift[j, lane] + ((bits >> 52) - 1023)
                     mantissa[here, j + 1, lane] = _real((bits & MANTISSA) | ONE_BITS)
             for lane in range(lanes):
-                if i == end_row[start + lane]:
-                    j = end_col[start + lane] + 1
-                    value[start + lane] = exponent[here, j, lane] + math.log2(mantissa[here, j, lane])
+                if i == row_lengths[start + lane] - 1:
+                    j = col_lengths[start + lane] + 2 * margin
+                    value[start + lane] = exponent[here, j, lane] + math.log2(mantissa[here, j, lane]) + spoilt[lane]
             exponent[above, 0] = UNREACHED
         if want_path:
-            _expected_path(weight, flow, end_row, end_col, path, start, lanes)
+            flow[:] = 0.0
+            for i in range(rows - 1, -1, -1):
+                below, here = (i + 1) % 2, i % 2
+                for j in range(cols - 1, -1, -1):
+                    for lane in range(LANES):
+                        flow[here, j, lane] = (
+                            flow[below, j + 1, lane] * weight[0, i + 1, j + 1, lane]
+                            + flow[here, j + 1, lane] * weight[1, i, j + 1, lane]
+                            + flow[below, j, lane] * weight[2, i + 1, j, lane]
+                        )
+                    for lane in range(lanes):
+                        if i == row_lengths[start + lane] - 1 and j == col_lengths[start + lane] + 2 * margin - 1:
+                            flow[here, j, lane] += 1.0
+                for lane in range(lanes):
+                    for j in range(col_lengths[start + lane]):
+                        path[start + lane, i, j] = flow[here, j + margin, lane] + spoilt[lane]
 
 
 def solve(
-    cost: Tensor, vertical: Tensor, end_row: Tensor, end_col: Tensor, smoothing: float, want_path: bool
+    cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, relaxed: bool, smoothing: float, want_path: bool
 ) -> tuple[Tensor, Tensor | None]:
     """As `mmpt.ops._wavefront.solve`, for CPU tensors and smoothing > 0. Costs from about 5e13 * smoothing on count as infinite."""
-    count, rows, cols = cost.shape
+    costs = cost.detach().numpy()
+    count = len(costs)
     value = np.empty(count)
-    path = np.empty((count, rows, cols) if want_path else (0, 0, 0), cost.detach().numpy().dtype)
-    lanes_last = np.ones((cols, count + LANES), np.bool_)  # lanes of a last, partly filled block read beyond count
-    lanes_last[:, :count] = vertical.T.numpy()
-    arguments = cost.detach().numpy(), lanes_last, end_row.numpy(), end_col.numpy(), 1.0 / (smoothing * LN2), value, path
-
-    threads = max(1, min(torch.get_num_threads(), cost.numel() // CELLS_PER_THREAD))
+    path = np.zeros(costs.shape if want_path else (0, 0, 0), costs.dtype)
+    arguments = costs, row_lengths.numpy(), col_lengths.numpy(), relaxed, 1.0 / (smoothing * LN2), value, path
+    threads = max(1, min(torch.get_num_threads(), costs.size // CELLS_PER_THREAD))
     share = -(-count // threads)
     parts = [(start, min(start + share, count)) for start in range(0, count, share)]
     if len(parts) == 1:
@@ -147,13 +155,5 @@ def solve(
         with ThreadPoolExecutor(len(parts)) as pool:
             for job in [pool.submit(_solve, *arguments, *part) for part in parts]:
                 job.result()
-
     value[value < -LIMIT / 2] = -np.inf
-    result = torch.from_numpy(value).mul_(-smoothing * LN2).to(cost.dtype)
-    spoilt = cost.isnan().any(-1).any(-1)
-    result[spoilt] = torch.nan
-    if not want_path:
-        return result, None
-    path = torch.from_numpy(path)
-    path[spoilt] = torch.nan
-    return result, path
+    return torch.from_numpy(value).mul_(-smoothing * LN2).to(cost.dtype), torch.from_numpy(path) if want_path else None

@@ -15,15 +15,15 @@ CPU_CELLS = 1 << 18  # cells worked on at once on a CPU: the tables of one chunk
 
 
 def solve(
-    cost: Tensor, vertical: Tensor, end_row: Tensor, end_col: Tensor, smoothing: float, want_path: bool
+    cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, relaxed: bool, smoothing: float, want_path: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Path cost and expected path of N matrices.
 
     Args:
-        cost: (N, R, C), finite or +inf.
-        vertical: (N, C) bool, columns in which the path may step down.
-        end_row: (N,) int64, row of the end cell.
-        end_col: (N,) int64, its column.
+        cost: (N, R, C), finite or +inf; anything beyond the lengths.
+        row_lengths: (N,) int64, rows in use.
+        col_lengths: (N,) int64, columns in use.
+        relaxed: OTAM instead of DTW.
         smoothing: of the soft minimum, in units of cost; 0 takes the minimum (ties: diagonal, then left, then up).
         want_path: also compute the path.
 
@@ -36,7 +36,7 @@ def solve(
     path = torch.empty_like(cost) if want_path else None
     for start in range(0, count, chunk):
         part = slice(start, start + chunk)
-        table = _Table(cost[part], vertical[part], end_row[part], end_col[part], smoothing)
+        table = _Table(cost[part], row_lengths[part], col_lengths[part], relaxed, smoothing)
         value[part] = table.value()
         if want_path:
             path[part] = table.path()
@@ -50,12 +50,20 @@ class _Table:
     and the predecessors of cell p are p - C - 2 (diagonal), p - 1 (left) and p - C - 1 (up).
     """
 
-    def __init__(self, cost: Tensor, vertical: Tensor, end_row: Tensor, end_col: Tensor, smoothing: float):
+    def __init__(self, cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, relaxed: bool, smoothing: float):
+        inside = torch.arange(cost.shape[1], device=cost.device)[:, None] < row_lengths[:, None, None]
+        self.inside = inside & (torch.arange(cost.shape[2], device=cost.device) < col_lengths[:, None, None])
+        cost = torch.where(self.inside, cost, 0.0)
+        self.margin = 1 if relaxed else 0
+        cost = pad(cost, (self.margin, self.margin))
         self.count, self.rows, self.cols = cost.shape
         self.width = self.cols + 1
         self.smoothing = smoothing
-        self.end = (end_row + 1) * self.width + end_col + 1, torch.arange(self.count, device=cost.device)
-        self.barrier = self._flat(torch.zeros_like(cost).masked_fill_(~vertical[:, None], -torch.inf))
+        last_col = col_lengths + 2 * self.margin - 1
+        self.end = row_lengths * self.width + last_col + 1, torch.arange(self.count, device=cost.device)
+        column = torch.arange(self.cols, device=cost.device)
+        barred = (column > 1) & (column != last_col[:, None]) if relaxed else torch.zeros_like(column, dtype=torch.bool)
+        self.barrier = self._flat(torch.zeros_like(cost).masked_fill_(barred[..., None, :], -torch.inf))
         self.score, self.entry = self._fill(self._flat(cost / -(smoothing or 1.0)))
 
     def _flat(self, x: Tensor) -> Tensor:
@@ -104,4 +112,6 @@ class _Table:
         for cells, diagonal, left, up in reversed(list(self._diagonals())):
             for share, neighbour in zip(shares, (diagonal, left, up)):
                 flow[neighbour].addcmul_(share[diagonal], flow[cells])  # shares start at the first inner cell, as `diagonal` does
-        return flow.view(self.rows + 1, self.width, self.count)[1:, 1:].permute(2, 0, 1)
+        flow = flow.view(self.rows + 1, self.width, self.count)
+        path = flow[1:, 1 + self.margin : self.width - self.margin].permute(2, 0, 1)
+        return path.masked_fill(~self.inside, 0.0)  # the column of zeros that follows a short matrix lies outside it

@@ -164,18 +164,11 @@ def _align(
         return cost.sum((-2, -1))
     flat = full_precision(cost).reshape(-1, *cost.shape[-2:])
     row_lengths, col_lengths = (_flat_lengths(cost, lengths, axis) for axis in (0, 1))
-    if lengths:
-        flat = torch.where(_inside(flat, row_lengths, col_lengths), flat, 0.0)
     if band is not None:
         flat = torch.where(_in_band(flat, row_lengths, col_lengths, band), flat, torch.inf)
-    last_col = col_lengths - 1
-    if relaxed:
-        flat = pad(flat, (1, 1))  # (N, R, C + 2)
-        last_col = col_lengths + 1
-    column = torch.arange(flat.shape[-1], device=cost.device)
-    vertical = (column <= 1) | (column == last_col[:, None]) if relaxed else torch.ones_like(column, dtype=torch.bool).expand(len(flat), -1)
-    solver = _solver(backend, flat, smoothing)
-    solve = partial(solver, vertical=vertical, end_row=row_lengths - 1, end_col=last_col, smoothing=smoothing)
+    solve = partial(
+        _solver(backend, flat, smoothing), row_lengths=row_lengths, col_lengths=col_lengths, relaxed=relaxed, smoothing=smoothing
+    )
     return _Alignment.apply(flat, solve).reshape(lead).to(cost.dtype)
 
 

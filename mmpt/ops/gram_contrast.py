@@ -89,6 +89,31 @@ def hard_negative_weights(logits: Tensor, own: Tensor, floor: float = 1e-4) -> T
     return weights.scatter(1, own[:, None], 0.0)
 
 
+def pair_cross_entropy(logits: Tensor, valid: Tensor | None = None, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Cross entropies of the rows and of the columns of a dense square matrix against its diagonal.
+
+    Args:
+        logits: (N, N), high = close.
+        valid: (N,) bool, false = this pair is neither a row nor a class; default all.
+        label_smoothing: share of the target spread evenly over all classes.
+
+    Returns:
+        Means over valid pairs; zero when there is none.
+    """
+    if valid is None:
+        valid = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+    share = valid.to(logits.dtype) / valid.sum().clamp_min(1)
+    # Excluded classes are very low but finite, so that 0 * logit stays 0; an invalid row looks at its own column only.
+    own = torch.diag_embed(torch.ones_like(share)).bool()
+    masked = logits.masked_fill(~((valid & valid[:, None]) | own), torch.finfo(logits.dtype).min / 4)
+
+    def mean(rows: Tensor, plain: Tensor) -> Tensor:
+        target = (1 - label_smoothing) * plain.diagonal() + label_smoothing * (plain @ share)
+        return (share * (rows.logsumexp(1) - target)).sum()
+
+    return mean(masked, logits), mean(masked.T, logits.T)
+
+
 class _Layout(NamedTuple):
     """Where matched pairs lie in the N x M matrix, and what takes part."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from mmpt.ops.precision import autocast_off, full_precision
+from mmpt.ops.precision import PRECISIONS, autocast_off, full_precision, matrix_products
 
 TILE_TOKENS = {"cpu": 512, "cuda": 4096}  # tokens of either side in a tile; on a CPU the tile then stays in the cache
 LARGEST_EXPONENT = 40.0  # exp(+-1/alpha) up to here keeps float32 sums exact, so that both directions can share one exp
@@ -27,6 +27,7 @@ def token_similarity(
     alpha: float | None = 1.0,
     chunk: int | None = None,
     compat: bool = False,
+    precision: str = "float32",
 ) -> tuple[Tensor, Tensor]:
     """Mean over the tokens of one side of the smooth maximum over the tokens of the other, for all pairs, in both directions.
 
@@ -42,22 +43,25 @@ def token_similarity(
         chunk: tokens of either side per tile; None chooses by device.
         compat: adds what historic code added: it kept padded query tokens, with similarity 0 to all, in the outer sum:
             n_padded / n_valid * alpha * log(n_valid of the other side).
+        precision: "bf16" rounds the factors of the large products where the hardware then is faster; see `matrix_products`.
 
     Returns:
         text_to_video (A, B), video_to_text (A, B), in float32 or, for float64 inputs, float64.
 
     Raises:
-        ValueError: negative alpha or shapes that do not fit.
+        ValueError: negative alpha, unknown precision, or shapes that do not fit.
 
     Source: Lin et al., "Multi-granularity Correspondence Learning from Long-term Noisy Videos" (Norton), ICLR 2024, eq. 7-8; the hard
     maximum is FILIP's, Yao et al., ICLR 2022.
     """
-    _check_shapes(text, video, text_mask, video_mask, alpha)
+    _check_shapes(text, video, text_mask, video_mask)
+    if (alpha is not None and alpha < 0) or precision not in PRECISIONS:
+        raise ValueError(f"token_similarity: alpha={alpha}, precision={precision!r}; expected alpha >= 0 (0: hard maximum), float32 or bf16.")
     text_mask, video_mask = text_mask.bool(), video_mask.bool()
     chunk = chunk or TILE_TOKENS.get(text.device.type, 512)
     with autocast_off(text):
         if alpha and 1.0 / alpha <= LARGEST_EXPONENT:
-            to_video, to_text = _SharedExp.apply(text, video, text_mask, video_mask, float(alpha), chunk)
+            to_video, to_text = _SharedExp.apply(text, video, text_mask, video_mask, float(alpha), chunk, precision)
         else:
             to_video, to_text = _by_checkpointed_tiles(text, video, text_mask, video_mask, alpha, chunk)
         if compat and alpha:
@@ -66,12 +70,10 @@ def token_similarity(
     return to_video, to_text
 
 
-def _check_shapes(text: Tensor, video: Tensor, text_mask: Tensor, video_mask: Tensor, alpha: float | None) -> None:
+def _check_shapes(text: Tensor, video: Tensor, text_mask: Tensor, video_mask: Tensor) -> None:
     if text.shape[:-1] != text_mask.shape or video.shape[:-1] != video_mask.shape or text.shape[-1] != video.shape[-1]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (text, video, text_mask, video_mask))
         raise ValueError(f"token_similarity expects (A, T, D), (B, F, D), (A, T), (B, F); got {shapes}.")
-    if alpha is not None and alpha < 0:
-        raise ValueError(f"token_similarity: alpha={alpha}; expected a positive smoothing, or 0 for the hard maximum.")
 
 
 def _padding_term(query_mask: Tensor, other_mask: Tensor, alpha: float, dtype: torch.dtype) -> Tensor:
@@ -139,16 +141,17 @@ def _unit(flat: Tensor, inverse_norms: Tensor, block: _Block) -> Tensor:
     return full_precision(flat[block.tokens]) * inverse_norms[block.tokens]
 
 
-def _tile(x: Tensor, y: Tensor, rows: _Block, columns: _Block, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+def _tile(x: Tensor, y: Tensor, rows: _Block, columns: _Block, alpha: float, precision: str) -> tuple[Tensor, Tensor, Tensor]:
     """exp(cosines / alpha) (P, Q), its sums over the tokens of each video (P, n_videos) and of each text (n_texts, Q)."""
-    e = torch.addmm(x.new_zeros(()), x, y.T, beta=0, alpha=1.0 / alpha).exp_()
+    with matrix_products(precision):
+        e = torch.addmm(x.new_zeros(()), x, y.T, beta=0, alpha=1.0 / alpha).exp_()
     tiny = torch.finfo(e.dtype).tiny
     return e, (e @ columns.member).clamp_(min=tiny), (rows.member.T @ e).clamp_(min=tiny)
 
 
 class _SharedExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, text, video, text_mask, video_mask, alpha, chunk):
+    def forward(ctx, text, video, text_mask, video_mask, alpha, chunk, precision):
         dtype = full_precision(text[:0]).dtype
         out = [torch.zeros(len(text), len(video), dtype=dtype, device=text.device) for _ in range(2)]
         flat = text.flatten(0, 1), video.flatten(0, 1)
@@ -158,19 +161,19 @@ class _SharedExp(torch.autograd.Function):
             x = _unit(flat[0], scale[0], row)
             for column in columns:
                 y = _unit(flat[1], scale[1], column)
-                _, over_video, over_text = _tile(x, y, row, column, alpha)
+                _, over_video, over_text = _tile(x, y, row, column, alpha, precision)
                 out[0][row.clips, column.clips] = row.member.T @ over_video.log_() * (alpha / row.length)[:, None]
                 out[1][row.clips, column.clips] = over_text.log_() @ column.member * (alpha / column.length)
         empty = ~(text_mask.any(1)[:, None] & video_mask.any(1))
         ctx.save_for_backward(text, video, text_mask, video_mask, empty)
-        ctx.alpha, ctx.chunk = alpha, chunk
+        ctx.alpha, ctx.chunk, ctx.precision = alpha, chunk, precision
         return out[0].masked_fill_(empty, 0), out[1].masked_fill_(empty, 0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_to_video, grad_to_text):
         with autocast_off(grad_to_video):
-            return *_shared_exp_gradients(ctx, grad_to_video, grad_to_text), None, None, None, None
+            return *_shared_exp_gradients(ctx, grad_to_video, grad_to_text), None, None, None, None, None
 
 
 def _shared_exp_gradients(ctx, grad_to_video: Tensor, grad_to_text: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,9 +189,10 @@ def _shared_exp_gradients(ctx, grad_to_video: Tensor, grad_to_text: Tensor) -> t
         grad_x = torch.zeros_like(x)
         for column in columns:
             y = _unit(flat[1], scale[1], column)
-            de = _tile_gradient(x, y, row, column, ctx.alpha, grads)
-            grad_x.addmm_(de, y)
-            grad_video.index_add_(0, column.tokens, de.T @ x)
+            de = _tile_gradient(_tile(x, y, row, column, ctx.alpha, ctx.precision), row, column, grads)
+            with matrix_products(ctx.precision):
+                grad_x.addmm_(de, y)
+                grad_video.index_add_(0, column.tokens, de.T @ x)
         grad_text[row.tokens] = grad_x
         _through_norm(grad_text, flat[0], scale[0], row)
     for column in columns:
@@ -196,9 +200,9 @@ def _shared_exp_gradients(ctx, grad_to_video: Tensor, grad_to_text: Tensor) -> t
     return grad_text.view(text.shape).to(text.dtype), grad_video.view(video.shape).to(video.dtype)
 
 
-def _tile_gradient(x: Tensor, y: Tensor, row: _Block, column: _Block, alpha: float, grads: tuple[Tensor, Tensor]) -> Tensor:
+def _tile_gradient(tile: tuple[Tensor, ...], row: _Block, column: _Block, grads: tuple[Tensor, Tensor]) -> Tensor:
     """Gradient with respect to the cosines of a tile (P, Q): e times what each token's two sums pass down."""
-    e, over_video, over_text = _tile(x, y, row, column, alpha)
+    e, over_video, over_text = tile
     from_video = row.member @ (grads[0][row.clips, column.clips] / row.length[:, None]) / over_video  # (P, n_videos)
     from_text = (grads[1][row.clips, column.clips] / column.length) @ column.member.T / over_text  # (n_texts, Q)
     return e.mul_(torch.cat([from_video, row.member], 1) @ torch.cat([column.member.T, from_text]))

@@ -70,6 +70,8 @@ def _log_steps(scores: Tensor, log_mu: Tensor, log_nu: Tensor, v: Tensor, n_iter
 
 def _scaling(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int) -> Tensor:
     n, m = scores.shape[-2:]
+    if scores.dim() == 2 and n * m > SMALL:
+        return _stabilised(scores[..., None], log_mu[:, None], log_nu[:, None], n_iters, _matvec_steps)[..., 0]
     flat, mu, nu = scores.reshape(-1, n, m), log_mu.reshape(-1, n), log_nu.reshape(-1, m)
     plan = torch.empty_like(flat)
     if n * m > SMALL:
@@ -101,7 +103,7 @@ def _stabilised(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int, st
             u, v = _log_rounds(scores, log_mu, log_nu, v + b_before.log(), count)
             exponent = scores + u[:, None] + v
             kernel, a, b = exponent.exp(), torch.ones_like(mu), torch.ones_like(nu)
-    return exponent + a.log()[:, None] + b.log()
+    return exponent.add_(a.log()[:, None]).add_(b.log())
 
 
 def _is_exact(a: Tensor, b: Tensor) -> bool:

@@ -78,8 +78,8 @@ class ClipAligner(Aligner):
 
     def __call__(self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None) -> dict[str, Any]:
         """caps, cmasks (K, T), vfeats (K, F, D), vmasks (K, F), video_start, video_end, text_start, text_end (K), video_id."""
-        batch = self.align([video_id], [video_feature], [text_feature], rng)
-        return {**batch, "video_id": video_id}
+        name = bare_id(video_id)
+        return {**self.align([name], [video_feature], [text_feature], rng), "video_id": name}
 
     def align(self, video_ids: Sequence[Any], features: Sequence[np.ndarray], texts: Sequence[Mapping[str, Any]], rng: ItemRandom | None) -> dict[str, torch.Tensor]:
         """Clips of m videos, video by video: tensors of the single form with m K in place of K."""
@@ -205,7 +205,7 @@ class GroupAligner:
 
     def __call__(self, video_id: Sequence[Any], video_feature: Sequence[np.ndarray], text_feature: Sequence[Mapping[str, Any]], rng: ItemRandom | None = None) -> dict[str, Any]:
         """caps, cmasks (m, K, T), vfeats (m, K, F, D), vmasks (m, K, F), starts and ends (m, K), video_id (list of m)."""
-        names = [name[0] if isinstance(name, tuple) else name for name in video_id]
+        names = [bare_id(name) for name in video_id]
         batch = self.align(names, video_feature, text_feature, rng)  # (m K, ...)
         grouped = {key: value.view(len(names), self.clips_per_video, *value.shape[1:]) for key, value in batch.items()}
         return {**grouped, "video_id": names}
@@ -234,6 +234,7 @@ class How2MILNCEAligner(ClipAligner):
 
     def __call__(self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None) -> dict[str, Any]:
         feature = check_feature(video_feature, video_id)
+        video_id = bare_id(video_id)
         captions = self.usable(Captions.of(text_feature), len(feature), video_id)
         words, ranges = [], []
         for _ in range(self.clips_per_video):
@@ -267,6 +268,11 @@ class How2MILNCEAligner(ClipAligner):
         start = rng.python.randint(first, int(max(first, last - self.CLIP_SECONDS)))
         start, end = inside(start, int(start + self.CLIP_SECONDS), length)
         return int(start), int(end)
+
+
+def bare_id(video_id: Any) -> Any:
+    """The id of a video that may come with its place in the shards."""
+    return video_id[0] if isinstance(video_id, tuple) else video_id
 
 
 def inside(low: Any, high: Any, length: Any) -> tuple[np.ndarray, np.ndarray]:

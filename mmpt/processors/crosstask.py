@@ -57,7 +57,11 @@ def read_videos(path: str | Path) -> dict[str, list[str]]:
 def read_segments(path: str | Path) -> list[Segment]:
     """The annotated steps of a video."""
     with open(path, encoding="utf-8", newline="") as file:
-        return [(int(step) - 1, float(start), float(end)) for step, start, end in csv.reader(file)]
+        segments = [(int(step) - 1, float(start), float(end)) for step, start, end in csv.reader(file)]
+    for step, start_s, end_s in segments:
+        if not 0 <= start_s <= end_s:
+            raise ValueError(f"{path}: step {step + 1} runs from {start_s} to {end_s} seconds; expected 0 <= start <= end. Correct the line.")
+    return segments
 
 
 def split_videos(videos: dict[str, list[str]], primary: list[str], n_train: int) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -75,21 +79,25 @@ def split_videos(videos: dict[str, list[str]], primary: list[str], n_train: int)
 
 @META_PROCESSORS.register()
 class CrossTaskMetaProcessor(MetaProcessor):
-    """Videos of the split; item -> ((task, video, steps, number of steps), same)."""
+    """Videos of the split; item -> ((task, video, steps, number of steps), same).
+
+    All come from train_csv_path, less those of val_csv_path; validation and test both take the test part. Which videos have features decides
+    the split, as the draw comes after: what is missing is counted and named.
+    """
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         primary = read_tasks(required(config, "primary_path"))
         tasks = {**primary, **read_tasks(required(config, "related_path"))}
-        validation = read_videos(required(config, "val_csv_path"))
-        if self.split == "train":
-            videos = self._available(read_videos(required(config, "train_csv_path")))
-            held_out = {video for names in validation.values() for video in names}
-            videos = {task: [video for video in names if video not in held_out] for task, names in videos.items()}
-            videos, _ = split_videos(videos, list(primary), required(config, "n_train"))
-        else:
-            videos = self._available(validation)
-        self.data = [((task, video, tasks[task].steps, len(tasks[task].steps)),) * 2 for task, names in videos.items() for video in names]
+        videos = self._available(read_videos(required(config, "train_csv_path")))
+        held_out = {video for names in read_videos(required(config, "val_csv_path")).values() for video in names}
+        videos = {task: [video for video in names if video not in held_out] for task, names in videos.items() if task in tasks}
+        train, test = split_videos(videos, list(primary), required(config, "n_train"))
+        self.data = [
+            ((task, video, tasks[task].steps, len(tasks[task].steps)),) * 2
+            for task, names in (train if self.split == "train" else test).items()
+            for video in names
+        ]
 
     def _available(self, videos: dict[str, list[str]]) -> dict[str, list[str]]:
         has_features, annotations = self.has_features(), {path.name for path in Path(required(self.config, "annotation_path")).iterdir()}

@@ -106,22 +106,20 @@ class ShardedHow2VideoRetriMetaProcessor(ShardedHow2MetaProcessor):
     """Groups of videos; item -> (list of (id, -1, shard, row), same list).
 
     At first the groups are consecutive runs of the list. An epoch may replace them: by nearest neighbours (`set_candidates`) or at random.
-    The last, incomplete group is dropped.
+    The last, incomplete group is dropped, unless it is the only one.
     """
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         self.videos_per_group: int = required(config, "num_video_per_batch")
         if len(self.data) < self.videos_per_group:
-            raise ValueError(
-                f"{self.split_path()} has {len(self.data)} usable videos, fewer than dataset.num_video_per_batch={self.videos_per_group}. "
-                f"Lower it, or add videos."
-            )
+            logger.warning("%s: %d usable videos make one batch smaller than num_video_per_batch=%d", self.split_path(), len(self.data), self.videos_per_group)
         self.groups = self._grouped(self.data)
 
     def _grouped(self, positions: np.ndarray) -> list[np.ndarray]:
-        n_groups = len(positions) // self.videos_per_group
-        return list(positions[: n_groups * self.videos_per_group].reshape(n_groups, self.videos_per_group))
+        size = min(self.videos_per_group, len(positions))
+        n_groups = len(positions) // size
+        return list(positions[: n_groups * size].reshape(n_groups, size))
 
     def __len__(self) -> int:
         return len(self.groups)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.aligners import ClipAligner, budget_range
+from mmpt.processors.aligners import ClipAligner, bare_id, budget_range
 from mmpt.processors.base import check_feature
 from mmpt.processors.captions import Captions
 from mmpt.processors.tokens import SpecialIds
@@ -145,6 +145,7 @@ class MFMMLMAligner(ClipAligner):
 
     def __call__(self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None) -> dict[str, Any]:
         feature = check_feature(video_feature, video_id)
+        video_id = bare_id(video_id)
         captions = self.usable(Captions.of(text_feature), len(feature), video_id)
         clips = [self.draw_clip(feature, captions, video_id, rng) for _ in range(self.clips_per_video)]
         if self.config.sort_clips:

@@ -1,6 +1,6 @@
 """A WordPiece vocabulary by a stated rule, and a folder that transformers loads as a small BERT.
 
-Rule: special tokens; every character, sorted; the same as continuations (`##a`); words seen at least twice, most frequent first, equal
+Rule: special tokens; every letter and digit, sorted; the same as continuations (`##a`); words seen at least twice, most frequent first, equal
 counts in alphabetical order. Trainers of tokenizer libraries break ties at random, and other ids make another model: two runs of one
 seed would differ by several points.
 """
@@ -8,6 +8,7 @@ seed would differ by several points.
 from __future__ import annotations
 
 import json
+import string
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +22,7 @@ POSITIONS = 64
 def build_vocabulary(texts: Iterable[str]) -> list[str]:
     """Entries in the order of their ids, from lower-case texts without punctuation."""
     counts = Counter(word for text in texts for word in text.split())
-    characters = sorted({character for word in counts for character in word})
+    characters = sorted({*string.ascii_lowercase, *string.digits, *(character for word in counts for character in word)})
     words = [word for word, count in counts.items() if count >= 2 and len(word) > 1]
     return [*SPECIALS, *characters, *(f"##{character}" for character in characters), *sorted(words, key=lambda word: (-counts[word], word))]
 

@@ -79,7 +79,7 @@ class World:
             return Video(split, index, *lay_out(plan.steps, rng), kind=plan.kind, group=plan.group)
         n_tasks = len(self.tasks)
         if split == "labelled":
-            n_tasks = min(n_tasks, max(1, self.settings.size.labelled_videos // VIDEOS_PER_LABELLED_TASK))
+            n_tasks = min(n_tasks, max(2, self.settings.size.labelled_videos // VIDEOS_PER_LABELLED_TASK))
         task = index % n_tasks
         steps = vary(self.tasks[task], self.settings.noise, rng)
         return Video(split, index, *lay_out(steps, rng), task=task)

@@ -26,10 +26,11 @@ class VideoIndex:
         ids: (n,) sorted bytes, UTF-8.
         shards: (n,) int32 shard numbers.
         rows: (n,) int32 positions within the shard.
+        meta_path: the meta pickle; a copy sent to another process opens it there instead of carrying the arrays.
     """
 
-    def __init__(self, ids: np.ndarray, shards: np.ndarray, rows: np.ndarray):
-        self.ids, self.shards, self.rows = ids, shards, rows
+    def __init__(self, ids: np.ndarray, shards: np.ndarray, rows: np.ndarray, meta_path: Path):
+        self.ids, self.shards, self.rows, self.meta_path = ids, shards, rows, meta_path
 
     @classmethod
     def open(cls, meta_path: str | Path) -> VideoIndex:
@@ -56,7 +57,10 @@ class VideoIndex:
             except OSError as error:  # a read-only data folder: works, only slower to start
                 logger.info("cannot write %s (%s); the index is kept in memory", index_path, error)
         shards, rows, ids = blocks
-        return cls(ids, shards, rows)
+        return cls(ids, shards, rows, meta_path)
+
+    def __reduce__(self):
+        return VideoIndex.open, (self.meta_path,)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -74,7 +74,12 @@ def test_a_complete_training_file_passes():
 
 @pytest.mark.parametrize(
     ("section", "key"),
-    [("fairseq", "fairseq.checkpoint.save_dir"), ("dataset", "dataset.train_path"), ("model", "model.model_cls"), ("loss", "loss.loss_cls")],
+    [
+        ("fairseq", "fairseq.checkpoint.save_dir"),
+        ("dataset", "dataset.train_path"),
+        ("model", "model.model_cls"),
+        ("loss", "loss.loss_cls"),
+    ],
 )
 def test_training_names_each_thing_it_lacks(section, key):
     tree = {name: value for name, value in TRAINABLE.items() if name != section}

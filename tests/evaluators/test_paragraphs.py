@@ -12,11 +12,12 @@ from tests.conftest import golden_cases, load_golden
 
 def matrices(scores, captions, clips, protocol):
     """Measure -> (paragraphs, videos)."""
-    parts = {}
-    for _, found in paragraph_scores(ScoreMatrix(scores), captions, clips, protocol):
+    whole = {}
+    n_videos = len(clips.lengths)
+    for queries, found in paragraph_scores(ScoreMatrix(scores), captions, clips, protocol):
         for measure, tile in found.items():
-            parts.setdefault(measure, []).append(tile)
-    return {measure: torch.cat(tiles).numpy() for measure, tiles in parts.items()}
+            whole.setdefault(measure, torch.full((n_videos, n_videos), torch.nan, dtype=tile.dtype))[queries] = tile
+    return {measure: matrix.numpy() for measure, matrix in whole.items()}
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_metrics*.npz"))
@@ -100,12 +101,14 @@ def test_kept_windows_are_the_best_ones_in_temporal_order():
         assert found["DTW"][i, j] == pytest.approx(-slow_dtw(cost))
 
 
+@pytest.mark.parametrize("bins", [1, 2, 8])
 @pytest.mark.parametrize("background", ["removed", "kept"])
-def test_scores_do_not_depend_on_tiling(background, monkeypatch):
+def test_scores_do_not_depend_on_tiling(background, bins, monkeypatch):
     scores, rows, cols = ragged(background=background == "kept")
     args = scores, Groups.from_lengths(rows), Groups.from_lengths(cols), PROTOCOLS["norton", background]
     whole = matrices(*args)
     monkeypatch.setattr(paragraphs, "_TILE_ELEMENTS", 1)
+    monkeypatch.setattr(paragraphs, "_BINS", bins)
     for measure, matrix in matrices(*args).items():
         np.testing.assert_allclose(matrix, whole[measure], rtol=1e-6, err_msg=measure)
 

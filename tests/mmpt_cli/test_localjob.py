@@ -142,7 +142,12 @@ def test_gpus_are_counted_as_cuda_would(two_gpus, monkeypatch, chosen, count):
 
 def test_a_run_uses_an_argv_list_and_this_interpreter(train_yaml, monkeypatch):
     calls = []
-    monkeypatch.setattr(localjob.subprocess, "run", lambda argv, **options: calls.append((argv, options)) or subprocess.CompletedProcess(argv, 0))
+
+    def run(argv, **options):
+        calls.append((argv, options))
+        return subprocess.CompletedProcess(argv, 0)
+
+    monkeypatch.setattr(localjob.subprocess, "run", run)
     assert LocalJob(train_yaml, "local_small", cpu=True).launch() == 0
     (argv, options), = calls
     assert argv[:5] == [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]

@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 import torch
+from torch import nn
 from transformers import BertConfig, BertForPreTraining
 
 from mmpt.models import build_model
+from mmpt.models.build import freeze_all_but_layernorm
 from mmpt.models.mmfusion import INITIAL_LOGIT_SCALE
 
 
@@ -81,6 +83,12 @@ def test_layernorm_only_trains_layernorms_and_the_temperature(make_config, bert_
     assert "logit_scale" in trainable and "video_encoder.videomlp.LayerNorm.weight" in trainable
     assert all(name.split(".")[-2] == "LayerNorm" for name in trainable - {"logit_scale"})
     assert len(trainable) == 1 + 2 * (1 + 1 + 2 * 1 + 1 + 2 * 2)  # video MLP, two embeddings, two per layer
+
+
+def test_only_modules_called_exactly_layernorm_stay_trainable():
+    model = nn.ModuleDict({name: nn.LayerNorm(2) for name in ("LayerNorm", "LayerNorm2", "norm", "MyLayerNorm")})
+    freeze_all_but_layernorm(model)
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["LayerNorm.weight", "LayerNorm.bias"]
 
 
 def test_checkpoint_weights_reach_the_model(make_config, separate_config, tmp_path):

@@ -65,6 +65,17 @@ def test_plain_and_wrapped_state_dicts_are_read(tmp_path, wrap):
     assert list(read_state_dict(tmp_path / "w.pth")) == ["a.weight"]
 
 
+def test_files_of_old_torch_are_read_and_refused_alike(tmp_path):
+    def save(content, name):
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=False)
+        return tmp_path / name
+
+    assert list(read_state_dict(save({"args": argparse.Namespace(lr=1), "model": {"w": torch.ones(1)}}, "old.pt"))) == ["w"]
+    with pytest.raises(ValueError, match=r"evil\.pt would run code of (posix|nt)\.system"):
+        read_state_dict(save({"model": {"w": torch.ones(1)}, "extra": RunsCode()}, "evil.pt"))
+    assert not os.path.exists("/tmp/mmpt_should_not_exist")
+
+
 def test_safetensors_are_read(tmp_path):
     save_file({"a.weight": torch.ones(2, dtype=torch.bfloat16)}, tmp_path / "w.safetensors")
     assert read_state_dict(tmp_path / "w.safetensors")["a.weight"].dtype == torch.float32

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from mmpt.models.generation import beam_search, greedy_search
+from mmpt.models.generation import _Finished, _step, beam_search, greedy_search
 
 EOS, PAD, C = 1, 0, 5
 
@@ -69,3 +69,22 @@ def test_early_stopping_ends_no_later(language):
     late = beam_search(language, torch.tensor([[2]]), 12, EOS, PAD, 3)
     early = beam_search(language, torch.tensor([[2]]), 12, EOS, PAD, 3, early_stopping=True)
     assert early.shape[1] <= late.shape[1]
+
+
+def test_an_end_ranked_below_the_beams_is_dropped():
+    finished = _Finished(size=2, length_penalty=1.0, early_stopping=False)
+    beams = torch.tensor([[2, 3], [2, 4]])
+    place = [3, C + 4, EOS, 2]  # beam 0 word 3, beam 1 word 4, then an end and a word
+    assert _step(beams, [-1.0, -2.0, -3.0, -4.0], place, C, EOS, finished) == [(-1.0, 0, 3), (-2.0, 1, 4)]
+    assert _step(beams, [-1.0, -2.0, -3.0, -4.0], [EOS, 3, C + EOS, 4], C, EOS, finished) == [(-2.0, 0, 3), (-4.0, 0, 4)]
+    assert [(score, ids.tolist()) for score, ids in finished.beams] == [(-0.5, [2, 3])]
+
+
+def test_search_goes_on_while_an_open_beam_could_replace_the_worst_finished_one():
+    finished = _Finished(size=2, length_penalty=0.0, early_stopping=False)
+    finished.add(torch.tensor([2]), -1.0)
+    assert not finished.is_done(-9.0, 3)
+    finished.add(torch.tensor([3]), -5.0)
+    assert not finished.is_done(-3.0, 3) and finished.is_done(-6.0, 3)
+    finished.add(torch.tensor([4]), -2.0)
+    assert [score for score, _ in finished.beams] == [-1.0, -2.0] and finished.is_done(-3.0, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -53,6 +54,19 @@ def test_chunks_join_to_the_same_video(tmp_path, chunk_s):
 
 def test_one_frame_is_one_second(tmp_path):
     assert read(write_video(tmp_path / "v.mkv", [0]), fps=4).shape == (1, 4, 16, 16, 3)
+
+
+def test_video_filmed_with_the_phone_upright_is_turned(tmp_path):
+    path = tmp_path / "v.mp4"
+    bright_left = lambda i: np.where(np.arange(64) < 32, 200, 20)[None, :, None]  # noqa: E731
+    write_video(path, [0, 100], shade=bright_left)
+    plain = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    clockwise = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # left becomes top
+    content = path.read_bytes()
+    track = content.index(plain, content.index(b"tkhd"))
+    path.write_bytes(content[:track] + clockwise + content[track + len(plain) :])
+    image = read(path, fps=1)[0, 0].mean(axis=-1)
+    assert image[:6].mean() > 150 > 60 > image[-6:].mean()
 
 
 def test_missing_file_text_file_and_audio_file_are_named(tmp_path):

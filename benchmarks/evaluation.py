@@ -1,0 +1,138 @@
+"""Evaluation at size: ranks by counting against sorting, full-video alignment in batches against a loop over pairs.
+
+    python benchmarks/evaluation.py [--rows 50000] [--videos 436]
+
+CPU time of this process is compared, because wall time on a shared machine is not worth much; peak memory is that of a fresh process.
+The slow sides are measured on a part and scaled up (stated in the output).
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+
+from mmpt.evaluators.paragraphs import PROTOCOLS, Groups, paragraph_scores
+from mmpt.evaluators.ranking import ScoreMatrix, count_ranks
+
+WIDTH = 768
+SORTED_ROWS = 1000
+LOOP_PAIRS = 400
+
+
+def embeddings(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(rows, WIDTH, generator=generator), torch.randn(rows, WIDTH, generator=generator)
+
+
+def by_counting(rows: int) -> float:
+    """CPU seconds of `count_ranks`."""
+    text, video = embeddings(rows)
+    start = time.process_time()
+    count_ranks(ScoreMatrix(queries=text, gallery=video))
+    return time.process_time() - start
+
+
+def by_sorting(rows: int) -> float:
+    """CPU seconds of the whole score matrix and an argsort of its rows; the sort is scaled up from SORTED_ROWS rows."""
+    text, video = embeddings(rows)
+    start = time.process_time()
+    scores = (text @ video.T).numpy()
+    multiplied = time.process_time() - start
+    part = min(rows, SORTED_ROWS)
+    start = time.process_time()
+    np.argsort(scores[:part], axis=1)
+    return multiplied + (time.process_time() - start) * rows / part
+
+
+def nothing(rows: int) -> float:
+    """The inputs alone, to subtract their memory."""
+    embeddings(rows)
+    return 0.0
+
+
+METHODS = {method.__name__: method for method in (by_counting, by_sorting, nothing)}
+
+
+def fresh_process(method: str, rows: int) -> tuple[float, float]:
+    """CPU seconds and peak memory in MiB of one method in a process of its own."""
+    command = [sys.executable, __file__, "--method", method, "--rows", str(rows)]
+    seconds, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(seconds), float(peak)
+
+
+def compare_ranks(rows: int) -> None:
+    _, inputs = fresh_process("nothing", rows)
+    found = {method: fresh_process(method, rows) for method in ("by_counting", "by_sorting")}
+    for method, (seconds, peak) in found.items():
+        print(f"ranks {rows:6d}  {method:12s} {seconds:8.2f} s CPU  {peak - inputs:8.0f} MiB above inputs")
+    (fast, small), (slow, large) = found.values()
+    print(f"ranks {rows:6d}  counting is {slow / fast:.1f}x faster, {(large - inputs) / max(small - inputs, 1):.0f}x smaller")
+
+
+def loop_dtw(cost: np.ndarray) -> float:
+    rows, cols = cost.shape
+    total = np.full((rows + 1, cols + 1), np.inf)
+    total[0, 0] = 0.0
+    for i in range(rows):
+        for j in range(cols):
+            total[i + 1, j + 1] = cost[i, j] + min(total[i, j], total[i, j + 1], total[i + 1, j])
+    return total[-1, -1]
+
+
+def loop_otam(cost: np.ndarray) -> float:
+    cost = np.pad(cost, ((0, 0), (1, 1)))
+    rows, cols = cost.shape
+    total = np.zeros((rows, cols))
+    total[0] = cost[0].cumsum()
+    for i in range(1, rows):
+        for j in range(1, cols):
+            before = min(total[i - 1, j - 1], total[i, j - 1])
+            if j in (1, cols - 1):
+                before = min(before, total[i - 1, j])
+            total[i, j] = cost[i, j] + before
+    return total[-1, -1]
+
+
+def compare_full_video(n_videos: int) -> None:
+    """Cap. Avg., DTW, OTAM (both directions) and OT of all pairs in batches, against DTW and OTAM alone in a loop over pairs."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(4, 17, n_videos)
+    edges = np.cumsum([0, *lengths])
+    scores = rng.normal(size=(edges[-1], edges[-1])).astype(np.float32)
+    groups = Groups.from_lengths(lengths)
+    start = time.process_time()
+    for _ in paragraph_scores(ScoreMatrix(scores), groups, groups, PROTOCOLS["norton", "removed"], historic=False):
+        pass
+    batched = time.process_time() - start
+    start = time.process_time()
+    for i, j in rng.integers(0, n_videos, (LOOP_PAIRS, 2)):
+        cost = -scores[edges[i] : edges[i + 1], edges[j] : edges[j + 1]] * lengths.max() ** 2 / (lengths[i] * lengths[j])
+        loop_dtw(cost)
+        loop_otam(cost)
+        loop_otam(cost.T)
+    looped = (time.process_time() - start) * n_videos**2 / LOOP_PAIRS
+    print(f"full video {n_videos}  batched {batched:.2f} s CPU  loop {looped:.0f} s CPU (from {LOOP_PAIRS} pairs)  {looped / batched:.0f}x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000, help="queries and gallery items")
+    parser.add_argument("--videos", type=int, default=436, help="long videos")
+    parser.add_argument("--method", choices=METHODS, help="internal: measure one method in this process")
+    args = parser.parse_args()
+    if args.method:
+        seconds = METHODS[args.method](args.rows)
+        print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    compare_ranks(args.rows)
+    compare_full_video(args.videos)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Finding the steps of a task in a video (CrossTask).
+
+Letters: T seconds of the video, K steps of its task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpt.evaluators.metric import Metric, Outcome, named
+from mmpt.ops.alignment import assign_steps
+from mmpt.registry import METRICS
+
+
+def place_steps(logits: Tensor) -> np.ndarray:
+    """Put every step on one second, in order, at the highest joint probability; (T, K) logits -> (T, K) of 0 and 1.
+
+    Raises:
+        ValueError: fewer seconds than steps.
+    """
+    return assign_steps(-torch.log_softmax(torch.as_tensor(logits), dim=-1)).numpy().astype(np.uint8)
+
+
+@METRICS.register()
+class CrossTaskMetric(Metric):
+    """Recall: of the steps annotated in a task's videos, the share whose predicted second lies inside them; mean over tasks.
+
+    Beside it stands the recall of steps spread evenly over the video, which needs no model. Tasks without any annotated step are left out
+    and counted.
+    """
+
+    best_metric = "recall"
+
+    def evaluate(self, tasks: Sequence[str], Y_pred: Sequence[np.ndarray], Y_true: Sequence[np.ndarray], ids=None, **_) -> Outcome:
+        """Score a run.
+
+        Args:
+            tasks: (videos) task of each video.
+            Y_pred: (videos) of (T, K) with one 1 per step.
+            Y_true: (videos) of (T, K), 1 on the seconds of a step.
+            ids: (videos).
+        """
+        if not len(tasks) == len(Y_pred) == len(Y_true):
+            raise ValueError(f"{len(tasks)} tasks, {len(Y_pred)} predictions, {len(Y_true)} labels; expected one of each per video.")
+        found = np.array([_found(pred, true) for pred, true in zip(Y_pred, Y_true, strict=True)])
+        even = np.array([_found(_evenly(*np.shape(true)), true) for true in Y_true])
+        annotated = np.array([(np.asarray(true) > 0).any(0).sum() for true in Y_true])
+        names, task = np.unique(np.asarray(tasks, dtype=str), return_inverse=True)
+        recall = _Recall(task, annotated, len(names))
+        of_tasks, of_even = recall.per_task(found), recall.per_task(even)
+        kept = ~np.isnan(of_tasks)
+        if not kept.any():
+            raise ValueError("no video has an annotated step; look at dataset.annotation_path.")
+        values = {"recall": float(_mean_of_known(of_tasks))} | {f"{names[t]}-recall": float(of_tasks[t]) for t in np.flatnonzero(kept)}
+        intervals = {}
+        if self.config.bootstrap:
+            intervals["recall"] = self.interval(np.arange(len(task)), lambda index: _mean_of_known(recall.per_task(found, index)))
+        return Outcome(
+            values,
+            self.best_metric,
+            intervals,
+            {"evenly spread": {"recall": float(_mean_of_known(of_even))}},
+            {"videos": len(task), "tasks": int(kept.sum()), "tasks without annotated steps": int((~kept).sum())},
+            {"hits": found / np.maximum(annotated, 1), **named(ids)},
+        )
+
+
+class _Recall:
+    """Steps found over steps annotated, per task, for the videos themselves or for resampled ones."""
+
+    def __init__(self, task: np.ndarray, annotated: np.ndarray, n_tasks: int):
+        self.member = task[:, None] == np.arange(n_tasks)  # (videos, tasks)
+        self.annotated = annotated
+
+    def per_task(self, found: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
+        """(..., tasks), NaN where a task has no annotated step; `index` (..., videos) picks videos."""
+        index = np.arange(len(found)) if index is None else index
+        member = self.member[index]
+        hits = np.einsum("...v,...vt->...t", found[index].astype(float), member)
+        steps = np.einsum("...v,...vt->...t", self.annotated[index].astype(float), member)
+        return np.divide(hits, steps, out=np.full_like(hits, np.nan), where=steps > 0)
+
+
+def _mean_of_known(recall: np.ndarray) -> np.ndarray:
+    """Mean over the last axis without NaN; 0 where nothing is known."""
+    known = ~np.isnan(recall)
+    return np.where(known, recall, 0.0).sum(-1) / np.maximum(known.sum(-1), 1)
+
+
+def _found(pred: np.ndarray, true: np.ndarray) -> int:
+    """Predicted seconds that lie in their step."""
+    return int(((np.asarray(pred) > 0) & (np.asarray(true) > 0)).sum())
+
+
+def _evenly(n_seconds: int, n_steps: int) -> np.ndarray:
+    """Step k in the middle of the k-th of K equal parts."""
+    placed = np.zeros((n_seconds, n_steps), dtype=np.uint8)
+    steps = np.arange(n_steps)
+    placed[((steps + 0.5) * n_seconds / n_steps).astype(int), steps] = 1
+    return placed

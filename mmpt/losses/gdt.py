@@ -1,0 +1,162 @@
+"""GDT: contrast across modalities under hypotheses about time reversal and time shift.
+
+Shapes: S views of the hypothesis, B samples on this rank, R ranks, D width; batches are view-major: all samples of `orig`, then of the next
+view (`mmpt.ops.gdt.VIEWS`, those that the hypothesis uses, in that order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmpt.losses.loss import Loss, LossConfig, option
+from mmpt.ops.gather import all_gather, rank, world_size
+from mmpt.ops.gdt import VIEWS, Call, CallResult, GDTHypothesis, contrast_call, multiplicity, require_visible_reversal, sample_negatives
+from mmpt.ops.gram import unit_rows_once
+from mmpt.registry import LOSSES
+
+
+@LOSSES.register()
+class GDTLoss(Loss):
+    """Pulls the two modalities of a clip together and pushes other clips away; reversed and shifted clips of the same video are positives
+    or negatives as the hypothesis says.
+
+    The nine hypotheses are terms over pairs of views (`mmpt.ops.gdt`; `python -m mmpt_cli.gdt_masks 8` prints them); each term is a mean of
+    cross entropies in both directions. Source: GDT (arXiv 2003.04298).
+
+    Departures from the released code: negatives do not depend on how a batch is split over ranks (`negative_scope: rank` is what the code
+    intended, `rank_asis` what it computed); one process works. As published, keys carry no gradient unless `key_grad`.
+
+    Reads `pooled_<modality>` (S*B, D) view-major, or (S, B, D), and optionally `view_valid` (S*B,) bool: false where a view could not be
+    made, for instance of a video too short to shift; it is then neither a query nor a key.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(LossConfig):
+        hypothesis: int | str | None = option(None, "1 to 9 or a name such as v_reversal_i_shift; required")
+        modalities: list | None = option(None, "the two modalities; null: video and text, or audio where there is no text")
+        temperature: float = option(0.07, "divides the scores, unless the model returns a learned logit_scale", yaml="temperature", symbol="rho")
+        max_logit_scale: float = option(100.0, "upper bound of a learned inverse temperature")
+        negative_scope: str = option("global", "global; rank = only one view of the own rank; rank_asis = as the released code counts")
+        composition: str = option("pairwise", "pairwise: terms over pairs of views; joint: every query against all views")
+        exclude_other_positives: bool = option(False, "joint: leave a query's further positives out of the denominator")
+        sync_direction_weights: list | None = option(None, "weights of first-to-second and second-to-first; null: equal")
+        key_grad: bool = option(False, "let gradients reach positives and negatives too")
+        gather: bool = option(True, "negatives of all ranks")
+        normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
+        num_negatives: int | None = option(None, "negatives drawn for each comparison, without replacement; null: all")
+        seed: int = option(0, "of the drawn negatives")
+        text_reversal: str = option("token", "how the data reverse text: none, sentence or token; checked against the hypothesis")
+        order_sensitive: bool = option(True, "whether the text encoder sees word order; a bag of words does not")
+        allow_degenerate: bool = option(False, "train even if reversed text looks the same as a distinctive original")
+
+    def __init__(self, config: Mapping[str, Any] | LossConfig | None = None):
+        super().__init__(config)
+        config = self.config
+        if config.hypothesis is None:
+            raise ValueError("loss.hypothesis (GDTLoss) is missing: 1 to 9 or a name; `python -m mmpt_cli.gdt_masks 8` shows one.")
+        if config.composition not in ("pairwise", "joint"):
+            raise ValueError(f"loss.composition (GDTLoss): expected pairwise or joint, got {config.composition!r}.")
+        if config.modalities is not None and len(config.modalities) != 2:
+            raise ValueError(f"loss.modalities (GDTLoss): expected two names, got {config.modalities}.")
+        self.hypothesis = GDTHypothesis.parse(config.hypothesis)
+        if "text" in (config.modalities or ["text"]) and not config.allow_degenerate:
+            require_visible_reversal(self.hypothesis, config.text_reversal, config.order_sensitive)
+        weights = tuple(config.sync_direction_weights or (0.5, 0.5))
+        if config.composition == "joint":
+            self.calls = self.hypothesis.joint_calls(config.exclude_other_positives, weights)
+            self.term_names = ["joint"]
+        else:
+            self.calls = self.hypothesis.calls(config.negative_scope, weights)
+            self.term_names = [term.name for term in self.hypothesis.terms]
+
+    def forward(
+        self,
+        *,
+        pooled_video: Tensor,
+        view_valid: Tensor | None = None,
+        logit_scale: Tensor | None = None,
+        num_updates: int | None = None,
+        **batch: Any,
+    ) -> Tensor:
+        embeddings = [self._by_view(name, x) for name, x in self._pair({"pooled_video": pooled_video, **batch}).items()]
+        if embeddings[0].shape != embeddings[1].shape:
+            raise ValueError(f"GDTLoss: the two modalities have shapes {[tuple(x.shape) for x in embeddings]}; expected the same (S, B, D).")
+        n_views, batch_size, _ = embeddings[0].shape
+        valid = torch.ones_like(embeddings[0][..., 0], dtype=torch.bool) if view_valid is None else view_valid.view(n_views, batch_size)
+        scale = self._scale(logit_scale, embeddings[0])
+        logits = [scale * embeddings[m] @ self._keys(embeddings[1 - m]).flatten(0, 2).T for m in (0, 1)]  # 2 x (S, B, S*R*B)
+        generator = self._generator(num_updates, pooled_video.device)
+        results = [self._evaluate(call, logits[call.query_modality], valid, self._keys(valid), generator) for call in self.calls]
+        return self._combine(results, logits[0])
+
+    def _evaluate(self, call: Call, logits: Tensor, valid: Tensor, key_valid: Tensor, generator: torch.Generator | None) -> CallResult:
+        """One directed comparison on this rank's queries."""
+        views, (n_views, n_ranks, batch_size) = list(self.hypothesis.views), key_valid.shape
+        own_rank = rank() if n_ranks > 1 else 0
+        mult = multiplicity(call, own_rank, n_ranks, batch_size, logits.device)[:, views] * key_valid  # (B, S, R, B)
+        query, target = views.index(call.query_view), views.index(call.positive_view)
+        positive = torch.arange(batch_size, device=logits.device) + (target * n_ranks + own_rank) * batch_size
+        mult = mult.flatten(1)
+        if generator is not None:
+            mult = sample_negatives(mult, positive, self.config.num_negatives, generator)
+        return contrast_call(logits[query], mult, positive, valid[query] & valid[target])
+
+    def _combine(self, results: list[CallResult], like: Tensor) -> Tensor:
+        """Weighted mean over the comparisons that have a usable query; a term is the same mean over its own comparisons."""
+        weights = like.new_tensor([call.weight for call in self.calls]) * torch.stack([r.usable for r in results])
+        losses = torch.stack([r.loss for r in results])
+        terms = torch.tensor([call.term for call in self.calls], device=like.device)
+        modality = torch.tensor([call.query_modality for call in self.calls], device=like.device)
+
+        def mean(values: Tensor, chosen: Tensor | bool = True) -> Tensor:
+            share = weights * chosen
+            return (share * values).sum() / share.sum().clamp_min(torch.finfo(share.dtype).tiny)
+
+        logs = {name: mean(losses, terms == number) for number, name in enumerate(self.term_names)}
+        top1 = torch.stack([r.top1 for r in results])
+        logs |= {"top1_first": mean(top1, modality == 0), "top1_second": mean(top1, modality == 1)}
+        logs |= {name: mean(torch.stack([getattr(r, name) for r in results])) for name in ("positive", "hardest")}
+        self.record(**logs)
+        return mean(losses)
+
+    def _pair(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        names = self.config.modalities or ["video", "text" if batch.get("pooled_text") is not None else "audio"]
+        keys = [f"pooled_{name}" for name in names]
+        absent = [key for key in keys if batch.get(key) is None]
+        if absent:
+            raise ValueError(f"GDTLoss: loss.modalities = {list(names)} needs {', '.join(absent)}, which the model does not return.")
+        return {key: batch[key] for key in keys}
+
+    def _by_view(self, name: str, x: Tensor) -> Tensor:
+        """(S, B, D) unit rows."""
+        n_views = len(self.hypothesis.views)
+        if (x.dim() == 3 and len(x) != n_views) or x.dim() not in (2, 3) or len(x) % n_views:
+            raise ValueError(
+                f"GDTLoss: {name} has shape {tuple(x.shape)}; hypothesis {self.hypothesis.name} needs {n_views} views "
+                f"({', '.join(VIEWS[v] for v in self.hypothesis.views)}), one after the other: ({n_views} * B, D)."
+            )
+        x = x.reshape(n_views, -1, x.shape[-1])
+        return unit_rows_once(x) if self.config.normalize else x.to(torch.promote_types(x.dtype, torch.float32))
+
+    def _keys(self, x: Tensor) -> Tensor:
+        """(S, B, ...) of this rank -> (S, R, B, ...) of all ranks."""
+        with_grad = self.config.key_grad and x.is_floating_point()
+        if not self.config.gather or world_size() == 1:
+            return (x if with_grad else x.detach())[:, None]
+        return all_gather(x.transpose(0, 1).contiguous(), with_grad).unflatten(0, (world_size(), -1)).movedim(2, 0)
+
+    def _scale(self, logit_scale: Tensor | None, like: Tensor) -> Tensor:
+        if logit_scale is None:
+            return like.new_tensor(1 / self.config.temperature)
+        return logit_scale.to(like.dtype).exp().clamp_max(self.config.max_logit_scale)
+
+    def _generator(self, num_updates: int | None, device: torch.device) -> torch.Generator | None:
+        """Draws that depend on seed and update, the same on every rank; None when all negatives are used."""
+        if self.config.num_negatives is None:
+            return None
+        return torch.Generator(device).manual_seed(self.config.seed * 1_000_003 + (num_updates or 0))

@@ -1,0 +1,102 @@
+"""STiCA: contrast between crops of a clip's feature map, and between the clip and its audio or text.
+
+Shapes: n crops of a kind, B samples on this rank, R ranks, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmpt.losses.loss import Loss, LossConfig, option
+from mmpt.ops.contrastive import info_nce
+from mmpt.ops.gather import all_gather, rank
+from mmpt.ops.gram import unit_rows_once
+from mmpt.registry import LOSSES
+
+COUNTS = {"num_large_crops": "sl", "num_small_crops": "ss", "num_large_tcrops": "tl", "num_small_tcrops": "ts"}
+
+
+@LOSSES.register()
+class STiCALoss(Loss):
+    """Pulls crops of one version of a clip to large crops of its other version, and the whole clip to its audio (or text).
+
+    loss = (1 - alpha) * crop part + alpha * cross-modal part. The crop part averages: the second large crops of both versions against each
+    other, and every small crop of version 2 against every large crop of version 1, in space and in time; without any crops the loss is
+    the cross-modal part alone. Keys carry no gradient unless `key_grad`. Source: STiCA (arXiv 2103.10211).
+
+    Reads `crops`, a mapping `sl1, sl2, ss2, tl1, tl2, ts2` -> (n, B, D) (kind and version; absent = none), `pooled_video_1`,
+    `pooled_video_2` (B, D), and `pooled_<modality>` or `pooled_<modality>_1` and `_2`.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(LossConfig):
+        modality: str | None = option(None, "what the clip is compared with; null: audio, or text where there is no audio")
+        temperature: float = option(0.5, "of the crop part", yaml="temp")
+        av_temperature: float = option(0.1, "of the cross-modal part", yaml="av_temp")
+        alpha: float = option(0.5, "weight of the cross-modal part", yaml="cross_modal_alpha", symbol="alpha")
+        num_large_crops: int | None = option(None, "large spatial crops expected; null: as many as come")
+        num_small_crops: int | None = option(None, "small spatial crops expected; null: as many as come")
+        num_large_tcrops: int | None = option(None, "large temporal crops expected; null: as many as come")
+        num_small_tcrops: int | None = option(None, "small temporal crops expected; null: as many as come")
+        gather: bool = option(True, "negatives of all ranks")
+        key_grad: bool = option(False, "let gradients reach positives and negatives too")
+        normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
+
+    def forward(self, *, crops: Mapping[str, Tensor], pooled_video_1: Tensor, pooled_video_2: Tensor, **batch: Any) -> Tensor:
+        config, others = self.config, self._others(batch)
+        videos = [self._unit(pooled_video_1), self._unit(pooled_video_2)]
+        sums, counts = self._crop_sums({name: self._unit(x) for name, x in crops.items()}, videos[0])
+        n_comparisons = sum(counts.values())
+        terms = {name: value / counts[name] for name, value in sums.items() if counts[name]}
+        across = sum(self._symmetric(v, a, config.av_temperature) for v, a in zip(videos, others, strict=True)) / 2
+        alpha = config.alpha if n_comparisons else 1.0
+        self.record(**terms, av=across)
+        return (1 - alpha) * sum(sums.values()) / max(n_comparisons, 1) + alpha * across
+
+    def _crop_sums(self, crops: Mapping[str, Tensor], like: Tensor) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Sum and number of comparisons of the four kinds."""
+        none = like.new_zeros(0, *like.shape)
+        for key, kind in COUNTS.items():
+            expected, version = getattr(self.config, key), "2" if kind in ("ss", "ts") else "1"
+            found = len(crops.get(f"{kind}{version}", none))
+            if expected is not None and found != expected:
+                raise ValueError(f"loss.{key} (STiCALoss) says {expected} crops, the model returns {found} of {kind}{version}.")
+        sums, counts = {}, {}
+        for axis in ("s", "t"):
+            large_1, large_2 = crops.get(f"{axis}l1", none), crops.get(f"{axis}l2", none)
+            small = crops.get(f"{axis}s2", none)
+            pairs = [(q, k) for k in large_1 for q in small]
+            both_large = len(large_1) == 2 and len(large_2) == 2
+            name = {"s": ("crop_sl_sl", "crop_ss_sl"), "t": ("crop_tl_tl", "crop_ts_tl")}[axis]
+            sums[name[0]] = self._symmetric(large_1[1], large_2[1], self.config.temperature) if both_large else like.new_zeros(())
+            sums[name[1]] = sum((self._nce(q, k, self.config.temperature) for q, k in pairs), like.new_zeros(()))
+            counts[name[0]], counts[name[1]] = int(both_large), len(pairs)
+        return sums, counts
+
+    def _nce(self, queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+        """Cross entropy of each query against its own key among the keys of all ranks."""
+        if self.config.gather:
+            keys = all_gather(keys, self.config.key_grad).roll(-rank() * len(keys), 0)  # own keys first
+        elif not self.config.key_grad:
+            keys = keys.detach()
+        return info_nce(queries @ keys.T / temperature)
+
+    def _symmetric(self, first: Tensor, second: Tensor, temperature: float) -> Tensor:
+        return (self._nce(first, second, temperature) + self._nce(second, first, temperature)) / 2
+
+    def _others(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """The other modality, for version 1 and 2 of the clip; usually the same tensor twice."""
+        names = [self.config.modality] if self.config.modality else ["audio", "text"]
+        for name in names:
+            found = [batch.get(f"pooled_{name}_{version}", batch.get(f"pooled_{name}")) for version in (1, 2)]
+            if all(x is not None for x in found):
+                return [self._unit(x) for x in found]
+        raise ValueError(f"STiCALoss needs {' or '.join(f'pooled_{name}' for name in names)}, which the model does not return.")
+
+    def _unit(self, x: Tensor) -> Tensor:
+        return unit_rows_once(x) if self.config.normalize else x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,271 @@
+"""Features of many files: reading in threads, the network on full batches across files, one `.npy` per file, resumable.
+
+Letters: n clips (seconds) of a file, D width of a feature.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpt.utils import atomic_write
+from mmpt.utils.audio import AudioError
+from mmpt.utils.video import VideoError
+
+logger = logging.getLogger(__name__)
+
+PASSPORT = "passport.json"
+VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"}
+AUDIO_SUFFIXES = VIDEO_SUFFIXES | {".wav", ".mp3", ".flac", ".m4a", ".ogg", ".opus", ".aac"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to extract."""
+
+    video_id: str
+    path: Path
+
+
+@dataclass
+class Result:
+    """What `extract` did, by video id."""
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def list_jobs(source: str | Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list[Job]:
+    """Files of a folder (and its sub-folders, one level), or of a csv, sorted by id.
+
+    A csv has a column `path` (or `video_path`), relative to the csv or absolute, and may have `video_id`; otherwise the id is the file
+    name without its suffix:
+
+        video_id,path
+        aaaaaaaaaaa,videos/aaaaaaaaaaa.mp4
+
+    Raises:
+        ValueError: nothing found, or two files with one id.
+    """
+    source = Path(source)
+    jobs = _from_csv(source) if source.suffix == ".csv" else _from_folder(source, set(suffixes))
+    known: dict[str, Job] = {}
+    for job in jobs:
+        if job.video_id in known:
+            raise ValueError(f"{source}: id {job.video_id!r} belongs to {known[job.video_id].path} and to {job.path}; ids must be unique.")
+        known[job.video_id] = job
+    if not known:
+        raise ValueError(f"{source}: no files found; expected a folder of {', '.join(sorted(suffixes))} files, or a csv with a path column.")
+    return sorted(known.values(), key=lambda job: job.video_id)
+
+
+def share(jobs: Sequence[Job], rank: int, world_size: int) -> Sequence[Job]:
+    """Every `world_size`-th job, beginning with number `rank`."""
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank={rank} must lie in 0 .. world_size - 1 = {world_size - 1}.")
+    return jobs[rank::world_size]
+
+
+def check_passport(out: str | Path, passport: Mapping[str, Any]) -> None:
+    """Writes what the features of a folder are, or refuses to mix them with others.
+
+    Raises:
+        ValueError: the folder holds features made in another way.
+    """
+    path = Path(out) / PASSPORT
+    if path.is_file():
+        known = json.loads(path.read_text())
+        other = {key: (known.get(key), passport.get(key)) for key in known | dict(passport) if known.get(key) != passport.get(key)}
+        if other:
+            text = ", ".join(f"{key} {old!r} there, {new!r} now" for key, (old, new) in other.items())
+            raise ValueError(f"{path}: this folder holds other features ({text}). Choose another output folder.")
+        return
+    with atomic_write(path, "w") as file:
+        json.dump(dict(passport), file, indent=2)
+
+
+def extract(
+    jobs: Sequence[Job],
+    read: Callable[[Path], Iterator[np.ndarray]],
+    encode: Callable[[Tensor], Tensor],
+    out: str | Path,
+    batch_size: int = 16,
+    n_threads: int = 2,
+    dtype: str = "float16",
+    on_file: Callable[[Job, int], None] = lambda job, clips: None,
+) -> Result:
+    """Writes `<out>/<id>.npy` (n, D) for every job that has none yet.
+
+    A file appears whole or not at all, so a run that was killed goes on where it stopped.
+
+    Args:
+        jobs: what to extract.
+        read: path -> arrays of clips (<= n, ...), in order; raises VideoError or AudioError.
+        encode: (batch, ...) clips -> (batch, D).
+        out: folder.
+        batch_size: clips per call of `encode`, gathered across files.
+        n_threads: files read at the same time.
+        dtype: of the stored features.
+        on_file: called as each file ends, with its number of clips (0: skipped or failed).
+
+    Returns:
+        Ids done, skipped because their file exists, and failed with the reason.
+    """
+    out = Path(out)
+    result = Result()
+    todo = []
+    for job in jobs:
+        if (out / f"{job.video_id}.npy").exists():
+            result.skipped.append(job.video_id)
+            on_file(job, 0)
+        else:
+            todo.append(job)
+    batcher = _Batcher(encode, batch_size)
+    for job, item in _read_all(todo, read, n_threads):
+        if isinstance(item, (VideoError, AudioError)):
+            batcher.drop(job)
+            result.failed[job.video_id] = str(item)
+            on_file(job, 0)
+        else:
+            batcher.add(job, item)
+        for finished, features in batcher.finished():
+            _store(finished, features, out, dtype, result, on_file)
+    batcher.flush()
+    for finished, features in batcher.finished():
+        _store(finished, features, out, dtype, result, on_file)
+    return result
+
+
+class _Batcher:
+    """Gathers clips of several files into full batches and hands features back by file."""
+
+    def __init__(self, encode: Callable[[Tensor], Tensor], batch_size: int):
+        self.encode, self.batch_size = encode, batch_size
+        self.pending: list[tuple[Job, Tensor]] = []
+        self.features: dict[Job, list[Tensor]] = {}
+        self.ended: set[Job] = set()
+
+    def add(self, job: Job, clips: np.ndarray | None) -> None:
+        """More clips of a file; None: there are no more."""
+        self.features.setdefault(job, [])
+        if clips is None:
+            self.ended.add(job)
+            return
+        self.pending.append((job, torch.from_numpy(clips)))
+        while sum(len(clips) for _, clips in self.pending) >= self.batch_size:
+            self._encode()
+
+    def drop(self, job: Job) -> None:
+        """Forgets a file that failed."""
+        self.pending = [(owner, clips) for owner, clips in self.pending if owner != job]
+        self.features.pop(job, None)
+
+    def flush(self) -> None:
+        while self.pending:
+            self._encode()
+
+    def finished(self) -> Iterator[tuple[Job, Tensor]]:
+        """Files whose clips are all encoded."""
+        waiting = {job for job, _ in self.pending}
+        for job in [job for job in self.ended if job not in waiting]:
+            self.ended.discard(job)
+            yield job, torch.cat(self.features.pop(job))
+
+    def _encode(self) -> None:
+        room, batch, rest = self.batch_size, [], []
+        for job, clips in self.pending:
+            if room:
+                batch.append((job, clips[:room]))
+            if len(clips) > room:
+                rest.append((job, clips[room:]))
+            room -= min(room, len(clips))
+        features = self.encode(torch.cat([clips for _, clips in batch]))
+        for (job, clips), part in zip(batch, features.split([len(clips) for _, clips in batch]), strict=True):
+            self.features[job].append(part)
+        self.pending = rest
+
+
+def _read_all(jobs: Sequence[Job], read: Callable[[Path], Iterator[np.ndarray]], n_threads: int) -> Iterator[tuple[Job, Any]]:
+    """Clips of all files, (job, array), then (job, None) or (job, error); read ahead by `n_threads` threads."""
+    todo: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    for job in jobs:
+        todo.put(job)
+    ready: queue.Queue = queue.Queue(maxsize=2 * n_threads)
+    stop = threading.Event()
+
+    def put(item: tuple[Job | None, Any]) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                job = todo.get_nowait()
+            except queue.Empty:
+                return put((None, None))
+            try:
+                for clips in read(job.path):
+                    put((job, clips))
+                    if stop.is_set():
+                        return None
+                put((job, None))
+            except Exception as error:  # handed to the main thread, which knows what to do with it
+                put((job, error))
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    running = n_threads
+    try:
+        while running:
+            job, item = ready.get()
+            if job is None:
+                running -= 1
+            elif isinstance(item, Exception) and not isinstance(item, (VideoError, AudioError)):
+                raise item
+            else:
+                yield job, item
+    finally:
+        stop.set()
+
+
+def _store(job: Job, features: Tensor, out: Path, dtype: str, result: Result, on_file: Callable[[Job, int], None]) -> None:
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is reported as such
+        array = features.float().cpu().numpy().astype(dtype)
+    if np.isfinite(array).all():
+        with atomic_write(out / f"{job.video_id}.npy") as file:
+            np.save(file, array)
+        result.done.append(job.video_id)
+    else:
+        result.failed[job.video_id] = f"{job.path}: features are not finite as {dtype}."
+    on_file(job, len(array))
+
+
+def _from_csv(path: Path) -> list[Job]:
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        column = next((name for name in ("path", "video_path") if name in (reader.fieldnames or [])), None)
+        if column is None:
+            raise ValueError(f"{path}: expected a column path (or video_path), got {', '.join(reader.fieldnames or ['an empty file'])}.")
+        files = [(row, path.parent / row[column]) for row in reader]
+    return [Job(row.get("video_id") or file.stem, file) for row, file in files]
+
+
+def _from_folder(folder: Path, suffixes: set[str]) -> list[Job]:
+    files = [path for pattern in ("*", "*/*") for path in folder.glob(pattern)]
+    return [Job(path.stem, path) for path in files if path.suffix.lower() in suffixes and path.is_file()]

@@ -1,0 +1,278 @@
+"""Generalised data transformations: which transformed clips attract, which repel, as a table, as masks and as a loss.
+
+Shapes: S views of a clip (orig, rev, shift, shiftrev), R ranks, B samples on a rank, D width; keys are ordered (view, rank, sample).
+
+A hypothesis says for time reversal and for time shift whether the transformed clip of the same video is a positive (invariant) or a
+negative (distinctive), or that the factor is not used. The contrast is always across two modalities. Source: GDT (arXiv 2003.04298).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmpt.ops.precision import full_precision
+
+VIEWS = ("orig", "rev", "shift", "shiftrev")
+SCOPES = ("global", "rank", "rank_asis")
+INVARIANT, DISTINCTIVE = "i", "v"  # the published names say "variant" for distinctive
+
+_FACTORS = {  # number -> (reversal, shift)
+    1: (None, None),
+    2: (DISTINCTIVE, None),
+    3: (INVARIANT, None),
+    4: (None, DISTINCTIVE),
+    5: (None, INVARIANT),
+    6: (DISTINCTIVE, DISTINCTIVE),
+    7: (INVARIANT, DISTINCTIVE),
+    8: (DISTINCTIVE, INVARIANT),
+    9: (INVARIANT, INVARIANT),
+}
+# How often remote keys of each view entered the denominator in the released code, which extends its lists of remote features in place and
+# reuses them in later terms. Terms not listed count the two views of their pair once.
+_AS_EXECUTED = {
+    (3, "rev"): (1, 2, 0, 0),
+    (5, "shift"): (1, 0, 2, 0),
+    (6, "shift"): (1, 1, 1, 1),
+    (7, "rev"): (1, 2, 0, 0),
+    (7, "shift"): (1, 1, 1, 0),
+    (7, "shift_of_rev"): (1, 2, 1, 1),
+    (8, "rev"): (1, 1, 1, 0),
+    (8, "shift"): (1, 1, 2, 1),
+    (9, "base_shift"): (1, 1, 1, 0),
+    (9, "rev"): (1, 2, 1, 0),
+    (9, "shift"): (1, 1, 2, 0),
+    (9, "shift_of_rev"): (1, 2, 2, 1),
+}
+
+
+class Term(NamedTuple):
+    """One pair of views in the loss."""
+
+    name: str
+    kind: str  # base: own view is the positive, own partner view left out; inv: partner view is the positive, own view left out;
+    # var: own view is the positive, own partner view a hard negative
+    views: tuple[int, ...]
+    weight: float
+
+
+class Call(NamedTuple):
+    """One directed comparison: queries of one modality and view against keys of the other modality."""
+
+    term: int
+    query_modality: int  # 0 = first, 1 = second; keys come from the other one
+    query_view: int
+    positive_view: int
+    weight: float  # share in the loss, if all calls of the hypothesis can be made
+    remote: tuple[int, int, int, int]  # how often a key of another rank counts, by view
+    local: tuple[str, str, str, str]  # which keys of the own rank count once, by view: all, others (than the query's sample), none
+
+
+@dataclass(frozen=True)
+class GDTHypothesis:
+    """One of the nine hypotheses.
+
+    Attributes:
+        number: 1 to 9.
+        reversal, shift: `v` distinctive, `i` invariant, None not used.
+    """
+
+    number: int
+    reversal: str | None
+    shift: str | None
+
+    @classmethod
+    def parse(cls, value: int | str) -> GDTHypothesis:
+        """From a number or a name; `base` and `d_*` (distinctive) are understood too.
+
+        Raises:
+            ValueError: neither; the message lists the nine names.
+        """
+        every = [cls(number, *factors) for number, factors in _FACTORS.items()]
+        text = str(value).strip().lower()
+        name = "cross_modal_baseline" if text == "base" else "_".join("v" if part == "d" else part for part in text.split("_"))
+        for hypothesis in every:
+            if name in (hypothesis.name, str(hypothesis.number)):
+                return hypothesis
+        raise ValueError(f"hypothesis {value!r} is unknown; expected 1 to 9 or one of {', '.join(h.name for h in every)}.")
+
+    @property
+    def name(self) -> str:
+        used = [f"{kind}_{factor}" for factor, kind in (("reversal", self.reversal), ("shift", self.shift)) if kind]
+        return "_".join(used) or "cross_modal_baseline"
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """Indices into `VIEWS` of what the batch must hold, in this order."""
+        return tuple(v for v in range(4) if (self.reversal or v % 2 == 0) and (self.shift or v < 2))
+
+    @property
+    def terms(self) -> list[Term]:
+        """The pair terms with equal weights; an invariant factor also gets the synchronous pair that starts at `orig`."""
+        pairs = {"rev": [("rev", (0, 1)), ("rev_of_shift", (2, 3))], "shift": [("shift", (0, 2)), ("shift_of_rev", (1, 3))]}
+        factors = [(name, kind) for name, kind in (("rev", self.reversal), ("shift", self.shift)) if kind]
+        found = [(f"base_{name}", "base", pairs[name][0][1]) for name, kind in factors if kind == INVARIANT]
+        for name, kind in factors:
+            usable = pairs[name] if len(factors) == 2 else pairs[name][:1]
+            found += [(term, "inv" if kind == INVARIANT else "var", views) for term, views in usable]
+        found = found or [("base", "base", (0,))]
+        return [Term(*term, weight=1 / len(found)) for term in found]
+
+    def calls(self, scope: str = "global", direction_weights: tuple[float, float] = (0.5, 0.5)) -> list[Call]:
+        """The directed comparisons of all terms."""
+        if scope not in SCOPES:
+            raise ValueError(f"negative_scope={scope!r}: expected one of {', '.join(SCOPES)}.")
+        return [call for number, term in enumerate(self.terms) for call in self._calls_of(number, term, scope, direction_weights)]
+
+    def _calls_of(self, number: int, term: Term, scope: str, direction_weights: tuple[float, float]) -> Iterator[Call]:
+        remote = tuple(int(view in term.views) for view in range(4))
+        if scope == "rank_asis":
+            remote = _AS_EXECUTED.get((self.number, term.name), remote)
+        other_rule = "all" if term.kind == "var" else "others" if scope == "global" else "none"
+        for query_view in term.views:
+            partner = sum(term.views) - query_view if len(term.views) == 2 else query_view
+            positive = partner if term.kind == "inv" else query_view
+            local = tuple("all" if v == positive else other_rule if v in term.views else "none" for v in range(4))
+            for modality in (0, 1):
+                weight = term.weight * direction_weights[modality] / len(term.views)
+                yield Call(number, modality, query_view, positive, weight, remote, local)
+
+    def joint_calls(self, exclude_other_positives: bool = False, direction_weights: tuple[float, float] = (0.5, 0.5)) -> list[Call]:
+        """The composition as the paper writes it: every query against all used views, one call for each of its positive views.
+
+        Positive views agree with the query's in every distinctive factor.
+        """
+        found = []
+        for query_view in self.views:
+            positives = [v for v in self.views if self._agree(v, query_view)]
+            for positive in positives:
+                rule = {v: "others" if exclude_other_positives and v in positives else "all" for v in self.views} | {positive: "all"}
+                local = tuple(rule.get(v, "none") for v in range(4))
+                remote = tuple(int(v in self.views) for v in range(4))
+                for modality in (0, 1):
+                    weight = direction_weights[modality] / (len(self.views) * len(positives))
+                    found.append(Call(0, modality, query_view, positive, weight, remote, local))
+        return found
+
+    def _agree(self, first: int, second: int) -> bool:
+        same_direction, same_clip = first % 2 == second % 2, first // 2 == second // 2
+        return (same_direction or self.reversal != DISTINCTIVE) and (same_clip or self.shift != DISTINCTIVE)
+
+    def masks(self, world_size: int, batch_per_rank: int, scope: str = "global") -> list[dict[str, object]]:
+        """What each directed comparison counts, to look at and to test.
+
+        Returns:
+            One dict a call: `term`, `query_modality`, `query_view`, `pos` (R*B,) index of the positive key and `mult` (R*B, 4*R*B) uint8, how
+            often each key enters the denominator; query index = rank*B + sample, key index = (view*R + rank)*B + sample.
+        """
+        found = []
+        samples = torch.arange(world_size * batch_per_rank)
+        for call in self.calls(scope):
+            mult = torch.cat([multiplicity(call, rank, world_size, batch_per_rank) for rank in range(world_size)]).to(torch.uint8)
+            found.append(
+                {
+                    "term": self.terms[call.term].name,
+                    "query_modality": call.query_modality,
+                    "query_view": call.query_view,
+                    "pos": call.positive_view * len(samples) + samples,
+                    "mult": mult.flatten(1),
+                }
+            )
+        return found
+
+    def describe(self) -> str:
+        """The terms as a table."""
+        meaning = {
+            "base": "positive: the same view; its partner view of the same sample is left out",
+            "inv": "positive: the partner view; the same view of the same sample is left out",
+            "var": "positive: the same view; its partner view of the same sample is a negative",
+        }
+        lines = [f"hypothesis {self.number}: {self.name} (views {', '.join(VIEWS[v] for v in self.views)})"]
+        for term in self.terms:
+            pair = f"{term.kind}({', '.join(VIEWS[v] for v in term.views)})"
+            lines.append(f"  {term.weight:.4g} x {term.name:<13} {pair:<22} {meaning[term.kind]}")
+        return "\n".join(lines)
+
+
+def multiplicity(call: Call, rank: int, world_size: int, batch: int, device: torch.device | None = None) -> Tensor:
+    """How often each key enters the denominator of one rank's queries: (B, 4, R, B)."""
+    mult = torch.tensor(call.remote, device=device)[None, :, None, None].repeat(batch, 1, world_size, batch)
+    own = torch.eye(batch, dtype=mult.dtype, device=device)
+    rules = {"all": torch.ones_like(own), "others": 1 - own, "none": torch.zeros_like(own)}
+    for view, rule in enumerate(call.local):
+        mult[:, view, rank] = rules[rule]
+    return mult
+
+
+class CallResult(NamedTuple):
+    """One directed comparison evaluated."""
+
+    loss: Tensor  # mean over usable queries; 0 without any
+    usable: Tensor  # bool: is there a usable query
+    top1: Tensor  # share of queries whose positive scores highest
+    positive: Tensor  # mean positive logit
+    hardest: Tensor  # mean highest negative logit
+
+
+def contrast_call(logits: Tensor, mult: Tensor, positive: Tensor, usable: Tensor) -> CallResult:
+    """mean_i [ logsumexp_k (log mult_ik + logit_ik) - logit_i,pos(i) ] over usable queries.
+
+    Args:
+        logits: (B, keys), high = close.
+        mult: (B, keys) how often each key counts; the positive counts at least once in usable rows.
+        positive: (B,) column of the positive key.
+        usable: (B,) bool.
+    """
+    logits = full_precision(logits)
+    share = usable.to(logits.dtype) / usable.sum().clamp_min(1)
+    own = logits.gather(1, positive[:, None])[:, 0]
+    # Excluded keys are very low but finite: an unusable row then stays finite, too.
+    counted = torch.where(mult > 0, logits + mult.clamp_min(1).to(logits.dtype).log(), torch.finfo(logits.dtype).min / 4)
+    loss = (share * (counted.logsumexp(1) - own)).sum()
+    with torch.no_grad():
+        negatives = logits.masked_fill(mult == 0, torch.finfo(logits.dtype).min / 4).scatter(1, positive[:, None], torch.finfo(logits.dtype).min / 4)
+        hardest = negatives.max(1).values
+        return CallResult(loss, usable.any(), (share * (own > hardest)).sum(), (share * own).sum(), (share * hardest).sum())
+
+
+def sample_negatives(mult: Tensor, positive: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """Keeps the positive and `number` negatives drawn without replacement, the same keys for all queries (B, keys) of a call."""
+    order = torch.rand(mult.shape[1], generator=generator, device=mult.device).expand(mult.shape)
+    own = torch.zeros_like(mult, dtype=torch.bool).scatter(1, positive[:, None], True)
+    order = order.masked_fill((mult == 0) | own, -1.0)
+    kept = order.topk(min(number, mult.shape[1]), dim=1).indices
+    chosen = torch.zeros_like(own).scatter(1, kept, True) & (order >= 0)
+    return mult * (chosen | own)
+
+
+def require_visible_reversal(hypothesis: GDTHypothesis, order: str, order_sensitive: bool, units: int | None = None) -> None:
+    """Refuses a distinctive time reversal of a text whose reversed form its encoder cannot tell from the original.
+
+    The loss would then push a clip from an identical copy: every such comparison is stuck near log 2 with contradictory targets.
+
+    Args:
+        hypothesis: reversal is checked if it is distinctive.
+        order: how the reversed text is made: `none`, `sentence` (order of the captions in the window) or `token`.
+        order_sensitive: whether the text encoder sees the order of its input.
+        units: captions in a window, where known; reversing the order of one caption changes nothing.
+
+    Raises:
+        ValueError: the reversed text looks the same.
+    """
+    if order not in ("none", "sentence", "token"):
+        raise ValueError(f"text_reversal={order!r}: expected none, sentence or token.")
+    reasons = {
+        "text_reversal: none leaves the text as it is": order == "none",
+        "text_reversal: sentence leaves a single caption as it is": order == "sentence" and units == 1,
+        "the text encoder does not see the order of its input": not order_sensitive,
+    }
+    found = [reason for reason, holds in reasons.items() if holds]
+    if hypothesis.reversal == DISTINCTIVE and found:
+        raise ValueError(
+            f"hypothesis {hypothesis.number} ({hypothesis.name}) treats time reversal as distinctive, but {' and '.join(found)}. "
+            "Use text_reversal: token with an order-sensitive encoder, a hypothesis without distinctive reversal, or allow_degenerate: true."
+        )

@@ -1,0 +1,122 @@
+"""fairseq really trains: one process and two, saved, killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmpt.models.checkpoint import read_state_dict
+from tests.conftest import ROOT
+
+UPDATES = 8  # epochs of 6 batches: a run ends in the middle of its second
+
+
+def command(world: Path, run: Path, *settings: str, jobtype: str = "local_single") -> list[str]:
+    values = {
+        "dataset.bert_name": world / "model",
+        "dataset.train_path": world / "how2/how2_s3d_train.lst",
+        "dataset.val_path": world / "how2/how2_s3d_val.lst",
+        "dataset.vfeat_dir": world / "how2/feat",
+        "dataset.tfeat_dir": f"{world}/how2/feat/narration.",
+        "dataset.num_video_per_batch": 4 if jobtype == "local_small" else 8,
+        "fairseq.checkpoint.save_dir": run,
+        "fairseq.checkpoint.restore_file": "null",
+        "fairseq.checkpoint.save_interval_updates": 1,
+        "fairseq.optimization.max_update": UPDATES,
+        "fairseq.optimization.total_num_update": UPDATES,
+        "fairseq.optimization.warmup_updates": 2,
+        "fairseq.dataset.disable_validation": "true",
+        "fairseq.common.log_interval": 1,
+    }
+    words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+    words += [word for setting in settings for word in ("--set", setting)]
+    return [sys.executable, "locallaunch.py", "projects/toy/norton.yaml", "--jobtype", jobtype, "--cpu", *words]
+
+
+def launch(words: list[str], expect: int = 0) -> str:
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    output = done.stdout + done.stderr
+    assert done.returncode == expect, output[-3000:]
+    return output
+
+
+def weights(run: Path, name: str = "checkpoint_last.pt") -> dict[str, torch.Tensor]:
+    return read_state_dict(run / name)
+
+
+def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different, different[:5]
+
+
+def logged(output: str) -> list[dict]:
+    return [json.loads(line.split("| train_inner |")[1]) for line in output.splitlines() if "| train_inner |" in line]
+
+
+@pytest.fixture(scope="module")
+def quiet(toy_world, tmp_path_factory):
+    """A run that nothing disturbs: its folder and its output."""
+    run = tmp_path_factory.mktemp("quiet")
+    return run, launch(command(toy_world, run))
+
+
+@pytest.fixture(scope="module")
+def quiet_pair(toy_world, tmp_path_factory):
+    """The same on two processes, negatives of both joined."""
+    run = tmp_path_factory.mktemp("pair")
+    return run, launch(command(toy_world, run, "loss.global_negatives=true", jobtype="local_small"))
+
+
+def test_the_log_names_each_loss_term_and_what_data_loading_costs(quiet):
+    values = logged(quiet[1])
+    assert len(values) == UPDATES
+    for name in ("loss", "text_to_video", "video_to_text", "sequence", "uncaptioned", "clips_per_s", "data_wait"):
+        assert name in values[-1], values[-1]
+    assert 0 <= float(values[-1]["data_wait"]) <= 1
+
+
+def test_training_moves_the_weights_and_keeps_the_published_names(quiet, toy_world):
+    first, last = weights(quiet[0], "checkpoint_1_1.pt") if (quiet[0] / "checkpoint_1_1.pt").exists() else None, weights(quiet[0])
+    assert "video_encoder.videomlp.linear1.weight" in last and "text_encoder.embeddings.word_embeddings.weight" in last
+    raw = torch.load(quiet[0] / "checkpoint_last.pt", map_location="cpu", weights_only=True)
+    assert all(name.startswith("mmmodel.") for name in raw["model"])
+    assert raw["optimizer_history"][-1]["num_updates"] == UPDATES
+    assert first is None or any(not torch.equal(first[name], last[name]) for name in last)
+
+
+def test_a_run_killed_by_sigkill_and_started_again_ends_bit_identical(quiet, toy_world, tmp_path):
+    run = tmp_path / "killed"
+    words = command(toy_world, run)
+    job = subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 120
+    while not list(run.glob("checkpoint_1_*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    state = torch.load(run / "checkpoint_last.pt", map_location="cpu", weights_only=True) if (run / "checkpoint_last.pt").exists() else None
+    assert state is None or state["optimizer_history"][-1]["num_updates"] < UPDATES, "killed too late to mean anything"
+    launch(words)
+    assert_same_weights(weights(run), weights(quiet[0]))
+
+
+def test_two_processes_train_one_model(quiet_pair):
+    run, output = quiet_pair
+    assert "training on 2 devices" in output
+    assert len(logged(output)) == UPDATES
+
+
+def test_two_processes_stopped_in_an_epoch_resume_bit_identical(quiet_pair, toy_world, tmp_path):
+    run = tmp_path / "stopped"
+    launch(command(toy_world, run, "loss.global_negatives=true", "fairseq.optimization.max_update=3", jobtype="local_small"))
+    output = launch(command(toy_world, run, "loss.global_negatives=true", jobtype="local_small"))
+    assert "Loaded checkpoint" in output
+    assert_same_weights(weights(run), weights(quiet_pair[0]))

@@ -1,0 +1,195 @@
+import json
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from mmpt.utils import ShardCache, ShardedTensor, ShardError, ShardWriter
+from mmpt.utils.shardedtensor import MANIFEST, file_sha256, read_manifest
+from tests.conftest import golden_cases, load_golden
+
+PASSPORT = {"backbone": "s3d", "frames_per_second": 30, "seconds_per_feature": 1.0, "normalised": True}
+
+
+def arrays(lengths=(3, 0, 5), width=4, dtype=np.float16):
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((length, width)).astype(dtype) for length in lengths]
+
+
+def write(path, items, **options):
+    with ShardWriter(path, **options) as writer:
+        for item in items:
+            writer.append(item)
+
+
+@pytest.mark.parametrize("path", golden_cases("norton_data*.npz"))
+def test_golden_norton_data_shard_is_laid_out_as_ever(path, tmp_path):
+    golden = load_golden(path)
+    offsets = np.cumsum([0, *golden["shard_lengths_in"]])
+    items = [golden["shard_data"][start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    ShardedTensor.from_list(items).save(tmp_path / "train_0")
+    assert sorted(file.name for file in tmp_path.iterdir()) == golden["shard_files"].tolist()
+    shard = ShardedTensor.load(tmp_path / "train_0", mmap_mode="r")
+    np.testing.assert_array_equal(shard.data, golden["shard_data"])
+    np.testing.assert_array_equal(shard.starts, golden["shard_starts"])
+    np.testing.assert_array_equal(shard.lengths(), golden["shard_lengths"])
+    np.testing.assert_array_equal(shard[3], golden["shard_item3"])
+
+
+@pytest.mark.parametrize("mmap_mode", [None, "r"])
+def test_items_come_back_as_they_were_given(tmp_path, mmap_mode):
+    items = arrays()
+    ShardedTensor.from_list(items).save(tmp_path / "a")
+    shard = ShardedTensor.load(tmp_path / "a", mmap_mode=mmap_mode)
+    assert len(shard) == 3
+    for got, expected in zip(shard, items, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(shard[-1], items[-1])
+
+
+def test_a_shard_whose_items_are_all_empty_opens_mapped(tmp_path):
+    ShardedTensor.from_list(arrays((0, 0))).save(tmp_path / "a")
+    assert ShardedTensor.load(tmp_path / "a", mmap_mode="r")[1].shape == (0, 4)
+
+
+def test_a_mapped_shard_is_read_only(tmp_path):
+    ShardedTensor.from_list(arrays()).save(tmp_path / "a")
+    with pytest.raises(ValueError, match="read-only"):
+        ShardedTensor.load(tmp_path / "a", mmap_mode="r")[0][:] = 0
+
+
+def test_an_empty_list_is_refused():
+    with pytest.raises(ShardError, match="empty list"):
+        ShardedTensor.from_list([])
+
+
+def test_an_index_past_the_end_is_an_index_error():
+    with pytest.raises(IndexError, match="3 items"):
+        ShardedTensor.from_list(arrays())[3]
+
+
+@pytest.mark.parametrize("starts", [[0, 3], [1, 8], [0, 5, 3, 8], [0]])
+def test_offsets_that_do_not_fit_the_rows_are_refused(starts):
+    with pytest.raises(ShardError, match="starts"):
+        ShardedTensor(np.zeros((8, 2)), np.array(starts))
+
+
+@pytest.mark.parametrize("suffix", ["_data.npy", "_starts.npy"])
+@pytest.mark.parametrize("cut", [10, 200])
+def test_a_truncated_file_is_refused_by_name(tmp_path, suffix, cut):
+    write(tmp_path / "train_0", arrays((30, 40)))
+    file = tmp_path / f"train_0{suffix}"
+    file.write_bytes(file.read_bytes()[:-cut] if cut < 100 else file.read_bytes()[:20])
+    with pytest.raises(ShardError, match=f"train_0{suffix}.*truncated"):
+        ShardedTensor.load(tmp_path / "train_0", mmap_mode="r")
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(ShardError, match="train_7_data.npy: no such shard file"):
+        ShardedTensor.load(tmp_path / "train_7")
+
+
+def test_a_file_of_pickled_objects_is_refused(tmp_path):
+    ShardedTensor.from_list(arrays()).save(tmp_path / "a")
+    np.save(tmp_path / "a_data.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+    with pytest.raises(ShardError, match="pickled objects"):
+        ShardedTensor.load(tmp_path / "a")
+
+
+def test_writer_and_from_list_write_the_same_bytes(tmp_path):
+    ShardedTensor.from_list(arrays()).save(tmp_path / "a")
+    write(tmp_path / "b", arrays())
+    for suffix in ("_data.npy", "_starts.npy"):
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_writer_enters_counts_checksums_and_passport_in_the_manifest(tmp_path):
+    write(tmp_path / "train_0", arrays(), passport=PASSPORT)
+    write(tmp_path / "train_1", arrays(), passport=PASSPORT)
+    entry = json.loads((tmp_path / MANIFEST).read_text())["shards"]["train_0"]
+    assert (entry["items"], entry["rows"], entry["dtype"], entry["row_shape"]) == (3, 8, "float16", [4])
+    assert entry["passport"] == PASSPORT
+    assert entry["sha256"]["train_0_data.npy"] == file_sha256(tmp_path / "train_0_data.npy")
+    assert sorted(read_manifest(tmp_path)) == ["train_0", "train_1"]
+
+
+def test_writer_casts_to_the_asked_dtype(tmp_path):
+    write(tmp_path / "a", arrays(dtype=np.float64), dtype="float16")
+    assert ShardedTensor.load(tmp_path / "a").data.dtype == np.float16
+
+
+def test_an_interrupted_writer_leaves_the_old_shard_whole(tmp_path):
+    write(tmp_path / "a", arrays())
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path / "a") as writer:
+        writer.append(arrays()[0])
+        raise KeyboardInterrupt
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_writer_without_items_is_an_error_and_leaves_nothing(tmp_path):
+    with pytest.raises(ShardError, match="at least one item"), ShardWriter(tmp_path / "a"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_writer_refuses_rows_of_another_shape(tmp_path):
+    with pytest.raises(ShardError, match=r"item 1 has shape \(3, 5\), expected rows of shape \(4,\)"):
+        write(tmp_path / "a", [*arrays((2,)), *arrays((3,), width=5)])
+
+
+def test_writer_refuses_values_that_overflow_the_stored_type(tmp_path):
+    with pytest.raises(ShardError, match="NaN or infinite"), np.errstate(over="ignore"):
+        write(tmp_path / "a", [np.full((1, 4), 1e6)], dtype="float16")
+
+
+def test_writer_holds_one_array_at_a_time(tmp_path):
+    tracemalloc.start()
+    with ShardWriter(tmp_path / "a") as writer:
+        for _ in range(32):
+            writer.append(np.ones((1024, 256), np.float32))  # 1 MiB each
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 2**20
+
+
+def test_a_shard_that_contradicts_its_manifest_is_refused(tmp_path):
+    write(tmp_path / "a", arrays((3, 5)))
+    manifest = (tmp_path / MANIFEST).read_text()
+    ShardedTensor.from_list(arrays((3, 4))).save(tmp_path / "a")
+    (tmp_path / MANIFEST).write_text(manifest)
+    with pytest.raises(ShardError, match=r"rows 7 \(manifest: 8\)"):
+        ShardedTensor.load(tmp_path / "a")
+
+
+def test_saving_over_a_listed_shard_refreshes_the_manifest(tmp_path):
+    write(tmp_path / "a", arrays((3, 5)))
+    ShardedTensor.from_list(arrays((3, 4))).save(tmp_path / "a")
+    assert read_manifest(tmp_path)["a"]["rows"] == len(ShardedTensor.load(tmp_path / "a").data) == 7
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    write(tmp_path / "a", arrays())
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(ShardError, match="not a shard manifest"):
+        ShardedTensor.load(tmp_path / "a")
+
+
+def test_cache_opens_a_shard_once_and_closes_the_least_recent(tmp_path):
+    for name in "abc":
+        write(tmp_path / name, arrays())
+    cache = ShardCache(limit=2)
+    first = cache(f"{tmp_path}/a")
+    assert cache(f"{tmp_path}/a") is first
+    cache(f"{tmp_path}/b"), cache(f"{tmp_path}/a"), cache(f"{tmp_path}/c")
+    assert cache(f"{tmp_path}/a") is first
+    assert list(cache._open) == [f"{tmp_path}/c", f"{tmp_path}/a"]
+
+
+def test_a_pickled_cache_arrives_empty(tmp_path):
+    write(tmp_path / "a", arrays())
+    cache = ShardCache(limit=7)
+    cache(f"{tmp_path}/a")
+    copy = pickle.loads(pickle.dumps(cache))
+    assert (copy.limit, len(copy._open)) == (7, 0)
