@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmpt.ops.alignment import otam, soft_dtw  # noqa: E402
 
 SMOOTHING = 0.1
+SIZES = ["512x5x5", "32x7x70", "4096x8x8", "256x64x64", "4096x32x32"]  # the first two: a pre-training and a localisation step of TempCLR
 Aligner = Callable[[Tensor], Tensor]
 
 
@@ -140,7 +141,7 @@ def table_row(row: dict[str, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["512x5x5", "32x7x70", "4096x8x8", "256x64x64", "4096x32x32"], help="count x rows x columns")
+    parser.add_argument("--sizes", nargs="+", default=SIZES, help="count x rows x columns")
     parser.add_argument("--metrics", nargs="+", default=["dtw", "otam"], choices=["dtw", "otam"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--long", type=float, default=2e8, help="matrices times squared cells from which the loop runs once")

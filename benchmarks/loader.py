@@ -4,9 +4,9 @@
     python benchmarks/loader.py --only sampler index  # parts
     python benchmarks/loader.py --json loader.json
 
-Shape: 64 videos x 16 clips per batch, 16 video and 32 text positions, videos of about 6 minutes with a caption about every 4 seconds, float16
-features of width 512. All data are made up and warm in the page cache; one process, one thread. `plain` is the same sampling written clip by clip in
-ordinary Python over lists, one tensor per clip, as a straightforward implementation would have it.
+Shape: 64 videos x 16 clips per batch, 16 video and 32 text positions, videos of about 6 minutes with a caption about every 4 seconds,
+float16 features of width 512. All data are made up and warm in the page cache; one process, one thread. `plain` is the same sampling
+written clip by clip in ordinary Python over lists, one tensor per clip, as a straightforward implementation would have it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import MMDataset
-from mmpt.processors import ShardedHow2VideoRetriMetaProcessor, ShardedVideoRetriTextProcessor, ShardedVideoRetriVideoProcessor, VideoRetriOverlappedAligner
+from mmpt.processors import (
+    ShardedHow2VideoRetriMetaProcessor,
+    ShardedVideoRetriTextProcessor,
+    ShardedVideoRetriVideoProcessor,
+    VideoRetriOverlappedAligner,
+)
 from mmpt.processors.tokens import SpecialIds
 from mmpt.utils import ShardedTensor, ShardWriter, VideoIndex, save_plain_pickle
 
@@ -58,8 +63,9 @@ def build_data(folder: Path) -> DatasetConfig:
                     row[: rng.integers(4, 18)] = 1000
                 caps.append(np.where(ids_ > 0, rng.integers(1000, 30000, ids_.shape), -1).astype(np.int32))
     return DatasetConfig(
-        split="train", train_path=str(folder / "train.lst"), vfeat_dir=str(folder), tfeat_dir=f"{folder}/text.", num_video_per_batch=VIDEOS, clip_per_video=CLIPS,
-        max_video_len=16, max_len=48, sampled_min_len=8, sampled_max_len=32, sampled_video_min_len=3, sampled_video_max_len=16,
+        split="train", train_path=str(folder / "train.lst"), vfeat_dir=str(folder), tfeat_dir=f"{folder}/text.",
+        num_video_per_batch=VIDEOS, clip_per_video=CLIPS, max_video_len=16, max_len=48,
+        sampled_min_len=8, sampled_max_len=32, sampled_video_min_len=3, sampled_video_max_len=16,
     )  # fmt: skip
 
 
@@ -69,7 +75,9 @@ def dataset(config: DatasetConfig) -> MMDataset:
     return MMDataset(*parts, VideoRetriOverlappedAligner(config, SPECIAL))
 
 
-def plain_clip(video: np.ndarray, start: list[float], end: list[float], cap: list[list[int]], config: DatasetConfig) -> tuple[tuple, list[torch.Tensor]]:
+def plain_clip(
+    video: np.ndarray, start: list[float], end: list[float], cap: list[list[int]], config: DatasetConfig
+) -> tuple[tuple, list[torch.Tensor]]:
     """One clip, draw by draw."""
     n, length = len(start), len(video)
     low = high = random.randint(0, n - 1)
@@ -160,7 +168,10 @@ def bench_store(rounds: int) -> dict[str, float]:
             "reopened per video": lambda turn: read(turn, lambda place: ShardedTensor.load(f"{folder}/train_{place[2]}", "r")[place[3]]),
         }
         seconds = seconds_per_call(calls, rounds)
-    return {**{f"{name}, ms/batch": 1e3 * value for name, value in seconds.items()}, "reopened / kept open": seconds["reopened per video"] / seconds["kept open"]}
+    return {
+        **{f"{name}, ms/batch": 1e3 * value for name, value in seconds.items()},
+        "reopened / kept open": seconds["reopened per video"] / seconds["kept open"],
+    }
 
 
 INDEX_PROBE = """
@@ -187,7 +198,10 @@ def bench_index(rounds: int, n_videos: int = 1_200_000) -> dict[str, float]:
         index = VideoIndex.open(path)
         result = {"build once, s": time.perf_counter() - begin}
         for kind in ("pickle", "index"):
-            probes = [subprocess.run([sys.executable, "-c", INDEX_PROBE, path, kind], capture_output=True, text=True, check=True) for _ in range(min(rounds, 3))]
+            probes = [
+                subprocess.run([sys.executable, "-c", INDEX_PROBE, path, kind], capture_output=True, text=True, check=True)
+                for _ in range(min(rounds, 3))
+            ]
             values = [tuple(map(float, probe.stdout.split())) for probe in probes]
             result[f"{kind}: open, ms"] = 1e3 * min(value[0] for value in values)
             result[f"{kind}: private memory, MiB"] = min(value[1] for value in values)

@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.monotonic()
     if build_world(options.out, settings, track=_progress):
         seconds = time.monotonic() - start
-        logger.info("%s: embedded world written in %.0f s (%s, %s, seed %d)", options.out, seconds, options.size, options.noise, options.seed)
+        which = f"{options.size}, {options.noise}, seed {options.seed}"
+        logger.info("%s: embedded world written in %.0f s (%s)", options.out, seconds, which)
     else:
         logger.info("%s: embedded world is there already, complete and with the same settings", options.out)
     return 0
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--noise", choices=NOISE, default="moderate", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the whole world (default: %(default)s)")
     parser.add_argument("--dropout", type=float, default=0.1, help="in the config of the small BERT (default: %(default)s)")
-    parser.add_argument("--set", type=_assignment, action="append", default=[], metavar="KNOB=VALUE", help="change one knob; may be repeated")
+    parser.add_argument("--set", type=_assignment, action="append", default=[], metavar="KNOB=VALUE", help="change a knob; repeatable")
     parser.add_argument("--list-knobs", action="store_true", help="show all knobs and end")
     return parser
 

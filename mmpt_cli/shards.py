@@ -53,7 +53,11 @@ def meta_problems(path: Path) -> Iterator[str]:
     """Shards whose number of items is not the number of ids that the meta pickle lists for them."""
     split = path.name.removesuffix("_meta.pkl")
     for shard, ids in load_plain_pickle(path).items():
-        files = [f for f in path.parent.glob(f"*_{shard}*_starts.npy") if re.search(rf"(^|\.){re.escape(split)}_{shard}(\.[a-z_]+)?_starts\.npy$", f.name)]
+        files = [
+            f
+            for f in path.parent.glob(f"*_{shard}*_starts.npy")
+            if re.search(rf"(^|\.){re.escape(split)}_{shard}(\.[a-z_]+)?_starts\.npy$", f.name)
+        ]
         if not files:
             yield f"{path}: lists shard {shard}, but {path.parent} has no {split}_{shard}_starts.npy."
         for file in files:
@@ -74,7 +78,9 @@ def verify(folder: Path) -> int:
     for problem in found:
         print(f"BAD {problem}")
     unlisted = len(set(names) - set(read_manifest(folder)))
-    print(f"{folder}: {len(names)} shards, {len(found)} problems" + (f", {unlisted} without checksum (no manifest entry)" if unlisted else ""))
+    print(
+        f"{folder}: {len(names)} shards, {len(found)} problems" + (f", {unlisted} without checksum (no manifest entry)" if unlisted else "")
+    )
     return len(found)
 
 

@@ -18,7 +18,7 @@ from mmpt.evaluators.ranking import ScoreMatrix
 from mmpt.ops.alignment import dtw, hard_otam
 from mmpt.ops.sinkhorn import log_sinkhorn
 
-_TILE_ELEMENTS = 2**21
+_TILE_ELEMENTS = 2**22
 _BINS = 8
 _NO_MASS = -60.0  # e^-60 is nothing beside the logits 0..10 of real pairs, but no zero to divide by
 

@@ -5,7 +5,7 @@ Letters: N queries, M gallery items, D width. Memory grows with M, never with N 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 TIE_RULES = ("mean", "optimistic", "pessimistic")
 _TILE_ELEMENTS = 2**23  # 32 MiB of float32 scores at a time
+_COUNTED_ELEMENTS = 2**17
 
 
 class ScoreMatrix:
@@ -65,16 +66,17 @@ class ScoreMatrix:
         sides = [torch.nn.functional.normalize(x - x.mean(0), dim=1) for x in (self.queries, self.gallery)]
         return ScoreMatrix(queries=sides[0], gallery=sides[1])
 
-    def tiles(self):
-        """Slices of queries and their score rows, a bounded number of elements at a time."""
-        step = max(1, min(256, _TILE_ELEMENTS // max(1, self.shape[1])))
+    def tiles(self) -> Iterator[tuple[slice, Tensor]]:
+        """Slices of queries and their score rows, a bounded number of elements at a time; a tile is overwritten by the next."""
+        step = max(1, min(256, _TILE_ELEMENTS // self.shape[1]))
+        buffer = None if self._stored is not None else self.queries.new_empty(min(step, self.shape[0]), self.shape[1])
         for start in range(0, self.shape[0], step):
             rows = slice(start, min(start + step, self.shape[0]))
-            yield rows, self[rows]
+            yield rows, self[rows] if buffer is None else torch.mm(self.queries[rows], self.gallery.T, out=buffer[: rows.stop - start])
 
 
 def _matrix(name: str, values) -> Tensor:
-    values = torch.as_tensor(values)
+    values = torch.as_tensor(values).detach()
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"{name} must be a matrix with at least one row and column, got shape {tuple(values.shape)}.")
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
@@ -132,14 +134,21 @@ def count_tile(tile: Tensor, targets: Tensor) -> RankCounts:
     """
     targets = targets.to(tile.device)
     right = tile.gather(1, targets[:, None])
-    better = torch.count_nonzero(tile > right, dim=1)
-    tied = torch.count_nonzero(tile >= right, dim=1) - better - 1
+    better = _count_rows(torch.gt, tile, right)
+    tied = _count_rows(torch.ge, tile, right) - better - 1
     after = torch.zeros_like(tied)
     some = tied.nonzero()[:, 0]
     if len(some):  # rare, so the columns are looked at for these queries alone
         later = torch.arange(tile.shape[1], device=tile.device) > targets[some, None]
         after[some] = torch.count_nonzero((tile[some] == right[some]) & later, dim=1)
     return RankCounts(*(count.cpu().numpy() for count in (better, tied - after, after)))
+
+
+def _count_rows(compare: Callable[[Tensor, Tensor], Tensor], tile: Tensor, right: Tensor) -> Tensor:
+    """True entries per row of compare(tile, right), a few rows at a time: counting widens its input, which should stay in the cache."""
+    step = max(1, _COUNTED_ELEMENTS // tile.shape[1])
+    parts = zip(tile.split(step), right.split(step), strict=True)
+    return torch.cat([torch.count_nonzero(compare(rows, of_rows), dim=1) for rows, of_rows in parts])
 
 
 def count_ranks(scores: ScoreMatrix, targets=None) -> RankCounts:

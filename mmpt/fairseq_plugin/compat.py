@@ -108,21 +108,21 @@ def load_checkpoint_to_cpu(path: str, arg_overrides: Mapping | None = None, load
 def load_checkpoint(cfg: DictConfig, trainer: Any, **kwargs: Any) -> tuple[Any, Any]:
     """Resume before restoring.
 
-    A job that was killed comes back with the same command line. fairseq would then start again from `restore_file` with everything
-    reset; here the newest intact checkpoint of `save_dir` comes first, and `restore_file` only seeds a run that has none.
+    A job that was killed comes back with the same command line. fairseq would then start again from `restore_file`, or apply the `reset_*`
+    flags that were meant for the first start; here the newest intact checkpoint of `save_dir` comes first, with everything in it, and
+    `restore_file` and `reset_*` only seed a run that has none. A `restore_file` inside `save_dir` is an explicit wish, and is done as said.
 
     Raises:
         FileNotFoundError: `restore_file` is named and absent (fairseq would silently train from scratch).
     """
-    newest = checkpoint_files.newest_intact(cfg.save_dir)
-    default = "checkpoint_last.pt"
-    if newest is not None and (cfg.restore_file != default or newest.name != default):
-        logger.info("resuming from %s; restore_file %s only starts a run without checkpoints", newest, cfg.restore_file)
-        resume = {"restore_file": str(newest), "finetune_from_model": None}
-        if cfg.restore_file != default:
-            resume |= {f"reset_{part}": False for part in ("optimizer", "lr_scheduler", "meters", "dataloader")}
-        cfg = OmegaConf.merge(cfg, resume)
-    elif newest is None and cfg.restore_file != default and not Path(cfg.restore_file).is_file():
+    restore, default = Path(cfg.restore_file), "checkpoint_last.pt"
+    explicit = cfg.restore_file != default and restore.resolve().parent == Path(cfg.save_dir).resolve()
+    newest = None if explicit else checkpoint_files.newest_intact(cfg.save_dir)
+    if newest is not None:
+        logger.info("resuming from %s; restore_file and reset flags only start a run without checkpoints", newest)
+        resets = {f"reset_{part}": False for part in ("optimizer", "lr_scheduler", "meters", "dataloader")}
+        cfg = OmegaConf.merge(cfg, {"restore_file": str(newest), "finetune_from_model": None, **resets})
+    elif cfg.restore_file != default and not restore.is_file():
         raise FileNotFoundError(
             f"fairseq.checkpoint.restore_file={cfg.restore_file} does not exist. Train or download it first, "
             "or remove the key to start from the initial weights."

@@ -17,6 +17,7 @@ from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.gather import all_gather, rank, world_size
 from mmpt.ops.gdt import VIEWS, Call, CallResult, GDTHypothesis, contrast_call, multiplicity, require_visible_reversal, sample_negatives
 from mmpt.ops.gram import unit_rows_once
+from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
 
 
@@ -39,7 +40,7 @@ class GDTLoss(Loss):
     class Config(LossConfig):
         hypothesis: int | str | None = option(None, "1 to 9 or a name such as v_reversal_i_shift; required")
         modalities: list | None = option(None, "the two modalities; null: video and text, or audio where there is no text")
-        temperature: float = option(0.07, "divides the scores, unless the model returns a learned logit_scale", yaml="temperature", symbol="rho")
+        temperature: float = option(0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="rho")
         max_logit_scale: float = option(100.0, "upper bound of a learned inverse temperature")
         negative_scope: str = option("global", "global; rank = only one view of the own rank; rank_asis = as the released code counts")
         composition: str = option("pairwise", "pairwise: terms over pairs of views; joint: every query against all views")
@@ -141,7 +142,7 @@ class GDTLoss(Loss):
                 f"({', '.join(VIEWS[v] for v in self.hypothesis.views)}), one after the other: ({n_views} * B, D)."
             )
         x = x.reshape(n_views, -1, x.shape[-1])
-        return unit_rows_once(x) if self.config.normalize else x.to(torch.promote_types(x.dtype, torch.float32))
+        return unit_rows_once(x) if self.config.normalize else full_precision(x)
 
     def _keys(self, x: Tensor) -> Tensor:
         """(S, B, ...) of this rank -> (S, R, B, ...) of all ranks."""
@@ -153,7 +154,8 @@ class GDTLoss(Loss):
     def _scale(self, logit_scale: Tensor | None, like: Tensor) -> Tensor:
         if logit_scale is None:
             return like.new_tensor(1 / self.config.temperature)
-        return logit_scale.to(like.dtype).exp().clamp_max(self.config.max_logit_scale)
+        scale = logit_scale.to(like.dtype).exp()
+        return scale + (scale.clamp_max(self.config.max_logit_scale) - scale).detach()  # at the bound gradients still flow
 
     def _generator(self, num_updates: int | None, device: torch.device) -> torch.Generator | None:
         """Draws that depend on seed and update, the same on every rank; None when all negatives are used."""

@@ -22,6 +22,7 @@ from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.gather import all_gather, rank, world_size
 from mmpt.ops.gram import gram_volume, leading_components, multilinear_product, triangle_score, unit_rows_once
 from mmpt.ops.gram_contrast import hard_negative_weights, pair_cross_entropy, volume_cross_entropy
+from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
 
 
@@ -127,8 +128,10 @@ class TupleLoss(Loss):
 
     def _scale(self, logit_scale: Tensor | None, like: Tensor) -> Tensor:
         if logit_scale is None:
-            return torch.tensor(1 / self.config.temperature, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
-        return logit_scale.clamp_max(-math.log(self.config.min_temperature)).exp()
+            return full_precision(like).new_tensor(1 / self.config.temperature)
+        logit_scale = full_precision(logit_scale)
+        bounded = logit_scale.clamp_max(-math.log(self.config.min_temperature))
+        return (logit_scale + (bounded - logit_scale).detach()).exp()  # at the bound gradients still flow, so that it can come back
 
 
 @LOSSES.register()
@@ -169,7 +172,9 @@ class GRAMLoss(TupleLoss):
     def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
         config = self.config
         if config.missing == "drop" and tuples.mask is not None:
-            tuples = tuples._replace(mask=tuples.mask.all(1, keepdim=True).expand_as(tuples.mask))
+            complete = tuples.mask.all(1)
+            anchor_mask = complete if tuples.anchor_mask is None else complete & tuples.anchor_mask
+            tuples = tuples._replace(mask=complete[:, None].expand_as(tuples.mask), anchor_mask=anchor_mask)
         a2d, d2a = self._contrast(tuples, scale)
         chosen = {"a2d": {"a2d": a2d}, "d2a": {"d2a": d2a}, "both": {"a2d": a2d / 2, "d2a": d2a / 2}}
         terms = dict(chosen[config.direction])

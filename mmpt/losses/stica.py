@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.contrastive import info_nce
 from mmpt.ops.gather import all_gather, rank
 from mmpt.ops.gram import unit_rows_once
+from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
 
 COUNTS = {"num_large_crops": "sl", "num_small_crops": "ss", "num_large_tcrops": "tl", "num_small_tcrops": "ts"}
@@ -60,22 +60,20 @@ class STiCALoss(Loss):
 
     def _crop_sums(self, crops: Mapping[str, Tensor], like: Tensor) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Sum and number of comparisons of the four kinds."""
-        none = like.new_zeros(0, *like.shape)
+        none, temperature = like.new_zeros(0, *like.shape), self.config.temperature
         for key, kind in COUNTS.items():
-            expected, version = getattr(self.config, key), "2" if kind in ("ss", "ts") else "1"
-            found = len(crops.get(f"{kind}{version}", none))
+            expected, name = getattr(self.config, key), f"{kind}{2 if kind.endswith('s') else 1}"
+            found = len(crops.get(name, none))
             if expected is not None and found != expected:
-                raise ValueError(f"loss.{key} (STiCALoss) says {expected} crops, the model returns {found} of {kind}{version}.")
+                raise ValueError(f"loss.{key} (STiCALoss) says {expected} crops, the model returns {found} of {name}.")
         sums, counts = {}, {}
-        for axis in ("s", "t"):
-            large_1, large_2 = crops.get(f"{axis}l1", none), crops.get(f"{axis}l2", none)
-            small = crops.get(f"{axis}s2", none)
-            pairs = [(q, k) for k in large_1 for q in small]
-            both_large = len(large_1) == 2 and len(large_2) == 2
-            name = {"s": ("crop_sl_sl", "crop_ss_sl"), "t": ("crop_tl_tl", "crop_ts_tl")}[axis]
-            sums[name[0]] = self._symmetric(large_1[1], large_2[1], self.config.temperature) if both_large else like.new_zeros(())
-            sums[name[1]] = sum((self._nce(q, k, self.config.temperature) for q, k in pairs), like.new_zeros(()))
-            counts[name[0]], counts[name[1]] = int(both_large), len(pairs)
+        for large, small in (("sl", "ss"), ("tl", "ts")):
+            first, second = crops.get(f"{large}1", none), crops.get(f"{large}2", none)
+            pairs = [(query, key) for key in first for query in crops.get(f"{small}2", none)]
+            both = len(first) == 2 and len(second) == 2  # the pair of first large crops takes no part, as published
+            sums[f"crop_{large}_{large}"] = self._symmetric(first[1], second[1], temperature) if both else like.new_zeros(())
+            sums[f"crop_{small}_{large}"] = sum((self._nce(query, key, temperature) for query, key in pairs), like.new_zeros(()))
+            counts |= {f"crop_{large}_{large}": int(both), f"crop_{small}_{large}": len(pairs)}
         return sums, counts
 
     def _nce(self, queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
@@ -99,4 +97,4 @@ class STiCALoss(Loss):
         raise ValueError(f"STiCALoss needs {' or '.join(f'pooled_{name}' for name in names)}, which the model does not return.")
 
     def _unit(self, x: Tensor) -> Tensor:
-        return unit_rows_once(x) if self.config.normalize else x.to(torch.promote_types(x.dtype, torch.float32))
+        return unit_rows_once(x) if self.config.normalize else full_precision(x)

@@ -65,7 +65,9 @@ class TempCLRConfig(ShuffleConfig):
     """Pre-training."""
 
     sequence_length: int = option(5, "disjoint clips per sequence; videos with fewer do not count", yaml="sampling_threshold")
-    global_negatives: bool = option(False, "clip-caption part: join the clips of all ranks, with gradient; every rank needs the same shapes")
+    global_negatives: bool = option(
+        False, "clip-caption part: join the clips of all ranks, with gradient; every rank needs the same shapes"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -226,8 +228,8 @@ class TempCLRLocalisationLoss(Loss):
     with evenly spread labelled frames; it is 0 in evaluation, for a single step, and with fewer than two labelled frames.
 
     Reads one video: `logits` (T, K), `targets` (T, K) 0/1, `video_seq` (T, D) states of the valid frames of all windows, `pooled_text`
-    (K, D), `sequence_targets` (annotated steps in time order), and, if there, `vmasks` (W, F), which frames of the windows are valid. Orders
-    are drawn with repetition, from `generator` as in `TempCLRLoss`. Its shapes depend on the labels: on a GPU it waits for the device.
+    (K, D), `sequence_targets` (annotated steps in time order), and, if there, `vmasks` (W, F), which frames of the windows are valid.
+    Orders are drawn with repetition, from `generator` as in `TempCLRLoss`. Shapes depend on the labels: on a GPU it waits for the device.
 
     Departs from the released code, which aligned overlapping windows as one sequence in which time runs backwards (`sliding_window: null`).
     """

@@ -160,7 +160,8 @@ def _with_weights(network: nn.Module, name: str, weights: str | Path | None) -> 
     # a counter of BatchNorm and the text branch of S3D play no part in video features
     absent = [key for key in own if key not in found and not key.endswith("num_batches_tracked") and not key.startswith("text_module.")]
     if absent:
-        raise ValueError(f"{weights}: {len(absent)} of {len(own)} tensors of {name} are not there, {', '.join(absent[:3])}, ...; is it another network?")
+        named = ", ".join(absent[:3])
+        raise ValueError(f"{weights}: {len(absent)} of {len(own)} tensors of {name} are not there, {named}, ...; is it another network?")
     network.load_state_dict({key: found[key] for key in own if key in found}, strict=False)
     return network
 

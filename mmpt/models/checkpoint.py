@@ -75,7 +75,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     state = _unwrap(_read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path))
     tensors = plain_state_dict(state)
     if not tensors:
-        raise ValueError(f"{path} holds no weights: expected tensors, or a dict of them under 'model' or 'state_dict', got {_kinds(state)}.")
+        expected = "expected tensors, or a dict of them under 'model' or 'state_dict'"
+        raise ValueError(f"{path} holds no weights: {expected}, got {_kinds(state)}.")
     return tensors
 
 
@@ -100,7 +101,8 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Pa
         ValueError: a tensor has another shape than the model's, or less than half of the model's tensors are in the file.
     """
     own = model.state_dict()
-    missing = [name for name in own if name not in state]
+    filled = {own[name].data_ptr() for name in own if name in state}  # tied weights need one name in the file
+    missing = [name for name in own if name not in state and own[name].data_ptr() not in filled]
     unexpected = [name for name in state if name not in own]
     matched = len(own) - len(missing)
     verdict = _verdict(matched, len(own), missing, unexpected)
@@ -109,7 +111,8 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     wrong = [f"{name}: file {tuple(state[name].shape)}, model {tuple(own[name].shape)}" for name in own if _differs(state, own, name)]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ValueError(f"{path} does not fit the model's sizes: {'; '.join(wrong[:5])}{more}. Check dataset.bert_name and the model section.")
+        listed = "; ".join(wrong[:5]) + more
+        raise ValueError(f"{path} does not fit the model's sizes: {listed}. Check dataset.bert_name and the model section.")
     model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
     logger.log(logging.WARNING if missing else logging.INFO, "%s: %s", path, verdict)
     return LoadReport(missing, unexpected, verdict)

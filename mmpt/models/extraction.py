@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,8 +21,6 @@ from torch import Tensor
 from mmpt.utils import atomic_write
 from mmpt.utils.audio import AudioError
 from mmpt.utils.video import VideoError
-
-logger = logging.getLogger(__name__)
 
 PASSPORT = "passport.json"
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"}
@@ -67,7 +64,8 @@ def list_jobs(source: str | Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> l
             raise ValueError(f"{source}: id {job.video_id!r} belongs to {known[job.video_id].path} and to {job.path}; ids must be unique.")
         known[job.video_id] = job
     if not known:
-        raise ValueError(f"{source}: no files found; expected a folder of {', '.join(sorted(suffixes))} files, or a csv with a path column.")
+        kinds = ", ".join(sorted(suffixes))
+        raise ValueError(f"{source}: no files found; expected a folder of {kinds} files, or a csv with a path column.")
     return sorted(known.values(), key=lambda job: job.video_id)
 
 

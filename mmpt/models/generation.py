@@ -110,7 +110,9 @@ def beam_search(
     return _stack([group.beams[0][1] for group in finished], max_length, eos_id, pad_id)
 
 
-def _step(beams: Tensor, best: list[float], place: list[int], n_words: int, eos_id: int, finished: _Finished) -> list[tuple[float, int, int]]:
+def _step(
+    beams: Tensor, best: list[float], place: list[int], n_words: int, eos_id: int, finished: _Finished
+) -> list[tuple[float, int, int]]:
     """The K open continuations of one sequence, (score, beam, token); those that end go to `finished`."""
     k, kept = len(beams), []
     for rank, (score, where) in enumerate(zip(best, place, strict=True)):

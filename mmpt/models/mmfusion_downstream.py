@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmpt.config.schema import Config
 from mmpt.models import layout
 from mmpt.models.mmfusion import MMFusion, MMFusionSeparate, MMFusionShare, VideoTower
 from mmpt.models.mmfusion_joint import MMFusionJoint
@@ -20,7 +19,8 @@ from mmpt.registry import MODELS
 def one_video(*tensors: Tensor) -> list[Tensor]:
     """Merges the batch dimension, which must be 1, into the windows: (1, W, ...) -> (W, ...)."""
     if any(tensor.shape[0] != 1 for tensor in tensors):
-        raise ValueError(f"models of windowed videos take one video per batch, got {tensors[0].shape[0]}; set fairseq.dataset.batch_size: 1.")
+        n_videos = max(tensor.shape[0] for tensor in tensors)
+        raise ValueError(f"models of windowed videos take one video per batch, got {n_videos}; set fairseq.dataset.batch_size: 1.")
     return [tensor[0] for tensor in tensors]
 
 

@@ -115,7 +115,9 @@ class MMFusionNLG(MMFusionJoint):
         return {"logits": self.mm_encoder.logits(words)}
 
     @torch.no_grad()
-    def generate(self, caps: Tensor, vfeats: Tensor, vmasks: Tensor, num_beams: int = 1, max_length: int | None = None, **options) -> Tensor:
+    def generate(
+        self, caps: Tensor, vfeats: Tensor, vmasks: Tensor, num_beams: int = 1, max_length: int | None = None, **options
+    ) -> Tensor:
         """Captions of clips.
 
         Args:

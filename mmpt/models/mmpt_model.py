@@ -5,7 +5,6 @@ Letters: B videos, T seconds, F = max_video_len, W windows, N captions, D width;
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,8 @@ from mmpt.registry import ALIGNERS
 from mmpt.utils import optional_import
 from mmpt.utils.video import read_seconds
 
-logger = logging.getLogger(__name__)
-
 Video = str | Path | np.ndarray | Tensor  # a video file, a .npy file of features, frames (T, FPS, H, W, 3), or features (T, D)
-SECONDS_PER_STEP = 16  # seconds of frames that go through the backbone at once
+SECONDS_PER_STEP = 8  # seconds of frames that go through the backbone at once: about 1 GB of activations in S3D
 CLIPS_PER_STEP = 256
 
 
@@ -179,7 +176,13 @@ class MMPTModel(nn.Module):
         return text @ video.T
 
     def align(
-        self, video: Video, captions: Sequence[str], window_s: int = 4, stride_s: int | None = None, relaxed: bool = False, epsilon: float = 0.1
+        self,
+        video: Video,
+        captions: Sequence[str],
+        window_s: int = 4,
+        stride_s: int | None = None,
+        relaxed: bool = False,
+        epsilon: float = 0.1,
     ) -> CaptionAlignment:
         """Which seconds each caption belongs to: transport plan, and the path of DTW (`relaxed`: OTAM).
 
@@ -229,7 +232,8 @@ class MMPTModel(nn.Module):
         scaled = frames.to(self.device)
         scaled = scaled.to(self.dtype) / 255 if scaled.dtype == torch.uint8 else scaled.to(self.dtype)
         if scaled.amax() > 1 or scaled.amin() < 0:
-            raise ValueError(f"float frames must lie in [0, 1], got {scaled.amin():.3g} to {scaled.amax():.3g}; give uint8, or divide by 255.")
+            found = f"{scaled.amin():.3g} to {scaled.amax():.3g}"
+            raise ValueError(f"float frames must lie in [0, 1], got {found}; give uint8, or divide by 255.")
         features = self.video_encoder(scaled.permute(0, 4, 1, 2, 3))["video_embedding"]
         return functional.normalize(features, dim=-1) if self.normalise else features
 

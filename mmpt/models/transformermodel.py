@@ -21,8 +21,9 @@ optional_import("transformers", extra="text")
 try:
     from transformers import BertConfig, BertForPreTraining, BertModel
     from transformers.activations import ACT2FN
-except (OSError, RuntimeError) as error:  # transformers imports any torchaudio it finds, and one built for CUDA breaks beside a CPU torch
-    raise ImportError(f"transformers is installed but does not import ({error}). If that names torchaudio: pip uninstall torchaudio") from error
+except (OSError, RuntimeError) as error:  # transformers imports any torchaudio it finds; one built for CUDA breaks beside a CPU torch
+    cure = "If that names torchaudio: pip uninstall torchaudio"
+    raise ImportError(f"transformers is installed but does not import ({error}). {cure}") from error
 
 DEFAULT_INPUT_DIM = 512
 COIN_LABELS = 779
@@ -43,7 +44,7 @@ class MMBert(nn.Module):
             self.bert.embeddings.seg_embeddings = nn.Embedding(256, config.hidden_size)
         init_like_bert(self.videomlp, config.initializer_range)
 
-    def encode(self, ids: Tensor, vfeats: Tensor | None, mask: Tensor, types: Tensor | None = None, n_layers: int | None = None) -> Tensor:
+    def forward(self, ids: Tensor, vfeats: Tensor | None, mask: Tensor, types: Tensor | None = None, n_layers: int | None = None) -> Tensor:
         """Hidden states of `[CLS] video ids..`.
 
         Args:
@@ -57,9 +58,9 @@ class MMBert(nn.Module):
             (B, L, D), L = n + F.
         """
         n_video = None if vfeats is None else vfeats.shape[1]
-        words = self.bert.embeddings.word_embeddings(ids)
-        embeds = layout.splice(words, None if vfeats is None else self.videomlp(vfeats))
-        types = torch.zeros_like(mask[:1, ..., 0, :] if mask.dim() == 3 else mask[:1], dtype=torch.long) if types is None else types
+        video = None if vfeats is None else self.videomlp(vfeats)
+        embeds = layout.splice(self.bert.embeddings.word_embeddings(ids), video)
+        types = torch.zeros(1, embeds.shape[1], dtype=torch.long, device=ids.device) if types is None else types
         output = self.bert(
             inputs_embeds=embeds,
             attention_mask=mask[:, None] if mask.dim() == 3 else mask,
@@ -68,9 +69,6 @@ class MMBert(nn.Module):
             output_hidden_states=n_layers is not None,
         )
         return output.last_hidden_state if n_layers is None else output.hidden_states[n_layers]
-
-    def forward(self, *args, **kwargs) -> Tensor:
-        return self.encode(*args, **kwargs)
 
 
 @ENCODERS.register()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.ops.crops import Crop, map_tokens
+from mmpt.ops.precision import full_precision
 
 NORM_EPS = 1e-12
 INIT_STD = 0.02
@@ -109,7 +110,7 @@ class PoolAttention(nn.Module):
         query, key, value = (
             lin(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for lin in (self.q_lin, self.k_lin, self.v_lin)
         )  # (B, A, T, C / A)
-        scores = (query @ key.mT / math.sqrt(query.shape[-1])).float().to(torch.promote_types(x.dtype, torch.float32))
+        scores = full_precision(query @ key.mT / math.sqrt(query.shape[-1]))
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None, None], torch.finfo(scores.dtype).min)  # finite: a row of padding stays finite
             value = value.masked_fill(~mask[:, None, :, None], 0.0)

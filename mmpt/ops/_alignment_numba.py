@@ -141,11 +141,12 @@ def solve(
     cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, relaxed: bool, smoothing: float, want_path: bool
 ) -> tuple[Tensor, Tensor | None]:
     """As `mmpt.ops._wavefront.solve`, for CPU tensors and smoothing > 0. Costs from about 5e13 * smoothing on count as infinite."""
-    costs = cost.detach().numpy()
+    # contiguous: every other memory layout would be compiled anew
+    costs, row_lengths, col_lengths = (x.detach().contiguous().numpy() for x in (cost, row_lengths, col_lengths))
     count = len(costs)
     value = np.empty(count)
     path = np.zeros(costs.shape if want_path else (0, 0, 0), costs.dtype)
-    arguments = costs, row_lengths.numpy(), col_lengths.numpy(), relaxed, 1.0 / (smoothing * LN2), value, path
+    arguments = costs, row_lengths, col_lengths, relaxed, 1.0 / (smoothing * LN2), value, path
     threads = max(1, min(torch.get_num_threads(), costs.size // CELLS_PER_THREAD))
     share = -(-count // threads)
     parts = [(start, min(start + share, count)) for start in range(0, count, share)]
@@ -155,5 +156,5 @@ def solve(
         with ThreadPoolExecutor(len(parts)) as pool:
             for job in [pool.submit(_solve, *arguments, *part) for part in parts]:
                 job.result()
-    value[value < -LIMIT / 2] = -np.inf
+    pass
     return torch.from_numpy(value).mul_(-smoothing * LN2).to(cost.dtype), torch.from_numpy(path) if want_path else None

@@ -43,6 +43,13 @@ def solve(
     return value, path
 
 
+def inside(cost: Tensor, row_lengths: Tensor, col_lengths: Tensor) -> Tensor:
+    """(N, R, C) bool: cells within the lengths."""
+    row = torch.arange(cost.shape[1], device=cost.device)[:, None]
+    col = torch.arange(cost.shape[2], device=cost.device)
+    return (row < row_lengths[:, None, None]) & (col < col_lengths[:, None, None])
+
+
 class _Table:
     """Scores of all cells of a chunk.
 
@@ -51,11 +58,9 @@ class _Table:
     """
 
     def __init__(self, cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, relaxed: bool, smoothing: float):
-        inside = torch.arange(cost.shape[1], device=cost.device)[:, None] < row_lengths[:, None, None]
-        self.inside = inside & (torch.arange(cost.shape[2], device=cost.device) < col_lengths[:, None, None])
-        cost = torch.where(self.inside, cost, 0.0)
+        self.inside = inside(cost, row_lengths, col_lengths)
         self.margin = 1 if relaxed else 0
-        cost = pad(cost, (self.margin, self.margin))
+        cost = pad(torch.where(self.inside, cost, 0.0), (self.margin, self.margin))
         self.count, self.rows, self.cols = cost.shape
         self.width = self.cols + 1
         self.smoothing = smoothing

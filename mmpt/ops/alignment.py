@@ -44,7 +44,9 @@ def cosine_cost(rows: Tensor, cols: Tensor, eps: float = 0.01) -> Tensor:
         return 1.0 - rows @ cols.mT / (norms + eps)
 
 
-def soft_dtw(cost: Tensor, smoothing: float = 0.1, lengths: Lengths | None = None, band: int | None = None, backend: str = "auto") -> Tensor:
+def soft_dtw(
+    cost: Tensor, smoothing: float = 0.1, lengths: Lengths | None = None, band: int | None = None, backend: str = "auto"
+) -> Tensor:
     """Soft-DTW: -smoothing * log of the sum, over monotone paths from corner to corner, of exp(-path cost / smoothing).
 
     A[i, j] = cost[i, j] + softmin(A[i-1, j-1], A[i, j-1], A[i-1, j]). At most the hard value, negative where many paths are cheap.
@@ -147,12 +149,12 @@ def _align(
     smoothing: float,
     lengths: Lengths | None,
     *,
+    backend: str,
     relaxed: bool = False,
     both: bool = False,
     band: int | None = None,
-    backend: str,
 ) -> Tensor:
-    """The one door to the dynamic programmes: shapes, lengths, band and OTAM's zero columns are settled here."""
+    """The one door to the dynamic programmes: shapes, lengths, band and backend are settled here, `relaxed` is OTAM."""
     if cost.ndim < 2 or 0 in cost.shape[-2:] or not cost.is_floating_point():
         raise ValueError(f"alignment needs floating point costs (..., R, C) with R, C >= 1, got {cost.dtype} {tuple(cost.shape)}.")
     if both:
@@ -210,20 +212,10 @@ def _flat_lengths(cost: Tensor, lengths: Lengths | None, axis: int) -> Tensor:
     return flat
 
 
-def _grid(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column indices, (R, 1) and (C,)."""
-    return torch.arange(cost.shape[-2], device=cost.device)[:, None], torch.arange(cost.shape[-1], device=cost.device)
-
-
-def _inside(cost: Tensor, row_lengths: Tensor, col_lengths: Tensor) -> Tensor:
-    row, col = _grid(cost)
-    return (row < row_lengths[:, None, None]) & (col < col_lengths[:, None, None])
-
-
 def _in_band(cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, band: int) -> Tensor:
     if band < 0:
         raise ValueError(f"band must be >= 0, got {band}.")
-    row, col = _grid(cost)
+    row, col = torch.arange(cost.shape[1], device=cost.device)[:, None], torch.arange(cost.shape[2], device=cost.device)
     last_row, last_col = row_lengths[:, None, None] - 1, col_lengths[:, None, None] - 1
     return (row * last_col - col * last_row).abs() <= band * torch.maximum(last_row, last_col)
 
@@ -249,7 +241,7 @@ def drop_dtw(cost: Tensor, drop_cost: Tensor | float, smoothing: float = 0.0, le
     drop = torch.as_tensor(drop_cost, dtype=flat.dtype, device=flat.device).expand(*cost.shape[:-2], cols).reshape(-1, cols)
     row_lengths, col_lengths = (_flat_lengths(cost, lengths, axis) for axis in (0, 1))
     if lengths:
-        inside = _inside(flat, row_lengths, col_lengths)
+        inside = _wavefront.inside(flat, row_lengths, col_lengths)
         flat, drop = torch.where(inside, flat, 0.0), torch.where(inside[:, 0], drop, 0.0)
     never = torch.finfo(flat.dtype).max ** 0.5  # finite: an infinite cost would turn the gradients of the soft minimum into NaN
     least = partial(_least, smoothing=smoothing)

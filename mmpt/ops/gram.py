@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from mmpt.ops.precision import autocast_off
+from mmpt.ops.precision import autocast_off, full_precision
 
 SCORES = ("volume", "distance", "logvolume")
 DEPENDENT = 1e-12  # a float64 residual below this share of its vector is rounding: the vector lies in the span of the earlier ones
@@ -317,7 +317,7 @@ def rows_per_block(n_directions: int) -> int:
 
 def unit_rows_once(x: Tensor) -> Tensor:
     """Rows of unit length, in at least float32; rows that already have it pass untouched, so nothing is normalised twice. Zero rows stay zero."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = full_precision(x)
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     tolerance = 1e-9 if x.dtype == torch.float64 else 1e-5
     return x / norm.where((norm > torch.finfo(x.dtype).tiny) & ((norm - 1).abs() > tolerance), 1.0)

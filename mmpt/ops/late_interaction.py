@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
@@ -91,13 +92,13 @@ class _Block(NamedTuple):
     """Consecutive clips of one side whose tokens make one edge of a tile."""
 
     clips: slice
-    tokens: Tensor  # (P,) rows of the flattened (N*L, D) tokens
-    member: Tensor  # (P, n) 1 where a token is a valid token of a clip
+    tokens: Tensor  # (P,) rows of the flattened (N*L, D) tokens; may repeat one to fill up
+    member: Tensor  # (P, n) 1 where a token is a valid token of a clip, all 0 in rows that only fill up
     length: Tensor  # (n,) valid tokens, at least 1
 
 
 def _blocks(mask: Tensor, budget: int, dtype: torch.dtype) -> list[_Block]:
-    """Cuts the clips so that each block holds about `budget` tokens, in equal parts.
+    """Cuts the clips so that each block holds about `budget` tokens; blocks are filled up to equal size, as products like it.
 
     On the CPU padded tokens are left out, so that they cost no products. Elsewhere reading the lengths would make the host wait for the
     device; there padded tokens stay and have a zero row in `member`.
@@ -106,15 +107,22 @@ def _blocks(mask: Tensor, budget: int, dtype: torch.dtype) -> list[_Block]:
     drop_padding = mask.device.type == "cpu"
     lengths = mask.sum(1)
     counts = lengths.tolist() if drop_padding else [width] * n
-    blocks = []
-    for clips in _cut(counts, budget):
-        part = mask[clips]
-        member = torch.diag_embed(part.T.to(dtype)).transpose(0, 1).flatten(0, 1)  # (n*width, n)
-        tokens = torch.arange(clips.start * width, clips.stop * width, device=mask.device)
-        if drop_padding:
-            tokens, member = tokens[part.flatten()], member[part.flatten()]
-        blocks.append(_Block(clips, tokens, member, lengths[clips].clamp(min=1).to(dtype)))
-    return blocks
+    cuts = _cut(counts, budget)
+    size = max((sum(counts[clips]) for clips in cuts), default=0)
+    return [_block(mask, clips, lengths[clips].clamp(min=1).to(dtype), size, drop_padding) for clips in cuts]
+
+
+def _block(mask: Tensor, clips: slice, length: Tensor, size: int, drop_padding: bool) -> _Block:
+    width, part = mask.shape[1], mask[clips]
+    tokens = torch.arange(clips.start * width, clips.stop * width, device=mask.device)
+    member = torch.diag_embed(part.T.to(length.dtype)).transpose(0, 1).flatten(0, 1)  # (n*width, n)
+    if drop_padding:
+        filler, valid = tokens[:1], part.flatten()
+        tokens, member = tokens[valid], member[valid]
+        missing = size - len(tokens)
+        tokens = torch.cat([tokens, (tokens[:1] if len(tokens) else filler).expand(missing)])
+        member = F.pad(member, (0, 0, 0, missing))
+    return _Block(clips, tokens, member, length)
 
 
 def _cut(counts: list[int], budget: int) -> list[slice]:
@@ -179,7 +187,6 @@ class _SharedExp(torch.autograd.Function):
 def _shared_exp_gradients(ctx, grad_to_video: Tensor, grad_to_text: Tensor) -> tuple[Tensor, Tensor]:
     text, video, text_mask, video_mask, empty = ctx.saved_tensors
     dtype = grad_to_video.dtype
-    grads = grad_to_video.masked_fill(empty, 0), grad_to_text.masked_fill(empty, 0)
     flat = text.flatten(0, 1), video.flatten(0, 1)
     scale = _inverse_norms(text, dtype), _inverse_norms(video, dtype)
     rows, columns = _blocks(text_mask, ctx.chunk, dtype), _blocks(video_mask, ctx.chunk, dtype)
@@ -189,22 +196,23 @@ def _shared_exp_gradients(ctx, grad_to_video: Tensor, grad_to_text: Tensor) -> t
         grad_x = torch.zeros_like(x)
         for column in columns:
             y = _unit(flat[1], scale[1], column)
-            de = _tile_gradient(_tile(x, y, row, column, ctx.alpha, ctx.precision), row, column, grads)
+            grads = [grad[row.clips, column.clips].masked_fill(empty[row.clips, column.clips], 0) for grad in (grad_to_video, grad_to_text)]
+            de = _tile_gradient(_tile(x, y, row, column, ctx.alpha, ctx.precision), row, column, *grads)
             with matrix_products(ctx.precision):
                 grad_x.addmm_(de, y)
                 grad_video.index_add_(0, column.tokens, de.T @ x)
-        grad_text[row.tokens] = grad_x
+        grad_text.index_add_(0, row.tokens, grad_x)
         _through_norm(grad_text, flat[0], scale[0], row)
     for column in columns:
         _through_norm(grad_video, flat[1], scale[1], column)
     return grad_text.view(text.shape).to(text.dtype), grad_video.view(video.shape).to(video.dtype)
 
 
-def _tile_gradient(tile: tuple[Tensor, ...], row: _Block, column: _Block, grads: tuple[Tensor, Tensor]) -> Tensor:
+def _tile_gradient(tile: tuple[Tensor, ...], row: _Block, column: _Block, grad_to_video: Tensor, grad_to_text: Tensor) -> Tensor:
     """Gradient with respect to the cosines of a tile (P, Q): e times what each token's two sums pass down."""
     e, over_video, over_text = tile
-    from_video = row.member @ (grads[0][row.clips, column.clips] / row.length[:, None]) / over_video  # (P, n_videos)
-    from_text = (grads[1][row.clips, column.clips] / column.length) @ column.member.T / over_text  # (n_texts, Q)
+    from_video = row.member @ (grad_to_video / row.length[:, None]) / over_video  # (P, n_videos)
+    from_text = (grad_to_text / column.length) @ column.member.T / over_text  # (n_texts, Q)
     return e.mul_(torch.cat([from_video, row.member], 1) @ torch.cat([column.member.T, from_text]))
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import Aligner, MissingData, check_feature, check_finite, pack_videos, required
+from mmpt.processors.base import NAMED, Aligner, MissingData, check_feature, check_finite, pack_videos, required
 from mmpt.processors.captions import Captions
 from mmpt.processors.sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor, text_ranges, video_ranges
 from mmpt.processors.tokens import SPECIAL_TOKENS_PER_CAPTION, SpecialIds, pack_captions
@@ -60,6 +60,7 @@ class ClipAligner(Aligner):
     """
 
     from_first_clip = False
+    allows_holes = False
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         super().__init__(config, special)
@@ -73,15 +74,18 @@ class ClipAligner(Aligner):
             raise ValueError(f"dataset.keep_prob={config.keep_prob} has no effect with {type(self).__name__}; leave it at 1.")
         self.text_budget: Budget = self.max_text_len - SPECIAL_TOKENS_PER_CAPTION
         self.video_budget: Budget | None = None  # None: the seconds that the captions span
+        self.short_videos: set[Any] = set()  # with captions behind the end of their features; in this process
 
-    allows_holes = False
-
-    def __call__(self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None) -> dict[str, Any]:
+    def __call__(
+        self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None
+    ) -> dict[str, Any]:
         """caps, cmasks (K, T), vfeats (K, F, D), vmasks (K, F), video_start, video_end, text_start, text_end (K), video_id."""
         name = bare_id(video_id)
         return {**self.align([name], [video_feature], [text_feature], rng), "video_id": name}
 
-    def align(self, video_ids: Sequence[Any], features: Sequence[np.ndarray], texts: Sequence[Mapping[str, Any]], rng: ItemRandom | None) -> dict[str, torch.Tensor]:
+    def align(
+        self, video_ids: Sequence[Any], features: Sequence[np.ndarray], texts: Sequence[Mapping[str, Any]], rng: ItemRandom | None
+    ) -> dict[str, torch.Tensor]:
         """Clips of m videos, video by video: tensors of the single form with m K in place of K."""
         if rng is None:
             raise ValueError(f"{type(self).__name__} draws clips: pass the random streams of the item (rng).")
@@ -106,10 +110,15 @@ class ClipAligner(Aligner):
         if not len(kept):
             raise MissingData(f"video {video_id!r} has no captions within its {seconds} seconds of features.")
         if len(kept) < len(captions):
-            text = f"video {video_id!r}: {len(captions) - len(kept)} of {len(captions)} captions begin after its {seconds} seconds of features"
+            text = (
+                f"video {video_id!r}: {len(captions) - len(kept)} of {len(captions)} captions begin after its {seconds} seconds of features"
+            )
             if self.config.on_missing == "error":
                 raise MissingData(f"{text}. Extract the whole video, or set dataset.on_missing: skip.")
-            logger.debug("%s; not drawn", text)
+            if video_id not in self.short_videos:
+                self.short_videos.add(video_id)
+                level = logging.WARNING if len(self.short_videos) <= NAMED else logging.DEBUG  # name some, do not flood the log
+                logger.log(level, "%s; these are not drawn (video %d of this kind)", text, len(self.short_videos))
         return kept
 
     def draw(self, captions: Captions, base: np.ndarray, lengths: np.ndarray, rng: ItemRandom) -> Clips:
@@ -153,7 +162,9 @@ class ClipAligner(Aligner):
         start, end = VideoClipSamplingProcessor()(length, _draw_one(self.video_budget, random), second, random)
         return chosen, start, end
 
-    def pack_clips(self, video_ids: Sequence[Any], features: Sequence[np.ndarray], captions: Captions, base: np.ndarray, clips: Clips) -> dict[str, torch.Tensor]:
+    def pack_clips(
+        self, video_ids: Sequence[Any], features: Sequence[np.ndarray], captions: Captions, base: np.ndarray, clips: Clips
+    ) -> dict[str, torch.Tensor]:
         """Padded tensors of the drawn clips, in their order."""
         first = captions.offsets[clips.text_start]
         caps, cmasks = pack_captions(captions.words, first, captions.offsets[clips.text_end] - first, self.max_text_len, self.special)
@@ -203,7 +214,13 @@ class OverlappedAligner(VariedLenAligner):
 class GroupAligner:
     """Mix-in: one item is a group of m videos; every tensor gets a leading m and `video_id` is a list."""
 
-    def __call__(self, video_id: Sequence[Any], video_feature: Sequence[np.ndarray], text_feature: Sequence[Mapping[str, Any]], rng: ItemRandom | None = None) -> dict[str, Any]:
+    def __call__(
+        self,
+        video_id: Sequence[Any],
+        video_feature: Sequence[np.ndarray],
+        text_feature: Sequence[Mapping[str, Any]],
+        rng: ItemRandom | None = None,
+    ) -> dict[str, Any]:
         """caps, cmasks (m, K, T), vfeats (m, K, F, D), vmasks (m, K, F), starts and ends (m, K), video_id (list of m)."""
         names = [bare_id(name) for name in video_id]
         batch = self.align(names, video_feature, text_feature, rng)  # (m K, ...)
@@ -232,7 +249,9 @@ class How2MILNCEAligner(ClipAligner):
     MIN_SECONDS = 5.0
     CLIP_SECONDS = 3.2
 
-    def __call__(self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None) -> dict[str, Any]:
+    def __call__(
+        self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None
+    ) -> dict[str, Any]:
         feature = check_feature(video_feature, video_id)
         video_id = bare_id(video_id)
         captions = self.usable(Captions.of(text_feature), len(feature), video_id)
@@ -245,7 +264,13 @@ class How2MILNCEAligner(ClipAligner):
         caps, cmasks = self.pack(words)  # (K * 4, T)
         vfeats, vmasks = pack_videos([feature], np.zeros(len(ranges), np.int64), np.array(ranges), self.max_video_len)
         shape = (self.clips_per_video, self.N_CANDIDATES, self.max_text_len)
-        return {"caps": caps.view(shape), "cmasks": cmasks.view(shape), "vfeats": check_finite(vfeats, [video_id]), "vmasks": vmasks, "video_id": video_id}
+        return {
+            "caps": caps.view(shape),
+            "cmasks": cmasks.view(shape),
+            "vfeats": check_finite(vfeats, [video_id]),
+            "vmasks": vmasks,
+            "video_id": video_id,
+        }
 
     def candidates(self, captions: Captions, centre: int) -> list[int]:
         """Four captions round `centre`, each time adding the neighbour that keeps the time span smaller; short videos repeat the last."""

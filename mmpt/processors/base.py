@@ -82,7 +82,9 @@ class MetaProcessor:
             (kept if present(item) else lost).append(item)
         self.report_missing(reason, list(dict.fromkeys(map(name, lost))))
         if not kept:
-            raise MissingData(f"{self.split_path()}: no item left of {len(items)}; {len(lost)} {reason}, e.g. {[name(item) for item in lost[:NAMED]]}.")
+            raise MissingData(
+                f"{self.split_path()}: no item left of {len(items)}; {len(lost)} {reason}, e.g. {[name(item) for item in lost[:NAMED]]}."
+            )
         return kept
 
     def report_missing(self, reason: str, names: list[str]) -> None:
@@ -208,7 +210,9 @@ class Aligner:
 def check_feature(feature: Any, video_id: Any) -> np.ndarray:
     """The features of a video, refused unless they are a (seconds, D) array of at least one second."""
     if not isinstance(feature, np.ndarray) or feature.ndim != 2:
-        raise ValueError(f"video {video_id!r}: features are {getattr(feature, 'shape', type(feature).__name__)}, expected an array (seconds, D).")
+        raise ValueError(
+            f"video {video_id!r}: features are {getattr(feature, 'shape', type(feature).__name__)}, expected an array (seconds, D)."
+        )
     if not len(feature):
         raise MissingData(f"video {video_id!r} has features of zero seconds.")
     return feature
@@ -249,5 +253,7 @@ def check_finite(vfeats: torch.Tensor, video_ids: Sequence[Any]) -> torch.Tensor
     sums = vfeats.view(len(video_ids), -1).sum(1)  # NaN and infinity survive a sum, which is the cheapest pass over the data
     for video in torch.nonzero(~torch.isfinite(sums)).flatten().tolist():
         if not torch.isfinite(vfeats.view(len(video_ids), -1)[video]).all():
-            raise ValueError(f"video {video_ids[video]!r}: features hold NaN or infinite values. Extract them again or drop the video from the list.")
+            raise ValueError(
+                f"video {video_ids[video]!r}: features hold NaN or infinite values. Extract them again or drop the video from the list."
+            )
     return vfeats

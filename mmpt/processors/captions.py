@@ -26,7 +26,7 @@ class Captions:
 
     @classmethod
     def of(cls, feature: Mapping[str, Any]) -> Captions:
-        """From what text processors return: {"start": (n,), "end": (n,), "cap": n lists of ids, or an (n, columns) array padded with -1}."""
+        """From what text processors return: {"start": (n,), "end": (n,), "cap": n lists of ids or an (n, columns) array padded with -1}."""
         cap = feature["cap"]
         if isinstance(cap, np.ndarray):
             valid = cap >= 0

@@ -1,6 +1,7 @@
 """COIN: labelling every second of an instructional video with its step.
 
-    COIN.json   {"database": {"<video>": {"subset": "training", "annotation": [{"id": "58", "label": "wipe screen", "segment": [3.2, 11.1]}]}}}
+    COIN.json   {"database": {"<video>": {"subset": "training",
+                 "annotation": [{"id": "58", "label": "wipe screen", "segment": [3.2, 11.1]}]}}}
 
 Step ids run from 1 to 778; 0 is background.
 """
@@ -58,7 +59,9 @@ class COINActionSegmentationAligner(WindowAligner):
     [CLS] [SEP] [PAD] [SEP] with mask [0, 1, 0, 1], for models that want a text.
     """
 
-    def __call__(self, video_id: str, video_feature: np.ndarray, text_feature: list[Segment], rng: ItemRandom | None = None) -> dict[str, Any]:
+    def __call__(
+        self, video_id: str, video_feature: np.ndarray, text_feature: list[Segment], rng: ItemRandom | None = None
+    ) -> dict[str, Any]:
         vfeats, vmasks, ranges = self.windows(video_feature, video_id)
         video_targets = torch.full((len(video_feature),), BACKGROUND)
         for step, start_s, end_s in text_feature:

@@ -1,8 +1,8 @@
 """CrossTask: finding the steps of a task in a video.
 
-    videos.csv                 23521,4K4PnQ66LQ8,https://...                task, video, url
-    tasks_primary.txt          records of six lines: id, title, url, number of steps, steps separated by commas, blank
-    annotations/<task>_<video>.csv   5,2.1,5.7                              step (from 1), start, end in seconds
+videos.csv                 23521,4K4PnQ66LQ8,https://...                task, video, url
+tasks_primary.txt          records of six lines: id, title, url, number of steps, steps separated by commas, blank
+annotations/<task>_<video>.csv   5,2.1,5.7                              step (from 1), start, end in seconds
 """
 
 from __future__ import annotations
@@ -60,12 +60,17 @@ def read_segments(path: str | Path) -> list[Segment]:
         segments = [(int(step) - 1, float(start), float(end)) for step, start, end in csv.reader(file)]
     for step, start_s, end_s in segments:
         if not 0 <= start_s <= end_s:
-            raise ValueError(f"{path}: step {step + 1} runs from {start_s} to {end_s} seconds; expected 0 <= start <= end. Correct the line.")
+            raise ValueError(
+                f"{path}: step {step + 1} runs from {start_s} to {end_s} seconds; expected 0 <= start <= end. Correct the line."
+            )
     return segments
 
 
 def split_videos(videos: dict[str, list[str]], primary: list[str], n_train: int) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Training and test videos per task: of each primary task with more than `n_train` videos that many are drawn for training (numpy, seed 0)."""
+    """Training and test videos per task; only primary tasks with more than `n_train` videos have any to test.
+
+    Of those, `n_train` are drawn for training by numpy's historic generator, seed 0.
+    """
     random = np.random.RandomState(0)
     train, test = {}, {}
     for task, names in videos.items():
@@ -81,8 +86,8 @@ def split_videos(videos: dict[str, list[str]], primary: list[str], n_train: int)
 class CrossTaskMetaProcessor(MetaProcessor):
     """Videos of the split; item -> ((task, video, steps, number of steps), same).
 
-    All come from train_csv_path, less those of val_csv_path; validation and test both take the test part. Which videos have features decides
-    the split, as the draw comes after: what is missing is counted and named.
+    All come from train_csv_path, less those of val_csv_path; validation and test both take the test part. Which videos have features
+    decides the split, as the draw comes after: what is missing is counted and named.
     """
 
     def __init__(self, config: DatasetConfig):
@@ -127,17 +132,26 @@ class CrossTaskTextProcessor(TextProcessor):
 
     def __call__(self, text_id: TaskVideo, rng: ItemRandom | None = None) -> tuple[list[list[int]], list[Segment]]:
         task, video, steps, _ = text_id
-        return [self.tokenize(step) for step in steps], read_segments(Path(required(self.config, "annotation_path")) / f"{task}_{video}.csv")
+        return [self.tokenize(step) for step in steps], read_segments(
+            Path(required(self.config, "annotation_path")) / f"{task}_{video}.csv"
+        )
 
 
 @ALIGNERS.register()
 class CrossTaskAligner(WindowAligner):
     """Windows of a video with a multi-hot target per second.
 
-    caps, cmasks (steps, T); vfeats (W, F, D), vmasks (W, F); targets (sum of window lengths, steps) float32, overlaps repeated; task, video_len.
+    caps, cmasks (steps, T); vfeats (W, F, D), vmasks (W, F); targets (sum of window lengths, steps) float32,
+    overlaps repeated; task, video_len.
     """
 
-    def __call__(self, video_id: TaskVideo, video_feature: np.ndarray, text_feature: tuple[list[list[int]], list[Segment]], rng: ItemRandom | None = None) -> dict[str, Any]:
+    def __call__(
+        self,
+        video_id: TaskVideo,
+        video_feature: np.ndarray,
+        text_feature: tuple[list[list[int]], list[Segment]],
+        rng: ItemRandom | None = None,
+    ) -> dict[str, Any]:
         task, video, _, n_steps = video_id
         steps, segments = text_feature
         vfeats, vmasks, ranges = self.windows(video_feature, video)

@@ -23,8 +23,8 @@ class CaptionDedupProcessor:
 
     Args:
         rng: decides, for each partial overlap, which of the two captions keeps it.
-        whole_words: take the longest overlap of whole words. The historic rule (default) takes the shortest overlap of characters, so that a
-            single shared letter splits a word.
+        whole_words: take the longest overlap of whole words. The historic rule (default) takes the shortest overlap of characters, so
+            that a single shared letter splits a word.
     """
 
     def __init__(self, rng: random.Random, whole_words: bool = False):

@@ -1,6 +1,6 @@
 """DiDeMo: moments of videos described in words (zero-shot test).
 
-    test_data.json   [{"video": "54322086@N00_2408598493_274c77d26a.avi", "description": "a red bird lands", "times": [[0, 0], [0, 1]]}, ...]
+    test_data.json   [{"video": "54322086@N00_2408598493.avi", "description": "a red bird lands", "times": [[0, 0], [0, 1]]}, ...]
 
 `times` are pairs of first and last chunk of 5 seconds, one per annotator; the evaluation reads them from the file.
 """

@@ -30,7 +30,7 @@ class MetaTextBinarizer(TextProcessor):
 
 
 def window_starts(seconds: int, stride: int, size: int) -> np.ndarray:
-    """First seconds of windows over a video: every `stride`, until one reaches the end; 1 + max(0, ceil((seconds - size) / stride)) of them."""
+    """First seconds of windows over a video, every `stride` until one reaches the end: 1 + max(0, ceil((seconds - size) / stride))."""
     return np.arange(1 + max(0, -(-(seconds - size) // stride))) * stride
 
 
@@ -81,12 +81,19 @@ class DSNLGAligner(Aligner):
         self.tokenizer = tokenizer
         self.attention = MMAttentionMask2DProcessor()
 
-    def __call__(self, video_id: Any, video_feature: np.ndarray, text_feature: tuple[Sequence[int], str], rng: ItemRandom | None = None) -> dict[str, Any]:
+    def __call__(
+        self, video_id: Any, video_feature: np.ndarray, text_feature: tuple[Sequence[int], str], rng: ItemRandom | None = None
+    ) -> dict[str, Any]:
         ids, _ = text_feature
         item = super().__call__(video_id, video_feature, ids, rng)
         if self.config.split in ("train", "valid"):
             caps, text_label = TextGenerationProcessor(self.special)(item["caps"])
-            return {**item, "caps": caps, "text_label": text_label, "attention_mask": self.attention(item["vmasks"], item["cmasks"], "textgen")}
+            return {
+                **item,
+                "caps": caps,
+                "text_label": text_label,
+                "attention_mask": self.attention(item["vmasks"], item["cmasks"], "textgen"),
+            }
         cmasks = torch.ones_like(item["cmasks"])
         prompt = torch.tensor([self.special.cls, self.special.sep, self.special.cls])
         return {

@@ -113,7 +113,12 @@ class ShardedHow2VideoRetriMetaProcessor(ShardedHow2MetaProcessor):
         super().__init__(config)
         self.videos_per_group: int = required(config, "num_video_per_batch")
         if len(self.data) < self.videos_per_group:
-            logger.warning("%s: %d usable videos make one batch smaller than num_video_per_batch=%d", self.split_path(), len(self.data), self.videos_per_group)
+            logger.warning(
+                "%s: %d usable videos make one batch smaller than num_video_per_batch=%d",
+                self.split_path(),
+                len(self.data),
+                self.videos_per_group,
+            )
         self.groups = self._grouped(self.data)
 
     def _grouped(self, positions: np.ndarray) -> list[np.ndarray]:
@@ -183,7 +188,7 @@ class ShardedVideoProcessor(VideoProcessor):
 
 @TEXT_PROCESSORS.register()
 class ShardedTextProcessor(TextProcessor):
-    """Timed captions of a video: {"start" (n,), "end" (n,) seconds, "cap" (n, 32) ids padded with -1}, read-only views of the mapped shards."""
+    """Timed captions of a video: {"start" (n,), "end" (n,) seconds, "cap" (n, 32) ids padded with -1}; views of the mapped shards."""
 
     def __init__(self, config: DatasetConfig, tokenizer: Any = None):
         super().__init__(config, tokenizer)

@@ -36,7 +36,9 @@ class FrameMaskingProcessor:
     def __init__(self, config: DatasetConfig):
         self.rate = config.mfm_probability
 
-    def __call__(self, vmasks: torch.Tensor, generator: torch.Generator, mode: str | None = None, vfeats: torch.Tensor | None = None) -> torch.Tensor:
+    def __call__(
+        self, vmasks: torch.Tensor, generator: torch.Generator, mode: str | None = None, vfeats: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Label (F) bool, true = to be predicted; those rows of `vfeats`, where given, are zeroed in place."""
         rates = torch.full(vmasks.shape, mask_rate(mode, self.rate)).masked_fill_(~vmasks, 0.0)
         label = torch.bernoulli(rates, generator=generator).bool()
@@ -52,7 +54,10 @@ class TextGenerationProcessor:
         self.special = special
 
     def __call__(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """From [CLS] [SEP] w1 ... wn [SEP] pad: inputs [CLS] [SEP] [BOS] w1 ... wn pad, labels the original from w1 to the last [SEP]; each (T)."""
+        """Inputs and labels, each (T).
+
+        [CLS] [SEP] w1 ... wn [SEP] pad becomes [CLS] [SEP] [BOS] w1 ... wn pad; the labels are w1 to the last [SEP], where they stood.
+        """
         padding = ids == self.special.pad
         labels = ids.masked_fill(padding, IGNORED)
         labels[:2] = IGNORED
@@ -111,7 +116,8 @@ class MMAttentionMask2DProcessor:
         Args:
             vmask: (F) valid frames.
             cmask: (T) valid text positions, [CLS] and the video's [SEP] first.
-            mode: "textgen": text sees the video and the text before it, video sees itself; "videogen" the other way round; else all valid positions.
+            mode: "textgen": text sees the video and the text before it, video sees itself; "videogen" the other way round; else every
+                position sees all valid ones.
         """
         visible = torch.cat([cmask[:1], vmask, cmask[1:]])  # (L)
         position = torch.arange(len(visible))
@@ -131,8 +137,8 @@ class MMAttentionMask2DProcessor:
 class MFMMLMAligner(ClipAligner):
     """VLM's items: clips with a drawn text budget, some of each masked; now and then a whole modality is masked (dataset.mm_prob).
 
-    Adds video_label (K, F) bool and text_label (K, T) int64, with mm_type "textgen" also attention_mask (K, L, L). Clips are drawn one by one
-    from the stream of Python's `random` in both samplers, masks from torch.
+    Adds video_label (K, F) bool and text_label (K, T) int64, with mm_type "textgen" also attention_mask (K, L, L). Clips are drawn one by
+    one from the stream of Python's `random` in both samplers, masks from torch.
     """
 
     allows_holes = True
@@ -143,7 +149,9 @@ class MFMMLMAligner(ClipAligner):
         self.mask_frames = FrameMaskingProcessor(config)
         self.attention = MMAttentionMask2DProcessor()
 
-    def __call__(self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None) -> dict[str, Any]:
+    def __call__(
+        self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None
+    ) -> dict[str, Any]:
         feature = check_feature(video_feature, video_id)
         video_id = bare_id(video_id)
         captions = self.usable(Captions.of(text_feature), len(feature), video_id)

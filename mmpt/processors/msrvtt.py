@@ -1,9 +1,9 @@
 """MSR-VTT: retrieval, question answering, captioning.
 
-    MSRVTT_JSFUSION_test.csv   key,vid_key,video_id,sentence      ret0,msr9770,video9770,a person is connecting something to system
-    MSRVTT_train.9k.csv        video_id                           video0
-    MSRVTT_data.json           {"sentences": [{"video_id": "video0", "caption": "a car is shown"}, ...]}
-    MSR_MC_test.csv            tab separated: vid_key a1 a2 a3 a4 a5 answer
+MSRVTT_JSFUSION_test.csv   key,vid_key,video_id,sentence      ret0,msr9770,video9770,a person is connecting something to system
+MSRVTT_train.9k.csv        video_id                           video0
+MSRVTT_data.json           {"sentences": [{"video_id": "video0", "caption": "a car is shown"}, ...]}
+MSR_MC_test.csv            tab separated: vid_key a1 a2 a3 a4 a5 answer
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ class MSRVTTQATextProcessor(TextProcessor):
 class MSRVTTQAAligner(Aligner):
     """caps, cmasks (5, T) of the answers, answers (1) the index of the right one; video as in DSAligner."""
 
-    def __call__(self, video_id: Any, video_feature: np.ndarray, text_feature: tuple[int, list[list[int]]], rng: ItemRandom | None = None) -> dict[str, Any]:
+    def __call__(
+        self, video_id: Any, video_feature: np.ndarray, text_feature: tuple[int, list[list[int]]], rng: ItemRandom | None = None
+    ) -> dict[str, Any]:
         answer, choices = text_feature
         vfeats, vmasks = self.build_video(video_feature, video_id)
         caps, cmasks = self.pack(choices)

@@ -1,7 +1,8 @@
 """Drawing training clips: which captions, which seconds.
 
 Text: start from one caption and add neighbours, left or right by a coin, until the clip holds its budget of words or 256 seconds.
-Video: start from one second and grow left or right by a coin, until the clip has its budget of seconds; at an end of the video grow the other way.
+Video: start from one second and grow left or right by a coin, until the clip has its budget of seconds; at an end of the video grow the
+other way.
 
 The law is stated once, one draw at a time, by TextClipSamplingProcessor and VideoClipSamplingProcessor, which replay the historic stream of
 Python's `random`. `text_ranges` and `video_ranges` draw the same law for all clips of a batch at once.
@@ -102,8 +103,8 @@ def text_ranges(
 def video_ranges(length: np.ndarray, budget: np.ndarray, centre: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """B stretches of seconds at once.
 
-    Of the walk's `steps` moves, the number that go left is binomial, clamped to what fits on either side: once the walk stands at an end of the
-    video every later move goes the other way, whatever its coin says, so a coin that is tossed and ignored changes nothing.
+    Of the walk's `steps` moves, the number that go left is binomial, clamped to what fits on either side: once the walk stands at an end of
+    the video every later move goes the other way, whatever its coin says, so a coin that is tossed and ignored changes nothing.
 
     Args:
         length: (B,) seconds of the clip's video.

@@ -54,7 +54,9 @@ def load_tokenizer(bert_name: str | None, use_fast: bool | None = None) -> Any:
     return transformers.AutoTokenizer.from_pretrained(bert_name, **options)
 
 
-def pack_captions(words: np.ndarray, first: np.ndarray, count: np.ndarray, length: int, special: SpecialIds) -> tuple[np.ndarray, np.ndarray]:
+def pack_captions(
+    words: np.ndarray, first: np.ndarray, count: np.ndarray, length: int, special: SpecialIds
+) -> tuple[np.ndarray, np.ndarray]:
     """Lay out B captions that are stretches of one flat array of word ids.
 
     Args:
@@ -69,7 +71,9 @@ def pack_captions(words: np.ndarray, first: np.ndarray, count: np.ndarray, lengt
     """
     room = length - SPECIAL_TOKENS_PER_CAPTION
     if room < 1:
-        raise ValueError(f"dataset.max_len - dataset.max_video_len is {length}; a caption needs at least {SPECIAL_TOKENS_PER_CAPTION + 1} positions.")
+        raise ValueError(
+            f"dataset.max_len - dataset.max_video_len is {length}; a caption needs at least {SPECIAL_TOKENS_PER_CAPTION + 1} positions."
+        )
     count = np.minimum(count, room)[:, None]
     column = np.arange(room)
     if len(words):

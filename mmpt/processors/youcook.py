@@ -56,7 +56,8 @@ def records_from_milnce_csv(csv_path: str | Path, annotation_path: str | Path) -
         ValueError: a row has no clip in the annotation.
     """
     clips = {
-        video: [tuple(int(second) for second in clip["segment"]) for clip in annotations] for video, annotations in load_annotations(annotation_path).items()
+        video: [tuple(int(second) for second in clip["segment"]) for clip in annotations]
+        for video, annotations in load_annotations(annotation_path).items()
     }
     taken: set[tuple[str, int]] = set()
     records = []
@@ -89,7 +90,9 @@ class YoucookMetaProcessor(MetaProcessor):
         """The records of the split whose video has features."""
         records = load_plain_pickle(self.split_path())
         has_features = self.has_features()
-        return self.keep(records, lambda record: has_features(split_id(record["id"])[0]), lambda record: split_id(record["id"])[0], "have no features")
+        return self.keep(
+            records, lambda record: has_features(split_id(record["id"])[0]), lambda record: split_id(record["id"])[0], "have no features"
+        )
 
     def item(self, record: Record, annotations: dict[str, list[dict]]) -> tuple[Clip, str]:
         """One clip with its text."""
@@ -112,7 +115,9 @@ class YoucookNLGMetaProcessor(MetaProcessor):
         videos = [line.strip().split("/")[-1] for line in Path(self.split_path()).read_text(encoding="utf-8").splitlines() if line.strip()]
         has_features = self.has_features()
         videos = self.keep(videos, lambda video: has_features(video) and video in annotations, str, "have no features or no annotation")
-        self.data = [((video, int(clip["segment"][0]), int(clip["segment"][1])), clip["sentence"]) for video in videos for clip in annotations[video]]
+        self.data = [
+            ((video, int(clip["segment"][0]), int(clip["segment"][1])), clip["sentence"]) for video in videos for clip in annotations[video]
+        ]
 
 
 @VIDEO_PROCESSORS.register()
@@ -129,7 +134,7 @@ class YoucookVideoProcessor(VideoProcessor):
 
 @META_PROCESSORS.register()
 class YoucookFullVideoBGMetaProcessor(YoucookMetaProcessor):
-    """Whole videos, background kept; item -> (video, captions of its clips in pickle order). Videos come in the order of their first record."""
+    """Whole videos, background kept; item -> (video, captions of its clips in pickle order), in the order of their first record."""
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -156,7 +161,9 @@ class YoucookFullVideoBGTextProcessor(TextProcessor):
 class YoucookFullVideoBGAligner(WindowAligner):
     """Windows of a whole video, and all its captions: caps, cmasks (n, T), vfeats (W, F, D), vmasks (W, F), video_len."""
 
-    def __call__(self, video_id: str, video_feature: np.ndarray, text_feature: list[list[int]], rng: ItemRandom | None = None) -> dict[str, Any]:
+    def __call__(
+        self, video_id: str, video_feature: np.ndarray, text_feature: list[list[int]], rng: ItemRandom | None = None
+    ) -> dict[str, Any]:
         vfeats, vmasks, _ = self.windows(video_feature, video_id)
         caps, cmasks = self.pack(text_feature)
         return {

@@ -51,12 +51,15 @@ def build_world(out: str | Path, settings: Settings, track: Track = lambda items
         if out.exists() and not (out / STAMP).is_file() and (not out.is_dir() or any(out.iterdir())):
             raise FileExistsError(f"{out}: exists and is no embedded world (it has no {STAMP}). Choose another folder, or remove this one.")
         partial = out.with_name(f".{out.name}.partial")
-        _remove(partial)
-        partial.mkdir()
-        write_world(partial, settings, track)
-        write_json(partial / STAMP, {**_identity(settings), "settings": asdict(settings), "files": _sizes(partial)})
-        _remove(out)
-        os.replace(partial, out)
+        _remove(partial)  # of a process that was killed: whoever is alive holds the lock
+        try:
+            partial.mkdir()
+            write_world(partial, settings, track)
+            write_json(partial / STAMP, {**_identity(settings), "settings": asdict(settings), "files": _sizes(partial)})
+            _remove(out)
+            os.replace(partial, out)
+        finally:
+            _remove(partial)
     return True
 
 

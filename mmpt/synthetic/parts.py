@@ -84,9 +84,10 @@ class Looks:
 def stream(seed: int, *key: str | int) -> np.random.Generator:
     """The random stream of one thing, e.g. `stream(0, "train", 17, "narration")`.
 
-    Every video has its own, one per theme, so that nothing depends on process or order, and a knob of the narration leaves the sights alone.
+    Every video has its own, one per theme: nothing depends on process or order, and a knob of the narration leaves the sights alone.
     """
-    return np.random.default_rng([seed, *(zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key)])
+    numbers = (zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key)
+    return np.random.default_rng([seed, *numbers])
 
 
 def unit_rows(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -119,5 +119,6 @@ class Settings:
 
 def _check(name: str, value: float) -> None:
     is_probability = name.startswith(("p_", "visible_")) or name == "dropout"
-    if value < 0 or (is_probability and value > 1) or (name == "p_chatter" and value >= 1):
-        raise ValueError(f"knob {name}={value}: expected {'a probability' if is_probability else 'a number of at least 0'}.")
+    least = 1 if name in Size.__dataclass_fields__ and not name.startswith("test_") else 0
+    if value < least or (is_probability and value > 1) or (name == "p_chatter" and value >= 1):
+        raise ValueError(f"knob {name}={value}: expected {'a probability' if is_probability else f'a number of at least {least}'}.")

@@ -1,8 +1,8 @@
 """A WordPiece vocabulary by a stated rule, and a folder that transformers loads as a small BERT.
 
-Rule: special tokens; every letter and digit, sorted; the same as continuations (`##a`); words seen at least twice, most frequent first, equal
-counts in alphabetical order. Trainers of tokenizer libraries break ties at random, and other ids make another model: two runs of one
-seed would differ by several points.
+Rule: special tokens; every letter and digit, sorted; the same as continuations (`##a`); words seen at least twice, most frequent first,
+equal counts in alphabetical order. Trainers of tokenizer libraries break ties at random, and other ids make another model: two runs of
+one seed would differ by several points.
 """
 
 from __future__ import annotations

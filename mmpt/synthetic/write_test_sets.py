@@ -55,7 +55,8 @@ def write_msrvtt(world: World, root: Path, track: Track) -> None:
     sentences = [
         {"sen_id": i, "video_id": name, "caption": _sentence(world, clip, take)} for i, (name, clip, take) in enumerate(takes)
     ]
-    write_json(folder / "MSRVTT_data.json", {"videos": [{"id": i, "video_id": name} for i, name in enumerate(names)], "sentences": sentences})
+    videos = [{"id": i, "video_id": name} for i, name in enumerate(names)]
+    write_json(folder / "MSRVTT_data.json", {"videos": videos, "sentences": sentences})
 
 
 def write_youcook(world: World, root: Path) -> None:

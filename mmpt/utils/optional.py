@@ -21,4 +21,6 @@ def optional_import(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
             raise  # the module is there, something it needs is not: its own message says more
-        raise ImportError(f"this needs the package {error.name!r}, which is not installed. Install it with: pip install 'mmpt[{extra}]'") from error
+        raise ImportError(
+            f"this needs the package {error.name!r}, which is not installed. Install it with: pip install 'mmpt[{extra}]'"
+        ) from error

@@ -48,7 +48,9 @@ class ShardedTensor:
     def __init__(self, data: np.ndarray, starts: np.ndarray, name: str = "sharded tensor"):
         starts = np.asarray(starts)
         if starts.ndim != 1 or len(starts) < 2 or starts.dtype.kind not in "iu":
-            raise ShardError(f"{name}: starts has shape {starts.shape} and dtype {starts.dtype}, expected (items + 1,) integers with at least one item.")
+            raise ShardError(
+                f"{name}: starts has shape {starts.shape} and dtype {starts.dtype}, expected (items + 1,) integers with at least one item."
+            )
         if starts[0] != 0 or starts[-1] != len(data) or (np.diff(starts) < 0).any():
             raise ShardError(
                 f"{name}: starts runs from {starts[0]} to {starts[-1]}, expected to rise from 0 to the {len(data)} rows of data. "
@@ -156,7 +158,9 @@ class ShardWriter:
             raise ShardError(f"{self.path}: item {len(self._starts) - 1} has shape {array.shape}, expected rows of shape {self.row_shape}.")
         array = np.ascontiguousarray(array, dtype=self.dtype)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ShardError(f"{self.path}: item {len(self._starts) - 1} holds NaN or infinite values (as {self.dtype}). Extract it again or leave it out.")
+            raise ShardError(
+                f"{self.path}: item {len(self._starts) - 1} holds NaN or infinity (as {self.dtype}). Extract it again or leave it out."
+            )
         self._file.write(array.data if array.size else b"")
         self._starts.append(self._starts[-1] + len(array))
 
@@ -261,7 +265,9 @@ def _open_npy(path: Path, mmap_mode: str | None) -> np.ndarray:
                 raise ValueError(f"{found} bytes, expected {expected} for shape {shape}, {dtype}")
         array = np.load(path, mmap_mode=mmap_mode if 0 not in shape else None, allow_pickle=False)
     except FileNotFoundError as error:
-        raise ShardError(f"{path}: no such shard file. Check dataset.vfeat_dir and dataset.tfeat_dir, and that the shard was copied.") from error
+        raise ShardError(
+            f"{path}: no such shard file. Check dataset.vfeat_dir and dataset.tfeat_dir, and that the shard was copied."
+        ) from error
     except (ValueError, EOFError) as error:
         raise ShardError(f"{path}: truncated or damaged shard file ({error}). Copy or build the shard again.") from error
     return array.view(np.ndarray)

@@ -53,9 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         jobs = share(list_jobs(args.files, AUDIO_SUFFIXES), args.rank, args.world_size)
         check_passport(args.features, backbone.passport)
         with tqdm(total=len(jobs), unit="file") as bar:
-            result = extract(
-                jobs, read_waveforms, backbone.network, args.features, args.batch_size, args.threads, args.dtype, lambda job, clips: bar.update()
-            )
+            options = args.batch_size, args.threads, args.dtype
+            result = extract(jobs, read_waveforms, backbone.network, args.features, *options, on_file=lambda job, clips: bar.update())
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
     with atomic_write(args.features / f"failed_{args.rank}.tsv", "w") as file:

@@ -1,11 +1,13 @@
 """Timed captions -> token shards.
 
-    python scripts/text_token_extractor/pretokenization.py projects/retri/norton/how2_pretokenization.yaml
-    python scripts/text_token_extractor/pretokenization.py --captions data/how2/sentencified_htm_1200k.pkl --tokenizer bert-base-uncased --target data/feat/shards
+    python scripts/text_token_extractor/pretokenization.py tokens.yaml
+    python scripts/text_token_extractor/pretokenization.py --captions data/how2/sentencified_htm_1200k.pkl --tokenizer bert-base-uncased \\
+        --target data/feat/shards
 
-reads a pickle or JSON of {video id: {"start": [...], "end": [...], "text": [...]}} (the value may be such a JSON as a string) and, for each
-`train_meta.pkl` and `val_meta.pkl` of the feature shards in the target folder, writes `<captions>.<tokenizer>.train_<k>.startends_*.npy` and
-`.caps_ids_*.npy` in the same order of videos. Ids without captions get none. Stopped in the middle, the same command goes on.
+reads a pickle or JSON of {video id: {"start": [...], "end": [...], "text": [...]}} (the value may be such a JSON as a string) and, for
+each `train_meta.pkl` and `val_meta.pkl` of the feature shards in the target folder, writes `<captions>.<tokenizer>.train_<k>.startends_*.npy`
+and `.caps_ids_*.npy`, videos in the same order. Ids without captions get none. Stopped in the middle, the same command goes on. The YAML
+holds `dataset:` with bert_name, caption_pkl_path, target_dir and, if wanted, use_fast; arguments overrule it.
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ def tokenize(clips: Any, tokenizer: Any, columns: int) -> tuple[np.ndarray, np.n
 
 def write_shard(prefix: Path, videos: Sequence[str], captions: Mapping[str, Any], tokenizer: Any, columns: int, passport: dict) -> None:
     """The two token shards of one feature shard."""
-    with ShardWriter(f"{prefix}.startends", passport=passport) as times_writer, ShardWriter(f"{prefix}.caps_ids", passport=passport) as ids_writer:
+    with (
+        ShardWriter(f"{prefix}.startends", passport=passport) as times_writer,
+        ShardWriter(f"{prefix}.caps_ids", passport=passport) as ids_writer,
+    ):
         for video in videos:
             times, ids = tokenize(captions.get(video), tokenizer, columns)
             times_writer.append(times)
@@ -67,7 +72,9 @@ def is_done(prefix: Path, videos: Sequence[str], passport: dict) -> bool:
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Timed captions -> token shards.")
-    parser.add_argument("config", nargs="?", help="YAML with dataset.{bert_name, use_fast, caption_pkl_path, target_dir}; arguments overrule it")
+    parser.add_argument(
+        "config", nargs="?", help="YAML with dataset.{bert_name, use_fast, caption_pkl_path, target_dir}; arguments overrule it"
+    )
     parser.add_argument("--captions", help="pickle or JSON of timed captions")
     parser.add_argument("--tokenizer", help="hub name, or folder with config.json and vocab.txt")
     parser.add_argument("--target", help="folder of the feature shards, where the token shards go too")
@@ -76,13 +83,19 @@ def main(argv: list[str] | None = None) -> None:
     dataset = load_config(args.config).dataset if args.config else None
     captions_path, bert_name, target = args.captions, args.tokenizer, args.target
     if dataset is not None:
-        captions_path, bert_name, target = captions_path or dataset.caption_pkl_path, bert_name or dataset.bert_name, target or dataset.target_dir
+        captions_path, bert_name, target = (
+            captions_path or dataset.caption_pkl_path,
+            bert_name or dataset.bert_name,
+            target or dataset.target_dir,
+        )
     if not (captions_path and bert_name and target):
         parser.error("needs captions, tokenizer and target, from the YAML or as arguments")
     captions_path, target = Path(captions_path), Path(target)
     metas = {split: path for split in ("train", "val") if (path := target / f"{split}_meta.pkl").exists()}
     if not metas:
-        sys.exit(f"{target}: no train_meta.pkl or val_meta.pkl. Shard the features first (scripts/video_feature_extractor/shard_feature.py).")
+        sys.exit(
+            f"{target}: no train_meta.pkl or val_meta.pkl. Shard the features first (scripts/video_feature_extractor/shard_feature.py)."
+        )
     tokenizer = load_tokenizer(bert_name, dataset.use_fast if dataset else None)
     captions = load_captions(captions_path)
     passport = {"tokenizer": Path(bert_name).name, "vocabulary": len(tokenizer), "captions": captions_path.name, "columns": args.columns}

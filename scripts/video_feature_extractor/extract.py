@@ -46,8 +46,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--normalise", action=argparse.BooleanOptionalAction, default=True, help="scale features to unit length")
     p.add_argument("--reverse", action="store_true", help="play every second backwards (second view of GDT)")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the network runs")
-    p.add_argument("--rank", type=int, default=environment("RANK", "SLURM_ARRAY_TASK_ID", default=0), help="number of this process")
-    p.add_argument("--world-size", type=int, default=environment("WORLD_SIZE", "SLURM_ARRAY_TASK_COUNT", default=1), help="number of processes")
+    rank, world_size = environment("RANK", "SLURM_ARRAY_TASK_ID", default=0), environment("WORLD_SIZE", "SLURM_ARRAY_TASK_COUNT", default=1)
+    p.add_argument("--rank", type=int, default=rank, help="number of this process, from 0 (a SLURM array is numbered 0 to N-1)")
+    p.add_argument("--world-size", type=int, default=world_size, help="number of processes")
     return p
 
 

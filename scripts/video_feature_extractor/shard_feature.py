@@ -1,7 +1,7 @@
 """Features of single videos -> shards.
 
-    python scripts/video_feature_extractor/shard_feature.py data/feat/feat_how2_s3d data/how2/how2_s3d_train.lst data/feat/shards --split train \\
-        --backbone s3d --frames-per-second 30 --normalised
+    python scripts/video_feature_extractor/shard_feature.py data/feat/feat_how2_s3d data/how2/how2_s3d_train.lst data/feat/shards \\
+        --split train --backbone s3d --frames-per-second 30 --normalised
 
 reads `<features>/<id>.npy` (seconds, D) for each id of the list and writes `train_<k>_data.npy`, `train_<k>_starts.npy`, the manifest
 `shards.json` and the index `train_meta.pkl`. What cannot be read is left out and listed with its reason in `train_unreadable.txt`.
@@ -80,7 +80,9 @@ def main(argv: list[str] | None = None) -> None:
         chunk, path = ids[start : start + args.shard_size], args.target / f"{args.split}_{shard}"
         if shard in meta and path.name in read_manifest(args.target):
             if not set(meta[shard]) <= set(chunk):
-                sys.exit(f"{path}: holds other videos than lines {start + 1} to {start + len(chunk)} of {args.list}. Give an empty target folder.")
+                sys.exit(
+                    f"{path}: holds other videos than lines {start + 1} to {start + len(chunk)} of {args.list}. Empty the target folder."
+                )
             unreadable.update(dict.fromkeys(set(chunk) - set(meta[shard]), "left out by an earlier run"))
             continue
         written = write_shard(path, readable(args.features, chunk, np.dtype(args.dtype), unreadable), passport, unreadable)
@@ -89,7 +91,10 @@ def main(argv: list[str] | None = None) -> None:
             save_plain_pickle(meta, meta_path)
     with atomic_write(args.target / f"{args.split}_unreadable.txt", "w") as file:
         file.writelines(f"{video}\t{reason}\n" for video, reason in unreadable.items())
-    print(f"{args.target}: {sum(map(len, meta.values()))} videos in {len(meta)} shards; {len(unreadable)} unreadable, see {args.split}_unreadable.txt")
+    print(
+        f"{args.target}: {sum(map(len, meta.values()))} videos in {len(meta)} shards; "
+        f"{len(unreadable)} unreadable, see {args.split}_unreadable.txt"
+    )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def cases(path):
 def close(actual, expected, dtype):
     expected = np.asarray(expected)
     tolerance = 1e-8 if dtype == torch.float64 else 1e-4
-    np.testing.assert_allclose(torch.as_tensor(actual).detach(), expected, rtol=tolerance, atol=tolerance * max(1.0, np.abs(expected).max(initial=0)))
+    scale = max(1.0, np.abs(expected).max(initial=0))
+    np.testing.assert_allclose(torch.as_tensor(actual).detach(), expected, rtol=tolerance, atol=tolerance * scale)
 
 
 def pretraining_batch(n_videos=3, clips=16, dim=12, seed=0, dtype=torch.float64, gap=3):
@@ -97,9 +98,8 @@ def test_golden_tempclr_local_loss(path, monkeypatch):
         video, text = (case[name].clone().requires_grad_() for name in ("video_seq", "pooled_text"))
         names = ("metric", "total_sample_size", "video_sampling_multiplier", "inner_shuffling")
         loss = TempCLRLocalisationLoss({"alignment_loss_coeff": case["coeff"], **{name: case[name] for name in names if name in case}})
-        total = loss(
-            logits=video @ text.T, targets=case["targets"][None], video_seq=video, pooled_text=text, sequence_targets=case["sequence_targets"]
-        )
+        given = {"targets": case["targets"][None], "sequence_targets": case["sequence_targets"]}
+        total = loss(logits=video @ text.T, video_seq=video, pooled_text=text, **given)
         total.backward()
         close(loss.terms["alignment"], case["align_loss"], video.dtype)
         close(loss.terms["bce"], case["bce_loss"], video.dtype)
@@ -149,7 +149,7 @@ def test_a_clip_that_starts_where_the_last_ended_is_not_kept():
 
 
 def test_spread_is_the_truncated_linspace():
-    for n, count in itertools.product(range(1, 60), (1, 2, 5, 8, 49)):
+    for n, count in itertools.product(range(1, 60), range(1, 60)):
         np.testing.assert_array_equal(spread(torch.tensor(n), count), np.linspace(0, n - 1, count).astype(np.int64))
 
 
@@ -201,7 +201,8 @@ def localisation_batch(dtype=torch.float64):
     video = torch.randn(7, 6, generator=seeded(), dtype=torch.float64).to(dtype).requires_grad_()
     text = torch.randn(3, 6, generator=seeded(1), dtype=torch.float64).to(dtype).requires_grad_()
     targets = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 1, 0]])
-    return {"video_seq": video, "pooled_text": text, "logits": video @ text.T, "targets": targets, "sequence_targets": torch.tensor([[0, 0, 2, 1]])}
+    labels = {"targets": targets, "sequence_targets": torch.tensor([[0, 0, 2, 1]])}
+    return {"video_seq": video, "pooled_text": text, "logits": video @ text.T, **labels}
 
 
 def test_localisation_merges_windows_before_it_aligns():
@@ -212,7 +213,8 @@ def test_localisation_merges_windows_before_it_aligns():
     second = window_seconds(vmasks[0], 2)
     video, targets = mean_by_second(batch["video_seq"], second), mean_by_second(batch["targets"].double(), second)
     by_hand = loss.alignment(video, batch["pooled_text"], targets, batch["sequence_targets"], seeded())
-    as_they_come = TempCLRLocalisationLoss({"sliding_window": None, "alignment_loss_coeff": 1.0})(**batch, vmasks=vmasks, generator=seeded())
+    historic = TempCLRLocalisationLoss({"sliding_window": None, "alignment_loss_coeff": 1.0})
+    as_they_come = historic(**batch, vmasks=vmasks, generator=seeded())
     assert merged.item() == pytest.approx(by_hand.item()) and merged.item() != pytest.approx(as_they_come.item())
 
 
@@ -298,8 +300,9 @@ def test_few_shot_takes_the_mean_over_a_class_whatever_the_order_of_supports():
 
 
 def test_losses_are_found_by_name_with_yaml_keys():
-    loss = build_loss({"loss_cls": "TempCLRLoss", "metric": "otam", "sampling_threshold": 6, "total_sample_size": 8, "alignment_loss_coeff": 0.5})
-    assert (loss.config.metric, loss.config.sequence_length, loss.config.n_orders, loss.config.weight) == ("otam", 6, 8, 0.5)
+    keys = {"metric": "otam", "sampling_threshold": 6, "total_sample_size": 8, "alignment_loss_coeff": 0.5}
+    config = build_loss({"loss_cls": "TempCLRLoss", **keys}).config
+    assert (config.metric, config.sequence_length, config.n_orders, config.weight) == ("otam", 6, 8, 0.5)
     keys = {"video_sampling_multiplier": 3, "inner_shuffling": False, "alignment_loss_coeff": 0.2}
     config = build_loss({"loss_cls": "TempCLRLocalisationLoss", **keys}).config
     assert (config.frames_per_step, config.shuffle_frames, config.weight) == (3, False, 0.2)

@@ -12,9 +12,11 @@ from torch import nn
 
 from mmpt.models.audio import AudioResNet
 from mmpt.models.checkpoint import load_weights
+from mmpt.models.gdt import AVGDT, STiCANetwork, VidTextGDT
 from mmpt.models.r2plus1d import R2Plus1D
 from mmpt.models.s3dg import MAX_WORDS, S3D, same_max_pool, space_to_depth
 from mmpt.models.word2vec import CASED_WORDS, LOWER_CASE_WORDS, Vocabulary, WordEncoder
+from mmpt.ops.crops import Crop
 from tests.conftest import GOLDEN, golden_cases, load_golden
 
 
@@ -37,7 +39,8 @@ def test_golden_norton_s3d(path):
     arrays = load_golden(path)
     network = S3D(Vocabulary(arrays["dictionary"], MAX_WORDS, LOWER_CASE_WORDS)).eval()
     own = network.state_dict()
-    shapes = {str(n): tuple(int(x) for x in str(s).split("x") if x) for n, s in zip(arrays["param_names"], arrays["param_shapes"], strict=True)}
+    named = zip(arrays["param_names"], arrays["param_shapes"], strict=True)
+    shapes = {str(name): tuple(int(size) for size in str(shape).split("x") if size) for name, shape in named}
     assert {name: tuple(tensor.shape) for name, tensor in own.items()} == shapes
     seed = int(arrays["seed"])
     state = {name: torch.from_numpy(np.asarray(s3d_array(name, shape, seed))).float() for name, shape in shapes.items() if shape}
@@ -98,7 +101,8 @@ def gdt_state(variant, prefix):
 
 def with_state(network: nn.Module, state):
     """Loads strictly but for BatchNorm counters and the classifier that no model uses."""
-    result = network.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.") or hasattr(network, "fc")}, strict=False)
+    used = {k: v for k, v in state.items() if "fc." not in k or k in network.state_dict()}
+    result = network.load_state_dict(used, strict=False)
     assert not result.unexpected_keys and all(k.endswith("num_batches_tracked") for k in result.missing_keys)
     return network.eval()
 
@@ -128,6 +132,30 @@ class TestGDT:
         arrays = load_golden(path)
         network = with_state(WordEncoder(7), gdt_state("vid_text_gdt", "text_network."))
         assert_close(network(torch.from_numpy(arrays["token_ids"])), arrays["vt.text_feat"])
+
+    def test_golden_gdt_backbone_audio_video_model(self, path):
+        arrays = load_golden(path)
+        got = with_state(AVGDT(), gdt_state("av_gdt", ""))(backbone_input(arrays, "video"), backbone_input(arrays, "spec"))
+        assert_close(got["pooled_video"], arrays["av.video_nce"])
+        assert_close(got["pooled_audio"], arrays["av.audio_nce"])
+
+    def test_golden_gdt_backbone_video_text_model(self, path):
+        arrays = load_golden(path)
+        network = with_state(VidTextGDT(7), gdt_state("vid_text_gdt", ""))
+        got = network(backbone_input(arrays, "video"), torch.from_numpy(arrays["token_ids"]))
+        assert_close(got["pooled_video"], arrays["vt.video_nce"])
+        assert_close(got["pooled_text"], arrays["vt.text_nce"])
+
+    def test_golden_gdt_backbone_stica_model(self, path):
+        arrays = load_golden(path)
+        steps, height, width = arrays["stica.feature_map"].shape[2:]
+        crops = [Crop("sl", 0, steps, *box.tolist()) for box in arrays["stica.crop_boxes_hw"]]
+        crops += [Crop("tl", *span.tolist(), 0, height, 0, width) for span in arrays["stica.crop_spans_t"]]
+        network = with_state(STiCANetwork(), gdt_state("stica_2layer", ""))
+        with torch.no_grad():
+            got = network(backbone_input(arrays, "stica_video"), backbone_input(arrays, "spec"), crops)
+        for name, key in [("pooled_video_2", "video"), ("pooled_audio", "audio"), ("sl2", "crop"), ("tl2", "tcrop")]:
+            assert_close(got[name], arrays[f"stica.{key}_nce"])
 
     def test_golden_gdt_backbone_feature_map(self, path):
         arrays = load_golden(path)
@@ -162,6 +190,22 @@ def test_deeper_networks_have_their_blocks():
     with torch.device("meta"):
         assert [len(getattr(R2Plus1D(34), f"layer{i}")) for i in range(1, 5)] == [3, 4, 6, 3]
         assert [len(getattr(AudioResNet(18), f"layer{i}")) for i in range(1, 5)] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("variant", "build"),
+    [
+        ("av_gdt", AVGDT),
+        ("vid_text_gdt", lambda: VidTextGDT(7)),
+        ("stica_2layer", STiCANetwork),
+        ("stica_gap", lambda: STiCANetwork(pool_layers=0)),
+    ],
+)
+def test_golden_gdt_state_dict_names(variant, build):
+    names = json.loads((GOLDEN / "gdt_state_dict_names.json").read_text())[variant]
+    published = {name: tuple(shape) for name, shape in names if not name.startswith("audio_network.base.fc.")}
+    with torch.device("meta"):
+        assert {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()} == published
 
 
 @pytest.mark.parametrize("network", [R2Plus1D, AudioResNet])

@@ -199,7 +199,8 @@ def test_real_videos_are_extracted_the_same_by_one_and_by_two_processes(publishe
 
 def test_audio_of_real_videos_is_extracted_second_by_second(published_checkpoint, tmp_path, capsys):
     pytest.importorskip("av")
-    script("audio_feature_extractor").main([str(real_path("videos")), str(tmp_path / "out"), "--weights", str(published_checkpoint), "--device", "cpu"])
+    options = ["--weights", str(published_checkpoint), "--device", "cpu"]
+    script("audio_feature_extractor").main([str(real_path("videos")), str(tmp_path / "out"), *options])
     assert "2 extracted, 0 were there, 3 failed" in capsys.readouterr().out
     assert np.load(tmp_path / "out" / "nasa_with_audio.npy").shape == (14, 512)
     assert "holds no audio track" in (tmp_path / "out" / "failed_0.tsv").read_text()
@@ -208,4 +209,5 @@ def test_audio_of_real_videos_is_extracted_second_by_second(published_checkpoint
 def test_wrong_weights_end_in_one_sentence(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "w.pth")
     with pytest.raises(SystemExit, match="is it another network"):
-        script("video_feature_extractor").main([str(tmp_path), str(tmp_path / "out"), "--backbone", "r2plus1d", "--weights", str(tmp_path / "w.pth")])
+        options = ["--backbone", "r2plus1d", "--weights", str(tmp_path / "w.pth")]
+        script("video_feature_extractor").main([str(tmp_path), str(tmp_path / "out"), *options])

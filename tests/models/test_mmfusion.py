@@ -81,7 +81,8 @@ def test_masked_modelling_gradients_reach_frames_words_and_head(make_config, cli
     text_label = torch.where(clips["cmasks"] & (torch.arange(16) == 2), clips["caps"], -100)
     output = model(**clips, video_label=video_label, text_label=text_label)
     (output["video_logits"].logsumexp(1).sum() + output["text_logits"].logsumexp(1).sum()).backward()
-    for part in (model.mm_encoder.videomlp.linear1, model.mm_encoder.bert.encoder.layer[0].output.dense, model.mm_encoder.head.transform.dense):
+    encoder = model.mm_encoder
+    for part in (encoder.videomlp.linear1, encoder.bert.encoder.layer[0].output.dense, encoder.head.transform.dense):
         assert part.weight.grad.abs().sum() > 0
 
 

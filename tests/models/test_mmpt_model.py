@@ -101,7 +101,9 @@ def test_integer_frames_equal_scaled_float_frames(model):
     torch.testing.assert_close(model.features(integer), model.features(integer.float() / 255))
 
 
-@pytest.mark.parametrize(("video", "message"), [(255 * frames(1, 1), "divide by 255"), (frames(1, 1) - 1, r"\[0, 1\]"), (torch.zeros(2, 24), "got")])
+@pytest.mark.parametrize(
+    ("video", "message"), [(255 * frames(1, 1), "divide by 255"), (frames(1, 1) - 1, r"\[0, 1\]"), (torch.zeros(2, 24), "got")]
+)
 def test_wrong_frames_are_refused(model, video, message):
     with pytest.raises(ValueError, match=message):
         model.features(video)

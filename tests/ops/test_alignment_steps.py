@@ -97,6 +97,34 @@ def test_steps_of_several_frames_cost_what_brute_force_finds(bg_cost):
         assert (cost * assigned).sum().item() + bg_cost * background == pytest.approx(brute_force_cost(cost.numpy(), bg_cost))
 
 
+def loop_assignment(cost, exactly_one, bg_cost):
+    """The recurrence state by state, ways compared in the order of the tie rule."""
+    frames, steps = cost.shape
+    total, came = np.full((frames + 1, 2 * steps + 1), np.inf), {}
+    total[0, 0] = 0.0
+    for t in range(1, frames + 1):
+        for k in range(2 * steps + 1):
+            ways = ([k] if k % 2 == 0 or not exactly_one else []) + [k - 1] + ([k - 2] if k % 2 else [])
+            came[t, k] = min((w for w in ways if w >= 0), key=lambda w: total[t - 1, w], default=k)
+            total[t, k] = (total[t - 1, came[t, k]] if ways[-1] >= 0 or ways[0] >= 0 else np.inf) + (cost[t - 1, k // 2] if k % 2 else bg_cost)
+    state = 2 * steps if total[frames, -1] < total[frames, -2] else 2 * steps - 1
+    assigned = np.zeros((frames, steps), bool)
+    for t in range(frames, 0, -1):
+        if state % 2:
+            assigned[t - 1, state // 2] = True
+        state = came[t, state]
+    return assigned
+
+
+@pytest.mark.parametrize("exactly_one", [True, False])
+@pytest.mark.parametrize("bg_cost", [0.0, 1.0])
+def test_ties_are_broken_as_stated(exactly_one, bg_cost):
+    for seed in range(40):
+        cost = random_cost(7, 3, seed=seed, low=0, high=3).floor()
+        expected = loop_assignment(cost.numpy(), exactly_one, bg_cost)
+        np.testing.assert_array_equal(assign_steps(cost, exactly_one, bg_cost).numpy(), expected, err_msg=f"seed {seed}")
+
+
 @pytest.mark.parametrize("path", golden_cases("tempclr_crosstask_dp.npz"))
 def test_golden_tempclr_crosstask_dp_assignments_with_ties(path):
     golden = load_golden(path)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +58,21 @@ def touch_features(folder: Path, ids, seconds=20, width=4) -> Path:
 
 def how2(folder: Path, n_videos=10, shard_size=4, captions=12, seconds=60, **config) -> DatasetConfig:
     """Sharded features and captions of videos v0, v1, ...; row s of video v holds v + s / 1000, its captions the id 10 + v."""
+    shutil.copytree(_how2_files(n_videos, shard_size, captions, seconds), folder, dirs_exist_ok=True)
+    settings = {
+        "vfeat_dir": str(folder),
+        "tfeat_dir": f"{folder}/text.",
+        "train_path": f"{folder}/train.lst",
+        "val_path": f"{folder}/val.lst",
+    }
+    return replace(CONFIG, **{"split": "train", "num_video_per_batch": 3, **settings, **config})
+
+
+@lru_cache
+def _how2_files(n_videos, shard_size, captions, seconds) -> Path:
+    """Written once, as shards wait for the disk."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
     ids = [f"v{i}" for i in range(n_videos)]
     meta = {shard: ids[shard * shard_size : (shard + 1) * shard_size] for shard in range(-(-n_videos // shard_size))}
     for split in ("train", "val"):
@@ -61,15 +80,18 @@ def how2(folder: Path, n_videos=10, shard_size=4, captions=12, seconds=60, **con
         save_plain_pickle(meta, folder / f"{split}_meta.pkl")
         for shard, names in meta.items():
             text = folder / f"text.{split}_{shard}"
-            with ShardWriter(folder / f"{split}_{shard}") as video, ShardWriter(f"{text}.startends") as times, ShardWriter(f"{text}.caps_ids") as caps:
+            with (
+                ShardWriter(folder / f"{split}_{shard}") as video,
+                ShardWriter(f"{text}.startends") as times,
+                ShardWriter(f"{text}.caps_ids") as caps,
+            ):
                 for name in names:
                     number = int(name[1:])
                     video.append(np.repeat((number + np.arange(seconds)[:, None] / 1000).astype(np.float32), 4, axis=1))
                     start = np.arange(captions, dtype=np.float32) * 4
                     times.append(np.stack([start, start + 3.5], axis=1))
                     caps.append(np.where(np.arange(8) < 1 + np.arange(captions)[:, None] % 4, 10 + number, -1).astype(np.int32))
-    settings = {"vfeat_dir": str(folder), "tfeat_dir": f"{folder}/text.", "train_path": f"{folder}/train.lst", "val_path": f"{folder}/val.lst"}
-    return replace(CONFIG, split="train", num_video_per_batch=3, **{**settings, **config})
+    return folder
 
 
 def write_json(path: Path, value) -> str:

@@ -85,7 +85,9 @@ def test_the_two_samplers_draw_clips_of_the_same_mean_size_and_place(aligner_cls
     means = []
     for sampler in ("generator", "python"):
         item = aligner_cls(replace(CONFIG, sampler=sampler, clip_per_video=2000), SPECIAL)("v", VIDEO, TEXT, ItemRandom(0))
-        means.append([item[key].double().mean().item() for key in ("text_start", "text_end", "video_start", "video_end", "cmasks", "vmasks")])
+        means.append(
+            [item[key].double().mean().item() for key in ("text_start", "text_end", "video_start", "video_end", "cmasks", "vmasks")]
+        )
     np.testing.assert_allclose(*means, atol=1.0, rtol=0.06)
 
 
@@ -100,6 +102,22 @@ def test_clips_stay_as_drawn_when_sorting_is_off():
     item = OverlappedAligner(replace(CONFIG, sort_clips=False, clip_per_video=30), SPECIAL)("v", VIDEO, TEXT, ItemRandom(0))
     starts = item["text_start"].tolist()
     assert starts != sorted(starts)
+
+
+@pytest.mark.parametrize("sampler", ["generator", "python"])
+def test_fixed_clips_span_every_second_their_captions_touch(sampler):
+    text = {"start": np.arange(12) * 4.3 + 0.6, "end": np.arange(12) * 4.3 + 3.2, "cap": TEXT["cap"]}
+    item = VariedLenAligner(replace(CONFIG, sampler=sampler, clip_per_video=40), SPECIAL)("v", VIDEO, text, ItemRandom(0))
+    assert item["video_start"].tolist() == np.floor(text["start"][item["text_start"]]).tolist()
+    assert item["video_end"].tolist() == np.ceil(text["end"][item["text_end"] - 1]).tolist()
+
+
+@pytest.mark.parametrize("sampler", ["generator", "python"])
+def test_overlapped_clips_stay_inside_a_video_that_ends_before_its_captions(sampler):
+    text = {"start": [0.0, 8.0], "end": [4.0, 90.0], "cap": [[20], [21]]}
+    item = OverlappedAligner(replace(CONFIG, sampler=sampler, clip_per_video=200), SPECIAL)("v", VIDEO[:10], text, ItemRandom(0))
+    assert item["video_start"].min() >= 0 and item["video_end"].max() == 10
+    assert torch.equal(item["vmasks"].sum(1), item["video_end"] - item["video_start"])
 
 
 def test_overlapped_clips_keep_their_budgets():
@@ -135,8 +153,11 @@ def test_a_sharded_id_is_reduced_to_the_video():
     assert OverlappedAligner(CONFIG, SPECIAL)(("a", 5, 0, 1), VIDEO, TEXT, ItemRandom(0))["video_id"] == "a"
 
 
-def test_captions_behind_the_features_are_not_drawn():
-    item = FixedLenAligner(replace(CONFIG, clip_per_video=50), SPECIAL)("v", VIDEO[:10], TEXT, ItemRandom(0))
+def test_captions_behind_the_features_are_not_drawn_and_their_video_is_named_once(caplog):
+    aligner = FixedLenAligner(replace(CONFIG, clip_per_video=50), SPECIAL)
+    for seed in range(2):
+        item = aligner("v", VIDEO[:10], TEXT, ItemRandom(seed))
+    assert caplog.text.count("video 'v': 9 of 12 captions begin after its 10 seconds") == 1
     assert item["text_end"].max() == 3  # captions begin at 0, 4, 8, 12, ...
 
 

@@ -71,7 +71,9 @@ def assert_follows(law, drawn):
         assert abs(counts[outcome] / DRAWS - p) < 5 * np.sqrt(p * (1 - p) / DRAWS) + 1e-9, outcome
 
 
-@pytest.mark.parametrize(("length", "budget", "centre"), [(30, 6, 15), (30, 6, 0), (30, 6, 2), (30, 6, 29), (30, 6, 26), (9, 8, 4), (5, 16, 2), (1, 3, 0)])
+@pytest.mark.parametrize(
+    ("length", "budget", "centre"), [(30, 6, 15), (30, 6, 0), (30, 6, 2), (30, 6, 29), (30, 6, 26), (9, 8, 4), (5, 16, 2), (1, 3, 0)]
+)
 def test_video_ranges_follow_the_walks_law_also_near_the_ends(length, budget, centre):
     columns = [np.full(DRAWS, value) for value in (length, budget, centre)]
     start, end = video_ranges(*columns, np.random.default_rng(0))
@@ -97,7 +99,13 @@ def exact_text_law(counts, budget, centre, seconds):
 
 @pytest.mark.parametrize(
     ("counts", "budget", "centre", "seconds"),
-    [([3, 1, 4, 1, 5, 9, 2, 6], 12, 3, 4.0), ([3, 1, 4, 1, 5, 9, 2, 6], 12, 0, 4.0), ([0, 0, 0, 2], 9, 1, 4.0), ([2] * 9, 99, 4, 60.0), ([5], 9, 0, 4.0)],
+    [
+        ([3, 1, 4, 1, 5, 9, 2, 6], 12, 3, 4.0),
+        ([3, 1, 4, 1, 5, 9, 2, 6], 12, 0, 4.0),
+        ([0, 0, 0, 2], 9, 1, 4.0),
+        ([2] * 9, 99, 4, 60.0),
+        ([5], 9, 0, 4.0),
+    ],
 )
 def test_text_ranges_follow_the_walks_law(counts, budget, centre, seconds):
     lowest, highest, centres, budgets = (np.full(DRAWS, value) for value in (0, len(counts), centre, budget))

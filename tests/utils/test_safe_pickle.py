@@ -35,7 +35,9 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
     assert not (tmp_path / "hit").exists()
 
 
-@pytest.mark.parametrize(("value", "name"), [(np.int64(3), "numpy"), (collections.OrderedDict(a=1), "collections.OrderedDict"), (len, "builtins.len")])
+@pytest.mark.parametrize(
+    ("value", "name"), [(np.int64(3), "numpy"), (collections.OrderedDict(a=1), "collections.OrderedDict"), (len, "builtins.len")]
+)
 def test_other_classes_are_refused_by_name(tmp_path, value, name):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(value))
     with pytest.raises(UnsafePickle, match=name):

@@ -85,6 +85,14 @@ def test_a_truncated_file_is_refused_by_name(tmp_path, suffix, cut):
         ShardedTensor.load(tmp_path / "train_0", mmap_mode="r")
 
 
+def test_a_file_longer_than_it_states_is_refused(tmp_path):
+    write(tmp_path / "train_0", arrays())
+    with open(tmp_path / "train_0_data.npy", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(ShardError, match="196 bytes, expected 192"):
+        ShardedTensor.load(tmp_path / "train_0")
+
+
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(ShardError, match="train_7_data.npy: no such shard file"):
         ShardedTensor.load(tmp_path / "train_7")
@@ -140,7 +148,7 @@ def test_writer_refuses_rows_of_another_shape(tmp_path):
 
 
 def test_writer_refuses_values_that_overflow_the_stored_type(tmp_path):
-    with pytest.raises(ShardError, match="NaN or infinite"), np.errstate(over="ignore"):
+    with pytest.raises(ShardError, match="NaN or infinity"), np.errstate(over="ignore"):
         write(tmp_path / "a", [np.full((1, 4), 1e6)], dtype="float16")
 
 
