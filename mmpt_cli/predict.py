@@ -124,6 +124,7 @@ class Evaluation:
             checkpoint=provenance,
             data=self.data,
             missing=self.dataset.meta_processor.missing,
+            missing_are_queries="ids" in outcome.per_query and set(outcome.per_query["ids"]) <= set(arrays.get("video_ids", ())),
             settings=self.settings,
         )
         report.write(folder)

@@ -68,11 +68,6 @@ class Groups(NamedTuple):
         starts = [0, *torch.as_tensor(lengths).cumsum(0).tolist()]
         return cls.from_lists([range(a, b) for a, b in zip(starts, starts[1:], strict=False)])
 
-    @property
-    def mask(self) -> Tensor:
-        """True on real rows, (V, longest)."""
-        return torch.arange(self.index.shape[1]) < self.lengths[:, None]
-
 
 class Block(NamedTuple):
     """Scores of every pair of a tile, (Q, V, N, M), with real `rows` and `cols` (Q, V); padding holds zeros."""
@@ -116,7 +111,7 @@ def keep_best(block: Block, keep: float) -> Block:
     """The int(keep x captions) clips of each pair that some caption scores highest, in temporal order; equal ones by time."""
     no_caption, no_clip = block.padding()
     best = block.scores.masked_fill(no_caption, -torch.inf).amax(-2).masked_fill(no_clip.squeeze(-2), -torch.inf)  # (Q, V, M)
-    cols = torch.minimum((keep * block.rows).long(), block.cols)
+    cols = torch.minimum((keep * block.rows.double()).long(), block.cols)
     place = best.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     kept_first = (place >= cols[..., None]).int().argsort(dim=-1, stable=True)[..., : int(cols.max())]
     picked = block.scores.gather(-1, kept_first[..., None, :].expand(*block.scores.shape[:-1], -1))

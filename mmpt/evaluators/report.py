@@ -21,6 +21,12 @@ import mmpt
 from mmpt.evaluators.metric import Outcome
 from mmpt.utils.files import atomic_write
 
+PUBLISHED_GALLERIES = {  # (test list, metric) -> items that published numbers rank among
+    ("MSRVTT_JSFUSION_test.csv", "RetrievalMetric"): 1000,
+    ("youcook_val.pkl", "RetrievalMetric"): 3350,
+    ("youcook_val.pkl", "FullVideoRetrievalMetric"): 436,
+    ("youcook_val.pkl", "FullVideoBGRetrievalMetric"): 436,
+}
 NAMED = 5  # missing ids named in the text report; results.json holds all
 
 
@@ -34,6 +40,7 @@ class Report:
         checkpoint: path, sha256, missing and unexpected tensors, verdict; empty for an untrained model.
         data: one entry per file or folder read, see `describe_data`.
         missing: reason -> ids of the test list that were left out.
+        missing_are_queries: each of these ids stands for one query, so that it can be said how far the score could move.
         settings: the resolved project file.
     """
 
@@ -42,6 +49,7 @@ class Report:
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     data: list[dict[str, Any]] = field(default_factory=list)
     missing: Mapping[str, list[str]] = field(default_factory=dict)
+    missing_are_queries: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,6 +58,7 @@ class Report:
             "name": self.name,
             "best_metric": self.outcome.best_metric,
             **{part: getattr(self.outcome, part) for part in ("values", "intervals", "baselines", "facts", "warnings")},
+            "published_gallery": self.published_gallery(),
             "if_missing_were_there": self.reach(),
             "missing": dict(self.missing),
             "checkpoint": dict(self.checkpoint),
@@ -65,7 +74,7 @@ class Report:
         """
         n_missing = len({video for ids in self.missing.values() for video in ids})
         ranks = self.outcome.per_query.get("ranks")
-        if not n_missing or ranks is None:
+        if not n_missing or ranks is None or not self.missing_are_queries:
             return {}
         n_queries = len(ranks) + n_missing
         bounds = {}
@@ -73,6 +82,11 @@ class Report:
             low, high = (ranks + n_missing <= k).sum(), (ranks <= k).sum() + n_missing
             bounds[f"R{k}"] = (float(low / n_queries), float(high / n_queries))
         return bounds
+
+    def published_gallery(self) -> int | None:
+        """Gallery size of published numbers on this test list; None where none is known."""
+        test_path = self.settings.get("dataset", {}).get("test_path") or ""
+        return PUBLISHED_GALLERIES.get((Path(test_path).name, self.settings.get("metric")))
 
     def markdown(self) -> str:
         """The report as a Markdown page."""
@@ -92,6 +106,8 @@ class Report:
     def facts(self) -> list[str]:
         """One line per fact."""
         lines = [f"{name}: {value}" for name, value in self.outcome.facts.items()]
+        if self.published_gallery():
+            lines.append(f"published numbers on this list use a gallery of {self.published_gallery()}")
         for reason, ids in self.missing.items():
             lines.append(f"missing: {len(ids)} ids {reason}: {', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''}")
         lines += [f"{name} with the missing ids: between {low:.4f} and {high:.4f}" for name, (low, high) in self.reach().items()]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.gather import all_gather, rank, world_size
-from mmpt.ops.gdt import VIEWS, Call, CallResult, GDTHypothesis, contrast_call, multiplicity, require_visible_reversal, sample_negatives
+from mmpt.ops.gdt import VIEWS, Contrast, GDTHypothesis, contrast, multiplicity, require_visible_reversal, sample_negatives
 from mmpt.ops.gram import unit_rows_once
 from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
@@ -74,6 +74,7 @@ class GDTLoss(Loss):
         else:
             self.calls = self.hypothesis.calls(config.negative_scope, weights)
             self.term_names = [term.name for term in self.hypothesis.terms]
+        self._mult: dict[tuple, Tensor] = {}
 
     def forward(
         self,
@@ -90,27 +91,35 @@ class GDTLoss(Loss):
         n_views, batch_size, _ = embeddings[0].shape
         valid = torch.ones_like(embeddings[0][..., 0], dtype=torch.bool) if view_valid is None else view_valid.view(n_views, batch_size)
         scale = self._scale(logit_scale, embeddings[0])
-        logits = [scale * embeddings[m] @ self._keys(embeddings[1 - m]).flatten(0, 2).T for m in (0, 1)]  # 2 x (S, B, S*R*B)
-        generator = self._generator(num_updates, pooled_video.device)
-        results = [self._evaluate(call, logits[call.query_modality], valid, self._keys(valid), generator) for call in self.calls]
-        return self._combine(results, logits[0])
+        logits = torch.stack([scale * embeddings[m] @ self._keys(embeddings[1 - m]).flatten(0, 2).T for m in (0, 1)])  # (2, S, B, S*R*B)
+        return self._combine(self._evaluate(logits, valid, self._keys(valid), num_updates), logits)
 
-    def _evaluate(self, call: Call, logits: Tensor, valid: Tensor, key_valid: Tensor, generator: torch.Generator | None) -> CallResult:
-        """One directed comparison on this rank's queries."""
-        views, (n_views, n_ranks, batch_size) = list(self.hypothesis.views), key_valid.shape
+    def _evaluate(self, logits: Tensor, valid: Tensor, key_valid: Tensor, num_updates: int | None) -> Contrast:
+        """All C directed comparisons on this rank's queries; valid (S, B), key_valid (S, R, B)."""
+        n_ranks, batch_size = key_valid.shape[1:]
         own_rank = rank() if n_ranks > 1 else 0
-        mult = multiplicity(call, own_rank, n_ranks, batch_size, logits.device)[:, views] * key_valid  # (B, S, R, B)
-        query, target = views.index(call.query_view), views.index(call.positive_view)
-        positive = torch.arange(batch_size, device=logits.device) + (target * n_ranks + own_rank) * batch_size
-        mult = mult.flatten(1)
-        if generator is not None:
+        views = list(self.hypothesis.views)
+        query = torch.tensor([views.index(call.query_view) for call in self.calls], device=logits.device)
+        target = torch.tensor([views.index(call.positive_view) for call in self.calls], device=logits.device)
+        modality = torch.tensor([call.query_modality for call in self.calls], device=logits.device)
+        positive = (target[:, None] * n_ranks + own_rank) * batch_size + torch.arange(batch_size, device=logits.device)  # (C, B)
+        mult = self._multiplicities(own_rank, n_ranks, batch_size, logits.device) * key_valid.flatten()
+        if self.config.num_negatives is not None:
+            # The same keys on every rank: the draw depends on seed and update alone.
+            generator = torch.Generator(logits.device).manual_seed(self.config.seed * 1_000_003 + (num_updates or 0))
             mult = sample_negatives(mult, positive, self.config.num_negatives, generator)
-        return contrast_call(logits[query], mult, positive, valid[query] & valid[target])
+        return contrast(logits[modality, query], mult, positive, valid[query] & valid[target])
 
-    def _combine(self, results: list[CallResult], like: Tensor) -> Tensor:
+    def _multiplicities(self, *layout: Any) -> Tensor:
+        """(C, B, S*R*B), kept between steps: it depends on the layout of the batch alone."""
+        if layout not in self._mult:
+            views = list(self.hypothesis.views)
+            self._mult = {layout: torch.stack([multiplicity(call, *layout)[:, views].flatten(1) for call in self.calls]).to(torch.uint8)}
+        return self._mult[layout]
+
+    def _combine(self, result: Contrast, like: Tensor) -> Tensor:
         """Weighted mean over the comparisons that have a usable query; a term is the same mean over its own comparisons."""
-        weights = like.new_tensor([call.weight for call in self.calls]) * torch.stack([r.usable for r in results])
-        losses = torch.stack([r.loss for r in results])
+        weights = like.new_tensor([call.weight for call in self.calls]) * result.usable
         terms = torch.tensor([call.term for call in self.calls], device=like.device)
         modality = torch.tensor([call.query_modality for call in self.calls], device=like.device)
 
@@ -118,12 +127,10 @@ class GDTLoss(Loss):
             share = weights * chosen
             return (share * values).sum() / share.sum().clamp_min(torch.finfo(share.dtype).tiny)
 
-        logs = {name: mean(losses, terms == number) for number, name in enumerate(self.term_names)}
-        top1 = torch.stack([r.top1 for r in results])
-        logs |= {"top1_first": mean(top1, modality == 0), "top1_second": mean(top1, modality == 1)}
-        logs |= {name: mean(torch.stack([getattr(r, name) for r in results])) for name in ("positive", "hardest")}
-        self.record(**logs)
-        return mean(losses)
+        logs = {name: mean(result.loss, terms == number) for number, name in enumerate(self.term_names)}
+        logs |= {"top1_first": mean(result.top1, modality == 0), "top1_second": mean(result.top1, modality == 1)}
+        self.record(**logs, positive=mean(result.positive), hardest=mean(result.hardest))
+        return mean(result.loss)
 
     def _pair(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         names = self.config.modalities or ["video", "text" if batch.get("pooled_text") is not None else "audio"]
@@ -156,9 +163,3 @@ class GDTLoss(Loss):
             return like.new_tensor(1 / self.config.temperature)
         scale = logit_scale.to(like.dtype).exp()
         return scale + (scale.clamp_max(self.config.max_logit_scale) - scale).detach()  # at the bound gradients still flow
-
-    def _generator(self, num_updates: int | None, device: torch.device) -> torch.Generator | None:
-        """Draws that depend on seed and update, the same on every rank; None when all negatives are used."""
-        if self.config.num_negatives is None:
-            return None
-        return torch.Generator(device).manual_seed(self.config.seed * 1_000_003 + (num_updates or 0))

@@ -156,5 +156,5 @@ def solve(
         with ThreadPoolExecutor(len(parts)) as pool:
             for job in [pool.submit(_solve, *arguments, *part) for part in parts]:
                 job.result()
-    pass
+    value[value < -LIMIT / 2] = -np.inf
     return torch.from_numpy(value).mul_(-smoothing * LN2).to(cost.dtype), torch.from_numpy(path) if want_path else None

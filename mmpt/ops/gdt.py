@@ -208,45 +208,47 @@ def multiplicity(call: Call, rank: int, world_size: int, batch: int, device: tor
     return mult
 
 
-class CallResult(NamedTuple):
-    """One directed comparison evaluated."""
+class Contrast(NamedTuple):
+    """Directed comparisons evaluated; every field (C,)."""
 
     loss: Tensor  # mean over usable queries; 0 without any
     usable: Tensor  # bool: is there a usable query
-    top1: Tensor  # share of queries whose positive scores highest
+    top1: Tensor  # share of usable queries whose positive scores highest
     positive: Tensor  # mean positive logit
-    hardest: Tensor  # mean highest negative logit
+    hardest: Tensor  # mean highest negative logit; 0 for queries without negatives
 
 
-def contrast_call(logits: Tensor, mult: Tensor, positive: Tensor, usable: Tensor) -> CallResult:
-    """mean_i [ logsumexp_k (log mult_ik + logit_ik) - logit_i,pos(i) ] over usable queries.
+def contrast(logits: Tensor, mult: Tensor, positive: Tensor, usable: Tensor) -> Contrast:
+    """mean_i [ logsumexp_k (log mult_ik + logit_ik) - logit_i,pos(i) ] over usable queries i, for C directed comparisons at once.
 
     Args:
-        logits: (B, keys), high = close.
-        mult: (B, keys) how often each key counts; the positive counts at least once in usable rows.
-        positive: (B,) column of the positive key.
-        usable: (B,) bool.
+        logits: (C, B, keys), high = close.
+        mult: (C, B, keys) how often each key counts; the positive counts at least once in usable rows.
+        positive: (C, B) column of the positive key.
+        usable: (C, B) bool.
     """
-    logits = full_precision(logits)
-    share = usable.to(logits.dtype) / usable.sum().clamp_min(1)
-    own = logits.gather(1, positive[:, None])[:, 0]
-    # Excluded keys are very low but finite: an unusable row then stays finite, too.
-    counted = torch.where(mult > 0, logits + mult.clamp_min(1).to(logits.dtype).log(), torch.finfo(logits.dtype).min / 4)
-    loss = (share * (counted.logsumexp(1) - own)).sum()
+    logits, column = full_precision(logits), positive[..., None]
+    low = torch.finfo(logits.dtype).min / 4  # excluded, but finite: unusable rows stay finite, too
+    share = usable.to(logits.dtype) / usable.sum(-1, keepdim=True).clamp_min(1)
+    own = logits.gather(-1, column)[..., 0]
+    counted = torch.where(mult > 0, logits + mult.clamp_min(1).to(logits.dtype).log(), low)
+    loss = (share * (counted.logsumexp(-1) - own)).sum(-1)
     with torch.no_grad():
-        negatives = logits.masked_fill(mult == 0, torch.finfo(logits.dtype).min / 4).scatter(1, positive[:, None], torch.finfo(logits.dtype).min / 4)
-        hardest = negatives.max(1).values
-        return CallResult(loss, usable.any(), (share * (own > hardest)).sum(), (share * own).sum(), (share * hardest).sum())
+        hardest = logits.masked_fill(mult == 0, low).scatter(-1, column, low).amax(-1)
+        alone = hardest == low
+        means = [(share * x).sum(-1) for x in ((own > hardest).to(share.dtype), own, hardest.masked_fill(alone, 0.0))]
+    return Contrast(loss, usable.any(-1), *means)
 
 
 def sample_negatives(mult: Tensor, positive: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Keeps the positive and `number` negatives drawn without replacement, the same keys for all queries (B, keys) of a call."""
-    order = torch.rand(mult.shape[1], generator=generator, device=mult.device).expand(mult.shape)
-    own = torch.zeros_like(mult, dtype=torch.bool).scatter(1, positive[:, None], True)
+    """Keeps of `mult` (C, B, keys) the positives (C, B) and `number` negatives drawn without replacement, the same keys for all queries
+    of a comparison as far as they are negatives there."""
+    own = torch.zeros_like(mult, dtype=torch.bool).scatter(-1, positive[..., None], True)
+    order = torch.rand(len(mult), 1, mult.shape[-1], generator=generator, device=mult.device).expand(mult.shape)
     order = order.masked_fill((mult == 0) | own, -1.0)
-    kept = order.topk(min(number, mult.shape[1]), dim=1).indices
-    chosen = torch.zeros_like(own).scatter(1, kept, True) & (order >= 0)
-    return mult * (chosen | own)
+    drawn = order.topk(min(number, mult.shape[-1]), dim=-1).indices
+    kept = torch.zeros_like(own).scatter(-1, drawn, True) & (order >= 0)
+    return mult * (kept | own)
 
 
 def require_visible_reversal(hypothesis: GDTHypothesis, order: str, order_sensitive: bool, units: int | None = None) -> None:

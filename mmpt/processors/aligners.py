@@ -312,6 +312,7 @@ def _part(captions: Captions, first: int, behind: int) -> Captions:
 
 
 def budget_range(config: DatasetConfig, low: str, high: str) -> tuple[int, int]:
+    """An inclusive range of lengths from two keys."""
     bounds = required(config, low), required(config, high)
     if not 1 <= bounds[0] <= bounds[1]:
         raise ValueError(f"dataset.{low}={bounds[0]} and dataset.{high}={bounds[1]} are not a range of positive lengths.")

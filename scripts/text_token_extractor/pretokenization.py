@@ -5,9 +5,10 @@
         --target data/feat/shards
 
 reads a pickle or JSON of {video id: {"start": [...], "end": [...], "text": [...]}} (the value may be such a JSON as a string) and, for
-each `train_meta.pkl` and `val_meta.pkl` of the feature shards in the target folder, writes `<captions>.<tokenizer>.train_<k>.startends_*.npy`
-and `.caps_ids_*.npy`, videos in the same order. Ids without captions get none. Stopped in the middle, the same command goes on. The YAML
-holds `dataset:` with bert_name, caption_pkl_path, target_dir and, if wanted, use_fast; arguments overrule it.
+each `train_meta.pkl` and `val_meta.pkl` of the feature shards in the target folder, writes
+`<captions>.<tokenizer>.train_<k>.startends_*.npy` and `.caps_ids_*.npy`, videos in the same order. Ids without captions get none.
+Stopped in the middle, the same command goes on. The YAML holds `dataset:` with bert_name, caption_pkl_path, target_dir and, if wanted,
+use_fast; arguments overrule it.
 """
 
 from __future__ import annotations

@@ -33,9 +33,19 @@ def test_the_table_has_measures_as_rows_and_chance_below():
 
 def test_missing_ids_bound_what_the_score_could_be():
     outcome = Outcome({"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 1.0, 4.0, 9.0])})
-    bounds = Report("toy", outcome, missing={"without features": ["x"], "without captions": ["x", "y"]}).reach()
+    bounds = Report("toy", outcome, missing={"without features": ["x"], "without captions": ["x", "y"]}, missing_are_queries=True).reach()
     assert bounds["R1"] == (0, pytest.approx(4 / 6))
     assert bounds["R5"] == (pytest.approx(2 / 6), pytest.approx(5 / 6))
+
+
+def test_no_bounds_are_claimed_when_a_missing_id_may_stand_for_several_queries():
+    outcome = Outcome({"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 4.0])})
+    assert Report("toy", outcome, missing={"without features": ["x"]}).reach() == {}
+
+
+def test_the_published_gallery_stands_beside_the_own_one():
+    settings = {"dataset": {"test_path": "data/msrvtt/MSRVTT_JSFUSION_test.csv"}, "metric": "RetrievalMetric"}
+    assert "published numbers on this list use a gallery of 1000" in retrieval_report(settings=settings).text()
 
 
 def test_missing_ids_checkpoint_and_warnings_are_told():

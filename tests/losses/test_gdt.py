@@ -123,7 +123,7 @@ def test_keys_are_constants_unless_asked():
 
 
 def test_key_gradients_are_exact():
-    batch = {name: 3 * x.detach() for name, x in views_of(8, n=2, d=5).items()}
+    batch = {name: 3 * x.detach() for name, x in views_of(8, n=2, d=3).items()}
     inputs = [x.requires_grad_() for x in batch.values()]
     loss = GDTLoss({"hypothesis": 8, "key_grad": True, "temperature": 1.0})
     assert torch.autograd.gradcheck(lambda v, t: loss(pooled_video=v, pooled_text=t), inputs)
@@ -250,8 +250,8 @@ def test_wrong_sections_and_batches_say_what_is_wrong():
 def test_training_on_eight_samples_brings_the_loss_below_a_tenth_of_its_start():
     torch.manual_seed(0)
     tables = [torch.randn(32, 16, requires_grad=True) for _ in range(2)]
-    optimizer, loss, values = torch.optim.Adam(tables, lr=0.05), GDTLoss({"hypothesis": 6}), []
-    for _ in range(150):
+    optimizer, loss, values = torch.optim.Adam(tables, lr=0.1), GDTLoss({"hypothesis": 6}), []
+    for _ in range(60):
         value = loss(pooled_video=F.normalize(tables[0], dim=1), pooled_text=F.normalize(tables[1], dim=1))
         optimizer.zero_grad()
         value.backward()

@@ -104,9 +104,9 @@ def loop_assignment(cost, exactly_one, bg_cost):
     total[0, 0] = 0.0
     for t in range(1, frames + 1):
         for k in range(2 * steps + 1):
-            ways = ([k] if k % 2 == 0 or not exactly_one else []) + [k - 1] + ([k - 2] if k % 2 else [])
-            came[t, k] = min((w for w in ways if w >= 0), key=lambda w: total[t - 1, w], default=k)
-            total[t, k] = (total[t - 1, came[t, k]] if ways[-1] >= 0 or ways[0] >= 0 else np.inf) + (cost[t - 1, k // 2] if k % 2 else bg_cost)
+            ways = ([] if k % 2 and exactly_one else [k]) + [k - 1] + ([k - 2] if k % 2 else [])
+            came[t, k] = min((w for w in ways if w >= 0), key=lambda w: total[t - 1, w])
+            total[t, k] = total[t - 1, came[t, k]] + (cost[t - 1, k // 2] if k % 2 else bg_cost)
     state = 2 * steps if total[frames, -1] < total[frames, -2] else 2 * steps - 1
     assigned = np.zeros((frames, steps), bool)
     for t in range(frames, 0, -1):

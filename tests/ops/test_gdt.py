@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.ops.gdt import GDTHypothesis, contrast_call, multiplicity, require_visible_reversal, sample_negatives
+from mmpt.ops.gdt import GDTHypothesis, contrast, multiplicity, require_visible_reversal, sample_negatives
 from tests.conftest import golden_cases, load_golden
 
 NAMES = [
@@ -37,7 +37,7 @@ def test_golden_gdt_masks(path, number, scope):
     assert [terms.index(mask["term"]) for mask in masks] == golden[f"h{number}.term_index"].tolist()
 
 
-@pytest.mark.parametrize("number, name", enumerate(NAMES, start=1))
+@pytest.mark.parametrize("number, name", list(enumerate(NAMES, start=1)))
 def test_numbers_and_names_mean_the_same_hypothesis(number, name):
     assert GDTHypothesis.parse(number) == GDTHypothesis.parse(str(number)) == GDTHypothesis.parse(name)
     assert GDTHypothesis.parse(number).name == name
@@ -91,25 +91,26 @@ def test_a_call_is_the_mean_of_its_rows():
     for i in (0, 1, 3):
         total = sum(int(m) * torch.exp(s) for m, s in zip(mult[i], logits[i], strict=True))
         expected.append(total.log() - logits[i, positive[i]])
-    found = contrast_call(logits, mult, positive, usable)
-    torch.testing.assert_close(found.loss, torch.stack(expected).mean())
+    found = contrast(*(x[None] for x in (logits, mult, positive, usable)))
+    torch.testing.assert_close(found.loss[0], torch.stack(expected).mean())
     assert found.usable and 0 <= found.top1 <= 1
 
 
 def test_a_call_without_usable_rows_is_zero_with_zero_gradient():
     logits = torch.randn(3, 4, requires_grad=True)
-    result = contrast_call(logits, torch.zeros(3, 4, dtype=torch.long), torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.bool))
-    result.loss.backward()
+    nothing = torch.zeros(1, 3, dtype=torch.long)
+    result = contrast(logits[None], torch.zeros(1, 3, 4, dtype=torch.long), nothing, nothing.bool())
+    result.loss.sum().backward()
     assert result.loss == 0 and not result.usable and (logits.grad == 0).all()
 
 
 def test_drawn_negatives_are_distinct_keep_the_positive_and_repeat_with_the_seed():
-    mult = torch.ones(3, 9, dtype=torch.long)
-    mult[:, 8] = 0
-    positive = torch.tensor([0, 1, 2])
+    mult = torch.ones(1, 3, 9, dtype=torch.long)
+    mult[..., 8] = 0
+    positive = torch.tensor([[0, 1, 2]])
     drawn = [sample_negatives(mult, positive, 4, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
-    assert (drawn[0].sum(1) == 5).all() and (drawn[0].gather(1, positive[:, None]) == 1).all() and (drawn[0][:, 8] == 0).all()
+    assert (drawn[0].sum(-1) == 5).all() and (drawn[0].gather(-1, positive[..., None]) == 1).all() and (drawn[0][..., 8] == 0).all()
     assert torch.equal(sample_negatives(mult, positive, 100, torch.Generator().manual_seed(0)), mult)
 
 
