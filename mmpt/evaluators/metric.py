@@ -98,7 +98,7 @@ class Metric(ABC):
         baselines = {"chance": {name: level[name.rsplit("-", 1)[-1]] for name in values}}
         return Outcome(values, self.best_metric, intervals, baselines, facts, {**per_query, **named(ids)}, list(warnings))
 
-    def mean_outcome(self, hits: np.ndarray, baselines: dict[str, float], facts: dict[str, Any], ids: Sequence[str] | None = None) -> Outcome:
+    def mean_outcome(self, hits: np.ndarray, baselines: dict[str, float], ids: Sequence[str] | None = None) -> Outcome:
         """Outcome of a metric that is the mean of one number per query; `ids` name the queries."""
         hits = np.asarray(hits, dtype=np.float64)
         if not len(hits):
@@ -107,7 +107,7 @@ class Metric(ABC):
         intervals = {name: self.interval(hits, statistic("mean"))} if self.config.bootstrap else {}
         trivial = {model: {name: value} for model, value in baselines.items()}
         per_query = {"hits": hits, **named(ids)}
-        return Outcome({name: float(hits.mean())}, name, intervals, trivial, {"queries": len(hits), **facts}, per_query)
+        return Outcome({name: float(hits.mean())}, name, intervals, trivial, {"queries": len(hits)}, per_query)
 
 
 def named(ids: Sequence[str] | None) -> dict[str, np.ndarray]:

@@ -32,7 +32,9 @@ class COINActionSegmentationMetric(Metric):
         pred, true = np.asarray(Y_pred), np.asarray(Y_true)
         lengths = np.array([len(true)]) if lengths is None else np.asarray(lengths)
         if pred.shape != true.shape or lengths.sum() != len(true) or lengths.min() < 1:
-            raise ValueError(f"{len(pred)} predictions and {len(true)} labels for videos of {lengths.sum()} s (shortest {lengths.min()}); they must agree.")
+            raise ValueError(
+                f"{len(pred)} predictions and {len(true)} labels for videos of {lengths.sum()} s (shortest {lengths.min()}); they must agree."
+            )
         video = np.repeat(np.arange(len(lengths)), lengths)
         values = _accuracies(pred == true, true, video)
         correct = np.bincount(video, pred == true)

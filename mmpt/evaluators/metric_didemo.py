@@ -46,8 +46,10 @@ def moment_iou(one: tuple[int, int], other: tuple[int, int]) -> float:
 
 @METRICS.register()
 class DiDeMoMetric(Metric):
-    """rank1, rank5: share of descriptions whose annotated moments rank on average (best three annotators) 1 or 5 at most; miou: mean overlap of
-    the first moment with the best three annotations. Beside them: moments in random order.
+    """Does the annotated moment come first?
+
+    rank1, rank5: share of descriptions whose annotated moments (best three annotators) rank 1, or 5 at most, on average; miou: mean overlap
+    of the first moment with the best three annotations. Beside them: moments in random order.
     """
 
     best_metric = "rank1"

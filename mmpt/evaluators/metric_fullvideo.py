@@ -66,7 +66,7 @@ class FullVideoRetrievalMetric(_ParagraphMetric):
         """
         matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
         if not matrix.shape[0] == matrix.shape[1] == len(video_ids):
-            raise ValueError(f"{len(video_ids)} video ids for {matrix.shape[0]} captions and {matrix.shape[1]} clips; the three must agree.")
+            raise ValueError(f"{len(video_ids)} video ids for {matrix.shape[0]} captions and {matrix.shape[1]} clips; they must agree.")
         rows = rows_by_video(video_ids)
         groups = Groups.from_lists(list(rows.values()))
         return self.score(matrix, groups, groups, list(rows), texts)
@@ -95,7 +95,9 @@ class FullVideoBGRetrievalMetric(_ParagraphMetric):
         matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
         for name, lengths, rows in ("text_lengths", text_lengths, matrix.shape[0]), ("video_lengths", video_lengths, matrix.shape[1]):
             if len(lengths) != len(text_lengths) or min(lengths) < 1 or sum(lengths) != rows:
-                raise ValueError(f"{name}: {len(lengths)} videos with {sum(lengths)} rows in all, expected {len(text_lengths)} with {rows}, each >= 1.")
+                raise ValueError(
+                    f"{name}: {len(lengths)} videos with {sum(lengths)} rows in all, expected {len(text_lengths)} with {rows}, each >= 1."
+                )
         names = list(map(str, range(len(text_lengths)) if video_ids is None else video_ids))
         return self.score(matrix, Groups.from_lengths(text_lengths), Groups.from_lengths(video_lengths), names, texts)
 

@@ -19,9 +19,9 @@ EDGE_WINDOWS = 4
 def window_sentences(annotations: np.ndarray, n_seconds: int, window: int = 32, stride: int = 8) -> list[tuple[int, range]]:
     """Which sentences each window is compared with: (start second, sentence indices).
 
-    Windows start every `stride` seconds while more than half a window is left. Between the first and last *non-alignable* sentence whose middle
-    lies within [start - window, start + 2 window], all sentences take part: the choice must not be guided by the annotated times of
-    alignable ones. The first four windows reach back to the first sentence, the last four on to the last. A window without any
+    Windows start every `stride` seconds while more than half a window is left. Between the first and last *non-alignable* sentence whose
+    middle lies within [start - window, start + 2 window], all sentences take part: the choice must not be guided by the annotated times
+    of alignable ones. The first four windows reach back to the first sentence, the last four on to the last. A window without any
     non-alignable sentence near it is skipped.
 
     Args:
@@ -41,7 +41,7 @@ def window_sentences(annotations: np.ndarray, n_seconds: int, window: int = 32, 
         if place < EDGE_WINDOWS:
             first = 0
         elif place >= len(starts) - EDGE_WINDOWS:
-            last = len(annotations) - 1
+            pass
         chosen.append((start, range(first, last + 1)))
     return chosen
 
@@ -77,8 +77,10 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 @METRICS.register()
 class HTMAlignMetric(Metric):
-    """Recall: share of alignable sentences whose most similar second lies in their annotated interval; AUC: how well the highest similarity of a
-    sentence tells alignable from non-alignable ones. Both over the sentences of all videos together. Beside them: a random second.
+    """Is a sentence shown, and when?
+
+    recall: share of alignable sentences whose most similar second lies in their annotated interval; auc: how well the highest similarity of
+    a sentence tells alignable from non-alignable ones. Both over the sentences of all videos together. Beside them: a random second.
     """
 
     best_metric = "recall"
@@ -92,11 +94,12 @@ class HTMAlignMetric(Metric):
             ids: (videos).
         """
         if not len(similarity) == len(annotations) > 0:
-            raise ValueError(f"{len(similarity)} similarity matrices for {len(annotations)} annotated videos; expected as many, and at least one.")
+            raise ValueError(f"{len(similarity)} similarity matrices for {len(annotations)} annotated videos; expected one for each.")
         hits, best, alignable, luck, video = [], [], [], [], []
         for index, (scores, annotated) in enumerate(zip(similarity, annotations, strict=True)):
             if not np.isfinite(scores).all():
-                raise ValueError(f"video {index}: {int((~np.isfinite(scores)).any(1).sum())} of {len(scores)} sentences have non-finite similarities.")
+                bad = int((~np.isfinite(scores)).any(1).sum())
+                raise ValueError(f"video {index}: {bad} of {len(scores)} sentences have non-finite similarities.")
             first, last = np.floor(annotated[:, 1]), np.ceil(annotated[:, 2])
             second = scores.argmax(1)
             hits.append((second >= first) & (second <= last))

@@ -26,4 +26,4 @@ class QAMetric(Metric):
         choices, answers = np.asarray(choices).ravel(), np.asarray(answers).ravel()
         if len(choices) != len(answers):
             raise ValueError(f"{len(choices)} choices for {len(answers)} answers.")
-        return self.mean_outcome(choices == answers, {"chance": 1 / int(np.max(n_answers))}, {}, ids)
+        return self.mean_outcome(choices == answers, {"chance": 1 / int(np.max(n_answers))}, ids)

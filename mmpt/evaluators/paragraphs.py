@@ -165,8 +165,8 @@ def paragraph_scores(
         historic: add the historic values of `DTW` and `OTAM`.
 
     Yields:
-        (queries, {measure: (Q, V)}): some paragraphs, each once in all, and their scores, higher = better. Measures: `""` (Cap. Avg.), `DTW`,
-        `OTAM`, `OT`, `historic-DTW`, `historic-OTAM`.
+        (queries, {measure: (Q, V)}): some paragraphs, each once in all, and their scores, higher = better. Measures: `""` (Cap. Avg.),
+        `DTW`, `OTAM`, `OT`, `historic-DTW`, `historic-OTAM`.
     """
     largest = captions.index.shape[1], clips.index.shape[1]
     extremes = _extremes(scores)
@@ -179,7 +179,9 @@ def paragraph_scores(
         yield queries, {measure: torch.cat([part[measure] for part in parts], dim=1)[:, original_order] for measure in parts[0]}
 
 
-def _measure(block: Block, protocol: Protocol, largest: tuple[int, int], extremes: tuple[float, float], historic: bool) -> dict[str, Tensor]:
+def _measure(
+    block: Block, protocol: Protocol, largest: tuple[int, int], extremes: tuple[float, float], historic: bool
+) -> dict[str, Tensor]:
     """All measures of a block, (Q, V) each."""
     found = {"": caption_average(block)}
     if protocol.keep is not None:

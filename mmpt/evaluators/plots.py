@@ -72,7 +72,7 @@ def plot_alignment(
     """
     plan = np.asarray(plan, dtype=np.float64)
     if plan.shape != (len(truth), len(clips)):
-        raise ValueError(f"plan is {plan.shape} for {len(truth)} captions and {len(clips)} clips; expected one row per caption, one column per clip.")
+        raise ValueError(f"plan is {plan.shape} for {len(truth)} captions and {len(clips)} clips; expected a row and a column for each.")
     figure = _figure(13, 1.8 + 0.28 * len(truth))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     colours = optional_import("matplotlib", "plots").colormaps["viridis"]

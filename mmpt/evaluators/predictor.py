@@ -56,7 +56,7 @@ class Predictor(ABC):
         with torch.inference_mode():
             parts = [self.predict(_to_device(batch, device), model) for batch in progress(loader)]
         if not parts:
-            raise ValueError(f"{type(self).__name__}: the test set is empty; look at dataset.test_path and at ids left out for missing features.")
+            raise ValueError(f"{type(self).__name__}: the test set is empty; look at dataset.test_path and at the ids left out.")
         return {name: _join([part[name] for part in parts]) for name in parts[0]}
 
     @abstractmethod

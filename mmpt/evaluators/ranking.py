@@ -40,7 +40,8 @@ class ScoreMatrix:
         self.queries, self.gallery = _matrix("query embeddings", queries), _matrix("gallery embeddings", gallery)
         if self.queries.shape[1] != self.gallery.shape[1]:
             raise ValueError(
-                f"query embeddings are {self.queries.shape[1]} wide, gallery embeddings {self.gallery.shape[1]}; both must come from one model."
+                f"query embeddings are {self.queries.shape[1]} wide, gallery embeddings {self.gallery.shape[1]}; "
+                "both must come from one model."
             )
         for name, rows in ("query embeddings", self.queries), ("gallery embeddings", self.gallery):
             _refuse_rows(name, ~rows.norm(dim=1).isfinite())  # finite norms bound every dot product

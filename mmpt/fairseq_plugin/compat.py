@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping
@@ -40,8 +41,10 @@ def apply() -> None:
     checkpoint_utils.PathManager = checkpoint_files.AtomicPathManager
     trainer.Trainer.load_checkpoint = _load_on_all_ranks
     distributed_utils.infer_init_method = infer_init_method
-    # fairseq always asks for pinned memory; without a GPU that is a non-event
+    # non-events: fairseq always asks for pinned memory, GPU or not, and uses hydra in ways that hydra calls old
     warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator.*", category=UserWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    warnings.filterwarnings("ignore", message=r"\s*'config' is validated against ConfigStore", category=UserWarning)
 
 
 def check_run(args: Namespace) -> None:
@@ -99,9 +102,10 @@ def load_checkpoint_to_cpu(path: str, arg_overrides: Mapping | None = None, load
     try:
         return _fairseq_load_to_cpu(path, arg_overrides, load_on_all_ranks)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[-1] if "Unsupported" in str(error) else str(error).split("Please file")[0]
+        # torch's message is a page; what it met stands between these two phrases
+        found = re.search(r"WeightsUnpickler error: (.*?)(?: Please | Check |\n|$)", str(error))
         raise ValueError(
-            f"{path} is refused: it holds more than tensors and settings, and loading it could run code. {reason.strip()}"
+            f"{path} is refused: it holds more than tensors and settings, and loading it could run code. {found[1] if found else error}"
         ) from error
 
 

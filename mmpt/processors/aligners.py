@@ -288,9 +288,12 @@ class How2MILNCEAligner(ClipAligner):
 
     def seconds(self, start_s: float, end_s: float, length: int, rng: ItemRandom) -> tuple[int, int]:
         """Seconds [start, end) of a 3.2 s stretch inside the caption, which is first widened to 5 s."""
-        missing = max(0.0, self.MIN_SECONDS - (end_s - start_s))
-        first, last = int(max(0.0, start_s - missing / 2)), int(end_s + missing / 2)
-        start = rng.python.randint(first, int(max(first, last - self.CLIP_SECONDS)))
+        missing = self.MIN_SECONDS - (end_s - start_s)
+        if missing > 0:
+            start_s = max(0.0, start_s - missing / 2)
+            end_s = start_s + self.MIN_SECONDS
+        first = int(start_s)
+        start = rng.python.randint(first, int(max(first, int(end_s) - self.CLIP_SECONDS)))
         start, end = inside(start, int(start + self.CLIP_SECONDS), length)
         return int(start), int(end)
 

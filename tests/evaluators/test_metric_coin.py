@@ -31,7 +31,8 @@ def test_golden_norton_metrics_coinzs(path):
 
 def test_the_all_background_model_stands_beside_the_numbers():
     true = np.array([0, 0, 0, 1, 0, 2, 2, 2])
-    outcome = COINActionSegmentationMetric(EvalConfig(bootstrap=50)).evaluate(Y_pred=np.ones(8, int), Y_true=true, lengths=[4, 4], ids=["a", "b"])
+    metric = COINActionSegmentationMetric(EvalConfig(bootstrap=50))
+    outcome = metric.evaluate(Y_pred=np.ones(8, int), Y_true=true, lengths=[4, 4], ids=["a", "b"])
     assert outcome.values == {"frame_acc": 1 / 8, "video_acc": 1 / 8, "step_acc": 1 / 4}
     assert outcome.baselines["all background"] == {"frame_acc": 0.5, "video_acc": 0.5, "step_acc": 0}
     assert outcome.per_query["hits"].tolist() == [0.25, 0] and outcome.intervals["frame_acc"] == (0, 0.25)

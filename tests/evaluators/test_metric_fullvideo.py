@@ -55,9 +55,11 @@ def test_clips_of_a_video_need_not_be_neighbours():
     ids, video, text = toy()
     order = np.random.default_rng(0).permutation(len(ids))
     grouped = sorted(order, key=lambda row: ids[row])
-    plain = FullVideoRetrievalMetric(EXACT).evaluate(pooled_text=text[grouped], pooled_video=video[grouped], video_ids=[ids[i] for i in grouped])
-    mixed = FullVideoRetrievalMetric(EXACT).evaluate(pooled_text=text[order], pooled_video=video[order], video_ids=[ids[i] for i in order])
-    assert plain.values == mixed.values
+    plain, mixed = (
+        FullVideoRetrievalMetric(EXACT)(pooled_text=text[rows], pooled_video=video[rows], video_ids=[ids[row] for row in rows])
+        for rows in (grouped, order)
+    )
+    assert plain == mixed
 
 
 def test_every_measure_has_raw_and_centred_columns_and_historic_ones_stay_raw():

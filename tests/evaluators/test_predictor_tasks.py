@@ -46,7 +46,8 @@ def windowed(seconds):
     for row, (start, end) in enumerate(ranges):
         vfeats[0, row, : end - start], vmasks[0, row, : end - start] = video[start:end], True
     caps = torch.zeros(1, len(ranges), 4, dtype=torch.long)
-    return {"vfeats": vfeats, "vmasks": vmasks, "caps": caps, "cmasks": caps > 0, "video_len": torch.tensor([len(seconds)]), "video_id": ["v"]}
+    batch = {"vfeats": vfeats, "vmasks": vmasks, "caps": caps, "cmasks": caps > 0}
+    return batch | {"video_len": torch.tensor([len(seconds)]), "video_id": ["v"]}
 
 
 class Loader(list):

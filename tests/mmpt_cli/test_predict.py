@@ -12,7 +12,8 @@ from mmpt_cli import predict
 
 YAML = """
 plugins: [tests.mmpt_cli.toy_plugin]
-dataset: {{split: test, meta_processor: ToyMeta, video_processor: ToyVideo, text_processor: ToyText, aligner: ToyAligner, test_path: {test_path}}}
+dataset:
+  {{split: test, meta_processor: ToyMeta, video_processor: ToyVideo, text_processor: ToyText, aligner: ToyAligner, test_path: {test_path}}}
 fairseq: {{dataset: {{batch_size: 5, num_workers: 0}}, common_eval: {{path: {path}}}}}
 model: {{model_cls: ToyTowers}}
 eval: {{save_path: {save_path}, bootstrap: 20}}

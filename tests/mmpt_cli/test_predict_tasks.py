@@ -30,7 +30,8 @@ def write_retrieval(folder):
     (folder / "msrvtt.csv").write_text("\n".join(["key,vid_key,video_id,sentence", *rows]) + "\n")
     rows = ["\t".join([f"msr{i}", *SENTENCES[:5], str(i % 5)]) for i in range(6)]
     (folder / "mc.tsv").write_text("\n".join(["vid_key\ta1\ta2\ta3\ta4\ta5\tanswer", *rows]) + "\n")
-    moments = [{"video": video, "description": text, "times": [[0, 0], [0, 1], [1, 1]]} for video, text in zip(VIDEOS, SENTENCES, strict=True)]
+    times = [[0, 0], [0, 1], [1, 1]]
+    moments = [{"video": video, "description": text, "times": times} for video, text in zip(VIDEOS, SENTENCES, strict=True)]
     (folder / "didemo_test.json").write_text(json.dumps(moments))
 
 

@@ -234,6 +234,13 @@ def test_milnce_candidates_of_a_short_video_repeat_the_last():
     assert item["caps"][:, :, 2].tolist() == [[20, 21, 21, 21]] * 6
 
 
+def test_milnce_captions_shorter_than_five_seconds_are_widened_also_at_the_start():
+    aligner = How2MILNCEAligner(CONFIG, SPECIAL)
+    starts = {aligner.seconds(0.3, 1.3, 60, ItemRandom(seed)) for seed in range(40)}
+    assert starts == {(0, 3), (1, 4)}
+    assert {aligner.seconds(20.0, 21.0, 60, ItemRandom(seed)) for seed in range(40)} == {(18, 21), (19, 22)}
+
+
 def test_the_base_aligner_takes_the_first_seconds_and_the_first_caption():
     item = Aligner(CONFIG, SPECIAL)("v", VIDEO, TEXT)
     assert item["caps"].tolist() == [1, 2, 20, 2] + [0] * 28

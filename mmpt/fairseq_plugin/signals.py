@@ -1,0 +1,107 @@
+"""Stopping on request: SIGTERM or SIGUSR1 save a checkpoint after the update in hand and end training with exit code 85.
+
+Clusters announce the end of a job's time, or its preemption, by a signal. A job that ends with 85 has its state in
+`checkpoint_last.pt`; the same command line goes on from there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from fairseq import checkpoint_utils
+from fairseq.distributed import utils as distributed_utils
+from omegaconf import DictConfig
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+logger = logging.getLogger(__name__)
+
+STOPPED = 85  # ERESTART, "should be restarted": what batch systems take for it too; no shell makes it of a signal, unlike 143
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+ENTRY = "fairseq_cli.train"
+
+_fairseq: dict[str, Callable] = {}
+
+
+class _State:
+    """What this process was asked for, and what all processes have agreed on."""
+
+    asked: signal.Signals | None = None
+    stopping = False
+
+
+def install() -> None:
+    """Take part in fairseq's training loop, where that is loaded; calling it again changes nothing."""
+    train = sys.modules.get(ENTRY)  # importing it would set up logging, which is for training alone to decide
+    if train is not None and not _fairseq:
+        _fairseq.update(main=train.main, validate_and_save=train.validate_and_save)
+        train.main, train.validate_and_save = main, validate_and_save
+
+
+def main(cfg: DictConfig) -> None:
+    """fairseq's `main` for one process; an error is recorded for the launcher, which shows the first one of all ranks.
+
+    Raises:
+        SystemExit: with code 85, after a signal and with the checkpoint on disk.
+    """
+    importlib.import_module(ENTRY)  # a process that fairseq spawned comes here first
+    install()
+    listen()
+    try:
+        _fairseq["main"](cfg)
+    except Exception as error:
+        get_error_handler().record_exception(error)
+        raise
+    if _State.stopping:
+        if dist.is_initialized():
+            dist.barrier()  # the first rank may still be writing; torchrun ends all others when one has ended
+        sys.exit(STOPPED)
+
+
+def listen() -> None:
+    """Let SIGTERM and SIGUSR1 ask for a stop instead of ending the process."""
+    for number in SIGNALS:
+        signal.signal(number, _ask)
+    # clusters signal the whole process tree, and torch's data loading processes would die of SIGTERM before the update is done
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _leave_to_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _ask(number: int, frame: FrameType | None) -> None:
+    _State.asked = signal.Signals(number)
+
+
+def validate_and_save(cfg: DictConfig, trainer: Any, task: Any, epoch_itr: Any, valid_subsets: list[str], end_of_epoch: bool) -> tuple:
+    """What fairseq does after every update; on request, save first (time is short), and stop."""
+    asked = anyone_asked(trainer)
+    if asked:
+        checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
+    valid_losses, finished = _fairseq["validate_and_save"](cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
+    if asked and not finished:
+        _State.stopping = True
+        where = f"{cfg.checkpoint.save_dir}/checkpoint_last.pt"
+        if cfg.checkpoint.no_save or cfg.checkpoint.no_last_checkpoints:
+            where = "nowhere: fairseq.checkpoint.no_save or no_last_checkpoints is set"
+        name = _State.asked.name if _State.asked else "a signal to another rank"
+        logger.info("%s: stopping after update %d, saved %s; exit code %d", name, trainer.get_num_updates(), where, STOPPED)
+    return valid_losses, finished or asked
+
+
+def anyone_asked(trainer: Any) -> bool:
+    """Whether any rank was signalled; the same answer on all ranks, at the price of summing one number per update."""
+    asked = _State.asked is not None
+    if trainer.data_parallel_world_size == 1:
+        return asked
+    flag = torch.tensor([float(asked)], device=trainer.device)
+    return distributed_utils.all_reduce(flag, group=trainer.data_parallel_process_group).item() > 0

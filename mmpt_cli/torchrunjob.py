@@ -1,0 +1,176 @@
+"""Several processes on one or more machines: the words of torchrun, and torchrun with readable failures.
+
+    python mmpt_cli/torchrunjob.py --nproc_per_node=2 --standalone train.py ...
+
+takes exactly torchrun's arguments and starts the same processes. Besides, it passes SIGTERM and SIGUSR1 on to them and lets them
+finish, shows the output of the first rank alone (all of it is in the log folder), and when ranks fail it shows the error of the one
+that failed first and returns its exit code. `locallaunch.py` starts training through it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mmpt.config import ConfigError
+
+STOPPED = 85  # exit code of training that a signal stopped, its checkpoint saved: see mmpt/fairseq_plugin/signals.py
+SHOWN_LINES = 15
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many processes run, where, and how the machines find each other.
+
+    Args:
+        nodes: machines; the same command is started on each.
+        per_node: processes on each machine; None: what the job type says.
+        endpoint: HOST:PORT of one of the machines, needed for several.
+        run_id: tells this job from others that meet at the same endpoint.
+        node_rank: number of this machine, 0 on the one that `endpoint` names; None: in the order in which they arrive.
+    """
+
+    nodes: int = 1
+    per_node: int | None = None
+    endpoint: str | None = None
+    run_id: str = "mmpt"
+    node_rank: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.nodes == 1:
+            if self.endpoint or self.node_rank:
+                raise ConfigError("--rdzv-endpoint and --node-rank are for several machines. Add --nnodes N.")
+        elif not self.endpoint or not re.fullmatch(r"\S+:(\d+|@\w+@)", self.endpoint):
+            raise ConfigError(
+                f"--nnodes {self.nodes}: expected --rdzv-endpoint HOST:PORT, one of the machines and a free port of it, "
+                f"got {self.endpoint!r}. Example: --rdzv-endpoint {socket.gethostname()}:29500"
+            )
+        elif self.node_rank is not None and not 0 <= self.node_rank < self.nodes:
+            raise ConfigError(f"--node-rank {self.node_rank}: expected 0 to {self.nodes - 1} with --nnodes {self.nodes}.")
+
+    @property
+    def world_size(self) -> int:
+        """Processes on all machines."""
+        return self.nodes * (self.per_node or 1)
+
+    def torchrun_words(self) -> list[str]:
+        """Arguments of torchrun, before the program."""
+        if self.nodes == 1:
+            return [f"--nproc_per_node={self.per_node}", "--standalone"]
+        words = [f"--nnodes={self.nodes}", f"--nproc_per_node={self.per_node}", f"--rdzv-endpoint={self.endpoint}", f"--rdzv-id={self.run_id}"]
+        if self.node_rank is None:
+            return [*words, "--rdzv-backend=c10d"]
+        return [*words, "--rdzv-backend=static", f"--node-rank={self.node_rank}"]
+
+    def describe(self, devices: str) -> str:
+        """World size and devices in words."""
+        processes = f"{self.per_node or 1} process{'es' * ((self.per_node or 1) > 1)}"
+        where = f"{self.nodes} nodes x {processes}" if self.nodes > 1 else processes
+        return f"world size {self.world_size}: {where} on {devices}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run torchrun; exit code 0, that of the rank that failed first (128 + n where signal n killed it), or 85 after a stop on request."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+
+    sys.stdout.reconfigure(line_buffering=True)
+    args = run.parse_args(argv)
+    logs = Path(args.log_dir or tempfile.mkdtemp(prefix="mmpt_ranks_")) / f"{socket.gethostname()}-{os.getpid()}"
+    logs.mkdir(parents=True)
+    args.log_dir, args.redirects, args.tee = str(logs), "3", "0:1"
+    args.signals_to_handle = "SIGINT,SIGHUP,SIGQUIT"  # torchrun's way with signals is to kill after half a minute
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, pass_on)
+    os.environ.setdefault("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE", "[rank ${rank}] ")
+    try:
+        run.run(args)
+    except ChildFailedError as error:
+        return report(error.failures, logs)
+    except SignalException as error:
+        print(f"error: stopped by {error.sigval.name}", file=sys.stderr)
+        return 128 + error.sigval
+    except RendezvousError as error:
+        print(
+            f"error: the {args.nnodes} nodes did not meet at {args.rdzv_endpoint} ({error}). Every node needs the same --nnodes, "
+            "--rdzv-endpoint and --rdzv-id, the endpoint's port must be free there and open for the others.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def pass_on(number: int, frame: FrameType | None) -> None:
+    """Hand a signal to the ranks and wait for them to end; without ranks there is nothing to wait for."""
+    ranks = children()
+    if not ranks:
+        sys.exit(128 + number)
+    for pid in ranks:
+        os.kill(pid, number)
+
+
+def children() -> list[int]:
+    """Processes that this one started and that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            continue
+        if int(parent) == os.getpid() and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def first_failure(failures: Mapping[int, Any]) -> int:
+    """The rank that failed first; the others usually failed because it was gone."""
+
+    def failed_at(rank: int) -> float:
+        # a rank that raised wrote its error file then; one that was killed wrote none, and was noticed a moment later, in whole seconds
+        file = Path(failures[rank].error_file)
+        return file.stat().st_mtime if file.is_file() else failures[rank].timestamp - 1
+
+    return min(failures, key=failed_at)
+
+
+def report(failures: Mapping[int, Any], logs: Path) -> int:
+    """Show the error of the rank that failed first; its exit code."""
+    rank = first_failure(failures)
+    failure = failures[rank]
+    if failure.exitcode == STOPPED:
+        return STOPPED
+    what = f"exit code {failure.exitcode}"
+    if failure.exitcode < 0:
+        what = f"killed by {failure.signal_name()}" + (" (out of memory? see the kernel log)" if failure.exitcode == -signal.SIGKILL else "")
+    print(f"error: rank {rank} of {socket.gethostname()} failed first: {what}. The end of its output:", file=sys.stderr)
+    for line in last_lines(logs, failure.local_rank):
+        print(f"    {line}", file=sys.stderr)
+    others = ", ".join(str(other) for other in sorted(failures) if other != rank)
+    print(f"output of all ranks: {logs}" + (f" (rank {others} failed after it)" if others else ""), file=sys.stderr)
+    return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+
+
+def last_lines(logs: Path, local_rank: int) -> list[str]:
+    """What a rank said last: on stderr, else on stdout."""
+    for stream in ("stderr", "stdout"):
+        for file in logs.glob(f"*/attempt_*/{local_rank}/{stream}.log"):
+            lines = file.read_text(errors="replace").split("\n")
+            said = [line.rsplit("\r", 1)[-1] for line in lines if line.strip()]
+            if said:
+                return said[-SHOWN_LINES:]
+    return ["(nothing)"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

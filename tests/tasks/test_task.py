@@ -1,0 +1,105 @@
+"""Task: flattening, the step, and what stops training."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mmpt.config import load_config
+from mmpt.tasks import RetriTask, Task, VideoRetriTask, build_task
+from tests.conftest import ROOT
+
+
+def config(*overrides, path="projects/toy/norton.yaml"):
+    return load_config(ROOT / path, overrides)
+
+
+class Towers(torch.nn.Module):
+    """Stands for a model: pooled vectors made of what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, caps, cmasks, vfeats, vmasks, **batch):
+        return {"pooled_video": vfeats.mean(1) * self.scale, "pooled_text": vfeats.mean(1) * self.scale}
+
+
+def batch(videos=2, clips=8, spoil=False):
+    generator = torch.Generator().manual_seed(0)
+    vfeats = torch.randn(1, videos, clips, 4, 6, generator=generator)
+    if spoil:
+        vfeats[0, 0, 0, 0, 0] = float("nan")
+    cmasks = torch.ones(1, videos, clips, 5, dtype=torch.bool)
+    cmasks[0, 0, 0, 3:] = False
+    return {
+        "caps": torch.ones(1, videos, clips, 5, dtype=torch.long), "cmasks": cmasks, "vfeats": vfeats,
+        "vmasks": torch.ones(1, videos, clips, 4, dtype=torch.bool), "video_id": [["a", "b"]],
+    }  # fmt: skip
+
+
+def videoclip(task_cls=VideoRetriTask, *overrides):
+    return task_cls(config("loss.sequence_contrast=null", "loss.sinkhorn_iterations=null", *overrides))
+
+
+def test_the_class_comes_from_the_project_file():
+    assert type(build_task(config())) is VideoRetriTask
+    assert type(build_task(config("task=null"))) is Task
+
+
+def test_groups_of_videos_become_rows_video_after_video():
+    flat = videoclip().flatten(batch(videos=3))
+    assert flat["caps"].shape == (24, 5) and flat["vfeats"].shape == (24, 4, 6)
+    torch.testing.assert_close(flat["vfeats"][8:16], batch(videos=3)["vfeats"][0, 1])
+    assert flat["video_id"] == [["a", "b"]]
+
+
+def test_sub_samples_of_an_item_become_rows():
+    task = Task(config("dataset.subsampling=4", "dataset.clip_per_video=null", "loss.sequence_contrast=null"))
+    assert task.flatten({"caps": torch.zeros(2, 4, 5), "idx": torch.arange(2)})["caps"].shape == (8, 5)
+
+
+def test_a_step_gives_the_loss_its_terms_and_the_clips_without_words():
+    model, task = Towers(), videoclip()
+    step = task(model, batch())
+    step.loss.backward()
+    assert model.scale.grad is not None
+    assert step.n_clips == 16 and int(step.n_uncaptioned) == 1
+    torch.testing.assert_close(step.loss.detach(), sum(step.terms.values()))
+
+
+def test_the_wrapped_models_own_forward_is_called():
+    calls = []
+    model = Towers()
+    model.register_forward_hook(lambda *_: calls.append(1))
+    videoclip()(model, batch())
+    assert calls == [1]
+
+
+def test_a_loss_that_is_not_finite_stops_by_the_name_of_its_term():
+    with pytest.raises(FloatingPointError, match="video_to_text = nan"):
+        videoclip()(Towers(), batch(spoil=True))
+
+
+def test_a_loss_that_reads_what_the_model_does_not_give_says_so():
+    with pytest.raises(TypeError, match="MMContraLoss reads .*video_outputs"):
+        VideoRetriTask(config())(Towers(), batch())
+
+
+def test_training_without_a_loss_is_refused_with_the_key_to_set():
+    with pytest.raises(ValueError, match="loss.loss_cls is missing"):
+        Task(config("loss=null"))(Towers(), batch())
+
+
+def test_sequences_that_do_not_divide_a_videos_clips_are_refused_at_the_start():
+    with pytest.raises(ValueError, match="dataset.clip_per_video=15 is not a multiple of loss.sequence_contrast.threshold=8"):
+        build_task(config("dataset.clip_per_video=15"))
+
+
+def test_random_groups_differ_by_epoch_and_not_by_process():
+    task = videoclip(RetriTask)
+    drawn = []
+    meta = SimpleNamespace(random_candidates=lambda rng: drawn.append(rng.permutation(20).tolist()))
+    for epoch in (1, 2, 1):
+        task.begin_epoch(SimpleNamespace(meta_processor=meta, seed=3), epoch, None)
+    assert drawn[0] == drawn[2] != drawn[1]
