@@ -27,7 +27,7 @@ from mmpt.utils.seed import set_seed
 from mmpt_cli import predict
 
 Rows = dict[str, dict[str, Outcome]]  # row -> test set -> outcome
-CLIP_TESTS = {"vtt": "MSR-VTT-like clips", "youcook": "YouCook2-like clips"}
+CLIP_TESTS = {"vtt": "MSR-VTT", "youcook": "YouCook2"}  # sets like these
 PARAGRAPHS = {"R1": "Cap. Avg.", "DTW-R1": "DTW", "OTAM-R1": "OTAM"}
 WINDOW_S, STRIDE_S = 8, 4  # of the picture
 
@@ -76,7 +76,7 @@ def write_report(rows: Rows, out: Path, settings: Mapping[str, Any]) -> str:
     """Write results.json and results.md into `out`; returns what the terminal shows."""
     clips, paragraphs = clip_table(rows), paragraph_table(rows)
     comparison = compare(rows["+ VideoCLIP"], rows["+ Norton"])
-    facts = [f"{title}: {gallery_facts(rows['+ Norton'][test])}" for test, title in {**CLIP_TESTS, "youcook_fullvideo": "Paragraphs"}.items()]
+    facts = [f"{title}: {gallery_facts(rows['+ Norton'][test])}" for test, title in {**CLIP_TESTS, "youcook_fullvideo": "paragraphs"}.items()]
     numbers = {
         "settings": dict(settings),
         "rows": {row: {test: {"values": o.values, "intervals": o.intervals} for test, o in tests.items()} for row, tests in rows.items()},
@@ -85,7 +85,11 @@ def write_report(rows: Rows, out: Path, settings: Mapping[str, Any]) -> str:
     }
     with atomic_write(out / "results.json", "w") as file:
         json.dump(numbers, file, indent=1)
-    titles = ("Text-to-clip retrieval", "Paragraph-to-video retrieval, R@1", "+ Norton minus + VideoCLIP, R@1, paired over queries")
+    titles = (
+        "Text-to-clip retrieval on MSR-VTT-like and YouCook2-like sets",
+        "Paragraph-to-video retrieval on the YouCook2-like set, R@1",
+        "+ Norton minus + VideoCLIP, R@1, paired over queries",
+    )
     tables = (clips, paragraphs, comparison_table(comparison))
     with atomic_write(out / "results.md", "w") as file:
         parts = [f"## {title}\n\n{markdown_table(table)}" for title, table in zip(titles, tables, strict=True)]

@@ -41,7 +41,7 @@ def window_sentences(annotations: np.ndarray, n_seconds: int, window: int = 32, 
         if place < EDGE_WINDOWS:
             first = 0
         elif place >= len(starts) - EDGE_WINDOWS:
-            pass
+            last = len(annotations) - 1
         chosen.append((start, range(first, last + 1)))
     return chosen
 

@@ -41,9 +41,10 @@ def apply() -> None:
     checkpoint_utils.PathManager = checkpoint_files.AtomicPathManager
     trainer.Trainer.load_checkpoint = _load_on_all_ranks
     distributed_utils.infer_init_method = infer_init_method
-    # non-events: fairseq always asks for pinned memory, GPU or not, and uses hydra in ways that hydra calls old
+    # non-events: fairseq always asks for pinned memory, GPU or not, and uses hydra and torch in ways that they call old
     warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator.*", category=UserWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="fairseq")
     warnings.filterwarnings("ignore", message=r"\s*'config' is validated against ConfigStore", category=UserWarning)
 
 

@@ -6,6 +6,7 @@ Clusters announce the end of a job's time, or its preemption, by a signal. A job
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 import os
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 STOPPED = 85  # ERESTART, "should be restarted": what batch systems take for it too; no shell makes it of a signal, unlike 143
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 ENTRY = "fairseq_cli.train"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _fairseq: dict[str, Callable] = {}
 
@@ -70,6 +72,9 @@ def listen() -> None:
     """Let SIGTERM and SIGUSR1 ask for a stop instead of ending the process."""
     for number in SIGNALS:
         signal.signal(number, _ask)
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        # a torchrun killed without warning would leave its ranks behind, writing checkpoints beside those of the next run
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # clusters signal the whole process tree, and torch's data loading processes would die of SIGTERM before the update is done
     os.register_at_fork(after_in_child=_leave_to_parent)
 

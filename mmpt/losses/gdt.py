@@ -33,7 +33,8 @@ class GDTLoss(Loss):
     intended, `rank_asis` what it computed); one process works. As published, keys carry no gradient unless `key_grad`.
 
     Reads `pooled_<modality>` (S*B, D) view-major, or (S, B, D), and optionally `view_valid` (S*B,) bool: false where a view could not be
-    made, for instance of a video too short to shift; it is then neither a query nor a key.
+    made, for instance of a video too short to shift; it is then neither a query nor a key. Batches of `GDTAligner` hold the views of an
+    item side by side: `layout: item_major`.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class GDTLoss(Loss):
         modalities: list | None = option(None, "the two modalities; null: video and text, or audio where there is no text")
         temperature: float = option(0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="rho")
         max_logit_scale: float = option(100.0, "upper bound of a learned inverse temperature")
+        layout: str = option("view_major", "rows of the batch: view_major (all samples of a view together) or item_major (all views of a sample)")
         negative_scope: str = option("global", "global; rank = only one view of the own rank; rank_asis = as the released code counts")
         composition: str = option("pairwise", "pairwise: terms over pairs of views; joint: every query against all views")
         exclude_other_positives: bool = option(False, "joint: leave a query's further positives out of the denominator")
@@ -62,6 +64,8 @@ class GDTLoss(Loss):
             raise ValueError("loss.hypothesis (GDTLoss) is missing: 1 to 9 or a name; `python -m mmpt_cli.gdt_masks 8` shows one.")
         if config.composition not in ("pairwise", "joint"):
             raise ValueError(f"loss.composition (GDTLoss): expected pairwise or joint, got {config.composition!r}.")
+        if config.layout not in ("view_major", "item_major"):
+            raise ValueError(f"loss.layout (GDTLoss): expected view_major or item_major, got {config.layout!r}.")
         if config.modalities is not None and len(config.modalities) != 2:
             raise ValueError(f"loss.modalities (GDTLoss): expected two names, got {config.modalities}.")
         self.hypothesis = GDTHypothesis.parse(config.hypothesis)
@@ -89,7 +93,9 @@ class GDTLoss(Loss):
         if embeddings[0].shape != embeddings[1].shape:
             raise ValueError(f"GDTLoss: the two modalities have shapes {[tuple(x.shape) for x in embeddings]}; expected the same (S, B, D).")
         n_views, batch_size, _ = embeddings[0].shape
-        valid = torch.ones_like(embeddings[0][..., 0], dtype=torch.bool) if view_valid is None else view_valid.view(n_views, batch_size)
+        if view_valid is None:
+            view_valid = torch.ones(n_views * batch_size, dtype=torch.bool, device=pooled_video.device)
+        valid = self._views_first(view_valid)
         scale = self._scale(logit_scale, embeddings[0])
         logits = torch.stack([scale * embeddings[m] @ self._keys(embeddings[1 - m]).flatten(0, 2).T for m in (0, 1)])  # (2, S, B, S*R*B)
         return self._combine(self._evaluate(logits, valid, self._keys(valid), num_updates), logits)
@@ -146,10 +152,17 @@ class GDTLoss(Loss):
         if (x.dim() == 3 and len(x) != n_views) or x.dim() not in (2, 3) or len(x) % n_views:
             raise ValueError(
                 f"GDTLoss: {name} has shape {tuple(x.shape)}; hypothesis {self.hypothesis.name} needs {n_views} views "
-                f"({', '.join(VIEWS[v] for v in self.hypothesis.views)}), one after the other: ({n_views} * B, D)."
+                f"({', '.join(VIEWS[v] for v in self.hypothesis.views)}): ({n_views} * B, D)."
             )
-        x = x.reshape(n_views, -1, x.shape[-1])
+        x = x if x.dim() == 3 else self._views_first(x)
         return unit_rows_once(x) if self.config.normalize else full_precision(x)
+
+    def _views_first(self, x: Tensor) -> Tensor:
+        """Rows of a batch (S*B, ...) in its layout -> (S, B, ...)."""
+        n_views = len(self.hypothesis.views)
+        if self.config.layout == "item_major":
+            return x.reshape(-1, n_views, *x.shape[1:]).transpose(0, 1)
+        return x.reshape(n_views, -1, *x.shape[1:])
 
     def _keys(self, x: Tensor) -> Tensor:
         """(S, B, ...) of this rank -> (S, R, B, ...) of all ranks."""

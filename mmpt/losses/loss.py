@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpt.ops.gather import all_gather
 from mmpt.ops.precision import autocast_off
 from mmpt.registry import LOSSES
 
@@ -40,6 +41,9 @@ def option(default: Any, help: str, yaml: str | None = None, symbol: str | None 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """Keys of a loss without keys."""
+
+    def __post_init__(self):
+        """Refuses values out of range; subclasses extend it."""
 
     @classmethod
     def yaml_names(cls) -> dict[str, dataclasses.Field]:
@@ -67,6 +71,17 @@ class LossConfig:
         if faults:
             raise ValueError("\n".join(faults))
         return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NegativesConfig(LossConfig):
+    """Keys of losses whose negatives are the other clips of the batch."""
+
+    global_negatives: bool = option(False, "join the clips of all ranks, with gradient; every rank needs the same shapes")
+
+    def join(self, x: Tensor) -> Tensor:
+        """The rows of all ranks, or `x` itself where negatives are local."""
+        return all_gather(x) if self.global_negatives else x
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:

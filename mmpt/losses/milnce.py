@@ -8,10 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmpt.losses.loss import Loss
-from mmpt.losses.nce import NegativesConfig
+from mmpt.losses.loss import Loss, NegativesConfig
 from mmpt.ops.contrastive import dot_scores
-from mmpt.ops.gather import all_gather
 from mmpt.registry import LOSSES
 
 
@@ -37,8 +35,7 @@ class MILNCELoss(Loss):
                 f"{len(pooled_video)} clips; expected (B, C, D) or (B*C, D)."
             )
         pooled_text = pooled_text.reshape(len(pooled_video), -1, pooled_text.shape[-1])
-        if self.config.global_negatives:
-            pooled_video, pooled_text = all_gather(pooled_video), all_gather(pooled_text)
+        pooled_video, pooled_text = self.config.join(pooled_video), self.config.join(pooled_text)
         loss = milnce(dot_scores(pooled_video, pooled_text.flatten(0, 1)).view(*[len(pooled_video)] * 2, -1))
         self.record(milnce=loss)
         return loss

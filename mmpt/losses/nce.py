@@ -6,24 +6,17 @@ Shapes: N clips in the batch, D width. Norton's video-paragraph part is in `sequ
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Tensor
 
-from mmpt.losses.loss import Loss, LossConfig, option
-from mmpt.losses.sequence import SequenceConfig, SequenceContrastLoss
+from mmpt.losses.loss import Loss, NegativesConfig, option
+from mmpt.losses.sequence import SequenceConfig, SequenceContrastLoss, SimilarityConfig
 from mmpt.ops.contrastive import dot_scores, exclude_negatives, info_nce, soft_cross_entropy, symmetric_info_nce
-from mmpt.ops.gather import all_gather
+from mmpt.ops.precision import full_precision
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.registry import LOSSES
-
-
-@dataclass(frozen=True, kw_only=True)
-class NegativesConfig(LossConfig):
-    """Which clips of the batch count as negatives."""
-
-    global_negatives: bool = option(False, "join the clips of all ranks, with gradient; every rank needs the same shapes")
 
 
 @LOSSES.register()
@@ -35,15 +28,10 @@ class NCE(Loss):
 
     def forward(self, *, align_scores: Tensor, **batch) -> Tensor:
         positives, negatives = align_scores[:, 0].chunk(2)
-        scores = torch.cat([positives[:, None], negatives.expand(len(positives), -1)], dim=1)
-        loss = _first_column(scores)
+        scores = full_precision(torch.cat([positives[:, None], negatives.expand(len(positives), -1)], dim=1))
+        loss = (scores.logsumexp(1) - scores[:, 0]).mean()
         self.record(nce=loss)
         return loss
-
-
-def _first_column(scores: Tensor) -> Tensor:
-    """Cross entropy of each row against column 0."""
-    return soft_cross_entropy(scores, torch.eye(1, scores.shape[1], dtype=scores.dtype, device=scores.device).expand_as(scores))
 
 
 class _PooledContrast(Loss):
@@ -52,9 +40,7 @@ class _PooledContrast(Loss):
     Config = NegativesConfig
 
     def scores(self, queries: Tensor, candidates: Tensor) -> Tensor:
-        if self.config.global_negatives:
-            queries, candidates = all_gather(queries), all_gather(candidates)
-        return dot_scores(queries, candidates)
+        return dot_scores(self.config.join(queries), self.config.join(candidates))
 
 
 @LOSSES.register()
@@ -78,23 +64,18 @@ class V2TContraLoss(_PooledContrast):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MMContraConfig(NegativesConfig):
+class MMContraConfig(SimilarityConfig):
     """Without `sinkhorn_iterations` and `sequence_contrast` this is VideoCLIP's loss, with them Norton's."""
 
     n_iters: int | None = option(
         None, "row-then-column steps of the transport that softens the targets; null: one-hot targets", yaml="sinkhorn_iterations", symbol="I"
     )
     beta: float = option(0.3, "share of the softened targets; 0: one-hot targets", symbol="beta")
-    alpha: float | None = option(1.0, "smoothing of the maximum over tokens; 0 or null: hard maximum", yaml="alpha_lse", symbol="alpha")
-    fusion_weight: float | None = option(
-        0.5, "weight of the cosine of pooled vectors beside token similarity; null: pooled vectors alone", symbol="w"
-    )
     sequence_contrast: SequenceConfig | None = option(None, "section of the video-paragraph loss; null: without it")
     mask_duplicate_clips: bool = option(False, "clips drawn twice (same span of video or of captions) are not each other's negatives")
-    precision: str = option("float32", "float32, or bf16: rounds the factors of the token products where that is faster")
-    compat: bool = option(False, "historic behaviour: padded tokens enter the similarity, identity targets rounded to float32")
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 <= self.beta <= 1:
             raise ValueError(f"loss.beta={self.beta}; expected a share from 0 to 1.")
         if self.n_iters is not None and self.n_iters < 1:
@@ -110,8 +91,8 @@ class MMContraLoss(_PooledContrast):
     captions which also fit another clip are not pushed away; plus `sequence_contrast_weight` times `SequenceContrastLoss`, which takes
     50 steps of transport where `sinkhorn_iterations` is null.
 
-    Negatives are the clips of this rank unless `global_negatives`; the loss then depends on the number of ranks no longer, only on the
-    joined batch.
+    Negatives are the clips of this rank, so that the loss depends on the number of ranks; with `global_negatives` only on the joined batch.
+    With `compat: true` the identity is rounded to float32 in the targets, and the sequence loss is the historic one.
 
     Source: Xu et al., "VideoCLIP", EMNLP 2021; Lin et al. (Norton), ICLR 2024, eq. 5-6.
     """
@@ -120,12 +101,12 @@ class MMContraLoss(_PooledContrast):
 
     def __init__(self, config=None):
         super().__init__(config)
-        c = self.config
+        section = self.config.sequence_contrast
         self.sequence = None
-        if c.sequence_contrast is not None and c.sequence_contrast.weight is not None:
-            shared = {"alpha": c.alpha, "fusion_weight": c.fusion_weight, "global_negatives": c.global_negatives, "precision": c.precision, "compat": c.compat}
-            steps = {} if c.n_iters is None else {"n_iters": c.n_iters}
-            self.sequence = SequenceContrastLoss(SequenceContrastLoss.Config(**asdict(c.sequence_contrast), **shared, **steps))
+        if section is not None and section.weight is not None:
+            shared = {f.name: getattr(self.config, f.name) for f in fields(SimilarityConfig)}
+            steps = {} if self.config.n_iters is None else {"n_iters": self.config.n_iters}
+            self.sequence = SequenceContrastLoss(SequenceContrastLoss.Config(**asdict(section), **shared, **steps))
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -166,9 +147,9 @@ class MMContraLoss(_PooledContrast):
         missing = [name for name in (*names, "clips_per_video") if batch.get(name) is None]
         if missing:
             raise ValueError(f"loss.mask_duplicate_clips needs {', '.join(missing)} in the batch; use an aligner that draws timed clips.")
-        join = all_gather if self.config.global_negatives else (lambda x: x)
-        starts_ends = [join(batch[name].flatten()) for name in names]
-        same_video, *same = (x[:, None] == x for x in (torch.arange(n, device=starts_ends[0].device) // batch["clips_per_video"], *starts_ends))
+        spans = [self.config.join(batch[name].flatten()) for name in names]
+        video = torch.arange(n, device=spans[0].device) // batch["clips_per_video"]
+        same_video, *same = (x[:, None] == x for x in (video, *spans))
         return same_video & ((same[0] & same[1]) | (same[2] & same[3]))
 
 

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmpt.losses.loss import Loss, LossConfig, option
+from mmpt.losses.loss import Loss, LossConfig, NegativesConfig, option
 from mmpt.ops.contrastive import cosine_scores, symmetric_info_nce
-from mmpt.ops.gather import all_gather
 from mmpt.ops.late_interaction import token_similarity
 from mmpt.ops.precision import PRECISIONS, full_precision
 from mmpt.ops.sinkhorn import log_sinkhorn
@@ -39,6 +38,7 @@ class SequenceConfig(LossConfig):
     mask_same_video: bool = option(False, "sequences of the same video are not each other's negatives")
 
     def __post_init__(self):
+        super().__post_init__()
         if self.sequence_length < 1:
             raise ValueError(f"loss.sequence_contrast.threshold={self.sequence_length}; expected at least 1 clip per sequence.")
         if self.epsilon <= 0:
@@ -48,28 +48,36 @@ class SequenceConfig(LossConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceContrastConfig(SequenceConfig):
-    """The section with what it shares with the clip-caption loss, for use as a loss of its own."""
+class SimilarityConfig(NegativesConfig):
+    """Keys of the clip-caption similarity, which in YAML stand beside the `sequence_contrast:` section."""
 
-    n_iters: int = option(50, "row-then-column steps of the transport", yaml="sinkhorn_iterations", symbol="I")
     alpha: float | None = option(1.0, "smoothing of the maximum over tokens; 0 or null: hard maximum", yaml="alpha_lse", symbol="alpha")
     fusion_weight: float | None = option(
         0.5, "weight of the cosine of pooled vectors beside token similarity; null: pooled vectors alone", symbol="w"
     )
-    global_negatives: bool = option(False, "join the clips of all ranks, with gradient; every rank needs the same shapes")
-    precision: str = option("float32", "float32, or bf16: rounds the factors of the token products where that is faster")
-    compat: bool = option(False, "padded query tokens enter the token similarity, as in the released code")
+    precision: str = option("float32", "float32, or bf16: rounds the factors of the token products where the hardware then is faster")
+    compat: bool = option(False, "historic behaviour where it is known to be wrong")
 
     def __post_init__(self):
         super().__post_init__()
-        if self.n_iters < 1:
-            raise ValueError(f"loss.sinkhorn_iterations={self.n_iters}; expected at least 1 step.")
         if self.alpha is not None and self.alpha < 0:
             raise ValueError(f"loss.alpha_lse={self.alpha}; expected a positive smoothing, or 0 for the hard maximum.")
         if self.fusion_weight is not None and self.fusion_weight < 0:
             raise ValueError(f"loss.fusion_weight={self.fusion_weight}; expected at least 0, or null.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"loss.precision={self.precision!r}; expected one of {', '.join(PRECISIONS)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceContrastConfig(SequenceConfig, SimilarityConfig):
+    """The section with what it shares with the clip-caption loss, for use as a loss of its own."""
+
+    n_iters: int = option(50, "row-then-column steps of the transport", yaml="sinkhorn_iterations", symbol="I")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.n_iters < 1:
+            raise ValueError(f"loss.sinkhorn_iterations={self.n_iters}; expected at least 1 step.")
 
 
 @LOSSES.register()
@@ -134,7 +142,7 @@ class SequenceContrastLoss(Loss):
         text_mask_outputs: Tensor | None = None,
     ) -> Tensor:
         """C (N, N), rows captions, columns clips: (w * pooled cosine + token similarity) / (w + 1), each in [0, 1]."""
-        config, join = self.config, all_gather if self.config.global_negatives else _local
+        config, join = self.config, self.config.join
         if config.fusion_weight is None:
             return scale_to_unit_interval(cosine_scores(join(pooled_text), join(pooled_video)))
         # each rank computes the rows of its own captions against the clips of all ranks
@@ -167,10 +175,6 @@ class SequenceContrastLoss(Loss):
             raise ValueError("loss.sequence_contrast.mask_same_video needs clips_per_video in the batch (dataset.clip_per_video).")
         video = torch.arange(n_sequences, device=device) * self.config.sequence_length // clips_per_video
         return video[:, None] == video
-
-
-def _local(x: Tensor) -> Tensor:
-    return x
 
 
 def scale_to_unit_interval(scores: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from mmpt.processors.coin import COINActionSegmentationAligner, COINActionSegmen
 from mmpt.processors.crosstask import CrossTaskAligner, CrossTaskMetaProcessor, CrossTaskTextProcessor, CrossTaskVideoProcessor
 from mmpt.processors.didemo import DiDeMoAligner, DiDeMoMetaProcessor, DiDeMoTextProcessor
 from mmpt.processors.downstream import DSAligner, DSNLGAligner, MetaTextBinarizer, NLGTextProcessor
+from mmpt.processors.gdt import GDTAligner
 from mmpt.processors.how2 import (
     How2MetaProcessor,
     PKLJSONStrTextProcessor,
@@ -72,6 +73,7 @@ __all__ = [
     "DiDeMoTextProcessor",
     "FixedLenAligner",
     "FrameMaskingProcessor",
+    "GDTAligner",
     "How2MILNCEAligner",
     "How2MetaProcessor",
     "MFMMLMAligner",

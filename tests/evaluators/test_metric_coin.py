@@ -38,6 +38,11 @@ def test_the_all_background_model_stands_beside_the_numbers():
     assert outcome.per_query["hits"].tolist() == [0.25, 0] and outcome.intervals["frame_acc"] == (0, 0.25)
 
 
+def test_the_mean_over_videos_weighs_short_and_long_ones_alike():
+    found = COINActionSegmentationMetric(EvalConfig(bootstrap=0))(Y_pred=np.ones(4), Y_true=np.array([1, 2, 2, 2]), lengths=[1, 3])
+    assert found["frame_acc"] == 0.25 and found["video_acc"] == 0.5
+
+
 def test_lengths_that_do_not_add_up_are_refused():
     with pytest.raises(ValueError, match="they must agree"):
         COINActionSegmentationMetric(EvalConfig())(Y_pred=np.ones(4), Y_true=np.ones(4), lengths=[1, 2])

@@ -41,6 +41,8 @@ def test_golden_tempclr_fullvideo_numbers(path, compat):
             found = FullVideoBGRetrievalMetric(config)(scores=arrays[f"c{i}_sim"], text_lengths=rows, video_lengths=cols)
         for name in ("R1", "R5", "R10", "DTW-R1", "DTW-R5", "DTW-R10", "OTAM-R1", "OTAM-R5", "OTAM-R10"):
             assert found[name] == pytest.approx(arrays[f"c{i}_{'upstream_' if compat else ''}{name}"]), (i, name)
+            if not compat and "-" in name:
+                assert found[f"historic-{name}"] == pytest.approx(arrays[f"c{i}_upstream_{name}"]), (i, name)
 
 
 def toy(n_videos=6, width=16, seed=0):
@@ -87,6 +89,15 @@ def test_background_windows_that_match_nothing_do_not_hide_the_video():
         pooled_text=unit, pooled_video=windows, text_lengths=lengths, video_lengths=[length + 3 for length in lengths]
     )
     assert found["R1"] == found["OT-R1"] == 1
+
+
+def test_ranks_stand_in_the_order_of_the_videos():
+    ids, video, _ = toy()
+    text = 10 * torch.nn.functional.normalize(video, dim=1)
+    wrong = [row for row, name in enumerate(ids) if name == "video1"]
+    text[wrong] *= -1
+    outcome = FullVideoRetrievalMetric(EXACT).evaluate(pooled_text=text, pooled_video=video, video_ids=ids)
+    assert (outcome.per_query["ranks"] > 1).tolist() == [name == "video1" for name in outcome.per_query["ids"]]
 
 
 def test_ids_that_do_not_match_the_scores_are_refused():

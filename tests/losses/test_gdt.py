@@ -85,6 +85,13 @@ def test_equals_the_loop_over_its_masks(number):
     torch.testing.assert_close(loss, by_loops(number, **{k.removeprefix("pooled_"): x for k, x in batch.items()}))
 
 
+def test_the_layout_of_the_batch_is_a_matter_of_order():
+    batch, valid = views_of(8), torch.arange(12) != 5
+    by_item = {name: x.view(4, 3, -1).transpose(0, 1).flatten(0, 1) for name, x in batch.items()}
+    found = GDTLoss({"hypothesis": 8, "layout": "item_major"})(**by_item, view_valid=valid.view(4, 3).T.flatten())
+    torch.testing.assert_close(found, GDTLoss({"hypothesis": 8})(**batch, view_valid=valid))
+
+
 def test_a_name_gives_the_loss_of_its_number():
     batch = views_of(8)
     assert torch.equal(GDTLoss({"hypothesis": 8})(**batch), GDTLoss({"hypothesis": "v_reversal_i_shift"})(**batch))

@@ -1,0 +1,78 @@
+"""Views of a clip for GDT: in its own order, reversed in time, from another moment of the same video, and both.
+
+Letters: S views of an item, T text positions, F video positions, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmpt.config.schema import DatasetConfig
+from mmpt.processors.aligners import OverlappedAligner, bare_id
+from mmpt.processors.tokens import SPECIAL_TOKENS_PER_CAPTION, SpecialIds
+from mmpt.registry import ALIGNERS
+from mmpt.utils.seed import ItemRandom
+
+VIEWS = ("orig", "rev", "shift", "shiftrev")
+CANDIDATES = 16  # clips among which the shifted one is looked for
+
+
+@ALIGNERS.register()
+class GDTAligner(OverlappedAligner):
+    """One clip of a video in the views that `dataset.views` lists, in the order orig, rev, shift, shiftrev.
+
+    The shifted clip is drawn like the first one and starts at least `dataset.min_shift` seconds from it, or as far as the video allows; where
+    that is nowhere else, `view_valid` is false. Reversal flips the valid features (each still shows forward motion of its own second: only the
+    coarse order is reversed) and, with `dataset.text_reversal: token`, the words; `none` keeps the text.
+    """
+
+    def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
+        views = list(config.views or [])
+        if views != [view for view in VIEWS if view in views] or views[:1] != ["orig"]:
+            raise ValueError(f"dataset.views={views}: expected some of {', '.join(VIEWS)}, in this order, orig first.")
+        if config.text_reversal not in ("token", "none"):
+            raise ValueError(f"dataset.text_reversal={config.text_reversal!r}: expected token or none.")
+        if (config.subsampling or 1) != len(views):
+            raise ValueError(f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(views)}. Use subsampling: {len(views)}.")
+        n_clips = CANDIDATES if any(view.startswith("shift") for view in views) else 1
+        super().__init__(replace(config, clip_per_video=n_clips), special)
+        self.views = views
+
+    def __call__(
+        self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None
+    ) -> dict[str, Any]:
+        """caps, cmasks (S, T), vfeats (S, F, D), vmasks (S, F), starts and ends (S), view_valid (S), video_id; without S if it is 1."""
+        name = bare_id(video_id)
+        clips = self.align([name], [video_feature], [text_feature], rng)
+        order = rng.numpy.permutation(self.clips_per_video)  # they may come sorted by time
+        own, other = order[self.pair(clips["video_start"].numpy()[order])].tolist()
+        shifted = [view.startswith("shift") for view in self.views]
+        rows = torch.tensor([other if is_shifted else own for is_shifted in shifted])
+        item = {key: value[rows] for key, value in clips.items()}
+        for row, view in enumerate(self.views):
+            if view.endswith("rev"):
+                self.reverse(item, row)
+        item["view_valid"] = torch.tensor([own != other or not is_shifted for is_shifted in shifted])
+        if len(self.views) == 1:
+            item = {key: value[0] for key, value in item.items()}
+        return {**item, "video_id": name}
+
+    def pair(self, starts: np.ndarray) -> list[int]:
+        """The first candidate and one that starts far enough away; itself where all start together."""
+        distance = np.abs(starts - starts[0])
+        enough = np.flatnonzero(distance >= max(1, self.config.min_shift or self.max_video_len))
+        other = enough[0] if len(enough) else int(distance.argmax())
+        return [0, int(other) if distance[other] else 0]
+
+    def reverse(self, item: dict[str, torch.Tensor], row: int) -> None:
+        """Flips one view in time; padding stays at the end, special tokens where they are."""
+        seconds = int(item["vmasks"][row].sum())
+        item["vfeats"][row, :seconds] = item["vfeats"][row, :seconds].flip(0)
+        if self.config.text_reversal == "token":
+            words = slice(2, 2 + int(item["cmasks"][row].sum()) - SPECIAL_TOKENS_PER_CAPTION)
+            item["caps"][row, words] = item["caps"][row, words].flip(0)
