@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Launch project files on this machine.
+"""Launch project files: on this machine, on several, or on a SLURM cluster.
 
     python locallaunch.py projects/retri/norton/how2_pretrain.yaml --jobtype local_small --dryrun
+    python locallaunch.py projects/toy/norton.yaml --cpu --nproc-per-node 2
+    python locallaunch.py FILE --nnodes 2 --nproc-per-node 8 --rdzv-endpoint node1:29500      # the same line on both machines
+    python locallaunch.py FILE --slurm big
 
-A job file becomes one command (`mmpt_cli/localjob.py`). A pipeline file (one with `base_dir`) derives job files from templates, and
-with `--run` runs its stages.
+A job file becomes one command (`mmpt_cli/localjob.py`) or one sbatch file (`mmpt_cli/slurmjob.py`). A pipeline file (one with
+`base_dir`) derives job files from templates, and with `--run` runs its stages (`mmpt_cli/stages.py`). Exit code: 0, that of the first
+job that failed, 2 for a wrong file or argument, 85 for training that a signal stopped with its checkpoint saved.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ from mmpt.config import ConfigError, load_config, merge, recursive_config
 from mmpt.config.build import build_config
 from mmpt.config.yamlfile import write_yaml
 from mmpt_cli.localjob import JOB_TYPES, LocalJob
+from mmpt_cli.slurmjob import TABLE, SlurmJob
+from mmpt_cli.stages import run_stages, submit_stages
+from mmpt_cli.torchrunjob import Layout
 
 
 class Pipeline:
@@ -48,15 +55,14 @@ class Pipeline:
                 header = f"{template} as changed by {self.path}, which writes this file. Run: python locallaunch.py {target}"
                 write_yaml(target, tree, header)
 
-    def stages(self) -> Iterator[str]:
-        """The files of run_task, one after the other."""
+    def stages(self) -> Iterator[list[str]]:
+        """The files of run_task; those of one list run side by side."""
         for stage in self.config.run_task or []:
-            for name in stage if isinstance(stage, list) else [stage]:
-                path = Path("projects") / self.config.project_dir / name
-                if path.is_file():
-                    yield str(path)
-                else:
+            paths = [Path("projects") / self.config.project_dir / name for name in (stage if isinstance(stage, list) else [stage])]
+            for path in paths:
+                if not path.is_file():
                     print(f"[warning] run_task names {path}, which no task_group writes: skipped.")
+            yield [str(path) for path in paths if path.is_file()]
 
     def _derived(self) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
         """Template, file to write and its content, for every file of every group."""
@@ -83,36 +89,81 @@ def rewrite_dirs(tree: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Launch project files on this machine.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("yamls", help="project files, separated by commas")
     parser.add_argument("--jobtype", choices=JOB_TYPES, help="default: task_type of the file, else local_single")
     parser.add_argument("--dryrun", action="store_true", help="show the commands; run nothing, write nothing")
     parser.add_argument("--cpu", action="store_true", help="train or predict on the CPU, in float32")
     parser.add_argument("--run", action="store_true", help="pipeline files: run the stages of run_task, stopping at the first failure")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="replace one value of the file")
-    return parser.parse_args(argv)
+    group = parser.add_argument_group("processes and machines")
+    group.add_argument("--nproc-per-node", type=_count, metavar="N", help="processes on each machine, one GPU each (default: by job type)")
+    group.add_argument("--nnodes", type=_count, default=1, metavar="N", help="machines; start the same line on each of them")
+    group.add_argument("--rdzv-endpoint", type=_endpoint, metavar="HOST:PORT", help="where the machines meet: one of them and a free port")
+    group.add_argument("--rdzv-id", default="mmpt", metavar="ID", help="keeps jobs with the same endpoint apart (default: %(default)s)")
+    group.add_argument("--node-rank", type=int, metavar="K", help="number of this machine, 0 at the endpoint (default: as they arrive)")
+    slurm = parser.add_argument_group("SLURM")
+    slurm.add_argument("--slurm", metavar="NAME", help="submit, with this resource set; --jobtype slurm takes the file's slurm_config")
+    slurm.add_argument("--slurm-table", default=str(TABLE), metavar="FILE", help="resource sets (default: scripts/slurm/resources.yaml)")
+    args = parser.parse_args(argv)
+    if args.slurm and args.jobtype in (None, "slurm"):
+        args.jobtype = "slurm"
+    elif args.slurm:
+        parser.error(f"--slurm {args.slurm} and --jobtype {args.jobtype} say two things; leave one out.")
+    if args.jobtype == "slurm" and (args.nnodes > 1 or args.nproc_per_node or args.rdzv_endpoint):
+        parser.error(f"processes and machines of a SLURM job stand in {args.slurm_table}; choose a set with --slurm.")
+    return args
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected at least 1")
+    return number
+
+
+def _endpoint(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
+    return text
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0, that of the first command that failed, or 2 for a wrong file or argument."""
+    """Run it; the exit code as above."""
     args = parse_args(argv)
     try:
-        pipelines = [Pipeline(path) for path in args.yamls.split(",") if path]
-        for pipeline in pipelines:
-            paths = [pipeline.path]
-            if pipeline.derives:
-                if args.overrides and not args.run:
-                    raise ConfigError(f"{pipeline.path}: --set changes jobs, and without --run a pipeline starts none. Add --run.")
-                pipeline.derive(args.dryrun)
-                paths = pipeline.stages() if args.run else []
-            for path in paths:
-                code = LocalJob(path, args.jobtype, args.cpu, tuple(args.overrides)).launch(args.dryrun)
-                if code:
-                    return code
+        layout = Layout(args.nnodes, args.nproc_per_node, args.rdzv_endpoint, args.rdzv_id, args.node_rank)
+        for pipeline in [Pipeline(path) for path in args.yamls.split(",") if path]:
+            code = launch(pipeline, args, layout)
+            if code:
+                return code
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def launch(pipeline: Pipeline, args: argparse.Namespace, layout: Layout) -> int:
+    """Run or submit a job file; derive a pipeline's files and, with --run, run or submit its stages."""
+
+    def job(path: str) -> LocalJob:
+        return LocalJob(path, args.jobtype, args.cpu, tuple(args.overrides), layout)
+
+    on_cluster = args.jobtype == "slurm"
+    if not pipeline.derives:
+        if on_cluster:
+            SlurmJob(job(pipeline.path), args.slurm, args.slurm_table).launch(args.dryrun)
+            return 0
+        return job(pipeline.path).launch(args.dryrun)
+    if args.overrides and not args.run:
+        raise ConfigError(f"{pipeline.path}: --set changes jobs, and without --run a pipeline starts none. Add --run.")
+    pipeline.derive(args.dryrun)
+    stages = ([job(path) for path in paths] for paths in (pipeline.stages() if args.run else ()))
+    if on_cluster:
+        submit_stages(stages, args.slurm, args.slurm_table, args.dryrun)
+        return 0
+    return run_stages(stages, args.dryrun)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import json
 import os
@@ -102,8 +103,10 @@ class LocalJob:
     @property
     def is_prediction(self) -> bool:
         """Whether the job evaluates instead of training."""
-        return "local_predict" in (self.job_type, recursive_config(self.path).get("task_type"))
+        says_where_alone = self.job_type in (None, "slurm")
+        return (recursive_config(self.path).get("task_type") if says_where_alone else self.job_type) == "local_predict"
 
+    @functools.cached_property
     def config(self) -> Config:
         """The project file as the job will see it."""
         return load_config(self.path, (*self.overrides, *(CPU_OVERRIDES if self.cpu and not self.is_prediction else ())))
@@ -111,12 +114,12 @@ class LocalJob:
     @property
     def on_cpu(self) -> bool:
         """Whether no GPU is asked for."""
-        return self.cpu or self.config().fairseq.get("common", {}).get("cpu") is True
+        return self.cpu or self.config.fairseq.get("common", {}).get("cpu") is True
 
     @property
     def folder(self) -> Path:
         """Where the job writes: checkpoints, or reports."""
-        config = self.config()
+        config = self.config
         if self.is_prediction:
             return Path(config.eval.save_path or "runs/eval")
         return Path(config.fairseq.get("checkpoint", {}).get("save_dir") or "runs")
@@ -124,7 +127,7 @@ class LocalJob:
     @property
     def stamp(self) -> Path:
         """The empty file that says that this job, with these very settings, has ended well."""
-        settings = json.dumps(to_dict(self.config()), sort_keys=True, default=str)
+        settings = json.dumps(to_dict(self.config), sort_keys=True, default=str)
         return self.folder / f".done-{Path(self.path).stem}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
     def is_done(self) -> bool:
@@ -135,7 +138,7 @@ class LocalJob:
         return all(path.stat().st_mtime <= since for path in self._checkpoints_read() if path.is_file())
 
     def _checkpoints_read(self) -> list[Path]:
-        config = self.config()
+        config = self.config
         if self.is_prediction:
             named = config.fairseq.get("common_eval", {}).get("path")
             return [*Path(os.path.dirname(config.eval.save_path or "")).glob("checkpoint*.pt"), *([Path(named)] if named else [])]
@@ -146,7 +149,8 @@ class LocalJob:
         """`--jobtype`, else the file's task_type; job types of clusters fall back to one process here."""
         task_type = recursive_config(self.path).get("task_type") or "local_single"
         if self.job_type is None and task_type.startswith("sweep_"):
-            print(f"[JobLauncher] task_type {task_type} is for a cluster: running local_single here (choose with --jobtype)")
+            if self.layout == Layout():
+                print(f"[JobLauncher] task_type {task_type} is for a cluster: running local_single here (choose with --jobtype)")
             task_type = "local_single"
         job_type = self.job_type or task_type
         if job_type not in JOB_TYPES:
@@ -167,7 +171,7 @@ class LocalJob:
 
     def train_command(self, layout: Layout) -> Command:
         """Training by fairseq, with torchrun before it where there are several processes."""
-        config = self.config()
+        config = self.config
         check_training(config)
         self._show_notes(config, layout)
         logdir = tensorboard_dir(config)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,7 +162,7 @@ class SlurmJob:
             path=self.job.path,
             devices=command.layout.describe(devices),
             name=resources.name,
-            setup="".join(f"{line}\n" for line in resources.setup),
+            setup="".join(f"{line}\n" for line in (*resources.setup, *_inherited(resources))),
             rendezvous=RENDEZVOUS if resources.nodes > 1 else "",
             command=_quoted(command),
             stopped=STOPPED,
@@ -197,10 +196,14 @@ class SlurmJob:
         return [name if value is True else f"{name}={value}" for name, value in options.items() if value not in (None, False)]
 
 
+def _inherited(resources: Resources) -> list[str]:
+    """srun takes over what sbatch was given, except this."""
+    return ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"] if "cpus-per-task" in resources.sbatch else []
+
+
 def _quoted(command: Command) -> str:
     """The command as a shell line; what is known only when the job starts becomes a variable."""
-    words = [sys.executable, "mmpt_cli/torchrunjob.py", *command.argv[2:]] if command.layout.world_size > 1 else command.argv
-    line = shlex.join(words)
+    line = shlex.join(command.argv)
     for mark, variable in LATE.items():
         line = line.replace(mark, variable)
     return line

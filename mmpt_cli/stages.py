@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmpt.config import ConfigError
 from mmpt_cli.localjob import LocalJob, Running, visible_gpus
+from mmpt_cli.slurmjob import SlurmJob
 
 POLL_SECONDS = 0.2
 SHOWN_LINES = 15
@@ -42,6 +43,13 @@ def run_stages(stages: Iterable[list[LocalJob]], dryrun: bool = False) -> int:
         if code:
             return code
     return 0
+
+
+def submit_stages(stages: Iterable[list[LocalJob]], resources: str | None, table: str, dryrun: bool = False) -> None:
+    """Submit what is not done to the cluster; a stage waits there until all jobs of the one before have ended well."""
+    before: tuple[str, ...] = ()
+    for jobs in unfinished(stages):
+        before = tuple(SlurmJob(job, resources, table, after=before, stamped=True).launch(dryrun) for job in jobs)
 
 
 def run_one(job: LocalJob) -> int:

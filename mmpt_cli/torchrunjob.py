@@ -10,7 +10,6 @@ that failed first and returns its exit code. `locallaunch.py` starts training th
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import sys
@@ -46,15 +45,14 @@ class Layout:
     node_rank: int | None = None
 
     def __post_init__(self) -> None:
-        if self.nodes == 1:
-            if self.endpoint or self.node_rank:
-                raise ConfigError("--rdzv-endpoint and --node-rank are for several machines. Add --nnodes N.")
-        elif not self.endpoint or not re.fullmatch(r"\S+:(\d+|@\w+@)", self.endpoint):
+        if self.nodes == 1 and (self.endpoint or self.node_rank is not None):
+            raise ConfigError("--rdzv-endpoint and --node-rank are for several machines. Add --nnodes N.")
+        if self.nodes > 1 and not self.endpoint:
             raise ConfigError(
-                f"--nnodes {self.nodes}: expected --rdzv-endpoint HOST:PORT, one of the machines and a free port of it, "
-                f"got {self.endpoint!r}. Example: --rdzv-endpoint {socket.gethostname()}:29500"
+                f"--nnodes {self.nodes}: the machines need a place to meet. Add --rdzv-endpoint HOST:PORT, the same on all: "
+                f"one of them and a free port of it, for example {socket.gethostname()}:29500."
             )
-        elif self.node_rank is not None and not 0 <= self.node_rank < self.nodes:
+        if self.node_rank is not None and not 0 <= self.node_rank < self.nodes:
             raise ConfigError(f"--node-rank {self.node_rank}: expected 0 to {self.nodes - 1} with --nnodes {self.nodes}.")
 
     @property

@@ -24,7 +24,8 @@ class MMCriterion(FairseqCriterion):
             "sample_size": 1,
             "n_uncaptioned": step.n_uncaptioned,
         }
-        log |= {f"term_{name}": value.detach() for name, value in step.terms.items()}
+        terms = dict(step.terms) if step.temperature is None else {**step.terms, "temperature": step.temperature}
+        log |= {f"term_{name}": value.detach() for name, value in terms.items()}
         return step.loss, 1, log
 
     @staticmethod

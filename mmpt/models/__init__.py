@@ -1,6 +1,6 @@
 """Models; importing this package registers those that YAML files can name."""
 
-from mmpt.models import mmfusion, mmfusion_downstream, mmfusion_joint, transformermodel
+from mmpt.models import features, mmfusion, mmfusion_downstream, mmfusion_joint, transformermodel
 from mmpt.models.build import build_model
 from mmpt.models.checkpoint import LoadReport, load_weights, read_state_dict
 from mmpt.models.mmpt_model import MMPTModel
@@ -11,6 +11,7 @@ __all__ = [
     "MMPTModel",
     "S3D",
     "build_model",
+    "features",
     "load_weights",
     "mmfusion",
     "mmfusion_downstream",

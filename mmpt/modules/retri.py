@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 METRICS = ("l2", "innerproduct")
 FAISS_INDEXES = ("flatl2", "innerproduct", "pq")
+MAX_SCORES = 1 << 27  # 512 MiB in float32
+PQ_CODES = 256  # of a product quantiser, which needs as many vectors to be trained on
+PQ_PARTS = 32
 
 
 @RETRIEVERS.register()
@@ -26,14 +29,15 @@ class VectorRetriever:
     """Looks up the nearest stored vectors of stored vectors.
 
     `index="exact"` compares with every vector in torch, in chunks, on whatever device the vectors came from; the names of
-    VideoCLIP and Norton (`flatl2`, `innerproduct`, `pq`: inverted lists, one cell probed) use faiss.
+    VideoCLIP and Norton (`flatl2`, `innerproduct`, `pq`: inverted lists) use faiss.
 
     Args:
         metric: "l2" (Euclidean, the default) or "innerproduct"; of the exact index.
         index: "exact", "flatl2", "innerproduct" or "pq".
         centroids: cells of a faiss index.
         examples_per_cent_to_train: vectors per cell it is trained on.
-        chunk: queries compared at once by the exact index; memory is chunk * V scores.
+        nprobe: cells of a faiss index searched per query; 1 is the historic value, more finds more of the true neighbours.
+        chunk: queries compared at once, fewer when chunk * V scores would pass `MAX_SCORES`.
 
     Raises:
         ValueError: unknown metric or index.
@@ -41,14 +45,20 @@ class VectorRetriever:
     """
 
     def __init__(
-        self, metric: str = "l2", index: str = "exact", centroids: int = 512, examples_per_cent_to_train: int = 48, chunk: int = 1024
+        self,
+        metric: str = "l2",
+        index: str = "exact",
+        centroids: int = 512,
+        examples_per_cent_to_train: int = 48,
+        nprobe: int = 1,
+        chunk: int = 1024,
     ):
         if metric not in METRICS:
             raise ValueError(f"retri_metric={metric!r} is unknown; known: {', '.join(METRICS)}.")
         if index != "exact" and index not in FAISS_INDEXES:
             raise ValueError(f"retri_index={index!r} is unknown; known: exact, {', '.join(FAISS_INDEXES)}.")
         self.metric, self.index, self.chunk = metric, index, chunk
-        self.centroids, self.per_cell = centroids, examples_per_cent_to_train
+        self.centroids, self.per_cell, self.nprobe = centroids, examples_per_cent_to_train, nprobe
         self.faiss = optional_import("faiss", extra="retrieval") if index != "exact" else None
         self.clear()
 
@@ -137,7 +147,7 @@ class VectorRetriever:
         k = min(k, len(vectors))
         squared = vectors.square().sum(-1)  # (V,)
         found = []
-        for part in rows.split(self.chunk):
+        for part in rows.split(max(1, min(self.chunk, MAX_SCORES // len(vectors)))):
             closeness = vectors[part] @ vectors.T  # (chunk, V)
             if self.metric == "l2":
                 closeness = 2 * closeness - squared  # -|a - b|^2 up to a constant of the query
@@ -162,7 +172,13 @@ class VectorRetriever:
         elif self.index == "innerproduct":
             index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
         else:
-            index = faiss.index_factory(width, f"IVF{cells}_HNSW32,PQ32")
+            if count < PQ_CODES or width % PQ_PARTS:
+                raise ValueError(
+                    f"retri_index=pq needs at least {PQ_CODES} videos and vectors whose width divides by {PQ_PARTS}, got {count} of width "
+                    f"{width}. Use retri_index: flatl2, or exact."
+                )
+            index = faiss.index_factory(width, f"IVF{cells}_HNSW32,PQ{PQ_PARTS}")
+        index.nprobe = self.nprobe
         index.train(vectors[: cells * self.per_cell])
         index.add(vectors)
         return index

@@ -19,6 +19,7 @@ from mmpt.processors.crosstask import CrossTaskAligner, CrossTaskMetaProcessor, 
 from mmpt.processors.didemo import DiDeMoAligner, DiDeMoMetaProcessor, DiDeMoTextProcessor
 from mmpt.processors.downstream import DSAligner, DSNLGAligner, MetaTextBinarizer, NLGTextProcessor
 from mmpt.processors.gdt import GDTAligner
+from mmpt.processors.fewshot import FewShotAligner, FewShotMetaProcessor, FewShotTextProcessor, FewShotVideoProcessor
 from mmpt.processors.how2 import (
     How2MetaProcessor,
     PKLJSONStrTextProcessor,
@@ -29,6 +30,7 @@ from mmpt.processors.how2 import (
     ShardedVideoRetriTextProcessor,
     ShardedVideoRetriVideoProcessor,
 )
+from mmpt.processors.htm_align import HTMAlignAligner, HTMAlignMetaProcessor, HTMAlignTextProcessor
 from mmpt.processors.masking import (
     FrameMaskingProcessor,
     MFMMLMAligner,
@@ -44,6 +46,7 @@ from mmpt.processors.msrvtt import (
     MSRVTTQATextProcessor,
     MSRVTTTextProcessor,
 )
+from mmpt.processors.recognition import RecognitionAligner, RecognitionMetaProcessor, RecognitionTextProcessor
 from mmpt.processors.sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor
 from mmpt.processors.tokens import SpecialIds, load_tokenizer
 from mmpt.processors.youcook import (
@@ -71,9 +74,16 @@ __all__ = [
     "DiDeMoAligner",
     "DiDeMoMetaProcessor",
     "DiDeMoTextProcessor",
+    "FewShotAligner",
+    "FewShotMetaProcessor",
+    "FewShotTextProcessor",
+    "FewShotVideoProcessor",
     "FixedLenAligner",
     "FrameMaskingProcessor",
     "GDTAligner",
+    "HTMAlignAligner",
+    "HTMAlignMetaProcessor",
+    "HTMAlignTextProcessor",
     "How2MILNCEAligner",
     "How2MetaProcessor",
     "MFMMLMAligner",
@@ -90,6 +100,9 @@ __all__ = [
     "NLGTextProcessor",
     "OverlappedAligner",
     "PKLJSONStrTextProcessor",
+    "RecognitionAligner",
+    "RecognitionMetaProcessor",
+    "RecognitionTextProcessor",
     "ShardedHow2MetaProcessor",
     "ShardedHow2VideoRetriMetaProcessor",
     "ShardedTextProcessor",

@@ -8,8 +8,6 @@ Step ids run from 1 to 778; 0 is background.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import MetaProcessor, TextProcessor
-from mmpt.processors.downstream import WindowAligner, span
+from mmpt.processors.downstream import WindowAligner, read_database, span
 from mmpt.processors.masking import IGNORED
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
@@ -32,7 +30,7 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
-        database = json.loads(Path(self.split_path()).read_text(encoding="utf-8"))["database"]
+        database = read_database(self.split_path(), "annotation")
         subset = "training" if self.split == "train" else "testing"
         videos = [video for video, entry in database.items() if entry["subset"] == subset]
         self.data = [

@@ -18,7 +18,7 @@ import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import MetaProcessor, TextProcessor, VideoProcessor, required
-from mmpt.processors.downstream import WindowAligner, span
+from mmpt.processors.downstream import WindowAligner, check_segment, span
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 
@@ -38,7 +38,10 @@ def read_tasks(path: str | Path) -> dict[str, CrossTask]:
     """Task id -> task, from a release file."""
     tasks = {}
     for record in Path(path).read_text(encoding="utf-8").strip().split("\n\n"):
-        task_id, title, _, n_steps, steps = record.strip().split("\n")
+        lines = record.strip().split("\n")
+        if len(lines) != 5 or not lines[3].isdigit():
+            raise ValueError(f"{path}: expected records of id, title, url, number of steps, steps; got {record[:60]!r}. Another file?")
+        task_id, title, _, n_steps, steps = lines
         tasks[task_id] = CrossTask(title, steps.split(","))
         if len(tasks[task_id].steps) != int(n_steps):
             raise ValueError(f"{path}: task {task_id} states {n_steps} steps and lists {len(tasks[task_id].steps)}.")
@@ -49,8 +52,10 @@ def read_videos(path: str | Path) -> dict[str, list[str]]:
     """Task id -> videos, in file order."""
     videos = defaultdict(list)
     with open(path, encoding="utf-8", newline="") as file:
-        for task, video, *_ in csv.reader(file):
-            videos[task].append(video)
+        for row in csv.reader(file):
+            if len(row) < 2 or not row[0].strip().isdigit():
+                raise ValueError(f"{path}: expected lines of task number, video, url; got {row}. Is this the file of another data set?")
+            videos[row[0]].append(row[1])
     return dict(videos)
 
 
@@ -59,10 +64,7 @@ def read_segments(path: str | Path) -> list[Segment]:
     with open(path, encoding="utf-8", newline="") as file:
         segments = [(int(step) - 1, float(start), float(end)) for step, start, end in csv.reader(file)]
     for step, start_s, end_s in segments:
-        if not 0 <= start_s <= end_s:
-            raise ValueError(
-                f"{path}: step {step + 1} runs from {start_s} to {end_s} seconds; expected 0 <= start <= end. Correct the line."
-            )
+        check_segment(start_s, end_s, f"{path}: step {step + 1}")
     return segments
 
 
@@ -142,7 +144,7 @@ class CrossTaskAligner(WindowAligner):
     """Windows of a video with a multi-hot target per second.
 
     caps, cmasks (steps, T); vfeats (W, F, D), vmasks (W, F); targets (sum of window lengths, steps) float32,
-    overlaps repeated; task, video_len.
+    overlaps repeated; sequence_targets (annotated segments) their steps from 0 in order of start; task, video_len.
     """
 
     def __call__(
@@ -157,6 +159,8 @@ class CrossTaskAligner(WindowAligner):
         vfeats, vmasks, ranges = self.windows(video_feature, video)
         video_targets = torch.zeros(len(video_feature), n_steps)
         for step, start_s, end_s in segments:
+            if not 0 <= step < n_steps:
+                raise ValueError(f"task {task}, video {video!r}: step {step + 1} is annotated, but the task has {n_steps} steps.")
             video_targets[span(start_s, end_s, len(video_feature)), step] = 1.0
         caps, cmasks = self.pack(steps)
         return {
@@ -165,6 +169,7 @@ class CrossTaskAligner(WindowAligner):
             "vfeats": vfeats,
             "vmasks": vmasks,
             "targets": torch.cat([video_targets[start:end] for start, end in ranges.tolist()]),
+            "sequence_targets": torch.tensor([step for step, *_ in sorted(segments, key=lambda segment: segment[1])], dtype=torch.long),
             "video_id": video,
             "task": task,
             "video_len": torch.tensor(len(video_feature)),

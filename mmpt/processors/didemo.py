@@ -7,12 +7,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import MetaProcessor, TextProcessor
-from mmpt.processors.downstream import DSAligner
+from mmpt.processors.downstream import DSAligner, read_json
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 
 
@@ -24,7 +23,9 @@ class DiDeMoMetaProcessor(MetaProcessor):
         super().__init__(config)
         if "test" not in Path(self.split_path()).name:
             raise ValueError(f"dataset.test_path={self.split_path()}: DiDeMo is a zero-shot test; give its test_data.json.")
-        records = json.loads(Path(self.split_path()).read_text(encoding="utf-8"))
+        records = read_json(self.split_path(), list)
+        if not all({"video", "description", "times"} <= set(record) for record in records):
+            raise ValueError(f"{self.split_path()}: expected records of video, description, times; is this another data set's file?")
         has_features = self.has_features()
         records = self.keep(records, lambda record: has_features(record["video"]), lambda record: record["video"], "have no features")
         self.data = [(record["video"], record["description"]) for record in records]

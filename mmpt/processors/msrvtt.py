@@ -9,7 +9,6 @@ MSR_MC_test.csv            tab separated: vid_key a1 a2 a3 a4 a5 answer
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import Aligner, MetaProcessor, MissingData, TextProcessor
+from mmpt.processors.downstream import read_json
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 
@@ -50,7 +50,10 @@ class MSRVTTMetaProcessor(MetaProcessor):
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         rows = read_table(self.split_path(), ("video_id",))
-        items = [(row["video_id"], row.get("sentence") or row["video_id"]) for row in rows]
+        for number, row in enumerate(rows, start=2):
+            if "sentence" in row and not (row["sentence"] or "").strip():
+                raise MissingData(f"{self.split_path()}, line {number}: video {row['video_id']!r} has no sentence.")
+        items = [(row["video_id"], row.get("sentence", row["video_id"])) for row in rows]
         if self.split == "train" and config.full_test_path and config.jsfusion_path:
             held_out = {row["video_id"] for row in read_table(config.jsfusion_path, ("video_id",))}
             rest = dict.fromkeys(row["video_id"] for row in read_table(config.full_test_path, ("video_id",)))
@@ -70,7 +73,10 @@ class MSRVTTTextProcessor(TextProcessor):
         self.captions: dict[str, list[str]] | None = None
         if config.json_path is not None and config.split == "train":
             self.captions = defaultdict(list)
-            for sentence in json.loads(Path(config.json_path).read_text(encoding="utf-8"))["sentences"]:
+            sentences = read_json(config.json_path, dict).get("sentences")
+            if not sentences:
+                raise ValueError(f"{config.json_path}: no `sentences`; expected MSRVTT_data.json.")
+            for sentence in sentences:
                 self.captions[sentence["video_id"]].append(sentence["caption"])
 
     def __call__(self, text_id: str, rng: ItemRandom | None = None) -> Any:

@@ -10,7 +10,6 @@ Features are whole videos, `<vfeat_dir>/<video>.npy`; a clip is the rows of its 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import MetaProcessor, MissingData, TextProcessor, VideoProcessor, required
-from mmpt.processors.downstream import WindowAligner
+from mmpt.processors.downstream import WindowAligner, read_database
 from mmpt.processors.msrvtt import read_table
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.safe_pickle import load_plain_pickle
@@ -32,16 +31,14 @@ Clip = tuple[str, int, int]  # video, first second, last second (exclusive)
 
 def load_annotations(path: str | Path) -> dict[str, list[dict]]:
     """Video -> annotated clips, from the official JSON."""
-    database = json.loads(Path(path).read_text(encoding="utf-8"))["database"]
-    return {video: entry["annotations"] for video, entry in database.items()}
+    return {video: entry["annotations"] for video, entry in read_database(path, "annotations").items()}
 
 
 def records_from_json(path: str | Path, subset: str) -> list[Record]:
     """The records of a subset ("training" or "validation") of the official JSON, in its order."""
-    database = json.loads(Path(path).read_text(encoding="utf-8"))["database"]
     return [
         {"id": f"{video}_{index}", "caption": clip["sentence"]}
-        for video, entry in database.items()
+        for video, entry in read_database(path, "annotations").items()
         if entry["subset"] == subset
         for index, clip in enumerate(entry["annotations"])
     ]
@@ -89,6 +86,8 @@ class YoucookMetaProcessor(MetaProcessor):
     def records(self) -> list[Record]:
         """The records of the split whose video has features."""
         records = load_plain_pickle(self.split_path())
+        if not isinstance(records, list) or not all(isinstance(record, dict) and "id" in record for record in records):
+            raise ValueError(f"{self.split_path()}: expected a pickled list of {{'id', 'caption'}}; is this the file of another data set?")
         has_features = self.has_features()
         return self.keep(
             records, lambda record: has_features(split_id(record["id"])[0]), lambda record: split_id(record["id"])[0], "have no features"
@@ -101,8 +100,11 @@ class YoucookMetaProcessor(MetaProcessor):
             clip = annotations[video][index]
         except (KeyError, IndexError) as error:
             raise ValueError(f"{self.split_path()}: record {record['id']!r} has no clip in {self.config.trainval_annotation}.") from error
+        caption = clip.get("sentence") if self.config.use_annotation_text else record.get("caption")
+        if not caption:
+            raise MissingData(f"{self.split_path()}: record {record['id']!r} has no caption.")
         start, end = clip["segment"]
-        return (video, int(start), int(end)), clip["sentence"] if self.config.use_annotation_text else record["caption"]
+        return (video, int(start), int(end)), caption
 
 
 @META_PROCESSORS.register()

@@ -9,6 +9,7 @@ import logging
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,7 +37,7 @@ class RetrievalBatches:
     """Composes the groups of one epoch, and keeps them on disk for a job that comes back.
 
     Args:
-        config: the project file; `num_cands`, `vectorpool_cls`, `retriever_cls`, `retri_index`, `retri_metric` are read.
+        config: the project file; `num_cands`, `vectorpool_cls`, `retriever_cls`, `retri_*` are read.
         folder: where the groups of each epoch are kept.
         seed: with the epoch, seeds every draw.
     """
@@ -67,8 +68,8 @@ class RetrievalBatches:
             FileNotFoundError: the groups of the interrupted epoch are gone or of another run.
         """
         path = self.folder / f"epoch{epoch}.json"
-        self.fingerprint = expected or self._fingerprint(epoch, model)
-        stored = _read(path)
+        # the first process decides for all: others may see the folder late, or not at all
+        stored, self.fingerprint = _of_first_rank((_read(path), expected or self._fingerprint(epoch, model)))
         if stored is not None and stored["fingerprint"] == self.fingerprint:
             logger.info("epoch %d: batches of near neighbours read back from %s", epoch, path)
             return stored["groups"]
@@ -91,6 +92,7 @@ class RetrievalBatches:
             index=config.retri_index,
             centroids=config.centroids,
             examples_per_cent_to_train=config.examples_per_cent_to_train,
+            nprobe=config.retri_nprobe,
         )
         pool = VECTOR_POOLS.get(config.vectorpool_cls or "VideoVectorPool")(retriever)
         start = time.perf_counter()
@@ -99,30 +101,41 @@ class RetrievalBatches:
         encode(share, self.dataset, model, pool, config)
         pool.finalise()
         seconds = time.perf_counter() - start
-        rng = random.Random(f"{self.seed}-{epoch}-{0 if pool.shared else rank}")
-        groups = retriever.batches(config.dataset.num_video_per_batch, config.num_cands, rng)
-        if size > 1 and not pool.shared:
-            parts: list[list[list[str]]] = [None] * size
-            dist.all_gather_object(parts, groups)
-            groups = [group for part in parts for group in part]
+        groups = self._groups(epoch, pool)
         reached = len({video for group in groups for video in group})
         logger.info(
-            "epoch %d: %d batches of near neighbours reach %d of %d videos (%.0f %%); encoding ran at %.0f videos/s",
-            epoch, len(groups), reached, len(self.dataset), 100 * reached / len(self.dataset), len(share) / seconds,
+            "epoch %d: %d batches of near neighbours reach %d of %d videos (%.0f %%); %d processes encoded %.0f videos/s",
+            epoch, len(groups), reached, len(self.dataset), 100 * reached / len(self.dataset), size, len(self.dataset) / seconds,
         )  # fmt: skip
         return groups
 
+    def _groups(self, epoch: int, pool: VideoVectorPool) -> list[list[str]]:
+        """The groups of all processes: of the common pool, or those of each process's pool one after the other."""
+        rank, size = world()
+
+        def draw(stream: int) -> list[list[str]]:
+            rng = random.Random(f"{self.seed}-{epoch}-{stream}")
+            return pool.retriever.batches(self.config.dataset.num_video_per_batch, self.config.num_cands, rng)
+
+        if pool.shared:  # searching once also keeps rounding of another device out of it
+            return _of_first_rank(draw(0) if rank == 0 else None)
+        parts: list[list[list[str]]] = [draw(rank)] * size
+        if size > 1:
+            dist.all_gather_object(parts, parts[rank])
+        return [group for part in parts for group in part]
+
     def _fingerprint(self, epoch: int, model: nn.Module) -> str:
-        """Of everything the groups depend on: settings, seed, epoch, number of processes, weights."""
-        config = self.config
+        """Of everything the groups depend on: settings, videos, seed, epoch, number of processes, weights."""
+        config, meta = self.config, self.dataset.meta_processor
         digest = hashlib.sha256()
         settings = {
             "dataset": dataclasses.asdict(config.dataset),
             "retrieval": [config.num_cands, config.vectorpool_cls, config.retriever_cls, config.retri_index, config.retri_metric,
-                          config.centroids, config.examples_per_cent_to_train],
+                          config.centroids, config.examples_per_cent_to_train, config.retri_nprobe],
             "run": [self.seed, epoch, world()[1]],
         }  # fmt: skip
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+        digest.update(meta.index.ids[meta.data].tobytes())
         for name, tensor in model.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
@@ -140,6 +153,7 @@ def encode(share: Subset, dataset: MMDataset, model: nn.Module, pool: VideoVecto
         batch_size=config.dataset.num_video_per_batch,
         collate_fn=dataset.collate,
         num_workers=config.fairseq.get("dataset", {}).get("num_workers", 1),
+        generator=torch.Generator(),  # else a pass over the data would move the global stream, and with it dropout
     )
     for batch in tqdm(loader, desc="encoding videos for retrieval", disable=world()[0] != 0, leave=False):
         n_videos, clips = batch["caps"].shape[:2]
@@ -148,6 +162,15 @@ def encode(share: Subset, dataset: MMDataset, model: nn.Module, pool: VideoVecto
         output = model(**inputs)
         pool.add(batch["video_id"], output["pooled_video"], output["pooled_text"], clips)
     model.train(was_training)
+
+
+def _of_first_rank(value: Any) -> Any:
+    """What the first process holds, on every process."""
+    if world()[1] == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
 
 
 def _read(path: Path) -> dict | None:

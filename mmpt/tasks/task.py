@@ -24,6 +24,7 @@ class StepOutput:
     terms: Mapping[str, Tensor]
     n_clips: int
     n_uncaptioned: Tensor
+    temperature: Tensor | None
 
 
 @TASKS.register()
@@ -94,7 +95,9 @@ class Task:
         cmasks = batch["cmasks"]
         # [CLS], [SEP] and the closing [SEP] are always there: a clip with nothing more has no words
         n_uncaptioned = (cmasks.flatten(0, -2).sum(-1) <= 3).sum()
-        return StepOutput(loss, self.loss.terms, batch["caps"].shape[0], n_uncaptioned)
+        logit_scale = batch.get("logit_scale")
+        temperature = None if logit_scale is None else (-logit_scale.detach().float()).exp()
+        return StepOutput(loss, self.loss.terms, batch["caps"].shape[0], n_uncaptioned, temperature)
 
 
 def _merge_first_two(value: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -97,20 +98,60 @@ def read_audio(path: str | Path, sample_rate: int = 24000) -> np.ndarray:
     Raises:
         AudioError: no such file, no audio track, or a damaged one.
     """
+    return np.concatenate(list(decode_audio(path, sample_rate)))
+
+
+def read_audio_windows(path: str | Path, sample_rate: int = 24000, window_s: int = 1, chunk_s: int = 16) -> Iterator[np.ndarray]:
+    """The sound around every second of a file, in bounded memory.
+
+    Args:
+        path: the file.
+        sample_rate: samples per second.
+        window_s: seconds per window, one window per second of sound; a longer one has the second in its middle (an even one half a
+            second later) and silence beyond the ends of the track.
+        chunk_s: windows per yielded array.
+
+    Yields:
+        (n <= chunk_s, window_s * sample_rate) int16; the last second is filled up with silence.
+
+    Raises:
+        AudioError: as `read_audio`.
+    """
+    before = (window_s - 1) // 2
+    buffer = np.zeros(before * sample_rate, dtype=np.int16)  # starts `before` seconds before the next second to yield
+    for piece in decode_audio(path, sample_rate):
+        buffer = np.append(buffer, piece)
+        if len(buffer) >= (window_s + chunk_s - 1) * sample_rate:
+            windows = _windows(buffer, sample_rate, window_s)
+            yield windows
+            buffer = buffer[len(windows) * sample_rate :]
+    silence = -len(buffer) % sample_rate + (window_s - 1 - before) * sample_rate
+    windows = _windows(np.pad(buffer, (0, silence)), sample_rate, window_s)
+    yield from (windows[first : first + chunk_s] for first in range(0, len(windows), chunk_s))
+
+
+def decode_audio(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
+    """Pieces of the first audio track, as they are decoded; see `read_audio`."""
     av = optional_import("av", extra="video")
     if not Path(path).is_file():
         raise AudioError(f"{path}: no such file.")
     resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
-    parts = []
+    empty = True
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{path}: holds no audio track.")
             frames = container.decode(container.streams.audio[0])
             for frame in itertools.chain(frames, [None]):  # None: what the resampler still holds
-                parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+                for part in resampler.resample(frame):
+                    empty = False
+                    yield part.to_ndarray()[0]
     except av.error.FFmpegError as error:
         raise AudioError(f"{path}: damaged audio ({error.strerror}).") from error
-    if not parts:
+    if empty:
         raise AudioError(f"{path}: the audio track is empty.")
-    return np.concatenate(parts)
+
+
+def _windows(wave: np.ndarray, sample_rate: int, window_s: int) -> np.ndarray:
+    """All whole windows, one per second: (n, window_s * sample_rate)."""
+    return np.lib.stride_tricks.sliding_window_view(wave, window_s * sample_rate)[::sample_rate]

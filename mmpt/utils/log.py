@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 
 PACKAGE = Path(__file__).resolve().parent.parent
-DELIBERATE = (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError, FloatingPointError)
 
 
 def short_errors() -> None:
@@ -23,16 +22,16 @@ def short_errors() -> None:
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if _raised_by_mmpt(kind, trace):
+    if issubclass(kind, Exception) and _raised_by_mmpt(trace):
         logging.getLogger("mmpt").debug("traceback", exc_info=(kind, error, trace))
         print(f"error: {error}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 
 
-def _raised_by_mmpt(kind: type[BaseException], trace: TracebackType | None) -> bool:
+def _raised_by_mmpt(trace: TracebackType | None) -> bool:
     """True where the innermost frame is a `raise` statement inside this package."""
-    if not issubclass(kind, DELIBERATE) or trace is None:
+    if trace is None:
         return False
     frame = traceback.extract_tb(trace)[-1]
     return PACKAGE in Path(frame.filename).resolve().parents and (frame.line or "").startswith("raise ")

@@ -26,7 +26,7 @@ def views_of(hypothesis, n=3, d=8, seed=0, dtype=torch.float64):
     }
 
 
-def by_loops(hypothesis, video, text, temperature=0.07, scope="global", world=1, key_grad=False):
+def by_loops(hypothesis, video, text, temperature=0.07, scope="global", world=1, valid=None):
     """The definition from the inspectable masks; keys detached."""
     hypothesis = GDTHypothesis.parse(hypothesis)
     n = len(video) // len(hypothesis.views)
@@ -36,12 +36,18 @@ def by_loops(hypothesis, video, text, temperature=0.07, scope="global", world=1,
         for place, view in enumerate(hypothesis.views):
             table[view] = x[place * n : (place + 1) * n]
         full.append(torch.cat(table))
+    there = torch.zeros(4 * n, dtype=torch.bool)
+    for place, view in enumerate(hypothesis.views):
+        there[view * n : (view + 1) * n] = True if valid is None else valid[place * n : (place + 1) * n]
     values = {term.name: [] for term in hypothesis.terms}
     for mask in hypothesis.masks(world, n // world, scope):
-        queries, keys = full[mask["query_modality"]], full[1 - mask["query_modality"]]
-        keys = keys if key_grad else keys.detach()
+        queries, keys = full[mask["query_modality"]], full[1 - mask["query_modality"]].detach()
         rows = []
         for i in range(n):
+            if valid is not None:
+                mask["mult"][i] *= there
+                if not there[mask["query_view"] * n + i] or not there[mask["pos"][i]]:
+                    continue
             s = keys @ queries[mask["query_view"] * n + i] / temperature
             counted = torch.where(mask["mult"][i] > 0, s + mask["mult"][i].double().log(), -torch.inf)
             rows.append(counted.logsumexp(0) - s[mask["pos"][i]])
@@ -142,6 +148,15 @@ def test_views_that_could_not_be_made_neither_ask_nor_answer():
     valid[[2, 6]] = False  # sample 2 in both views: as if it were not in the batch
     kept = {name: x[valid] for name, x in batch.items()}
     torch.testing.assert_close(GDTLoss({"hypothesis": 4})(**batch, view_valid=valid), GDTLoss({"hypothesis": 4})(**kept))
+
+
+@pytest.mark.parametrize("number", [3, 7, 9])
+def test_a_pair_of_views_needs_both(number):
+    batch = views_of(number)
+    valid = torch.ones(len(batch["pooled_text"]), dtype=torch.bool)
+    valid[4] = False  # reversed view of sample 1
+    expected = by_loops(number, **{k.removeprefix("pooled_"): x for k, x in batch.items()}, valid=valid)
+    torch.testing.assert_close(GDTLoss({"hypothesis": number})(**batch, view_valid=valid), expected)
 
 
 def test_without_any_shifted_view_a_shift_hypothesis_is_the_baseline():

@@ -41,7 +41,7 @@ def test_padded_equals_unpadded(layers, out_step):
     torch.manual_seed(0)
     pool = AttentionPool(8, layers, heads=2, ffn=16, out_step=out_step, positional=True).eval()
     tokens, mask = torch.randn(3, 6, 8), torch.arange(6) < torch.tensor([[6], [4], [1]])
-    pooled = pool(torch.where(mask[..., None], tokens, 1e4), mask)
+    pooled = pool(torch.where(mask[..., None], tokens, torch.nan), mask)
     for row, length in enumerate((6, 4, 1)):
         torch.testing.assert_close(pooled[row], pool(tokens[row : row + 1, :length])[0], rtol=1e-4, atol=1e-5)
 

@@ -61,6 +61,25 @@ def test_equals_the_definition_and_its_gradients(score, dim_norm, masked, chunk)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
+def test_matched_pairs_keep_their_precision_where_a_subtraction_has_none():
+    x = unit(6, 16, seed=1)
+    inputs = [(x + 3e-4 * unit(6, 16, seed=2)).float(), x.float()]
+    found = volume_cross_entropy(inputs[0], inputs[1:], 100.0)
+    torch.testing.assert_close(torch.stack(found).double(), torch.stack(plain(inputs[0].double(), [inputs[1].double()], 100.0)), rtol=2e-5, atol=0)
+
+
+def test_off_diagonal_distances_below_the_floor_pass_no_gradient():
+    x = unit(3, 8, seed=1)
+    anchor = unit(3, 8, seed=2)
+    anchor[0] = x[1] + 5e-7 * (unit(8, seed=3) - unit(8, seed=3).dot(x[1]) * x[1])  # nearly tuple 1, but matched with tuple 0
+    leaves = [anchor.clone().requires_grad_() for _ in range(2)]
+    sum(volume_cross_entropy(leaves[0], [x], 5.0)).backward()
+    clamped = (leaves[1].square().sum(1, keepdim=True) - (leaves[1] @ F.normalize(x, dim=1).T).square()).clamp_min(1e-12).sqrt()
+    logits = -5.0 * clamped
+    sum(F.cross_entropy(z, torch.arange(3), label_smoothing=0.1) for z in (logits, logits.T)).backward()
+    torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_are_exact_in_a_rectangle_with_pairs_in_the_middle():
     inputs = [x.requires_grad_() for x in (unit(5, 7, seed=1), *tuples(2, n=6, d=7))]
     scale = torch.tensor(4.0, dtype=torch.float64, requires_grad=True)

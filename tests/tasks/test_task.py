@@ -68,6 +68,15 @@ def test_a_step_gives_the_loss_its_terms_and_the_clips_without_words():
     torch.testing.assert_close(step.loss.detach(), sum(step.terms.values()))
 
 
+def test_a_learned_temperature_is_there_for_the_log():
+    class Tempered(Towers):
+        def forward(self, **batch):
+            return {**super().forward(**batch), "logit_scale": torch.tensor(2.0, requires_grad=True)}
+
+    torch.testing.assert_close(videoclip()(Tempered(), batch()).temperature, torch.tensor(2.0).neg().exp())
+    assert videoclip()(Towers(), batch()).temperature is None
+
+
 def test_the_wrapped_models_own_forward_is_called():
     calls = []
     model = Towers()

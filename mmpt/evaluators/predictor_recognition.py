@@ -1,0 +1,115 @@
+"""Action recognition three ways: by class names, by a linear probe, by nearest neighbours.
+
+Letters: N videos, C classes, R splits, D width, T text columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from mmpt.evaluators.metric_recognition import TRAIN
+from mmpt.evaluators.predictor import Arrays, Predictor, item_name
+from mmpt.registry import PREDICTORS
+
+WEIGHT_DECAY = 1e-3
+PROBE_STEPS = 200
+LOWEST = -2.0  # below any cosine: a class without training videos
+
+
+class RecognitionPredictor(Predictor):
+    """`vectors` (N, D) of the videos by the model's video side, `labels` (N), `splits` (N, R) with 1 training, 2 test, 0 unused."""
+
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        pooled = model.forward_video(batch["vfeats"], batch["vmasks"], batch["caps"], batch["cmasks"]).pooled
+        return {
+            "vectors": pooled.float(),
+            "labels": batch["label"],
+            "splits": batch["splits"],
+            "ids": [item_name(video_id) for video_id in batch["video_id"]],
+        }
+
+    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+        arrays = super().__call__(loader, model, device, progress)
+        vectors, labels = torch.from_numpy(arrays.pop("vectors")), torch.from_numpy(arrays["labels"])
+        if not vectors.isfinite().all():
+            raise ValueError(f"{type(self).__name__}: {int((~vectors.isfinite()).any(1).sum())} of {len(vectors)} videos have non-finite vectors.")
+        n_classes = len(loader.dataset.meta_processor.class_names)
+        return arrays | {"scores": self.scores(normalize(vectors, dim=-1), labels, arrays["splits"], n_classes)}
+
+    def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:
+        """(R, N, C), from unit vectors; every split has its own training videos."""
+        of_splits = []
+        for number, split in enumerate(splits.T, start=1):
+            train = torch.from_numpy(split == TRAIN)
+            if not train.any():
+                raise ValueError(f"split {number} has no training video (entry {TRAIN}).")
+            of_splits.append(self.class_scores(vectors, vectors[train], labels[train], n_classes))
+        return torch.stack(of_splits).numpy()
+
+    def class_scores(self, vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+        """(N, C) of one split, from its training videos (M, D) and their labels (M)."""
+        raise NotImplementedError
+
+
+@PREDICTORS.register()
+class RecognitionZSPredictor(RecognitionPredictor):
+    """Scores are dot products with the text vectors of the class names (`meta_processor.class_names`); nothing is trained."""
+
+    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+        device = torch.device(device) if device is not None else next(model.parameters()).device
+        dataset = loader.dataset
+        ids = [dataset.text_processor.tokenize(name) for name in dataset.meta_processor.class_names]
+        caps, cmasks = dataset.aligner.pack(ids)
+        model.to(device).eval()
+        with torch.inference_mode():
+            self.class_vectors = model.forward_text(caps.to(device), cmasks.to(device)).pooled.float().cpu()
+        return super().__call__(loader, model, device, progress)
+
+    def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:
+        """(N, C): a video's length changes no order of its classes, so unit vectors do."""
+        return (vectors @ self.class_vectors.T).numpy()
+
+
+@PREDICTORS.register()
+class RecognitionProbePredictor(RecognitionPredictor):
+    """A linear classifier on frozen unit vectors, fitted to each split's training videos by L-BFGS: the same result in every run."""
+
+    def class_scores(self, vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            train, labels = train.clone(), labels.clone()
+            weight, bias = torch.zeros(n_classes, train.shape[1], requires_grad=True), torch.zeros(n_classes, requires_grad=True)
+            optimiser = torch.optim.LBFGS([weight, bias], max_iter=PROBE_STEPS, line_search_fn="strong_wolfe")
+
+            def closure() -> Tensor:
+                optimiser.zero_grad()
+                loss = cross_entropy(train @ weight.T + bias, labels) + WEIGHT_DECAY * weight.square().sum()
+                loss.backward()
+                return loss
+
+            optimiser.step(closure)
+        return vectors @ weight.detach().T + bias.detach()
+
+
+@PREDICTORS.register()
+class RecognitionNNPredictor(RecognitionPredictor):
+    """A class scores the cosine of its nearest training video: accuracy is that of the nearest neighbour.
+
+    Also gives `neighbours` (R, N, K): which of the K nearest training videos show the right class, for recall over videos (GDT, STiCA).
+    """
+
+    N_NEIGHBOURS = 50
+
+    def class_scores(self, vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+        cosine = vectors @ train.T  # (N, M)
+        best = cosine.new_full((len(vectors), n_classes), LOWEST)
+        return best.scatter_reduce(1, labels.expand_as(cosine), cosine, "amax")
+
+    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+        self.right: list[Tensor] = []
+        return super().__call__(loader, model, device, progress)
