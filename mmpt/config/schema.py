@@ -96,6 +96,9 @@ class ModelConfig:
     use_seg_emb: bool | None = key(None, "adds the unused segment embedding that VLM checkpoints hold")
     max_decode_length: int | None = key(None, "longest generated caption, the three prompt ids included")
     layernorm_only: bool | None = key(None, "train LayerNorm weights and biases only")
+    activation_checkpointing: bool = key(False, "compute transformer activations again in the backward pass instead of keeping them")
+    micro_batch: int | None = key(None, "clips that pass the towers at once in training; the loss still sees the whole batch")
+    compile: bool = key(False, "torch.compile the model for training")
     learnable_temperature: bool = key(False, "the model owns a trained logit_scale, starting at ln(1/0.07), which losses then read")
     feature_dim: int = key(512, "width of the features, for models without a transformer")
     s3d_weights: str = key("pretrained_models/s3d_howto100m.pth", "S3D weights, for models that read frames")
@@ -112,6 +115,7 @@ class EvalConfig:
     save_path: str | None = key(None, "folder of predictions; its parent is the checkpoint folder")
     compat: bool = key(False, "make the historic variant of a metric the headline number")
     protocol: str = key("norton", "whose cost offsets and scales full-video alignment uses", ("norton", "tempclr"))
+    valid_project: str | None = key(None, "test project file run at every validation; its numbers are logged as zero_shot_<name>")
     tie_rule: str = key("mean", "rank of a tied query: mean, optimistic or pessimistic", ("mean", "optimistic", "pessimistic"))
     bootstrap: int = key(1000, "bootstrap samples behind a 95 % interval; 0 switches intervals off")
 

@@ -6,14 +6,17 @@ from mmpt.evaluators.metric import Metric, Outcome, RetrievalMetric
 from mmpt.evaluators.metric_coin import COINActionSegmentationMetric
 from mmpt.evaluators.metric_crosstask import CrossTaskMetric
 from mmpt.evaluators.metric_didemo import DiDeMoMetric
+from mmpt.evaluators.metric_fewshot import FewShotMetric
 from mmpt.evaluators.metric_fullvideo import FullVideoBGRetrievalMetric, FullVideoRetrievalMetric
 from mmpt.evaluators.metric_htm_align import HTMAlignMetric
 from mmpt.evaluators.metric_qa import QAMetric
 from mmpt.evaluators.metric_recognition import ActionRecognitionMetric
 from mmpt.evaluators.predictor import BGRetrievalPredictor, Predictor, RetrievalPredictor, load_arrays, save_arrays
 from mmpt.evaluators.predictor_didemo import DiDeMoPredictor
+from mmpt.evaluators.predictor_fewshot import FewShotPredictor
 from mmpt.evaluators.predictor_htm_align import HTMAlignPredictor
 from mmpt.evaluators.predictor_qa import QAPredictor
+from mmpt.evaluators.predictor_recognition import RecognitionNNPredictor, RecognitionProbePredictor, RecognitionZSPredictor
 from mmpt.evaluators.predictor_segmentation import COINPredictor, COINZSPredictor, CrossTaskPredictor
 from mmpt.evaluators.report import Report
 
@@ -28,6 +31,8 @@ __all__ = [
     "DiDeMoMetric",
     "DiDeMoPredictor",
     "Evaluator",
+    "FewShotMetric",
+    "FewShotPredictor",
     "FullVideoBGRetrievalMetric",
     "FullVideoRetrievalMetric",
     "HTMAlignMetric",
@@ -38,6 +43,9 @@ __all__ = [
     "Predictor",
     "QAMetric",
     "QAPredictor",
+    "RecognitionNNPredictor",
+    "RecognitionProbePredictor",
+    "RecognitionZSPredictor",
     "Report",
     "RetrievalMetric",
     "RetrievalPredictor",

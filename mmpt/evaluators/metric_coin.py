@@ -33,7 +33,8 @@ class COINActionSegmentationMetric(Metric):
         lengths = np.array([len(true)]) if lengths is None else np.asarray(lengths)
         if pred.shape != true.shape or lengths.sum() != len(true) or lengths.min() < 1:
             raise ValueError(
-                f"{len(pred)} predictions and {len(true)} labels for videos of {lengths.sum()} s (shortest {lengths.min()}); expected equal."
+                f"{len(pred)} predictions and {len(true)} labels for videos of {lengths.sum()} s, shortest {lengths.min()} s; "
+                "expected one of each per second, and no empty video."
             )
         video = np.repeat(np.arange(len(lengths)), lengths)
         values = _accuracies(pred == true, true, video)

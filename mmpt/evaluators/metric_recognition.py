@@ -9,41 +9,53 @@ from mmpt.evaluators.metric import Metric, Outcome, named
 from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, statistic
 from mmpt.registry import METRICS
 
-TEST = 2  # entry of the split table for a test video
+TRAIN, TEST = 1, 2  # entries of the split table
 
 
 @METRICS.register()
 class ActionRecognitionMetric(Metric):
-    """Accuracy of the highest class score, and R1, R5, R10 of the right class, per split and averaged over splits."""
+    """Accuracy of the highest class score, and R1, R5, R10 of the right class, per split and averaged over splits.
+
+    With `neighbour_ranks`, R1 to R50 are those of the nearest training video of the right class among all training videos, the protocol of
+    video retrieval (GDT, STiCA).
+    """
 
     best_metric = "split1-acc"
 
-    def evaluate(self, scores, labels, splits, ids=None, **_) -> Outcome:
+    def evaluate(self, scores, labels, splits, ids=None, neighbour_ranks=None, **_) -> Outcome:
         """Score a run.
 
         Args:
-            scores: (N, classes).
+            scores: (N, classes), or (splits, N, classes) where each split has its own classifier.
             labels: (N) right class.
             splits: (N, splits) 2 where a video is in the split's test part.
             ids: (N) names of the videos.
+            neighbour_ranks: (splits, N).
         """
         scores, labels, splits = np.asarray(scores), np.asarray(labels), np.asarray(splits)
-        counts = count_ranks(ScoreMatrix(torch.as_tensor(scores)), labels)
-        right, ranks = scores.argmax(1) == labels, counts.ranks(self.config.tie_rule)
-        names = {"acc": "mean", "R1": "R1", "R5": "R5", "R10": "R10"}
-        per_query = {"acc": right.astype(float), "R1": ranks, "R5": ranks, "R10": ranks}
-        values, intervals = {}, {}
-        for number, split in enumerate(splits.T, start=1):
+        if scores.ndim == 2:
+            scores = np.broadcast_to(scores, (splits.shape[1], *scores.shape))
+        names = {"acc": "mean"} | {f"R{k}": f"R{k}" for k in ((1, 5, 10) if neighbour_ranks is None else (1, 5, 10, 20, 50))}
+        values, intervals, tied = {}, {}, 0
+        per_query = {}
+        for number, (split, of_split) in enumerate(zip(splits.T, scores, strict=True), start=1):
             test = split == TEST
+            counts = count_ranks(ScoreMatrix(torch.as_tensor(of_split)), labels)
+            tied += int((counts.tied[test] > 0).sum())
+            ranks = counts.ranks(self.config.tie_rule) if neighbour_ranks is None else np.asarray(neighbour_ranks)[number - 1]
+            right = (of_split.argmax(1) == labels).astype(float)
+            per_query[f"ranks_split{number}"] = ranks
             if not test.any():
                 raise ValueError(f"split {number} has no test video (entry {TEST}).")
             for name, of in names.items():
-                values[f"split{number}-{name}"] = float(statistic(of)(per_query[name][test]))
+                judged = (right if name == "acc" else ranks)[test]
+                values[f"split{number}-{name}"] = float(statistic(of)(judged))
                 if self.config.bootstrap:
-                    intervals[f"split{number}-{name}"] = self.interval(per_query[name][test], statistic(of))
+                    intervals[f"split{number}-{name}"] = self.interval(judged, statistic(of))
         for name in names:
             values[f"mean-{name}"] = float(np.mean([values[f"split{number}-{name}"] for number in range(1, splits.shape[1] + 1)]))
-        level = chance(scores.shape[1])
-        baselines = {"chance": {"acc": level["R1"], **{name: level[name] for name in ("R1", "R5", "R10")}}}
-        facts = {"videos": len(labels), "classes": scores.shape[1], "tied queries": int((counts.tied > 0).sum())}
-        return Outcome(values, self.best_metric, intervals, baselines, facts, {"ranks": ranks, **named(ids)})
+        level = chance(scores.shape[2])
+        of_chance = {name: level[name] for name in ("R1", "R5", "R10")} if neighbour_ranks is None else {}
+        facts = {"videos": len(labels), "classes": scores.shape[2], "splits": splits.shape[1], "tied queries": tied}
+        per_query["ranks"] = per_query["ranks_split1"]
+        return Outcome(values, self.best_metric, intervals, {"chance": {"acc": level["R1"], **of_chance}}, facts, {**per_query, **named(ids)})

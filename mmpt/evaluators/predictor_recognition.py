@@ -100,16 +100,20 @@ class RecognitionProbePredictor(RecognitionPredictor):
 class RecognitionNNPredictor(RecognitionPredictor):
     """A class scores the cosine of its nearest training video: accuracy is that of the nearest neighbour.
 
-    Also gives `neighbours` (R, N, K): which of the K nearest training videos show the right class, for recall over videos (GDT, STiCA).
+    Also gives `neighbour_ranks` (R, N), the place of the nearest training video of the right class among all training videos.
     """
 
-    N_NEIGHBOURS = 50
+    def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:
+        self.labels, self.ranks = labels, []
+        return super().scores(vectors, labels, splits, n_classes)
 
     def class_scores(self, vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
         cosine = vectors @ train.T  # (N, M)
-        best = cosine.new_full((len(vectors), n_classes), LOWEST)
-        return best.scatter_reduce(1, labels.expand_as(cosine), cosine, "amax")
+        best = cosine.new_full((len(vectors), n_classes), LOWEST).scatter_reduce(1, labels.expand_as(cosine), cosine, "amax")
+        nearest = best.gather(1, self.labels[:, None])
+        self.ranks.append(1 + (cosine > nearest).sum(1))
+        return best
 
     def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
-        self.right: list[Tensor] = []
-        return super().__call__(loader, model, device, progress)
+        arrays = super().__call__(loader, model, device, progress)
+        return arrays | {"neighbour_ranks": torch.stack(self.ranks).numpy()}

@@ -173,7 +173,10 @@ def count_ranks(scores: ScoreMatrix, targets=None) -> RankCounts:
     targets = torch.as_tensor(targets)
     if len(targets) != n_queries or targets.min() < 0 or targets.max() >= n_items:
         raise ValueError(f"targets must name one of {n_items} gallery items for each of {n_queries} queries, got {len(targets)} targets.")
-    return RankCounts.join(count_tile(tile, targets[rows]) for rows, tile in scores.tiles())
+    counts = np.empty((3, n_queries), dtype=np.int64)  # filled in place: many small results between large tiles would fragment the heap
+    for rows, tile in scores.tiles():
+        counts[:, rows] = count_tile(tile, targets[rows])
+    return RankCounts(*counts)
 
 
 def rank_metrics(ranks: np.ndarray) -> dict[str, float]:

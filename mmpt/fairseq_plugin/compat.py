@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from fairseq import checkpoint_utils, trainer
 from fairseq.distributed import utils as distributed_utils
+from fairseq.logging import progress_bar
 from omegaconf import DictConfig, OmegaConf
 
-from mmpt.fairseq_plugin import checkpoint_files
+from mmpt.fairseq_plugin import checkpoint_files, metrics_file
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def apply() -> None:
     checkpoint_utils.PathManager = checkpoint_files.AtomicPathManager
     trainer.Trainer.load_checkpoint = _load_on_all_ranks
     distributed_utils.infer_init_method = infer_init_method
+    progress_bar.progress_bar = metrics_file.progress_bar_with_file
     # non-events: fairseq always asks for pinned memory, GPU or not, and uses hydra and torch in ways that they call old
     warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator.*", category=UserWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")

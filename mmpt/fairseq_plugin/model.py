@@ -25,9 +25,9 @@ class FairseqMMModel(BaseFairseqModel):
         """Called by fairseq with the task that knows the project file."""
         return cls(task.mmtask)
 
-    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Passes through."""
-        return self.mmmodel(*args, **kwargs)
+    def forward(self, **batch: Any) -> dict[str, Any]:
+        """Passes through to the task, inside whatever data-parallel wrapper fairseq has put around this."""
+        return self.mmtask.forward(self.mmmodel, batch)
 
     def load_state_dict(self, state_dict: dict, strict: bool = True, model_cfg: Any = None, args: Any = None) -> None:
         """Load a checkpoint's weights; keys that differ are reported once, grouped, with a verdict.

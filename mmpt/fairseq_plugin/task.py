@@ -41,6 +41,7 @@ class FairseqMMTask(LegacyFairseqTask):
         self.mmtask = build_task(self.config)
         self.model = None
         self.data_wait = DataWait()
+        self.zero_shot_values: dict[str, float] = {}
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
         """Build `split` (train, valid, test) unless it is there already."""
@@ -78,6 +79,10 @@ class FairseqMMTask(LegacyFairseqTask):
             self.data_wait.watch(iterator)
         return iterator
 
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        """Run the zero-shot test once per validation."""
+        self.zero_shot_values = self.mmtask.zero_shot(self.model.mmmodel)
+
     def get_checkpoint_dict(self) -> dict[str, Any]:
         """fairseq stores this in every checkpoint."""
         return {"mmtask": self.mmtask.resume_state()}
@@ -89,8 +94,12 @@ class FairseqMMTask(LegacyFairseqTask):
             self.mmtask.resume(extra_state.get("mmtask", {}), position["epoch"])
 
     def reduce_metrics(self, logging_outputs: list, criterion: Any) -> None:
-        """Adds the share of time spent waiting for data."""
+        """Adds the share of time spent waiting for data, or in validation the numbers of `eval.valid_project`."""
         super().reduce_metrics(logging_outputs, criterion)
+        if not criterion.training:
+            for name, value in self.zero_shot_values.items():
+                metrics.log_scalar(f"zero_shot_{name}", value, weight=0, priority=200, round=4)
+            return
         share = self.data_wait.share()
         if share is not None:
             metrics.log_scalar("data_wait", share, priority=180, round=3)

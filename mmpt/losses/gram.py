@@ -29,8 +29,8 @@ from mmpt.registry import LOSSES
 class Tuples(NamedTuple):
     """An anchor and the modalities it is compared with."""
 
-    anchor: Tensor  # (B, D)
-    modalities: list[Tensor]  # K x (B, D)
+    anchor: Tensor  # (B, D), zero where missing
+    modalities: list[Tensor]  # K x (B, D), zero where missing
     anchor_mask: Tensor | None  # (B,) bool; None = all there
     mask: Tensor | None  # (B, K) bool; None = all there
 
@@ -52,12 +52,12 @@ class Tuples(NamedTuple):
 
     def vectors(self) -> Tensor:
         """(B, 1 + K, D), zero where missing."""
-        stacked = torch.stack([self.anchor, *self.modalities], dim=1)
-        if self.mask is None and self.anchor_mask is None:
-            return stacked
-        there = self.anchor.new_ones(len(self.anchor), dtype=torch.bool) if self.anchor_mask is None else self.anchor_mask
-        others = stacked[:, 1:, 0].bool().fill_(True) if self.mask is None else self.mask
-        return stacked * torch.cat([there[:, None], others], dim=1)[..., None]
+        return torch.stack([self.anchor, *self.modalities], dim=1)
+
+    @property
+    def complete(self) -> Tensor | None:
+        """(B,) items without a missing modality; None = all."""
+        return None if self.mask is None and self.anchor_mask is None else self.vectors().any(2).all(1)
 
 
 class TupleLoss(Loss):
@@ -120,7 +120,9 @@ class TupleLoss(Loss):
         return [anchor, *others]
 
     def _tuples(self, pooled: Mapping[str, Tensor], names: list[str], present: Mapping[str, Tensor]) -> Tuples:
-        vectors = [unit_rows_once(pooled[name]) if self.config.normalize else pooled[name] for name in names]
+        # What stands in the place of a missing modality may be anything, NaN included: it must not enter, not even times zero.
+        vectors = [pooled[name].where(present[name][:, None], 0.0) if name in present else pooled[name] for name in names]
+        vectors = [unit_rows_once(x) if self.config.normalize else full_precision(x) for x in vectors]
         everything = torch.ones(len(vectors[0]), dtype=torch.bool, device=vectors[0].device)
         masks = [present.get(name, everything) for name in names]
         has_mask = any(name in present for name in names[1:])
@@ -196,17 +198,13 @@ class GRAMLoss(TupleLoss):
         gather = self.config.gather
         options = {"label_smoothing": self.config.label_smoothing, "dim_norm": self._dim_norm(local.mask), **self._score}
         if gather == "local" or (gather == "full" and world_size() == 1):
-            return volume_cross_entropy(
-                local.anchor, local.modalities, scale, mask=local.mask, anchor_mask=local.anchor_mask, **options
-            )
+            return volume_cross_entropy(local.anchor, local.modalities, scale, mask=local.mask, anchor_mask=local.anchor_mask, **options)
         everyone, n_own = local.gathered(gather == "full"), len(local.anchor)
-        place = {"pairs": n_own, **options}
-        a2d, _ = volume_cross_entropy(
-            local.anchor, everyone.modalities, scale, mask=everyone.mask, anchor_mask=local.anchor_mask, first_column=rank() * n_own, **place
-        )
-        _, d2a = volume_cross_entropy(
-            everyone.anchor, local.modalities, scale, mask=local.mask, anchor_mask=everyone.anchor_mask, first_row=rank() * n_own, **place
-        )
+        first, options["pairs"] = rank() * n_own, n_own
+        masks = {"mask": everyone.mask, "anchor_mask": local.anchor_mask}
+        a2d, _ = volume_cross_entropy(local.anchor, everyone.modalities, scale, first_column=first, **masks, **options)
+        masks = {"mask": local.mask, "anchor_mask": everyone.anchor_mask}
+        _, d2a = volume_cross_entropy(everyone.anchor, local.modalities, scale, first_row=first, **masks, **options)
         if local.valid is None:
             return a2d, d2a
         share = local.valid.sum() * world_size() / everyone.valid.sum().clamp_min(1)  # ranks with fewer items weigh less
@@ -229,7 +227,7 @@ class GRAMLoss(TupleLoss):
     def _matching(self, local: Tuples, scale: Tensor, matcher: Callable[[Tensor, Tensor], Tensor] | None = None, **batch: Any) -> Tensor:
         """Binary cross entropy over matched pairs, (text, hard tuple) and (hard text, tuple)."""
         if matcher is None:
-            raise ValueError("GRAMLoss: loss.dam_weight > 0 needs a model that returns `matcher`. Use one with a matching head or dam_weight: 0.")
+            raise ValueError("GRAMLoss: loss.dam_weight needs a model that returns `matcher`. Use one with a matching head, or dam_weight: 0.")
         own = torch.arange(len(local.anchor), device=local.anchor.device) + rank() * len(local.anchor)
         with torch.no_grad():
             to_tuples, to_texts = self._mining_logits(local, local.gathered(with_grad=False), scale)
@@ -272,9 +270,8 @@ class TriangleLoss(TupleLoss):
         if len(tuples.modalities) != 2:
             raise ValueError(f"TriangleLoss compares an anchor with two modalities, got {len(tuples.modalities)}. Set loss.modalities.")
         tuples = self.everywhere(tuples)
-        complete = None if tuples.mask is None and tuples.anchor_mask is None else tuples.vectors().any(2).all(1)
         logits = -scale * triangle_score(tuples.anchor, *tuples.modalities)
-        a2d, d2a = pair_cross_entropy(logits, complete, self.config.label_smoothing)
+        a2d, d2a = pair_cross_entropy(logits, tuples.complete, self.config.label_smoothing)
         return {"a2d": a2d / 2, "d2a": d2a / 2}
 
 
@@ -317,12 +314,10 @@ class SymileLoss(TupleLoss):
     def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
         tuples = self.everywhere(tuples)
         vectors = [tuples.anchor, *tuples.modalities]
-        masked = tuples.mask is not None or tuples.anchor_mask is not None
-        complete = tuples.vectors().any(2).all(1) if masked else None
         total = 0.0
         for k, query in enumerate(vectors):
             logits = scale * multilinear_product(query, vectors[:k] + vectors[k + 1 :])
-            total = total + pair_cross_entropy(logits, complete, self.config.label_smoothing)[0] / len(vectors)
+            total = total + pair_cross_entropy(logits, tuples.complete, self.config.label_smoothing)[0] / len(vectors)
         return {"symile": total}
 
 

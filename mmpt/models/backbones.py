@@ -1,12 +1,13 @@
-"""Networks that turn clips into features, by name: what each reads, and the passport of what it writes.
+"""Networks that turn files into features, by name: how each reads a file, and the passport of what it writes.
 
-Letters: n clips, FPS frames per clip of S x S pixels, D width.
+Letters: n clips, FPS frames per clip of S x S pixels, M mel filters, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from mmpt.models.audio import AudioResNet
 from mmpt.models.checkpoint import read_state_dict
 from mmpt.models.r2plus1d import R2Plus1D
 from mmpt.models.s3dg import S3D
-from mmpt.utils import optional_import
-from mmpt.utils.audio import spectrogram
+from mmpt.models.towers import open_clip_image_tower, transformers_audio_tower, transformers_image_tower
+from mmpt.utils.audio import read_audio_windows, spectrogram
+from mmpt.utils.video import read_seconds
 
 KINETICS_MEAN, KINETICS_STD = 0.45, 0.225
 AUDIO_RATE = 24000
+TOWER_WINDOW_S = 10  # what AST and CLAP were trained on
+WRAPPERS = {"r2plus1d": "video_network.base.", "resnet9": "audio_network.base."}  # where published checkpoints keep a network
 
 
 @dataclass
@@ -31,56 +35,64 @@ class Backbone:
     """A network and how it is fed.
 
     Attributes:
-        network: clips -> (n, D).
+        network: clips as `read` yields them, as a tensor -> (n, D).
+        read: path -> arrays of clips, one per second, in order.
         passport: what the features are.
-        fps: frames per second it reads (video).
-        size: pixels of their side (video).
     """
 
     network: Callable[[Tensor], Tensor]
+    read: Callable[[Path], Iterator[np.ndarray]]
     passport: dict[str, Any] = field(default_factory=dict)
-    fps: int = 0
-    size: int = 0
 
 
-class VideoFeatures(nn.Module):
+class Features(nn.Module):
+    """Runs a network on any device, scales what it returns.
+
+    Args:
+        network: float clips -> (n, D), or a dict with `video_embedding`.
+        normalise: scale features to unit length.
+        half: compute in float16 (GPU) or bfloat16 (CPU).
+    """
+
+    def __init__(self, network: nn.Module, normalise: bool = True, half: bool = False):
+        super().__init__()
+        self.network, self.normalise, self.half_precision = network, normalise, half
+        self.register_buffer("home", torch.zeros(()), persistent=False)  # knows the device, also of a network without weights
+
+    def prepare(self, clips: Tensor) -> Tensor:
+        """What the network reads."""
+        return clips
+
+    @torch.inference_mode()
+    def forward(self, clips: Tensor) -> Tensor:
+        device = self.home.device
+        clips = self.prepare(clips.to(device, non_blocking=True))
+        dtype = torch.bfloat16 if device.type == "cpu" else torch.float16
+        with torch.autocast(device.type, dtype, enabled=self.half_precision):
+            features = self.network(clips)
+        features = (features["video_embedding"] if isinstance(features, dict) else features).float()
+        return functional.normalize(features, dim=-1) if self.normalise else features
+
+
+class VideoFeatures(Features):
     """uint8 frames (n, FPS, S, S, 3) -> features.
 
     Args:
         network: clips (n, 3, FPS, S, S) -> (n, D).
         mean, std: subtracted from and divided out of frames in [0, 1], one number or one per colour.
-        normalise: scale features to unit length.
         reverse: run the frames of each clip backwards.
+        **options: as in `Features`.
     """
 
-    def __init__(self, network: nn.Module, mean: Any = 0.0, std: Any = 1.0, normalise: bool = True, reverse: bool = False):
-        super().__init__()
-        self.network, self.normalise, self.reverse = network, normalise, reverse
+    def __init__(self, network: nn.Module, mean: Any = 0.0, std: Any = 1.0, reverse: bool = False, **options: bool):
+        super().__init__(network, **options)
+        self.reverse = reverse
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
-    @torch.inference_mode()
-    def forward(self, frames: Tensor) -> Tensor:
-        frames = frames.to(self.mean.device)
-        frames = frames.flip(1) if self.reverse else frames
-        clips = ((frames / 255 - self.mean) / self.std).permute(0, 4, 1, 2, 3)
-        features = self.network(clips)
-        features = features["video_embedding"] if isinstance(features, dict) else features
-        return functional.normalize(features, dim=-1) if self.normalise else features
-
-
-class ImageTower(nn.Module):
-    """CLIP's image tower over single frames, averaged over the frames of a clip: (n, 3, FPS, S, S) -> (n, D)."""
-
-    def __init__(self, tower: nn.Module):
-        super().__init__()
-        self.tower = tower
-
-    def forward(self, clips: Tensor) -> Tensor:
-        n, _, fps = clips.shape[:3]
-        images = clips.transpose(1, 2).flatten(0, 1)  # (n FPS, 3, S, S)
-        vectors = functional.normalize(self.tower(pixel_values=images).image_embeds, dim=-1)
-        return vectors.unflatten(0, (n, fps)).mean(dim=1)
+    def prepare(self, clips: Tensor) -> Tensor:
+        clips = clips.flip(1) if self.reverse else clips
+        return ((clips / 255 - self.mean) / self.std).permute(0, 4, 1, 2, 3)
 
 
 def video_backbone(
@@ -90,17 +102,23 @@ def video_backbone(
     size: int | None = None,
     normalise: bool = True,
     reverse: bool = False,
+    half: bool = False,
     device: str = "cpu",
+    decoder: str = "pyav",
+    threads_per_file: int = 1,
 ) -> Backbone:
-    """A video network ready to extract features.
+    """A video network ready to extract features, one per second.
 
     Args:
-        name: "s3d", "r2plus1d" (18 layers), or "clip:<hub id or folder>" for the image tower of a CLIP model.
+        name: "s3d", "r2plus1d" (18 layers), "image:<hub id or folder>" for the image tower of a transformers model (CLIP, SigLIP, DINOv2,
+            ViT), or "open_clip:<architecture>/<weights>".
         weights: file of s3d or r2plus1d.
         fps, size: frames per second and pixels, instead of the network's own.
         normalise: unit length, as the published training features.
-        reverse: backwards clips, the second view of GDT.
+        reverse: every clip backwards, for the reversed view of GDT.
+        half: compute in half precision.
         device: where it runs.
+        decoder, threads_per_file: as in `read_seconds`.
 
     Raises:
         ValueError: unknown name, or weights missing.
@@ -110,11 +128,14 @@ def video_backbone(
         network, own_fps, own_size, mean, std = _with_weights(S3D(), name, weights), 30, 224, 0.0, 1.0
     elif kind == "r2plus1d":
         network, own_fps, own_size, mean, std = _with_weights(R2Plus1D(), name, weights), 16, 112, KINETICS_MEAN, KINETICS_STD
-    elif kind == "clip" and model:
-        network, own_size, mean, std = _clip(model)
+    elif kind in ("image", "open_clip") and model:
+        tower = transformers_image_tower if kind == "image" else open_clip_image_tower
+        network, own_size, mean, std = tower(model)
         own_fps = 1
     else:
-        raise ValueError(f"unknown backbone {name!r}; use s3d, r2plus1d, or clip:<hub id or folder>.")
+        raise ValueError(
+            f"unknown backbone {name!r}; use s3d, r2plus1d, image:<hub id or folder>, or open_clip:<architecture>/<weights>."
+        )
     fps, size = fps or own_fps, size or own_size
     passport = {
         "backbone": name,
@@ -125,29 +146,66 @@ def video_backbone(
         "colours": "RGB in [0, 1]" if mean == 0.0 else "RGB in [0, 1], standardised",
         "normalised": normalise,
         "reversed": reverse,
+        "precision": _precision(half, device),
+        "decoder": decoder,
     }
-    return Backbone(VideoFeatures(network, mean, std, normalise, reverse).to(device).eval(), passport, fps, size)
+    features = VideoFeatures(network, mean, std, reverse, normalise=normalise, half=half).to(device).eval()
+    return Backbone(features, partial(read_seconds, fps=fps, size=size, decoder=decoder, n_threads=threads_per_file), passport)
 
 
-def audio_backbone(weights: str | Path | None, n_filters: int = 40, normalise: bool = True, device: str = "cpu") -> Backbone:
-    """The audio ResNet of GDT and STiCA: waveforms of one second (n, AUDIO_RATE) int16 -> (n, 512)."""
-    network = _with_weights(AudioResNet(), "resnet9", weights).to(device).eval()
+def audio_backbone(
+    name: str = "resnet9",
+    weights: str | Path | None = None,
+    n_filters: int = 40,
+    window_s: int | None = None,
+    normalise: bool = True,
+    half: bool = False,
+    device: str = "cpu",
+) -> Backbone:
+    """An audio network ready to extract features, one per second.
 
-    @torch.inference_mode()
-    def encode(seconds: Tensor) -> Tensor:
-        mels = np.stack([spectrogram(second, AUDIO_RATE, n_filters=n_filters) for second in seconds.numpy()])
-        features = network(torch.from_numpy(mels).to(device))
-        return functional.normalize(features, dim=-1) if normalise else features
+    Args:
+        name: "resnet9" (GDT, STiCA), or "audio:<hub id or folder>" for AST or CLAP of transformers.
+        weights: file of resnet9.
+        n_filters: mel filters of resnet9, 40 or 257.
+        window_s: seconds that each feature hears, the feature's own second in the middle. None: 1 for resnet9, 10 for others.
+        normalise, half, device: as in `video_backbone`.
+
+    Raises:
+        ValueError: unknown name, or weights missing.
+    """
+    kind, _, model = name.partition(":")
+    if kind == "resnet9":
+        network, rate, window_s = _with_weights(AudioResNet(), name, weights), AUDIO_RATE, window_s or 1
+
+        def prepare(waves: np.ndarray) -> np.ndarray:
+            return np.stack([spectrogram(wave, rate, n_seconds=window_s, n_filters=n_filters) for wave in waves])
+    elif kind == "audio" and model:
+        network, rate, prepare = transformers_audio_tower(model)
+        window_s = window_s or TOWER_WINDOW_S
+    else:
+        raise ValueError(f"unknown audio backbone {name!r}; use resnet9 or audio:<hub id or folder>.")
+
+    def read(path: Path) -> Iterator[np.ndarray]:
+        return (prepare(windows) for windows in read_audio_windows(path, rate, window_s))
 
     passport = {
-        "backbone": "resnet9",
-        "weights": Path(weights).name if weights else "",
-        "samples_per_second": AUDIO_RATE,
+        "backbone": name,
+        "weights": Path(weights).name if weights else model,
+        "samples_per_second": rate,
         "seconds_per_feature": 1.0,
-        "mel_filters": n_filters,
+        "window_seconds": window_s,
         "normalised": normalise,
+        "precision": _precision(half, device),
     }
-    return Backbone(encode, passport)
+    passport |= {"mel_filters": n_filters} if kind == "resnet9" else {}
+    return Backbone(Features(network, normalise=normalise, half=half).to(device).eval(), read, passport)
+
+
+def _precision(half: bool, device: str) -> str:
+    if not half:
+        return "float32"
+    return "bfloat16" if torch.device(device).type == "cpu" else "float16"
 
 
 def _with_weights(network: nn.Module, name: str, weights: str | Path | None) -> nn.Module:
@@ -155,8 +213,7 @@ def _with_weights(network: nn.Module, name: str, weights: str | Path | None) -> 
     if weights is None:
         raise ValueError(f"backbone {name!r} needs its weights file.")
     state, own = read_state_dict(weights), network.state_dict()
-    marker = {"r2plus1d": "video_network.base.", "resnet9": "audio_network.base."}.get(name, "")
-    found = {key.removeprefix(marker): value for key, value in state.items()}
+    found = {key.removeprefix(WRAPPERS.get(name, "")): value for key, value in state.items()}
     # a counter of BatchNorm and the text branch of S3D play no part in video features
     absent = [key for key in own if key not in found and not key.endswith("num_batches_tracked") and not key.startswith("text_module.")]
     if absent:
@@ -164,11 +221,3 @@ def _with_weights(network: nn.Module, name: str, weights: str | Path | None) -> 
         raise ValueError(f"{weights}: {len(absent)} of {len(own)} tensors of {name} are not there, {named}, ...; is it another network?")
     network.load_state_dict({key: found[key] for key in own if key in found}, strict=False)
     return network
-
-
-def _clip(model: str) -> tuple[nn.Module, int, list[float], list[float]]:
-    """Image tower, pixels, mean and deviation of a CLIP model."""
-    transformers = optional_import("transformers", extra="text")
-    tower = transformers.CLIPVisionModelWithProjection.from_pretrained(model)
-    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]  # of all published CLIP models
-    return ImageTower(tower), tower.config.image_size, mean, std

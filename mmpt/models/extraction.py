@@ -5,12 +5,11 @@ Letters: n clips (seconds) of a file, D width of a feature.
 
 from __future__ import annotations
 
-import csv
-import json
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,6 @@ from torch import Tensor
 from mmpt.utils import atomic_write
 from mmpt.utils.audio import AudioError
 from mmpt.utils.video import VideoError
-
-PASSPORT = "passport.json"
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"}
-AUDIO_SUFFIXES = VIDEO_SUFFIXES | {".wav", ".mp3", ".flac", ".m4a", ".ogg", ".opus", ".aac"}
 
 
 @dataclass(frozen=True)
@@ -44,56 +39,6 @@ class Result:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def list_jobs(source: str | Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list[Job]:
-    """Files of a folder (and its sub-folders, one level), or of a csv, sorted by id.
-
-    A csv has a column `path` (or `video_path`), relative to the csv or absolute, and may have `video_id`; otherwise the id is the file
-    name without its suffix:
-
-        video_id,path
-        aaaaaaaaaaa,videos/aaaaaaaaaaa.mp4
-
-    Raises:
-        ValueError: nothing found, or two files with one id.
-    """
-    source = Path(source)
-    jobs = _from_csv(source) if source.suffix == ".csv" else _from_folder(source, set(suffixes))
-    known: dict[str, Job] = {}
-    for job in jobs:
-        if job.video_id in known:
-            raise ValueError(f"{source}: id {job.video_id!r} belongs to {known[job.video_id].path} and to {job.path}; ids must be unique.")
-        known[job.video_id] = job
-    if not known:
-        kinds = ", ".join(sorted(suffixes))
-        raise ValueError(f"{source}: no files found; expected a folder of {kinds} files, or a csv with a path column.")
-    return sorted(known.values(), key=lambda job: job.video_id)
-
-
-def share(jobs: Sequence[Job], rank: int, world_size: int) -> Sequence[Job]:
-    """Every `world_size`-th job, beginning with number `rank`."""
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank={rank} must lie in 0 .. world_size - 1 = {world_size - 1}.")
-    return jobs[rank::world_size]
-
-
-def check_passport(out: str | Path, passport: Mapping[str, Any]) -> None:
-    """Writes what the features of a folder are, or refuses to mix them with others.
-
-    Raises:
-        ValueError: the folder holds features made in another way.
-    """
-    path = Path(out) / PASSPORT
-    if path.is_file():
-        known = json.loads(path.read_text())
-        other = {key: (known.get(key), passport.get(key)) for key in known | dict(passport) if known.get(key) != passport.get(key)}
-        if other:
-            text = ", ".join(f"{key} {old!r} there, {new!r} now" for key, (old, new) in other.items())
-            raise ValueError(f"{path}: this folder holds other features ({text}). Choose another output folder.")
-        return
-    with atomic_write(path, "w") as file:
-        json.dump(dict(passport), file, indent=2)
-
-
 def extract(
     jobs: Sequence[Job],
     read: Callable[[Path], Iterator[np.ndarray]],
@@ -102,30 +47,33 @@ def extract(
     batch_size: int = 16,
     n_threads: int = 2,
     dtype: str = "float16",
+    backwards: bool = False,
     on_file: Callable[[Job, int], None] = lambda job, clips: None,
 ) -> Result:
     """Writes `<out>/<id>.npy` (n, D) for every job that has none yet.
 
-    A file appears whole or not at all, so a run that was killed goes on where it stopped.
+    A file appears whole or not at all, so a run that was killed goes on where it stopped. Every batch has the same size, the last one filled
+    up with zeros: features do not depend on which files share a batch, on the number of threads or processes, or on where a run stopped.
 
     Args:
         jobs: what to extract.
         read: path -> arrays of clips (<= n, ...), in order; raises VideoError or AudioError.
-        encode: (batch, ...) clips -> (batch, D).
+        encode: (batch_size, ...) clips -> (batch_size, D).
         out: folder.
         batch_size: clips per call of `encode`, gathered across files.
         n_threads: files read at the same time.
         dtype: of the stored features.
+        backwards: store the last clip first.
         on_file: called as each file ends, with its number of clips (0: skipped or failed).
 
     Returns:
         Ids done, skipped because their file exists, and failed with the reason.
     """
-    out = Path(out)
     result = Result()
+    store = partial(_store, out=Path(out), dtype=dtype, backwards=backwards, result=result, on_file=on_file)
     todo = []
     for job in jobs:
-        if (out / f"{job.video_id}.npy").exists():
+        if (Path(out) / f"{job.video_id}.npy").exists():
             result.skipped.append(job.video_id)
             on_file(job, 0)
         else:
@@ -139,10 +87,10 @@ def extract(
         else:
             batcher.add(job, item)
         for finished, features in batcher.finished():
-            _store(finished, features, out, dtype, result, on_file)
+            store(finished, features)
     batcher.flush()
     for finished, features in batcher.finished():
-        _store(finished, features, out, dtype, result, on_file)
+        store(finished, features)
     return result
 
 
@@ -189,9 +137,12 @@ class _Batcher:
             if len(clips) > room:
                 rest.append((job, clips[room:]))
             room -= min(room, len(clips))
-        features = self.encode(torch.cat([clips for _, clips in batch]))
-        for (job, clips), part in zip(batch, features.split([len(clips) for _, clips in batch]), strict=True):
-            self.features[job].append(part)
+        clips = [clips for _, clips in batch]
+        if room:
+            clips.append(clips[0].new_zeros(room, *clips[0].shape[1:]))
+        features = self.encode(torch.cat(clips))
+        for (job, _), encoded in zip(batch, features.split([len(part) for part in clips]), strict=False):  # the zeros are no job's
+            self.features[job].append(encoded)
         self.pending = rest
 
 
@@ -242,28 +193,15 @@ def _read_all(jobs: Sequence[Job], read: Callable[[Path], Iterator[np.ndarray]],
         stop.set()
 
 
-def _store(job: Job, features: Tensor, out: Path, dtype: str, result: Result, on_file: Callable[[Job, int], None]) -> None:
+def _store(
+    job: Job, features: Tensor, out: Path, dtype: str, backwards: bool, result: Result, on_file: Callable[[Job, int], None]
+) -> None:
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is reported as such
         array = features.float().cpu().numpy().astype(dtype)
     if np.isfinite(array).all():
         with atomic_write(out / f"{job.video_id}.npy") as file:
-            np.save(file, array)
+            np.save(file, array[::-1] if backwards else array)
         result.done.append(job.video_id)
     else:
         result.failed[job.video_id] = f"{job.path}: features are not finite as {dtype}."
     on_file(job, len(array))
-
-
-def _from_csv(path: Path) -> list[Job]:
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        column = next((name for name in ("path", "video_path") if name in (reader.fieldnames or [])), None)
-        if column is None:
-            raise ValueError(f"{path}: expected a column path (or video_path), got {', '.join(reader.fieldnames or ['an empty file'])}.")
-        files = [(row, path.parent / row[column]) for row in reader]
-    return [Job(row.get("video_id") or file.stem, file) for row, file in files]
-
-
-def _from_folder(folder: Path, suffixes: set[str]) -> list[Job]:
-    files = [path for pattern in ("*", "*/*") for path in folder.glob(pattern)]
-    return [Job(path.stem, path) for path in files if path.suffix.lower() in suffixes and path.is_file()]

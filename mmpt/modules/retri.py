@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 METRICS = ("l2", "innerproduct")
 FAISS_INDEXES = ("flatl2", "innerproduct", "pq")
 MAX_SCORES = 1 << 27  # 512 MiB in float32
+VECTORS_PER_CELL = 39  # fewer train a cell badly, says faiss
 PQ_CODES = 256  # of a product quantiser, which needs as many vectors to be trained on
 PQ_PARTS = 32
 
@@ -164,7 +165,7 @@ class VectorRetriever:
 
     def _faiss_index(self, vectors: np.ndarray):
         faiss, (count, width) = self.faiss, vectors.shape
-        cells = min(self.centroids, max(count // 39, 1))  # faiss wants 39 vectors a cell
+        cells = min(self.centroids, max(count // VECTORS_PER_CELL, 1))
         if cells < self.centroids:
             logger.info("retrieval index: %d vectors suffice for %d cells, not for the %d asked for", count, cells, self.centroids)
         if self.index == "flatl2":
@@ -179,6 +180,7 @@ class VectorRetriever:
                 )
             index = faiss.index_factory(width, f"IVF{cells}_HNSW32,PQ{PQ_PARTS}")
         index.nprobe = self.nprobe
-        index.train(vectors[: cells * self.per_cell])
+        n_train = cells * self.per_cell if self.index != "pq" else max(cells * self.per_cell, VECTORS_PER_CELL * PQ_CODES)
+        index.train(vectors[:n_train])
         index.add(vectors)
         return index

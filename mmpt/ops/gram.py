@@ -100,7 +100,9 @@ def gram_volume(
         return torch.cat(blocks).masked_fill(basis.count == 0, torch.inf).to(torch.promote_types(anchor.dtype, torch.float32))
 
 
-def paired_volume(anchor: Tensor, modalities: Sequence[Tensor], mask: Tensor | None = None, score: str = "volume", dim_norm: bool = False) -> Tensor:
+def paired_volume(
+    anchor: Tensor, modalities: Sequence[Tensor], mask: Tensor | None = None, score: str = "volume", dim_norm: bool = False
+) -> Tensor:
     """Volume of anchor i with tuple i from explicit residuals: full relative precision at any alignment.
 
     Args: as in `gram_volume`, with N = M.
@@ -143,7 +145,7 @@ def triangle_score(anchor: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 def multilinear_product(query: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """Multilinear inner products sum_d query_i * prod_m others_m,j of Symile (arXiv 2411.01053): (N, D), K x (M, D) -> (N, M); high = close."""
+    """Multilinear inner products sum_d query_i * prod_m others_m,j of Symile (arXiv 2411.01053): (N, D), K x (M, D) -> (N, M)."""
     return query @ torch.stack(tuple(others)).prod(0).T
 
 
@@ -316,7 +318,7 @@ def rows_per_block(n_directions: int) -> int:
 
 
 def unit_rows_once(x: Tensor) -> Tensor:
-    """Rows of unit length, in at least float32; rows that already have it pass untouched, so nothing is normalised twice. Zero rows stay zero."""
+    """Rows of unit length, in at least float32; those that have it pass untouched, so nothing is normalised twice. Zero rows stay."""
     x = full_precision(x)
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     tolerance = 1e-9 if x.dtype == torch.float64 else 1e-5

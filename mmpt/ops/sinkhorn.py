@@ -8,15 +8,22 @@ Shapes: any leading batch dimensions, N rows, M columns.
 
 from __future__ import annotations
 
+import functools
+import logging
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from mmpt.ops.precision import full_precision
 
+METHODS = ("auto", "log", "scaling", "numba")
 SMALL = 64 * 64  # entries of one problem up to which many problems are laid out with the batch innermost
 BATCH_CHUNK = 1024  # small problems that stay in the processor's cache together
 CHECK_EVERY = 10  # iterations between looks at the scaling factors
 SAFE_EXPONENT = 40.0  # entries of the kernel lost to underflow (below e^-87) stay below e^-47 of a unit of mass
+
+Steps = Callable[[Tensor, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]  # kernel, mu, nu, b, count -> a, b
 
 
 def log_sinkhorn(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int = 50, method: str = "auto") -> Tensor:
@@ -33,7 +40,8 @@ def log_sinkhorn(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int = 
         n_iters: row-then-column steps, 0 returns the scores.
         method: "log" computes every step by log-sum-exp and is differentiable. "scaling" multiplies by exp(scores - row maximum) instead,
             looks every few steps whether that is still exact, and does those steps in the log domain where it is not; it gives the same
-            plan, several times faster, without gradient. "auto" takes "scaling" on the CPU where no gradient is asked for, else "log",
+            plan, many times faster, without gradient. "numba" does the same with a compiled loop where many small problems lie on the CPU
+            and numba is installed (its first call compiles for seconds). "auto" takes "scaling" on the CPU where no gradient is asked for, else "log",
             which never waits for the device.
 
     Returns:
@@ -45,8 +53,8 @@ def log_sinkhorn(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int = 
     Source: Cuturi, "Sinkhorn Distances", NeurIPS 2013; absorption as in Schmitzer, "Stabilized Sparse Scaling Algorithms", 2019.
     """
     scores, log_mu, log_nu = (full_precision(x) for x in (scores, log_mu, log_nu))
-    if n_iters < 0 or method not in ("auto", "log", "scaling"):
-        raise ValueError(f"log_sinkhorn: n_iters={n_iters} and method={method!r}; expected n_iters >= 0 and method auto, log or scaling.")
+    if n_iters < 0 or method not in METHODS:
+        raise ValueError(f"log_sinkhorn: n_iters={n_iters} and method={method!r}; expected n_iters >= 0 and one of {METHODS}.")
     if log_mu.shape[-1] != scores.shape[-2] or log_nu.shape[-1] != scores.shape[-1]:
         raise ValueError(f"log_sinkhorn: marginals {tuple(log_mu.shape)}, {tuple(log_nu.shape)} do not fit scores {tuple(scores.shape)}.")
     log_mu = log_mu.to(scores.dtype).expand(scores.shape[:-1])
@@ -58,7 +66,7 @@ def log_sinkhorn(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int = 
         u, v = _log_steps(scores, log_mu, log_nu, torch.zeros_like(log_nu), n_iters)
         return scores + u[..., :, None] + v[..., None, :]
     with torch.no_grad():
-        return _scaling(scores, log_mu, log_nu, n_iters)
+        return _scaling(scores, log_mu, log_nu, n_iters, _compiled_or_eager() if method == "numba" else _batched_steps)
 
 
 def _log_steps(scores: Tensor, log_mu: Tensor, log_nu: Tensor, v: Tensor, n_iters: int) -> tuple[Tensor, Tensor]:
@@ -68,7 +76,7 @@ def _log_steps(scores: Tensor, log_mu: Tensor, log_nu: Tensor, v: Tensor, n_iter
     return u, v
 
 
-def _scaling(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int) -> Tensor:
+def _scaling(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int, small_steps: Steps) -> Tensor:
     n, m = scores.shape[-2:]
     if scores.dim() == 2 and n * m > SMALL:
         return _stabilised(scores[..., None], log_mu[:, None], log_nu[:, None], n_iters, _matvec_steps)[..., 0]
@@ -81,12 +89,12 @@ def _scaling(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int) -> Te
         for b in range(0, flat.shape[0], BATCH_CHUNK):
             part = slice(b, b + BATCH_CHUNK)
             innermost = flat[part].permute(1, 2, 0).contiguous()  # (N, M, batch)
-            result = _stabilised(innermost, mu[part].T, nu[part].T, n_iters, _batched_steps)
+            result = _stabilised(innermost, mu[part].T, nu[part].T, n_iters, small_steps)
             plan[part] = result.permute(2, 0, 1)
     return plan.view(scores.shape)
 
 
-def _stabilised(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int, steps) -> Tensor:
+def _stabilised(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int, steps: Steps) -> Tensor:
     """Scaling steps around absorbed potentials; scores (N, M, B), marginals (N, B) and (M, B), batch innermost throughout.
 
     With P = a exp(exponent) b, a round of at most CHECK_EVERY steps changes only a and b. A round that drove them so far that underflow of
@@ -114,6 +122,17 @@ def _is_exact(a: Tensor, b: Tensor) -> bool:
 def _log_rounds(scores: Tensor, log_mu: Tensor, log_nu: Tensor, v: Tensor, n_iters: int) -> tuple[Tensor, Tensor]:
     u, v = _log_steps(scores.permute(2, 0, 1), log_mu.T, log_nu.T, v.T, n_iters)
     return u.T, v.T
+
+
+@functools.cache
+def _compiled_or_eager() -> Steps:
+    """Compiled steps where numba can be imported, else, said once, the eager ones."""
+    try:
+        from mmpt.ops._sinkhorn_numba import compiled_steps
+    except ImportError:
+        logging.getLogger(__name__).info("log_sinkhorn: numba is not installed; the eager steps are used.")
+        return _batched_steps
+    return compiled_steps
 
 
 def _batched_steps(kernel: Tensor, mu: Tensor, nu: Tensor, b: Tensor, count: int) -> tuple[Tensor, Tensor]:

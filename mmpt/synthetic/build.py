@@ -18,6 +18,7 @@ from mmpt.synthetic.truth import TRUTH, truth_entry
 from mmpt.synthetic.vocabulary import WordPiece, build_vocabulary, write_model_folder
 from mmpt.synthetic.world import World
 from mmpt.synthetic.write import Track, write_how2, write_json
+from mmpt.synthetic.write_actions import write_actions
 from mmpt.synthetic.write_downstream import write_downstream
 from mmpt.synthetic.write_test_sets import write_msrvtt, write_videos, write_youcook
 
@@ -89,6 +90,7 @@ def write_world(root: Path, settings: Settings, track: Track) -> None:
     write_msrvtt(world, root, track)
     write_youcook(world, root)
     write_downstream(world, root)
+    write_actions(world, root)
     write_json(root / TRUTH, dict(_truth(world, narration)))
 
 

@@ -174,4 +174,11 @@ def _of_first_rank(value: Any) -> Any:
 
 
 def _read(path: Path) -> dict | None:
-    return json.loads(path.read_text()) if path.is_file() else None
+    """Groups as stored; None where there are none, or the file is no whole JSON (it is then written anew)."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.info("%s is damaged (%s)", path, error)
+        return None

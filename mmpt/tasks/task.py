@@ -13,7 +13,9 @@ from mmpt.datasets import MMDataset, build_dataset
 from mmpt.losses import Loss, build_loss
 from mmpt.models import build_model
 from mmpt.models.checkpoint import fit_state_dict, plain_state_dict
+from mmpt.models.memory import checkpoint_activations, forward_in_parts
 from mmpt.registry import TASKS, load_plugins
+from mmpt.tasks.zeroshot import ZeroShotTest
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Task:
         self.loss: Loss | None = build_loss(config.loss) if config.loss and config.loss.get("loss_cls") else None
         if self.loss is not None:
             self.loss.check(clips_per_video=self.clips_per_video, videos_per_batch=config.dataset.num_video_per_batch)
+        self._zero_shot_test: ZeroShotTest | None = None
 
     @property
     def clips_per_video(self) -> int | None:
@@ -51,8 +54,26 @@ class Task:
         return build_dataset(self.config, split)
 
     def build_model(self, checkpoint: str | None = None) -> nn.Module:
-        """The model, with the weights of `checkpoint` where one is given."""
-        return build_model(self.config, checkpoint)
+        """The model to train, with the weights of `checkpoint` where one is given."""
+        model = build_model(self.config, checkpoint)
+        if self.config.model.activation_checkpointing:
+            checkpoint_activations(model)
+        if self.config.model.compile:
+            model.compile()  # in place: parameter names stay
+        return model
+
+    def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The bare model's outputs of a batch, in training computed `model.micro_batch` clips at a time."""
+        size = self.config.model.micro_batch
+        return forward_in_parts(model, size, dict(batch)) if size and model.training else model(**batch)
+
+    def zero_shot(self, model: nn.Module) -> dict[str, float]:
+        """Numbers of `eval.valid_project` for the model as it is; none where no such file is named."""
+        if self.config.eval.valid_project is None:
+            return {}
+        if self._zero_shot_test is None:
+            self._zero_shot_test = ZeroShotTest(self.config.eval.valid_project)
+        return self._zero_shot_test(model)
 
     def restore(self, model: nn.Module, state: Mapping[str, Any]) -> None:
         """Put the weights of a trainer's checkpoint into the bare model; what does not fit is reported or, for another model, an error."""
@@ -92,12 +113,15 @@ class Task:
         batch["clips_per_video"] = self.clips_per_video
         loss = self.loss(**batch)
         self.loss.assert_finite()
-        cmasks = batch["cmasks"]
-        # [CLS], [SEP] and the closing [SEP] are always there: a clip with nothing more has no words
-        n_uncaptioned = (cmasks.flatten(0, -2).sum(-1) <= 3).sum()
         logit_scale = batch.get("logit_scale")
         temperature = None if logit_scale is None else (-logit_scale.detach().float()).exp()
-        return StepOutput(loss, self.loss.terms, batch["caps"].shape[0], n_uncaptioned, temperature)
+        return StepOutput(loss, self.loss.terms, *self.count(batch), temperature)
+
+    def count(self, batch: Mapping[str, Any]) -> tuple[int, Tensor]:
+        """Captions of a batch, and how many of them have no words."""
+        cmasks = batch["cmasks"].flatten(0, -2)
+        # [CLS], [SEP] and the closing [SEP] are always there: a clip with nothing more has no words
+        return len(cmasks), (cmasks.sum(-1) <= 3).sum()
 
 
 def _merge_first_two(value: Any) -> Any:

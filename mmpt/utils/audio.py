@@ -93,7 +93,7 @@ def spectrogram(
 
 
 def read_audio(path: str | Path, sample_rate: int = 24000) -> np.ndarray:
-    """The first audio track of a file, mixed to mono: (samples,) int16.
+    """The audio track of a file (of several, the one that players choose), mixed to mono: (samples,) int16.
 
     Raises:
         AudioError: no such file, no audio track, or a damaged one.
@@ -131,7 +131,7 @@ def read_audio_windows(path: str | Path, sample_rate: int = 24000, window_s: int
 
 
 def decode_audio(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
-    """Pieces of the first audio track, as they are decoded; see `read_audio`."""
+    """Pieces of the audio track, as they are decoded; see `read_audio`."""
     av = optional_import("av", extra="video")
     if not Path(path).is_file():
         raise AudioError(f"{path}: no such file.")
@@ -141,7 +141,7 @@ def decode_audio(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{path}: holds no audio track.")
-            frames = container.decode(container.streams.audio[0])
+            frames = container.decode(container.streams.best("audio"))
             for frame in itertools.chain(frames, [None]):  # None: what the resampler still holds
                 for part in resampler.resample(frame):
                     empty = False

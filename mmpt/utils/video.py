@@ -112,7 +112,7 @@ def frame_at(path: str | Path, time_s: float, height: int = 120) -> np.ndarray:
 
 @contextmanager
 def open_video(path: str | Path, n_threads: int = 0) -> Iterator[tuple[Any, Any]]:
-    """Container and first video stream of a file; decoding errors inside the block become `VideoError`."""
+    """Container and video stream of a file; decoding errors inside the block become `VideoError`."""
     av = optional_import("av", extra="video")
     if not Path(path).is_file():
         raise VideoError(f"{path}: no such file.")
@@ -120,7 +120,7 @@ def open_video(path: str | Path, n_threads: int = 0) -> Iterator[tuple[Any, Any]
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: holds no video stream.")
-            stream = container.streams.video[0]
+            stream = container.streams.best("video")  # of several, the one that players choose; never a cover picture
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = n_threads
             yield container, stream

@@ -1,84 +1,48 @@
-"""Videos -> one feature vector per second, `<id>.npy`.
+"""Videos -> one feature vector per second.
 
     python scripts/video_feature_extractor/extract.py videos/ data/feat/feat_mine_s3d --weights pretrained_models/s3d_howto100m.pth
 
-reads a folder of videos (or a csv with a column `path`) and writes (seconds, D) float16 arrays and `passport.json`, which says what they
-are. Run it again after a kill and it goes on; `failed_<rank>.tsv` lists videos that could not be read, with the reason. Several
-processes or machines share the list by `--rank` and `--world-size` (taken from torchrun or from a SLURM array where present).
-`shard_feature.py` packs the result into shards.
+reads a folder of videos (or a csv with a column `path`) and writes `<id>.npy`, (seconds, D) float16, and `passport.json`, which says what
+they are; with `--shards 4096` it writes shards, manifest and index instead. Run it again after a kill and it goes on. `failures.json`
+lists videos that could not be read, with the reason. Several processes or machines share the list by `--rank` and `--world-size`, which
+torchrun or a SLURM array sets.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
-import os
 import sys
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
 from mmpt.models.backbones import video_backbone
-from mmpt.models.extraction import Job, Result, check_passport, extract, list_jobs, share
-from mmpt.utils import atomic_write
-from mmpt.utils.video import read_seconds
-
-
-def environment(*names: str, default: int) -> int:
-    """The first of these environment variables that is set."""
-    return next((int(os.environ[name]) for name in names if name in os.environ), default)
+from mmpt.models.extraction_run import VIDEO_SUFFIXES, add_options, run_extraction
 
 
 def parser() -> argparse.ArgumentParser:
     """Command line."""
     p = argparse.ArgumentParser(description="Videos -> one feature vector per second.")
     p.add_argument("videos", type=Path, help="folder of videos, or csv with a column path and optionally video_id")
-    p.add_argument("features", type=Path, help="folder for <id>.npy")
-    p.add_argument("--backbone", default="s3d", help="s3d, r2plus1d, or clip:<hub id or folder>")
+    p.add_argument("features", type=Path, help="folder to write")
+    p.add_argument("--backbone", default="s3d", help="s3d, r2plus1d, image:<hub id or folder>, or open_clip:<architecture>/<weights>")
     p.add_argument("--weights", type=Path, help="weights file of s3d or r2plus1d")
     p.add_argument("--fps", type=int, help="frames per second; default: what the backbone was trained on")
     p.add_argument("--size", type=int, help="pixels of the square; default: what the backbone was trained on")
-    p.add_argument("--batch-size", type=int, default=16, help="seconds per pass through the network, gathered across videos")
-    p.add_argument("--threads", type=int, default=2, help="videos decoded at the same time")
-    p.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="of the stored features")
-    p.add_argument("--normalise", action=argparse.BooleanOptionalAction, default=True, help="scale features to unit length")
-    p.add_argument("--reverse", action="store_true", help="play every second backwards (second view of GDT)")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the network runs")
-    rank, world_size = environment("RANK", "SLURM_ARRAY_TASK_ID", default=0), environment("WORLD_SIZE", "SLURM_ARRAY_TASK_COUNT", default=1)
-    p.add_argument("--rank", type=int, default=rank, help="number of this process, from 0 (a SLURM array is numbered 0 to N-1)")
-    p.add_argument("--world-size", type=int, default=world_size, help="number of processes")
+    p.add_argument("--reverse", action="store_true", help="the video played backwards (second view of GDT)")
+    p.add_argument("--decoder", default="pyav", choices=("pyav", "torchcodec"), help="default: %(default)s")
+    p.add_argument("--threads-per-file", type=int, default=1, help="that decode one video; 0: one per core (few long videos)")
+    add_options(p, batch_size=16)
     return p
-
-
-def run(args: argparse.Namespace) -> Result:
-    """Extracts this process's share."""
-    backbone = video_backbone(args.backbone, args.weights, args.fps, args.size, args.normalise, args.reverse, args.device)
-    jobs = share(list_jobs(args.videos), args.rank, args.world_size)
-    check_passport(args.features, backbone.passport)
-    read = functools.partial(read_seconds, fps=backbone.fps, size=backbone.size, chunk_s=args.batch_size)
-    with tqdm(total=len(jobs), unit="video") as bar:
-        seconds = 0
-
-        def on_file(job: Job, clips: int) -> None:
-            nonlocal seconds
-            seconds += clips
-            bar.update()
-            bar.set_postfix_str(f"{seconds / max(bar.format_dict['elapsed'], 1e-9):.1f} s of video per s")
-
-        result = extract(jobs, read, backbone.network, args.features, args.batch_size, args.threads, args.dtype, on_file)
-    with atomic_write(args.features / f"failed_{args.rank}.tsv", "w") as file:
-        file.writelines(f"{video}\t{reason}\n" for video, reason in result.failed.items())
-    return result
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING)
     try:
-        result = run(args)
-    except (ValueError, FileNotFoundError) as error:
+        options = args.fps, args.size, args.normalise, args.reverse, args.half, args.device, args.decoder, args.threads_per_file
+        backbone = video_backbone(args.backbone, args.weights, *options)
+        result = run_extraction(args.videos, args.features, backbone, args, VIDEO_SUFFIXES)
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(str(error))
     print(f"{args.features}: {len(result.done)} extracted, {len(result.skipped)} were there, {len(result.failed)} failed")
     for video, reason in result.failed.items():

@@ -44,5 +44,5 @@ def test_the_mean_over_videos_weighs_short_and_long_ones_alike():
 
 
 def test_lengths_that_do_not_add_up_are_refused():
-    with pytest.raises(ValueError, match="expected equal"):
+    with pytest.raises(ValueError, match="expected one of each per second"):
         COINActionSegmentationMetric(EvalConfig())(Y_pred=np.ones(4), Y_true=np.ones(4), lengths=[1, 2])

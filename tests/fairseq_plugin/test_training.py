@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,12 @@ def weights(run: Path, name: str = "checkpoint_last.pt") -> dict[str, torch.Tens
     return read_state_dict(run / name)
 
 
+def stored(path: Path) -> dict:
+    """A whole fairseq checkpoint."""
+    with torch.serialization.safe_globals([Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
     assert first.keys() == second.keys()
     different = [name for name in first if not torch.equal(first[name], second[name])]
@@ -64,7 +71,18 @@ def logged(output: str) -> list[dict]:
 def quiet(toy_world, tmp_path_factory):
     """A run that nothing disturbs: its folder and its output."""
     run = tmp_path_factory.mktemp("quiet")
-    return run, launch(command(toy_world, run))
+    test = run / "zero_shot.yaml"
+    test.write_text(
+        f"includes: {ROOT}/projects/toy/test_vtt_zs.yaml\ndataset:\n  bert_name: {toy_world}/model\n"
+        f"  test_path: {toy_world}/msrvtt/MSRVTT_JSFUSION_test.csv\n  vfeat_dir: {toy_world}/msrvtt/feat\n"
+    )
+    validation = (
+        f"eval.valid_project={test}",
+        "fairseq.dataset.disable_validation=false",
+        "fairseq.checkpoint.best_checkpoint_metric=zero_shot_R1",
+        "fairseq.checkpoint.maximize_best_checkpoint_metric=true",
+    )
+    return run, launch(command(toy_world, run, *validation))
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +100,30 @@ def test_the_log_names_each_loss_term_and_what_data_loading_costs(quiet):
     assert 0 <= float(values[-1]["data_wait"]) <= 1
 
 
+def test_metrics_are_also_a_file_of_json_lines(quiet):
+    lines = [json.loads(line) for line in (quiet[0] / "metrics.jsonl").read_text().splitlines()]
+    inner = [line for line in lines if line["tag"] == "train_inner"]
+    assert [line["update"] for line in inner] == list(range(1, UPDATES + 1))
+    printed = logged(quiet[1])
+    assert inner[3]["loss"] == pytest.approx(float(printed[3]["loss"]), abs=1e-3)
+
+
+def test_validation_runs_a_zero_shot_test_and_picks_the_best_checkpoint_by_it(quiet):
+    lines = [json.loads(line) for line in (quiet[0] / "metrics.jsonl").read_text().splitlines()]
+    values = [line["zero_shot_R1"] for line in lines if line["tag"] == "valid"]
+    assert values and all(0 <= value <= 1 for value in values)
+    best = stored(quiet[0] / "checkpoint_best.pt")
+    assert best["extra_state"]["val_loss"] == pytest.approx(max(values))
+
+
 def test_training_moves_the_weights_and_keeps_the_published_names(quiet, toy_world):
-    first, last = weights(quiet[0], "checkpoint_1_1.pt") if (quiet[0] / "checkpoint_1_1.pt").exists() else None, weights(quiet[0])
+    last = weights(quiet[0])
     assert "video_encoder.videomlp.linear1.weight" in last and "text_encoder.embeddings.word_embeddings.weight" in last
-    raw = torch.load(quiet[0] / "checkpoint_last.pt", map_location="cpu", weights_only=True)
+    raw = stored(quiet[0] / "checkpoint_last.pt")
     assert all(name.startswith("mmmodel.") for name in raw["model"])
     assert raw["optimizer_history"][-1]["num_updates"] == UPDATES
-    assert first is None or any(not torch.equal(first[name], last[name]) for name in last)
+    biases = [last[name] for name in last if name.endswith("LayerNorm.bias")]  # zero at the start
+    assert biases and all(bias.abs().max() > 0 for bias in biases)
 
 
 def test_a_run_killed_by_sigkill_and_started_again_ends_bit_identical(quiet, toy_world, tmp_path):

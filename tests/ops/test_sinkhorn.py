@@ -1,9 +1,10 @@
 import math
+import sys
 
 import pytest
 import torch
 
-from mmpt.ops.sinkhorn import log_sinkhorn
+from mmpt.ops.sinkhorn import _compiled_or_eager, log_sinkhorn
 
 
 def uniform(n, dtype=torch.float64):
@@ -53,7 +54,8 @@ def test_column_sums_are_exact_after_any_number_of_steps():
 
 def test_equal_scores_give_the_product_of_the_marginals():
     log_mu = torch.tensor([0.2, 0.3, 0.5]).log()
-    torch.testing.assert_close(log_sinkhorn(torch.zeros(3, 2), log_mu, uniform(2, torch.float32), 1).exp(), log_mu.exp()[:, None] / 2 * torch.ones(2))
+    plan = log_sinkhorn(torch.zeros(3, 2), log_mu, uniform(2, torch.float32), 1).exp()
+    torch.testing.assert_close(plan, log_mu.exp()[:, None] / 2 * torch.ones(2))
 
 
 def test_adding_row_and_column_potentials_to_the_scores_changes_nothing_at_convergence():
@@ -130,3 +132,21 @@ def test_agrees_with_pot_at_convergence():
     mu, nu = uniform(6).exp(), uniform(5).exp()
     plan = ot.sinkhorn(mu.numpy(), nu.numpy(), -scores.numpy(), 1.0, method="sinkhorn_log", stopThr=1e-13)
     torch.testing.assert_close(log_sinkhorn(scores, mu.log(), nu.log(), 500).exp(), torch.from_numpy(plan), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_compiled_loop_gives_the_numbers_of_the_eager_one(dtype):
+    pytest.importorskip("numba")
+    torch.manual_seed(0)
+    scores = 10 * torch.rand(300, 5, 4, dtype=dtype)
+    scores[7] *= 50  # falls back to the log domain
+    eager, compiled = (log_sinkhorn(scores, uniform(5), uniform(4), 23, method=method) for method in ("scaling", "numba"))
+    torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-5)
+
+
+def test_without_numba_the_eager_steps_are_used(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mmpt.ops._sinkhorn_numba", None)
+    _compiled_or_eager.cache_clear()
+    scores = torch.rand(3, 4, 4)
+    assert torch.equal(log_sinkhorn(scores, uniform(4), uniform(4), method="numba"), log_sinkhorn(scores, uniform(4), uniform(4)))
+    _compiled_or_eager.cache_clear()

@@ -1,0 +1,64 @@
+"""`metrics.jsonl` in the run folder: one line per logged update or validation, for plots and grep.
+
+    {"tag": "train_inner", "update": 20, "epoch": 1, "loss": 9.31, "text_to_video": 4.6, "clips_per_s": 812, "data_wait": 0.01, ...}
+
+A resumed run appends; where an update was trained twice, its last line counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.logging import progress_bar
+from fairseq.logging.meters import AverageMeter, StopwatchMeter, TimeMeter
+
+_fairseq_progress_bar = progress_bar.progress_bar
+
+
+def progress_bar_with_file(iterator: Any, *args: Any, aim_param_checkpoint_dir: str | None = None, **kwargs: Any) -> Any:
+    """fairseq's progress bar, which also writes the file on the first process; fairseq names the run folder by that argument."""
+    bar = _fairseq_progress_bar(iterator, *args, aim_param_checkpoint_dir=aim_param_checkpoint_dir, **kwargs)
+    is_first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    return MetricsFile(bar, Path(aim_param_checkpoint_dir) / "metrics.jsonl") if aim_param_checkpoint_dir and is_first else bar
+
+
+class MetricsFile(progress_bar.BaseProgressBar):
+    """A progress bar that writes what it is told to log."""
+
+    def __init__(self, wrapped: progress_bar.BaseProgressBar, path: Path):
+        self.wrapped = wrapped
+        self.path = path
+
+    def __iter__(self) -> Iterator:
+        return iter(self.wrapped)
+
+    def log(self, stats: Mapping[str, Any], tag: str | None = None, step: int | None = None) -> None:
+        """Every `log_interval` updates."""
+        self._write(stats, tag, step)
+        self.wrapped.log(stats, tag=tag, step=step)
+
+    def print(self, stats: Mapping[str, Any], tag: str | None = None, step: int | None = None) -> None:
+        """At the end of an epoch or a validation."""
+        self._write(stats, tag, step)
+        self.wrapped.print(stats, tag=tag, step=step)
+
+    def update_config(self, config: Mapping[str, Any]) -> None:
+        """Passes through."""
+        self.wrapped.update_config(config)
+
+    def _write(self, stats: Mapping[str, Any], tag: str | None, step: int | None) -> None:
+        line = {"tag": tag, "update": step} | {name: _number(value) for name, value in stats.items()}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, AverageMeter):
+        value = value.avg
+    elif isinstance(value, (TimeMeter, StopwatchMeter)):
+        value = value.smoothed_value
+    return value.item() if isinstance(value, torch.Tensor) else value
