@@ -24,11 +24,12 @@ EXTRAS = {
         "tensorboardX",
     ],
     "video": ["av>=14,<19"],
-    "retrieval": ["faiss-cpu"],
+    "retrieval": ["faiss-cpu>=1.8"],
+    "remote": ["fsspec>=2024.2"],
     "plots": ["matplotlib>=3.8"],
     "fast": ["numba>=0.60"],
 }
-EXTRAS["test"] = [*EXTRAS["train"], *EXTRAS["video"], *EXTRAS["plots"], *EXTRAS["fast"], "pytest>=8", "POT>=0.9", "tslearn>=0.6"]
+EXTRAS["test"] = [*EXTRAS["train"], *EXTRAS["video"], *EXTRAS["plots"], *EXTRAS["fast"], *EXTRAS["remote"], "pytest>=8", "POT>=0.9", "tslearn>=0.6"]
 EXTRAS["dev"] = [*EXTRAS["test"], "ruff"]
 
 setup(

@@ -16,20 +16,15 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from mmpt.config import Config, load_config, recursive_config
+from mmpt.config import Config, load_config
 from mmpt.config.rundir import to_dict
-from mmpt.utils.files import atomic_write
 from mmpt.utils.log import short_errors
 from mmpt_cli.main_job_report import draw_alignment, evaluate_rows, write_report
+from mmpt_cli.toy_runs import PROJECTS, ROOT, claim, data_fingerprint, finish, move_folders, set_length
 
-ROOT = Path(__file__).resolve().parent.parent
-PROJECTS = ROOT / "projects" / "toy"
 STAGES = {"stage 1": "videoclip", "+ VideoCLIP": "videoclip_more", "+ Norton": "norton"}
-STAMP = "main_job.json"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -80,24 +75,11 @@ def configured(name: str, args: argparse.Namespace) -> Config:
 
 def overrides(name: str, args: argparse.Namespace) -> list[str]:
     """`--set` texts that move a toy project file to this run's data and output folders, and set its length."""
-    moves = {"data/toy": args.data, "runs/toy": args.out}
-    texts = [f"{key}={value}" for key, value in moved(recursive_config(PROJECTS / f"{name}.yaml"), moves)]
+    texts = move_folders(PROJECTS / f"{name}.yaml", {"data/toy": args.data, "runs/toy": args.out})
     texts.append(f"fairseq.common.seed={args.seed}")
     if args.updates and name in STAGES.values():
-        updates = args.updates[0 if name == STAGES["stage 1"] else 1]
-        texts += [f"fairseq.optimization.{key}={updates}" for key in ("max_update", "total_num_update")]
-        texts.append(f"fairseq.optimization.warmup_updates={max(1, updates // 20)}")
+        texts += set_length(args.updates[0 if name == STAGES["stage 1"] else 1])
     return texts
-
-
-def moved(tree: Mapping[str, Any], moves: Mapping[str, str], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted key and new value of every path below a folder that moves."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from moved(value, moves, f"{prefix}{key}.")
-        for old, new in moves.items():
-            if isinstance(value, str) and old != new and value.startswith(old + "/"):
-                yield prefix + key, new + value.removeprefix(old)
 
 
 def train(row: str, name: str, args: argparse.Namespace) -> None:
@@ -105,28 +87,15 @@ def train(row: str, name: str, args: argparse.Namespace) -> None:
     folder = Path(args.out) / name
     config = configured(name, args)
     updates = config.fairseq["optimization"]["max_update"]
-    settings = {"config": to_dict(config), "data": json.loads((Path(args.data) / "stamp.json").read_text())["fingerprint"]}
-    stamp = folder / STAMP
-    found = json.loads(stamp.read_text()) if stamp.is_file() else None
-    if found == {"settings": settings, "done": True}:
+    settings = {"config": to_dict(config), "data": data_fingerprint(args.data)}
+    if not claim(folder, settings):
         print(f"{row}: trained already ({folder})")
         return
-    if found is not None and found["settings"] != settings:
-        raise SystemExit(
-            f"error: {folder} holds a run with other settings. Delete it to train anew, or choose another folder with --out."
-        )
-    write_stamp(stamp, settings, done=False)
     command = [sys.executable, "locallaunch.py", f"projects/toy/{name}.yaml", "--jobtype", "local_single"]
     for text in overrides(name, args):
         command += ["--set", text]
     show(row, updates, command, folder / "train.log")
-    write_stamp(stamp, settings, done=True)
-
-
-def write_stamp(path: Path, settings: Mapping[str, Any], done: bool) -> None:
-    """Record what a folder was trained with, and whether it is finished."""
-    with atomic_write(path, "w") as file:
-        json.dump({"settings": settings, "done": done}, file)
+    finish(folder, settings)
 
 
 def show(row: str, updates: int, command: list[str], log_path: Path) -> None:

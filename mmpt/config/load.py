@@ -24,7 +24,8 @@ class Layer(NamedTuple):
 def recursive_config(path: str | Path) -> dict[str, Any]:
     """The file merged over everything it includes, as a plain dict without the `includes` key.
 
-    Maps are merged; lists and scalars replace what the included file says, and so does an explicit null.
+    Maps are merged; lists and scalars replace what the included file says, and so does an explicit null. A `loss:` section that names another
+    `loss_cls` replaces the included one, whose keys were the other loss's.
 
     Raises:
         ConfigError: a file is missing, unreadable, or includes itself.
@@ -50,12 +51,18 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """A new dict: `over` on top of `base`, maps merged key by key, anything else replaced."""
+    """A new dict: `over` on top of `base`, maps merged key by key, anything else replaced; so is a map that names another `loss_cls`."""
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
-        both_maps = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both_maps else copy.deepcopy(value)
+        below = merged.get(key)
+        merges = isinstance(value, Mapping) and isinstance(below, dict) and not _swaps_loss(below, value)
+        merged[key] = merge(below, value) if merges else copy.deepcopy(value)
     return merged
+
+
+def _swaps_loss(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    """Whether keys of `below` have lost their meaning, because they belong to a loss that `over` exchanges for another."""
+    return "loss_cls" in below and over.get("loss_cls", below["loss_cls"]) != below["loss_cls"]
 
 
 def _merged(layers: list[Layer]) -> dict[str, Any]:

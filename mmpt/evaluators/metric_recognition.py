@@ -40,7 +40,7 @@ class ActionRecognitionMetric(Metric):
         per_query = {}
         for number, (split, of_split) in enumerate(zip(splits.T, scores, strict=True), start=1):
             test = split == TEST
-            counts = count_ranks(ScoreMatrix(torch.as_tensor(of_split)), labels)
+            counts = count_ranks(ScoreMatrix(torch.tensor(of_split)), labels)
             tied += int((counts.tied[test] > 0).sum())
             ranks = counts.ranks(self.config.tie_rule) if neighbour_ranks is None else np.asarray(neighbour_ranks)[number - 1]
             right = (of_split.argmax(1) == labels).astype(float)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import logging
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -77,10 +78,18 @@ def listen() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # clusters signal the whole process tree, and torch's data loading processes would die of SIGTERM before the update is done
     os.register_at_fork(after_in_child=_leave_to_parent)
+    multiprocessing.util.Finalize(None, _end_children, exitpriority=0)
 
 
 def _leave_to_parent() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _end_children() -> None:
+    """At exit: Python would send SIGTERM to data loading processes that are still there, and wait for them."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes their end for an error
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _ask(number: int, frame: FrameType | None) -> None:

@@ -68,7 +68,7 @@ class MMContraConfig(SimilarityConfig):
     """Without `sinkhorn_iterations` and `sequence_contrast` this is VideoCLIP's loss, with them Norton's."""
 
     n_iters: int | None = option(
-        None, "row-then-column steps of the transport that softens the targets; null: one-hot targets", yaml="sinkhorn_iterations", symbol="I"
+        None, "row-then-column steps of the transport that softens targets; null: one-hot targets", yaml="sinkhorn_iterations", symbol="I"
     )
     beta: float = option(0.3, "share of the softened targets; 0: one-hot targets", symbol="beta")
     sequence_contrast: SequenceConfig | None = option(None, "section of the video-paragraph loss; null: without it")

@@ -15,7 +15,7 @@ from mmpt.registry import LOSSES
 class SumConfig(LossConfig):
     """The list of losses."""
 
-    losses: list | None = option(None, "sections of losses, each with loss_cls, its own keys, and optionally weight (1.0) and name (loss_cls)")
+    losses: list | None = option(None, "sections of losses: loss_cls, its own keys, and optionally weight (1.0) and name (loss_cls)")
 
     def __post_init__(self):
         if not self.losses:

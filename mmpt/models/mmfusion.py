@@ -98,8 +98,10 @@ class MMFusion(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} cannot encode a text alone; use a Separate or Share model.")
 
     def forward(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch) -> dict[str, Tensor]:
-        """Both modalities of B clips; further entries of the batch are ignored."""
-        return self.outputs(self.forward_video(vfeats, vmasks, caps, cmasks), self.forward_text(caps, cmasks))
+        """Both modalities of B clips, with one caption each or the same number of candidates; further entries of the batch are ignored."""
+        candidates = len(caps) // len(vfeats)
+        video = self.forward_video(vfeats, vmasks, caps[::candidates], cmasks[::candidates])
+        return self.outputs(video, self.forward_text(caps, cmasks))
 
 
 class VideoTower(MMFusion):

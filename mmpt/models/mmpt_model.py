@@ -203,6 +203,7 @@ class MMPTModel(nn.Module):
         window_s: int | None = None,
         stride_s: int | None = None,
         progress: Callable[[Iterable], Iterable] = iter,
+        on_failure: Callable[[str, ValueError], None] | None = None,
     ) -> MomentIndex:
         """Vectors of the windows of many videos, one video in memory at a time.
 
@@ -210,15 +211,22 @@ class MMPTModel(nn.Module):
             videos: id -> video, as in `encode_video`.
             window_s, stride_s: as in `encode_windows`.
             progress: wraps the loop over ids, for instance `tqdm.tqdm`.
+            on_failure: called with id and reason of a video that cannot be used, which is then left out; None: the reason is raised.
         """
         ids, windows, vectors = [], [], []
         for video_id in progress(list(videos)):
-            vector, window = self.encode_windows(videos[video_id], window_s, stride_s)
+            try:
+                vector, window = self.encode_windows(videos[video_id], window_s, stride_s)
+            except ValueError as error:
+                if on_failure is None:
+                    raise
+                on_failure(video_id, error)
+                continue
             ids += [video_id] * len(window)
             windows.append(window.cpu().numpy())
             vectors.append(vector.float().cpu().numpy())
         if not ids:
-            raise ValueError("index got no videos.")
+            raise ValueError(f"index got no usable videos ({len(videos)} were given).")
         return MomentIndex(np.array(ids), np.concatenate(windows), np.concatenate(vectors))
 
     def search(self, index: MomentIndex, text: str, k: int = 5) -> list[Moment]:

@@ -5,10 +5,12 @@ Letters: N captions, W windows, D width. All times are seconds.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,6 +100,10 @@ class Moment:
     end_s: float
     score: float
 
+    def overlaps(self, other: Moment) -> bool:
+        """Both show some second of one video."""
+        return self.video_id == other.video_id and self.start_s < other.end_s and other.start_s < self.end_s
+
 
 @dataclass(frozen=True)
 class MomentIndex:
@@ -107,25 +113,33 @@ class MomentIndex:
         video_ids: (n,) the video of each window.
         windows: (n, 2) its start and end.
         vectors: (n, D) float32.
+        origin: where it comes from, such as the model and the files; whatever JSON holds.
     """
 
     video_ids: np.ndarray
     windows: np.ndarray
     vectors: np.ndarray
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def search(self, query: np.ndarray, k: int) -> list[Moment]:
-        """The k windows with the greatest dot product with `query` (D,), best first."""
-        scores = self.vectors @ query
-        best = np.argsort(-scores, kind="stable")[:k]
-        return [Moment(str(self.video_ids[i]), *map(float, self.windows[i]), float(scores[i])) for i in best]
+        """The k windows with the greatest dot product with `query` (D,), best first; of windows that overlap the best one alone."""
+        scores, found = self.vectors @ query, []
+        for i in np.argsort(-scores, kind="stable"):
+            moment = Moment(str(self.video_ids[i]), *map(float, self.windows[i]), float(scores[i]))
+            if not any(moment.overlaps(better) for better in found):
+                found.append(moment)
+            if len(found) == k:
+                break
+        return found
 
     def save(self, path: str | Path) -> None:
         """Writes one `.npz` file, whole or not at all."""
         with atomic_write(path) as file:
-            np.savez(file, video_ids=self.video_ids, windows=self.windows, vectors=self.vectors)
+            origin = np.array(json.dumps(self.origin))
+            np.savez(file, video_ids=self.video_ids, windows=self.windows, vectors=self.vectors, origin=origin)
 
     @classmethod
     def load(cls, path: str | Path) -> MomentIndex:
         """Reads what `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(arrays["video_ids"], arrays["windows"], arrays["vectors"])
+            return cls(arrays["video_ids"], arrays["windows"], arrays["vectors"], json.loads(str(arrays["origin"])))

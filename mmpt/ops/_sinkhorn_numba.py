@@ -1,4 +1,4 @@
-"""Sinkhorn steps of many small problems as one compiled loop on the CPU (optional: needs numba); the numbers of the eager steps to rounding."""
+"""Sinkhorn steps of many small problems as one compiled CPU loop (optional: needs numba). Same numbers as the eager steps, to rounding."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from mmpt.ops.precision import autocast_off, full_precision
 
 SCORES = ("volume", "distance", "logvolume")
-DEPENDENT = 1e-12  # a float64 residual below this share of its vector is rounding: the vector lies in the span of the earlier ones
+ROUNDING = 8  # a residual below this many machine epsilons of its vector is rounding: the vector lies in the span of the earlier ones
 BLOCK_NUMBERS = 2**20  # numbers in one block, a few MB: elementwise passes stay in cache
 
 
@@ -38,7 +38,7 @@ class TupleBasis(NamedTuple):
 
 
 def orthonormal_tuples(modalities: Sequence[Tensor], mask: Tensor | None = None) -> TupleBasis:
-    """Orthonormalises every tuple: Gram-Schmidt with one re-orthogonalisation, in float64.
+    """Orthonormalises every tuple: Gram-Schmidt with one re-orthogonalisation, in the dtype of the input.
 
     Args:
         modalities: K tensors (M, D); row j of each belongs to tuple j.
@@ -213,7 +213,7 @@ class _TopEigenvector(torch.autograd.Function):
 class _Orthonormalise(torch.autograd.Function):
     """X = L W for each tuple (rows of W orthonormal, L lower triangular), with the closed-form backward of the QR factorisation.
 
-    Only W and the K x K factors are kept. Vectors are orthonormalised in float64, in blocks of tuples.
+    Only W and the K x K factors are kept; the work runs in blocks of tuples, which stay in cache.
     """
 
     @staticmethod
@@ -221,10 +221,10 @@ class _Orthonormalise(torch.autograd.Function):
         n_tuples, width = modalities[0].shape
         directions = modalities[0].new_empty(len(modalities), n_tuples, width)
         norms = directions.new_empty(len(modalities), n_tuples)
-        lower = directions.new_empty(n_tuples, len(modalities), len(modalities), dtype=torch.float64)
+        lower = directions.new_empty(n_tuples, len(modalities), len(modalities))
         kept = torch.empty_like(lower[..., 0])  # 1, or 0 for missing and dependent vectors
         for block in _tuple_blocks(directions):
-            vectors = torch.stack([x[block] for x in modalities]).double().transpose(0, 1)  # (C, K, D)
+            vectors = torch.stack([x[block] for x in modalities]).transpose(0, 1)  # (C, K, D)
             basis, lower[block], norm, kept[block] = _gram_schmidt(vectors, present[block])
             directions[:, block], norms[:, block] = basis.transpose(0, 1), norm.T
         ctx.save_for_backward(directions, norms, lower, kept)
@@ -241,18 +241,17 @@ class _Orthonormalise(torch.autograd.Function):
             mixed = -(incoming @ basis.mT) * keep[..., None]  # (C, K, K)
             symmetric = mixed.tril() + mixed.tril(-1).mT + torch.diag_embed(keep * radial)
             inverse = torch.linalg.inv(lower[block]).mT
-            passed, added = (inverse * keep[:, None]).to(basis.dtype), (inverse @ symmetric).to(basis.dtype)
-            solved = torch.baddbmm(passed @ incoming, added, basis)
+            solved = torch.baddbmm((inverse * keep[:, None]) @ incoming, inverse @ symmetric, basis)
             for k, gradient in enumerate(gradients):
                 gradient[block] = solved[:, k]
         return None, *gradients
 
 
 def _gram_schmidt(vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Orthonormal rows (C, K, D), written over the float64 vectors; lower factors (C, K, K); norms and kept flags (C, K)."""
-    length = vectors.norm(dim=2)
+    """Orthonormal rows (C, K, D), written over the vectors; lower factors (C, K, K); norms and kept flags (C, K)."""
+    least = ROUNDING * torch.finfo(vectors.dtype).eps * vectors.norm(dim=2)
     lower = torch.eye(vectors.shape[1], dtype=vectors.dtype, device=vectors.device).repeat(len(vectors), 1, 1)
-    norms, kept = torch.ones_like(length), torch.zeros_like(length)
+    norms, kept = torch.ones_like(least), torch.zeros_like(least)
     for k in range(vectors.shape[1]):
         residual, basis = vectors[:, k : k + 1], vectors[:, :k]
         for _ in range(2 if k else 0):  # twice is enough: the second pass removes the rounding of the first
@@ -260,7 +259,7 @@ def _gram_schmidt(vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Ten
             residual = torch.baddbmm(residual, along, basis, alpha=-1)
             lower[:, k, :k] += along[:, 0]
         norm = residual[:, 0].norm(dim=1)
-        keep = present[:, k] & (norm > DEPENDENT * length[:, k])
+        keep = present[:, k] & (norm > least[:, k])
         lower[:, k, k] = norm.where(keep, 1.0)
         norms[:, k] = torch.where(present[:, k], norm * keep, 1.0)
         kept[:, k] = keep

@@ -201,8 +201,7 @@ class _VolumeCrossEntropy(torch.autograd.Function):
         layout, options = ctx.layout, ctx.options
         bases = directions[:-1]
         flat = bases.flatten(0, 1)  # (K * M, D)
-        grad_anchor, grad_directions = torch.empty_like(anchor), torch.empty_like(directions)
-        grad_directions[-1] = 0.0
+        grad_anchor, grad_directions = torch.empty_like(anchor), torch.zeros_like(directions)
         grad_flat = grad_directions[:-1].flatten(0, 1)  # a view
         grad_log_own, grad_pair, grad_scale = torch.zeros_like(log_own), torch.zeros_like(pair_distance), torch.zeros_like(scale)
         softmaxes = _Softmaxes(row_lse, column_lse, grad_a2d, grad_d2a, layout, options.label_smoothing)
@@ -225,7 +224,7 @@ class _VolumeCrossEntropy(torch.autograd.Function):
                 gradient[rows, columns] = 0.0
                 weighted = (along * gradient[:, None]).flatten(1)  # (C, K * M)
                 grad_anchor[block] = torch.addmm(items * gradient.sum(1, keepdim=True), weighted, flat, alpha=-1)
-                grad_flat.addmm_(weighted.T, items, beta=min(number, 1), alpha=-1)  # the first block overwrites
+                grad_flat.addmm_(weighted.T, items, alpha=-1)
         return grad_anchor, grad_directions, grad_log_own, grad_pair, grad_scale, None, None
 
 

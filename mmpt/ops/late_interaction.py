@@ -57,7 +57,7 @@ def token_similarity(
     """
     _check_shapes(text, video, text_mask, video_mask)
     if (alpha is not None and alpha < 0) or precision not in PRECISIONS:
-        raise ValueError(f"token_similarity: alpha={alpha}, precision={precision!r}; expected alpha >= 0 (0: hard maximum), float32 or bf16.")
+        raise ValueError(f"token_similarity: alpha={alpha}, precision={precision!r}; expected alpha >= 0, float32 or bf16.")
     text_mask, video_mask = text_mask.bool(), video_mask.bool()
     chunk = chunk or TILE_TOKENS.get(text.device.type, 512)
     with autocast_off(text):
@@ -196,7 +196,8 @@ def _shared_exp_gradients(ctx, grad_to_video: Tensor, grad_to_text: Tensor) -> t
         grad_x = torch.zeros_like(x)
         for column in columns:
             y = _unit(flat[1], scale[1], column)
-            grads = [grad[row.clips, column.clips].masked_fill(empty[row.clips, column.clips], 0) for grad in (grad_to_video, grad_to_text)]
+            pairs = row.clips, column.clips
+            grads = [grad[pairs].masked_fill(empty[pairs], 0) for grad in (grad_to_video, grad_to_text)]
             de = _tile_gradient(_tile(x, y, row, column, ctx.alpha, ctx.precision), row, column, *grads)
             with matrix_products(ctx.precision):
                 grad_x.addmm_(de, y)
@@ -222,7 +223,7 @@ def _through_norm(grad: Tensor, flat: Tensor, inverse_norms: Tensor, block: _Blo
     grad[block.tokens] = torch.addcmul(g, u, (u * g).sum(1, keepdim=True), value=-1).mul_(inverse_norms[block.tokens])
 
 
-# Hard maximum and small alpha: each direction subtracts its own maximum --------------------------------------------------------------------
+# Hard maximum and small alpha: each direction subtracts its own maximum ------------------------------------------------------------------
 
 
 def _by_checkpointed_tiles(text, video, text_mask, video_mask, alpha, chunk) -> tuple[Tensor, Tensor]:

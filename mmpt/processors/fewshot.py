@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor, MissingData, TextProcessor, VideoProcessor, check_feature, required
+from mmpt.processors.base import MetaProcessor, MissingData, VideoProcessor, check_feature, required
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 
@@ -77,8 +77,11 @@ class FewShotVideoProcessor(VideoProcessor):
 
 
 @TEXT_PROCESSORS.register()
-class FewShotTextProcessor(TextProcessor):
-    """Passes the classes on."""
+class FewShotTextProcessor:
+    """Passes the classes on; there is no text, and no tokenizer is loaded."""
+
+    def __init__(self, config: DatasetConfig):
+        pass
 
     def __call__(self, text_id: list[int], rng: ItemRandom | None = None) -> list[int]:
         return text_id

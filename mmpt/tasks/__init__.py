@@ -1,7 +1,8 @@
 """Tasks: what joins a data set, a model and a loss."""
 
 from mmpt.tasks.fewshottask import FewShotTask
+from mmpt.tasks.milnce import MILNCETask
 from mmpt.tasks.retritask import RetriTask, VideoRetriTask
 from mmpt.tasks.task import StepOutput, Task, build_task
 
-__all__ = ["FewShotTask", "RetriTask", "StepOutput", "Task", "VideoRetriTask", "build_task"]
+__all__ = ["FewShotTask", "MILNCETask", "RetriTask", "StepOutput", "Task", "VideoRetriTask", "build_task"]

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from mmpt.losses import NCE, MMContraLoss, T2VContraLoss, V2TContraLoss
 from mmpt.losses.nce import soft_targets
@@ -153,7 +154,8 @@ def test_soft_targets_of_a_permutation_like_matrix_are_that_permutation():
 
 def test_sequence_weight_scales_the_paragraph_term_only():
     batch = random_batch()
-    values = [MMContraLoss({**NORTON, "sequence_contrast": {"threshold": 4, "sequence_contrast_weight": w}})(**batch) for w in (0.0, 1.0, 2.0)]
+    sections = [{"threshold": 4, "sequence_contrast_weight": weight} for weight in (0.0, 1.0, 2.0)]
+    values = [MMContraLoss({**NORTON, "sequence_contrast": section})(**batch) for section in sections]
     torch.testing.assert_close(values[2] - values[1], values[1] - values[0])
 
 
@@ -258,3 +260,18 @@ def _check_global_negatives(rank, folder):
 
 def test_two_ranks_with_global_negatives_equal_one_process_on_the_joined_batch(tmp_path):
     run_on_two_ranks(_check_global_negatives, tmp_path)
+
+
+def test_the_peak_of_forward_and_backward_holds_neither_all_token_pairs_nor_copies_of_the_tokens():
+    n, words, frames, width = 256, 31, 18, 32
+    batch = random_batch(n, words, frames, width, dtype=torch.float32)
+    loss = MMContraLoss({**NORTON, "sequence_contrast": {"threshold": 8}})
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        loss_and_gradients(loss, batch)
+    held = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    token_pairs = 4 * n * n * words * frames
+    assert peak < token_pairs / 10

@@ -158,7 +158,8 @@ def test_sequences_of_the_same_video_can_be_left_out_of_the_negatives():
 
 def test_hard_maximum_and_pooled_vectors_alone_are_switches():
     batch = random_batch()
-    values = [SequenceContrastLoss({"threshold": 4, **s})(**batch) for s in ({"alpha_lse": 0}, {"alpha_lse": None}, {"fusion_weight": None}, {})]
+    switches = ({"alpha_lse": 0}, {"alpha_lse": None}, {"fusion_weight": None}, {})
+    values = [SequenceContrastLoss({"threshold": 4, **switch})(**batch) for switch in switches]
     assert torch.equal(values[0], values[1])
     assert len({round(v.item(), 9) for v in values}) == 3
 

@@ -232,3 +232,17 @@ def test_window_bounds_cover_the_video():
     assert window_bounds(5, 8) == [(0, 5)]
     assert window_bounds(37, 16) == [(0, 16), (16, 32), (32, 37)]
     assert window_bounds(20, 16, 8) == [(0, 16), (8, 20)]
+
+
+def test_search_shows_overlapping_windows_once():
+    windows = np.array([[0, 4], [2, 6], [4, 8], [0, 4]], dtype=float)
+    index = MomentIndex(np.array(["a", "a", "a", "b"]), windows, np.array([[3.0], [4.0], [2.0], [1.0]]))
+    assert [(m.video_id, m.start_s) for m in index.search(np.ones(1), k=4)] == [("a", 2), ("b", 0)]
+
+
+def test_index_leaves_out_a_video_that_cannot_be_used_where_told_to(model):
+    videos, failed = {"good": features(9), "bad": torch.full((3, 24), float("nan"))}, {}
+    index = model.index(videos, on_failure=lambda video_id, error: failed.update({video_id: str(error)}))
+    assert set(index.video_ids) == {"good"} and "not finite" in failed["bad"]
+    with pytest.raises(ValueError, match="not finite"):
+        model.index(videos)

@@ -1,6 +1,7 @@
 """Neighbour search and batches of near neighbours."""
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -71,6 +72,64 @@ def test_a_video_vector_is_the_mean_over_clips_and_modalities():
     video, text = torch.randn(6, 3), torch.randn(6, 3)
     expected = torch.stack([(video[i * 2 : i * 2 + 2].mean(0) + text[i * 2 : i * 2 + 2].mean(0)) / 2 for i in range(3)])
     torch.testing.assert_close(video_vectors(video, text, 2), expected)
+
+
+def neighbours(vectors, **settings):
+    ids = [str(i) for i in range(0, len(vectors), 7)]
+    return [set(row) for row in stored(vectors, **settings).search_by_video_ids(ids, 10)]
+
+
+def agreement(found, true):
+    return sum(len(a & b) for a, b in zip(found, true, strict=True)) / sum(map(len, true))
+
+
+@pytest.mark.parametrize(("index", "metric"), [("flatl2", "l2"), ("innerproduct", "innerproduct")])
+def test_a_faiss_index_searched_in_all_cells_finds_the_exact_neighbours(index, metric):
+    pytest.importorskip("faiss")
+    vectors = torch.randn(600, 64, generator=torch.Generator().manual_seed(0))
+    assert neighbours(vectors, index=index, centroids=8, nprobe=8) == neighbours(vectors, metric=metric)
+
+
+def test_more_cells_searched_find_more_of_the_true_neighbours():
+    pytest.importorskip("faiss")
+    vectors = torch.randn(600, 64, generator=torch.Generator().manual_seed(0))
+    exact = neighbours(vectors)
+    shares = [agreement(neighbours(vectors, index="flatl2", centroids=8, nprobe=nprobe), exact) for nprobe in (1, 3, 8)]
+    assert 0.2 < shares[0] < shares[1] < shares[2] == 1
+
+
+def test_the_quantised_index_finds_most_true_neighbours():
+    pytest.importorskip("faiss")
+    vectors = torch.randn(600, 64, generator=torch.Generator().manual_seed(0))
+    assert agreement(neighbours(vectors, index="pq", centroids=8, nprobe=8), neighbours(vectors)) > 0.7
+
+
+def test_the_quantised_index_says_when_there_are_too_few_videos():
+    pytest.importorskip("faiss")
+    with pytest.raises(ValueError, match="retri_index=pq needs at least 256 videos .* got 50 of width 64. Use retri_index: flatl2"):
+        neighbours(torch.randn(50, 64), index="pq")
+
+
+@pytest.mark.parametrize("index", ["flatl2", "innerproduct"])
+def test_groups_from_a_sparse_cell_are_filled_up_to_their_size(index):
+    pytest.importorskip("faiss")
+    vectors = torch.randn(120, 4, generator=torch.Generator().manual_seed(0))
+    vectors[:4] += 100  # a cell of its own, smaller than a group
+    groups = stored(vectors, index=index, centroids=3).batches(8, 12, random.Random(1))
+    assert len(groups) == 15 and all(len(set(group)) == 8 for group in groups)
+
+
+def test_a_faiss_index_without_faiss_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match=r"mmpt\[retrieval\]"):
+        VectorRetriever(index="flatl2")
+
+
+def test_few_queries_are_compared_at_once_when_many_vectors_are_stored(monkeypatch):
+    vectors = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    whole = neighbours(vectors)
+    monkeypatch.setattr("mmpt.modules.retri.MAX_SCORES", 100)  # two queries
+    assert neighbours(vectors) == whole
 
 
 def test_an_unknown_index_is_refused_with_the_known_ones():

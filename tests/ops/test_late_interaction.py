@@ -43,11 +43,11 @@ def test_equals_a_loop_over_clips_and_tokens(alpha, compat):
         torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
 
 
-def gradients(arguments, **options):
+def gradients(arguments, loss_scale=1.0, **options):
     text, video = (x.clone().requires_grad_() for x in arguments[:2])
     to_video, to_text = token_similarity(text, video, *arguments[2:], **options)
     weight = torch.linspace(-1, 2, to_video.numel(), dtype=to_video.dtype).view_as(to_video)
-    ((to_video + 0.3 * to_text.square()) * weight).sum().backward()
+    ((to_video + 0.3 * to_text.square()) * weight * loss_scale).sum().backward()
     return to_video.detach(), to_text.detach(), text.grad, video.grad
 
 
@@ -107,7 +107,7 @@ def test_empty_clips_and_zero_vectors_are_finite_with_finite_gradients(alpha):
     text, video, text_mask, video_mask = inputs(dtype=torch.float32)
     text_mask[1], video_mask[2] = False, False
     text[0, 0], video[:, 1] = 0, 0
-    to_video, to_text, grad_text, grad_video = gradients((text, video, text_mask, video_mask), alpha=alpha)
+    to_video, to_text, grad_text, grad_video = gradients((text, video, text_mask, video_mask), loss_scale=1e4, alpha=alpha)
     assert all(torch.isfinite(x).all() for x in (to_video, to_text, grad_text, grad_video))
     for direction in (to_video, to_text):
         assert not direction[1].any() and not direction[:, 2].any()
@@ -137,3 +137,14 @@ def test_nothing_of_the_size_of_all_token_pairs_is_kept_for_backward():
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
         token_similarity(text.requires_grad_(), video.requires_grad_(), text_mask, video_mask)
     assert max(saved) <= max(text.numel(), video.numel(), 40 * 40)
+
+
+def test_bf16_products_stay_close_and_leave_the_global_setting_alone():
+    arguments = inputs(n=30, m=30, width=64, dtype=torch.float32)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    got, want = gradients(arguments, precision="bf16"), gradients(arguments)
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    for g, w in zip(got, want, strict=True):
+        assert (g - w).norm() < 1e-2 * w.norm()
+    with pytest.raises(ValueError, match="precision='fp8'"):
+        token_similarity(*arguments, precision="fp8")

@@ -1,0 +1,86 @@
+"""Search results as one HTML file: thumbnails inside, each moment plays from its own time where the video file is reachable."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from mmpt.models.moments import Moment
+from mmpt.utils import atomic_write, optional_import
+from mmpt.utils.video import VideoError, frame_at
+
+THUMBNAIL_HEIGHT = 180
+STYLE = """
+body { font: 16px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; background: #fafafa; color: #222; }
+h1 { font-size: 1.1rem; font-weight: 400; color: #666; } h2 { font-size: 1.4rem; margin: 2rem 0 .8rem; }
+ol { list-style: none; margin: 0; padding: 0; display: grid; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); gap: 1rem; }
+li { background: #fff; border: 1px solid #ddd; border-radius: .5rem; overflow: hidden; }
+video, .none { display: block; width: 100%; height: 11rem; background: #222; color: #aaa; object-fit: contain; }
+.none { display: flex; align-items: center; justify-content: center; }
+p { margin: .5rem .8rem; } .id { overflow-wrap: anywhere; color: #555; font-size: .9rem; } .score { float: right; color: #555; }
+"""
+
+
+def write_page(path: str | Path, found: Mapping[str, Sequence[Moment]], files: Mapping[str, str]) -> None:
+    """Writes the page.
+
+    Args:
+        path: where.
+        found: sentence -> its moments, best first.
+        files: video id -> video file; a moment without one has no thumbnail.
+    """
+    folder = Path(path).resolve().parent
+    sections = "".join(
+        f"<h2>{html.escape(sentence)}</h2>\n<ol>\n{''.join(_card(rank, moment, files, folder) for rank, moment in enumerate(moments, 1))}</ol>\n"
+        for sentence, moments in found.items()
+    )
+    title = html.escape(", ".join(found))
+    with atomic_write(path, "w") as file:
+        file.write(
+            f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+            f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{STYLE}</style></head>\n'
+            f"<body>\n<h1>Moments that fit best, first the best; press play to watch one</h1>\n{sections}</body>\n</html>\n"
+        )
+
+
+def clock(seconds: float) -> str:
+    """75 -> "1:15", 3675 -> "1:01:15"."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 RGB -> a JPEG file."""
+    av = optional_import("av", extra="video")
+    codec = av.CodecContext.create("mjpeg", "w")
+    codec.height, codec.width, codec.pix_fmt, codec.framerate = *image.shape[:2], "yuvj420p", 1
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
+    return b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])
+
+
+def _card(rank: int, moment: Moment, files: Mapping[str, str], folder: Path) -> str:
+    times = f"{clock(moment.start_s)} &ndash; {clock(moment.end_s)}"
+    return (
+        f'<li>{_picture(moment, files.get(moment.video_id), folder)}<p><b>{rank}.</b> {times} <span class="score">{moment.score:.3f}</span></p>'
+        f'<p class="id">{html.escape(moment.video_id)}</p></li>\n'
+    )
+
+
+def _picture(moment: Moment, file: str | None, folder: Path) -> str:
+    """The player with its thumbnail, the frame in the middle of the moment."""
+    if file is None:
+        return '<div class="none">no video file</div>'
+    try:
+        image = frame_at(file, (moment.start_s + moment.end_s) / 2, THUMBNAIL_HEIGHT)
+    except VideoError:
+        return '<div class="none">video file not readable</div>'
+    poster = base64.b64encode(jpeg(image)).decode()
+    source = f"{quote(os.path.relpath(file, folder))}#t={moment.start_s:g},{moment.end_s:g}"
+    return f'<video controls muted preload="none" poster="data:image/jpeg;base64,{poster}" src="{source}"></video>'

@@ -1,0 +1,112 @@
+"""The search command: a folder becomes an index, a sentence becomes moments and a page."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.config import load_config
+from mmpt.models import MMPTModel, build_model
+from mmpt.models.moments import Moment, MomentIndex
+from mmpt.processors import load_tokenizer
+from mmpt.registry import ALIGNERS
+from mmpt_cli.search import main
+from mmpt_cli.search_page import clock, write_page
+from tests.conftest import ROOT
+from tests.utils.media import write_video
+
+av = pytest.importorskip("av")
+
+
+@pytest.fixture(scope="module")
+def model_folder(toy_world, tmp_path_factory):
+    """A model with random weights for the embedded world."""
+    config = load_config(ROOT / "projects/toy/videoclip.yaml", [f"dataset.bert_name={toy_world}/model"])
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(config.dataset.bert_name)
+    model = MMPTModel(build_model(config), tokenizer, ALIGNERS.get("Aligner")(config.dataset))
+    folder = tmp_path_factory.mktemp("model") / "toy"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Features of two videos, one of them with its file, and a damaged feature file."""
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "features").mkdir()
+    (folder / "videos").mkdir()
+    rng = np.random.default_rng(0)
+    for name, seconds in (("red", 20), ("no file", 9)):
+        np.save(folder / "features" / f"{name}.npy", rng.standard_normal((seconds, 512)).astype(np.float16))
+    np.save(folder / "features" / "damaged.npy", np.full((3, 512), np.nan, np.float16))
+    write_video(folder / "videos" / "red.mp4", range(0, 20000, 500), shade=lambda i: (200, 0, 0))
+    return folder
+
+
+@pytest.fixture
+def index(world, model_folder, tmp_path, capsys):
+    path = tmp_path / "index.npz"
+    folders = [str(world / "features"), "--videos", str(world / "videos")]
+    assert main(["build", *folders, "--model", str(model_folder), "--index", str(path), "--window", "4", "--stride", "2"]) == 0
+    return path
+
+
+def test_build_counts_moments_and_names_what_it_leaves_out(index, capsys):
+    said = capsys.readouterr().out
+    assert "index.npz: 13 moments of 2 videos" in said and "left out: damaged: " in said and "not finite" in said
+
+
+def test_query_prints_the_moments_that_fit_best_first(index, model_folder, capsys):
+    capsys.readouterr()
+    main(["query", "pour the milk", "--index", str(index), "-k", "3"])
+    lines = capsys.readouterr().out.splitlines()
+    model, _, _ = MMPTModel.from_pretrained(model_folder, video_encoder=None)
+    expected = model.search(MomentIndex.load(index), "pour the milk", 3)
+    assert lines[0] == "pour the milk" and len(lines) == 4
+    for rank, (line, moment) in enumerate(zip(lines[1:], expected, strict=True), start=1):
+        pattern = rf"\s*{rank}\s+{moment.score:.3f}\s+{moment.video_id}\s+{clock(moment.start_s)} - {clock(moment.end_s)}"
+        assert re.fullmatch(pattern, line)
+
+
+def test_page_holds_thumbnails_and_plays_from_the_moment(index, tmp_path):
+    page = tmp_path / "page.html"
+    main(["query", "cut <b>", "--index", str(index), "-k", "20", "--html", str(page)])
+    text = page.read_text()
+    assert "cut &lt;b&gt;" in text and "no video file" in text
+    posters = re.findall(r"base64,([^\"]+)", text)
+    with open(tmp_path / "poster.jpg", "wb") as file:
+        file.write(base64.b64decode(posters[0]))
+    with av.open(str(tmp_path / "poster.jpg")) as container:
+        image = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert image.shape == (180, 240, 3) and image[..., 0].mean() > 150 > 60 > image[..., 2].mean()
+    assert re.search(r'src="[^"]*videos/red\.mp4#t=\d+,\d+"', text)
+
+
+def test_page_needs_nothing_else_but_the_videos(index, tmp_path):
+    main(["query", "cut", "--index", str(index), "--html", str(tmp_path / "page.html")])
+    assert not re.search(r"https?://|<script|<link", (tmp_path / "page.html").read_text())
+
+
+def test_page_survives_a_video_that_is_gone(tmp_path):
+    write_page(tmp_path / "page.html", {"a": [Moment("v", 0, 1, 0.5)]}, {"v": str(tmp_path / "v.mp4")})
+    assert "video file not readable" in (tmp_path / "page.html").read_text()
+
+
+def test_query_without_an_index_says_how_to_make_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="mmpt_cli.search build FOLDER"):
+        main(["query", "a", "--index", str(tmp_path / "none.npz")])
+
+
+def test_folder_without_videos_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no files found"):
+        main(["build", str(tmp_path)])
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75.9, "1:15"), (3675, "1:01:15")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text
