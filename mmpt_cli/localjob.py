@@ -21,7 +21,7 @@ from mmpt.config import Config, ConfigError, load_config, recursive_config
 from mmpt.config.checks import check_training
 from mmpt.config.fairseq_args import batch_size, fairseq_args
 from mmpt.config.rundir import tensorboard_dir, to_dict
-from mmpt_cli.torchrunjob import Layout
+from mmpt_cli.torchrunjob import STOPPED, Layout
 
 ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
@@ -241,7 +241,9 @@ class Running:
         """Forget a process that has ended; its exit code, which is also shown where it is not 0."""
         command = self.processes.pop(process)
         code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-        if code:
+        if code == STOPPED:
+            print(f"stopped as asked, checkpoint saved (exit code {code}); the same command goes on from it", file=sys.stderr)
+        elif code:
             print(f"error: exit code {code} from: {shlex.join(command.argv)}", file=sys.stderr)
         return code
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmpt.models import MMPTModel
+from mmpt.models import MMPTModel, S3D
 from mmpt.models.extraction_run import list_jobs
 from mmpt.models.moments import Moment, MomentIndex
 from mmpt.utils.log import short_errors
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--videos", type=Path, help="where the videos are, when the folder holds features (for the thumbnails)")
     build.add_argument("--model", default=MODEL, help="project YAML, folder of save_pretrained, or hub id (default: %(default)s)")
     build.add_argument("--checkpoint", help="weights; default: checkpoint_best.pt of the YAML's run, or the folder's own")
+    build.add_argument("--s3d", type=Path, help="S3D weights, to read videos; default: where the model's config says")
     build.add_argument("--window", type=int, help="seconds per moment; default: as many as the model reads at once")
     build.add_argument("--stride", type=int, help="seconds between starts of moments; default: side by side")
     query = commands.add_parser("query", help="find moments")
@@ -59,7 +60,8 @@ def _build(options: argparse.Namespace) -> int:
     features = {path.stem: path for path in sorted(options.folder.glob("*.npy"))}
     videos = options.videos if features else options.folder
     files = {job.video_id: job.path.resolve() for job in list_jobs(videos)} if videos else {}
-    model, _, _ = MMPTModel.from_pretrained(options.model, options.checkpoint, video_encoder=None if features else "s3d")
+    encoder = None if features else S3D.from_files(options.s3d) if options.s3d else "s3d"
+    model, _, _ = MMPTModel.from_pretrained(options.model, options.checkpoint, encoder)
     failed: dict[str, str] = {}
     index = model.index(
         features or files,
@@ -78,7 +80,7 @@ def _build(options: argparse.Namespace) -> int:
 
 def _query(options: argparse.Namespace) -> int:
     if not options.index.is_file():
-        raise FileNotFoundError(f"{options.index}: no index there. Write it first: python -m mmpt_cli.search build FOLDER")
+        sys.exit(f"error: {options.index}: no index there. Write it first: python -m mmpt_cli.search build FOLDER")
     index = MomentIndex.load(options.index)
     model, _, _ = MMPTModel.from_pretrained(index.origin["model"], index.origin["checkpoint"], video_encoder=None)
     found = {sentence: model.search(index, sentence, options.k) for sentence in options.sentences}

@@ -23,7 +23,7 @@ SCRIPT = """\
 #!/bin/bash
 {options}
 
-# {path} on {devices}; resource set {name}. Written by locallaunch.py.
+# {path}: {devices}. Resource set {name}; written by locallaunch.py.
 {setup}step=
 asked=
 stop() {{  # the job's time is up, or another job takes its place: let the ranks save a checkpoint
@@ -34,8 +34,9 @@ trap stop USR1 TERM
 
 {rendezvous}srun --kill-on-bad-exit=1 {command} &
 step=$!
+wait "$step"
+while kill -0 "$step" 2>/dev/null; do wait "$step"; done  # a signal ends `wait`, not the step
 wait "$step"; code=$?
-while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done  # a signal ends `wait`, not the step
 if ((code == {stopped})) || [[ -n $asked && $code != 0 ]]; then
     echo "stopped with exit code $code: back into the queue" >&2
     scontrol requeue "$SLURM_JOB_ID"

@@ -9,6 +9,7 @@ that failed first and returns its exit code. `locallaunch.py` starts training th
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -92,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, pass_on)
     os.environ.setdefault("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE", "[rank ${rank}] ")
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)  # report() says it better
     try:
         run.run(args)
     except ChildFailedError as error:

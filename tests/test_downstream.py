@@ -83,6 +83,14 @@ def evaluate(name, *words):
     return predict.Evaluation(twin(name), args)(None if args.untrained else "trained.pt", "here")
 
 
+def write_fairseq_checkpoint(path, weights):
+    """As fairseq leaves it behind, without optimiser state."""
+    history = {"criterion_name": "MMCriterion", "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 7}
+    extra = {"train_iterator": {"epoch": 1, "iterations_in_epoch": 7, "shuffle": True}}
+    model = {f"mmmodel.{name}": value for name, value in weights.items()}
+    torch.save({"args": None, "cfg": None, "model": model, "optimizer_history": [history], "extra_state": extra}, path)
+
+
 @pytest.mark.parametrize(("training", "test", "queries"), TWINS, ids=lambda value: str(value))
 def test_a_toy_twin_trains_and_predicts(training, test, queries, workplace):
     if training is not None:
@@ -113,7 +121,7 @@ def test_a_training_loss_in_train_mode_uses_the_order_of_annotated_steps(workpla
 def test_fairseq_fine_tunes_coin_from_a_retrieval_checkpoint_and_predict_reads_the_result(workplace):
     torch.manual_seed(0)
     weights = build_task(twin("test_vtt_zs")).build_model().state_dict()
-    torch.save({"model": {f"mmmodel.{name}": value for name, value in weights.items()}}, "start.pt")
+    write_fairseq_checkpoint("start.pt", weights)
     settings = ["fairseq.checkpoint.restore_file=start.pt", "fairseq.optimization.max_update=2", "fairseq.common.log_interval=1"]
     words = [word for setting in settings for word in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

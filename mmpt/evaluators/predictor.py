@@ -81,6 +81,18 @@ def _join(values: list) -> Any:
     return [item for value in values for item in value]
 
 
+def check_finite(scores: Tensor, items: Iterable[Any]) -> Tensor:
+    """The scores, refused where they hold NaN or infinity: an argmax would turn those into a confident answer.
+
+    Raises:
+        FloatingPointError: names the items of the batch.
+    """
+    if not scores.isfinite().all():
+        names = ", ".join(map(item_name, items))
+        raise FloatingPointError(f"non-finite scores in the batch of {names}; look at its features and at the checkpoint.")
+    return scores
+
+
 def item_name(video_id: Any) -> str:
     """`("abc", 3, 10)` -> `abc_3_10`."""
     return "_".join(map(str, video_id)) if isinstance(video_id, tuple | list) else str(video_id)

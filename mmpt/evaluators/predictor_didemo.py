@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from mmpt.evaluators.metric_didemo import rank_moments
-from mmpt.evaluators.predictor import Arrays, Predictor
+from mmpt.evaluators.predictor import Arrays, Predictor, check_finite
 from mmpt.registry import PREDICTORS
 
 
@@ -35,5 +35,8 @@ class DiDeMoPredictor(Predictor):
         outputs = model(**batch)
         n_seconds = batch["vfeats"].shape[1]
         seconds = outputs["video_outputs"][:, 1 : n_seconds + 1].float()  # (B, F, D)
-        parts = zip(seconds, batch["vmasks"], outputs["pooled_text"].float(), strict=True)
+        texts = outputs["pooled_text"].float()
+        for vectors in seconds, texts:
+            check_finite(vectors, batch["video_id"])
+        parts = zip(seconds, batch["vmasks"], texts, strict=True)
         return {"rankings": [rank_moments(*part) for part in parts], "index": batch["idx"].tolist()}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from mmpt.evaluators.metric_recognition import TRAIN
-from mmpt.evaluators.predictor import Arrays, Predictor, item_name
+from mmpt.evaluators.predictor import Arrays, Predictor, check_finite, item_name
 from mmpt.registry import PREDICTORS
 
 WEIGHT_DECAY = 1e-3
@@ -28,7 +28,7 @@ class RecognitionPredictor(Predictor):
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         pooled = model.forward_video(batch["vfeats"], batch["vmasks"], batch["caps"], batch["cmasks"]).pooled
         return {
-            "vectors": pooled.float(),
+            "vectors": check_finite(pooled.float(), batch["video_id"]),
             "labels": batch["label"],
             "splits": batch["splits"],
             "ids": [item_name(video_id) for video_id in batch["video_id"]],
@@ -37,8 +37,6 @@ class RecognitionPredictor(Predictor):
     def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
         arrays = super().__call__(loader, model, device, progress)
         vectors, labels = torch.from_numpy(arrays.pop("vectors")), torch.from_numpy(arrays["labels"])
-        if not vectors.isfinite().all():
-            raise ValueError(f"{type(self).__name__}: {int((~vectors.isfinite()).any(1).sum())} of {len(vectors)} videos have non-finite vectors.")
         n_classes = len(loader.dataset.meta_processor.class_names)
         return arrays | {"scores": self.scores(normalize(vectors, dim=-1), labels, arrays["splits"], n_classes)}
 

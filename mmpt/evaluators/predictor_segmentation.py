@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.evaluators.metric_crosstask import place_steps
-from mmpt.evaluators.predictor import Arrays, Predictor, item_name
+from mmpt.evaluators.predictor import Arrays, Predictor, check_finite, item_name
 from mmpt.evaluators.windows import merge_windows
 from mmpt.registry import PREDICTORS
 
@@ -23,7 +23,8 @@ class WindowPredictor(Predictor):
     def merge(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Windows -> (T, ...), averaged where they overlap."""
         dataset = self.config.dataset
-        return merge_windows(rows, int(batch["video_len"]), dataset.sliding_window, dataset.sliding_window_size).cpu()
+        rows = merge_windows(rows, int(batch["video_len"]), dataset.sliding_window, dataset.sliding_window_size).cpu()
+        return check_finite(rows, batch["video_id"])
 
 
 @PREDICTORS.register()
@@ -88,8 +89,12 @@ class CrossTaskPredictor(WindowPredictor):
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         logits = self.merge(model(**batch)["logits"], batch)
         true = self.merge(batch["targets"][0], batch) > 0
+        try:
+            placed = place_steps(logits)
+        except ValueError as error:
+            raise ValueError(f"video {item_name(batch['video_id'][0])} of task {batch['task'][0]}: {error}") from error
         return {
-            "Y_pred": [place_steps(logits)],
+            "Y_pred": [placed],
             "Y_true": [true.numpy().astype("uint8")],
             "tasks": list(batch["task"]),
             "ids": [item_name(video_id) for video_id in batch["video_id"]],

@@ -98,7 +98,7 @@ def test_page_survives_a_video_that_is_gone(tmp_path):
 
 
 def test_query_without_an_index_says_how_to_make_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match="mmpt_cli.search build FOLDER"):
+    with pytest.raises(SystemExit, match="mmpt_cli.search build FOLDER"):
         main(["query", "a", "--index", str(tmp_path / "none.npz")])
 
 

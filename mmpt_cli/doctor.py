@@ -1,0 +1,296 @@
+"""Is this machine fit to train? Every finding with its cure.
+
+    python -m mmpt_cli.doctor
+    python -m mmpt_cli.doctor projects/retri/norton/how2_pretrain.yaml --ranks 8
+    python -m mmpt_cli.doctor projects/toy/norton.yaml --ranks 2 --cpu
+
+Looks at Python and the packages, GPUs, compiler, shared memory, disk and open files, at the data that project files name, and lets
+N processes talk to each other for five seconds. Exit code 1 when something would keep a job from running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from mmpt.config import Config, ConfigError, load_config
+from mmpt_cli.localjob import ROOT, visible_gpus
+from mmpt_cli.torchrunjob import last_lines
+
+PYTHON = (3, 11)
+OPEN_FILES = 4096
+SHARED_GB, FREE_GB, LOW_GB = 1, 2, 20
+PACKAGES = ("numpy", "transformers", "PyYAML")
+MESSAGE_FLOATS = 4 << 20  # 16 MB: about the gradient buckets of training
+START_SECONDS = 120
+
+
+class Finding(NamedTuple):
+    """One line of the report; `level` is ok, warning or error."""
+
+    level: str
+    text: str
+    cure: str = ""
+
+
+def ok(text: str) -> Finding:
+    """All is well."""
+    return Finding("ok", text)
+
+
+def python() -> Iterator[Finding]:
+    """Interpreter and plain packages."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < PYTHON:
+        yield Finding("error", f"Python {found}", "Make the environment with Python 3.11: PYTHON=/path/to/python3.11 ./run.sh setup")
+    else:
+        yield ok(f"Python {found} ({sys.executable})")
+    for name in PACKAGES:
+        try:
+            yield ok(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            yield Finding("error", f"{name} is not installed", "Run ./run.sh setup, or: pip install -r requirements.txt")
+
+
+def torch_and_gpus() -> Iterator[Finding]:
+    """torch, CUDA, NCCL."""
+    if importlib.util.find_spec("torch") is None:
+        yield Finding("error", "torch is not installed", "Run ./run.sh setup, or: pip install -r requirements.txt")
+        return
+    import torch
+
+    yield ok(f"torch {torch.__version__}, CUDA {torch.version.cuda or 'not built in'}")
+    gpus = visible_gpus()
+    if gpus and torch.version.cuda is None:
+        yield Finding("warning", f"{len(gpus)} GPUs, but this torch is for the CPU", "Install a CUDA build of the same version from pytorch.org")
+    elif gpus and not torch.cuda.is_available():
+        yield Finding("error", f"{len(gpus)} GPUs, but torch cannot use them", "The driver is probably older than CUDA needs: see nvidia-smi")
+    elif not gpus:
+        yield ok("no GPU: train with --cpu")
+    else:
+        for number in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(number)
+            yield ok(f"GPU {number}: {properties.name}, {properties.total_memory / 2**30:.0f} GB")
+        yield ok(f"NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}")
+
+
+def imports() -> Iterator[Finding]:
+    """fairseq and transformers really load; a compiler for those who have to build fairseq; torchaudio, which breaks both."""
+    broken = importlib.util.find_spec("torchaudio") is not None
+    for name, code in (("fairseq with mmpt's plugin", "import mmpt.fairseq_plugin"), ("BERT of transformers", "from transformers import BertModel")):
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            yield ok(f"{name} loads")
+            continue
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        if "torchaudio" in done.stderr or ("cuda" in last and broken):
+            yield Finding("error", f"{name} does not load: {last}", f"Nothing here needs torchaudio: {sys.executable} -m pip uninstall -y torchaudio")
+        elif "No module named 'fairseq" in last:
+            yield Finding(
+                "error",
+                f"{name} does not load: {last}",
+                "Run ./run.sh setup, or: pip install --no-deps --no-build-isolation -r requirements-fairseq.txt (needs a C++ compiler)",
+            )
+        else:
+            yield Finding("error", f"{name} does not load: {last}", f'See all of it with: {sys.executable} -c "{code}"')
+    if broken:
+        yield Finding("warning", "torchaudio is installed", f"Nothing here needs it, and beside a CPU torch it breaks transformers: {sys.executable} -m pip uninstall -y torchaudio")
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler):
+        yield ok(f"compiler {shutil.which(compiler)}")
+    else:
+        yield Finding("warning", f"no C++ compiler ({compiler})", "Only building fairseq needs one: install g++ (Debian, Ubuntu: build-essential)")
+
+
+def machine() -> Iterator[Finding]:
+    """Shared memory, disk here, open files."""
+    if Path("/dev/shm").is_dir():
+        shared = shutil.disk_usage("/dev/shm").free / 2**30
+        if shared < SHARED_GB:
+            yield Finding(
+                "warning",
+                f"/dev/shm has {shared:.2f} GB free; data loading processes pass batches through it",
+                "In a container start it with --shm-size=8g; else mount -o remount,size=8g /dev/shm, or fairseq.dataset.num_workers: 0",
+            )
+        else:
+            yield ok(f"/dev/shm: {shared:.1f} GB free")
+    yield disk(Path.cwd())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES:
+        yield Finding("warning", f"at most {soft} open files; loaders of many shards need more", f"ulimit -n {min(hard, 65536) if hard > 0 else 65536}")
+    else:
+        yield ok(f"{soft} open files")
+
+
+def disk(folder: Path) -> Finding:
+    """Room where a folder is, or will be."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    if not os.access(existing, os.W_OK):
+        return Finding("error", f"{folder}: cannot be written", f"Take another folder, or ask for the right to write to {existing}")
+    level = "error" if free < FREE_GB else "warning" if free < LOW_GB else "ok"
+    cure = "Free some space: a checkpoint with optimizer state is about three times the model, and several are kept" if level != "ok" else ""
+    return Finding(level, f"{folder}: {free:.0f} GB of disk free", cure)
+
+
+def project(path: str, cpu: bool) -> Iterator[Finding]:
+    """What a project file names is there."""
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        yield Finding("error", str(error), "Correct the file")
+        return
+    yield ok(f"{path}: every key is known")
+    missing = [f"{key}: {value}" for key, value in named_paths(config) if not (glob.glob(f"{value}*") if key.endswith("tfeat_dir") else os.path.exists(value))]
+    for text in missing:
+        yield Finding("error", f"{path}: {text} does not exist", "DATASET.md says where it comes from; paths are relative to the current folder")
+    if not missing:
+        yield ok(f"{path}: its data is there")
+    yield from tokenizer(config)
+    save_dir = config.fairseq.get("checkpoint", {}).get("save_dir")
+    if save_dir:
+        yield disk(Path(save_dir))
+    common = config.fairseq.get("common", {})
+    if not cpu and not common.get("cpu") and not visible_gpus():
+        yield Finding("warning", f"{path} trains on GPUs, and there is none here", "Launch with --cpu, or on a machine with GPUs")
+
+
+def named_paths(config: Config) -> Iterator[tuple[str, str]]:
+    """Key and value of every input file or folder."""
+    for name, value in vars(config.dataset).items():
+        if value and isinstance(value, str) and name.endswith(("_path", "_dir", "trainval_annotation")) and name != "target_dir":
+            yield f"dataset.{name}", value
+    restored = config.fairseq.get("checkpoint", {}).get("restore_file")
+    if restored and restored != "checkpoint_last.pt":
+        yield "fairseq.checkpoint.restore_file", restored
+    evaluated = config.fairseq.get("common_eval", {}).get("path")
+    if evaluated:
+        yield "fairseq.common_eval.path", evaluated
+
+
+def tokenizer(config: Config) -> Iterator[Finding]:
+    """bert_name is a local folder with its files, or in the hub's cache."""
+    name = config.dataset.bert_name
+    if not name:
+        return
+    if os.path.isdir(name):
+        absent = [file for file in ("config.json", "vocab.txt") if not (Path(name) / file).is_file()]
+        cure = "Save tokenizer and model there with transformers' save_pretrained"
+        yield Finding("error", f"dataset.bert_name {name}: no {' and no '.join(absent)}", cure) if absent else ok(f"tokenizer: {name}")
+        return
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "vocab.txt"), str):
+        yield ok(f"tokenizer: {name}, in the hub's cache")
+    else:
+        yield Finding("warning", f"dataset.bert_name {name} will be downloaded at the first start", "Without network: put config.json, vocab.txt and weights into a folder and name that")
+
+
+def collectives(ranks: int, seconds: float, cpu: bool) -> Iterator[Finding]:
+    """N processes sum 16 MB over and over."""
+    backend = "gloo" if cpu or len(visible_gpus()) < ranks else "nccl"
+    logs = Path(os.environ.get("TMPDIR", "/tmp")) / f"mmpt_doctor_{os.getpid()}"
+    program = [str(ROOT / "mmpt_cli" / "torchrunjob.py"), f"--log-dir={logs}", f"--nproc_per_node={ranks}", "--standalone"]
+    command = [sys.executable, *program, str(ROOT / "mmpt_cli" / "doctor.py"), "--as-rank", backend, "--seconds", str(seconds)]
+    cure = {
+        "gloo": "Name the network interface with GLOO_SOCKET_IFNAME (see `ip addr`), or look for a firewall on the loopback",
+        "nccl": "Run with NCCL_DEBUG=INFO; name the interface with NCCL_SOCKET_IFNAME; NCCL_P2P_DISABLE=1 rules out a broken link",
+    }[backend]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + START_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        yield Finding("error", f"{ranks} ranks ({backend}) did not come to an end in {seconds + START_SECONDS:.0f} s", cure)
+        return
+    finally:
+        said = next((last_lines(folder, 0) for folder in logs.glob("*")), [])
+        shutil.rmtree(logs, ignore_errors=True)
+    if done.returncode:
+        yield Finding("error", f"{ranks} ranks ({backend}) failed: {(said or done.stderr.splitlines() or ['no message'])[-1].strip()}", cure)
+        return
+    measured = json.loads(done.stdout[done.stdout.index("{") :].splitlines()[0])
+    yield ok(f"{ranks} ranks ({backend}): {measured['rounds']} sums of 16 MB in {measured['seconds']:.1f} s, {measured['ms']:.1f} ms each")
+
+
+def as_rank(backend: str, seconds: float) -> None:
+    """One process of the test of collectives.
+
+    Raises:
+        RuntimeError: a sum is wrong.
+    """
+    import torch
+    import torch.distributed as dist
+
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if backend == "nccl" else torch.device("cpu")
+    if backend == "nccl":
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend)
+    world, rounds, start = dist.get_world_size(), 0, time.perf_counter()
+    more = torch.ones(1, device=device)
+    while more.item():
+        numbers = torch.full((MESSAGE_FLOATS,), float(dist.get_rank() + 1), device=device)
+        dist.all_reduce(numbers)
+        if not (numbers == world * (world + 1) / 2).all():
+            raise RuntimeError(f"the sum over {world} ranks is wrong: {numbers[0].item()}, expected {world * (world + 1) / 2}.")
+        rounds += 1
+        more.fill_(time.perf_counter() - start < seconds)
+        dist.broadcast(more, src=0)  # all ranks stop after the same round
+    elapsed = time.perf_counter() - start
+    if dist.get_rank() == 0:
+        print(json.dumps({"rounds": rounds, "seconds": elapsed, "ms": 1000 * elapsed / rounds}))
+    dist.destroy_process_group()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the findings; 1 when one is an error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("projects", nargs="*", metavar="YAML", help="project files whose data to look for")
+    parser.add_argument("--ranks", type=int, help="processes that talk to each other (default: one per GPU, or 2; 0: none)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for how long (default: %(default)s)")
+    parser.add_argument("--cpu", action="store_true", help="leave GPUs alone")
+    parser.add_argument("--as-rank", metavar="BACKEND", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.as_rank:
+        as_rank(args.as_rank, args.seconds)
+        return 0
+    ranks = (0 if args.cpu else len(visible_gpus())) or 2
+    return report(findings(args.projects, ranks if args.ranks is None else args.ranks, args.seconds, args.cpu))
+
+
+def findings(projects: list[str], ranks: int, seconds: float, cpu: bool) -> Iterator[Finding]:
+    """Everything, in the order in which it matters."""
+    yield from python()
+    yield from torch_and_gpus()
+    yield from imports()
+    yield from machine()
+    for path in projects:
+        yield from project(path, cpu)
+    if ranks > 1:
+        yield from collectives(ranks, seconds, cpu)
+
+
+def report(found: Iterator[Finding]) -> int:
+    """Print each finding as it comes; 1 when one is an error."""
+    counts = {"ok": 0, "warning": 0, "error": 0}
+    for finding in found:
+        counts[finding.level] += 1
+        print(f"{finding.level:8} {finding.text}", flush=True)
+        if finding.cure:
+            print(f"{'':8} cure: {finding.cure}")
+    print(f"\n{counts['error']} errors, {counts['warning']} warnings")
+    return 1 if counts["error"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
