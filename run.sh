@@ -119,7 +119,7 @@ setup() {
 
 case "${1:-}" in
     '' | -*) job=(-m mmpt_cli.main_job "$@") ;;
-    test) job=(-m pytest "${@:2}") ;;
+    test) export OMP_NUM_THREADS=1; job=(-m pytest -n 2 --dist loadfile "${@:2}") ;;  # two workers of one thread each
     setup) job=() ;;
     *) fail "unknown command $1. Use ./run.sh, ./run.sh test or ./run.sh setup." ;;
 esac

@@ -29,7 +29,7 @@ EXTRAS = {
     "plots": ["matplotlib>=3.8"],
     "fast": ["numba>=0.60"],
 }
-EXTRAS["test"] = [*EXTRAS["train"], *EXTRAS["video"], *EXTRAS["plots"], *EXTRAS["fast"], *EXTRAS["remote"], "pytest>=8", "POT>=0.9", "tslearn>=0.6"]
+EXTRAS["test"] = [*EXTRAS["train"], *EXTRAS["video"], *EXTRAS["plots"], *EXTRAS["fast"], *EXTRAS["remote"], "pytest>=8", "pytest-xdist>=3", "POT>=0.9", "tslearn>=0.6"]
 EXTRAS["dev"] = [*EXTRAS["test"], "ruff"]
 
 setup(

@@ -10,6 +10,7 @@ that was stopped goes on, and a list that grew is filled up. Writes results.json
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import logging
@@ -131,9 +132,10 @@ class Run:
         config = to_dict(load_config(self.project, self.overrides()))
         return {"config": config, "data": data_fingerprint(self.data)}
 
-    def arguments(self) -> list[str]:
-        """Of train.py."""
-        command = LocalJob(self.project, "local_single", overrides=tuple(self.overrides())).command().argv
+    def arguments(self, log: Path) -> list[str]:
+        """Of train.py; what the launcher has to say about them goes to the log."""
+        with open(log, "a") as file, contextlib.redirect_stdout(file):
+            command = LocalJob(self.project, "local_single", overrides=tuple(self.overrides())).command().argv
         return command[2:]  # behind the interpreter and train.py
 
     def result(self) -> dict[str, Any] | None:
@@ -163,7 +165,7 @@ def perform(run: Run, server: ForkServerContext) -> bool:
     if not claim(run.folder, settings):
         return False
     log = run.folder / "train.log"
-    code, peak_mib = training_process.start(server, run.arguments(), log).wait()
+    code, peak_mib = training_process.start(server, run.arguments(log), log).wait()
     if code:
         raise SystemExit("\n".join([*log.read_text().splitlines()[-15:], f"error: {run.folder}: training ended with exit code {code}; see {log}."]))
     values = evaluate(run.checkpoint, run.data)

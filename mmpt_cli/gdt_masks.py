@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps([{**mask, "pos": mask["pos"].tolist(), "mult": mask["mult"].tolist()} for mask in masks]))
         return
     print(hypothesis.describe())
-    print("\nrows: queries (rank.sample); columns: keys of the other modality; P = positive, a digit = how often a negative counts, . = left out")
+    print("\nrows: queries (rank.sample); columns: keys of the other modality")
+    print("P: positive; a digit: how often a negative counts; .: left out")
     for mask in masks:
         print("\n" + grid(mask, args.world, args.batch))
 

@@ -100,7 +100,7 @@ def machine(tmp_path):
 def test_a_first_run_sets_up_and_starts_the_tests_with_their_arguments(machine):
     code, shown, _ = machine.run("test", "-k", "two words")
     assert code == 0
-    assert shown.splitlines()[-1] == "started: -m pytest -k two words"
+    assert shown.splitlines()[-1] == "started: -m pytest -n 2 --dist loadfile -k two words"
     assert "[6/6]" in shown
 
 

@@ -43,7 +43,7 @@ class GDTLoss(Loss):
         modalities: list | None = option(None, "the two modalities; null: video and text, or audio where there is no text")
         temperature: float = option(0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="rho")
         max_logit_scale: float = option(100.0, "upper bound of a learned inverse temperature")
-        layout: str = option("view_major", "rows of the batch: view_major (all samples of a view together) or item_major (all views of a sample)")
+        layout: str = option("view_major", "rows of the batch: view_major (samples of a view together) or item_major (views of a sample together)")
         negative_scope: str = option("global", "global; rank = only one view of the own rank; rank_asis = as the released code counts")
         composition: str = option("pairwise", "pairwise: terms over pairs of views; joint: every query against all views")
         exclude_other_positives: bool = option(False, "joint: leave a query's further positives out of the denominator")
@@ -91,7 +91,8 @@ class GDTLoss(Loss):
     ) -> Tensor:
         embeddings = [self._by_view(name, x) for name, x in self._pair({"pooled_video": pooled_video, **batch}).items()]
         if embeddings[0].shape != embeddings[1].shape:
-            raise ValueError(f"GDTLoss: the two modalities have shapes {[tuple(x.shape) for x in embeddings]}; expected the same (S, B, D).")
+            shapes = " and ".join(str(tuple(x.shape)) for x in embeddings)
+            raise ValueError(f"GDTLoss: the two modalities have shapes {shapes}; expected the same (S, B, D).")
         n_views, batch_size, _ = embeddings[0].shape
         if view_valid is None:
             view_valid = torch.ones(n_views * batch_size, dtype=torch.bool, device=pooled_video.device)

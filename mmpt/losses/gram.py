@@ -227,7 +227,7 @@ class GRAMLoss(TupleLoss):
     def _matching(self, local: Tuples, scale: Tensor, matcher: Callable[[Tensor, Tensor], Tensor] | None = None, **batch: Any) -> Tensor:
         """Binary cross entropy over matched pairs, (text, hard tuple) and (hard text, tuple)."""
         if matcher is None:
-            raise ValueError("GRAMLoss: loss.dam_weight needs a model that returns `matcher`. Use one with a matching head, or dam_weight: 0.")
+            raise ValueError("GRAMLoss: loss.dam_weight needs a model that returns `matcher`. Use one with a matching head or set 0.")
         own = torch.arange(len(local.anchor), device=local.anchor.device) + rank() * len(local.anchor)
         with torch.no_grad():
             to_tuples, to_texts = self._mining_logits(local, local.gathered(with_grad=False), scale)

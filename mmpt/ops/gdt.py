@@ -166,8 +166,8 @@ class GDTHypothesis:
         """What each directed comparison counts, to look at and to test.
 
         Returns:
-            One dict a call: `term`, `query_modality`, `query_view`, `pos` (R*B,) index of the positive key and `mult` (R*B, 4*R*B) uint8, how
-            often each key enters the denominator; query index = rank*B + sample, key index = (view*R + rank)*B + sample.
+            One dict a call: `term`, `query_modality`, `query_view`, `pos` (R*B,) index of the positive key and `mult` (R*B, 4*R*B) uint8,
+            how often each key enters the denominator; query index = rank*B + sample, key index = (view*R + rank)*B + sample.
         """
         found = []
         samples = torch.arange(world_size * batch_per_rank)
@@ -276,5 +276,6 @@ def require_visible_reversal(hypothesis: GDTHypothesis, order: str, order_sensit
     if hypothesis.reversal == DISTINCTIVE and found:
         raise ValueError(
             f"hypothesis {hypothesis.number} ({hypothesis.name}) treats time reversal as distinctive, but {' and '.join(found)}. "
-            "Use text_reversal: token with an order-sensitive encoder, a hypothesis without distinctive reversal, or allow_degenerate: true."
+            "Use text_reversal: token with an order-sensitive encoder, a hypothesis without distinctive reversal, or "
+            "allow_degenerate: true."
         )

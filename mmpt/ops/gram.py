@@ -38,20 +38,21 @@ class TupleBasis(NamedTuple):
 
 
 def orthonormal_tuples(modalities: Sequence[Tensor], mask: Tensor | None = None) -> TupleBasis:
-    """Orthonormalises every tuple: Gram-Schmidt with one re-orthogonalisation, in the dtype of the input.
+    """Orthonormalises every tuple: Gram-Schmidt with one re-orthogonalisation.
 
     Args:
         modalities: K tensors (M, D); row j of each belongs to tuple j.
         mask: (M, K) bool, false = missing; its direction is skipped.
 
     Returns:
-        The bases, in the dtype of the input. A linearly dependent vector gives a zero direction, norm 0 and no gradient, so that
+        The bases, in the dtype of the input (float32 for half precision). A linearly dependent vector gives a zero direction, norm 0 and no gradient, so that
         duplicates are harmless.
 
     Raises:
         ValueError: no modality, shapes that differ, or a mask of another shape.
     """
     check_shapes(modalities)
+    modalities = [full_precision(x) for x in modalities]
     shape = (len(modalities[0]), len(modalities))
     if mask is None:
         mask = torch.ones(shape, dtype=torch.bool, device=modalities[0].device)

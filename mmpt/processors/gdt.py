@@ -26,9 +26,9 @@ CANDIDATES = 16  # clips among which the shifted one is looked for
 class GDTAligner(OverlappedAligner):
     """One clip of a video in the views that `dataset.views` lists, in the order orig, rev, shift, shiftrev.
 
-    The shifted clip is drawn like the first one and starts at least `dataset.min_shift` seconds from it, or as far as the video allows; where
-    that is nowhere else, `view_valid` is false. Reversal flips the valid features (each still shows forward motion of its own second: only the
-    coarse order is reversed) and, with `dataset.text_reversal: token`, the words; `none` keeps the text.
+    The shifted clip is drawn like the first one and starts at least `dataset.min_shift` seconds from it, or as far as the drawn candidates
+    allow; where that is nowhere else, `view_valid` is false. Reversal flips the valid features (each still shows forward motion of its own
+    second: only the coarse order is reversed) and, with `dataset.text_reversal: token`, the words; `none` keeps the text.
     """
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
@@ -38,7 +38,7 @@ class GDTAligner(OverlappedAligner):
         if config.text_reversal not in ("token", "none"):
             raise ValueError(f"dataset.text_reversal={config.text_reversal!r}: expected token or none.")
         if (config.subsampling or 1) != len(views):
-            raise ValueError(f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(views)}. Use subsampling: {len(views)}.")
+            raise ValueError(f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(views)}: use that number.")
         n_clips = CANDIDATES if any(view.startswith("shift") for view in views) else 1
         super().__init__(replace(config, clip_per_video=n_clips), special)
         self.views = views

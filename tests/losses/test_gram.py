@@ -78,7 +78,8 @@ def test_golden_gram_dist_every_rank(path, monkeypatch):
     def step(rank):
         batch = golden_batch(golden, rank)
         loss = GRAMLoss(section_of(golden, gather="detached", dam_weight=golden["itm_ratio"].item()))
-        matcher = golden_matcher(golden).bind(torch.tensor(golden["token_ids"][rank]), torch.tensor(golden["token_mask"][rank]), condition[rank])
+        ids, mask = (torch.tensor(golden[name][rank]) for name in ("token_ids", "token_mask"))
+        matcher = golden_matcher(golden).bind(ids, mask, condition[rank])
         loss(**batch, matcher=matcher)
         contrast = GRAMLoss(section_of(golden, gather="detached"))(**batch)
         contrast.backward()

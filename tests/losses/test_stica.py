@@ -131,7 +131,8 @@ def test_a_map_trains_through_crops_pooling_and_loss():
     model = CropEmbedding(AttentionPool(12, layers=1, heads=2, ffn=16), torch.nn.Linear(12, 6))
     head = torch.nn.Linear(6, 6)
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=0.03)
-    crop, loss, generator, values = FeatureCrop(num_small_crops=1), STiCALoss({"temp": 0.1, "av_temp": 0.1}), torch.Generator().manual_seed(0), []
+    crop, generator = FeatureCrop(num_small_crops=1), torch.Generator().manual_seed(0)
+    loss, values = STiCALoss({"temp": 0.1, "av_temp": 0.1}), []
     for _ in range(30):
         videos, crops = [], {}
         for version in (1, 2):

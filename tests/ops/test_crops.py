@@ -65,7 +65,9 @@ def test_sequences_have_temporal_crops_only():
         FeatureCrop().sample((10,))
 
 
-@pytest.mark.parametrize("length, size, window", [(7, 6 / 7, 6), (7, 4 / 7, 4), (4, 0.75, 3), (4, 0.5, 2), (8, 0.75, 6), (5, 0.5, 3), (1, 0.1, 1), (9, 4, 4)])
+@pytest.mark.parametrize(
+    "length, size, window", [(7, 6 / 7, 6), (7, 4 / 7, 4), (4, 0.75, 3), (4, 0.5, 2), (8, 0.75, 6), (5, 0.5, 3), (1, 0.1, 1), (9, 4, 4)]
+)
 def test_window_sizes_are_fractions_or_whole_numbers(length, size, window):
     assert window_size(length, size) == window
 
