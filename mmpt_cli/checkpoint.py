@@ -72,7 +72,7 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def _read_all(path: Path) -> Any:
-    """The whole file, after `read_state_dict` has accepted it; tensors stay on disk."""
+    """The whole file; tensors stay on disk, and classes other than plain settings become empty placeholders."""
     archive = zipfile.is_zipfile(path)
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if archive else ["argparse.Namespace"]
     known = PLAIN | {"argparse.Namespace": Namespace, "collections.defaultdict": _new_dict}
@@ -169,7 +169,7 @@ def newest(folder: str | Path, last: int) -> list[Path]:
     by_updates = {}
     for path in sorted(Path(folder).glob("checkpoint*.pt")):
         if NUMBERED.fullmatch(path.name):
-            by_updates[describe(path).get("updates", 0)] = path
+            by_updates[_read_all(path)["optimizer_history"][-1]["num_updates"]] = path
     if len(by_updates) < last:
         raise ValueError(
             f"{folder}: {len(by_updates)} numbered checkpoints (checkpoint3.pt, checkpoint_3_1000.pt), expected {last}. "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -96,7 +97,11 @@ def convert_crosstask(release: Path, out: Path) -> str:
     listed = {f"{task}_{video}" for task, names in videos.items() for video in names}
     dropped: Counter[str] = Counter()
     n_files = 0
-    (out / "annotations").mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        raise FileExistsError(f"{out} exists; choose a new folder, or remove that one.")
+    partial = out.with_name(f".{out.name}.partial")  # takes the name `out` once it is whole
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "annotations").mkdir(parents=True)
     for path in sorted((release / "annotations").glob("*.csv")):
         if path.stem not in listed:
             dropped["files of videos that videos.csv does not list"] += 1
@@ -104,11 +109,12 @@ def convert_crosstask(release: Path, out: Path) -> str:
         n_steps = len(tasks[path.stem.partition("_")[0]].steps)
         with open(path, encoding="utf-8", newline="") as file:
             rows = [row for row in csv.reader(file) if _fits(row, n_steps, dropped)]
-        with atomic_write(out / "annotations" / path.name, "w") as file:
+        with open(partial / "annotations" / path.name, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
         n_files += 1
     for name in ("tasks_primary.txt", "tasks_related.txt", "videos.csv", "videos_val.csv"):
-        shutil.copyfile(release / name, out / name)
+        shutil.copyfile(release / name, partial / name)
+    os.replace(partial, out)
     n_videos = sum(map(len, videos.values()))
     return f"{out}: {len(primary)} primary of {len(tasks)} tasks, {n_videos} videos, {n_files} annotated; dropped: {_listed(dropped)}"
 

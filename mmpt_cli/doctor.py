@@ -153,9 +153,10 @@ def project(path: str, cpu: bool) -> Iterator[Finding]:
         yield Finding("error", str(error), "Correct the file")
         return
     yield ok(f"{path}: every key is known")
-    missing = [f"{key}: {value}" for key, value in named_paths(config) if not (glob.glob(f"{value}*") if key.endswith("tfeat_dir") else os.path.exists(value))]
-    for text in missing:
-        yield Finding("error", f"{path}: {text} does not exist", "DATASET.md says where it comes from; paths are relative to the current folder")
+    missing = [(key, value) for key, value in named_paths(config) if not glob.glob(f"{glob.escape(value)}*" if key.endswith("tfeat_dir") else glob.escape(value))]
+    for key, value in missing:
+        source = "DATASET.md says where it comes from" if key.startswith("dataset.") else "Train or fetch it first, or set the key to null"
+        yield Finding("error", f"{path}: {key}: {value} does not exist", f"{source}; paths are relative to the current folder, {Path.cwd()}")
     if not missing:
         yield ok(f"{path}: its data is there")
     yield from tokenizer(config)

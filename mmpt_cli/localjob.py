@@ -165,7 +165,7 @@ class LocalJob:
         words = [self.path, *(["--device", "cpu"] if on_cpu else []), *self._set_words()]
         return Command(
             ["python", "mmpt_cli/predict.py", *words],
-            [sys.executable, str(ROOT / "mmpt_cli" / "predict.py"), *words],
+            [sys.executable, _here("mmpt_cli/predict.py"), *words],
             gpus=0 if on_cpu or not visible_gpus() else 1,
         )
 

@@ -1,98 +1,49 @@
 """Looking after feature and token shards.
 
-    python -m mmpt_cli.shards verify data/feat/feat_how2_s3d_shard_small
+    python -m mmpt_cli.shards build data/feat/feat_how2_s3d data/how2/how2_s3d_train.lst data/feat/shards --split train
+    python -m mmpt_cli.shards verify data/feat/shards
+    python -m mmpt_cli.shards stats data/feat/shards
+    python -m mmpt_cli.shards split data/feat/shards data/feat/small --list some.lst --shard-size 256
+    python -m mmpt_cli.shards merge data/feat/part1 data/feat/part2 data/feat/shards
 
-checks every shard of a folder: sizes and offsets, counts and checksums of the manifest, numbers that are not finite, and the meta pickles'
-counts. Names each bad file and exits with status 1 if there is one.
+Each shows its progress and, stopped in the middle, goes on when started again (verify: with --resume). Exit status 1: something is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from mmpt.utils.safe_pickle import load_plain_pickle
-from mmpt.utils.shardedtensor import SUFFIXES, ShardedTensor, ShardError, file_sha256, read_manifest
-
-BLOCK_ROWS = 1 << 16
-
-
-def shard_names(folder: Path) -> list[str]:
-    """Shards of a folder, by their files or by the manifest."""
-    found = {path.name.removesuffix(suffix) for suffix in SUFFIXES for path in folder.glob(f"*{suffix}")}
-    return sorted(found | set(read_manifest(folder)))
-
-
-def problems(folder: Path, name: str) -> Iterator[str]:
-    """What is wrong with one shard, one sentence per problem."""
-    try:
-        shard = ShardedTensor.load(folder / name, mmap_mode="r")
-    except ShardError as error:
-        yield str(error)
-        return
-    for file, expected in read_manifest(folder).get(name, {}).get("sha256", {}).items():
-        if file_sha256(folder / file) != expected:
-            yield f"{folder / file}: its SHA-256 is not that of the manifest; the content changed. Copy or build the shard again."
-    if shard.data.dtype.kind == "f":
-        for start in range(0, len(shard.data), BLOCK_ROWS):
-            finite = np.isfinite(shard.data[start : start + BLOCK_ROWS]).all(axis=tuple(range(1, shard.data.ndim)))
-            if not finite.all():
-                row = start + int(np.argmin(finite))
-                item = int(np.searchsorted(shard.starts, row, side="right")) - 1
-                yield f"{folder / name}_data.npy: NaN or infinite values in row {row} (item {item}). Extract that video again."
-                return
-
-
-def meta_problems(path: Path) -> Iterator[str]:
-    """Shards whose number of items is not the number of ids that the meta pickle lists for them."""
-    split = path.name.removesuffix("_meta.pkl")
-    for shard, ids in load_plain_pickle(path).items():
-        files = [
-            f
-            for f in path.parent.glob(f"*_{shard}*_starts.npy")
-            if re.search(rf"(^|\.){re.escape(split)}_{shard}(\.[a-z_]+)?_starts\.npy$", f.name)
-        ]
-        if not files:
-            yield f"{path}: lists shard {shard}, but {path.parent} has no {split}_{shard}_starts.npy."
-        for file in files:
-            items = len(np.load(file)) - 1
-            if items != len(ids):
-                yield f"{file}: {items} items, but {path.name} lists {len(ids)} ids for shard {shard}."
-
-
-def verify(folder: Path) -> int:
-    """Check a folder and print a report; the number of problems."""
-    names = shard_names(folder)
-    if not names:
-        print(f"{folder}: no shards (*_data.npy with *_starts.npy)", file=sys.stderr)
-        return 1
-    found = [problem for name in tqdm(names, desc="shards", disable=not sys.stderr.isatty()) for problem in problems(folder, name)]
-    if not found:  # counts of unreadable files would only repeat the errors
-        found = [problem for path in sorted(folder.glob("*_meta.pkl")) for problem in meta_problems(path)]
-    for problem in found:
-        print(f"BAD {problem}")
-    unlisted = len(set(names) - set(read_manifest(folder)))
-    print(
-        f"{folder}: {len(names)} shards, {len(found)} problems" + (f", {unlisted} without checksum (no manifest entry)" if unlisted else "")
-    )
-    return len(found)
+from mmpt.utils.log import short_errors
+from mmpt_cli import shards_build, shards_rewrite, shards_stats, shards_verify
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m mmpt_cli.shards", description="Look after feature and token shards.")
+    parser = argparse.ArgumentParser(
+        prog="python -m mmpt_cli.shards", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("verify", help="check sizes, counts, checksums and finiteness of every shard of a folder")
-    command.add_argument("folder", type=Path)
+    for name, (add_arguments, run, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        add_arguments(command)
+        command.set_defaults(run=run)
     args = parser.parse_args(argv)
-    return 1 if verify(args.folder) else 0
+    return args.run(args)
 
+
+COMMANDS = {
+    "build": (shards_build.add_arguments, shards_build.build, "features of single videos, <id>.npy, to shards"),
+    "verify": (
+        shards_verify.add_arguments,
+        lambda args: 1 if shards_verify.verify(args.folder, args.resume, args.seal) else 0,
+        "check sizes, counts, checksums and finiteness of every shard of a folder",
+    ),
+    "stats": (shards_stats.add_arguments, shards_stats.stats, "counts, hours, bytes, lengths and passports of a folder"),
+    "split": (shards_rewrite.add_split_arguments, shards_rewrite.rewrite, "a folder in shards of another size, or with a part of its videos"),
+    "merge": (shards_rewrite.add_merge_arguments, shards_rewrite.rewrite, "several folders in one"),
+}
 
 if __name__ == "__main__":
+    short_errors()
     sys.exit(main())

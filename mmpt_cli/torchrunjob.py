@@ -165,8 +165,8 @@ def last_lines(logs: Path, local_rank: int) -> list[str]:
     """What a rank said last: on stderr, else on stdout."""
     for stream in ("stderr", "stdout"):
         for file in logs.glob(f"*/attempt_*/{local_rank}/{stream}.log"):
-            lines = file.read_text(errors="replace").split("\n")
-            said = [line.rsplit("\r", 1)[-1] for line in lines if line.strip()]
+            lines = file.read_bytes().decode(errors="replace").split("\n")
+            said = [line.rstrip().rsplit("\r", 1)[-1] for line in lines if line.strip()]  # of a progress bar, its last state
             if said:
                 return said[-SHOWN_LINES:]
     return ["(nothing)"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -117,26 +118,62 @@ def test_a_pipeline_alone_launches_nothing(project, monkeypatch):
     assert locallaunch.main([project]) == 0
 
 
-def test_stages_run_in_order_and_missing_ones_are_named(project, monkeypatch, capsys):
-    ran = []
-    monkeypatch.setattr(locallaunch.LocalJob, "launch", lambda job, dryrun: ran.append(job.path) or 0)
+@pytest.fixture
+def launched(monkeypatch):
+    """Jobs are noted down instead of run; `codes` gives their exit codes by file name."""
+
+    class Launched(list):
+        codes: dict[str, int] = {}
+
+    jobs = Launched()
+
+    def launch(job, dryrun):
+        jobs.append(job.path)
+        return jobs.codes.get(job.path.split("/")[-1], 0)
+
+    monkeypatch.setattr(locallaunch.LocalJob, "launch", launch)
+    return jobs
+
+
+def test_stages_run_in_order_and_missing_ones_are_named(project, launched, capsys):
     assert locallaunch.main([project, "--run"]) == 0
-    assert ran == ["projects/p/train.yaml", "projects/p/test_a.yaml"]
+    assert launched == ["projects/p/train.yaml", "projects/p/test_a.yaml"]
     assert "run_task names projects/p/gone.yaml" in capsys.readouterr().out
 
 
-def test_the_first_failure_stops_the_run_and_gives_its_exit_code(project, monkeypatch):
-    ran = []
-    monkeypatch.setattr(locallaunch.LocalJob, "launch", lambda job, dryrun: ran.append(job.path) or 3)
+def test_the_first_failure_stops_the_run_and_gives_its_exit_code(project, launched):
+    launched.codes = {"train.yaml": 3}
     assert locallaunch.main([project, "--run"]) == 3
-    assert ran == ["projects/p/train.yaml"]
+    assert launched == ["projects/p/train.yaml"]
 
 
-def test_several_files_run_in_the_order_given(project, monkeypatch):
-    ran = []
-    monkeypatch.setattr(locallaunch.LocalJob, "launch", lambda job, dryrun: ran.append(job.path) or 0)
+def test_a_pipeline_run_again_goes_on_at_the_stage_that_failed(project, launched, capsys):
+    launched.codes = {"test_a.yaml": 4}
+    assert locallaunch.main([project, "--run"]) == 4
+    launched.codes = {}
+    launched.clear()
+    assert locallaunch.main([project, "--run"]) == 0
+    assert launched == ["projects/p/test_a.yaml"]
+    assert "projects/p/train.yaml: done already (runs/p/a/.done-train-" in capsys.readouterr().out
+
+
+def test_a_stage_with_other_settings_runs_again_and_so_do_the_stages_after_it(project, launched):
+    locallaunch.main([project, "--run"])
+    launched.clear()
+    locallaunch.main([project, "--run", "--set", "fairseq.optimization.max_epoch=3"])
+    assert launched == ["projects/p/train.yaml", "projects/p/test_a.yaml"]
+
+
+def test_a_dry_run_of_a_pipeline_leaves_no_stamp(project, launched, tmp_path):
+    locallaunch.main([project])
+    before = sorted(tmp_path.rglob("*"))
+    assert locallaunch.main([project, "--run", "--dryrun"]) == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_several_files_run_in_the_order_given(project, launched):
     locallaunch.main(["projects/task/test_a.yaml,projects/task/train.yaml"])
-    assert ran == ["projects/task/test_a.yaml", "projects/task/train.yaml"]
+    assert launched == ["projects/task/test_a.yaml", "projects/task/train.yaml"]
 
 
 def test_a_mistake_in_the_last_file_is_found_before_the_first_is_run(project, monkeypatch, capsys):
@@ -151,6 +188,10 @@ def test_a_mistake_in_the_last_file_is_found_before_the_first_is_run(project, mo
         (["job.py"], "expected a .yaml file. Start Python programs directly: python job.py"),
         (["projects/task/train.yaml", "--set", "dataset.max_lenn=3"], "--set: dataset.max_lenn: unknown key. Did you mean"),
         (["projects/p.yaml", "--set", "dataset.max_len=3"], "--set changes jobs, and without --run a pipeline starts none"),
+        (["projects/task/train.yaml", "--nnodes", "2"], "--nnodes 2: the machines need a place to meet. Add --rdzv-endpoint HOST:PORT"),
+        (["projects/task/train.yaml", "--rdzv-endpoint", "a:1"], "are for several machines. Add --nnodes N"),
+        (["projects/task/train.yaml", "--nnodes=2", "--rdzv-endpoint=a:1", "--node-rank=2"], "--node-rank 2: expected 0 to 1"),
+        (["projects/task/train.yaml", "--slurm", "tiny"], "has no resource set 'tiny'; it has small, big, huge, cpu"),
     ],
 )
 def test_mistakes_are_one_error_and_exit_code_two(project, capsys, args, message):
@@ -162,3 +203,43 @@ def test_a_pipeline_without_project_dir_is_refused(project, tmp_path, capsys):
     (tmp_path / "projects/q.yaml").write_text("base_dir: task\n")
     assert locallaunch.main(["projects/q.yaml"]) == 2
     assert "project_dir is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--nproc-per-node", "0"], "expected at least 1"),
+        (["--nnodes", "2", "--rdzv-endpoint", "node1"], "expected HOST:PORT, got 'node1'"),
+        (["--slurm", "big", "--jobtype", "local_small"], "--slurm big and --jobtype local_small say two things"),
+        (["--slurm", "big", "--nnodes", "2", "--rdzv-endpoint", "a:1"], "processes and machines of a SLURM job stand in"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_the_command_line(project, capsys, args, message):
+    with pytest.raises(SystemExit, match="2"):
+        locallaunch.main(["projects/task/train.yaml", *args])
+    assert message in capsys.readouterr().err
+
+
+STORED = {
+    "slurm_huge": ["projects/retri/norton/how2_pretrain.yaml", "--slurm", "huge"],
+    "slurm_predict": ["projects/retri/norton/test_vtt_zs.yaml", "--jobtype", "slurm"],
+    "slurm_cpu": ["projects/toy/norton.yaml", "--slurm", "cpu"],
+    "two_nodes": ["projects/retri/norton/how2_pretrain.yaml", "--nnodes", "2", "--nproc-per-node", "8", "--rdzv-endpoint", "node1:29500"],
+    "second_of_two": [
+        *("projects/toy/norton.yaml", "--cpu", "--nnodes", "2", "--nproc-per-node", "4"),
+        *("--rdzv-endpoint", "node1:29500", "--rdzv-id", "toy", "--node-rank", "1"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_dry_runs_of_cluster_jobs_are_as_stored(name, in_repository, capsys):
+    """To store a changed text: MMPT_STORE=1 pytest tests/test_locallaunch.py -k stored"""
+    assert locallaunch.main([*STORED[name], "--dryrun"]) == 0
+    shown = capsys.readouterr()
+    text = (shown.out + shown.err).replace(sys.executable, "PYTHON").replace(str(ROOT), "REPOSITORY")
+    file = ROOT / "tests/dryruns" / f"{name}.txt"
+    if os.environ.get("MMPT_STORE"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    assert text == file.read_text()

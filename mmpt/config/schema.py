@@ -81,6 +81,9 @@ class DatasetConfig:
     episodes: int | None = key(None, "few-shot: episodes in an epoch or a test")
     caption_pkl_path: str | None = key(None, "pickle of timed captions for pre-tokenisation")
     target_dir: str | None = key(None, "output folder of pre-tokenisation")
+    on_damaged: str = key("error", "shards that are missing, truncated or contradictory: error, or skip their videos (named)", ("error", "skip"))
+    read_ahead: bool = key(False, "let the system fetch the features of a whole group at once, for network file systems")
+    cache_dir: str | None = key(None, "where copies of remote shards (s3://... in vfeat_dir, tfeat_dir) are kept; null: ~/.cache/mmpt")
     on_missing: str = key("skip", "ids without features, captions or index entry: skip (counted and named) or error", ("skip", "error"))
 
 

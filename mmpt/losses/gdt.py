@@ -43,7 +43,7 @@ class GDTLoss(Loss):
         modalities: list | None = option(None, "the two modalities; null: video and text, or audio where there is no text")
         temperature: float = option(0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="rho")
         max_logit_scale: float = option(100.0, "upper bound of a learned inverse temperature")
-        layout: str = option("view_major", "rows of the batch: view_major (samples of a view together) or item_major (views of a sample together)")
+        layout: str = option("view_major", "rows of the batch: view_major (a view's samples in a row) or item_major (a sample's views)")
         negative_scope: str = option("global", "global; rank = only one view of the own rank; rank_asis = as the released code counts")
         composition: str = option("pairwise", "pairwise: terms over pairs of views; joint: every query against all views")
         exclude_other_positives: bool = option(False, "joint: leave a query's further positives out of the denominator")

@@ -23,6 +23,8 @@ from mmpt.registry import LOSSES
 
 LOGIT_SCALE = math.log(1 / 0.07)  # temperature 0.07 unless the model learns one
 LARGEST_LOGIT_SCALE = 4.6052  # factor 100
+POOLED = ("pooled_video", "pooled_text")
+TOKENS = ("video_outputs", "text_outputs", "video_mask_outputs", "text_mask_outputs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,7 @@ class SequenceContrastLoss(Loss):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return super().reads if self.config.fusion_weight is not None else ("pooled_video", "pooled_text")
+        return POOLED if self.config.fusion_weight is None else POOLED + TOKENS
 
     def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
         length = self.config.sequence_length
@@ -115,10 +117,10 @@ class SequenceContrastLoss(Loss):
         *,
         pooled_video: Tensor,
         pooled_text: Tensor,
-        video_outputs: Tensor,
-        text_outputs: Tensor,
-        video_mask_outputs: Tensor,
-        text_mask_outputs: Tensor,
+        video_outputs: Tensor | None = None,
+        text_outputs: Tensor | None = None,
+        video_mask_outputs: Tensor | None = None,
+        text_mask_outputs: Tensor | None = None,
         logit_scale: Tensor | None = None,
         clips_per_video: int | None = None,
         **batch,

@@ -191,7 +191,7 @@ class MMPTModel(nn.Module):
             captions: in the order of the video.
             window_s: seconds per window, the resolution of the answer.
             stride_s: seconds between windows; None: side by side.
-            relaxed: seconds before the first and after the last caption may stay without one.
+            relaxed: the first and last captions may be left out, as when the video shows only a part.
             epsilon: entropic regulariser of the plan; smaller is sharper.
         """
         vectors, windows = self.encode_windows(video, min(window_s, self.max_video_len), stride_s)

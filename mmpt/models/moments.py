@@ -53,10 +53,11 @@ class CaptionAlignment:
     path: Tensor
 
     def spans(self) -> Iterator[tuple[str, float, float]]:
-        """(caption, start, end) along the path."""
+        """(caption, start, end) along the path; captions that the path leaves out are skipped."""
         for caption, cells in zip(self.captions, self.path, strict=True):
             chosen = self.windows[cells]
-            yield caption, float(chosen[:, 0].min()), float(chosen[:, 1].max())
+            if len(chosen):
+                yield caption, float(chosen[:, 0].min()), float(chosen[:, 1].max())
 
 
 def align_captions(
@@ -75,7 +76,8 @@ def align_captions(
         text: (N, D) their vectors.
         video: (W, D) vectors of the windows.
         windows: (W, 2) their times.
-        relaxed: OTAM instead of DTW: every caption takes one window, windows before the first and after the last caption none.
+        relaxed: OTAM instead of DTW: every window takes one caption, and the first and last captions may be left out, as when a video
+            shows only a part of a recipe.
         epsilon: entropic regulariser, for similarities scaled to [0, 1].
         n_iters: Sinkhorn steps.
     """
@@ -87,7 +89,7 @@ def align_captions(
     log_mu, log_nu = (torch.full((size,), -math.log(size), device=scores.device) for size in (n, w))
     plan = log_sinkhorn(scores / epsilon, log_mu, log_nu, n_iters).exp()
     cost = 1 - similarity
-    path = otam_path(cost.T).T if relaxed else dtw_path(cost)
+    path = otam_path(cost) if relaxed else dtw_path(cost)
     return CaptionAlignment(captions, windows, similarity, plan, path)
 
 

@@ -178,7 +178,8 @@ class VectorRetriever:
                     f"retri_index=pq needs at least {PQ_CODES} videos and vectors whose width divides by {PQ_PARTS}, got {count} of width "
                     f"{width}. Use retri_index: flatl2, or exact."
                 )
-            index = faiss.index_factory(width, f"IVF{cells}_HNSW32,PQ{PQ_PARTS}")
+            # np: no polysemous training, which takes a minute, serves a filter that is not used here, and changes no result
+            index = faiss.index_factory(width, f"IVF{cells}_HNSW32,PQ{PQ_PARTS}np")
         index.nprobe = self.nprobe
         n_train = cells * self.per_cell if self.index != "pq" else max(cells * self.per_cell, VECTORS_PER_CELL * PQ_CODES)
         index.train(vectors[:n_train])

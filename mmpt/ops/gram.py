@@ -45,8 +45,8 @@ def orthonormal_tuples(modalities: Sequence[Tensor], mask: Tensor | None = None)
         mask: (M, K) bool, false = missing; its direction is skipped.
 
     Returns:
-        The bases, in the dtype of the input (float32 for half precision). A linearly dependent vector gives a zero direction, norm 0 and no gradient, so that
-        duplicates are harmless.
+        The bases, in the dtype of the input (float32 for half precision). A linearly dependent vector gives a zero direction, norm 0 and
+        no gradient, so that duplicates are harmless.
 
     Raises:
         ValueError: no modality, shapes that differ, or a mask of another shape.

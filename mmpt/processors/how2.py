@@ -7,6 +7,8 @@ Files of a split `train` or `val`:
     <vfeat_dir>/train_0_{data,starts}.npy  features of shard 0, (sum of seconds, 512) float16
     <tfeat_dir>train_0.startends_*.npy     seconds of its captions, (captions, 2) float32; tfeat_dir is a path prefix that ends with a dot
     <tfeat_dir>train_0.caps_ids_*.npy      their token ids, (captions, 32) int32, padded with -1
+
+vfeat_dir and tfeat_dir may be URLs that fsspec knows (`s3://bucket/shards`): see `mmpt.utils.remote`.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ import numpy as np
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import MetaProcessor, MissingData, TextProcessor, VideoProcessor, required
 from mmpt.registry import META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
+from mmpt.utils.remote import local_file
 from mmpt.utils.safe_pickle import load_plain_pickle
 from mmpt.utils.seed import ItemRandom
-from mmpt.utils.shardedtensor import ShardCache, ShardedTensor
+from mmpt.utils.shardcache import ShardCache
+from mmpt.utils.shardedtensor import ShardedTensor, ShardError
 from mmpt.utils.videoindex import VideoIndex
 
 logger = logging.getLogger(__name__)
@@ -62,34 +66,50 @@ class How2MetaProcessor(MetaProcessor):
 class ShardedHow2MetaProcessor(MetaProcessor):
     """Video ids with their place in the shards; item -> ((id, index, shard, row), same).
 
-    Ids without index entry, features or captions are left out: counted, named, or refused (dataset.on_missing).
+    Ids without index entry, features or captions are left out: counted, named, or refused (dataset.on_missing). Every shard of the list
+    is opened once, and a damaged one is refused, or its videos left out (dataset.on_damaged).
     """
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         split = shard_split(config)
-        self.index = VideoIndex.open(Path(required(config, "vfeat_dir")) / f"{split}_meta.pkl")
+        self.index = VideoIndex.open(local_file(f"{required(config, 'vfeat_dir')}/{split}_meta.pkl", config.cache_dir))
         ids = read_ids(self.split_path())
         positions = self.index.find(ids)
         self.report_missing("have no entry in the shard index", [ids[i] for i in np.flatnonzero(positions < 0)])
         positions = positions[positions >= 0]
-        positions = self._with_rows(positions, f"{config.vfeat_dir}/{split}_{{}}", "have no features")
+        kinds = {"have no features": f"{config.vfeat_dir}/{split}_{{}}"}
         if config.tfeat_dir is not None:
-            positions = self._with_rows(positions, f"{config.tfeat_dir}{split}_{{}}.startends", "have no captions")
+            kinds["have no captions"] = f"{config.tfeat_dir}{split}_{{}}.startends"
+            kinds["have no tokens"] = f"{config.tfeat_dir}{split}_{{}}.caps_ids"
+        shards = ShardCache(cache_dir=config.cache_dir)
+        for reason, pattern in kinds.items():
+            positions = self._with_rows(positions, shards, pattern, reason)
         if not len(positions):
             raise MissingData(f"{self.split_path()}: none of its {len(ids)} ids has features and captions in {config.vfeat_dir}.")
         self.data = positions  # (n,) positions in the index
 
-    def _with_rows(self, positions: np.ndarray, pattern: str, reason: str) -> np.ndarray:
+    def _with_rows(self, positions: np.ndarray, shards: ShardCache, pattern: str, reason: str) -> np.ndarray:
         """The positions whose item in the shards `pattern` has at least one row."""
-        filled = np.zeros(len(positions), dtype=bool)
-        for shard in np.unique(self.index.shards[positions]):
-            here = np.flatnonzero(self.index.shards[positions] == shard)
-            lengths = ShardedTensor.load(pattern.format(shard), mmap_mode="r").lengths()
+        filled, damaged = np.zeros((2, len(positions)), dtype=bool)
+        of_shard = self.index.shards[positions]
+        order = np.argsort(of_shard, kind="stable")
+        numbers, first = np.unique(of_shard[order], return_index=True)
+        for shard, here in zip(numbers.tolist(), np.split(order, first[1:]), strict=False):  # no shard at all: one empty part
+            try:
+                lengths = shards.lengths(pattern.format(shard))
+            except ShardError as error:
+                if self.config.on_damaged == "error":
+                    raise
+                logger.error("%s Its %d videos are left out (dataset.on_damaged: skip).", error, len(here))
+                damaged[here] = True
+                continue
             rows = self.index.rows[positions[here]]
             known = rows < len(lengths)
             filled[here[known]] = lengths[rows[known]] > 0
-        self.report_missing(reason, [self.index.name(position) for position in positions[~filled]])
+        if damaged.any():
+            self.missing.setdefault("lie in damaged shards", []).extend(map(self.index.name, positions[damaged]))
+        self.report_missing(reason, [self.index.name(position) for position in positions[~filled & ~damaged]])
         return positions[filled]
 
     def __getitem__(self, index: int) -> tuple[Place, Place]:
@@ -172,18 +192,51 @@ def shard_split(config: DatasetConfig) -> str:
     return "train" if (config.split or "train") == "train" else "val"
 
 
+class ShardReader:
+    """Opens shards as the settings want: remote ones through their copies, damaged ones (after the check at the start) as missing or as error.
+
+    Args:
+        config: cache_dir, on_damaged and read_ahead are read.
+    """
+
+    def __init__(self, config: DatasetConfig):
+        self.shards = ShardCache(cache_dir=config.cache_dir)
+        self.skips_damaged = config.on_damaged == "skip"
+        self.reads_ahead = config.read_ahead
+
+    def open(self, path: str) -> ShardedTensor:
+        """The shard at a path or URL.
+
+        Raises:
+            ShardError: it is damaged.
+            MissingData: the same, with dataset.on_damaged: skip.
+        """
+        try:
+            return self.shards(path)
+        except ShardError as error:
+            if self.skips_damaged:
+                raise MissingData(str(error)) from error
+            raise
+
+    def announce(self, items: Sequence[tuple[str, int]]) -> None:
+        """(path, row) pairs about to be read, so that the system can fetch them side by side (dataset.read_ahead)."""
+        if self.reads_ahead:
+            for path, row in items:
+                self.open(path).read_ahead(row)
+
+
 @VIDEO_PROCESSORS.register()
 class ShardedVideoProcessor(VideoProcessor):
     """Rows of a video, (seconds, D): a read-only view of the mapped shard."""
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
-        self.prefix = f"{self.vfeat_dir}/{shard_split(config)}_"
-        self.shards = ShardCache()
+        self.prefix = f"{config.vfeat_dir}/{shard_split(config)}_"
+        self.reader = ShardReader(config)
 
     def __call__(self, video_id: Place) -> np.ndarray:
         _, _, shard, row = video_id
-        return self.shards(f"{self.prefix}{shard}")[row]
+        return self.reader.open(f"{self.prefix}{shard}")[row]
 
 
 @TEXT_PROCESSORS.register()
@@ -193,12 +246,12 @@ class ShardedTextProcessor(TextProcessor):
     def __init__(self, config: DatasetConfig, tokenizer: Any = None):
         super().__init__(config, tokenizer)
         self.prefix = f"{required(config, 'tfeat_dir')}{shard_split(config)}_"
-        self.shards = ShardCache()
+        self.reader = ShardReader(config)
 
     def __call__(self, text_id: Place, rng: ItemRandom | None = None) -> dict[str, np.ndarray]:
         _, _, shard, row = text_id
-        times = self.shards(f"{self.prefix}{shard}.startends")[row]
-        cap = self.shards(f"{self.prefix}{shard}.caps_ids")[row]
+        times = self.reader.open(f"{self.prefix}{shard}.startends")[row]
+        cap = self.reader.open(f"{self.prefix}{shard}.caps_ids")[row]
         return {"start": times[:, 0], "end": times[:, 1], "cap": cap}
 
 
@@ -207,6 +260,7 @@ class ShardedVideoRetriVideoProcessor(ShardedVideoProcessor):
     """Features of a group of videos, a list."""
 
     def __call__(self, video_id: Sequence[Place]) -> list[np.ndarray]:
+        self.reader.announce([(f"{self.prefix}{shard}", row) for _, _, shard, row in video_id])
         return [super(ShardedVideoRetriVideoProcessor, self).__call__(place) for place in video_id]
 
 
@@ -215,6 +269,8 @@ class ShardedVideoRetriTextProcessor(ShardedTextProcessor):
     """Captions of a group of videos, a list."""
 
     def __call__(self, text_id: Sequence[Place], rng: ItemRandom | None = None) -> list[dict[str, np.ndarray]]:
+        kinds = "startends", "caps_ids"
+        self.reader.announce([(f"{self.prefix}{shard}.{kind}", row) for _, _, shard, row in text_id for kind in kinds])
         return [super(ShardedVideoRetriTextProcessor, self).__call__(place) for place in text_id]
 
 

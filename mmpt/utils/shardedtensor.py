@@ -11,10 +11,11 @@ shape, a SHA-256 per file and the passport that says what the rows are, e.g.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import mmap
 import os
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import lru_cache
@@ -80,6 +81,18 @@ class ShardedTensor:
     def lengths(self) -> np.ndarray:
         """Number of rows per item, (n,) int64."""
         return np.diff(self.starts)
+
+    def read_ahead(self, index: int) -> None:
+        """Let the system fetch the rows of item `index` while this process goes on; without effect unless the rows are mapped."""
+        mapped = self.data.base
+        if not isinstance(mapped, np.memmap):
+            return
+        row_bytes = self.data.strides[0]
+        begin = mapped.offset % mmap.ALLOCATIONGRANULARITY + int(self.starts[index]) * row_bytes
+        page = begin - begin % mmap.PAGESIZE
+        length = begin - page + int(self.starts[index + 1] - self.starts[index]) * row_bytes
+        if length:
+            mapped._mmap.madvise(mmap.MADV_WILLNEED, page, length)
 
     def save(self, path: str | Path) -> None:
         """Write `<path>_data.npy` and `<path>_starts.npy`, each whole or not at all.
@@ -183,34 +196,6 @@ class ShardWriter:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-class ShardCache:
-    """Shards held open by a process, the least recently used closed first.
-
-    Read-only maps survive a fork and are shared by it; a pickled cache arrives empty.
-
-    Args:
-        limit: shards held at once (each takes one file descriptor).
-    """
-
-    def __init__(self, limit: int = 256):
-        self.limit = limit
-        self._open: OrderedDict[str, ShardedTensor] = OrderedDict()
-
-    def __call__(self, path: str) -> ShardedTensor:
-        """The shard at `path`, mapped read-only."""
-        shard = self._open.get(path)
-        if shard is None:
-            shard = self._open[path] = ShardedTensor.load(path, mmap_mode="r")
-            if len(self._open) > self.limit:
-                self._open.popitem(last=False)
-        else:
-            self._open.move_to_end(path)
-        return shard
-
-    def __reduce__(self):
-        return ShardCache, (self.limit,)
-
-
 def read_manifest(folder: str | Path) -> dict[str, dict]:
     """Shard name -> manifest entry of a folder; empty where there is no manifest (older shards)."""
     path = Path(folder) / MANIFEST
@@ -229,6 +214,12 @@ def _parse_manifest(path: Path, stamp: int) -> dict[str, dict]:
         raise ShardError(f"{path}: not a shard manifest ({error!r}). Restore it, or delete it to open the shards unchecked.") from error
 
 
+def seal(path: str | Path) -> None:
+    """Enter a shard that is there, but not listed, in the manifest of its folder."""
+    shard = ShardedTensor.load(path, mmap_mode="r")
+    _enter_in_manifest(Path(path), shard.data.dtype, shard.data.shape, len(shard), passport={})
+
+
 def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file, read in blocks."""
     with open(path, "rb") as file:
@@ -245,9 +236,11 @@ def _enter_in_manifest(path: Path, dtype: np.dtype, shape: tuple[int, ...], item
         "sha256": {name: file_sha256(path.parent / name) for name in names},
         "passport": dict(passport),
     }
-    shards = {**read_manifest(path.parent), path.name: entry}
-    with atomic_write(path.parent / MANIFEST, "w") as file:
-        json.dump({"format": 1, "shards": shards}, file, indent=1)
+    with open(path.parent / f".{MANIFEST}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # jobs that write shards side by side must not lose each other's entries
+        shards = {**read_manifest(path.parent), path.name: entry}
+        with atomic_write(path.parent / MANIFEST, "w") as file:
+            json.dump({"format": 1, "shards": shards}, file, indent=1)
 
 
 def _open_npy(path: Path, mmap_mode: str | None) -> np.ndarray:

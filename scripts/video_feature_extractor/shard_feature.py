@@ -1,72 +1,20 @@
-"""Features of single videos -> shards.
+"""Features of single videos -> shards: the same as `python -m mmpt_cli.shards build`.
 
     python scripts/video_feature_extractor/shard_feature.py data/feat/feat_how2_s3d data/how2/how2_s3d_train.lst data/feat/shards --split train
-
-reads `<features>/<id>.npy` (seconds, D) for each id of the list and writes `train_<k>_data.npy`, `train_<k>_starts.npy`, the manifest
-`shards.json` and the index `train_meta.pkl`. What the features are is read from `<features>/passport.json`, which extract.py writes; for
-features from elsewhere say it with `--backbone`, `--frames-per-second` and so on. What cannot be read is left out and listed with its
-reason in `train_unreadable.txt`. Stopped in the middle, the same command goes on with the first unfinished shard.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from mmpt.models.packing import read_meta, read_passport, readable, write_shard
-from mmpt.processors.how2 import read_ids
-from mmpt.utils import atomic_write, save_plain_pickle
-from mmpt.utils.shardedtensor import read_manifest
-
-UNKNOWN = {"backbone": "s3d", "frames_per_second": 30.0, "seconds_per_feature": 1.0, "normalised": True}  # of features without passport
-
-
-def parser() -> argparse.ArgumentParser:
-    """Command line."""
-    p = argparse.ArgumentParser(description="Features of single videos -> shards.")
-    p.add_argument("features", type=Path, help="folder of <id>.npy")
-    p.add_argument("list", type=Path, help="ids, one per line")
-    p.add_argument("target", type=Path, help="folder for the shards")
-    p.add_argument("--split", choices=("train", "val"), required=True)
-    p.add_argument("--shard-size", type=int, default=4096, help="ids per shard")
-    p.add_argument("--dtype", default="float16", help="of the stored features")
-    p.add_argument("--backbone", help="passport: the network the features come from (without passport.json: s3d)")
-    p.add_argument("--frames-per-second", type=float, help="passport: what the network saw (without passport.json: 30)")
-    p.add_argument("--seconds-per-feature", type=float, help="passport: time covered by one row (without passport.json: 1)")
-    p.add_argument("--normalised", action=argparse.BooleanOptionalAction, help="passport: rows have unit length (without passport.json: yes)")
-    return p
+from mmpt_cli import shards_build
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
-    ids = read_ids(args.list)
-    told = {name: getattr(args, name) for name in UNKNOWN if getattr(args, name) is not None}
-    passport = (read_passport(args.features) or UNKNOWN) | told
-    meta = read_meta(args.target, args.split)
-    unreadable: dict[str, str] = {}
-    for shard, start in enumerate(tqdm(range(0, len(ids), args.shard_size), unit="shard")):
-        chunk, path = ids[start : start + args.shard_size], args.target / f"{args.split}_{shard}"
-        if shard in meta and path.name in read_manifest(args.target):
-            if not set(meta[shard]) <= set(chunk):
-                sys.exit(
-                    f"{path}: holds other videos than lines {start + 1} to {start + len(chunk)} of {args.list}. Empty the target folder."
-                )
-            unreadable.update(dict.fromkeys(set(chunk) - set(meta[shard]), "left out by an earlier run"))
-            continue
-        written = write_shard(path, readable(args.features, chunk, np.dtype(args.dtype), unreadable), passport, unreadable)
-        if written:
-            meta[shard] = written
-            save_plain_pickle(meta, args.target / f"{args.split}_meta.pkl")
-    with atomic_write(args.target / f"{args.split}_unreadable.txt", "w") as file:
-        file.writelines(f"{video}\t{reason}\n" for video, reason in unreadable.items())
-    print(
-        f"{args.target}: {sum(map(len, meta.values()))} videos in {len(meta)} shards; "
-        f"{len(unreadable)} unreadable, see {args.split}_unreadable.txt"
-    )
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Features of single videos -> shards.")
+    shards_build.add_arguments(parser)
+    shards_build.build(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def test_didemo_moments_meet_the_annotations_of_their_description(tmp_path):
 
     video = torch.eye(D)[torch.arange(30) // 5][None]
     batch = {"caps": torch.tensor([[2]]), "cmasks": torch.ones(1, 1), "vfeats": video, "vmasks": torch.ones(1, 30, dtype=torch.bool)}
+    batch |= {"video_id": ["a"]}
     loader = Loader([batch | {"idx": torch.tensor([0])}, batch | {"idx": torch.tensor([1])}])
     loader.dataset = SimpleNamespace(meta_processor=Meta([("a", "x"), ("b", "y")]))
     arrays = DiDeMoPredictor(Config())(loader, Mirror())

@@ -180,6 +180,8 @@ def test_what_the_loss_reads_follows_its_parts():
     assert MMContraLoss().reads == ("pooled_video", "pooled_text")
     assert "text_mask_outputs" in MMContraLoss(NORTON).reads
     assert MMContraLoss({**NORTON, "fusion_weight": None}).reads == ("pooled_video", "pooled_text")
+    pooled = {name: value for name, value in random_batch().items() if name.startswith("pooled")}
+    assert torch.isfinite(MMContraLoss({**NORTON, "fusion_weight": None})(**pooled))
     with pytest.raises(TypeError, match="reads .*video_outputs"):
         MMContraLoss(NORTON)(pooled_video=torch.ones(8, 2), pooled_text=torch.ones(8, 2))
 

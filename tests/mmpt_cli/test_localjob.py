@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 from mmpt.config import ConfigError
 from mmpt_cli import localjob
-from mmpt_cli.localjob import Command, LocalJob, visible_gpus
+from mmpt_cli.localjob import Command, LocalJob, Running, visible_gpus
+from mmpt_cli.torchrunjob import Layout
 from tests.conftest import ROOT
 
 TRAIN = """
@@ -119,7 +124,7 @@ def test_training_from_a_test_file_is_refused():
     ],
 )
 def test_asking_for_gpus_that_are_not_there_says_what_to_ask_for(train_yaml, monkeypatch, job_type, gpus, advice):
-    monkeypatch.setattr(localjob, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(localjob, "visible_gpus", lambda: [str(gpu) for gpu in range(gpus)])
     with pytest.raises(ConfigError, match=advice.replace(".", r"\.")):
         LocalJob(train_yaml, job_type).launch()
 
@@ -132,30 +137,98 @@ def two_gpus(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
 
-@pytest.mark.parametrize(("chosen", "count"), [(None, 2), ("", 0), ("-1", 0), ("1", 1), ("0,1", 2), ("0,1,2,3", 2), ("0,-1,1", 1)])
-def test_gpus_are_counted_as_cuda_would(two_gpus, monkeypatch, chosen, count):
+@pytest.mark.parametrize(
+    ("chosen", "names"), [(None, "0 1"), ("", ""), ("-1", ""), ("1", "1"), ("0,1", "0 1"), ("3,2,1", "3 2"), ("0,-1,1", "0"), ("GPU-a", "GPU-a")]
+)
+def test_gpus_are_counted_and_named_as_cuda_would(two_gpus, monkeypatch, chosen, names):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    assert visible_gpus() == count
+    assert visible_gpus() == names.split()
 
 
-def test_a_run_uses_an_argv_list_and_this_interpreter(train_yaml, monkeypatch):
-    calls = []
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """Commands are replaced by one that writes down its arguments and the GPUs it sees."""
+    log = tmp_path / "recorded"
+    program = "import os, sys; open(sys.argv[1], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'] + chr(10) + chr(10).join(sys.argv[2:]))"
+    popen = subprocess.Popen
+    monkeypatch.setattr(localjob.subprocess, "Popen", lambda argv, **options: popen([sys.executable, "-c", program, str(log), *argv], **options))
+    return lambda: log.read_text().split("\n")
 
-    def run(argv, **options):
-        calls.append((argv, options))
-        return subprocess.CompletedProcess(argv, 0)
 
-    monkeypatch.setattr(localjob.subprocess, "run", run)
+def test_a_run_uses_an_argv_list_and_this_interpreter(train_yaml, recorded):
     assert LocalJob(train_yaml, "local_small", cpu=True).launch() == 0
-    (argv, options), = calls
-    assert argv[:5] == [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    devices, *argv = recorded()
+    assert argv[:3] == [sys.executable, "mmpt_cli/torchrunjob.py", "--log-dir=runs/none/logs"]
+    assert argv[3:6] == ["--nproc_per_node=2", "--standalone", "train.py"]
     assert "[5e-05, 1e-05]" in argv
-    assert "shell" not in options
+    assert devices == ""
+
+
+def test_one_process_trains_on_the_first_gpu_only_and_says_so(train_yaml, recorded, monkeypatch, capfd):
+    monkeypatch.setattr(localjob, "visible_gpus", lambda: ["3", "5"])
+    assert LocalJob(train_yaml, "local_single").launch() == 0
+    assert recorded()[0] == "3"
+    assert "world size 1: 1 process on GPU 3 (CUDA_VISIBLE_DEVICES=3)" in capfd.readouterr().err
+
+
+def test_a_cpu_group_has_as_many_processes_as_asked_for(train_yaml, capsys):
+    LocalJob(train_yaml, "local_single", cpu=True, layout=Layout(per_node=3)).launch(dryrun=True)
+    captured = capsys.readouterr()
+    line = words(captured.out)
+    assert line[1:4] == ["torchrun", "--nproc_per_node=3", "--standalone"]
+    assert line[line.index("--distributed-world-size") + 1] == "3"
+    assert "world size 3: 3 processes on the CPU" in captured.err
+
+
+def test_several_machines_are_part_of_the_world_size(train_yaml, capsys):
+    layout = Layout(nodes=2, per_node=4, endpoint="node1:29500", run_id="x")
+    LocalJob(train_yaml, "local_single", layout=layout).launch(dryrun=True)
+    captured = capsys.readouterr()
+    assert "--nnodes=2 --nproc_per_node=4 --rdzv-endpoint=node1:29500 --rdzv-id=x --rdzv-backend=c10d train.py" in captured.out
+    assert "--distributed-world-size 8" in captured.out
+    assert "world size 8: 2 nodes x 4 processes" in captured.err
+
+
+def test_prediction_on_several_processes_is_refused():
+    with pytest.raises(ConfigError, match="prediction runs in one process"):
+        LocalJob("projects/retri/norton/test_vtt_zs.yaml", layout=Layout(per_node=2)).launch(dryrun=True)
+
+
+def run(program: str) -> int:
+    with Running() as running:
+        running.start(Command(["shown"], [sys.executable, "-c", program]), [])
+        return running.wait()
 
 
 @pytest.mark.parametrize(("program", "code"), [("import sys; sys.exit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)])
 def test_the_exit_code_is_passed_on_and_the_failing_command_named(capsys, program, code):
-    assert localjob._run(Command(["shown"], [sys.executable, "-c", program])) == code
+    assert run(program) == code
     assert f"error: exit code {code} from: {sys.executable} -c" in capsys.readouterr().err
+
+
+def test_a_stop_with_a_saved_checkpoint_is_no_error(capsys):
+    assert run("import sys; sys.exit(85)") == 85
+    assert "stopped as asked, checkpoint saved (exit code 85)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_launcher_reaches_the_command(tmp_path, number):
+    ready = tmp_path / "ready"
+    program = (
+        f"import signal, sys, time; signal.signal({int(number)}, lambda *_: sys.exit(9)); open({str(ready)!r}, 'w').close(); time.sleep(20)"
+    )
+
+    def send():
+        while not ready.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send).start()
+    assert run(program) == 9
+
+
+def test_the_stamp_changes_with_the_settings(train_yaml):
+    assert LocalJob(train_yaml).stamp == LocalJob(train_yaml).stamp
+    assert LocalJob(train_yaml).stamp != LocalJob(train_yaml, overrides=("dataset.max_len=48",)).stamp

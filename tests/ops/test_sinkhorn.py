@@ -134,11 +134,10 @@ def test_agrees_with_pot_at_convergence():
     torch.testing.assert_close(log_sinkhorn(scores, mu.log(), nu.log(), 500).exp(), torch.from_numpy(plan), rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_compiled_loop_gives_the_numbers_of_the_eager_one(dtype):
+def test_the_compiled_loop_gives_the_numbers_of_the_eager_one():
     pytest.importorskip("numba")
     torch.manual_seed(0)
-    scores = 10 * torch.rand(300, 5, 4, dtype=dtype)
+    scores = 10 * torch.rand(300, 5, 4)
     scores[7] *= 50  # falls back to the log domain
     eager, compiled = (log_sinkhorn(scores, uniform(5), uniform(4), 23, method=method) for method in ("scaling", "numba"))
     torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-5)

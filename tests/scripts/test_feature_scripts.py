@@ -7,7 +7,8 @@ import pytest
 
 from mmpt.utils import ShardedTensor, load_plain_pickle
 from mmpt.utils.shardedtensor import read_manifest
-from mmpt_cli.shards import verify
+from mmpt_cli import shards_build
+from mmpt_cli.shards_verify import verify
 from tests.conftest import ROOT
 from tests.processors.helpers import WordTokenizer, write_json
 
@@ -70,7 +71,7 @@ def test_what_cannot_be_read_is_left_out_and_listed_with_its_reason(folder):
 
 
 def test_a_second_run_goes_on_where_the_first_stopped(folder, monkeypatch):
-    original, calls = shard_feature.write_shard, []
+    original, calls = shards_build.write_shard, []
 
     def stop_after_one(path, *args):
         calls.append(path.name)
@@ -78,7 +79,7 @@ def test_a_second_run_goes_on_where_the_first_stopped(folder, monkeypatch):
             raise KeyboardInterrupt
         return original(path, *args)
 
-    monkeypatch.setattr(shard_feature, "write_shard", stop_after_one)
+    monkeypatch.setattr(shards_build, "write_shard", stop_after_one)
     with pytest.raises(KeyboardInterrupt):
         shard(folder)
     assert len(shard(folder)) == 3 and calls == ["train_0", "train_1", "train_1", "train_2"]

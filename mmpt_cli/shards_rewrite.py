@@ -1,0 +1,152 @@
+"""Shards of other sizes or of fewer videos (split), and several folders in one (merge).
+
+Features and token shards are written together, videos in the order of the sources (or of `--list`), numbered from 0. `<split>_meta.pkl`
+comes last, so that an unfinished folder cannot be trained on. Stopped in the middle, the same command goes on; another one is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mmpt.processors.how2 import read_ids
+from mmpt.utils import ShardCache, ShardWriter, atomic_write, load_plain_pickle, save_plain_pickle
+from mmpt.utils.shardedtensor import read_manifest
+from mmpt_cli.shards_stats import NAME, kinds
+
+PLAN = ".rewrite.json"
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a video lies in a source."""
+
+    folder: Path
+    shard: int
+    row: int
+
+
+def add_split_arguments(parser: argparse.ArgumentParser) -> None:
+    """One source."""
+    parser.add_argument("sources", type=Path, nargs=1, metavar="folder")
+    _add_common(parser)
+
+
+def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
+    """Several sources."""
+    parser.add_argument("sources", type=Path, nargs="+", metavar="folder")
+    _add_common(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", type=Path, help="new folder")
+    parser.add_argument("--shard-size", type=int, default=4096, help="videos per shard")
+    parser.add_argument("--list", type=Path, help="keep these videos, in this order (one id per line)")
+
+
+def rewrite(args: argparse.Namespace) -> int:
+    """Write the target; 0, or an exit with a message."""
+    wanted = read_ids(args.list) if args.list else None
+    _check_plan(args, wanted)
+    args.target.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for split in SPLITS:
+        videos = _videos(args.sources, split, wanted)
+        if videos:
+            written[split] = _rewrite_split(args, split, videos)
+    if not written:
+        sys.exit(f"{', '.join(map(str, args.sources))}: no {' or '.join(f'{split}_meta.pkl' for split in SPLITS)} with a wanted video in it.")
+    for split, meta in written.items():
+        save_plain_pickle(meta, args.target / f"{split}_meta.pkl")
+    (args.target / PLAN).unlink()
+    print(f"{args.target}: " + "; ".join(f"{split}: {sum(map(len, meta.values()))} videos in {len(meta)} shards" for split, meta in written.items()))
+    return 0
+
+
+def _check_plan(args: argparse.Namespace, wanted: Sequence[str] | None) -> None:
+    """Refuse to go on with a folder that another command began, or that is finished."""
+    plan = {
+        "sources": [str(source.resolve()) for source in args.sources],
+        "manifests": [hashlib.sha256(json.dumps(read_manifest(source), sort_keys=True).encode()).hexdigest() for source in args.sources],
+        "shard_size": args.shard_size,
+        "list": None if wanted is None else hashlib.sha256("\n".join(wanted).encode()).hexdigest(),
+    }
+    path = args.target / PLAN
+    if path.exists():
+        if json.loads(path.read_text()) != plan:
+            sys.exit(f"{args.target}: begun with other arguments or other sources. Give those again, or empty the folder.")
+    elif any(args.target.glob("*_data.npy")):
+        sys.exit(f"{args.target}: already holds shards. Give a new folder.")
+    else:
+        with atomic_write(path, "w") as file:
+            json.dump(plan, file)
+
+
+def _videos(sources: Sequence[Path], split: str, wanted: Sequence[str] | None) -> dict[str, Place]:
+    """Id -> place, in the order to write; an id that several sources hold comes from the first."""
+    places, repeated = {}, 0
+    for source in sources:
+        path = source / f"{split}_meta.pkl"
+        for shard, ids in (load_plain_pickle(path) if path.exists() else {}).items():
+            for row, name in enumerate(ids):
+                repeated += name in places
+                places.setdefault(name, Place(source, shard, row))
+    if repeated:
+        print(f"{split}: {repeated} videos are there more than once; the first one is taken", file=sys.stderr)
+    return places if wanted is None else {name: places[name] for name in wanted if name in places}
+
+
+def _kinds(sources: Sequence[Path], split: str) -> list[tuple[str, str]]:
+    """(text before, text after) `<split>_<k>` in the shard names; the same in every source that has the split."""
+    found = {}
+    for source in sources:
+        matches = [NAME.fullmatch(names[0]) for names in kinds(source).values()]
+        of_source = {(match["before"], match["after"]) for match in matches if match["split"] == split}
+        if of_source:
+            found[source] = of_source
+    everywhere, anywhere = set.intersection(*found.values()), set.union(*found.values())
+    if everywhere != anywhere:
+        missing = [f"{before}{split}_*{after}" for before, after in sorted(anywhere - everywhere)]
+        sys.exit(f"{', '.join(missing)}: in some of {', '.join(map(str, found))} only. All need the same kinds of shards.")
+    return sorted(everywhere)
+
+
+def _rewrite_split(args: argparse.Namespace, split: str, videos: dict[str, Place]) -> dict[int, list[str]]:
+    names = list(videos)
+    meta = {k: names[start : start + args.shard_size] for k, start in enumerate(range(0, len(names), args.shard_size))}
+    shards = ShardCache()
+    for before, after in _kinds(args.sources, split):
+        passport = _passport(args.sources, split, before, after)
+        for k, ids in tqdm(meta.items(), desc=f"{before}{split}{after}", unit="shard", disable=None):
+            name = f"{before}{split}_{k}{after}"
+            if name in read_manifest(args.target):  # of an earlier run: entered only when whole
+                continue
+            with ShardWriter(args.target / name, passport=passport) as writer:
+                for video in ids:
+                    place = videos[video]
+                    writer.append(shards(f"{place.folder}/{before}{split}_{place.shard}{after}")[place.row])
+    return meta
+
+
+def _passport(sources: Sequence[Path], split: str, before: str, after: str) -> dict:
+    """The one passport of all shards of a kind."""
+    found = {json.dumps(passport, sort_keys=True) for passport in _passports(sources, split, before, after)}
+    if len(found) > 1:
+        sys.exit(f"{before}{split}_*{after}: the shards have different passports, which do not mix: {' and '.join(sorted(found))}.")
+    return json.loads(found.pop()) if found else {}
+
+
+def _passports(sources: Sequence[Path], split: str, before: str, after: str) -> Iterator[dict]:
+    for source in sources:
+        for name, entry in read_manifest(source).items():
+            match = NAME.fullmatch(name)
+            if match and (match["before"], match["split"], match["after"]) == (before, split, after):
+                yield entry["passport"]

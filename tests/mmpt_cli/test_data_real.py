@@ -1,0 +1,184 @@
+"""Evaluation over real annotations with synthetic features whose right answer is known."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from mmpt.config import load_config
+from mmpt.processors import load_tokenizer
+from mmpt.processors.crosstask import read_segments, read_tasks, read_videos
+from mmpt_cli import data, predict
+from tests.conftest import ROOT, real_path
+from tests.oracle import WIDTH, code
+
+LONGEST = 29  # words of a caption that fit into max_len 64 beside 32 seconds
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """The canonical vocabulary as a tokenizer folder."""
+    folder = tmp_path_factory.mktemp("bert")
+    (folder / "vocab.txt").write_text(real_path("tokenizer", "bert-base-uncased-vocab.txt").read_text())
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 30522, "do_lower_case": True}))
+    return str(folder)
+
+
+def tokenize(bert, text):
+    return load_tokenizer(bert)(text, add_special_tokens=False)["input_ids"][:LONGEST]
+
+
+def show(events, seconds):
+    """(seconds, WIDTH) that show each (code, start, end)."""
+    rows = np.zeros((seconds, WIDTH), dtype=np.float32)
+    for vector, start, end in events:
+        rows[int(start) : max(int(start) + 1, int(np.ceil(end)))] += vector
+    return rows
+
+
+def evaluate(project, model, output, settings):
+    settings = ["plugins=[tests.oracle]", f"model.model_cls={model}", "dataset.max_len=64", "dataset.max_video_len=32", "eval.bootstrap=0", *settings]
+    config = load_config(ROOT / "projects" / f"{project}.yaml", [*settings, "fairseq.dataset.num_workers=0"])
+    __import__("tests.oracle")
+    args = predict.parse_args([project, "--untrained", "--device", "cpu", "--output", str(output)])
+    return predict.Evaluation(config, args)(None, "oracle").outcome
+
+
+@pytest.fixture(scope="module")
+def youcook(bert, tmp_path_factory):
+    """Galleries and features of the validation videos: `right` shows each clip's caption, `shuffled` another clip's."""
+    root = tmp_path_factory.mktemp("youcook")
+    annotations = real_path("youcook2", "youcookii_annotations_trainval.json")
+    data.main(["convert", "youcook", str(annotations), str(root / "official.pkl")])
+    data.main(["convert", "youcook", str(annotations), str(root / "milnce.pkl"), "--csv", str(real_path("youcook2", "milnce_validation_youcook.csv"))])
+    database = json.loads(annotations.read_text())["database"]
+    videos = {video: entry for video, entry in database.items() if entry["subset"] == "validation"}
+    chosen = list(videos)[:419]
+    (root / "ids.txt").write_text("\n".join(chosen))
+    data.main(["convert", "youcook", str(annotations), str(root / "some.pkl"), "--videos", str(root / "ids.txt")])
+    clips = [(video, clip) for video, entry in videos.items() for clip in entry["annotations"]]
+    codes = np.stack([code(tokenize(bert, clip["sentence"])) for _, clip in clips])
+    for name, order in ("right", np.arange(len(clips))), ("shuffled", np.random.default_rng(0).permutation(len(clips))):
+        (root / name).mkdir()
+        events = defaultdict(list)
+        for (video, clip), vector in zip(clips, codes[order], strict=True):
+            events[video].append((vector, *clip["segment"]))
+        for video, entry in videos.items():
+            np.save(root / name / f"{video}.npy", show(events[video], int(np.ceil(entry["duration"]))))
+    return root, annotations
+
+
+def youcook_settings(youcook, bert, gallery, features):
+    root, annotations = youcook
+    return [
+        f"dataset.test_path={root / gallery}.pkl",
+        f"dataset.trainval_annotation={annotations}",
+        f"dataset.vfeat_dir={root / features}",
+        f"dataset.bert_name={bert}",
+        "eval.tie_rule=optimistic",  # captions that occur twice have one code
+    ]
+
+
+@pytest.mark.parametrize(("gallery", "clips"), [("official", 3492), ("milnce", 3350), ("some", None)])
+def test_perfect_features_find_every_real_youcook2_clip_and_shuffled_ones_find_chance(gallery, clips, youcook, bert, tmp_path):
+    right, wrong = (
+        evaluate("retri/norton/test_youcook_zs", "OracleRetrieval", tmp_path / name, youcook_settings(youcook, bert, gallery, name))
+        for name in ("right", "shuffled")
+    )
+    n_clips = right.facts["gallery"]
+    assert clips in (n_clips, None) and right.facts["queries"] == n_clips
+    # a clip that overlaps another one shows both codes, so a handful may lose
+    assert right.values["R1"] > 0.99 and right.values["V2T-R1"] > 0.99 and right.values["MR"] == 1
+    assert wrong.values["R1"] < 0.005 and abs(wrong.values["MR"] / n_clips - 0.5) < 0.05
+
+
+def test_perfect_features_find_every_real_youcook2_video_and_shuffled_ones_find_chance(youcook, bert, tmp_path):
+    right, wrong = (
+        evaluate("retri/norton/test_youcook_fullvideo_zs", "OracleRetrieval", tmp_path / name, youcook_settings(youcook, bert, "milnce", name))
+        for name in ("right", "shuffled")
+    )
+    assert right.facts["gallery"] == 436
+    assert min(right.values[name] for name in ("R1", "DTW-R1", "OTAM-R1", "OT-R1")) == 1
+    assert max(wrong.values[name] for name in ("R1", "DTW-R1", "OTAM-R1")) < 0.03
+
+
+def test_perfect_features_find_real_youcook2_videos_with_their_background(youcook, bert, tmp_path):
+    settings = youcook_settings(youcook, bert, "milnce", "right")
+    found = evaluate("retri/norton/test_youcook_fullvideo_bg_zs", "OracleFullVideo", tmp_path, settings)
+    assert found.facts["gallery"] == 436 and min(found.values[name] for name in ("R1", "cosine-R1")) > 0.99
+
+
+TASKS = 3  # of the 18: the others have no features, which the report counts
+
+
+@pytest.fixture(scope="module")
+def crosstask(bert, tmp_path_factory):
+    root = tmp_path_factory.mktemp("crosstask")
+    release = real_path("crosstask")
+    tasks, videos = read_tasks(release / "tasks_primary.txt"), read_videos(release / "videos.csv")
+    random = np.random.default_rng(0)
+    for name in ("right", "shuffled"):
+        (root / name).mkdir()
+    for task in list(tasks)[:TASKS]:
+        codes = [code(tokenize(bert, step)) for step in tasks[task].steps]
+        for video in videos[task]:
+            segments = read_segments(release / "annotations" / f"{task}_{video}.csv")
+            seconds = int(max((end for _, _, end in segments), default=0)) + 20
+            rows = show([(codes[step], np.floor(start), end) for step, start, end in segments], seconds)
+            np.save(root / "right" / f"{video}.npy", rows)
+            np.save(root / "shuffled" / f"{video}.npy", rows[random.permutation(seconds)])
+    return root, release
+
+
+def crosstask_settings(crosstask, bert, features):
+    root, release = crosstask
+    files = {"train_csv_path": "videos.csv", "val_csv_path": "videos_val.csv", "primary_path": "tasks_primary.txt"}
+    files |= {"related_path": "tasks_related.txt", "annotation_path": "annotations", "test_path": "videos_val.csv"}
+    paths = [f"dataset.{key}={release / name}" for key, name in files.items()]
+    return [*paths, f"dataset.vfeat_dir={root / features}", f"dataset.bert_name={bert}", "dataset.n_train=30"]
+
+
+def longest_ordered(true):
+    """Most steps of a video (T, K) that can be found by placing one second per step in the order of the task, by brute recursion."""
+    best = [0] * (len(true) + 1)  # best[t]: steps so far, all before second t
+    for step in range(true.shape[1]):
+        previous, best = best, list(best)
+        for t in range(1, len(best)):
+            best[t] = max(best[t - 1], previous[t], previous[t - 1] + int(true[t - 1, step]))
+    return best[-1]
+
+
+def test_perfect_features_find_every_real_crosstask_step_that_order_allows_and_shuffled_ones_do_not(crosstask, bert, tmp_path):
+    results = {}
+    for name in ("right", "shuffled"):
+        settings = crosstask_settings(crosstask, bert, name)
+        results[name] = evaluate("retri/videoclip/test_crosstask_zs_videoclip", "OracleLocalisation", tmp_path / name, settings)
+    right, wrong = results["right"], results["shuffled"]
+    assert right.facts["tasks"] == TASKS and right.facts["tasks without annotated steps"] == 0
+    allowed = ordered_recall(crosstask)
+    assert right.facts["videos"] == allowed["videos"]
+    assert right.values["recall"] == pytest.approx(allowed["recall"], abs=0.005)
+    assert wrong.values["recall"] < 0.6 * right.values["recall"]
+
+
+def ordered_recall(crosstask):
+    """Recall of the best ordered placement, from the annotation alone."""
+    root, release = crosstask
+    tasks, videos = read_tasks(release / "tasks_primary.txt"), read_videos(release / "videos.csv")
+    held_out = {video for names in read_videos(release / "videos_val.csv").values() for video in names}
+    names = {task: [video for video in videos[task] if video not in held_out] for task in videos if task in list(tasks)[:TASKS]}
+    random, recalls, n_videos = np.random.RandomState(0), [], 0
+    for task, members in names.items():
+        train = set(random.choice(members, 30, replace=False))
+        found = total = 0
+        for video in (member for member in members if member not in train):
+            length = len(np.load(root / "right" / f"{video}.npy", mmap_mode="r"))
+            true = np.zeros((length, len(tasks[task].steps)), dtype=bool)
+            for step, start, end in read_segments(release / "annotations" / f"{task}_{video}.csv"):
+                true[int(np.floor(start)) : int(np.ceil(end)), step] = True
+            found, total, n_videos = found + longest_ordered(true), total + true.any(0).sum(), n_videos + 1
+        recalls.append(found / total)
+    return {"recall": np.mean(recalls), "videos": n_videos}

@@ -1,0 +1,125 @@
+"""The doctor: what is wrong, with the cure, and an exit code."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from mmpt_cli import doctor
+from tests.conftest import ROOT
+
+
+def found(findings, level):
+    return [(finding.text, finding.cure) for finding in findings if finding.level == level]
+
+
+def test_this_machine_can_train():
+    assert not found(doctor.python(), "error")
+    assert not found(doctor.torch_and_gpus(), "error")
+
+
+def test_errors_give_exit_code_one_and_every_one_has_its_cure(capsys):
+    assert doctor.report(iter([doctor.ok("fine"), doctor.Finding("warning", "so so", "rest")])) == 0
+    assert doctor.report(iter([doctor.Finding("error", "broken", "mend it")])) == 1
+    assert "error    broken\n         cure: mend it\n" in capsys.readouterr().out
+
+
+def test_a_missing_package_is_an_error(monkeypatch):
+    monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
+    assert found(doctor.python(), "error") == [("no-such-package is not installed", "Run ./run.sh setup, or: pip install -r requirements.txt")]
+
+
+def loads(monkeypatch, stderr):
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *args, **options: subprocess.CompletedProcess([], 1 if stderr else 0, "", stderr))
+
+
+def test_a_torchaudio_that_breaks_imports_is_named(monkeypatch):
+    loads(monkeypatch, "File torchaudio/__init__.py\nOSError: libc10_cuda.so: cannot open shared object file")
+    (text, cure), *_ = found(doctor.imports(), "error")
+    assert "libc10_cuda.so" in text
+    assert cure.endswith("-m pip uninstall -y torchaudio")
+
+
+def test_a_missing_fairseq_comes_with_the_line_that_installs_it(monkeypatch):
+    loads(monkeypatch, "ModuleNotFoundError: No module named 'fairseq'")
+    assert "--no-deps --no-build-isolation -r requirements-fairseq.txt" in found(doctor.imports(), "error")[0][1]
+
+
+def test_a_machine_without_compiler_is_warned(monkeypatch):
+    loads(monkeypatch, "")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no C++ compiler (no-such-compiler)" in found(doctor.imports(), "warning")[0][0]
+
+
+@pytest.mark.parametrize(("free_gb", "level"), [(100, "ok"), (10, "warning"), (1, "error")])
+def test_little_disk_is_a_warning_and_hardly_any_an_error(monkeypatch, tmp_path, free_gb, level):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=free_gb * 2**30))
+    assert doctor.disk(tmp_path / "not" / "there").level == level
+
+
+def test_little_shared_memory_and_few_open_files_are_warnings(monkeypatch):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**26) if path == "/dev/shm" else usage)
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda kind: (1024, 4096))
+    cures = [cure for _, cure in found(doctor.machine(), "warning")]
+    assert any("--shm-size=8g" in cure for cure in cures)
+    assert "ulimit -n 4096" in cures
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.lst").touch()
+    (tmp_path / "feat").mkdir()
+    (tmp_path / "feat" / "narration.train_0_data.npy").touch()
+
+    def write(text):
+        (tmp_path / "x.yaml").write_text(text)
+        return "x.yaml"
+
+    return write
+
+
+def test_each_file_that_is_not_there_is_named_with_its_key(project):
+    path = project("dataset: {train_path: gone.lst, val_path: there.lst, vfeat_dir: nowhere}\nfairseq: {checkpoint: {restore_file: gone.pt}}")
+    texts = [text for text, _ in found(doctor.project(path, cpu=True), "error")]
+    assert texts == [
+        "x.yaml: dataset.train_path: gone.lst does not exist",
+        "x.yaml: dataset.vfeat_dir: nowhere does not exist",
+        "x.yaml: fairseq.checkpoint.restore_file: gone.pt does not exist",
+    ]
+
+
+def test_a_token_prefix_is_there_when_a_file_begins_with_it(project):
+    assert not found(doctor.project(project("dataset: {tfeat_dir: feat/narration.}"), cpu=True), "error")
+    assert found(doctor.project(project("dataset: {tfeat_dir: feat/other.}"), cpu=True), "error")
+
+
+def test_a_wrong_key_is_an_error_of_the_file(project):
+    assert "Did you mean dataset.max_len" in found(doctor.project(project("dataset: {max_lenn: 3}"), cpu=True), "error")[0][0]
+
+
+def test_a_tokenizer_folder_without_vocabulary_is_an_error(project, tmp_path):
+    (tmp_path / "feat" / "config.json").touch()
+    assert "no vocab.txt" in found(doctor.project(project("dataset: {bert_name: feat}"), cpu=True), "error")[0][0]
+
+
+def test_two_ranks_talk_to_each_other():
+    (finding,) = doctor.collectives(2, 0.2, cpu=True)
+    assert finding.level == "ok"
+    assert finding.text.startswith("2 ranks (gloo): ")
+
+
+def test_ranks_that_fail_are_an_error_with_what_they_said(monkeypatch, tmp_path):
+    fake = tmp_path / "mmpt_cli"
+    fake.mkdir()
+    (fake / "torchrunjob.py").symlink_to(ROOT / "mmpt_cli" / "torchrunjob.py")
+    (fake / "doctor.py").write_text("raise OSError('no route to host')")
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    (finding,) = doctor.collectives(2, 0.1, cpu=True)
+    assert finding.level == "error"
+    assert "no route to host" in finding.text
+    assert "GLOO_SOCKET_IFNAME" in finding.cure

@@ -1,0 +1,80 @@
+"""The notebooks run from the first cell to the last, and are stored without outputs."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.conftest import ROOT
+
+nbclient = pytest.importorskip("nbclient")
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("matplotlib")
+
+PATHS = sorted((ROOT / "projects/notebooks").glob("*.ipynb"))
+NAMES = {"quick_start", "transport_plan", "three_alignments", "your_own_data"}
+
+
+def run(path):
+    """The notebook with its outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    return nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+
+
+@pytest.fixture(scope="module")
+def executed():
+    """All notebooks, run side by side: most of their time is spent starting."""
+    with ThreadPoolExecutor(2) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("MPLBACKEND", "agg")
+        return dict(zip((path.stem for path in PATHS), pool.map(run, PATHS), strict=True))
+
+
+def printed(notebook):
+    return "".join(output.text for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "stream")
+
+
+def test_there_is_a_notebook_for_each_first_step():
+    assert {path.stem for path in PATHS} == NAMES
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebook_is_short_and_stored_without_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert len(notebook.cells) < 12
+    for cell in notebook.cells:
+        assert not cell.get("outputs") and cell.get("execution_count") is None
+
+
+def test_quick_start_finds_moments(executed):
+    assert printed(executed["quick_start"]).count(" s\n") >= 3
+
+
+def percents(line):
+    return [int(x) for x in re.findall(r"(\d+)%", line)]
+
+
+def test_bucket_takes_captions_of_nothing_and_sharpens_the_plan(executed):
+    kept, right = (line for line in printed(executed["transport_plan"]).splitlines() if "%" in line)
+    assert percents(kept)[0] > 2 * percents(kept)[1] and percents(right)[1] > percents(right)[0] > 30
+
+
+def test_otam_leaves_out_what_the_middle_of_a_video_does_not_show(executed):
+    line = next(line for line in printed(executed["three_alignments"]).splitlines() if line.startswith("DTW") and "OTAM" in line)
+    dtw, otam, _ = percents(line)
+    assert otam > dtw + 20
+
+
+def test_transport_does_not_care_for_the_order_of_captions(executed):
+    lines = [line for line in printed(executed["three_alignments"]).splitlines() if "backwards" in line and "%" in line]
+    rows = {line.split()[0]: percents(line) for line in lines}
+    assert rows["transport"][0] == rows["transport"][1] and rows["DTW"][0] > rows["DTW"][1] + 30
+
+
+def test_own_data_set_trains_and_gets_better(executed):
+    before, after = (int(x) for x in re.findall(r"median rank (\d+)", printed(executed["your_own_data"])))
+    assert after < before
