@@ -24,12 +24,26 @@ EXTRAS = {
         "tensorboardX",
     ],
     "video": ["av>=14,<19"],
+    "torchcodec": ["av>=14,<19", "torchcodec>=0.11"],  # uses the FFmpeg libraries of the system
+    "open_clip": ["open_clip_torch>=2.24"],  # brings torchvision
+    "notebooks": ["ipykernel>=6", "nbclient>=0.9", "nbformat>=5.9", "matplotlib>=3.8"],
     "retrieval": ["faiss-cpu>=1.8"],
     "remote": ["fsspec>=2024.2"],
     "plots": ["matplotlib>=3.8"],
     "fast": ["numba>=0.60"],
 }
-EXTRAS["test"] = [*EXTRAS["train"], *EXTRAS["video"], *EXTRAS["plots"], *EXTRAS["fast"], *EXTRAS["remote"], "pytest>=8", "pytest-xdist>=3", "POT>=0.9", "tslearn>=0.6"]
+EXTRAS["test"] = [
+    *EXTRAS["train"],
+    *EXTRAS["video"],
+    *EXTRAS["plots"],
+    *EXTRAS["fast"],
+    *EXTRAS["remote"],
+    *EXTRAS["notebooks"],
+    "pytest>=8",
+    "pytest-xdist>=3",
+    "POT>=0.9",
+    "tslearn>=0.6",
+]
 EXTRAS["dev"] = [*EXTRAS["test"], "ruff"]
 
 setup(

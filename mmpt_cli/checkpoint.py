@@ -149,7 +149,8 @@ def save(weights: Mapping[str, Tensor], description: Mapping[str, Any], path: st
 
 
 def _fairseq_state(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, Any]:
-    history = {"criterion_name": "MMCriterion", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": description.get("updates") or 0}
+    updates = description.get("updates") or 0
+    history = {"criterion_name": "MMCriterion", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": updates}
     return {
         "args": None,
         "cfg": None,

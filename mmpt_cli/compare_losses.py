@@ -2,9 +2,10 @@
 
     python -m mmpt_cli.compare_losses projects/toy/compare.yaml
     python -m mmpt_cli.compare_losses projects/toy/compare.yaml --report     # the table of what is there, no training
+    python -m mmpt_cli.compare_losses projects/toy/compare.yaml --report --docs docs/compare_losses.md
 
-Seeds come last: as soon as the first seed is through, there is a table of all losses and all noises. What is done is not done again, so a run
-that was stopped goes on, and a list that grew is filled up. Writes results.json, results.md and results.png into the output folder.
+Seeds come last: as soon as the first seed is through, there is a table of all losses and all noises. What is done is not done again, so a
+run that was stopped goes on, and a list that grew is filled up. Writes results.json, results.md and results.png into the output folder.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from mmpt.synthetic.settings import NOISE, SIZES, Settings
 from mmpt.utils.files import atomic_write
 from mmpt.utils.log import short_errors
 from mmpt_cli import training_process
-from mmpt_cli.compare_losses_report import evaluate, step_costs, write_report
+from mmpt_cli.compare_losses_report import evaluate, step_costs, update_page, write_report
 from mmpt_cli.localjob import LocalJob
 from mmpt_cli.toy_runs import claim, data_fingerprint, finish, move_folders, set_length
 
@@ -68,12 +69,15 @@ class Comparison:
                 raise ConfigError(f"{path}: {key}: expected a {expected.__name__.lower()}, got {value!r}.")
         missing = [f.name for f in fields(cls) if f.name in ("losses", "start", "updates") and not tree.get(f.name)]
         if missing or set(tree["start"]) != {"project", "updates"}:
-            raise ConfigError(f"{path}: needs losses, updates, and start with project and updates; missing or incomplete: {missing or 'start'}.")
+            wrong = missing or "start"
+            raise ConfigError(f"{path}: needs losses, updates, and start with project and updates; missing or incomplete: {wrong}.")
         comparison = cls(**tree)
         if comparison.size not in SIZES:
             raise ConfigError(f"{path}: size: {comparison.size}: expected one of {', '.join(SIZES)}.")
-        for noise in comparison.noise:
-            comparison.world(noise)
+        worlds = [comparison.world(noise)[0] for noise in comparison.noise]
+        for key, names in ("noise", worlds), ("losses", list(map(row_name, comparison.losses))):
+            if len(set(names)) < len(names):
+                raise ConfigError(f"{path}: {key}: two entries are called alike: {', '.join(names)}. Each needs a name of its own.")
         return comparison
 
     def world(self, noise: str | Mapping[str, Any]) -> tuple[str, Settings]:
@@ -87,7 +91,12 @@ class Comparison:
     @property
     def rows(self) -> dict[str, str]:
         """Row -> project file."""
-        return {Path(path).stem: path for path in self.losses}
+        return {row_name(path): path for path in self.losses}
+
+
+def row_name(path: str) -> str:
+    """What a loss is called: the name of its project file."""
+    return Path(path).stem
 
 
 @dataclass(frozen=True)
@@ -167,7 +176,8 @@ def perform(run: Run, server: ForkServerContext) -> bool:
     log = run.folder / "train.log"
     code, peak_mib = training_process.start(server, run.arguments(log), log).wait()
     if code:
-        raise SystemExit("\n".join([*log.read_text().splitlines()[-15:], f"error: {run.folder}: training ended with exit code {code}; see {log}."]))
+        end = log.read_text().splitlines()[-15:]
+        raise SystemExit("\n".join([*end, f"error: {run.folder}: training ended with exit code {code}; see {log}."]))
     values = evaluate(run.checkpoint, run.data)
     with atomic_write(run.folder / "results.json", "w") as file:
         json.dump({"row": run.row, "noise": run.noise, "seed": run.seed, "peak_mib": peak_mib, "values": values}, file, indent=1)
@@ -180,8 +190,8 @@ def costs(comparison: Comparison) -> dict[str, float]:
     path = Path(comparison.out) / "costs.json"
     kept = json.loads(path.read_text()) if path.is_file() else {}
     if set(kept) != set(comparison.rows):
-        noise = comparison.world(comparison.noise[0])[0]
-        configs = {row: load_config(file, move_folders(file, {"data/toy": f"{comparison.data}/{noise}"})) for row, file in comparison.rows.items()}
+        data = f"{comparison.data}/{comparison.world(comparison.noise[0])[0]}"
+        configs = {row: load_config(file, move_folders(file, {"data/toy": data})) for row, file in comparison.rows.items()}
         kept = step_costs(configs)
         with atomic_write(path, "w") as file:
             json.dump(kept, file)
@@ -192,6 +202,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparison", help="comparison file, e.g. projects/toy/compare.yaml")
     parser.add_argument("--report", action="store_true", help="only write the table of the runs that are done")
+    parser.add_argument("--docs", help="a page whose tables and figure (its name with .png) are brought up to date")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     short_errors()
@@ -209,6 +220,8 @@ def main(argv: list[str] | None = None) -> None:
     if not results:
         raise SystemExit(f"error: {comparison.out} holds no finished run of this comparison. Start it without --report.")
     print(write_report(results, costs(comparison), asdict(comparison), Path(comparison.out)))
+    if args.docs:
+        update_page(Path(args.docs), Path(comparison.out))
 
 
 if __name__ == "__main__":

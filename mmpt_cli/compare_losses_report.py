@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from mmpt.config import Config, load_config
@@ -32,6 +34,7 @@ COLUMNS = {  # measure -> head of its column; R@1 of each on dot products and on
     ("videos_background", "OTAM"): "+ background OTAM",
 }
 ROUNDS = 5
+MARKS = ("<!-- results:begin -->", "<!-- results:end -->")
 
 
 def evaluate(checkpoint: Path, data: str | Path) -> dict[str, dict[str, float]]:
@@ -85,8 +88,20 @@ def write_report(results: Sequence[Mapping[str, Any]], costs: Mapping[str, float
     with atomic_write(out / "results.md", "w") as file:
         file.write("\n\n".join(f"### Noise: {noise}\n\n{markdown_table(rows)}" for noise, rows in tables.items()) + "\n")
     figure = draw(out / "results.png", results, noises)
-    blocks = [f"noise {noise}: R@1 in percent, dot product / cosine, mean ± spread over seeds\n{text_table(rows)}" for noise, rows in tables.items()]
+    title = "R@1 in percent, dot product / cosine, mean ± spread over seeds"
+    blocks = [f"noise {noise}: {title}\n{text_table(rows)}" for noise, rows in tables.items()]
     return "\n\n".join([*blocks, f"results: {out / 'results.json'}\nfigure:  {figure}"])
+
+
+def update_page(page: Path, out: Path) -> None:
+    """Put the tables of `out` between the two markers of a page, and the figure beside it."""
+    before, begin, rest = page.read_text().partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not end:
+        raise ValueError(f"{page}: expected the lines {MARKS[0]} and {MARKS[1]}, between which the tables go.")
+    with atomic_write(page, "w") as file:
+        file.write(f"{before}{begin}\n{(out / 'results.md').read_text()}{end}{after}")
+    shutil.copy(out / "results.png", page.with_suffix(".png"))
 
 
 def table(results: Sequence[Mapping[str, Any]], costs: Mapping[str, float]) -> list[list[str]]:
@@ -127,8 +142,10 @@ def draw(path: Path, results: Sequence[Mapping[str, Any]], noises: Sequence[str]
             of_row = [[value(r, *key, "cosine") for r in results if (r["row"], r["noise"]) == (row, noise)] for noise in noises]
             points = [(x + 0.02 * (number - len(rows) / 2), values) for x, values in enumerate(of_row) if values]
             middle = [statistics.mean(values) for _, values in points]
-            reach = [[m - min(v) for m, (_, v) in zip(middle, points, strict=True)], [max(v) - m for m, (_, v) in zip(middle, points, strict=True)]]
-            axes.errorbar([x for x, _ in points], middle, reach, marker="o", markersize=4, color=colours(number % 20), label=row, linewidth=1)
+            low, high = ([end(values) for _, values in points] for end in (min, max))
+            reach = np.abs(np.array([low, high]) - middle)
+            style = {"marker": "o", "markersize": 4, "linewidth": 1, "color": colours(number % 20)}
+            axes.errorbar([x for x, _ in points], middle, reach, label=row, **style)
         axes.set(title=COLUMNS[key], ylabel="R@1, percent, cosines", xlabel="noise of the narration")
         axes.set_xticks(range(len(noises)), noises)
     drawing.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)

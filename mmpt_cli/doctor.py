@@ -33,6 +33,7 @@ PYTHON = (3, 11)
 OPEN_FILES = 4096
 SHARED_GB, FREE_GB, LOW_GB = 1, 2, 20
 PACKAGES = ("numpy", "transformers", "PyYAML")
+LOADED = {"fairseq with mmpt's plugin": "import mmpt.fairseq_plugin", "BERT of transformers": "from transformers import BertModel"}
 MESSAGE_FLOATS = 4 << 20  # 16 MB: about the gradient buckets of training
 START_SECONDS = 120
 
@@ -74,9 +75,11 @@ def torch_and_gpus() -> Iterator[Finding]:
     yield ok(f"torch {torch.__version__}, CUDA {torch.version.cuda or 'not built in'}")
     gpus = visible_gpus()
     if gpus and torch.version.cuda is None:
-        yield Finding("warning", f"{len(gpus)} GPUs, but this torch is for the CPU", "Install a CUDA build of the same version from pytorch.org")
+        cure = "Install a CUDA build of the same version from pytorch.org"
+        yield Finding("warning", f"{len(gpus)} GPUs, but this torch is for the CPU", cure)
     elif gpus and not torch.cuda.is_available():
-        yield Finding("error", f"{len(gpus)} GPUs, but torch cannot use them", "The driver is probably older than CUDA needs: see nvidia-smi")
+        cure = "The driver is probably older than CUDA needs: see nvidia-smi"
+        yield Finding("error", f"{len(gpus)} GPUs, but torch cannot use them", cure)
     elif not gpus:
         yield ok("no GPU: train with --cpu")
     else:
@@ -89,14 +92,15 @@ def torch_and_gpus() -> Iterator[Finding]:
 def imports() -> Iterator[Finding]:
     """fairseq and transformers really load; a compiler for those who have to build fairseq; torchaudio, which breaks both."""
     broken = importlib.util.find_spec("torchaudio") is not None
-    for name, code in (("fairseq with mmpt's plugin", "import mmpt.fairseq_plugin"), ("BERT of transformers", "from transformers import BertModel")):
+    removal = f"{sys.executable} -m pip uninstall -y torchaudio"
+    for name, code in LOADED.items():
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             yield ok(f"{name} loads")
             continue
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         if "torchaudio" in done.stderr or ("cuda" in last and broken):
-            yield Finding("error", f"{name} does not load: {last}", f"Nothing here needs torchaudio: {sys.executable} -m pip uninstall -y torchaudio")
+            yield Finding("error", f"{name} does not load: {last}", f"Nothing here needs torchaudio: {removal}")
         elif "No module named 'fairseq" in last:
             yield Finding(
                 "error",
@@ -106,12 +110,14 @@ def imports() -> Iterator[Finding]:
         else:
             yield Finding("error", f"{name} does not load: {last}", f'See all of it with: {sys.executable} -c "{code}"')
     if broken:
-        yield Finding("warning", "torchaudio is installed", f"Nothing here needs it, and beside a CPU torch it breaks transformers: {sys.executable} -m pip uninstall -y torchaudio")
+        cure = f"Nothing here needs it, and beside a CPU torch it breaks transformers: {removal}"
+        yield Finding("warning", "torchaudio is installed", cure)
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler):
         yield ok(f"compiler {shutil.which(compiler)}")
     else:
-        yield Finding("warning", f"no C++ compiler ({compiler})", "Only building fairseq needs one: install g++ (Debian, Ubuntu: build-essential)")
+        cure = "Only building fairseq needs one: install g++ (Debian, Ubuntu: build-essential)"
+        yield Finding("warning", f"no C++ compiler ({compiler})", cure)
 
 
 def machine() -> Iterator[Finding]:
@@ -129,7 +135,8 @@ def machine() -> Iterator[Finding]:
     yield disk(Path.cwd())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < OPEN_FILES:
-        yield Finding("warning", f"at most {soft} open files; loaders of many shards need more", f"ulimit -n {min(hard, 65536) if hard > 0 else 65536}")
+        cure = f"ulimit -n {min(hard, 65536) if hard > 0 else 65536}"
+        yield Finding("warning", f"at most {soft} open files; loaders of many shards need more", cure)
     else:
         yield ok(f"{soft} open files")
 
@@ -141,8 +148,8 @@ def disk(folder: Path) -> Finding:
     if not os.access(existing, os.W_OK):
         return Finding("error", f"{folder}: cannot be written", f"Take another folder, or ask for the right to write to {existing}")
     level = "error" if free < FREE_GB else "warning" if free < LOW_GB else "ok"
-    cure = "Free some space: a checkpoint with optimizer state is about three times the model, and several are kept" if level != "ok" else ""
-    return Finding(level, f"{folder}: {free:.0f} GB of disk free", cure)
+    cure = "Free some space: a checkpoint with optimizer state is about three times the model, and several are kept"
+    return Finding(level, f"{folder}: {free:.0f} GB of disk free", "" if level == "ok" else cure)
 
 
 def project(path: str, cpu: bool) -> Iterator[Finding]:
@@ -153,10 +160,11 @@ def project(path: str, cpu: bool) -> Iterator[Finding]:
         yield Finding("error", str(error), "Correct the file")
         return
     yield ok(f"{path}: every key is known")
-    missing = [(key, value) for key, value in named_paths(config) if not glob.glob(f"{glob.escape(value)}*" if key.endswith("tfeat_dir") else glob.escape(value))]
+    missing = [(key, value) for key, value in named_paths(config) if not glob.glob(glob.escape(value) + "*" * key.endswith("tfeat_dir"))]
     for key, value in missing:
         source = "DATASET.md says where it comes from" if key.startswith("dataset.") else "Train or fetch it first, or set the key to null"
-        yield Finding("error", f"{path}: {key}: {value} does not exist", f"{source}; paths are relative to the current folder, {Path.cwd()}")
+        cure = f"{source}; paths are relative to the current folder, {Path.cwd()}"
+        yield Finding("error", f"{path}: {key}: {value} does not exist", cure)
     if not missing:
         yield ok(f"{path}: its data is there")
     yield from tokenizer(config)
@@ -196,7 +204,8 @@ def tokenizer(config: Config) -> Iterator[Finding]:
     if isinstance(try_to_load_from_cache(name, "vocab.txt"), str):
         yield ok(f"tokenizer: {name}, in the hub's cache")
     else:
-        yield Finding("warning", f"dataset.bert_name {name} will be downloaded at the first start", "Without network: put config.json, vocab.txt and weights into a folder and name that")
+        cure = "Without network: put config.json, vocab.txt and weights into a folder and name that"
+        yield Finding("warning", f"dataset.bert_name {name} will be downloaded at the first start", cure)
 
 
 def collectives(ranks: int, seconds: float, cpu: bool) -> Iterator[Finding]:
@@ -218,7 +227,8 @@ def collectives(ranks: int, seconds: float, cpu: bool) -> Iterator[Finding]:
         said = next((last_lines(folder, 0) for folder in logs.glob("*")), [])
         shutil.rmtree(logs, ignore_errors=True)
     if done.returncode:
-        yield Finding("error", f"{ranks} ranks ({backend}) failed: {(said or done.stderr.splitlines() or ['no message'])[-1].strip()}", cure)
+        last = (said or done.stderr.splitlines() or ["no message"])[-1].strip()
+        yield Finding("error", f"{ranks} ranks ({backend}) failed: {last}", cure)
         return
     measured = json.loads(done.stdout[done.stdout.index("{") :].splitlines()[0])
     yield ok(f"{ranks} ranks ({backend}): {measured['rounds']} sums of 16 MB in {measured['seconds']:.1f} s, {measured['ms']:.1f} ms each")

@@ -112,6 +112,8 @@ def _kinds(sources: Sequence[Path], split: str) -> list[tuple[str, str]]:
         of_source = {(match["before"], match["after"]) for match in matches if match["split"] == split}
         if of_source:
             found[source] = of_source
+    if not found:
+        sys.exit(f"{', '.join(map(str, sources))}: {split}_meta.pkl lists videos, but there are no shards of that split.")
     everywhere, anywhere = set.intersection(*found.values()), set.union(*found.values())
     if everywhere != anywhere:
         missing = [f"{before}{split}_*{after}" for before, after in sorted(anywhere - everywhere)]

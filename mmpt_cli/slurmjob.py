@@ -142,7 +142,9 @@ class SlurmJob:
         try:
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
         except FileNotFoundError as error:
-            raise ConfigError("sbatch was not found: this machine cannot submit to SLURM. Log in to one that can, or leave out --slurm.") from error
+            raise ConfigError(
+                "sbatch was not found: this machine cannot submit to SLURM. Log in to one that can, or leave out --slurm."
+            ) from error
         if done.returncode:
             raise ConfigError(f"sbatch refused {self.file} (exit code {done.returncode}): {done.stderr.strip()}. See {self.table}.")
         number = done.stdout.strip().split(";")[0]
@@ -153,9 +155,13 @@ class SlurmJob:
         """The sbatch file's content."""
         resources = self._resources()
         if not resources.gpus_per_node and not self.job.on_cpu:
-            raise ConfigError(f"{self.job.path} trains on GPUs and resource set {resources.name} has none. Add --cpu, or choose another set with --slurm.")
+            raise ConfigError(
+                f"{self.job.path} trains on GPUs and resource set {resources.name} has none. Add --cpu, or choose another set with --slurm."
+            )
         if resources.gpus_per_node and self.job.on_cpu:
-            raise ConfigError(f"{self.job.path} runs on the CPU and resource set {resources.name} would reserve GPUs. Choose one without, as --slurm cpu.")
+            raise ConfigError(
+                f"{self.job.path} runs on the CPU and resource set {resources.name} would reserve GPUs. Choose one without, as --slurm cpu."
+            )
         command = self.job.predict_command() if self.job.is_prediction else self.job.train_command(resources.layout())
         devices = f"{resources.gpus_per_node} GPUs per node" if resources.gpus_per_node else "CPUs"
         return SCRIPT.format(

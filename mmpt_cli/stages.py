@@ -71,7 +71,8 @@ def run_side_by_side(jobs: list[LocalJob]) -> int:
     """
     logs = {job: job.folder / f"{Path(job.path).stem}.log" for job in jobs}
     if len(set(logs.values())) < len(jobs):
-        raise ConfigError(f"jobs of one stage write to the same place: {', '.join(job.path for job in jobs)}. Put them in different stages.")
+        paths = ", ".join(job.path for job in jobs)
+        raise ConfigError(f"jobs of one stage write to the same place: {paths}. Put them in different stages.")
     waiting = [(job, job.command(check_gpus=True)) for job in jobs]
     free, taken, first_code = visible_gpus(), {}, 0
     with Running() as running:

@@ -65,7 +65,8 @@ class Layout:
         """Arguments of torchrun, before the program."""
         if self.nodes == 1:
             return [f"--nproc_per_node={self.per_node}", "--standalone"]
-        words = [f"--nnodes={self.nodes}", f"--nproc_per_node={self.per_node}", f"--rdzv-endpoint={self.endpoint}", f"--rdzv-id={self.run_id}"]
+        words = [f"--nnodes={self.nodes}", f"--nproc_per_node={self.per_node}"]
+        words += [f"--rdzv-endpoint={self.endpoint}", f"--rdzv-id={self.run_id}"]
         if self.node_rank is None:
             return [*words, "--rdzv-backend=c10d"]
         return [*words, "--rdzv-backend=static", f"--node-rank={self.node_rank}"]
@@ -152,7 +153,8 @@ def report(failures: Mapping[int, Any], logs: Path) -> int:
         return STOPPED
     what = f"exit code {failure.exitcode}"
     if failure.exitcode < 0:
-        what = f"killed by {failure.signal_name()}" + (" (out of memory? see the kernel log)" if failure.exitcode == -signal.SIGKILL else "")
+        guess = " (out of memory? see the kernel log)" if failure.exitcode == -signal.SIGKILL else ""
+        what = f"killed by {failure.signal_name()}{guess}"
     print(f"error: rank {rank} of {socket.gethostname()} failed first: {what}. The end of its output:", file=sys.stderr)
     for line in last_lines(logs, failure.local_rank):
         print(f"    {line}", file=sys.stderr)

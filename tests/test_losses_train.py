@@ -22,7 +22,8 @@ FILES = sorted((ROOT / "projects/toy/losses").glob("*.yaml"))
 TERMS = {  # what the log must name, besides the loss, to show that it is this loss that trained
     "videoclip": "text_to_video", "norton": "sequence", "t2v": "text_to_video", "v2t": "video_to_text", "sequence": "paragraph_to_video",
     "milnce": "milnce", "tempclr_dtw": "qualifying_share", "tempclr_otam": "qualifying_share", "gdt": "base",
-    "gdt_reversal_shift": "shift_of_rev", "gram": "a2d", "pairwise": "pairwise", "pmrl": "separation", "symile": "symile", "sum": "order/alignment",
+    "gdt_reversal_shift": "shift_of_rev", "gram": "a2d", "pairwise": "pairwise", "pmrl": "separation", "symile": "symile",
+    "sum": "order/alignment",
 }  # fmt: skip
 
 

@@ -84,7 +84,21 @@ class DatasetConfig:
     on_damaged: str = key("error", "shards that are missing, truncated or contradictory: error, or skip their videos (named)", ("error", "skip"))
     read_ahead: bool = key(False, "let the system fetch the features of a whole group at once, for network file systems")
     cache_dir: str | None = key(None, "where copies of remote shards (s3://... in vfeat_dir, tfeat_dir) are kept; null: ~/.cache/mmpt")
-    on_missing: str = key("skip", "ids without features, captions or index entry: skip (counted and named) or error", ("skip", "error"))
+    on_missing: str = key(
+        "skip",
+        "ids without features, captions or index entry: skip = drop (counted and named) or error; N modalities: mask keeps what is there",
+        ("skip", "drop", "mask", "error"),
+    )
+    modalities: Mapping[str, Mapping[str, Any]] | None = key(
+        None, "N modalities: name -> {path, width, rate, max_len}; without path: subtitles"
+    )
+    modality_dropout: float = key(0.0, "N modalities: probability of hiding each modality of a training item, never all")
+    frame_sampling: str = key(
+        "chunk",
+        "N modalities, streams longer than max_len: one of each chunk at random (chunk_random), its middle (chunk_middle), uniform; "
+        "chunk = random in training, middle else",
+        ("chunk", "chunk_random", "chunk_middle", "uniform"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +120,11 @@ class ModelConfig:
     feature_dim: int = key(512, "width of the features, for models without a transformer")
     s3d_weights: str = key("pretrained_models/s3d_howto100m.pth", "S3D weights, for models that read frames")
     s3d_dict: str = key("pretrained_models/s3d_dict.npy", "word list of S3D's text branch")
+    contra_dim: int = key(512, "MMGram: width of the common space")
+    modality_layers: Mapping[str, int] | None = key(None, "MMGram: modality -> layers of its tower; null: num_hidden_video_layers")
+    matching_head: bool = key(False, "MMGram: cross-attention and a head that tells matched pairs, for loss.dam_weight and eval.rerank")
+    matching_condition: list | None = key(None, "MMGram: modalities that the matching head reads; null: all")
+    init_from: str | None = key(None, "MMGram: two-tower checkpoint whose video and text towers it starts from")
     init: str = key(
         "pretrained", "pretrained: start the towers from bert_name's weights; random: from its config.json alone", ("pretrained", "random")
     )
@@ -120,6 +139,10 @@ class EvalConfig:
     protocol: str = key("norton", "whose cost offsets and scales full-video alignment uses", ("norton", "tempclr"))
     valid_project: str | None = key(None, "test project file run at every validation; its numbers are logged as zero_shot_<name>")
     tie_rule: str = key("mean", "rank of a tied query: mean, optimistic or pessimistic", ("mean", "optimistic", "pessimistic"))
+    modalities: list | None = key(None, "N modalities: subsets compared, e.g. [tv, tva, tvas]: t and first letters; null: all modalities")
+    scores: list = key(["volume"], "N modalities: volume, distance, logvolume, cosine, triangle, eigenvalue")
+    rerank: int = key(0, "N modalities: best items of the last subset that the matching head ranks again; 0: none")
+    rerank_mode: str = key("replace", "how: probability instead of score, added to it, or among equals", ("replace", "add", "tiebreak"))
     bootstrap: int = key(1000, "bootstrap samples behind a 95 % interval; 0 switches intervals off")
 
 

@@ -104,8 +104,8 @@ def build_dataset(config: Config, split: str) -> MMDataset:
         split: "train", "valid" or "test".
     """
     dataset = replace(config.dataset, split=split)
-    if dataset.on_missing not in ("skip", "error"):
-        raise ValueError(f"dataset.on_missing is {dataset.on_missing!r}, expected skip or error.")
+    if dataset.on_missing not in ("skip", "drop", "mask", "error"):
+        raise ValueError(f"dataset.on_missing is {dataset.on_missing!r}, expected skip, drop, mask or error.")
     parts = []
     for key, registry in _PARTS.items():
         name = getattr(dataset, key)
@@ -113,7 +113,7 @@ def build_dataset(config: Config, split: str) -> MMDataset:
             raise ValueError(f"dataset.{key} is not set; name a class, e.g. {registry.names()[0]}.")
         parts.append(registry.get(name)(dataset))
     seed = config.fairseq.get("common", {}).get("seed", DEFAULT_SEED)
-    return MMDataset(*parts, seed=seed, fixed=split == "test", skip_missing=dataset.on_missing == "skip")
+    return MMDataset(*parts, seed=seed, fixed=split == "test", skip_missing=dataset.on_missing != "error")
 
 
 _PARTS = {

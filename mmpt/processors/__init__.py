@@ -38,6 +38,13 @@ from mmpt.processors.masking import (
     TextGenerationProcessor,
     TextMaskingProcessor,
 )
+from mmpt.processors.modalities import (
+    ModalityAligner,
+    ModalityMetaProcessor,
+    ModalityTextProcessor,
+    ModalityVideoProcessor,
+    read_annotation,
+)
 from mmpt.processors.msrvtt import (
     MSRVTTMetaProcessor,
     MSRVTTNLGTextProcessor,
@@ -97,6 +104,10 @@ __all__ = [
     "MetaProcessor",
     "MetaTextBinarizer",
     "MissingData",
+    "ModalityAligner",
+    "ModalityMetaProcessor",
+    "ModalityTextProcessor",
+    "ModalityVideoProcessor",
     "NLGTextProcessor",
     "OverlappedAligner",
     "PKLJSONStrTextProcessor",
@@ -128,4 +139,5 @@ __all__ = [
     "YoucookNLGMetaProcessor",
     "YoucookVideoProcessor",
     "load_tokenizer",
+    "read_annotation",
 ]

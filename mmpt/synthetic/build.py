@@ -20,6 +20,7 @@ from mmpt.synthetic.world import World
 from mmpt.synthetic.write import Track, write_how2, write_json
 from mmpt.synthetic.write_actions import write_actions
 from mmpt.synthetic.write_downstream import write_downstream
+from mmpt.synthetic.write_modalities import write_modalities
 from mmpt.synthetic.write_test_sets import write_msrvtt, write_videos, write_youcook
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def write_world(root: Path, settings: Settings, track: Track) -> None:
     write_youcook(world, root)
     write_downstream(world, root)
     write_actions(world, root)
+    write_modalities(world, root, track)
     write_json(root / TRUTH, dict(_truth(world, narration)))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-WORLD_VERSION = 3  # raise it whenever the same settings give other bytes
+WORLD_VERSION = 4  # raise it whenever the same settings give other bytes
 
 
 def knob(default: Any, help: str) -> Any:
@@ -48,6 +48,14 @@ class Noise:
     w_where: float = knob(0.8, "weight of the place, new in every video")
     w_drift: float = knob(0.5, "weight of a slow drift (light, camera)")
     w_noise: float = knob(1.5, "weight of the noise of a single second")
+
+    p_no_sound: float = knob(0.1, "a video has no sound track")
+    audible_verb: float = knob(0.8, "per second of a step: the action can be heard")
+    audible_tool: float = knob(0.6, "per second of a step with a tool: the tool can be heard")
+    w_sound_verb: float = knob(1.0, "weight of the action in the sound")
+    w_sound_tool: float = knob(0.8, "weight of the tool in the sound")
+    w_room: float = knob(0.8, "weight of the sound of the room, new in every video")
+    w_hiss: float = knob(1.2, "weight of the noise of a single second of sound")
 
 
 NOISE = {
@@ -118,7 +126,7 @@ class Settings:
 
 
 def _check(name: str, value: float) -> None:
-    is_probability = name.startswith(("p_", "visible_")) or name == "dropout"
+    is_probability = name.startswith(("p_", "visible_", "audible_")) or name == "dropout"
     least = 1 if name in Size.__dataclass_fields__ and not name.startswith("test_") else 0
     if value < least or (is_probability and value > 1) or (name == "p_chatter" and value >= 1):
         raise ValueError(f"knob {name}={value}: expected {'a probability' if is_probability else f'a number of at least {least}'}.")

@@ -11,6 +11,7 @@ from mmpt.synthetic.features import draw_features
 from mmpt.synthetic.narration import Sentence, caption, narrate
 from mmpt.synthetic.parts import OBJECTS, TOOLS, VERBS, Looks, Step, stream
 from mmpt.synthetic.settings import Settings
+from mmpt.synthetic.sound import Sounds, draw_sound
 from mmpt.synthetic.timeline import Video, lay_out, vary
 
 TASK_STEPS = (8, 13)
@@ -52,7 +53,7 @@ class World:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.looks = Looks(settings.seed)
+        self.looks, self.sounds = Looks(settings.seed), Sounds(settings.seed)
         draw = stream(settings.seed, "held out").random((len(VERBS), len(OBJECTS)))
         self.held_out = draw < settings.p_held_out  # (verb, ingredient)
         self.tasks = [self._steps(TASK_STEPS, False, stream(settings.seed, "task", i)) for i in range(settings.size.tasks)]
@@ -87,6 +88,10 @@ class World:
     def features(self, video: Video) -> np.ndarray:
         """(seconds, 512) float16."""
         return draw_features(video, self.looks, self.settings.noise, self._stream(video.split, video.index, "features"))
+
+    def sound(self, video: Video) -> np.ndarray | None:
+        """(seconds, 128) float16, or None for a video without sound track."""
+        return draw_sound(video, self.sounds, self.settings.noise, self._stream(video.split, video.index, "sound"))
 
     def narration(self, video: Video) -> list[Sentence]:
         """What speech recognition hears, noise and all."""

@@ -105,8 +105,9 @@ def frame_at(path: str | Path, time_s: float, height: int = 120) -> np.ndarray:
             shown = frame
         if shown is None:
             raise VideoError(f"{path}: holds no frames at {time_s:g} s.")
-        side = height if shown.rotation % 180 == 0 else round(height * shown.width / shown.height)
-        image = shown.reformat(max(1, round(side * shown.width / shown.height)), side, format="rgb24").to_ndarray()
+        lying = shown.rotation % 180 != 0  # then the stored width becomes the height
+        scale = height / (shown.width if lying else shown.height)
+        image = shown.reformat(max(1, round(shown.width * scale)), max(1, round(shown.height * scale)), format="rgb24").to_ndarray()
         return _upright(image, shown)
 
 

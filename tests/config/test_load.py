@@ -27,6 +27,14 @@ def test_maps_merge_while_lists_scalars_and_nulls_replace(tmp_path):
     }
 
 
+def test_a_file_that_names_another_loss_leaves_the_keys_of_the_first_behind(tmp_path):
+    write(tmp_path / "base.yaml", "loss: {loss_cls: A, beta: 0.3, part: {x: 1}}\n")
+    other = write(tmp_path / "other.yaml", "includes: base.yaml\nloss: {loss_cls: B}\n")
+    same = write(tmp_path / "same.yaml", "includes: base.yaml\nloss: {loss_cls: A, part: {y: 2}}\n")
+    assert recursive_config(other)["loss"] == {"loss_cls": "B"}
+    assert recursive_config(same)["loss"] == {"loss_cls": "A", "beta": 0.3, "part": {"x": 1, "y": 2}}
+
+
 def test_a_map_replaces_a_scalar_and_a_scalar_a_map():
     assert merge({"a": 1, "b": {"c": 2}}, {"a": {"x": 1}, "b": 3}) == {"a": {"x": 1}, "b": 3}
 

@@ -11,7 +11,8 @@ from tests.conftest import GOLDEN, ROOT
 
 RESOLVED_FILE = GOLDEN / "norton_resolved_configs.json"
 RESOLVED = json.loads(RESOLVED_FILE.read_text()) if RESOLVED_FILE.exists() else {}
-SHIPPED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml"))
+COMPARISON = "projects/toy/compare.yaml"  # of mmpt_cli.compare_losses: no project file
+SHIPPED = sorted({str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml")} - {COMPARISON})
 
 
 @pytest.fixture(autouse=True)

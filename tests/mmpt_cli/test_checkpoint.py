@@ -24,7 +24,8 @@ CONFIG = {
 def write(folder, name="checkpoint_1_10.pt", value=1.0, updates=10, config=None):
     """A file as fairseq writes it."""
     weights = torch.full((2, 3), value)
-    meters = [(10, "loss", "AverageMeter", {"val": 2.0, "sum": torch.tensor(6.0), "count": 4, "round": 4}), (1, "wps", "TimeMeter", {"n": 3})]
+    loss = {"val": 2.0, "sum": torch.tensor(6.0), "count": 4, "round": 4}
+    meters = [(10, "loss", "AverageMeter", loss), (1, "wps", "TimeMeter", {"n": 3})]
     state = {
         "args": None,
         "cfg": {"task": Namespace(taskconfig="projects/x.yaml")},

@@ -29,7 +29,8 @@ def test_errors_give_exit_code_one_and_every_one_has_its_cure(capsys):
 
 def test_a_missing_package_is_an_error(monkeypatch):
     monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
-    assert found(doctor.python(), "error") == [("no-such-package is not installed", "Run ./run.sh setup, or: pip install -r requirements.txt")]
+    cure = "Run ./run.sh setup, or: pip install -r requirements.txt"
+    assert found(doctor.python(), "error") == [("no-such-package is not installed", cure)]
 
 
 def loads(monkeypatch, stderr):
@@ -84,7 +85,8 @@ def project(tmp_path, monkeypatch):
 
 
 def test_each_file_that_is_not_there_is_named_with_its_key(project):
-    path = project("dataset: {train_path: gone.lst, val_path: there.lst, vfeat_dir: nowhere}\nfairseq: {checkpoint: {restore_file: gone.pt}}")
+    data = "dataset: {train_path: gone.lst, val_path: there.lst, vfeat_dir: nowhere}"
+    path = project(data + "\nfairseq: {checkpoint: {restore_file: gone.pt}}")
     texts = [text for text, _ in found(doctor.project(path, cpu=True), "error")]
     assert texts == [
         "x.yaml: dataset.train_path: gone.lst does not exist",

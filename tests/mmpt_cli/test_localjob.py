@@ -138,7 +138,8 @@ def two_gpus(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "names"), [(None, "0 1"), ("", ""), ("-1", ""), ("1", "1"), ("0,1", "0 1"), ("3,2,1", "3 2"), ("0,-1,1", "0"), ("GPU-a", "GPU-a")]
+    ("chosen", "names"),
+    [(None, "0 1"), ("", ""), ("-1", ""), ("1", "1"), ("0,1", "0 1"), ("3,2,1", "3 2"), ("0,-1,1", "0"), ("GPU-a", "GPU-a")],
 )
 def test_gpus_are_counted_and_named_as_cuda_would(two_gpus, monkeypatch, chosen, names):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -153,7 +154,8 @@ def recorded(tmp_path, monkeypatch):
     log = tmp_path / "recorded"
     program = "import os, sys; open(sys.argv[1], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'] + chr(10) + chr(10).join(sys.argv[2:]))"
     popen = subprocess.Popen
-    monkeypatch.setattr(localjob.subprocess, "Popen", lambda argv, **options: popen([sys.executable, "-c", program, str(log), *argv], **options))
+    record = [sys.executable, "-c", program, str(log)]
+    monkeypatch.setattr(localjob.subprocess, "Popen", lambda argv, **options: popen([*record, *argv], **options))
     return lambda: log.read_text().split("\n")
 
 

@@ -58,8 +58,8 @@ def test_a_layout_that_cannot_start_is_refused(wrong):
 
 
 def test_one_error_is_shown_and_its_exit_code_returned(tmp_path):
-    code = "print('hello from', rank, flush=True)\nif rank == 1:\n    print('the real trouble', file=sys.stderr); sys.exit(3)\ntime.sleep(60)"
-    code, out, err = finish(start(tmp_path, code))
+    program = "print('hello from', rank, flush=True)\nif rank == 1:\n    print('the real trouble', file=sys.stderr); sys.exit(3)\n"
+    code, out, err = finish(start(tmp_path, program + "time.sleep(60)"))
     assert code == 3
     assert out == "[rank 0] hello from 0\n"
     assert "failed first: exit code 3. The end of its output:\n    the real trouble\n" in err

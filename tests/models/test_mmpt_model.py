@@ -12,6 +12,8 @@ from torch import nn
 
 from mmpt.models import MMPTModel, build_model
 from mmpt.models.moments import MomentIndex, align_captions, window_bounds
+from mmpt.utils.video import read_seconds
+from tests.utils.media import write_video
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "cut", "the", "onion", "pour", "milk", "into", "a", "pan"]
 
@@ -141,6 +143,16 @@ def test_videos_are_taken_as_tensor_array_file_and_list(model, tmp_path):
     several = model.encode_video([video, features(11, seed=1), tmp_path / "v.npy"])
     assert several.shape == (3, 32)
     torch.testing.assert_close(several[2], expected[0])
+
+
+def test_video_file_is_read_second_by_second(model, tmp_path):
+    pytest.importorskip("av")
+    path = write_video(tmp_path / "v.mp4", range(0, 2500, 100), shade=lambda i: 9 * i)
+    seconds = torch.from_numpy(np.concatenate(list(read_seconds(path))))
+    assert seconds.shape == (3, 30, 224, 224, 3)
+    torch.testing.assert_close(model.encode_video(path), model.encode_video(seconds))
+    vectors, windows = model.encode_windows(str(path), window_s=2)
+    assert windows.tolist() == [[0, 2], [2, 3]] and vectors.shape == (2, 32)
 
 
 def test_damaged_features_are_refused(model):

@@ -18,7 +18,7 @@ from mmpt.processors import (
     ShardedVideoRetriTextProcessor,
     ShardedVideoRetriVideoProcessor,
 )
-from mmpt.utils import UnsafePickle, save_plain_pickle
+from mmpt.utils import ShardError, UnsafePickle, save_plain_pickle
 from tests.conftest import golden_cases, load_golden
 from tests.processors.helpers import CONFIG, WordTokenizer, how2
 
@@ -201,3 +201,67 @@ def test_a_caption_pickle_that_runs_code_is_refused(tmp_path):
     (tmp_path / "captions.pkl").write_bytes(pickle.dumps({"v": print}))
     with pytest.raises(UnsafePickle, match="builtins.print"):
         PKLJSONStrTextProcessor(replace(CONFIG, caption_pkl_path=str(tmp_path / "captions.pkl")))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("name", ["train_1", "text.train_1.startends", "text.train_1.caps_ids"])
+@pytest.mark.parametrize("damage", [truncate, lambda path: path.unlink()])
+def test_a_damaged_shard_is_fatal_at_the_start_and_named(tmp_path, name, damage):
+    config = how2(tmp_path)
+    damage(tmp_path / f"{name}_data.npy")
+    with pytest.raises(ShardError, match=f"{name}_data.npy"):
+        ShardedHow2MetaProcessor(config)
+
+
+@pytest.mark.parametrize("name", ["train_1", "text.train_1.startends", "text.train_1.caps_ids"])
+def test_the_videos_of_a_damaged_shard_are_left_out_when_told_to_skip(tmp_path, name, caplog):
+    config = how2(tmp_path, on_damaged="skip")
+    truncate(tmp_path / f"{name}_data.npy")
+    meta = ShardedHow2VideoRetriMetaProcessor(config)
+    assert meta.missing == {"lie in damaged shards": ["v4", "v5", "v6", "v7"]}
+    assert [video for i in range(len(meta)) for video, *_ in meta[i][0]] == ["v0", "v1", "v2", "v3", "v8", "v9"]
+    assert f"{name}_data.npy" in caplog.text and "Its 4 videos are left out" in caplog.text
+
+
+@pytest.mark.parametrize(("setting", "error"), [("error", ShardError), ("skip", MissingData)])
+def test_a_shard_that_disappears_later_is_an_error_or_a_missing_item(tmp_path, setting, error):
+    config = how2(tmp_path, on_damaged=setting)
+    meta, video, text = ShardedHow2MetaProcessor(config), ShardedVideoProcessor(config), ShardedTextProcessor(config)
+    for file in tmp_path.glob("*train_2*_data.npy"):
+        file.unlink()
+    place = meta[9][0]
+    for processor in (video, text):
+        with pytest.raises(error, match="train_2.*no such shard file"):
+            processor(place)
+
+
+def test_reading_ahead_changes_nothing_that_is_read(tmp_path):
+    config = how2(tmp_path)
+    places = ShardedHow2VideoRetriMetaProcessor(config)[1][0]
+    for processor in (ShardedVideoRetriVideoProcessor, ShardedVideoRetriTextProcessor):
+        plain, ahead = processor(config)(places), processor(replace(config, read_ahead=True))(places)
+        for one, other in zip(plain, ahead, strict=True):
+            for key in one if isinstance(one, dict) else [slice(None)]:
+                np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_shards_behind_a_url_give_the_same_items(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    config = how2(tmp_path)
+    store = fsspec.filesystem("memory")
+    for file in tmp_path.iterdir():
+        if file.is_file():
+            store.pipe_file(f"/shards/{file.name}", file.read_bytes())
+    remote = replace(config, vfeat_dir="memory://shards", tfeat_dir="memory://shards/text.", cache_dir=str(tmp_path / "cache"))
+    items = []
+    for settings in (config, remote):
+        meta = ShardedHow2VideoRetriMetaProcessor(settings)
+        places = meta[2][0]
+        items.append((places, ShardedVideoRetriVideoProcessor(settings)(places), ShardedVideoRetriTextProcessor(settings)(places)))
+    store.rm("/shards", recursive=True)
+    assert items[0][0] == items[1][0]
+    np.testing.assert_array_equal(np.stack(items[0][1]), np.stack(items[1][1]))
+    np.testing.assert_array_equal(items[0][2][1]["cap"], items[1][2][1]["cap"])

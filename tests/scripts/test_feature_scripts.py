@@ -57,6 +57,13 @@ def test_the_manifest_carries_the_passport(folder):
     }
 
 
+def test_the_passport_of_the_extractor_is_taken_over_and_can_be_overruled(folder):
+    passport = {"backbone": "r2plus1d", "frames_per_second": 16, "seconds_per_feature": 1.0, "normalised": False, "pixels": 112}
+    write_json(folder / "features" / "passport.json", passport)
+    shard(folder, "--frames-per-second", "15")
+    assert read_manifest(folder / "out")["train_0"]["passport"] == passport | {"frames_per_second": 15}
+
+
 def test_what_cannot_be_read_is_left_out_and_listed_with_its_reason(folder):
     (folder / "features" / "v0.npy").unlink()
     (folder / "features" / "v1.npy").write_bytes(b"junk")

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import struct
-from fractions import Fraction
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from mmpt.utils.audio import AudioError, read_audio
-from mmpt.utils.video import VideoError, probe, read_seconds
+from mmpt.utils.audio import AudioError, read_audio, read_audio_windows
+from mmpt.utils.video import VideoError, frame_at, probe, read_seconds
 from tests.conftest import real_path
+from tests.utils.media import write_audio, write_video
 
 av = pytest.importorskip("av")
-
-
-def write_video(path, times_ms, shade=lambda i: 20 * i, size=(64, 48), codec="mpeg4"):
-    """A video whose frame i has grey value shade(i) and is shown from times_ms[i] on."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=1000)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
-        for i, time in enumerate(times_ms):
-            image = np.full((size[1], size[0], 3), shade(i), np.uint8)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 def read(path, **options):
@@ -56,27 +42,109 @@ def test_one_frame_is_one_second(tmp_path):
     assert read(write_video(tmp_path / "v.mkv", [0]), fps=4).shape == (1, 4, 16, 16, 3)
 
 
-def test_video_filmed_with_the_phone_upright_is_turned(tmp_path):
+@pytest.fixture
+def upright(tmp_path):
+    """A video filmed with the phone upright: stored lying, to be turned clockwise; its bright half belongs on top."""
     path = tmp_path / "v.mp4"
-    bright_left = lambda i: np.where(np.arange(64) < 32, 200, 20)[None, :, None]  # noqa: E731
-    write_video(path, [0, 100], shade=bright_left)
+    write_video(path, [0, 100], shade=lambda i: np.where(np.arange(64) < 32, 200, 20)[None, :, None])
     plain = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
     clockwise = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # left becomes top
     content = path.read_bytes()
     track = content.index(plain, content.index(b"tkhd"))
     path.write_bytes(content[:track] + clockwise + content[track + len(plain) :])
-    image = read(path, fps=1)[0, 0].mean(axis=-1)
+    return path
+
+
+def test_video_filmed_with_the_phone_upright_is_turned(upright):
+    image = read(upright, fps=1)[0, 0].mean(axis=-1)
     assert image[:6].mean() > 150 > 60 > image[-6:].mean()
+
+
+def test_thumbnail_is_upright_and_whole(upright):
+    image = frame_at(upright, 0.0, height=32).mean(axis=-1)
+    assert image.shape == (32, 24) and image[:12].mean() > 150 > 60 > image[-12:].mean()
+
+
+@pytest.mark.parametrize(("time_s", "shown"), [(0, 0), (0.31, 3), (2.05, 20), (99, 29)])
+def test_thumbnail_shows_the_frame_on_screen_at_that_time(tmp_path, time_s, shown):
+    path = write_video(tmp_path / "v.mkv", range(0, 3000, 100), shade=lambda i: 8 * i)
+    assert frame_at(path, time_s).mean() == pytest.approx(8 * shown, abs=4)
+
+
+def test_video_without_frames_is_an_error_with_its_name(tmp_path):
+    write_video(tmp_path / "v.mkv", [])
+    with pytest.raises(VideoError, match=r"v\.mkv: "):
+        read(tmp_path / "v.mkv")
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("mpeg4", "yuv420p"), ("mjpeg", "yuvj420p"), ("ffv1", "bgr0"), ("ffv1", "gray")])
+def test_stored_range_and_channel_order_do_not_matter(tmp_path, codec, pix_fmt):
+    colour = (128, 128, 128) if pix_fmt == "gray" else (230, 120, 20)
+    path = write_video(tmp_path / "v.mkv", [0, 100], shade=lambda i: colour, codec=codec, pix_fmt=pix_fmt)
+    np.testing.assert_allclose(read(path, fps=1)[0, 0].mean(axis=(0, 1)), colour, atol=5)
+
+
+def test_black_and_white_of_limited_range_are_0_and_255(tmp_path):
+    path = write_video(tmp_path / "v.mkv", [0, 1000], shade=lambda i: 255 * i)
+    black, white = read(path, fps=1)[:, 0].mean(axis=(1, 2, 3))
+    assert black < 3 and white > 252
+
+
+def test_10000_seconds_are_read_in_bounded_memory(tmp_path):
+    path = write_video(tmp_path / "v.mkv", range(0, 10_000_000, 2000), shade=lambda i: i % 250, size=(32, 32))
+    tracemalloc.start()
+    n_seconds = sum(len(chunk) for chunk in read_seconds(path, fps=1, size=32, chunk_s=16))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 9998 <= n_seconds <= 10000 and peak < 2e6  # all seconds at once: 31 MB
+
+
+def test_of_several_video_tracks_the_one_that_players_choose_is_read():
+    assert read(real_path("videos", "nasa_with_audio.mp4"), fps=1).shape[0] == 14  # the first, smaller track has 13 s
+
+
+def test_unknown_decoder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected pyav or torchcodec"):
+        list(read_seconds(tmp_path / "v.mp4", decoder="decord"))
+
+
+@pytest.fixture
+def torchcodec():
+    """Skips where torchcodec is absent, or finds no FFmpeg libraries on the system."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, OSError, RuntimeError) as error:
+        pytest.skip(f"torchcodec cannot be used here: {str(error).splitlines()[0]}")
+    return VideoDecoder
+
+
+@pytest.mark.parametrize("name", ["lion_tree_monkey.mp4", "nasa_with_audio.mp4", "parakeet_ladder.mp4", "weightlifter.mp4"])
+def test_torchcodec_and_pyav_show_the_same_frames_of_real_videos(torchcodec, name):
+    path = real_path("videos", name)
+    ours, theirs = (read(path, fps=7, size=64, decoder=decoder).astype(float) for decoder in ("pyav", "torchcodec"))
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).mean(axis=(2, 3, 4)).max() < 3  # a neighbouring frame differs by more
+
+
+def test_torchcodec_and_pyav_show_the_same_frames_of_variable_rate(torchcodec, tmp_path):
+    path = write_video(tmp_path / "v.mkv", [0, 100, 500, 600, 1400, 1500])
+    ours, theirs = (read(path, fps=10, decoder=decoder).astype(float) for decoder in ("pyav", "torchcodec"))
+    np.testing.assert_allclose(ours, theirs, atol=4)
+
+
+def test_torchcodec_turns_upright_videos_too(torchcodec, upright):
+    image = read(upright, fps=1, decoder="torchcodec")[0, 0].mean(axis=-1)
+    assert image[:6].mean() > 150 > 60 > image[-6:].mean()
+
+
+def test_torchcodec_names_a_damaged_file(torchcodec):
+    with pytest.raises(VideoError, match=r"corrupted\.mp4: damaged"):
+        read(real_path("videos", "corrupted.mp4"), fps=1, decoder="torchcodec")
 
 
 def test_missing_file_text_file_and_audio_file_are_named(tmp_path):
     (tmp_path / "note.mp4").write_text("not a video")
-    with av.open(str(tmp_path / "sound.wav"), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000, layout="stereo")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 800), np.int16), format="s16", layout="stereo")
-        frame.sample_rate = 8000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    write_audio(tmp_path / "sound.wav", np.zeros((2, 800), np.int16), layout="stereo")
     for name, reason in [("absent.mp4", "no such file"), ("note.mp4", "damaged or not a video"), ("sound.wav", "no video stream")]:
         with pytest.raises(VideoError, match=f"{name}: .*{reason}"):
             read(tmp_path / name)
@@ -106,3 +174,34 @@ def test_audio_of_a_real_video_is_mono_at_the_asked_rate():
 def test_video_without_audio_is_an_error_with_its_name():
     with pytest.raises(AudioError, match="lion_tree_monkey.mp4: holds no audio"):
         read_audio(real_path("videos", "lion_tree_monkey.mp4"))
+
+
+@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 6)])
+def test_any_number_of_channels_becomes_one(tmp_path, layout, channels):
+    tone = (8000 * np.sin(np.arange(8000) / 10)).astype(np.int16)
+    path = write_audio(tmp_path / "a.wav", np.tile(tone, (channels, 1)), layout=layout)
+    wave = read_audio(path, 8000)
+    assert wave.shape == (8000,) and np.corrcoef(wave, tone)[0, 1] > 0.999
+    assert 0.5 < np.abs(wave).max() / 8000 < 4
+
+
+@pytest.mark.parametrize(("window_s", "chunk_s"), [(1, 16), (1, 1), (3, 2), (4, 16)])
+def test_every_second_of_sound_gets_its_window(tmp_path, window_s, chunk_s):
+    rate, n = 800, 5
+    wave = np.repeat(np.arange(1, n + 1, dtype=np.int16), rate)[: -rate // 2]
+    path = write_audio(tmp_path / "a.wav", wave[None], rate=rate)
+    windows = np.concatenate(list(read_audio_windows(path, rate, window_s, chunk_s)))
+    assert windows.shape == (n, window_s * rate)
+    before = (window_s - 1) // 2
+    padded = np.pad(wave, (before * rate, (window_s + 1) * rate))
+    for second, window in enumerate(windows):
+        assert np.array_equal(window, padded[second * rate : (second + window_s) * rate])
+
+
+def test_long_sound_is_read_in_bounded_memory(tmp_path):
+    path = write_audio(tmp_path / "a.wav", np.ones((1, 3_000_000), np.int16), rate=8000)
+    tracemalloc.start()
+    n = sum(len(windows) for windows in read_audio_windows(path, 8000, window_s=2, chunk_s=8))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n == 375 and peak < 1.5e6  # all at once: 6 MB

@@ -1,0 +1,87 @@
+"""Sound beside the video features, and clips annotated with captions and subtitles.
+
+    how2/audio/train_<k>_{data,starts}.npy, train_meta.pkl   float16 (seconds, 128) of the videos that have a sound track; the same for val
+    audio/<video>.npy                                        whole test and labelled videos with a sound track
+    clips/train.json, val.json       clips of the narrated videos (features in how2/feat and how2/audio)
+    clips/finetune.json, test.json   clips of the labelled videos, and the gallery (features in videos/ and audio/)
+    clips/test_captions.json         the gallery with five captions a clip
+
+An annotation lists its clips; what speech recognition heard in the seconds of a clip is its subtitle, "" when nothing:
+
+    [{"clip_id": "train00000_0", "video_id": "train00000", "segment": [4, 15], "caption": ["chop the onion with a knife"],
+      "subtitle": "um now chop the onions"}, ...]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from mmpt.synthetic.narration import Sentence
+from mmpt.synthetic.sound import SOUND_DIM
+from mmpt.synthetic.world import Clip, World
+from mmpt.synthetic.write import PASSPORT, Track, write_json, write_npy
+from mmpt.utils import ShardWriter, save_plain_pickle
+
+CAPTIONS = 5  # where there are several, each by another annotator
+
+
+def write_modalities(world: World, root: Path, track: Track) -> None:
+    """Write `how2/audio/`, `audio/` and `clips/`."""
+    for split in ("train", "val"):
+        _write_sound_shards(world, root / "how2" / "audio", split, track)
+        _write_annotation(world, root / "clips" / f"{split}.json", _clips(world, split), 1)
+    for split in ("labelled", "test"):
+        for video in track(list(world.videos(split)), "sound"):
+            sound = world.sound(video)
+            if sound is not None:
+                write_npy(root / "audio", video.id, sound)
+    _write_annotation(world, root / "clips" / "finetune.json", _clips(world, "labelled"), CAPTIONS)
+    _write_annotation(world, root / "clips" / "test.json", world.gallery(), 1)
+    _write_annotation(world, root / "clips" / "test_captions.json", world.gallery(), CAPTIONS)
+
+
+def _clips(world: World, split: str) -> Iterable[Clip]:
+    return (Clip(video, index) for video in world.videos(split) for index in range(len(video.segments)))
+
+
+def _write_sound_shards(world: World, folder: Path, split: str, track: Track) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    sounds = ((video.id, world.sound(video)) for video in track(list(world.videos(split)), f"{split} sound"))
+    there = [(video_id, sound) for video_id, sound in sounds if sound is not None]
+    size, meta = world.settings.size.videos_per_shard, {}
+    for k, start in enumerate(range(0, len(there), size)):
+        members = there[start : start + size]
+        meta[k] = [video_id for video_id, _ in members]
+        with ShardWriter(folder / f"{split}_{k}", np.float16, {**PASSPORT, "dimensions": SOUND_DIM}) as writer:
+            for _, sound in members:
+                writer.append(sound)
+    save_plain_pickle(meta, folder / f"{split}_meta.pkl")
+
+
+def _write_annotation(world: World, path: Path, clips: Iterable[Clip], n_captions: int) -> None:
+    heard: dict[str, list[Sentence]] = {}
+    captions: dict[tuple[str, int], list[str]] = {}
+    rows = []
+    for clip in clips:
+        video, segment = clip.video, clip.video.segments[clip.index]
+        if video.id not in heard:
+            heard[video.id] = world.narration(video)
+            captions |= {(video.id, take): world.captions(video, take) for take in range(n_captions)}
+        rows.append(
+            {
+                "clip_id": f"{video.id}_{clip.index}",
+                "video_id": video.id,
+                "segment": [segment.start_s, segment.end_s],
+                "caption": [captions[video.id, take][clip.index] for take in range(n_captions)],
+                "subtitle": _spoken_in(heard[video.id], segment.start_s, segment.end_s),
+            }
+        )
+    write_json(path, rows)
+
+
+def _spoken_in(sentences: list[Sentence], start_s: float, end_s: float) -> str:
+    """What is said in [start_s, end_s): sentences whose middle lies there."""
+    return " ".join(s.text for s in sentences if start_s <= (s.start_s + s.end_s) / 2 < end_s)

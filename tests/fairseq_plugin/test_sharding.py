@@ -1,0 +1,61 @@
+"""Who trains on what: fairseq shares an epoch among ranks and workers without overlap or loss."""
+
+from collections import Counter
+
+import pytest
+from fairseq.data.iterators import EpochBatchIterator
+
+from mmpt.datasets import MMDataset
+from mmpt.fairseq_plugin.dataset import FairseqMMDataset
+from mmpt.processors import (
+    ShardedHow2VideoRetriMetaProcessor,
+    ShardedVideoRetriTextProcessor,
+    ShardedVideoRetriVideoProcessor,
+    VideoRetriOverlappedAligner,
+)
+from tests.processors.helpers import SPECIAL, how2
+
+VIDEOS, GROUP = 26, 2
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    config = how2(tmp_path_factory.mktemp("shards"), n_videos=VIDEOS, num_video_per_batch=GROUP)
+    parts = ShardedHow2VideoRetriMetaProcessor(config), ShardedVideoRetriVideoProcessor(config), ShardedVideoRetriTextProcessor(config)
+    return FairseqMMDataset(MMDataset(*parts, VideoRetriOverlappedAligner(config, SPECIAL)))
+
+
+def share(dataset, rank, ranks, workers, skip=0):
+    """The batches that one rank draws in epoch 1, dummy ones left out."""
+    iterator = EpochBatchIterator(
+        dataset=dataset, collate_fn=dataset.collater, batch_sampler=dataset.batch_by_size(dataset.ordered_indices(), max_sentences=1),
+        seed=1, num_shards=ranks, shard_id=rank, num_workers=workers, epoch=1,
+    )  # fmt: skip
+    batches = iterator.next_epoch_itr(shuffle=True)
+    batches.skip(skip)
+    return [batch for batch in batches if batch]
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 2), (2, 0), (2, 2), (3, 2), (5, 1)])
+def test_every_video_is_drawn_once_whatever_the_ranks_and_workers(dataset, ranks, workers):
+    drawn = Counter(video for rank in range(ranks) for batch in share(dataset, rank, ranks, workers) for video in batch["video_id"][0])
+    assert drawn == Counter(f"v{i}" for i in range(VIDEOS))
+
+
+def test_workers_change_neither_order_nor_content(dataset):
+    for one, other in zip(share(dataset, 1, 2, 0), share(dataset, 1, 2, 2), strict=True):
+        assert one["video_id"] == other["video_id"] and one["caps"].equal(other["caps"]) and one["vfeats"].equal(other["vfeats"])
+
+
+def test_ranks_together_draw_what_one_process_draws_in_turns(dataset):
+    alone = [batch["video_id"] for batch in share(dataset, 0, 1, 0)]
+    assert alone[1::2] == [batch["video_id"] for batch in share(dataset, 1, 2, 0)]
+
+
+def test_a_rank_that_comes_back_goes_on_where_it_stopped(dataset):
+    whole = share(dataset, 0, 2, 2)
+    rest = share(dataset, 0, 2, 2, skip=3)
+    assert [batch["video_id"] for batch in rest] == [batch["video_id"] for batch in whole[3:]]

@@ -1,0 +1,142 @@
+"""Losses side by side: what is run, what is kept, what the table says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from mmpt.config.yamlfile import ConfigError
+from mmpt_cli import compare_losses, compare_losses_report
+from mmpt_cli.compare_losses import Comparison, Run
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def in_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def write(tmp_path, **changes):
+    tree = {
+        "size": "tiny", "noise": ["moderate"], "seeds": [1], "updates": 2,
+        "start": {"project": "projects/toy/videoclip.yaml", "updates": 2},
+        "losses": ["projects/toy/losses/videoclip.yaml", "projects/toy/losses/gram.yaml"],
+        "data": str(tmp_path / "data"), "out": str(tmp_path / "out"),
+    }  # fmt: skip
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in (tree | changes).items() if value is not None}))
+    return str(path)
+
+
+def result(row, noise="moderate", seed=1, clip=0.5):
+    names = ("R1", "cosine-R1", "DTW-R1", "OTAM-R1", "cosine-DTW-R1", "cosine-OTAM-R1", "chance-R1")
+    values = {test: dict.fromkeys(names, 0.25) for test in compare_losses_report.TESTS}
+    values["clips"]["R1"] = clip
+    return {"row": row, "noise": noise, "seed": seed, "peak_mib": 600.0, "values": values}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A comparison of two losses, run to its end."""
+    folder = tmp_path_factory.mktemp("comparison")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        path = write(folder)
+        compare_losses.main([path])
+    return folder, path
+
+
+def test_the_shipped_comparison_is_valid(in_repository):
+    comparison = Comparison.load("projects/toy/compare.yaml")
+    assert {"videoclip", "norton", "tempclr_dtw", "milnce", "gdt", "gram"} <= set(comparison.rows)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"nois": ["clean"]}, "nois: unknown key; known: noise"),
+        ({"seeds": 3}, "seeds: expected a list"),
+        ({"size": "huge"}, "expected one of tiny, small, main"),
+        ({"noise": ["loud"]}, "expected one of clean, moderate, heavy"),
+        ({"start": {"project": "x.yaml"}}, "start with project and updates"),
+        ({"noise": ["clean", {"name": "clean", "offset_s": 9}]}, "noise: two entries are called alike"),
+        ({"losses": ["a/gram.yaml", "b/gram.yaml"]}, "losses: two entries are called alike"),
+        ({"losses": None}, r"missing or incomplete: \['losses'\]"),
+    ],
+)
+def test_a_wrong_comparison_file_is_refused_in_one_message(changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        Comparison.load(write(tmp_path, **changes))
+
+
+def test_knobs_of_the_world_are_an_axis(tmp_path):
+    comparison = Comparison.load(write(tmp_path, noise=["clean", {"name": "late", "preset": "clean", "offset_s": 9}]))
+    (first, clean), (second, late) = map(comparison.world, comparison.noise)
+    assert (first, second) == ("clean", "late") and (clean.noise.offset_s, late.noise.offset_s) == (1.0, 9.0)
+
+
+def test_starts_come_before_what_starts_from_them_and_seeds_come_last(tmp_path):
+    comparison = Comparison.load(write(tmp_path, noise=["clean", "heavy"], seeds=[1, 2]))
+    order = [(run.seed, run.noise, run.row) for run in compare_losses.runs(comparison)]
+    assert order[:3] == [(1, "clean", "start"), (1, "clean", "videoclip"), (1, "clean", "gram")]
+    assert [seed for seed, _, _ in order] == [1] * 6 + [2] * 6
+
+
+def test_losses_of_one_seed_and_noise_start_from_the_same_weights(tmp_path, in_repository):
+    comparison = Comparison.load(write(tmp_path))
+    gram, start = (Run(comparison, row, "moderate", 1) for row in ("gram", "start"))
+    assert f"fairseq.checkpoint.restore_file={start.checkpoint}" in gram.overrides()
+    assert "fairseq.checkpoint.restore_file=null" in start.overrides()
+
+
+def test_the_comparison_trains_evaluates_and_reports_every_loss(done):
+    folder, _ = done
+    numbers = json.loads((folder / "out/results.json").read_text())
+    assert [run["row"] for run in numbers["runs"]] == ["start", "videoclip", "gram"]
+    assert set(numbers["step_cpu_ms"]) == {"videoclip", "gram"} and min(numbers["step_cpu_ms"].values()) > 0
+    for run in numbers["runs"]:
+        assert run["peak_mib"] > 100
+        assert all(0 <= run["values"][test]["R1"] <= 1 for test in ("clips", "videos", "videos_background"))
+    assert (folder / "out/results.png").read_bytes().startswith(b"\x89PNG")
+    assert "| gram |" in (folder / "out/results.md").read_text()
+
+
+def test_a_second_call_trains_nothing_again(done, capsys, in_repository):
+    folder, path = done
+    checkpoint = folder / "out/moderate/seed1/gram/checkpoint_last.pt"
+    before = checkpoint.stat().st_mtime_ns
+    compare_losses.main([path])
+    assert capsys.readouterr().out.count("done already") == 3
+    assert checkpoint.stat().st_mtime_ns == before
+
+
+def test_a_folder_of_other_settings_is_left_alone(done, in_repository):
+    folder, _ = done
+    with pytest.raises(SystemExit, match="other settings"):
+        compare_losses.main([write(folder, updates=3)])
+
+
+def test_a_table_shows_mean_and_spread_over_seeds():
+    rows = compare_losses_report.table([result("gram", clip=0.5), result("gram", seed=2, clip=0.6)], {"gram": 123.4})
+    assert rows[1][:3] == ["chance", "", "25.0"]
+    assert rows[2][:3] == ["gram", "2", "55.0 ± 7.1 / 25.0 ± 0.0"]
+    assert rows[2][-2:] == ["123", "600"]
+
+
+def test_a_page_keeps_its_words_and_takes_the_new_tables(tmp_path):
+    compare_losses_report.write_report([result("gram")], {"gram": 1.0}, {}, tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("words\n<!-- results:begin -->\nold\n<!-- results:end -->\nmore words\n")
+    compare_losses_report.update_page(page, tmp_path)
+    text = page.read_text()
+    assert text.startswith("words\n") and text.endswith("more words\n") and "old" not in text and "| gram |" in text
+    assert page.with_suffix(".png").is_file()
+
+
+def test_a_page_without_markers_is_refused(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("words")
+    with pytest.raises(ValueError, match="results:begin"):
+        compare_losses_report.update_page(page, tmp_path)
