@@ -41,7 +41,8 @@ STOPPED = 85
 PATIENCE = 300  # seconds without the awaited update, or for an end
 UPDATE = re.compile(r'"num_updates": "(\d+)"')
 RESUMED = re.compile(r"resuming from (\S+);")
-AT = re.compile(r"epoch \d+ @ (\d+) updates")
+AT = re.compile(r"Loaded checkpoint \S+ \(epoch \d+ @ (\d+) updates\)")
+ERROR = re.compile(r"^error: rank \d+ .* failed first: .*(?:\n .*)*", re.M)
 
 
 @dataclass
@@ -67,6 +68,10 @@ class Job:
     def updates(self) -> int:
         """The last update it has logged."""
         return max(map(int, UPDATE.findall(self.output())), default=0)
+
+    def errors(self) -> list[str]:
+        """What it says went wrong, one text per failure shown."""
+        return ERROR.findall(self.output())
 
     def resumed_at(self) -> int:
         """The update it went on from."""
@@ -181,14 +186,14 @@ class Chaos:
             self.failures.append(f"{run.name}: the last start ended with {job.process.returncode}; see {job.log}")
 
     def _note(self, run: Path, hit: str, job: Job, reached: int, code: int) -> None:
-        errors = [line for line in job.output().splitlines() if line.startswith("error:")]
-        expected = EXPECTED[hit]
+        errors, expected = job.errors(), EXPECTED[hit]
         finished = code == 0 and reached >= self.updates - 1  # it was done before the hit took effect
         if code not in expected and not finished:
             self.failures.append(f"{run.name}: after {hit} the job ended with {code}, expected {expected}; see {job.log}")
         if hit in ("kill_one", "disk_full") and not finished and len(errors) != 1:
             self.failures.append(f"{run.name}: after {hit} {len(errors)} errors were shown, expected one; see {job.log}")
-        self.table.append((run.name, hit, job.resumed_at(), reached, code, errors[0][:110] if errors else ""))
+        said = errors[0].split("\n ")[-1].split("error: ")[-1].strip()[:100] if errors else ""
+        self.table.append((run.name, hit, job.resumed_at(), reached, code, said))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -243,9 +248,8 @@ def shard_gone(chaos: Chaos, job: Job) -> int:
         code = again.ends()
     finally:
         away.rename(shard)
-    errors = [line for line in again.output().splitlines() if line.startswith("error:")]
-    told = [line for line in again.output().splitlines() if str(shard) in line and "no such shard file" in line]
-    if code in (0, STOPPED) or len(errors) != 1 or not told:
+    errors = again.errors()
+    if code != 1 or len(errors) != 1 or f"{shard}: no such shard file" not in errors[0]:
         chaos.failures.append(f"{job.run.name}: without {shard.name} the start ended with {code} and {len(errors)} errors; see {again.log}")
     return job.process.returncode
 

@@ -109,7 +109,8 @@ def main() -> None:
             "plain, tuned": lambda out: plain(jobs, network, out, fps, args.size, args.batch_size, tuned=True),
             "mmpt": lambda out: extract(jobs, read, network, out, args.batch_size, n_threads),
         }
-        print(f"{args.network}, {fps} frames per second of {args.frame_size[0]} x {args.frame_size[1]}, {n_threads} cores, {args.videos} videos")
+        width, height = args.frame_size
+        print(f"{args.network}, {fps} frames per second of {width} x {height}, {n_threads} cores, {args.videos} videos")
         base = None
         for name, run in ways.items():
             times, cpu = [], []

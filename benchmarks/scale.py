@@ -82,9 +82,10 @@ def _write_hole(path: Path, lengths: np.ndarray) -> None:
         file.truncate(file.tell() + int(starts[-1]) * WIDTH * 2)
 
 
-def settings(folder: Path) -> DatasetConfig:
+def settings(folder: Path, read_ahead: bool) -> DatasetConfig:
     """Norton's pre-training settings."""
     return DatasetConfig(
+        read_ahead=read_ahead,
         split="train", train_path=str(folder / "train.lst"), vfeat_dir=str(folder), tfeat_dir=f"{folder}/text.",
         num_video_per_batch=GROUP, clip_per_video=CLIPS, max_video_len=16, max_len=48,
         sampled_min_len=8, sampled_max_len=32, sampled_video_min_len=3, sampled_video_max_len=16,
@@ -102,10 +103,10 @@ def memory(pid: int | str) -> dict[str, float]:
     }
 
 
-def probe(folder: Path, workers: int, batches: int) -> dict[str, Any]:
-    """One training process with its workers, in a process of its own."""
+def probe(folder: Path, workers: int, batches: int, read_ahead: bool) -> dict[str, Any]:
+    """One training process with its workers."""
     torch.set_num_threads(1)
-    config, result = settings(folder), {}
+    config, result = settings(folder, read_ahead), {}
     begin = time.perf_counter()
     index = VideoIndex.open(folder / "train_meta.pkl")
     result["open the index, ms"] = 1e3 * (time.perf_counter() - begin)
@@ -127,12 +128,13 @@ def probe(folder: Path, workers: int, batches: int) -> dict[str, Any]:
     result["first batch, s"] = time.perf_counter() - begin
     for _ in range(max(2 * workers, 2)):  # what was made ahead
         next(iterator)
-    begin, cpu = time.perf_counter(), _cpu_seconds(iterator)
+    begin, cpu, cached = time.perf_counter(), _cpu_seconds(iterator), _cached_mib()
     for _ in range(batches):
         next(iterator)
     seconds, cpu = time.perf_counter() - begin, _cpu_seconds(iterator) - cpu
     result["clips/s"] = batches * GROUP * CLIPS / seconds
     result["clips/s per core busy"] = batches * GROUP * CLIPS / cpu
+    result["page cache filled per batch (by anybody), MiB"] = (_cached_mib() - cached) / batches
     result["main process"] = memory("self")
     result["a worker"] = memory(iterator._workers[0].pid) if workers else None
     return result
@@ -147,8 +149,15 @@ def _cpu_seconds(iterator: Any) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def _cached_mib() -> float:
+    return int(re.search(r"^Cached:\s+(\d+)", Path("/proc/meminfo").read_text(), re.M)[1]) / 1024
+
+
 def on_paper(rate: float, own_mib: float, index_mib: float) -> list[dict[str, Any]]:
-    """What training on more GPUs takes, computed from the rate of one worker core and from the rate at which a GPU eats clips."""
+    """What training on more GPUs takes, computed from the rate of one worker core and from the rate at which a GPU eats clips.
+
+    Features are read whole, once per video and epoch.
+    """
     rows = []
     for gpus in (8, 64):
         for clips in CLIPS_PER_GPU:
@@ -176,9 +185,10 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=40, help="timed, per number of workers")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--probe", type=Path, help=argparse.SUPPRESS)  # a process that measures itself
+    parser.add_argument("--no-read-ahead", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.probe:
-        print(json.dumps(probe(args.probe, args.workers[0], args.batches)))
+        print(json.dumps(probe(args.probe, args.workers[0], args.batches, not args.no_read_ahead)))
         return
     folder = Path(tempfile.mkdtemp(prefix="mmpt_scale_"))
     try:
@@ -200,12 +210,21 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     results["build the index, once, s"] = time.perf_counter() - begin
     results["index file, MiB"] = (folder / "train_meta.pkl.index").stat().st_size / 2**20
     for workers in args.workers:
-        words = [sys.executable, __file__, "--probe", str(folder), "--workers", str(workers), "--batches", str(args.batches)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)
-        results[f"{workers} workers"] = json.loads(done.stdout)
+        results[f"{workers} workers"] = _probe_fresh(folder, workers, args.batches)
+    results["1 worker, read_ahead: false"] = _probe_fresh(folder, 1, args.batches, "--no-read-ahead")
     return results
+
+
+def _probe_fresh(folder: Path, workers: int, batches: int, *more: str) -> dict[str, Any]:
+    """`probe` in a process of its own, no shard in the page cache."""
+    for path in folder.glob("*_data.npy"):
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    words = [sys.executable, __file__, "--probe", str(folder), "--workers", str(workers), "--batches", str(batches), *more]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout)
 
 
 def show(results: dict[str, Any]) -> None:
@@ -219,7 +238,9 @@ def show(results: dict[str, Any]) -> None:
         print(f"| {key} | " + " | ".join(f"{values[key]:,.1f}" if key in values else "-" for values in flat.values()) + " |")
     with_worker = [values for values in probes.values() if values["a worker"]]
     if with_worker:
-        rows = on_paper(with_worker[0]["clips/s per core busy"], with_worker[0]["a worker"]["own, MiB"], results["index file, MiB"])
+        rows = on_paper(
+            with_worker[0]["clips/s per core busy"], with_worker[0]["a worker"]["PSS anonymous, MiB"], results["index file, MiB"]
+        )
         print("\non paper (GPUs not measured):\n| " + " | ".join(rows[0]) + f" |\n|{'---|' * len(rows[0])}")
         for row in rows:
             print("| " + " | ".join(f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" for value in row.values()) + " |")

@@ -4,7 +4,8 @@
     python mmpt_cli/predict.py CONFIG --checkpoint runs/retri/norton/checkpoint_best.pt --device cpu --output runs/eval
 
 Without --checkpoint: every checkpoint*.pt of the run folder (the folder part of eval.save_path) by name, then
-fairseq.common_eval.path. For each: results.json, results.md and per_query.npz under OUTPUT/<checkpoint>/; OUTPUT/results.json sums up.
+fairseq.common_eval.path. For each: results.json, results.md and per_query.npz under OUTPUT/<checkpoint>/, with --plots also pictures;
+OUTPUT/results.json sums up.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from torch.utils.data import DataLoader
 from mmpt.config import Config, load_config
 from mmpt.config.rundir import to_dict
 from mmpt.datasets import build_dataset
-from mmpt.evaluators import Evaluator, Report, save_arrays
+from mmpt.evaluators import Evaluator, Outcome, Report, save_arrays, traps
 from mmpt.evaluators.report import checksum, describe_data
 from mmpt.models import build_model
 from mmpt.models.checkpoint import load_weights
+from mmpt.models.packing import read_passport
 from mmpt.registry import load_plugins
 from mmpt.utils.files import atomic_write
 from mmpt.utils.log import short_errors
+from mmpt.utils.shardedtensor import read_manifest
+from mmpt_cli.checkpoint import describe
 
 UNTRAINED = "untrained"
 
@@ -46,6 +50,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", help="folder of the reports (default: <eval.save_path>/<name of the config>)")
     parser.add_argument("--predict-only", action="store_true", help="run the predictor and keep its arrays; no metric")
     parser.add_argument("--save-predictions", action="store_true", help="keep the predictor's arrays as predictions.npz")
+    parser.add_argument("--plots", action="store_true", help="draw ranks, scores, alignments, timelines (needs matplotlib)")
+    parser.add_argument("--modalities", metavar="TV,TVA", help="subsets that an N-modal test compares: t and first letters of modalities")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overwrite a key of the project file")
     return parser.parse_args(argv)
 
@@ -106,6 +112,9 @@ class Evaluation:
         self.evaluator = Evaluator(config, tokenizer=getattr(self.dataset.text_processor, "tokenizer", None))
         self.settings = to_dict(config)
         self.data = describe_data(self.settings.get("dataset", {}))
+        for entry in self.data:
+            if entry["key"] == "vfeat_dir" and "entries" in entry:
+                entry["passports"] = feature_passports(entry["path"])
 
     def __call__(self, checkpoint: Path | None, label: str) -> Report | None:
         """Evaluate, write the files under `label`; None when only predictions are wanted."""
@@ -118,26 +127,56 @@ class Evaluation:
         outcome, arrays = self.evaluator.evaluate(model, self.loader, self.device, show_progress)
         if self.args.save_predictions:
             save_arrays(folder / "predictions.npz", arrays)
+        plots = self.evaluator.metric.plot(folder, outcome, **arrays) if self.args.plots else []
         report = Report(
             name=f"{self.config.source}: {label}",
             outcome=outcome,
             checkpoint=provenance,
             data=self.data,
             missing=self.dataset.meta_processor.missing,
-            missing_are_queries="ids" in outcome.per_query and set(outcome.per_query["ids"]) <= set(arrays.get("video_ids", ())),
+            missing_queries=self.missing_queries(outcome, arrays),
             settings=self.settings,
+            warnings=self.warnings(provenance),
+            plots=[path.name for path in plots],
         )
         report.write(folder)
         return report
+
+    def missing_queries(self, outcome: Outcome, arrays: dict[str, Any]) -> int | None:
+        """How many queries the items left out stand for: one each, or one for all items of a video where videos are asked for."""
+        missing = [video for videos in self.dataset.meta_processor.missing.values() for video in videos]
+        ids = outcome.per_query.get("ids", ())
+        if 0 < len(ids) == len(set(ids)) and set(ids) <= set(arrays.get("video_ids", ())):
+            return len(set(missing))
+        return len(missing) if len(ids) == len(self.dataset) else None
+
+    def warnings(self, provenance: dict[str, Any]) -> list[str]:
+        """What is wrong with the features and with the checkpoint, as far as they say it themselves."""
+        found = []
+        for entry in self.data:
+            found += traps.wrong_rate(entry["path"], entry.get("passports", ()))
+        if provenance:
+            path = provenance["path"]
+            found += traps.unloaded_layers(path, provenance["missing"])
+            found += traps.fine_tuned_as_zero_shot(self.config.source, path, provenance["training"])
+        return found
 
     def load(self, checkpoint: Path | None) -> tuple[torch.nn.Module, dict[str, Any]]:
         """A fresh model, so that no tensor is left over from the checkpoint before, and where its weights come from."""
         if checkpoint is None:
             return build_model(self.config), {}
-        config = dataclasses.replace(self.config, model=dataclasses.replace(self.config.model, init="random"))
+        config = dataclasses.replace(self.config, model=dataclasses.replace(self.config.model, init="random", init_from=None))
         model = build_model(config)
         loaded = load_weights(model, checkpoint)
-        return model, {"path": str(checkpoint), "sha256": checksum(checkpoint), **dataclasses.asdict(loaded)}
+        training = describe(checkpoint)
+        return model, {"path": str(checkpoint), "sha256": checksum(checkpoint), "training": training, **dataclasses.asdict(loaded)}
+
+
+def feature_passports(folder: str) -> list[dict[str, Any]]:
+    """The different passports of the features in a folder: of its shards, or the one of its single files."""
+    shards = [entry["passport"] for name, entry in read_manifest(folder).items() if "." not in name and entry.get("passport")]
+    found = shards or [read_passport(folder)]
+    return list({str(sorted(passport.items())): passport for passport in found if passport}.values())
 
 
 def labels(checkpoints: Iterable[Path | None]) -> dict[str, Path | None]:
@@ -153,7 +192,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     short_errors()
-    config = load_config(args.config, args.set)
+    subsets = [f"eval.modalities=[{args.modalities}]"] if args.modalities else []
+    config = load_config(args.config, [*args.set, *subsets])
     load_plugins(config.plugins)
     checkpoints = [None] if args.untrained else find_checkpoints(config, args.checkpoint, args.all)
     evaluation = Evaluation(config, args)

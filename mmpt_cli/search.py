@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mmpt_cli.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m mmpt_cli.search", description=__doc__, formatter_class=layout)
     commands = parser.add_subparsers(required=True)
     build = commands.add_parser("build", help="encode a folder")
     build.set_defaults(run=_build)

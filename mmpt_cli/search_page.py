@@ -36,10 +36,10 @@ def write_page(path: str | Path, found: Mapping[str, Sequence[Moment]], files: M
         files: video id -> video file; a moment without one has no thumbnail.
     """
     folder = Path(path).resolve().parent
-    sections = "".join(
-        f"<h2>{html.escape(sentence)}</h2>\n<ol>\n{''.join(_card(rank, moment, files, folder) for rank, moment in enumerate(moments, 1))}</ol>\n"
-        for sentence, moments in found.items()
-    )
+    sections = ""
+    for sentence, moments in found.items():
+        cards = "".join(_card(rank, moment, files, folder) for rank, moment in enumerate(moments, start=1))
+        sections += f"<h2>{html.escape(sentence)}</h2>\n<ol>\n{cards}</ol>\n"
     title = html.escape(", ".join(found))
     with atomic_write(path, "w") as file:
         file.write(
@@ -67,10 +67,9 @@ def jpeg(image: np.ndarray) -> bytes:
 
 def _card(rank: int, moment: Moment, files: Mapping[str, str], folder: Path) -> str:
     times = f"{clock(moment.start_s)} &ndash; {clock(moment.end_s)}"
-    return (
-        f'<li>{_picture(moment, files.get(moment.video_id), folder)}<p><b>{rank}.</b> {times} <span class="score">{moment.score:.3f}</span></p>'
-        f'<p class="id">{html.escape(moment.video_id)}</p></li>\n'
-    )
+    picture = _picture(moment, files.get(moment.video_id), folder)
+    text = f'<p><b>{rank}.</b> {times} <span class="score">{moment.score:.3f}</span></p><p class="id">{html.escape(moment.video_id)}</p>'
+    return f"<li>{picture}{text}</li>\n"
 
 
 def _picture(moment: Moment, file: str | None, folder: Path) -> str:

@@ -151,16 +151,19 @@ def report(failures: Mapping[int, Any], logs: Path) -> int:
     failure = failures[rank]
     if failure.exitcode == STOPPED:
         return STOPPED
-    what = f"exit code {failure.exitcode}"
-    if failure.exitcode < 0:
-        guess = " (out of memory? see the kernel log)" if failure.exitcode == -signal.SIGKILL else ""
+    code = failure.exitcode
+    if code == -signal.SIGTERM and Path(failure.error_file).is_file():
+        code = 1  # it raised, and was ended before it could leave, as another rank had left
+    what = f"exit code {code}"
+    if code < 0:
+        guess = " (out of memory? see the kernel log)" if code == -signal.SIGKILL else ""
         what = f"killed by {failure.signal_name()}{guess}"
     print(f"error: rank {rank} of {socket.gethostname()} failed first: {what}. The end of its output:", file=sys.stderr)
     for line in last_lines(logs, failure.local_rank):
         print(f"    {line}", file=sys.stderr)
     others = ", ".join(str(other) for other in sorted(failures) if other != rank)
     print(f"output of all ranks: {logs}" + (f" (rank {others} failed after it)" if others else ""), file=sys.stderr)
-    return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    return code if code > 0 else 128 - code
 
 
 def last_lines(logs: Path, local_rank: int) -> list[str]:

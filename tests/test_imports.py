@@ -97,9 +97,10 @@ def test_nothing_in_the_library_imports_scripts_commands_or_tests():
 
 
 def test_the_launcher_needs_config_alone():
-    for path in (ROOT / "locallaunch.py", ROOT / "mmpt_cli/localjob.py"):
+    jobs = ("localjob", "slurmjob", "stages", "torchrunjob")
+    for path in (ROOT / "locallaunch.py", *(ROOT / "mmpt_cli" / f"{job}.py" for job in jobs)):
         inside = {name for name in imports(path) if name.startswith("mmpt")}
-        assert all(name.startswith(("mmpt.config", "mmpt_cli.localjob")) for name in inside), path
+        assert all(name.startswith(("mmpt.config", *(f"mmpt_cli.{job}" for job in jobs))) for name in inside), path
 
 
 def test_every_package_has_its_row_in_the_table():

@@ -157,10 +157,18 @@ def test_a_pipeline_run_again_goes_on_at_the_stage_that_failed(project, launched
     assert "projects/p/train.yaml: done already (runs/p/a/.done-train-" in capsys.readouterr().out
 
 
-def test_a_stage_with_other_settings_runs_again_and_so_do_the_stages_after_it(project, launched):
+def test_a_stage_with_other_settings_runs_again(project, launched):
     locallaunch.main([project, "--run"])
     launched.clear()
     locallaunch.main([project, "--run", "--set", "fairseq.optimization.max_epoch=3"])
+    assert "projects/p/train.yaml" in launched
+
+
+def test_once_a_stage_runs_the_stages_after_it_run_again(project, launched, tmp_path):
+    locallaunch.main([project, "--run"])
+    launched.clear()
+    next((tmp_path / "runs/p/a").glob(".done-train-*")).unlink()
+    locallaunch.main([project, "--run"])
     assert launched == ["projects/p/train.yaml", "projects/p/test_a.yaml"]
 
 

@@ -82,7 +82,7 @@ class DatasetConfig:
     caption_pkl_path: str | None = key(None, "pickle of timed captions for pre-tokenisation")
     target_dir: str | None = key(None, "output folder of pre-tokenisation")
     on_damaged: str = key("error", "shards that are missing, truncated or contradictory: error, or skip their videos (named)", ("error", "skip"))
-    read_ahead: bool = key(False, "let the system fetch the features of a whole group at once, for network file systems")
+    read_ahead: bool = key(True, "have the system fetch each video's rows of a shard in one go, and nothing around them; false: its own way")
     cache_dir: str | None = key(None, "where copies of remote shards (s3://... in vfeat_dir, tfeat_dir) are kept; null: ~/.cache/mmpt")
     on_missing: str = key(
         "skip",

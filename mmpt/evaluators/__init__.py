@@ -8,13 +8,17 @@ from mmpt.evaluators.metric_crosstask import CrossTaskMetric
 from mmpt.evaluators.metric_didemo import DiDeMoMetric
 from mmpt.evaluators.metric_fewshot import FewShotMetric
 from mmpt.evaluators.metric_fullvideo import FullVideoBGRetrievalMetric, FullVideoRetrievalMetric
+from mmpt.evaluators.metric_gram import GramRetrievalMetric
 from mmpt.evaluators.metric_htm_align import HTMAlignMetric
+from mmpt.evaluators.metric_nlg import NLGMetric
 from mmpt.evaluators.metric_qa import QAMetric
 from mmpt.evaluators.metric_recognition import ActionRecognitionMetric
 from mmpt.evaluators.predictor import BGRetrievalPredictor, Predictor, RetrievalPredictor, load_arrays, save_arrays
 from mmpt.evaluators.predictor_didemo import DiDeMoPredictor
 from mmpt.evaluators.predictor_fewshot import FewShotPredictor
+from mmpt.evaluators.predictor_gram import GramPredictor
 from mmpt.evaluators.predictor_htm_align import HTMAlignPredictor
+from mmpt.evaluators.predictor_nlg import NLGPredictor
 from mmpt.evaluators.predictor_qa import QAPredictor
 from mmpt.evaluators.predictor_recognition import RecognitionNNPredictor, RecognitionProbePredictor, RecognitionZSPredictor
 from mmpt.evaluators.predictor_segmentation import COINPredictor, COINZSPredictor, CrossTaskPredictor
@@ -35,9 +39,13 @@ __all__ = [
     "FewShotPredictor",
     "FullVideoBGRetrievalMetric",
     "FullVideoRetrievalMetric",
+    "GramPredictor",
+    "GramRetrievalMetric",
     "HTMAlignMetric",
     "HTMAlignPredictor",
     "Metric",
+    "NLGMetric",
+    "NLGPredictor",
     "Outcome",
     "PairedResult",
     "Predictor",

@@ -8,11 +8,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmpt.evaluators import traps
 from mmpt.evaluators.bootstrap import interval
+from mmpt.evaluators.plots import plot_rank_histogram, plot_score_matrix
 from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, rank_metrics, statistic
 from mmpt.registry import METRICS
 
@@ -65,6 +68,12 @@ class Metric(ABC):
     def evaluate(self, **arrays) -> Outcome:
         """Score the arrays that the predictor returned; arrays a metric does not read are ignored."""
 
+    def plot(self, folder: Path, outcome: Outcome, **arrays) -> list[Path]:
+        """Pictures of the run that `evaluate` scored, written into `folder`; sub-classes add to the histogram of ranks."""
+        if "ranks" not in outcome.per_query or "gallery" not in outcome.facts:
+            return []
+        return [plot_rank_histogram(folder / "ranks.png", outcome.per_query["ranks"], outcome.facts["gallery"], "text to video")]
+
     def __call__(self, **arrays) -> dict[str, float]:
         return self.evaluate(**arrays).values
 
@@ -115,6 +124,11 @@ def named(ids: Sequence[str] | None) -> dict[str, np.ndarray]:
     return {} if ids is None else {"ids": np.asarray(ids, dtype=str)}
 
 
+def typical(hits: np.ndarray) -> int:
+    """The video with the middle result, to be drawn as an example."""
+    return int(np.argsort(hits, kind="stable")[len(hits) // 2])
+
+
 def count_duplicates(items: Sequence) -> int:
     """Items that repeat an earlier one."""
     return len(items) - len(set(items))
@@ -157,10 +171,11 @@ class RetrievalMetric(Metric):
             facts["duplicate captions"] = count_duplicates(texts)
         if item_ids is not None:
             facts["different items"] = len(set(item_ids))
-            if facts["different items"] < matrix.shape[1]:
-                warnings.append(
-                    f"the gallery lists {matrix.shape[1]} items but only {facts['different items']} different ones: a query's own video "
-                    "also stands under other rows, which lowers its rank. One caption per video is the usual protocol."
-                )
+            warnings += traps.repeated_items(matrix.shape[1], facts["different items"])
+        warnings += traps.unequal_sides(*matrix.shape)
         ids = item_ids if targets is None else None
         return self.rank_outcome(ranks, matrix.shape[1], facts, ids, warnings)
+
+    def plot(self, folder: Path, outcome: Outcome, scores=None, pooled_text=None, pooled_video=None, **arrays) -> list[Path]:
+        matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
+        return [*super().plot(folder, outcome), plot_score_matrix(folder / "scores.png", matrix.thinned(), "scores")]

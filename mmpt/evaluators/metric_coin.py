@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from mmpt.evaluators.metric import Metric, Outcome, named
+from mmpt.evaluators.metric import Metric, Outcome, named, typical
+from mmpt.evaluators.plots import plot_timeline
 from mmpt.registry import METRICS
 
 BACKGROUND = 0
+DRAWN_LABELS = 30
 
 
 @METRICS.register()
@@ -50,6 +54,17 @@ class COINActionSegmentationMetric(Metric):
             {"videos": len(lengths), "seconds": len(true), "labels in use": len(np.unique(true))},
             {"hits": correct / lengths, **named(ids)},
         )
+
+    def plot(self, folder: Path, outcome: Outcome, Y_pred, Y_true, lengths=None, ids=None, **_) -> list[Path]:
+        """The timeline of the video with the middle accuracy."""
+        video = typical(outcome.per_query["hits"])
+        end = len(Y_true) if lengths is None else int(np.cumsum(lengths)[video])
+        seconds = slice(0 if lengths is None else end - lengths[video], end)
+        pred, true = np.asarray(Y_pred)[seconds], np.asarray(Y_true)[seconds]
+        shown = dict.fromkeys([*true.tolist(), *pred.tolist()])  # true labels first, in order of appearance
+        labels = np.array([label for label in shown if label != BACKGROUND][:DRAWN_LABELS], dtype=true.dtype)
+        title = "" if ids is None else str(ids[video])
+        return [plot_timeline(folder / "timeline.png", true[:, None] == labels, pred[:, None] == labels, list(map(str, labels)), title)]
 
 
 def _accuracies(right: np.ndarray, true: np.ndarray, video: np.ndarray) -> dict[str, float]:

@@ -6,12 +6,14 @@ Letters: T seconds of the video, K steps of its task.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmpt.evaluators.metric import Metric, Outcome, named
+from mmpt.evaluators.metric import Metric, Outcome, named, typical
+from mmpt.evaluators.plots import plot_timeline
 from mmpt.ops.alignment import assign_steps
 from mmpt.registry import METRICS
 
@@ -67,6 +69,13 @@ class CrossTaskMetric(Metric):
             {"videos": len(task), "tasks": int(kept.sum()), "tasks without annotated steps": int((~kept).sum())},
             {"hits": found / np.maximum(annotated, 1), **named(ids)},
         )
+
+    def plot(self, folder: Path, outcome: Outcome, Y_pred, Y_true, tasks, ids=None, **_) -> list[Path]:
+        """The timeline of the video with the middle recall."""
+        video = typical(outcome.per_query["hits"])
+        true, pred = np.asarray(Y_true[video]) > 0, np.asarray(Y_pred[video]) > 0
+        title = f"task {tasks[video]}" + ("" if ids is None else f", video {ids[video]}")
+        return [plot_timeline(folder / "timeline.png", true, pred, [f"step {k + 1}" for k in range(true.shape[1])], title)]
 
 
 class _Recall:

@@ -8,23 +8,44 @@ of the scores that no loss term controls.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from mmpt.evaluators.metric import Metric, Outcome, count_duplicates
-from mmpt.evaluators.paragraphs import PROTOCOLS, Groups, Protocol, paragraph_scores
+from mmpt.evaluators.paragraphs import PROTOCOLS, Groups, Protocol, align_pair, paragraph_scores
+from mmpt.evaluators.plots import plot_paths, plot_score_matrix
 from mmpt.evaluators.ranking import RankCounts, ScoreMatrix, count_tile
 from mmpt.registry import METRICS
+
+
+class Paragraphs(NamedTuple):
+    """Captions x clips, the rows and columns of each video, and the names of the videos."""
+
+    matrix: ScoreMatrix
+    captions: Groups
+    clips: Groups
+    names: list[str]
 
 
 class _ParagraphMetric(Metric):
     best_metric = "R1"
     background: str
 
-    def score(self, matrix: ScoreMatrix, captions: Groups, clips: Groups, video_ids: Sequence[str], texts: Sequence[str] | None) -> Outcome:
-        """Ranks by every measure; `eval.compat` gives the plain names `DTW` and `OTAM` to the historic values."""
-        protocol = PROTOCOLS[self.config.protocol, self.background]
+    @abstractmethod
+    def read(self, **arrays) -> Paragraphs:
+        """Scores and groups of a run."""
+
+    def evaluate(self, texts=None, **arrays) -> Outcome:
+        """Score a run: the arguments of `read`, and `texts` (captions) to count duplicates.
+
+        `eval.compat` gives the plain names `DTW` and `OTAM` to the historic values.
+        """
+        matrix, captions, clips, names = self.read(**arrays)
+        protocol = self.protocol
         counts = rank_paragraphs(matrix, captions, clips, protocol, historic=True)
         cosine = matrix.centred_cosine()
         if cosine is not None:
@@ -45,7 +66,23 @@ class _ParagraphMetric(Metric):
         if texts is not None:
             facts["duplicate captions"] = count_duplicates(texts)
         ranks = {measure: count.ranks("position" if "historic" in measure else self.tie_rule) for measure, count in counts.items()}
-        return self.rank_outcome(ranks, len(clips.lengths), facts, ids=video_ids)
+        return self.rank_outcome(ranks, len(clips.lengths), facts, ids=names)
+
+    @property
+    def protocol(self) -> Protocol:
+        """Constants of the evaluation that `eval.protocol` names."""
+        return PROTOCOLS[self.config.protocol, self.background]
+
+    def plot(self, folder: Path, outcome: Outcome, **arrays) -> list[Path]:
+        """Adds the captions x clips scores, and the alignments of the video with the longest paragraph."""
+        matrix, captions, clips, names = self.read(**arrays)
+        video = int(captions.lengths.argmax())
+        cost, dtw, otam, plan = (part.numpy() for part in align_pair(matrix, captions, clips, video, video, self.protocol))
+        return [
+            *super().plot(folder, outcome),
+            plot_score_matrix(folder / "scores.png", matrix.thinned(), "captions and clips"),
+            plot_paths(folder / "alignment.png", cost, {"DTW": dtw, "OTAM": otam}, plan, names[video]),
+        ]
 
 
 @METRICS.register()
@@ -54,22 +91,21 @@ class FullVideoRetrievalMetric(_ParagraphMetric):
 
     background = "removed"
 
-    def evaluate(self, video_ids, scores=None, pooled_text=None, pooled_video=None, texts=None, **_) -> Outcome:
-        """Score a run.
+    def read(self, video_ids, scores=None, pooled_text=None, pooled_video=None, **_) -> Paragraphs:
+        """Scores and groups of a run.
 
         Args:
             video_ids: (clips) the video of each clip and caption, in any order.
             scores: (captions, clips); or None with the next two.
             pooled_text: (captions, D).
             pooled_video: (clips, D).
-            texts: (captions), to count duplicates.
         """
         matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
         if not matrix.shape[0] == matrix.shape[1] == len(video_ids):
             raise ValueError(f"{len(video_ids)} video ids for {matrix.shape[0]} captions and {matrix.shape[1]} clips; they must agree.")
         rows = rows_by_video(video_ids)
         groups = Groups.from_lists(list(rows.values()))
-        return self.score(matrix, groups, groups, list(rows), texts)
+        return Paragraphs(matrix, groups, groups, list(rows))
 
 
 @METRICS.register()
@@ -78,10 +114,8 @@ class FullVideoBGRetrievalMetric(_ParagraphMetric):
 
     background = "kept"
 
-    def evaluate(
-        self, text_lengths, video_lengths, scores=None, pooled_text=None, pooled_video=None, texts=None, video_ids=None, **_
-    ) -> Outcome:
-        """Score a run.
+    def read(self, text_lengths, video_lengths, scores=None, pooled_text=None, pooled_video=None, video_ids=None, **_) -> Paragraphs:
+        """Scores and groups of a run.
 
         Args:
             text_lengths: (videos) captions of each video.
@@ -89,7 +123,6 @@ class FullVideoBGRetrievalMetric(_ParagraphMetric):
             scores: (captions, windows), video after video; or None with the next two.
             pooled_text: (captions, D).
             pooled_video: (windows, D).
-            texts: (captions), to count duplicates.
             video_ids: (videos).
         """
         matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
@@ -99,7 +132,7 @@ class FullVideoBGRetrievalMetric(_ParagraphMetric):
                     f"{name}: {len(lengths)} videos with {sum(lengths)} rows in all, expected {len(text_lengths)} with {rows}, each >= 1."
                 )
         names = list(map(str, range(len(text_lengths)) if video_ids is None else video_ids))
-        return self.score(matrix, Groups.from_lengths(text_lengths), Groups.from_lengths(video_lengths), names, texts)
+        return Paragraphs(matrix, Groups.from_lengths(text_lengths), Groups.from_lengths(video_lengths), names)
 
 
 def rows_by_video(video_ids: Sequence) -> dict[str, list[int]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmpt.evaluators.compat import historic_dtw, historic_otam
 from mmpt.evaluators.ranking import ScoreMatrix
-from mmpt.ops.alignment import dtw, hard_otam
+from mmpt.ops.alignment import dtw, dtw_path, hard_otam, otam_path
 from mmpt.ops.sinkhorn import log_sinkhorn
 
 _TILE_ELEMENTS = 2**22
@@ -127,7 +127,13 @@ def caption_average(block: Block) -> Tensor:
 
 
 def transport(block: Block, low: float, high: float, epsilon: float = 0.1, n_iters: int = 50) -> Tensor:
-    """Norton's transport as a paragraph score: mean score of the pairs that the entropic plan couples, (Q, V).
+    """Norton's transport as a paragraph score: mean score of the pairs that the entropic plan couples, (Q, V)."""
+    plan, scaled = transport_plan(block, low, high, epsilon, n_iters)
+    return (plan * scaled).sum((-2, -1))
+
+
+def transport_plan(block: Block, low: float, high: float, epsilon: float = 0.1, n_iters: int = 50) -> tuple[Tensor, Tensor]:
+    """Entropic plan of each pair, and the scaled scores that it couples, (Q, V, N, M) each.
 
     Scores are scaled to 0..1 over the whole matrix, as during training. Marginals are uniform and no prompt bucket is used: its value
     would have to be read from the right pairs, which a test must not look at.
@@ -139,8 +145,7 @@ def transport(block: Block, low: float, high: float, epsilon: float = 0.1, n_ite
     log_mu = log_mu.masked_fill(no_caption.squeeze(-1), -torch.inf)
     log_nu = log_nu.masked_fill(no_clip.squeeze(-2), -torch.inf)
     logits = (scaled / epsilon).masked_fill(no_clip, _NO_MASS)  # the first step must not see padded clips, whose mass is still 1 there
-    plan = log_sinkhorn(logits, log_mu, log_nu, n_iters=n_iters).exp()
-    return (plan * scaled).sum((-2, -1))
+    return log_sinkhorn(logits, log_mu, log_nu, n_iters=n_iters).exp(), scaled
 
 
 def _costs(block: Block, protocol: Protocol, largest: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -200,3 +205,23 @@ def _measure(
 def _extremes(scores: ScoreMatrix) -> tuple[float, float]:
     found = [tile.aminmax() for _, tile in scores.tiles()]
     return min(float(low) for low, _ in found), max(float(high) for _, high in found)
+
+
+class PairAlignment(NamedTuple):
+    """One paragraph against one video, for a picture: cost, cells of the DTW and of the OTAM path, and transport plan, (N, M) each."""
+
+    cost: Tensor
+    dtw: Tensor
+    otam: Tensor
+    plan: Tensor
+
+
+def align_pair(scores: ScoreMatrix, captions: Groups, clips: Groups, query: int, video: int, protocol: Protocol) -> PairAlignment:
+    """The alignments behind the scores of one pair; OTAM in its first direction, captions in order."""
+    rows = scores[captions.index[query, : captions.lengths[query]]].cpu()
+    block = cut_block(rows, captions, clips, torch.tensor([query]), torch.tensor([video]))
+    if protocol.keep is not None:
+        block = keep_best(block, protocol.keep)
+    dtw_cost, otam_cost = (cost[0, 0] for cost in _costs(block, protocol, (captions.index.shape[1], clips.index.shape[1])))
+    plan, _ = transport_plan(block, *_extremes(scores))
+    return PairAlignment(protocol.dtw_offset - block.scores[0, 0], dtw_path(dtw_cost), otam_path(otam_cost), plan[0, 0])

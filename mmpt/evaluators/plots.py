@@ -1,11 +1,11 @@
 """Pictures of an evaluation. They need matplotlib (extra `plots`) and no display.
 
-Letters: N captions or queries, M clips or gallery items.
+Letters: N captions or queries, M clips or gallery items, T seconds, K labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from mmpt.utils.optional import optional_import
 
 Interval = tuple[float, float]
+PATH_STYLES = ("b-", "g--", "m:")
 
 
 def _figure(width: float, height: float):
@@ -90,3 +91,62 @@ def plot_alignment(
     left.invert_yaxis()
     figure.suptitle(title)
     return _save(figure, path)
+
+
+def plot_paths(path: str | Path, cost: np.ndarray, paths: Mapping[str, np.ndarray], plan: np.ndarray, title: str = "") -> Path:
+    """One long video against its paragraph: alignment paths as lines and the transport plan as dots, over the cost of each pair.
+
+    Args:
+        path: PNG (or any format matplotlib writes).
+        cost: (N, M), dark = close.
+        paths: name -> (N, M) bool, the cells of a monotone path.
+        plan: (N, M) coupling mass; a dot's area is its share of the largest one.
+        title: headline.
+    """
+    n, m = np.shape(cost)
+    figure = _figure(3 + 0.28 * m, 1.8 + 0.28 * n)
+    axes = figure.subplots()
+    figure.colorbar(axes.imshow(cost, aspect="auto", cmap="gray", interpolation="nearest"), label="cost")
+    rows, cols = np.indices((n, m))
+    axes.scatter(cols, rows, s=80 * plan / max(np.max(plan), np.finfo(np.float64).tiny), color="tab:orange", label="transport")
+    for (name, cells), style in zip(paths.items(), PATH_STYLES, strict=False):
+        on_path = np.argwhere(cells)
+        axes.plot(on_path[:, 1], on_path[:, 0], style, marker=".", label=name)
+    axes.set(xlabel="clip", ylabel="caption", title=title)
+    figure.legend(loc="outside lower center", ncols=len(paths) + 1)
+    return _save(figure, path)
+
+
+def plot_timeline(path: str | Path, truth: np.ndarray, predicted: np.ndarray, names: Sequence[str], title: str = "") -> Path:
+    """One long video second by second: a row per label, its true seconds above and the predicted ones below.
+
+    Args:
+        path: PNG (or any format matplotlib writes).
+        truth: (T, K) bool.
+        predicted: (T, K) bool.
+        names: (K) of the labels.
+        title: headline.
+
+    Raises:
+        ValueError: sizes do not agree.
+    """
+    truth, predicted = np.asarray(truth, dtype=bool), np.asarray(predicted, dtype=bool)
+    if not truth.shape == predicted.shape == (len(truth), len(names)):
+        raise ValueError(f"truth is {truth.shape}, prediction {predicted.shape} for {len(names)} names; expected seconds x names for both.")
+    figure = _figure(11, 1.8 + 0.3 * len(names))
+    axes = figure.subplots()
+    for label, seconds, colour, above in ("truth", truth, "tab:orange", 0.4), ("predicted", predicted, "tab:blue", 0.0):
+        for row in range(len(names)):
+            axes.broken_barh(runs(seconds[:, row]), (row - above, 0.4), facecolors=colour)
+        axes.broken_barh([], (0, 0), facecolors=colour, label=label)
+    axes.set(xlim=(0, len(truth)), xlabel="seconds", title=title)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    figure.legend(loc="outside lower center", ncols=2)
+    return _save(figure, path)
+
+
+def runs(marks: np.ndarray) -> list[tuple[int, int]]:
+    """(start, length) of each unbroken run of true entries."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], marks, [False]]).astype(np.int8)))
+    return [(int(start), int(end - start)) for start, end in edges.reshape(-1, 2)]  # (runs, 2)

@@ -67,6 +67,11 @@ class ScoreMatrix:
         sides = [torch.nn.functional.normalize(x - x.mean(0), dim=1) for x in (self.queries, self.gallery)]
         return ScoreMatrix(queries=sides[0], gallery=sides[1])
 
+    def thinned(self, most: int = 400) -> Tensor:
+        """At most `most` rows and columns, evenly spread, for pictures."""
+        rows, cols = (torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long() for n in self.shape)
+        return self[rows][:, cols].cpu()
+
     def tiles(self) -> Iterator[tuple[slice, Tensor]]:
         """Slices of queries and their score rows, a bounded number of elements at a time; a tile is overwritten by the next."""
         step = max(1, min(256, _TILE_ELEMENTS // self.shape[1]))

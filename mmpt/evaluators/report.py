@@ -1,7 +1,8 @@
 """One evaluation as files: results.json, results.md and per_query.npz.
 
-The report holds the numbers and all that decides whether they may be compared with others: gallery and query counts, ids left out,
-duplicate captions, tie rule, chance, intervals, which files with which checksum, which checkpoint with which tensors missing, settings.
+The report holds the numbers and all that decides whether they may be compared with others: gallery and query counts beside the published
+ones, ids left out, duplicate captions, tie rule, chance, intervals, which files with which checksum, which checkpoint with which tensors
+missing, settings and which of them differ from the published protocol.
 """
 
 from __future__ import annotations
@@ -19,14 +20,9 @@ import torch
 
 import mmpt
 from mmpt.evaluators.metric import Outcome
+from mmpt.evaluators.published import departures, same_size
 from mmpt.utils.files import atomic_write
 
-PUBLISHED_GALLERIES = {  # (test list, metric) -> items that published numbers rank among
-    ("MSRVTT_JSFUSION_test.csv", "RetrievalMetric"): 1000,
-    ("youcook_val.pkl", "RetrievalMetric"): 3350,
-    ("youcook_val.pkl", "FullVideoRetrievalMetric"): 436,
-    ("youcook_val.pkl", "FullVideoBGRetrievalMetric"): 436,
-}
 NAMED = 5  # missing ids named in the text report; results.json holds all
 
 
@@ -39,9 +35,11 @@ class Report:
         outcome: numbers, intervals, baselines, facts.
         checkpoint: path, sha256, missing and unexpected tensors, verdict; empty for an untrained model.
         data: one entry per file or folder read, see `describe_data`.
-        missing: reason -> ids of the test list that were left out.
-        missing_are_queries: each of these ids stands for one query, so that it can be said how far the score could move.
+        missing: reason -> video of each item of the test list that was left out.
+        missing_queries: how many queries that makes, so that it can be said how far the score could move; None: unknown.
         settings: the resolved project file.
+        warnings: sentences about what looks wrong, beside those of the outcome.
+        plots: names of pictures in the report's folder.
     """
 
     name: str
@@ -49,68 +47,80 @@ class Report:
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     data: list[dict[str, Any]] = field(default_factory=list)
     missing: Mapping[str, list[str]] = field(default_factory=dict)
-    missing_are_queries: bool = False
+    missing_queries: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    plots: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the per-query arrays, as plain JSON values."""
         return {
             "name": self.name,
             "best_metric": self.outcome.best_metric,
-            **{part: getattr(self.outcome, part) for part in ("values", "intervals", "baselines", "facts", "warnings")},
-            "published_gallery": self.published_gallery(),
+            **{part: getattr(self.outcome, part) for part in ("values", "intervals", "baselines", "facts")},
+            "warnings": self.all_warnings(),
+            "differs_from_published": departures(self.settings, self.outcome.facts),
             "if_missing_were_there": self.reach(),
             "missing": dict(self.missing),
             "checkpoint": dict(self.checkpoint),
             "data": self.data,
             "settings": dict(self.settings),
+            "plots": self.plots,
             "versions": {"mmpt": mmpt.__version__, "torch": torch.__version__},
         }
 
     def reach(self) -> dict[str, tuple[float, float]]:
-        """Lowest and highest value each recall could take if the ids left out were there.
+        """Lowest and highest value that each recall, or mean over queries, could take if the items left out were there.
 
         A missing item may push every rank down by one, and its own query may be found or not.
         """
-        n_missing = len({video for ids in self.missing.values() for video in ids})
-        ranks = self.outcome.per_query.get("ranks")
-        if not n_missing or ranks is None or not self.missing_are_queries:
+        n_missing = self.missing_queries
+        if not n_missing:
             return {}
-        n_queries = len(ranks) + n_missing
-        bounds = {}
-        for k in (1, 5, 10):
-            low, high = (ranks + n_missing <= k).sum(), (ranks <= k).sum() + n_missing
-            bounds[f"R{k}"] = (float(low / n_queries), float(high / n_queries))
-        return bounds
+        found = self.outcome.per_query
+        if "ranks" in found and "gallery" in self.outcome.facts:
+            ranks = found["ranks"]
+            hits = {f"R{k}": ((ranks + n_missing <= k).sum(), (ranks <= k).sum()) for k in (1, 5, 10)}
+            n_found = len(ranks)
+        elif "hits" in found and math.isclose(found["hits"].mean(), self.outcome.best):
+            hits = {self.outcome.best_metric: (found["hits"].sum(),) * 2}
+            n_found = len(found["hits"])
+        else:
+            return {}
+        n_queries = n_found + n_missing
+        return {name: (float(low / n_queries), float((high + n_missing) / n_queries)) for name, (low, high) in hits.items()}
 
-    def published_gallery(self) -> int | None:
-        """Gallery size of published numbers on this test list; None where none is known."""
-        test_path = self.settings.get("dataset", {}).get("test_path") or ""
-        return PUBLISHED_GALLERIES.get((Path(test_path).name, self.settings.get("metric")))
+    def all_warnings(self) -> list[str]:
+        return [*self.outcome.warnings, *self.warnings]
 
     def markdown(self) -> str:
         """The report as a Markdown page."""
         best = f"Best-checkpoint metric: {self.outcome.best_metric} = {self.outcome.best:.4f}."
         sections = [f"# {self.name}", markdown_table(self.table()), best]
-        sections += [f"**Warning:** {text}" for text in self.outcome.warnings]
+        sections += [f"**Warning:** {text}" for text in self.all_warnings()]
         sections.append("\n".join(f"- {line}" for line in self.facts()))
         if self.data:
             sections.append(markdown_table([["key", "path", "content"], *([e["key"], e["path"], _content(e)] for e in self.data)]))
+        sections += [f"![{Path(name).stem}]({name})" for name in self.plots]
         return "\n\n".join(sections) + "\n"
 
     def text(self) -> str:
         """The report for a terminal."""
-        lines = [self.name, text_table(self.table()), *(f"warning: {text}" for text in self.outcome.warnings), *self.facts()]
+        lines = [self.name, text_table(self.table()), *(f"warning: {text}" for text in self.all_warnings()), *self.facts()]
         return "\n".join(lines)
 
     def facts(self) -> list[str]:
         """One line per fact."""
         lines = [f"{name}: {value}" for name, value in self.outcome.facts.items()]
-        if self.published_gallery():
-            lines.append(f"published numbers on this list use a gallery of {self.published_gallery()}")
-        for reason, ids in self.missing.items():
-            lines.append(f"missing: {len(ids)} ids {reason}: {', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''}")
-        lines += [f"{name} with the missing ids: between {low:.4f} and {high:.4f}" for name, (low, high) in self.reach().items()]
+        same = same_size(self.settings, self.outcome.facts)
+        if same:
+            lines.append(f"test set as published: {same}")
+        lines += [f"differs from the published protocol: {text}" for text in departures(self.settings, self.outcome.facts)]
+        for reason, items in self.missing.items():
+            ids = list(dict.fromkeys(items))
+            named = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
+            lines.append(f"missing: {len(items)} items of {len(ids)} ids {reason}: {named}")
+        lines += [f"{name} with the missing items: between {low:.4f} and {high:.4f}" for name, (low, high) in self.reach().items()]
         if self.checkpoint:
             lines.append(f"checkpoint: {self.checkpoint['path']}: {self.checkpoint['verdict']}")
         return lines
@@ -189,7 +199,10 @@ def _cell(value: float | None, bounds: tuple[float, float] | None = None) -> str
 def _content(entry: Mapping[str, Any]) -> str:
     if "sha256" in entry:
         return f"{entry['bytes']} bytes, sha256 {entry['sha256'][:16]}..."
-    return f"{entry['entries']} entries" if "entries" in entry else "absent"
+    if "entries" not in entry:
+        return "absent"
+    about = ", ".join(f"{name} {value}" for passport in entry.get("passports", ()) for name, value in passport.items())
+    return f"{entry['entries']} entries, {about or 'no passport'}" if "passports" in entry else f"{entry['entries']} entries"
 
 
 def _plain(value: Any) -> Any:

@@ -63,6 +63,8 @@ def main(cfg: DictConfig) -> None:
     except Exception as error:
         get_error_handler().record_exception(error)
         raise
+    for number in SIGNALS:  # what comes now changes nothing; Python's way out restores the default, and a finished run would look killed
+        signal.signal(number, signal.SIG_IGN)
     if _State.stopping:
         if dist.is_initialized():
             dist.barrier()  # the first rank may still be writing; torchrun ends all others when one has ended

@@ -13,7 +13,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import LegacyFairseqTask, register_task
 
 from mmpt.config import load_config
-from mmpt.config.rundir import create_run_dir
+from mmpt.config.rundir import create_run_dir, to_dict
 from mmpt.fairseq_plugin import compat
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
 from mmpt.tasks import build_task
@@ -83,9 +83,14 @@ class FairseqMMTask(LegacyFairseqTask):
         """Run the zero-shot test once per validation."""
         self.zero_shot_values = self.mmtask.zero_shot(self.model.mmmodel)
 
+    def train_step(self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False) -> Any:
+        """Tells the losses which update this is."""
+        self.mmtask.num_updates = update_num
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
     def get_checkpoint_dict(self) -> dict[str, Any]:
         """fairseq stores this in every checkpoint."""
-        return {"mmtask": self.mmtask.resume_state()}
+        return {"mmtask": self.mmtask.resume_state(), "config": to_dict(self.config)}
 
     def resume(self, extra_state: Mapping[str, Any]) -> None:
         """Called before the first batches are drawn, with what a checkpoint stored; only the middle of an epoch matters."""

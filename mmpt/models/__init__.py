@@ -1,6 +1,6 @@
 """Models; importing this package registers those that YAML files can name."""
 
-from mmpt.models import features, mmfusion, mmfusion_downstream, mmfusion_joint, transformermodel
+from mmpt.models import features, mmfusion, mmfusion_downstream, mmfusion_joint, mmgram, transformermodel
 from mmpt.models.build import build_model
 from mmpt.models.checkpoint import LoadReport, load_weights, read_state_dict
 from mmpt.models.mmpt_model import MMPTModel
@@ -16,6 +16,7 @@ __all__ = [
     "mmfusion",
     "mmfusion_downstream",
     "mmfusion_joint",
+    "mmgram",
     "read_state_dict",
     "transformermodel",
 ]

@@ -52,8 +52,9 @@ def extract(
 ) -> Result:
     """Writes `<out>/<id>.npy` (n, D) for every job that has none yet.
 
-    A file appears whole or not at all, so a run that was killed goes on where it stopped. Every batch has the same size, the last one filled
-    up with zeros: features do not depend on which files share a batch, on the number of threads or processes, or on where a run stopped.
+    A file appears whole or not at all, so a run that was killed goes on where it stopped. Every batch has the same size, the last one
+    filled up with zeros: features do not depend on which files share a batch, on the number of threads or processes, or on where a run
+    stopped.
 
     Args:
         jobs: what to extract.

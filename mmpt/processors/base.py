@@ -48,7 +48,7 @@ def required(config: DatasetConfig, name: str) -> Any:
 class MetaProcessor:
     """Lists the items of one split.
 
-    Sub-classes fill `self.data`; `self.missing` maps a reason to the ids left out for it, for reports.
+    Sub-classes fill `self.data`; `self.missing` maps a reason to the id of each item left out for it, for reports.
     """
 
     SPLIT_KEYS = {"train": "train_path", "valid": "val_path", "test": "test_path"}
@@ -80,7 +80,7 @@ class MetaProcessor:
         kept, lost = [], []
         for item in items:
             (kept if present(item) else lost).append(item)
-        self.report_missing(reason, list(dict.fromkeys(map(name, lost))))
+        self.report_missing(reason, list(map(name, lost)))
         if not kept:
             raise MissingData(
                 f"{self.split_path()}: no item left of {len(items)}; {len(lost)} {reason}, e.g. {[name(item) for item in lost[:NAMED]]}."
@@ -88,10 +88,12 @@ class MetaProcessor:
         return kept
 
     def report_missing(self, reason: str, names: list[str]) -> None:
-        """Record ids that are left out, or refuse them."""
+        """Record the ids of items that are left out, one entry per item, or refuse them."""
         if not names:
             return
-        text = f"{self.split} split: {len(names)} ids {reason}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
+        ids = list(dict.fromkeys(names))
+        count = f"{len(ids)} ids" if len(ids) == len(names) else f"{len(names)} items of {len(ids)} ids"
+        text = f"{self.split} split: {count} {reason}: {', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''}"
         if self.config.on_missing == "error":
             raise MissingData(f"{text}. Provide them, or set dataset.on_missing: skip to leave them out.")
         logger.warning("%s; left out", text)

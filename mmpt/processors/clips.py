@@ -102,7 +102,8 @@ def uniform_crop(frames: Tensor, size: int, position: int) -> Tensor:
     """
     height, width = frames.shape[-2:]
     if min(height, width) < size or position not in (0, 1, 2):
-        raise ValueError(f"uniform_crop(size={size}, position={position}) of frames {height} x {width}: needs sides >= size, position 0 to 2.")
+        what = f"uniform_crop(size={size}, position={position}) of frames {height} x {width}"
+        raise ValueError(f"{what}: needs sides >= size, position 0 to 2.")
     top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
     if height > width:
         top = (0, top, height - size)[position]

@@ -193,85 +193,82 @@ def shard_split(config: DatasetConfig) -> str:
 
 
 class ShardReader:
-    """Opens shards as the settings want: remote ones through their copies, damaged ones (after the check at the start) as missing or as error.
+    """Reads items of shards as the settings want: remote shards through their copies, damaged ones (that were whole at the start) as missing
+    or as error.
 
     Args:
         config: cache_dir, on_damaged and read_ahead are read.
     """
 
     def __init__(self, config: DatasetConfig):
-        self.shards = ShardCache(cache_dir=config.cache_dir)
+        self.shards = ShardCache(cache_dir=config.cache_dir, scattered=config.read_ahead)
         self.skips_damaged = config.on_damaged == "skip"
         self.reads_ahead = config.read_ahead
 
-    def open(self, path: str) -> ShardedTensor:
-        """The shard at a path or URL.
+    def __call__(self, items: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        """Rows of the items at (shard path or URL, row in it). All are announced before the first is touched: the disk fetches them together.
 
         Raises:
-            ShardError: it is damaged.
+            ShardError: a shard is damaged.
             MissingData: the same, with dataset.on_damaged: skip.
         """
         try:
-            return self.shards(path)
+            shards = [self.shards(path) for path, _ in items]
         except ShardError as error:
             if self.skips_damaged:
                 raise MissingData(str(error)) from error
             raise
-
-    def announce(self, items: Sequence[tuple[str, int]]) -> None:
-        """(path, row) pairs about to be read, so that the system can fetch them side by side (dataset.read_ahead)."""
         if self.reads_ahead:
-            for path, row in items:
-                self.open(path).read_ahead(row)
+            for shard, (_, row) in zip(shards, items, strict=True):
+                shard.read_ahead(row)
+        return [shard[row] for shard, (_, row) in zip(shards, items, strict=True)]
 
 
 @VIDEO_PROCESSORS.register()
-class ShardedVideoProcessor(VideoProcessor):
-    """Rows of a video, (seconds, D): a read-only view of the mapped shard."""
+class ShardedVideoRetriVideoProcessor(VideoProcessor):
+    """Features of a group of videos: a list of (seconds, D), read-only views of the mapped shards."""
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         self.prefix = f"{config.vfeat_dir}/{shard_split(config)}_"
-        self.reader = ShardReader(config)
+        self.read = ShardReader(config)
+
+    def __call__(self, video_id: Sequence[Place]) -> list[np.ndarray]:
+        return self.read([(f"{self.prefix}{shard}", row) for _, _, shard, row in video_id])
+
+
+@VIDEO_PROCESSORS.register()
+class ShardedVideoProcessor(ShardedVideoRetriVideoProcessor):
+    """Features of one video, (seconds, D)."""
 
     def __call__(self, video_id: Place) -> np.ndarray:
-        _, _, shard, row = video_id
-        return self.reader.open(f"{self.prefix}{shard}")[row]
+        return super().__call__([video_id])[0]
 
 
 @TEXT_PROCESSORS.register()
-class ShardedTextProcessor(TextProcessor):
-    """Timed captions of a video: {"start" (n,), "end" (n,) seconds, "cap" (n, 32) ids padded with -1}; views of the mapped shards."""
+class ShardedVideoRetriTextProcessor(TextProcessor):
+    """Timed captions of a group of videos: a list of {"start" (n,), "end" (n,) seconds, "cap" (n, 32) ids padded with -1}, views of the
+    mapped shards.
+    """
 
     def __init__(self, config: DatasetConfig, tokenizer: Any = None):
         super().__init__(config, tokenizer)
         self.prefix = f"{required(config, 'tfeat_dir')}{shard_split(config)}_"
-        self.reader = ShardReader(config)
+        self.read = ShardReader(config)
 
-    def __call__(self, text_id: Place, rng: ItemRandom | None = None) -> dict[str, np.ndarray]:
-        _, _, shard, row = text_id
-        times = self.reader.open(f"{self.prefix}{shard}.startends")[row]
-        cap = self.reader.open(f"{self.prefix}{shard}.caps_ids")[row]
-        return {"start": times[:, 0], "end": times[:, 1], "cap": cap}
-
-
-@VIDEO_PROCESSORS.register()
-class ShardedVideoRetriVideoProcessor(ShardedVideoProcessor):
-    """Features of a group of videos, a list."""
-
-    def __call__(self, video_id: Sequence[Place]) -> list[np.ndarray]:
-        self.reader.announce([(f"{self.prefix}{shard}", row) for _, _, shard, row in video_id])
-        return [super(ShardedVideoRetriVideoProcessor, self).__call__(place) for place in video_id]
+    def __call__(self, text_id: Sequence[Place], rng: ItemRandom | None = None) -> list[dict[str, np.ndarray]]:
+        items = [(f"{self.prefix}{shard}.{kind}", row) for kind in ("startends", "caps_ids") for _, _, shard, row in text_id]
+        rows = self.read(items)
+        times, caps = rows[: len(text_id)], rows[len(text_id) :]
+        return [{"start": time[:, 0], "end": time[:, 1], "cap": cap} for time, cap in zip(times, caps, strict=True)]
 
 
 @TEXT_PROCESSORS.register()
-class ShardedVideoRetriTextProcessor(ShardedTextProcessor):
-    """Captions of a group of videos, a list."""
+class ShardedTextProcessor(ShardedVideoRetriTextProcessor):
+    """Timed captions of one video."""
 
-    def __call__(self, text_id: Sequence[Place], rng: ItemRandom | None = None) -> list[dict[str, np.ndarray]]:
-        kinds = "startends", "caps_ids"
-        self.reader.announce([(f"{self.prefix}{shard}.{kind}", row) for _, _, shard, row in text_id for kind in kinds])
-        return [super(ShardedVideoRetriTextProcessor, self).__call__(place) for place in text_id]
+    def __call__(self, text_id: Place, rng: ItemRandom | None = None) -> dict[str, np.ndarray]:
+        return super().__call__([text_id], rng)[0]
 
 
 @TEXT_PROCESSORS.register()

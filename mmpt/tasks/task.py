@@ -43,6 +43,7 @@ class Task:
         if self.loss is not None:
             self.loss.check(clips_per_video=self.clips_per_video, videos_per_batch=config.dataset.num_video_per_batch)
         self._zero_shot_test: ZeroShotTest | None = None
+        self.num_updates = 0  # of the trainer; losses that warm up or draw negatives read it
 
     @property
     def clips_per_video(self) -> int | None:
@@ -110,7 +111,7 @@ class Task:
             raise ValueError(f"{self.config.source}: loss.loss_cls is missing; training needs a loss, e.g. `loss_cls: MMContraLoss`.")
         batch = self.flatten(sample)
         batch |= model(**batch)
-        batch["clips_per_video"] = self.clips_per_video
+        batch |= {"clips_per_video": self.clips_per_video, "num_updates": self.num_updates}
         loss = self.loss(**batch)
         self.loss.assert_finite()
         logit_scale = batch.get("logit_scale")

@@ -19,10 +19,11 @@ class ShardCache:
     Args:
         limit: shards held at once (each takes one file descriptor).
         cache_dir: where copies of remote shards go; None: $MMPT_CACHE, or ~/.cache/mmpt.
+        scattered: items are read in no order, each announced by `ShardedTensor.read_ahead`.
     """
 
-    def __init__(self, limit: int = 256, cache_dir: str | Path | None = None):
-        self.limit, self.cache_dir = limit, cache_dir
+    def __init__(self, limit: int = 256, cache_dir: str | Path | None = None, scattered: bool = False):
+        self.limit, self.cache_dir, self.scattered = limit, cache_dir, scattered
         self._open: OrderedDict[str, ShardedTensor] = OrderedDict()
 
     def __call__(self, path: str) -> ShardedTensor:
@@ -30,6 +31,8 @@ class ShardCache:
         shard = self._open.get(path)
         if shard is None:
             shard = self._open[path] = ShardedTensor.load(local_shard(path, self.cache_dir), mmap_mode="r")
+            if self.scattered:
+                shard.expect_scattered_reads()
             if len(self._open) > self.limit:
                 self._open.popitem(last=False)
         else:
@@ -44,4 +47,4 @@ class ShardCache:
         return ShardedTensor.load(path, mmap_mode="r").lengths()
 
     def __reduce__(self):
-        return ShardCache, (self.limit, self.cache_dir)
+        return ShardCache, (self.limit, self.cache_dir, self.scattered)

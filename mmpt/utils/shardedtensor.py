@@ -82,8 +82,13 @@ class ShardedTensor:
         """Number of rows per item, (n,) int64."""
         return np.diff(self.starts)
 
+    def expect_scattered_reads(self) -> None:
+        """Have the system read nothing but what is asked for; on some machines it fetches megabytes round every page. See `read_ahead`."""
+        if isinstance(self.data.base, np.memmap):
+            self.data.base._mmap.madvise(mmap.MADV_RANDOM)
+
     def read_ahead(self, index: int) -> None:
-        """Let the system fetch the rows of item `index` while this process goes on; without effect unless the rows are mapped."""
+        """Let the system fetch the rows of item `index` in one go, while this process goes on; without effect unless they are mapped."""
         mapped = self.data.base
         if not isinstance(mapped, np.memmap):
             return

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmpt.evaluators import paragraphs
-from mmpt.evaluators.paragraphs import PROTOCOLS, Groups, paragraph_scores
+from mmpt.evaluators.paragraphs import PROTOCOLS, Groups, align_pair, paragraph_scores
 from mmpt.evaluators.ranking import ScoreMatrix
 from tests.conftest import golden_cases, load_golden
 
@@ -128,3 +128,17 @@ def test_transport_of_one_clip_per_side_is_its_score():
     one = Groups.from_lists([[0], [1]])
     found = matrices(scores, one, one, PROTOCOLS["norton", "removed"])
     np.testing.assert_allclose(found["OT"], (scores - 0.1) / 0.8)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values())
+def test_the_alignment_of_a_pair_is_the_one_behind_its_scores(protocol):
+    scores = torch.randn(9, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    captions, clips = Groups.from_lengths([2, 4, 3]), Groups.from_lengths([3, 3, 6])
+    found = matrices(scores, captions, clips, protocol)
+    pair = align_pair(ScoreMatrix(scores), captions, clips, 1, 2, protocol)
+    area = 4 * 6 / pair.cost.numel()
+    assert -area * pair.cost[pair.dtw].sum() == pytest.approx(found["DTW"][1, 2])
+    scaled = (protocol.dtw_offset - pair.cost - scores.min()) / (scores.max() - scores.min())
+    assert (pair.plan * scaled).sum() == pytest.approx(found["OT"][1, 2])
+    rows, cols = pair.otam.nonzero().T
+    assert (rows.diff() >= 0).all() and (cols.diff() >= 0).all()

@@ -24,6 +24,26 @@ def test_a_plan_of_another_size_is_refused(tmp_path):
         plots.plot_alignment(tmp_path / "a.png", np.ones((2, 5)), [None] * 3, [(0, 1)] * 5)
 
 
+def test_paths_are_drawn_over_the_cost(tmp_path):
+    assert is_png(plots.plot_paths(tmp_path / "d.png", np.ones((3, 5)), {"DTW": np.eye(3, 5) > 0, "none": np.zeros((3, 5))}, np.eye(3, 5), "v"))
+
+
+def test_the_timeline_is_drawn_even_where_no_label_occurs(tmp_path):
+    truth = np.arange(8)[:, None] // 4 == np.arange(2)
+    assert is_png(plots.plot_timeline(tmp_path / "e.png", truth, ~truth, ["chop", "fry"]))
+    assert is_png(plots.plot_timeline(tmp_path / "f.png", truth[:, :0], truth[:, :0], []))
+
+
+def test_a_timeline_of_another_size_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="truth is .4, 2., prediction .5, 2. for 2 names"):
+        plots.plot_timeline(tmp_path / "a.png", np.ones((4, 2)), np.ones((5, 2)), ["a", "b"])
+
+
+def test_runs_are_unbroken_stretches():
+    assert plots.runs(np.array([True, True, False, True])) == [(0, 2), (3, 1)]
+    assert plots.runs(np.zeros(3, bool)) == []
+
+
 def test_ranks_and_scores_are_drawn(tmp_path):
     assert is_png(plots.plot_rank_histogram(tmp_path / "b.png", [1, 1.5, 7], 10))
     assert is_png(plots.plot_score_matrix(tmp_path / "c.png", np.eye(4)))

@@ -31,29 +31,53 @@ def test_the_table_has_measures_as_rows_and_chance_below():
     assert rows[1][1].count("[") == 1 and rows[3][1] == "0.0333"
 
 
-def test_missing_ids_bound_what_the_score_could_be():
-    outcome = Outcome({"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 1.0, 4.0, 9.0])})
-    bounds = Report("toy", outcome, missing={"without features": ["x"], "without captions": ["x", "y"]}, missing_are_queries=True).reach()
+def test_missing_items_bound_what_the_recall_could_be():
+    outcome = Outcome({"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 1.0, 4.0, 9.0])}, facts={"gallery": 4})
+    bounds = Report("toy", outcome, missing={"without features": ["x", "x"]}, missing_queries=2).reach()
     assert bounds["R1"] == (0, pytest.approx(4 / 6))
     assert bounds["R5"] == (pytest.approx(2 / 6), pytest.approx(5 / 6))
 
 
-def test_no_bounds_are_claimed_when_a_missing_id_may_stand_for_several_queries():
-    outcome = Outcome({"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 4.0])})
+def test_missing_items_bound_what_an_accuracy_could_be():
+    outcome = Outcome({"acc": 0.75}, "acc", per_query={"hits": np.array([1.0, 1.0, 1.0, 0.0])})
+    assert Report("toy", outcome, missing_queries=1).reach() == {"acc": (pytest.approx(3 / 5), pytest.approx(4 / 5))}
+
+
+def test_no_bounds_are_claimed_for_a_number_that_is_no_mean_over_queries():
+    outcome = Outcome({"frame_acc": 0.6}, "frame_acc", per_query={"hits": np.array([1.0, 0.0])})
+    assert Report("toy", outcome, missing_queries=1).reach() == {}
+
+
+def test_no_bounds_are_claimed_when_it_is_unknown_how_many_queries_are_missing():
+    outcome = Outcome({"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 4.0])}, facts={"gallery": 2})
     assert Report("toy", outcome, missing={"without features": ["x"]}).reach() == {}
 
 
-def test_the_published_gallery_stands_beside_the_own_one():
-    settings = {"dataset": {"test_path": "data/msrvtt/MSRVTT_JSFUSION_test.csv"}, "metric": "RetrievalMetric"}
-    assert "published numbers on this list use a gallery of 1000" in retrieval_report(settings=settings).text()
+def test_what_differs_from_the_published_protocol_is_told():
+    settings = {"dataset": {"meta_processor": "MSRVTTMetaProcessor", "max_len": 64}, "metric": "RetrievalMetric"}
+    report = retrieval_report(settings=settings)
+    assert "differs from the published protocol: test set: 30 against 30; published: 1000 against 1000" in report.text()
+    assert "dataset.max_len: 64; published: 96" in report.to_dict()["differs_from_published"]
+
+
+def test_pictures_are_named_in_the_page():
+    assert "![ranks](ranks.png)" in retrieval_report(plots=["ranks.png"]).markdown()
+
+
+def test_a_folder_of_features_shows_its_passport():
+    entry = {"key": "vfeat_dir", "path": "features", "entries": 3}
+    assert "| 3 entries, backbone s3d |" in retrieval_report(data=[entry | {"passports": [{"backbone": "s3d"}]}]).markdown()
+    assert "| 3 entries, no passport |" in retrieval_report(data=[entry | {"passports": []}]).markdown()
 
 
 def test_missing_ids_checkpoint_and_warnings_are_told():
     outcome = Outcome({"acc": 0.5}, "acc", warnings=["odd gallery"])
-    report = Report("toy", outcome, {"path": "a.pt", "verdict": "all 3 tensors loaded"}, missing={"without features": list("abcdefg")})
+    checkpoint = {"path": "a.pt", "verdict": "all 3 tensors loaded"}
+    report = Report("toy", outcome, checkpoint, missing={"without features": list("abcdefgg")}, warnings=["odd features"])
     for text in (report.text(), report.markdown()):
-        assert "7 ids without features: a, b, c, d, e, ..." in text
-        assert "a.pt: all 3 tensors loaded" in text and "odd gallery" in text
+        assert "8 items of 7 ids without features: a, b, c, d, e, ..." in text
+        assert "a.pt: all 3 tensors loaded" in text and "odd gallery" in text and "odd features" in text
+    assert report.to_dict()["warnings"] == ["odd gallery", "odd features"]
 
 
 def test_numbers_that_json_does_not_know_become_null(tmp_path):

@@ -64,10 +64,40 @@ def test_the_report_says_what_was_evaluated(project, tmp_path):
     found = results(tmp_path, "checkpoint_best")
     assert found["facts"] | {"queries": 12, "gallery": 12, "duplicate captions": 0, "tie rule": "mean"} == found["facts"]
     assert found["missing"] == {"without features": ["lost"]}
-    assert found["if_missing_were_there"] == {}  # a lost video stands for several clips
+    assert found["if_missing_were_there"]["R1"] == [0, 1]  # 12 clips found, 1 of a lost video
+    assert found["warnings"] == []
     assert found["checkpoint"]["missing"] == [] and len(found["checkpoint"]["sha256"]) == 64
     assert {"key": "test_path", "bytes": 7}.items() <= found["data"][0].items() and len(found["data"][0]["sha256"]) == 64
     assert found["settings"]["predictor"] == "RetrievalPredictor"
+
+
+def test_pictures_are_drawn_on_demand_and_named_in_the_page(project, tmp_path):
+    pytest.importorskip("matplotlib")
+    predict.main([project("FullVideoRetrievalMetric"), "--checkpoint", str(tmp_path / "run" / "checkpoint_best.pt"), "--plots"])
+    folder = tmp_path / "run" / "toy_zs" / "checkpoint_best"
+    for name in ("ranks", "scores", "alignment"):
+        assert (folder / f"{name}.png").is_file() and f"![{name}]({name}.png)" in (folder / "results.md").read_text()
+    assert results(tmp_path, "checkpoint_best")["plots"] == ["ranks.png", "scores.png", "alignment.png"]
+
+
+def test_a_fine_tuned_checkpoint_and_features_of_another_rate_are_warned_of(project, tmp_path):
+    (tmp_path / "passport.json").write_text('{"seconds_per_feature": 1.5}')
+    path = tmp_path / "tuned.pt"
+    state = {"mmmodel.table": torch.eye(12)}
+    extra = {"config": {"dataset": {"train_path": "data/msrvtt/train.csv"}}}
+    torch.save({"model": state, "cfg": None, "args": None, "optimizer_history": [{}], "extra_state": extra}, path)
+    predict.main([project(), "--checkpoint", str(path), "--set", f"dataset.vfeat_dir={tmp_path}"])
+    found = results(tmp_path, "tuned")
+    assert found["checkpoint"]["training"]["data"] == {"train_path": "data/msrvtt/train.csv"}
+    rate, tuned = found["warnings"]
+    assert "one feature per 1.5 s" in rate and "trained on data/msrvtt/train.csv" in tuned
+
+
+def test_layers_that_the_checkpoint_lacks_are_warned_of(project, tmp_path):
+    torch.save({"model": {"mmmodel.table": torch.eye(12)}}, tmp_path / "small.pt")
+    predict.main([project(), "--checkpoint", str(tmp_path / "small.pt"), "--set", "model.model_cls=ToyTowersWithHead"])
+    (warning,) = results(tmp_path, "small")["warnings"]
+    assert "lacks 1 tensors of the model (head)" in warning
 
 
 def test_an_untrained_model_needs_no_checkpoint(project, tmp_path):

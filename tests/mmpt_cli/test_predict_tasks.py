@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
+from mmpt.config import load_config
 from mmpt_cli import predict
 from tests.conftest import ROOT
 
@@ -39,6 +40,7 @@ def write_youcook(folder):
     clips = [{"segment": [10 * i, 10 * i + 8], "id": i, "sentence": SENTENCES[i]} for i in range(3)]
     (folder / "youcook.json").write_text(json.dumps({"database": {v: {"subset": "validation", "annotations": clips} for v in VIDEOS}}))
     records = [{"id": f"{video}_{i}", "caption": SENTENCES[i]} for video in VIDEOS for i in range(3)]
+    (folder / "val_list.txt").write_text("".join(f"113/{video}\n" for video in VIDEOS))
     (folder / "youcook.pkl").write_bytes(pickle.dumps(records))
 
 
@@ -88,6 +90,14 @@ CASES = {
     "retri/norton/test_coin_ft": (["test_path={world}/COIN.json"], 6),
     "retri/videoclip/test_crosstask_zs_videoclip": (CROSSTASK, 4),
     "retri/videoclip/test_didemo_zs": (["test_path={world}/didemo_test.json"], 6),
+    "mtm/vlm/test_youcookcap": (["test_path={world}/val_list.txt", "trainval_annotation={world}/youcook.json"], 18),
+}
+PICTURES = {
+    "RetrievalMetric": ["ranks", "scores"],
+    "FullVideoRetrievalMetric": ["ranks", "scores", "alignment"],
+    "FullVideoBGRetrievalMetric": ["ranks", "scores", "alignment"],
+    "COINActionSegmentationMetric": ["timeline"],
+    "CrossTaskMetric": ["timeline"],
 }
 
 
@@ -98,8 +108,28 @@ def test_a_shipped_test_file_runs_on_files_of_its_format(name, world, tmp_path):
     settings += [f"dataset.bert_name={world}/bert", f"dataset.vfeat_dir={world}/features", "fairseq.dataset.num_workers=0"]
     settings += ["model.init=random", "model.num_hidden_video_layers=1", "dataset.num_iso_layer=2", "eval.bootstrap=20"]
     arguments = [text for setting in settings for text in ("--set", setting)]
-    predict.main([str(ROOT / "projects" / f"{name}.yaml"), "--untrained", "--device", "cpu", "--output", str(tmp_path), *arguments])
+    project = str(ROOT / "projects" / f"{name}.yaml")
+    predict.main([project, "--untrained", "--device", "cpu", "--plots", "--output", str(tmp_path), *arguments])
     found = json.loads((tmp_path / "untrained" / "results.json").read_text())
     assert all(np.isfinite(value) for value in found["values"].values()) and found["best_metric"] in found["values"]
     with np.load(tmp_path / "untrained" / "per_query.npz") as stored:
         assert len(stored["ids"]) == len(set(stored["ids"])) == n_queries
+    pictures = PICTURES.get(load_config(project).metric, [])
+    assert sorted(path.stem for path in (tmp_path / "untrained").glob("*.png")) == sorted(pictures)
+
+
+@pytest.mark.parametrize(("task", "n_missing", "n_queries"), [("test_youcook_zs", 3, 18), ("test_youcook_fullvideo_zs", 1, 6)])
+def test_a_lost_video_counts_as_its_clips_or_as_itself(task, n_missing, n_queries, world, tmp_path):
+    features = tmp_path / "features"
+    features.mkdir()
+    for video in VIDEOS[1:]:
+        (features / f"{video}.npy").symlink_to(world / "features" / f"{video}.npy")
+    config = load_config(ROOT / "projects" / "retri" / "norton" / f"{task}.yaml")
+    settings = [f"dataset.{path.format(world=world)}" for path in YOUCOOK]
+    settings += [f"dataset.bert_name={world}/bert", f"dataset.vfeat_dir={features}", "fairseq.dataset.num_workers=0", "model.init=random"]
+    arguments = [text for setting in [*settings, "eval.bootstrap=0"] for text in ("--set", setting)]
+    predict.main([config.source, "--untrained", "--device", "cpu", "--output", str(tmp_path / "out"), *arguments])
+    found = json.loads((tmp_path / "out" / "untrained" / "results.json").read_text())
+    assert found["missing"] == {"have no features": ["video0"] * 3} and found["facts"]["queries"] == n_queries - n_missing
+    low, high = found["if_missing_were_there"]["R1"]
+    assert high - low >= n_missing / n_queries > high - found["values"]["R1"]

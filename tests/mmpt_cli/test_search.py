@@ -77,7 +77,7 @@ def test_page_holds_thumbnails_and_plays_from_the_moment(index, tmp_path):
     page = tmp_path / "page.html"
     main(["query", "cut <b>", "--index", str(index), "-k", "20", "--html", str(page)])
     text = page.read_text()
-    assert "cut &lt;b&gt;" in text and "no video file" in text
+    assert "<h2>cut &lt;b&gt;</h2>" in text and "cut <b>" not in text and "no video file" in text
     posters = re.findall(r"base64,([^\"]+)", text)
     with open(tmp_path / "poster.jpg", "wb") as file:
         file.write(base64.b64decode(posters[0]))

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmpt.config import ConfigError
-from mmpt_cli.torchrunjob import Layout, first_failure, last_lines
+from mmpt_cli.torchrunjob import Layout, first_failure, last_lines, report
 from tests.conftest import ROOT
 
 PROGRAM = str(ROOT / "mmpt_cli/torchrunjob.py")
@@ -137,3 +137,10 @@ def test_what_a_rank_said_last_is_its_stderr_or_else_its_stdout(tmp_path):
     (folder / "stderr.log").write_text("1%\r2%\nlast\n\n")
     assert last_lines(tmp_path, 1) == ["2%", "last"]
     assert last_lines(tmp_path, 0) == ["(nothing)"]
+
+
+def test_a_rank_that_raised_and_was_then_ended_as_another_had_left_counts_as_its_error(tmp_path, capsys):
+    (tmp_path / "error.json").write_text("{}")
+    ended = SimpleNamespace(error_file=str(tmp_path / "error.json"), timestamp=1, exitcode=-signal.SIGTERM, local_rank=0)
+    assert report({0: ended}, tmp_path) == 1
+    assert "failed first: exit code 1" in capsys.readouterr().err

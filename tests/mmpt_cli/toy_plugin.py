@@ -68,3 +68,12 @@ class ToyTowers(nn.Module):
 
     def forward(self, caps, vfeats, **batch):
         return {"pooled_text": self.table[caps[:, 0]], "pooled_video": vfeats[:, 0]}
+
+
+@MODELS.register()
+class ToyTowersWithHead(ToyTowers):
+    """Has a weight that older checkpoints lack."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.head = nn.Parameter(torch.zeros(1))

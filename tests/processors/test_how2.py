@@ -242,8 +242,8 @@ def test_reading_ahead_changes_nothing_that_is_read(tmp_path):
     config = how2(tmp_path)
     places = ShardedHow2VideoRetriMetaProcessor(config)[1][0]
     for processor in (ShardedVideoRetriVideoProcessor, ShardedVideoRetriTextProcessor):
-        plain, ahead = processor(config)(places), processor(replace(config, read_ahead=True))(places)
-        for one, other in zip(plain, ahead, strict=True):
+        ahead, plain = processor(config)(places), processor(replace(config, read_ahead=False))(places)
+        for one, other in zip(ahead, plain, strict=True):
             for key in one if isinstance(one, dict) else [slice(None)]:
                 np.testing.assert_array_equal(one[key], other[key])
 

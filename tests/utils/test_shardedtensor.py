@@ -1,6 +1,11 @@
+import ctypes
 import json
+import mmap
+import os
 import pickle
+import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,7 +202,44 @@ def test_cache_opens_a_shard_once_and_closes_the_least_recent(tmp_path):
 
 def test_a_pickled_cache_arrives_empty(tmp_path):
     write(tmp_path / "a", arrays())
-    cache = ShardCache(limit=7)
+    cache = ShardCache(limit=7, scattered=True)
     cache(f"{tmp_path}/a")
     copy = pickle.loads(pickle.dumps(cache))
-    assert (copy.limit, len(copy._open)) == (7, 0)
+    assert (copy.limit, copy.scattered, len(copy._open)) == (7, True, 0)
+
+
+def resident_pages(path, shard):
+    """Which pages of a mapped shard file are in memory."""
+    library = ctypes.CDLL(None, use_errno=True)
+    mapped = shard.data.base
+    pages = -(-Path(f"{path}_data.npy").stat().st_size // mmap.PAGESIZE)
+    address = shard.data.ctypes.data - mapped.offset % mmap.PAGESIZE
+    vector = (ctypes.c_ubyte * pages)()
+    if library.mincore(ctypes.c_void_p(address), ctypes.c_size_t(pages * mmap.PAGESIZE), vector):
+        pytest.skip("mincore does not tell here")
+    return np.frombuffer(vector, np.uint8) & 1 == 1
+
+
+def test_reading_ahead_fetches_the_pages_of_the_item_and_no_others(tmp_path):
+    path = tmp_path / "a"
+    write(path, arrays((2000, 40, 60000, 300), width=64))
+    with open(f"{path}_data.npy", "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    shard = ShardedTensor.load(path, mmap_mode="r")
+    shard.expect_scattered_reads()
+    before = resident_pages(path, shard)  # the header's
+    if before.mean() > 0.1:
+        pytest.skip("this file system keeps its files in memory")
+    shard.read_ahead(2)
+    begin, end = (128 + 128 * shard.starts[2:4]) // mmap.PAGESIZE
+    deadline = time.monotonic() + 10
+    while not (found := resident_pages(path, shard))[begin : end + 1].all() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert found[begin : end + 1].all() and not (found & ~before)[:begin].any()
+
+
+def test_reading_ahead_of_an_array_in_memory_or_of_an_empty_item_does_nothing(tmp_path):
+    write(tmp_path / "a", arrays((3, 0, 5)))
+    ShardedTensor.load(tmp_path / "a").read_ahead(0)
+    ShardedTensor.load(tmp_path / "a", mmap_mode="r").read_ahead(1)

@@ -1,0 +1,125 @@
+"""How well the modalities of matched items agree, by volume; all numbers from one sweep over captions x items.
+
+Letters: N captions, M items, K modalities, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpt.evaluators.gram_scores import ItemSet, Scorer
+from mmpt.evaluators.ranking import count_tile
+from mmpt.ops import gram
+
+HUB_K = 10
+UNIFORMITY_ROWS = 2048
+PAIR_BLOCK = 2048
+
+
+def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """The alignment report of one subset of modalities.
+
+    Volumes are geometric means over the modalities present where some are missing.
+
+    Args:
+        captions: (N, D).
+        items: M items.
+        targets: (N) item of each caption.
+        names: of the K modalities.
+
+    Returns:
+        positive_volume: mean over matched pairs; minimal_volume: mean over captions of the smallest volume with any item (gramian_value of the
+        released code); contrast: mean volume of mismatched over matched pairs; own_volume: of the items without caption; eigenvalue: largest
+        of the Gram matrix over its size; cosine_<a>_<b>; uniformity_<a>: log mean exp(-2 |x - y|^2), low = spread out; hubness: skewness of
+        how many captions have an item among their ten best, 0 = no hubs; rank_correlation: Spearman, of matched volume with rank.
+    """
+    positive, eigen = _matched(captions, items, targets)
+    least, mean, counts, ranks = _sweep(Scorer(captions, items, "volume"), targets)
+    n_items = len(items.mask)
+    negative = (mean * n_items - positive) / max(n_items - 1, 1)
+    basis = gram.orthonormal_tuples(items.modalities, items.mask)
+    report = {
+        "positive_volume": positive.mean(),
+        "minimal_volume": least.mean(),
+        "contrast": negative.mean() / positive.mean().clamp_min(1e-12),
+        "own_volume": gram.log_own_volume(basis, "volume").exp().mean(),
+        "eigenvalue": eigen.mean(),
+        **_cosines(captions, items, targets, names),
+        **{f"uniformity_{name}": _uniformity(x[items.mask[:, k]]) for k, (name, x) in enumerate(zip(names, items.modalities, strict=True))},
+        "uniformity_text": _uniformity(captions),
+        "hubness": _skewness(counts.double()),
+        "rank_correlation": spearman(positive.numpy(), ranks),
+    }
+    return {name: round(float(value), 4) for name, value in report.items()}
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation, ties at their mean rank; 0 where one of them does not vary."""
+    a, b = _mean_ranks(a), _mean_ranks(b)
+    spread = a.std() * b.std()
+    return float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread > 0 else 0.0
+
+
+def _matched(captions: Tensor, items: ItemSet, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Volume and eigenvalue score (N,) of every caption with its item, from explicit residuals."""
+    volumes, eigen = [], []
+    for rows in torch.arange(len(captions)).split(PAIR_BLOCK):
+        tuples, mask = [x[targets[rows]] for x in items.modalities], items.mask[targets[rows]]
+        volumes.append(gram.paired_volume(captions[rows], tuples, mask, dim_norm=items.dim_norm))
+        eigen.append(gram.eigen_score(torch.stack([captions[rows], *tuples], dim=1), mask.sum(1) + 1))
+    return torch.cat(volumes), torch.cat(eigen)
+
+
+def _sweep(scorer: Scorer, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:
+    """Smallest and mean volume of each caption (N,), how often each item is among the best (M,), rank of the right item (N,)."""
+    n_captions, n_items = scorer.shape
+    least, mean = torch.empty(2, n_captions, dtype=torch.float64)
+    counts, ranks = torch.zeros(n_items, dtype=torch.long), []
+    step = scorer.block_rows(transposed=False)
+    for start in range(0, n_captions, step):
+        rows = slice(start, min(start + step, n_captions))
+        tile = scorer.rows(rows)
+        least[rows], mean[rows] = -tile.amax(1).double(), -tile.mean(1, dtype=torch.float64)
+        counts += torch.bincount(tile.topk(min(HUB_K, n_items), dim=1).indices.flatten(), minlength=n_items)
+        ranks.append(count_tile(tile, targets[rows]).ranks())
+    return least, mean, counts, np.concatenate(ranks)
+
+
+def _cosines(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """Mean cosine of matched pairs of modalities, over the items that have both."""
+    streams = dict(zip(names, zip(items.modalities, items.mask.T, strict=True), strict=True))
+    cosines = {}
+    for name, (x, there) in streams.items():
+        cosines[f"cosine_text_{name}"] = _mean((captions * x[targets]).sum(1)[there[targets]])
+    for (first, (x, has_x)), (second, (y, has_y)) in combinations(streams.items(), 2):
+        cosines[f"cosine_{first}_{second}"] = _mean((x * y).sum(1)[has_x & has_y])
+    return cosines
+
+
+def _mean(values: Tensor) -> float:
+    return values.mean().item() if len(values) else float("nan")
+
+
+def _uniformity(x: Tensor) -> float:
+    """Of at most UNIFORMITY_ROWS evenly spaced rows."""
+    x = x[:: -(-len(x) // UNIFORMITY_ROWS)] if len(x) else x
+    if len(x) < 2:
+        return float("nan")
+    squared = torch.pdist(x.double()).square()
+    return (squared.mul(-2).logsumexp(0) - np.log(len(squared))).item()
+
+
+def _skewness(values: Tensor) -> float:
+    centred = values - values.mean()
+    spread = centred.square().mean().sqrt()
+    return (centred.pow(3).mean() / spread**3).item() if spread > 0 else 0.0
+
+
+def _mean_ranks(values: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]

@@ -1,0 +1,171 @@
+"""Scores of texts against items of several modalities, block by block; high = close.
+
+Shapes: N texts, M items, K modalities of an item, D width, C texts or items of a block.
+
+Bases and directions are computed once per subset of modalities; a block costs K matrix products. Memory grows with K * M * D and with the
+block, never with N * M.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmpt.ops import gram
+
+SCORES = ("volume", "distance", "logvolume", "cosine", "triangle", "eigenvalue")
+BLOCK_NUMBERS = 2**23  # scores of a block (32 MB in float32), for every one of the K dot products
+EIGEN_NUMBERS = 2**22  # numbers of the small Gram matrices of a block
+
+
+class ItemSet(NamedTuple):
+    """Items in one subset of modalities."""
+
+    modalities: list[Tensor]  # K x (M, D) unit rows, zero where missing
+    mask: Tensor  # (M, K) bool
+    dim_norm: bool  # scores of items with different numbers of modalities must compare
+
+    @classmethod
+    def of(cls, modalities: Sequence[Tensor], mask: Tensor | None = None) -> ItemSet:
+        """From embeddings and presence; what stands in the place of a missing modality is ignored."""
+        gram.check_shapes(modalities)
+        if mask is None:
+            mask = torch.ones(len(modalities[0]), len(modalities), dtype=torch.bool)
+        rows = [_unit(x if mask[:, k].all() else x.where(mask[:, k, None], 0.0)) for k, x in enumerate(modalities)]
+        return cls(rows, mask, not bool(mask.all()))
+
+
+def item_set(arrays: Mapping[str, Any], names: Sequence[str], subset: str) -> ItemSet:
+    """The items of a predictor's arrays in the subset `t` + first letters of modalities, e.g. `tva`.
+
+    Args:
+        arrays: `pooled_<name>` (M, D) and optionally `present` (M, K).
+        names: the K modalities.
+
+    Raises:
+        ValueError: the subset is not of that form.
+    """
+    by_letter, letters = {name[0]: name for name in names}, subset[1:]
+    if subset[:1] != "t" or not letters or len(set(letters)) < len(letters) or not set(letters) <= set(by_letter):
+        known = ", ".join(f"{letter} ({name})" for letter, name in by_letter.items())
+        raise ValueError(f"eval.modalities: {subset!r} is no subset; expected t followed by some of {known}, e.g. t{''.join(by_letter)}.")
+    chosen = [by_letter[letter] for letter in letters]
+    present = arrays.get("present")
+    mask = None if present is None else torch.as_tensor(present)[:, [list(names).index(name) for name in chosen]]
+    return ItemSet.of([torch.as_tensor(arrays[f"pooled_{name}"]) for name in chosen], mask)
+
+
+def all_letters(names: Sequence[str]) -> str:
+    """The subset of all modalities."""
+    return "t" + "".join(name[0] for name in names)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Unit rows, without a copy where they are that already: galleries are large."""
+    norm = torch.linalg.vector_norm(x, dim=1)
+    return x if x.dtype in (torch.float32, torch.float64) and ((norm - 1).abs() < 1e-5).all() else gram.unit_rows_once(x)
+
+
+class Scorer:
+    """Scores of `texts` (N, D) against items, as rows of texts or rows of items.
+
+    Args:
+        texts: (N, D), unit rows.
+        items: in one subset of modalities.
+        score: volume, distance (text to the span of the item), logvolume, each negated, the first and last as geometric mean over the
+            modalities present where some are missing; cosine (mean over the modalities); triangle: negated volume of the simplex of text and
+            modalities, which sees signs (a triangle's area for two; the distance for one); eigenvalue: the largest of the Gram matrix
+            over its size.
+
+    Raises:
+        ValueError: an unknown score, or widths that differ.
+    """
+
+    def __init__(self, texts: Tensor, items: ItemSet, score: str):
+        if score not in SCORES:
+            raise ValueError(f"eval.scores: {score!r} is unknown; expected some of {', '.join(SCORES)}.")
+        gram.check_shapes(items.modalities, texts)
+        self.texts, self.items, self.score = _unit(texts), items, score
+        self.shape = (len(texts), len(items.mask))
+        if score == "cosine":
+            share = items.mask.to(texts.dtype) / items.mask.sum(1, keepdim=True).clamp_min(1)
+            self.vectors = torch.stack([sum(x * share[:, k, None] for k, x in enumerate(items.modalities))])
+        elif score == "eigenvalue":
+            self.vectors = torch.stack(items.modalities)
+        elif score == "triangle":
+            self._span(*_edges(items), corner=_first_vertex(items))
+        else:
+            self._span(items.modalities, items.mask)
+
+    def _span(self, vectors: Sequence[Tensor], mask: Tensor, corner: Tensor | None = None) -> None:
+        """Orthonormal bases; with `corner`, of edges from that vertex (M, D), which becomes the last vector."""
+        basis = gram.orthonormal_tuples(vectors, mask)
+        kind = "volume" if self.score == "triangle" else self.score
+        self.log_own = gram.log_own_volume(basis, kind)
+        count = basis.count if corner is None else basis.count + 1
+        self.power = gram.score_power(count, kind, self.items.dim_norm and kind != "distance")
+        self.vectors = basis.directions if corner is None else torch.cat([basis.directions, corner[None]])
+        self.corner_along = None if corner is None else (basis.directions * corner).sum(2)  # (K, M)
+        self.corner_square = None if corner is None else corner.square().sum(1)  # (M,)
+
+    def block_rows(self, transposed: bool) -> int:
+        """Rows of a block of bounded size."""
+        columns = self.shape[0] if transposed else self.shape[1]
+        n = len(self.vectors) + 1
+        numbers = EIGEN_NUMBERS // n**2 if self.score == "eigenvalue" else BLOCK_NUMBERS // n
+        return max(1, numbers // columns)
+
+    def rows(self, rows: slice, transposed: bool = False) -> Tensor:
+        """(C, M) scores of a block of texts, or transposed (C, N) of a block of items; -inf for an item without any modality."""
+        texts, columns = (slice(None), rows) if transposed else (rows, slice(None))
+        scores = self._block(self.texts[texts], columns)
+        scores = scores.masked_fill(~self.items.mask[columns].any(1), -torch.inf)
+        return scores.T.contiguous() if transposed else scores
+
+    def _block(self, texts: Tensor, columns: slice) -> Tensor:
+        vectors = self.vectors[:, columns]
+        if self.score == "cosine":
+            return texts @ vectors[0].T
+        if self.score == "eigenvalue":
+            return _largest_eigenvalue(texts, vectors, self.items.mask[columns])
+        squared = texts.square().sum(1, keepdim=True)
+        offsets = None if self.corner_along is None else self.corner_along[:, columns]
+        if offsets is not None:  # |t - corner|^2
+            squared = squared + self.corner_square[columns] - 2 * (texts @ vectors[-1].T)
+            vectors = vectors[:-1]
+        for k, direction in enumerate(vectors):
+            along = texts @ direction.T
+            along = along if offsets is None else along - offsets[k]
+            squared = torch.addcmul(squared, along, along, value=-1)
+        power = None if self.power is None else self.power[columns]
+        kind = "volume" if self.score == "triangle" else self.score
+        squared = squared.clamp_min(gram.least_square(power, squared.dtype))
+        return -gram.score_of(squared, self.log_own[columns], power, kind)
+
+
+def _first_vertex(items: ItemSet) -> Tensor:
+    """The first modality present of each item, (M, D)."""
+    first = items.mask.int().argmax(1)
+    return torch.stack(items.modalities, 1)[torch.arange(len(first)), first]
+
+
+def _edges(items: ItemSet) -> tuple[list[Tensor], Tensor]:
+    """Edges from the first vertex to the other modalities, and which of them there are."""
+    corner = _first_vertex(items)
+    mask = items.mask & (torch.arange(items.mask.shape[1]) != items.mask.int().argmax(1)[:, None])
+    return [x - corner for x in items.modalities], mask
+
+
+def _largest_eigenvalue(texts: Tensor, vectors: Tensor, mask: Tensor) -> Tensor:
+    """lambda_max of the Gram matrix of [text, item] over its size, (C, M); vectors (K, M, D), zero where missing."""
+    dots = (texts @ vectors.flatten(0, 1).T).unflatten(1, vectors.shape[:2]).permute(0, 2, 1)  # (C, M, K)
+    among = torch.einsum("kmd,lmd->mkl", vectors, vectors)
+    size = vectors.shape[0] + 1
+    matrices = texts.new_zeros(*dots.shape[:2], size, size)
+    matrices[..., 0, 0] = texts.square().sum(1, keepdim=True)
+    matrices[..., 0, 1:] = matrices[..., 1:, 0] = dots
+    matrices[..., 1:, 1:] = among
+    return torch.linalg.eigvalsh(matrices)[..., -1] / (mask.sum(1) + 1)

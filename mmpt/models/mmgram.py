@@ -1,0 +1,209 @@
+"""One tower per modality into one space: the model of GRAM and its peers, on ready-made features.
+
+Shape letters: B items, K modalities besides the captions, L positions of a modality, T caption columns, H transformer width,
+D = model.contra_dim.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.models.bert.modeling_bert import BertAttention
+
+from mmpt.config.schema import Config
+from mmpt.models import layout
+from mmpt.models.checkpoint import read_state_dict
+from mmpt.models.mmfusion import Encoded, MMFusion
+from mmpt.models.transformermodel import build_encoder, init_like_bert
+from mmpt.modules.matching import PairMatcher
+from mmpt.registry import MODELS
+
+logger = logging.getLogger(__name__)
+
+VIDEO_WIDTH = 512
+NORM_EPS = 1e-12
+
+
+@MODELS.register()
+class MMGram(MMFusion):
+    """Captions and the modalities of `dataset.modalities`, each pooled, projected without bias and brought to unit length.
+
+    A stream of features has a tower like the video tower of two-tower models (`model.modality_layers` layers); captions and subtitles share
+    one text encoder and have a projection each. `model.learnable_temperature` puts the temperature into the model.
+
+    With `model.matching_head`, the text encoder also reads the tokens of the other modalities by cross-attention (a type embedding each,
+    padding and missing modalities masked) and a head tells whether text and item match. The cross-attention layers play no part in the
+    embeddings.
+
+    `model.init_from` names a checkpoint of a two-tower model. Its video and text towers are taken over, and all projections start as one
+    orthogonal matrix, so that where contra_dim is at least H cosines are those of that model at first.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.names = list(self.required("dataset", "modalities"))
+        if config.model.micro_batch or "text" in self.names:
+            what = "model.micro_batch does not work with MMGram" if config.model.micro_batch else "dataset.modalities.text is the captions"
+            raise ValueError(f"{config.source or 'config'}: {what}; remove it.")
+        hidden = self.bert_config.hidden_size
+        self.text_encoder = self.build_encoder("BertModel")
+        for name in self.stream_names:
+            self.add_module(f"{name}_encoder", self._tower(name))
+        self.projections = nn.ModuleDict({name: nn.Linear(hidden, config.model.contra_dim, bias=False) for name in ("text", *self.names)})
+        init_like_bert(self.projections, self.bert_config.initializer_range)
+        self.matcher: PairMatcher | None = None
+        if config.model.matching_head:
+            add_cross_attention(self.text_encoder)
+            self.matcher = PairMatcher(TextFusion(self.text_encoder), hidden)
+            self.condition = Condition(self._condition_names(), hidden, self.bert_config.initializer_range)
+        if config.model.init_from is not None:
+            self._start_from(config.model.init_from)
+
+    @property
+    def stream_names(self) -> list[str]:
+        """Modalities that are streams of features; the others are subtitles."""
+        return [name for name in self.names if self.config.dataset.modalities[name].get("path") is not None]
+
+    def encode_text(self, caps: Tensor, cmasks: Tensor) -> Tensor:
+        """Captions (N, T) -> unit rows (N, D)."""
+        return self._project("text", self._text(caps, cmasks))
+
+    def encode_items(self, caps: Tensor, cmasks: Tensor, present: Tensor | None = None, **batch: Tensor) -> dict[str, Any]:
+        """The modalities of B items.
+
+        Args:
+            caps, cmasks: (B, >= 2) of which only [CLS] and [SEP] are read.
+            present: (B, K) bool; null: all there.
+            batch: `<name>_feats` (B, L, width) and `<name>_masks` (B, L), or `<name>_caps` and `<name>_cmasks` (B, L).
+
+        Returns:
+            `pooled_<name>` (B, D), `present`: name -> (B,) bool, and with a matching head `condition` (B, L', H), `condition_mask` (B, L').
+        """
+        if present is None:
+            present = torch.ones(len(caps), len(self.names), dtype=torch.bool, device=caps.device)
+        encoded = {name: self._encode(name, caps, cmasks, batch) for name in self.names}
+        there = dict(zip(self.names, present.unbind(1), strict=True))
+        output: dict[str, Any] = {f"pooled_{name}": self._project(name, one) for name, one in encoded.items()}
+        output["present"] = there
+        if self.matcher is not None:
+            output["condition"], output["condition_mask"] = self.condition(encoded, there)
+        return output
+
+    def forward(self, caps: Tensor, cmasks: Tensor, **batch: Any) -> dict[str, Any]:
+        """B items with a caption each: `pooled_text` (B, D), what `encode_items` returns, `logit_scale`, and `matcher` for the matching loss."""
+        output = self.encode_items(caps, cmasks, **batch)
+        output["pooled_text"] = self.encode_text(caps, cmasks)
+        if self.logit_scale is not None:
+            output["logit_scale"] = self.logit_scale
+        if self.matcher is not None:
+            output["matcher"] = self.matcher.bind(caps, cmasks, output.pop("condition"), output.pop("condition_mask"))
+        return output
+
+    def match(self, caps: Tensor, cmasks: Tensor, condition: Tensor, condition_mask: Tensor) -> Tensor:
+        """Probability (n,) that text i (T columns) belongs to item i, whose condition `encode_items` returned."""
+        return self.matcher(caps, cmasks, condition, condition_mask).softmax(1)[:, 1]
+
+    def _encode(self, name: str, caps: Tensor, cmasks: Tensor, batch: Mapping[str, Tensor]) -> Encoded:
+        keys = (f"{name}_feats", f"{name}_masks") if name in self.stream_names else (f"{name}_caps", f"{name}_cmasks")
+        lacking = [key for key in keys if key not in batch]
+        if lacking:
+            raise ValueError(f"MMGram: the batch has no {', '.join(lacking)}. Set dataset.aligner: ModalityAligner.")
+        first, mask = (batch[key] for key in keys)
+        if name not in self.stream_names:
+            return self._text(first, mask)
+        ids, readable, pool = layout.video_segment(caps, cmasks, mask)
+        return Encoded.of(getattr(self, f"{name}_encoder")(ids, first, readable), pool)
+
+    def _text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
+        ids, mask, pool = layout.text_segment(caps, cmasks)
+        return Encoded.of(self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state, pool)
+
+    def _project(self, name: str, encoded: Encoded) -> Tensor:
+        return functional.normalize(self.projections[name](encoded.pooled).float(), dim=1)
+
+    def _tower(self, name: str) -> nn.Module:
+        entry, bert_config = self.config.dataset.modalities[name], copy.deepcopy(self.bert_config)
+        bert_config.max_video_len = entry.get("max_len", self.max_video_len)
+        if bert_config.max_video_len + layout.SPECIAL > bert_config.max_position_embeddings:
+            raise ValueError(
+                f"dataset.modalities.{name}.max_len={bert_config.max_video_len} exceeds the {bert_config.max_position_embeddings} positions "
+                f"of {self.config.dataset.bert_name}."
+            )
+        bert_config.input_dim = entry.get("width", VIDEO_WIDTH)
+        layers = (self.config.model.modality_layers or {}).get(name, self.config.model.num_hidden_video_layers)
+        bert_config.num_hidden_layers = layers or bert_config.num_hidden_layers
+        return build_encoder("MMBertForEncoder", self.config.dataset.bert_name, bert_config, self.config.model.init)
+
+    def _condition_names(self) -> list[str]:
+        names = list(self.config.model.matching_condition or self.names)
+        unknown = [name for name in names if name not in self.names]
+        if unknown:
+            raise ValueError(f"model.matching_condition names {', '.join(unknown)}; dataset.modalities has {', '.join(self.names)}.")
+        return names
+
+    def _start_from(self, path: str) -> None:
+        state, own = read_state_dict(path), self.state_dict()
+        taken = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+        for tower in ("video_encoder", "text_encoder"):
+            if hasattr(self, tower) and not any(name.startswith(f"{tower}.") for name in taken):
+                raise ValueError(f"model.init_from={path}: no {tower} of these sizes in it; expected a two-tower checkpoint (MMFusionSeparate).")
+        self.load_state_dict(taken, strict=False)
+        common = nn.init.orthogonal_(torch.empty_like(self.projections["text"].weight))
+        for projection in self.projections.values():
+            projection.weight.data.copy_(common)
+        logger.info("%s: %d of %d tensors taken over", path, len(taken), len(own))
+
+
+class Condition(nn.Module):
+    """Tokens of several modalities as one sequence for cross-attention.
+
+    Linear and LayerNorm per modality plus a type embedding; a learned first token keeps the sequence from being empty.
+    """
+
+    def __init__(self, names: list[str], hidden: int, std: float):
+        super().__init__()
+        self.maps = nn.ModuleDict({name: nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden, eps=NORM_EPS)) for name in names})
+        init_like_bert(self.maps, std)
+        self.types = nn.ParameterDict({name: nn.Parameter(std * torch.randn(hidden)) for name in names})
+        self.first = nn.Parameter(std * torch.randn(hidden))
+
+    def forward(self, encoded: Mapping[str, Encoded], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """-> tokens (B, 1 + sum of L, H), mask (B, 1 + sum of L)."""
+        one = next(iter(encoded.values()))
+        tokens = [self.first.to(one.outputs.dtype).expand(len(one.outputs), 1, -1)]
+        masks = [torch.ones_like(one.mask[:, :1])]
+        for name, layers in self.maps.items():
+            tokens.append(layers(encoded[name].outputs) + self.types[name])
+            masks.append(encoded[name].mask & present[name][:, None])
+        return torch.cat(tokens, dim=1), torch.cat(masks, dim=1)
+
+
+class TextFusion(nn.Module):
+    """The text encoder reading a condition: (caps, cmasks (n, T), condition (n, L, H), its mask (n, L)) -> first position (n, H)."""
+
+    def __init__(self, text_encoder: nn.Module):
+        super().__init__()
+        self._shared = [text_encoder]  # in a list: the weights stay under the model's own name alone
+
+    def forward(self, caps: Tensor, cmasks: Tensor, condition: Tensor, condition_mask: Tensor) -> Tensor:
+        ids, mask, _ = layout.text_segment(caps, cmasks)
+        encoder = self._shared[0]
+        output = encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=condition, encoder_attention_mask=condition_mask)
+        return output.last_hidden_state[:, 0]
+
+
+def add_cross_attention(bert: nn.Module) -> None:
+    """Give every layer of a bidirectional BERT cross-attention, used when hidden states of another encoder are passed.
+
+    (BertConfig.is_decoder would add it too, and make self-attention causal.)
+    """
+    for number, layer in enumerate(bert.encoder.layer):
+        layer.crossattention = BertAttention(bert.config, layer_idx=number, is_cross_attention=True)
+        init_like_bert(layer.crossattention, bert.config.initializer_range)
+        layer.is_decoder = layer.add_cross_attention = True

@@ -1,0 +1,76 @@
+"""Captioning measures against sacrebleu, slow formulas and closed forms."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from mmpt.config import EvalConfig
+from mmpt.evaluators import NLGMetric
+from mmpt.evaluators.metric_nlg import bleu, bleu_statistics, cider, common_subsequence, rouge_l
+
+REFS = ["chop the onion on a board", "fry the egg in the pan", "add salt to the pan and stir", "serve it on a plate now"]
+HYPS = ["chop the onion on it", "fry the onion in the pan", "add salt and stir well in the pan", "none"]
+
+
+def test_bleu_is_that_of_sacrebleu_over_the_corpus():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    found = bleu(bleu_statistics(HYPS, REFS))
+    for order in (1, 2, 3, 4):
+        scorer = sacrebleu.BLEU(tokenize="none", smooth_method="none", max_ngram_order=order)
+        assert found[order - 1] == pytest.approx(scorer.corpus_score(HYPS, [REFS]).score / 100)
+
+
+def test_bleu_of_a_batch_of_draws_is_that_of_each_draw():
+    statistics = bleu_statistics(HYPS, REFS)
+    draws = np.array([[0, 1, 1, 2], [3, 3, 3, 3]])
+    assert bleu(statistics[draws])[3].tolist() == [bleu(statistics[draw])[3] for draw in draws]
+
+
+def test_a_short_caption_without_higher_ngrams_has_no_bleu_4():
+    assert bleu(bleu_statistics(["none"], ["serve it"])).tolist() == [0, 0, 0, 0]
+
+
+def test_the_common_subsequence_is_the_longest_of_all():
+    a, b = "a b c b d a b".split(), "b d c a b a".split()
+    every = {words for n in range(len(a) + 1) for words in combinations(a, n)} & {words for n in range(len(b) + 1) for words in combinations(b, n)}
+    assert common_subsequence(a, b) == max(map(len, every)) == 4
+
+
+def test_rouge_weighs_recall_by_beta():
+    assert rouge_l(["chop the onion"], ["chop the onion on a board"])[0] == pytest.approx(2.44 * 0.5 / (0.5 + 1.44))
+    assert rouge_l(["serve"], ["fry it"])[0] == 0
+
+
+def test_cider_of_the_reference_itself_is_ten():
+    assert cider(REFS, REFS) == pytest.approx(10)
+
+
+def test_cider_of_two_words_follows_the_formula():
+    refs = ["fry egg", "cut egg"]  # egg stands in both: weight 0
+    expected = 10 / 4 * (1 + 0)  # order 1: only `fry` counts; order 2: `fry pan` is unknown, norm of the reference only
+    assert cider(["fry pan", "cut egg"], refs)[0] == pytest.approx(expected / np.sqrt(2), rel=1e-6)
+
+
+def test_repeating_a_rare_word_does_not_help_cider():
+    once, often = cider(["fry", "x", "x", "x"], REFS[1:] + REFS[:1])[0], cider(["fry fry fry fry", "x", "x", "x"], REFS[1:] + REFS[:1])[0]
+    assert often < once
+
+
+def test_the_outcome_stands_beside_one_caption_for_all():
+    outcome = NLGMetric(EvalConfig(bootstrap=50)).evaluate(HYPS, REFS, ids=list("abcd"))
+    assert set(outcome.values) >= {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"}
+    assert 0 < outcome.best < 1 and outcome.baselines["one caption for all"]["Bleu_1"] < outcome.values["Bleu_1"]
+    for name, (low, high) in outcome.intervals.items():
+        assert low <= outcome.values[name] <= high
+    assert outcome.per_query["ids"].tolist() == list("abcd") and len(outcome.per_query["CIDEr"]) == 4
+
+
+def test_perfect_captions_score_perfectly():
+    values = NLGMetric(EvalConfig(bootstrap=0))(hyps=REFS, refs=REFS)
+    assert [values[name] for name in ("Bleu_1", "Bleu_4", "ROUGE_L")] == [1, 1, 1] and values["CIDEr"] == pytest.approx(10)
+
+
+def test_captions_without_reference_are_refused():
+    with pytest.raises(ValueError, match="2 captions for 1 references"):
+        NLGMetric(EvalConfig()).evaluate(["a", "b"], ["a"])

@@ -1,0 +1,88 @@
+"""The N-modal predictor on the embedded world, with a model as initialised."""
+
+import json
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from mmpt.config import load_config
+from mmpt.datasets import build_dataset
+from mmpt.evaluators import Evaluator, GramPredictor
+from mmpt.models import build_model
+from mmpt_cli import predict
+from tests.conftest import ROOT
+
+
+def settings(world, annotation="test"):
+    values = {
+        "dataset.bert_name": world / "model",
+        "dataset.test_path": world / f"clips/{annotation}.json",
+        "dataset.modalities.video.path": world / "videos",
+        "dataset.modalities.audio.path": world / "audio",
+        "fairseq.dataset.batch_size": 16,
+        "eval.bootstrap": 0,
+        "eval.rerank": 5,
+    }
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+@pytest.fixture(scope="module")
+def run(toy_world):
+    """Config, model, loader and arrays of the gallery with five captions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        config = load_config("projects/toy/gram/test.yaml", settings(toy_world, "test_captions"))
+    torch.manual_seed(0)
+    model = build_model(config)
+    data = build_dataset(config, "test")
+    loader = DataLoader(data, batch_size=16, collate_fn=data.collate)
+    return config, model, loader, GramPredictor(config)(loader, model)
+
+
+def test_every_caption_and_every_modality_is_embedded_once(run):
+    config, model, loader, arrays = run
+    n = len(loader.dataset)
+    assert arrays["pooled_text"].shape == (5 * n, 128) and arrays["targets"].tolist() == [i for i in range(n) for _ in range(5)]
+    assert all(arrays[f"pooled_{name}"].shape == (n, 128) for name in ("video", "audio", "subtitle"))
+    assert arrays["modalities"] == ["video", "audio", "subtitle"] and arrays["present"][:, 0].all() and not arrays["present"].all()
+    assert len(arrays["item_ids"]) == n and len(arrays["texts"]) == 5 * n
+
+
+def test_reranked_probabilities_are_those_of_the_matching_head_on_the_pairs(run):
+    config, model, loader, arrays = run
+    batch = next(iter(loader))
+    with torch.inference_mode():
+        items = model.encode_items(batch["caps"][:, 0], batch["cmasks"][:, 0], **{k: v for k, v in batch.items() if k not in ("caps", "cmasks")})
+        query = next(q for q in range(40) if arrays["match_items"][q].min() < 16)
+        item = int(arrays["match_items"][query].min())
+        caps, cmasks = batch["caps"].flatten(0, 1)[query : query + 1], batch["cmasks"].flatten(0, 1)[query : query + 1]
+        expected = model.match(caps, cmasks, items["condition"][item : item + 1], items["condition_mask"][item : item + 1])
+    found = arrays["match_items_prob"][query][arrays["match_items"][query] == item]
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert arrays["match_texts"].shape == (len(loader.dataset), 5)
+
+
+def test_all_subsets_and_the_reranked_one_are_scored(run):
+    config, model, loader, _ = run
+    outcome, _ = Evaluator(config).evaluate(model, loader)
+    measures = {name.rsplit("-", 1)[0] for name in outcome.values}
+    assert {"tv-volume", "ta-distance-D2T", "tvas-cosine", "tvas-volume-rerank", "tvas-volume-rerank-D2T"} <= measures
+    assert outcome.best_metric == "tvas-volume-rerank-R1"
+
+
+def test_reranking_needs_a_matching_head(run):
+    config, model, loader, _ = run
+    model_without = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="eval.rerank needs model.matching_head: true"):
+        GramPredictor(config)(loader, model_without)
+
+
+def test_the_command_line_evaluates_chosen_subsets(toy_world, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    words = [word for setting in settings(toy_world) for word in ("--set", setting)]
+    predict.main(["projects/toy/gram/test.yaml", "--untrained", "--modalities", "tv,tas", "--output", str(tmp_path), "--device", "cpu", *words])
+    report = json.loads((tmp_path / "untrained" / "results.json").read_text())
+    assert report["best_metric"] == "tas-volume-rerank-R1" and "tv-volume-R1" in report["values"]
+    assert report["facts"]["alignment tv"]["positive_volume"] > 0
+    assert "tv-volume" in capsys.readouterr().out

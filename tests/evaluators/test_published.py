@@ -1,0 +1,37 @@
+"""Own runs against the published protocol."""
+
+import pytest
+
+from mmpt.config import load_config
+from mmpt.config.rundir import to_dict
+from mmpt.evaluators.published import departures, same_size
+from tests.conftest import ROOT
+
+FACTS = {"queries": 3350, "gallery": 3350}
+
+
+def settings(name, *overrides):
+    return to_dict(load_config(ROOT / "projects" / f"{name}.yaml", overrides))
+
+
+def test_the_published_size_is_recognised_with_its_source():
+    assert "MIL-NCE" in same_size(settings("retri/norton/test_youcook_zs"), FACTS).source
+
+
+def test_a_shipped_file_with_historic_ties_differs_in_nothing():
+    assert departures(settings("retri/norton/test_youcook_zs", "eval.compat=true"), FACTS) == []
+
+
+def test_counts_and_settings_that_differ_are_listed():
+    found = departures(settings("retri/norton/test_youcook_zs", "dataset.max_video_len=8"), FACTS | {"queries": 3000})
+    assert [text.split(":")[0] for text in found] == ["test set", "dataset.max_video_len", "eval.compat"]
+    assert "3000 against 3350; published: 3350 against 3350" in found[0] and "or 3492" in found[0]
+
+
+def test_metrics_over_videos_are_compared_by_videos():
+    assert departures(settings("retri/norton/test_coin_zs"), {"videos": 2797}) == []
+
+
+@pytest.mark.parametrize("facts", [{}, {"queries": 5}])
+def test_an_unknown_data_set_has_no_counts_to_differ_from(facts):
+    assert departures({"metric": "Own", "dataset": {}}, facts) == [] and same_size({}, facts) is None

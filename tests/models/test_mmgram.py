@@ -1,0 +1,135 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from mmpt.losses import build_loss
+from mmpt.models import build_model
+
+MODALITIES = {"video": {"path": "x", "width": 24}, "audio": {"path": "y", "width": 6, "max_len": 4}, "subtitle": {"max_len": 10}}
+
+
+@pytest.fixture
+def config(make_config):
+    sizes = {"modalities": MODALITIES}
+    return make_config("MMGram", sizes, num_hidden_video_layers=1, contra_dim=16, learnable_temperature=True, matching_head=True)
+
+
+@pytest.fixture
+def batch(clips):
+    rng = torch.Generator().manual_seed(1)
+    audio_masks = torch.arange(4) < torch.tensor([4, 2, 0])[:, None]
+    return {
+        "caps": clips["caps"],
+        "cmasks": clips["cmasks"],
+        "video_feats": clips["vfeats"],
+        "video_masks": clips["vmasks"],
+        "audio_feats": torch.randn(3, 4, 6, generator=rng) * audio_masks[..., None],
+        "audio_masks": audio_masks,
+        "subtitle_caps": clips["caps"][:, :10].clone(),
+        "subtitle_cmasks": clips["cmasks"][:, :10].clone(),
+        "present": torch.tensor([[True, True, True], [True, True, False], [True, False, True]]),
+    }
+
+
+@pytest.fixture
+def model(config):
+    torch.manual_seed(0)
+    return build_model(config).eval()
+
+
+def test_every_modality_becomes_a_unit_row(model, batch):
+    output = model(**batch)
+    for name in ("text", *MODALITIES):
+        torch.testing.assert_close(output[f"pooled_{name}"].norm(dim=1), torch.ones(3))
+        assert output[f"pooled_{name}"].shape == (3, 16)
+    assert output["present"]["audio"].tolist() == [True, True, False] and output["logit_scale"] is model.logit_scale
+
+
+def test_padding_does_not_reach_the_embedding(model, batch):
+    expected = model(**batch)
+    batch["audio_feats"] = batch["audio_feats"].masked_fill(~batch["audio_masks"][..., None], 5.0)
+    batch["video_feats"] = batch["video_feats"].masked_fill(~batch["video_masks"][..., None], -3.0)
+    found = model(**batch)
+    for name in ("video", "audio"):
+        torch.testing.assert_close(found[f"pooled_{name}"], expected[f"pooled_{name}"])
+
+
+def test_projections_have_no_bias_and_captions_and_subtitles_share_the_encoder(model, batch):
+    assert all(projection.bias is None for projection in model.projections.values())
+    assert sum(name.startswith("text_encoder.embeddings.word") for name in model.state_dict()) == 1
+    model.projections["subtitle"].weight.data.copy_(model.projections["text"].weight)
+    batch["subtitle_caps"], batch["subtitle_cmasks"] = batch["caps"], batch["cmasks"]
+    output = model(**batch)
+    torch.testing.assert_close(output["pooled_subtitle"], output["pooled_text"])
+
+
+def test_the_matcher_ignores_padding_and_missing_modalities(model, batch):
+    pairs = torch.tensor([0, 1, 2]), torch.tensor([2, 0, 1])
+    expected = model(**batch)["matcher"](*pairs)
+    batch["video_feats"] = batch["video_feats"].masked_fill(~batch["video_masks"][..., None], 7.0)
+    batch["subtitle_caps"][1] = 9  # missing in item 1
+    torch.testing.assert_close(model(**batch)["matcher"](*pairs), expected)
+    batch["present"][1, 2] = True
+    assert not torch.allclose(model(**batch)["matcher"](*pairs), expected)
+
+
+def test_an_item_without_its_conditions_still_gives_finite_logits(config, batch):
+    model = build_model(replace(config, model=replace(config.model, matching_condition=["audio"])))
+    logits = model(**batch)["matcher"](torch.tensor([2]), torch.tensor([2]))
+    assert torch.isfinite(logits).all()
+
+
+def test_text_attention_stays_bidirectional_with_a_matching_head(model, batch):
+    full = {"caps": batch["caps"][1:2], "cmasks": torch.ones_like(batch["cmasks"][1:2])}
+    changed = full["caps"].clone()
+    changed[0, -1] = 17
+    hidden = [model._text(caps, full["cmasks"]).outputs[0, 0] for caps in (full["caps"], changed)]
+    assert not torch.allclose(*hidden)  # [CLS] sees the last word
+
+
+def test_volume_and_matching_losses_reach_every_tower(model, batch):
+    loss = build_loss({"loss_cls": "GRAMLoss", "dam_weight": 0.1})
+    model.train()
+    loss(**{**batch, **model(**batch)}).backward()
+    for name in ("video_encoder", "audio_encoder", "text_encoder", "condition", "matcher", "projections"):
+        gradients = [p.grad for p in getattr(model, name).parameters() if p.grad is not None]
+        assert gradients and sum(g.abs().sum() for g in gradients) > 0, name
+        assert all(torch.isfinite(g).all() for g in gradients), name
+    assert model.logit_scale.grad is not None and set(loss.terms) == {"a2d", "d2a", "matching"}
+
+
+@pytest.mark.parametrize("name", ["TriangleLoss", "PMRLLoss", "SymileLoss", "PairwiseNCE", "GDTLoss"])
+def test_the_peers_train_on_the_same_output(model, batch, name):
+    keys = {"hypothesis": 1, "modalities": ["video", "audio"]} if name == "GDTLoss" else {"modalities": ["video", "audio"]}
+    loss = build_loss({"loss_cls": name, **keys})(**{**batch, **model(**batch)})
+    loss.backward()
+    assert torch.isfinite(loss) and model.audio_encoder.videomlp.linear1.weight.grad.abs().sum() > 0
+
+
+def test_it_starts_from_a_two_tower_checkpoint_with_that_models_cosines(config, separate_config, clips, batch, tmp_path):
+    two_tower = build_model(separate_config).eval()
+    torch.save(two_tower.state_dict(), tmp_path / "two.pt")
+    started = replace(config, model=replace(config.model, init_from=str(tmp_path / "two.pt"), contra_dim=32))
+    output = build_model(started).eval()(**batch)
+    pooled = two_tower(**clips)
+    expected = functional.normalize(pooled["pooled_text"], dim=1) @ functional.normalize(pooled["pooled_video"], dim=1).T
+    torch.testing.assert_close(output["pooled_text"] @ output["pooled_video"].T, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_checkpoint_of_other_sizes_is_refused(config, tmp_path):
+    torch.save({"other.weight": torch.zeros(3)}, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="no video_encoder"):
+        build_model(replace(config, model=replace(config.model, init_from=str(tmp_path / "x.pt"))))
+
+
+def test_a_batch_of_another_aligner_is_refused(model, batch):
+    del batch["audio_feats"]
+    with pytest.raises(ValueError, match="no audio_feats.*ModalityAligner"):
+        model(**batch)
+
+
+def test_an_unknown_condition_is_named(config):
+    with pytest.raises(ValueError, match="names depth"):
+        build_model(replace(config, model=replace(config.model, matching_condition=["depth"])))
