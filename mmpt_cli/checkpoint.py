@@ -94,7 +94,7 @@ def _of_fairseq(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
         **_of_config(extra.get("config") or _config_beside(path)),
         "updates": last.get("num_updates"),
         "epoch": (extra.get("train_iterator") or {}).get("epoch"),
-        "training_hours": round(extra["previous_training_time"] / 3600, 2) if extra.get("previous_training_time") else None,
+        "training_hours": round(float(extra["previous_training_time"]) / 3600, 2) if extra.get("previous_training_time") else None,
         "optimizer": last.get("optimizer_name"),
         "metrics": _metrics(extra),
     }

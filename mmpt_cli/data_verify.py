@@ -13,6 +13,7 @@ import numpy as np
 
 from mmpt.config import Config, DatasetConfig, load_config
 from mmpt.datasets import build_dataset
+from mmpt.evaluators import traps
 from mmpt.models.packing import read_passport
 from mmpt.processors import MetaProcessor, MissingData
 from mmpt.processors.crosstask import read_segments
@@ -26,7 +27,6 @@ SAMPLED = 20  # feature files whose numbers are looked at; of the others only th
 RATE_TOLERANCE = 0.1
 CHUNK_S = 5  # DiDeMo
 NAMED = 3
-SEVERAL_CAPTIONS = 1.5  # captions per item
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,9 @@ def check_traps(config: Config, split: str, meta: MetaProcessor) -> Iterator[Fin
     if split != "test":
         return
     items = Counter(str(meta[index][0]) for index in range(len(meta)))
-    if config.metric == "RetrievalMetric" and len(items) < len(meta):
-        most, times = items.most_common(1)[0]
-        # a published list may name a clip twice; several captions for most of them is the mistake
-        level = ERROR if len(meta) > SEVERAL_CAPTIONS * len(items) else NOTE
-        cure = ": with all captions in the gallery R@1 drops to a fraction; keep one per video" if level == ERROR else ""
-        yield Finding(level, f"test: {len(meta)} captions of {len(items)} items ({most} has {times}){cure}")
+    if config.metric == "RetrievalMetric":
+        level = ERROR if len(meta) > traps.SEVERAL_CAPTIONS * len(items) else NOTE
+        yield from (Finding(level, f"test: {text}") for text in traps.repeated_items(len(meta), len(items)))
     texts = [item for item in (meta[index][1] for index in range(len(meta))) if isinstance(item, str)]
     if len(texts) > len(set(texts)):
         yield Finding(NOTE, f"test: {len(texts) - len(set(texts))} captions repeat an earlier one; eval.tie_rule places them")
@@ -234,8 +231,8 @@ def check_passport(config: DatasetConfig) -> Iterator[Finding]:
         yield Finding(ERROR, f"{folder}: shards with {len(different)} different passports in {MANIFEST}; one backbone must have made all")
     elif not different[0]:
         yield Finding(NOTE, f"{folder}: features without passport: nothing says which backbone made them, at which rate, normalised or not")
-    elif different[0].get("seconds_per_feature", 1) != 1:
-        yield Finding(ERROR, f"{folder}: one feature per {different[0]['seconds_per_feature']} s by the passport, expected one per second")
+    elif wrong := traps.wrong_rate(str(folder), different):
+        yield from (Finding(ERROR, text) for text in wrong)
     else:
         yield Finding(FINE, f"{folder}: passport {different[0]}")
 
@@ -244,11 +241,12 @@ def check_checkpoint(config: Config) -> Iterator[Finding]:
     """Zero-shot means weights that saw no data set but the pre-training one."""
     path = config.fairseq.get("common_eval", {}).get("path")
     trained = Path(path).parent / "config.yaml" if path else None
-    if not path or "_zs" not in Path(config.source).stem or not trained.is_file():
+    if not path or not trained.is_file():
         return
-    meta = load_config(trained).dataset.meta_processor or ""
-    if "How2" not in meta:
-        yield Finding(WARNING, f"{config.source} says zero-shot, but {path} was trained with {meta} ({trained}): a fine-tuned checkpoint")
+    dataset = load_config(trained).dataset
+    data = {key: value for key in ("train_path", "tfeat_dir") if (value := getattr(dataset, key))}
+    found = traps.fine_tuned_as_zero_shot(config.source, path, {"project": str(trained), "data": data})
+    yield from (Finding(WARNING, text) for text in found)
 
 
 def videos_of(item: Any) -> list[str]:

@@ -122,6 +122,7 @@ class ModelConfig:
     s3d_dict: str = key("pretrained_models/s3d_dict.npy", "word list of S3D's text branch")
     contra_dim: int = key(512, "MMGram: width of the common space")
     modality_layers: Mapping[str, int] | None = key(None, "MMGram: modality -> layers of its tower; null: num_hidden_video_layers")
+    captions: bool = key(True, "MMGram: embed the captions; false: the modalities alone, for audio-video training without labels")
     matching_head: bool = key(False, "MMGram: cross-attention and a head that tells matched pairs, for loss.dam_weight and eval.rerank")
     matching_condition: list | None = key(None, "MMGram: modalities that the matching head reads; null: all")
     init_from: str | None = key(None, "MMGram: two-tower checkpoint whose video and text towers it starts from")

@@ -70,7 +70,7 @@ def caption_scores(hyps: Sequence[str], refs: Sequence[str]) -> dict[str, np.nda
 
 
 def bleu_statistics(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray:
-    """(N, 10) counts of each clip: n-grams of orders 1 to 4 that stand in the reference, n-grams written, words written, words annotated."""
+    """Counts (N, 10): n-grams of orders 1 to 4 found in the reference, and written; words written, and annotated."""
     scorer = optional_import("sacrebleu", "train").BLEU(tokenize="none", smooth_method="none", effective_order=True)
     found = (scorer.sentence_score(hyp, [ref]) for hyp, ref in zip(hyps, refs, strict=True))
     return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in found], dtype=np.float64)

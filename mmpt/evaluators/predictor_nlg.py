@@ -22,7 +22,7 @@ class NLGPredictor(Predictor):
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         if "ref" not in batch:
-            raise ValueError(f"{self.config.source}: the items hold no `ref`; captions are written for dataset.split: test with DSNLGAligner.")
+            raise ValueError(f"{self.config.source}: the items hold no `ref`; captioning needs dataset.split: test and DSNLGAligner.")
         ids = model.generate(batch["caps"], batch["vfeats"], batch["vmasks"], **(self.config.gen_param or {}))
         return {
             "hyps": [text.strip() or EMPTY for text in self.texts(ids)],

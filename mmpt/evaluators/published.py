@@ -38,7 +38,7 @@ TEST_SETS: dict[tuple[str, str], list[PublishedSet]] = {  # (meta processor, met
     ("YoucookMetaProcessor", "FullVideoRetrievalMetric"): _FULL_VIDEO,
     ("YoucookFullVideoBGMetaProcessor", "FullVideoBGRetrievalMetric"): _FULL_VIDEO,
     ("COINActionSegmentationMetaProcessor", "COINActionSegmentationMetric"): [PublishedSet(2797, None, "COIN, Tang et al., CVPR 2019")],
-    ("CrossTaskMetaProcessor", "CrossTaskMetric"): [PublishedSet(1850, None, "CrossTask release, all features, 30 training videos per task")],
+    ("CrossTaskMetaProcessor", "CrossTaskMetric"): [PublishedSet(1850, None, "CrossTask release with 30 training videos per task")],
     ("DiDeMoMetaProcessor", "DiDeMoMetric"): [PublishedSet(4021, None, "DiDeMo, Hendricks et al., ICCV 2017")],
     ("HTMAlignMetaProcessor", "HTMAlignMetric"): [PublishedSet(80, None, "HTM-Align, Han et al., CVPR 2022")],
     ("YoucookNLGMetaProcessor", "NLGMetric"): [PublishedSet(3492, None, "official validation")],

@@ -69,6 +69,6 @@ def unloaded_layers(checkpoint: str, missing: Sequence[str]) -> list[str]:
     if not missing:
         return []
     return [
-        f"{checkpoint} lacks {len(missing)} tensors of the model ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): they keep "
-        "random values and the scores are those of a partly untrained model. Use the model_cls and num_hidden_video_layers it was trained with."
+        f"{checkpoint} lacks {len(missing)} tensors of the model ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): they "
+        "keep random values and the scores are those of a partly untrained model. Use the model section it was trained with."
     ]

@@ -37,6 +37,8 @@ class MMGram(MMFusion):
     A stream of features has a tower like the video tower of two-tower models (`model.modality_layers` layers); captions and subtitles share
     one text encoder and have a projection each. `model.learnable_temperature` puts the temperature into the model.
 
+    With `model.captions: false` captions are not read: two streams then train as in GDT, without labels.
+
     With `model.matching_head`, the text encoder also reads the tokens of the other modalities by cross-attention (a type embedding each,
     padding and missing modalities masked) and a head tells whether text and item match. The cross-attention layers play no part in the
     embeddings.
@@ -52,10 +54,11 @@ class MMGram(MMFusion):
             what = "model.micro_batch does not work with MMGram" if config.model.micro_batch else "dataset.modalities.text is the captions"
             raise ValueError(f"{config.source or 'config'}: {what}; remove it.")
         hidden = self.bert_config.hidden_size
-        self.text_encoder = self.build_encoder("BertModel")
+        with_text = config.model.captions or self.stream_names != self.names or config.model.matching_head
+        self.text_encoder = self.build_encoder("BertModel") if with_text else None
         for name in self.stream_names:
             self.add_module(f"{name}_encoder", self._tower(name))
-        self.projections = nn.ModuleDict({name: nn.Linear(hidden, config.model.contra_dim, bias=False) for name in ("text", *self.names)})
+        self.projections = nn.ModuleDict({name: nn.Linear(hidden, config.model.contra_dim, bias=False) for name in self._all_names()})
         init_like_bert(self.projections, self.bert_config.initializer_range)
         self.matcher: PairMatcher | None = None
         if config.model.matching_head:
@@ -98,7 +101,8 @@ class MMGram(MMFusion):
     def forward(self, caps: Tensor, cmasks: Tensor, **batch: Any) -> dict[str, Any]:
         """B items with a caption each: `pooled_text` (B, D), what `encode_items` returns, `logit_scale`, and `matcher` for the matching loss."""
         output = self.encode_items(caps, cmasks, **batch)
-        output["pooled_text"] = self.encode_text(caps, cmasks)
+        if self.config.model.captions:
+            output["pooled_text"] = self.encode_text(caps, cmasks)
         if self.logit_scale is not None:
             output["logit_scale"] = self.logit_scale
         if self.matcher is not None:
@@ -140,6 +144,9 @@ class MMGram(MMFusion):
         bert_config.num_hidden_layers = layers or bert_config.num_hidden_layers
         return build_encoder("MMBertForEncoder", self.config.dataset.bert_name, bert_config, self.config.model.init)
 
+    def _all_names(self) -> list[str]:
+        return ["text", *self.names] if self.config.model.captions else self.names
+
     def _condition_names(self) -> list[str]:
         names = list(self.config.model.matching_condition or self.names)
         unknown = [name for name in names if name not in self.names]
@@ -151,10 +158,10 @@ class MMGram(MMFusion):
         state, own = read_state_dict(path), self.state_dict()
         taken = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
         for tower in ("video_encoder", "text_encoder"):
-            if hasattr(self, tower) and not any(name.startswith(f"{tower}.") for name in taken):
+            if getattr(self, tower, None) is not None and not any(name.startswith(f"{tower}.") for name in taken):
                 raise ValueError(f"model.init_from={path}: no {tower} of these sizes in it; expected a two-tower checkpoint (MMFusionSeparate).")
         self.load_state_dict(taken, strict=False)
-        common = nn.init.orthogonal_(torch.empty_like(self.projections["text"].weight))
+        common = nn.init.orthogonal_(torch.empty_like(next(iter(self.projections.values())).weight))
         for projection in self.projections.values():
             projection.weight.data.copy_(common)
         logger.info("%s: %d of %d tensors taken over", path, len(taken), len(own))

@@ -45,6 +45,7 @@ from mmpt.processors.modalities import (
     ModalityVideoProcessor,
     read_annotation,
 )
+from mmpt.processors.modality_views import ModalityViewAligner
 from mmpt.processors.msrvtt import (
     MSRVTTMetaProcessor,
     MSRVTTNLGTextProcessor,
@@ -108,6 +109,7 @@ __all__ = [
     "ModalityMetaProcessor",
     "ModalityTextProcessor",
     "ModalityVideoProcessor",
+    "ModalityViewAligner",
     "NLGTextProcessor",
     "OverlappedAligner",
     "PKLJSONStrTextProcessor",

@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
     base = target / f"{captions_path.stem}.{Path(bert_name).name}"
     for split, path in metas.items():
         meta = load_plain_pickle(path)
-        for shard, videos in tqdm(meta.items(), desc=split, unit="shard"):
+        for shard, videos in tqdm(meta.items(), desc=split, unit="shard", disable=None):
             prefix = Path(f"{base}.{split}_{shard}")
             if not is_done(prefix, videos, passport):
                 write_shard(prefix, videos, captions, tokenizer, args.columns, passport)

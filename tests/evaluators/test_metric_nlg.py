@@ -33,8 +33,8 @@ def test_a_short_caption_without_higher_ngrams_has_no_bleu_4():
 
 def test_the_common_subsequence_is_the_longest_of_all():
     a, b = "a b c b d a b".split(), "b d c a b a".split()
-    every = {words for n in range(len(a) + 1) for words in combinations(a, n)} & {words for n in range(len(b) + 1) for words in combinations(b, n)}
-    assert common_subsequence(a, b) == max(map(len, every)) == 4
+    of_a, of_b = ({words for n in range(len(text) + 1) for words in combinations(text, n)} for text in (a, b))
+    assert common_subsequence(a, b) == max(map(len, of_a & of_b)) == 4
 
 
 def test_rouge_weighs_recall_by_beta():
@@ -55,6 +55,11 @@ def test_cider_of_two_words_follows_the_formula():
 def test_repeating_a_rare_word_does_not_help_cider():
     once, often = cider(["fry", "x", "x", "x"], REFS[1:] + REFS[:1])[0], cider(["fry fry fry fry", "x", "x", "x"], REFS[1:] + REFS[:1])[0]
     assert often < once
+
+
+def test_cider_is_clipped_and_damped_by_the_difference_in_length():
+    expected = 10 / 4 * (1 / 2 + 1 / np.sqrt(5)) * np.exp(-(2**2) / (2 * 6**2))  # bigrams written: ab, ba, ab; annotated: ab
+    assert cider(["a b a b", "c d"], ["a b", "c d"])[0] == pytest.approx(expected)
 
 
 def test_the_outcome_stands_beside_one_caption_for_all():

@@ -25,7 +25,8 @@ def test_a_plan_of_another_size_is_refused(tmp_path):
 
 
 def test_paths_are_drawn_over_the_cost(tmp_path):
-    assert is_png(plots.plot_paths(tmp_path / "d.png", np.ones((3, 5)), {"DTW": np.eye(3, 5) > 0, "none": np.zeros((3, 5))}, np.eye(3, 5), "v"))
+    paths = {"DTW": np.eye(3, 5) > 0, "none": np.zeros((3, 5), dtype=bool)}
+    assert is_png(plots.plot_paths(tmp_path / "d.png", np.ones((3, 5)), paths, np.eye(3, 5), "one video"))
 
 
 def test_the_timeline_is_drawn_even_where_no_label_occurs(tmp_path):

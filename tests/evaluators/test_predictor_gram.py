@@ -14,29 +14,37 @@ from mmpt_cli import predict
 from tests.conftest import ROOT
 
 
-def settings(world, annotation="test"):
+@pytest.fixture(scope="module")
+def gallery(toy_world, tmp_path_factory):
+    """Twelve clips with five captions each."""
+    path = tmp_path_factory.mktemp("gallery") / "clips.json"
+    path.write_text(json.dumps(json.loads((toy_world / "clips/test_captions.json").read_text())[:12]))
+    return path
+
+
+def settings(world, annotation):
     values = {
         "dataset.bert_name": world / "model",
-        "dataset.test_path": world / f"clips/{annotation}.json",
+        "dataset.test_path": annotation,
         "dataset.modalities.video.path": world / "videos",
         "dataset.modalities.audio.path": world / "audio",
-        "fairseq.dataset.batch_size": 16,
+        "fairseq.dataset.batch_size": 8,
         "eval.bootstrap": 0,
-        "eval.rerank": 5,
+        "eval.rerank": 3,
     }
     return [f"{key}={value}" for key, value in values.items()]
 
 
 @pytest.fixture(scope="module")
-def run(toy_world):
+def run(toy_world, gallery):
     """Config, model, loader and arrays of the gallery with five captions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        config = load_config("projects/toy/gram/test.yaml", settings(toy_world, "test_captions"))
+        config = load_config("projects/toy/gram/test.yaml", settings(toy_world, gallery))
     torch.manual_seed(0)
     model = build_model(config)
     data = build_dataset(config, "test")
-    loader = DataLoader(data, batch_size=16, collate_fn=data.collate)
+    loader = DataLoader(data, batch_size=8, collate_fn=data.collate)
     return config, model, loader, GramPredictor(config)(loader, model)
 
 
@@ -54,13 +62,13 @@ def test_reranked_probabilities_are_those_of_the_matching_head_on_the_pairs(run)
     batch = next(iter(loader))
     with torch.inference_mode():
         items = model.encode_items(batch["caps"][:, 0], batch["cmasks"][:, 0], **{k: v for k, v in batch.items() if k not in ("caps", "cmasks")})
-        query = next(q for q in range(40) if arrays["match_items"][q].min() < 16)
+        query = next(q for q in range(40) if arrays["match_items"][q].min() < 8)
         item = int(arrays["match_items"][query].min())
         caps, cmasks = batch["caps"].flatten(0, 1)[query : query + 1], batch["cmasks"].flatten(0, 1)[query : query + 1]
         expected = model.match(caps, cmasks, items["condition"][item : item + 1], items["condition_mask"][item : item + 1])
     found = arrays["match_items_prob"][query][arrays["match_items"][query] == item]
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
-    assert arrays["match_texts"].shape == (len(loader.dataset), 5)
+    assert arrays["match_texts"].shape == (len(loader.dataset), 3)
 
 
 def test_all_subsets_and_the_reranked_one_are_scored(run):
@@ -78,9 +86,9 @@ def test_reranking_needs_a_matching_head(run):
         GramPredictor(config)(loader, model_without)
 
 
-def test_the_command_line_evaluates_chosen_subsets(toy_world, tmp_path, monkeypatch, capsys):
+def test_the_command_line_evaluates_chosen_subsets(toy_world, gallery, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    words = [word for setting in settings(toy_world) for word in ("--set", setting)]
+    words = [word for setting in settings(toy_world, gallery) for word in ("--set", setting)]
     predict.main(["projects/toy/gram/test.yaml", "--untrained", "--modalities", "tv,tas", "--output", str(tmp_path), "--device", "cpu", *words])
     report = json.loads((tmp_path / "untrained" / "results.json").read_text())
     assert report["best_metric"] == "tas-volume-rerank-R1" and "tv-volume-R1" in report["values"]

@@ -133,3 +133,15 @@ def test_a_batch_of_another_aligner_is_refused(model, batch):
 def test_an_unknown_condition_is_named(config):
     with pytest.raises(ValueError, match="names depth"):
         build_model(replace(config, model=replace(config.model, matching_condition=["depth"])))
+
+
+def test_without_captions_two_streams_train_by_gdt_alone(config, batch):
+    streams = {name: MODALITIES[name] for name in ("video", "audio")}
+    model = replace(config.model, captions=False, matching_head=False)
+    model = build_model(replace(config, model=model, dataset=replace(config.dataset, modalities=streams)))
+    batch["present"] = batch["present"][:, :2]
+    output = model(**batch)
+    assert "pooled_text" not in output and model.text_encoder is None
+    loss = build_loss({"loss_cls": "GDTLoss", "hypothesis": 1})(**{**batch, **output})
+    loss.backward()
+    assert model.audio_encoder.videomlp.linear1.weight.grad.abs().sum() > 0
