@@ -10,8 +10,8 @@ Each start of a run is hit once, at a random update and a random moment within i
     kill_all   SIGKILL to launcher and ranks            truncate    SIGKILL to all, then the newest checkpoint is cut in two
     sigterm    SIGTERM to the launcher                  shard_gone  SIGKILL to all, a shard is moved away, a start (must fail), moved back
 
-Then the same command is given again. A hit counts as survived when the job ended as it should: by the signal, with code 85 and the checkpoint
-saved, or with one clear error. Exit code 0: all hits survived and all final weights are bit-identical to those of the quiet run.
+Then the same command is given again. A hit counts as survived when the job ended as it should: by the signal, with code 85 and the
+checkpoint saved, or with one clear error. Exit code 0: all hits survived and all final weights are bit-identical to those of the quiet run.
 """
 
 from __future__ import annotations
@@ -310,7 +310,8 @@ def report(chaos: Chaos, runs: int, seconds: float) -> None:
     resumes = sum(1 for log in chaos.folder.glob("run*/output*.txt") if RESUMED.search(log.read_text(errors="replace")))
     for failure in chaos.failures:
         print(f"LOST {failure}")
-    print(f"\n{runs} runs of {chaos.updates} updates, {len(chaos.table)} hits, {resumes} resumes, {len(chaos.failures)} losses, {seconds:.0f} s")
+    print(f"\n{runs} runs of {chaos.updates} updates in {seconds:.0f} s")
+    print(f"{len(chaos.table)} hits, {resumes} resumes, {len(chaos.failures)} losses")
 
 
 if __name__ == "__main__":

@@ -45,10 +45,11 @@ def convert_msrvtt(annotation: Path, out: Path, test: Path) -> str:
         raise ValueError(f"{annotation}: expected `videos` and `sentences`; this is not MSRVTT_data.json.")
     held_out = {row["video_id"] for row in read_table(test, ("video_id",))}
     split_of = {video["video_id"]: video.get("split", "") for video in data["videos"]}
+    official = [video for video, split in split_of.items() if split in ("train", "validate") and video not in held_out]
     lists = {
         "MSRVTT_train.9k.csv": [video for video in split_of if video not in held_out],
-        "MSRVTT_train.7k.csv": [video for video, split in split_of.items() if split in ("train", "validate") and video not in held_out],
-        "MSRVTT_train.csv": [video for video, split in split_of.items() if split == "train" and video not in held_out],
+        "MSRVTT_train.7k.csv": official,
+        "MSRVTT_train.csv": official,
         "MSRVTT_FULL_test.csv": [video for video, split in split_of.items() if split == "test"],
     }
     for name, videos in lists.items():

@@ -34,12 +34,12 @@ _YOUCOOK_TRAIN = [Count(10337, 1333, "official annotations, training"), Count(92
 _UCF_HMDB = [Count(13320, 13320, "UCF101, Soomro et al. 2012"), Count(6766, 6766, "HMDB51, Kuehne et al., ICCV 2011")]
 _COIN_TRAIN = [Count(9030, 9030, "COIN, Tang et al., CVPR 2019: training")]
 _COIN_TEST = [Count(2797, 2797, "COIN, Tang et al., CVPR 2019: testing")]
-_CROSSTASK_TEST = [Count(1850, None, "CrossTask release with all features and n_train 30: 2750 annotated videos - 360 for validation - 18 x 30")]
+_CROSSTASK_TEST = [Count(1850, None, "CrossTask release, all features, n_train 30: 2750 annotated - 360 for validation - 18 x 30")]
 
 PUBLISHED: dict[tuple[str, str], list[Count]] = {  # (meta processor, split) -> known galleries and training sets
     ("MSRVTTMetaProcessor", "test"): [Count(1000, 1000, "1k-A test list, JSFusion, Yu et al., ECCV 2018")],
     ("MSRVTTMetaProcessor", "valid"): [Count(1000, 1000, "1k-A test list, JSFusion, Yu et al., ECCV 2018")],
-    ("MSRVTTMetaProcessor", "train"): [Count(9000, 9000, "9k list: all but 1k-A"), Count(7010, 7010, "7k list: official train and validate")],
+    ("MSRVTTMetaProcessor", "train"): [Count(9000, 9000, "9k: all but 1k-A"), Count(7010, 7010, "7k: official train and validate")],
     ("MSRVTTQAMetaProcessor", "test"): [Count(2990, 2990, "multiple-choice test, official test videos")],
     ("YoucookMetaProcessor", "test"): _YOUCOOK_TEST,
     ("YoucookMetaProcessor", "valid"): _YOUCOOK_TEST,

@@ -111,7 +111,8 @@ def check_counts(config: Config, split: str, meta: MetaProcessor) -> Iterator[Fi
         yield Finding(FINE, f"{found}, as published: {match.source}")
     else:
         expected = " or ".join(map(str, known))
-        yield Finding(WARNING, f"{found}{f' and {n_missing} ids left out' if n_missing else ''}; published: {expected}. Numbers do not compare.")
+        left_out = f" and {n_missing} ids left out" if n_missing else ""
+        yield Finding(WARNING, f"{found}{left_out}; published: {expected}. Numbers do not compare.")
 
 
 def check_traps(config: Config, split: str, meta: MetaProcessor) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ COMMANDS = {
         "check sizes, counts, checksums and finiteness of every shard of a folder",
     ),
     "stats": (shards_stats.add_arguments, shards_stats.stats, "counts, hours, bytes, lengths and passports of a folder"),
-    "split": (shards_rewrite.add_split_arguments, shards_rewrite.rewrite, "a folder in shards of another size, or with a part of its videos"),
+    "split": (shards_rewrite.add_split_arguments, shards_rewrite.rewrite, "a folder in shards of another size, or a part of its videos"),
     "merge": (shards_rewrite.add_merge_arguments, shards_rewrite.rewrite, "several folders in one"),
 }
 

@@ -63,11 +63,12 @@ def rewrite(args: argparse.Namespace) -> int:
         if videos:
             written[split] = _rewrite_split(args, split, videos)
     if not written:
-        sys.exit(f"{', '.join(map(str, args.sources))}: no {' or '.join(f'{split}_meta.pkl' for split in SPLITS)} with a wanted video in it.")
+        sys.exit(f"{', '.join(map(str, args.sources))}: no train_meta.pkl or val_meta.pkl with a wanted video in it.")
     for split, meta in written.items():
         save_plain_pickle(meta, args.target / f"{split}_meta.pkl")
     (args.target / PLAN).unlink()
-    print(f"{args.target}: " + "; ".join(f"{split}: {sum(map(len, meta.values()))} videos in {len(meta)} shards" for split, meta in written.items()))
+    counts = (f"{split}: {sum(map(len, meta.values()))} videos in {len(meta)} shards" for split, meta in written.items())
+    print(f"{args.target}: {'; '.join(counts)}")
     return 0
 
 

@@ -10,7 +10,9 @@ import multiprocessing
 import os
 import resource
 import runpy
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -61,6 +63,7 @@ def start(context: ForkServerContext, arguments: list[str], log: Path, env: Mapp
 
 def _train(arguments: list[str], log: str, env: Mapping[str, str], folder: str, answer: Connection) -> None:
     """In the new process."""
+    threading.Thread(target=_stop_with_starter, daemon=True).start()
     os.environ.update(env)
     os.chdir(folder)
     with open(log, "ab") as output:
@@ -71,3 +74,9 @@ def _train(arguments: list[str], log: str, env: Mapping[str, str], folder: str, 
         runpy.run_path(str(TRAIN), run_name="__main__")
     finally:
         answer.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _stop_with_starter() -> None:
+    """A run whose starter is gone saves a checkpoint and ends, as on any SIGTERM, instead of training on beside the next run."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)

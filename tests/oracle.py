@@ -1,4 +1,4 @@
-"""Models that read the right answer off synthetic features: named in project files by `plugins: [tests.oracle]`.
+"""Models that read the right answer off synthetic features; importing this module registers them.
 
 A caption's code is drawn from its token ids alone; features show the codes of what happens. So features written in order give perfect
 scores, features in another order give chance.
@@ -62,9 +62,9 @@ class OracleFullVideo(Oracle):
 
 @MODELS.register()
 class OracleLocalisation(Oracle):
-    """Seconds against steps. At this scale a step that is not shown costs more on the second of another step than any exchange would save."""
+    """Seconds against steps."""
 
-    SCALE = 3.0
+    SCALE = 3.0  # moderate: putting a step that is not shown on the second of another one costs less than giving that one up
 
     def forward(self, caps, cmasks, vfeats, vmasks, **batch):
         return {"logits": self.SCALE * vfeats[0][vmasks[0]] @ codes_of(caps[0], cmasks[0]).T}

@@ -138,7 +138,8 @@ class Broken(torch.nn.Module):
 
 
 def window_batch():
-    return {"video_id": ["abc"], "video_len": torch.tensor([20]), "task": ["9"], "targets": torch.zeros(1, 20, 3), "video_targets": torch.zeros(1, 20)}
+    targets = {"targets": torch.zeros(1, 20, 3), "video_targets": torch.zeros(1, 20)}
+    return {"video_id": ["abc"], "video_len": torch.tensor([20]), "task": ["9"], **targets}
 
 
 @pytest.mark.parametrize("predictor", [COINPredictor, CrossTaskPredictor, QAPredictor, DiDeMoPredictor])

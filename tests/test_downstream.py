@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -103,10 +104,14 @@ def test_a_toy_twin_trains_and_predicts(training, test, queries, workplace):
         assert len(set(stored["ids"].tolist())) == queries
 
 
-def test_every_toy_file_of_an_end_task_is_tried_here():
-    files = {path.stem for path in (ROOT / "projects/toy").glob("*.yaml")}
-    pretraining = {stem for stem in files if (load_config(ROOT / f"projects/toy/{stem}.yaml").dataset.meta_processor or "").startswith("Sharded")}
-    assert files - pretraining == {name for training, test, _ in TWINS for name in (training, test) if name}
+def test_every_toy_test_file_is_tried_here():
+    assert {path.stem for path in (ROOT / "projects/toy").glob("test_*.yaml")} == {test for _, test, _ in TWINS}
+
+
+@pytest.mark.parametrize("page", ["endtask.md", "DATASET.md"])
+def test_every_project_file_that_the_pages_name_is_there(page):
+    named = set(re.findall(r"projects/[\w/]+\.yaml", (ROOT / page).read_text()))
+    assert named and not [path for path in named if not (ROOT / path).is_file()]
 
 
 def test_a_training_loss_in_train_mode_uses_the_order_of_annotated_steps(workplace):

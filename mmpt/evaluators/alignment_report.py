@@ -27,10 +27,12 @@ def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence
     Volumes are geometric means over the modalities present where some are missing.
 
     Args:
-        captions: (N, D).
+        captions: (N, D), or embeddings of another anchor.
         items: M items.
         targets: (N) item of each caption.
-        names: of the K modalities.
+        names: of the anchor and the K modalities.
+
+    Items that have none of the modalities are left out.
 
     Returns:
         positive_volume: mean over matched pairs; minimal_volume: mean over captions of the smallest volume with any item (gramian_value of the
@@ -38,6 +40,11 @@ def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence
         of the Gram matrix over its size; cosine_<a>_<b>; uniformity_<a>: log mean exp(-2 |x - y|^2), low = spread out; hubness: skewness of
         how many captions have an item among their ten best, 0 = no hubs; rank_correlation: Spearman, of matched volume with rank.
     """
+    usable = items.mask.any(1)
+    if not usable.all():
+        asked = usable[targets]
+        captions, targets = captions[asked], (usable.cumsum(0) - 1)[targets[asked]]
+        items = ItemSet.of([x[usable] for x in items.modalities], items.mask[usable])
     positive, eigen = _matched(captions, items, targets)
     least, mean, counts, ranks = _sweep(Scorer(captions, items, "volume"), targets)
     n_items = len(items.mask)
@@ -49,9 +56,9 @@ def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence
         "contrast": negative.mean() / positive.mean().clamp_min(1e-12),
         "own_volume": gram.log_own_volume(basis, "volume").exp().mean(),
         "eigenvalue": eigen.mean(),
-        **_cosines(captions, items, targets, names),
-        **{f"uniformity_{name}": _uniformity(x[items.mask[:, k]]) for k, (name, x) in enumerate(zip(names, items.modalities, strict=True))},
-        "uniformity_text": _uniformity(captions),
+        **_cosines(captions, items, targets, *names),
+        **{f"uniformity_{name}": _uniformity(x[items.mask[:, k]]) for k, (name, x) in enumerate(zip(names[1:], items.modalities, strict=True))},
+        f"uniformity_{names[0]}": _uniformity(captions),
         "hubness": _skewness(counts.double()),
         "rank_correlation": spearman(positive.numpy(), ranks),
     }
@@ -90,12 +97,12 @@ def _sweep(scorer: Scorer, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, np.
     return least, mean, counts, np.concatenate(ranks)
 
 
-def _cosines(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence[str]) -> dict[str, float]:
+def _cosines(captions: Tensor, items: ItemSet, targets: Tensor, anchor: str, *names: str) -> dict[str, float]:
     """Mean cosine of matched pairs of modalities, over the items that have both."""
     streams = dict(zip(names, zip(items.modalities, items.mask.T, strict=True), strict=True))
     cosines = {}
     for name, (x, there) in streams.items():
-        cosines[f"cosine_text_{name}"] = _mean((captions * x[targets]).sum(1)[there[targets]])
+        cosines[f"cosine_{anchor}_{name}"] = _mean((captions * x[targets]).sum(1)[there[targets]])
     for (first, (x, has_x)), (second, (y, has_y)) in combinations(streams.items(), 2):
         cosines[f"cosine_{first}_{second}"] = _mean((x * y).sum(1)[has_x & has_y])
     return cosines

@@ -38,34 +38,68 @@ class ItemSet(NamedTuple):
         return cls(rows, mask, not bool(mask.all()))
 
 
-def item_set(arrays: Mapping[str, Any], names: Sequence[str], subset: str) -> ItemSet:
-    """The items of a predictor's arrays in the subset `t` + first letters of modalities, e.g. `tva`.
+class Comparison(NamedTuple):
+    """Queries of one subset of modalities and what they are compared with."""
+
+    queries: Tensor  # (N, D) captions, or embeddings of the anchor modality
+    targets: Tensor  # (N,) item of each query
+    items: ItemSet
+    names: list[str]  # anchor, then the modalities of the items
+
+
+def compare(arrays: Mapping[str, Any], names: Sequence[str], subset: str) -> Comparison:
+    """A predictor's arrays in one subset.
 
     Args:
-        arrays: `pooled_<name>` (M, D) and optionally `present` (M, K).
+        arrays: `pooled_text` (N, D), `targets` (N) item of each caption (None: caption i belongs to item i), `pooled_<name>` (M, D) and
+            `present` (M, K) (None: all there).
         names: the K modalities.
+        subset: first letters, the anchor first: `tva` = captions against video and audio, `va` = video against audio. Items that lack an
+            anchor other than text are no queries.
 
     Raises:
         ValueError: the subset is not of that form.
     """
-    by_letter, letters = {name[0]: name for name in names}, subset[1:]
-    if subset[:1] != "t" or not letters or len(set(letters)) < len(letters) or not set(letters) <= set(by_letter):
+    anchor, *others = parse_subset(subset, names)
+    mask = torch.ones(len(arrays[f"pooled_{names[0]}"]), len(names), dtype=torch.bool)
+    mask = mask if arrays.get("present") is None else torch.as_tensor(arrays["present"])
+    items = ItemSet.of([torch.as_tensor(arrays[f"pooled_{name}"]) for name in others], mask[:, [list(names).index(name) for name in others]])
+    queries, targets = torch.as_tensor(arrays[f"pooled_{anchor}"]), arrays.get("targets")
+    if anchor != "text":
+        targets = mask[:, list(names).index(anchor)].nonzero()[:, 0]
+        queries = queries[targets]
+    targets = torch.arange(len(queries)) if targets is None else torch.as_tensor(targets)
+    return Comparison(queries, targets, items, [anchor, *others])
+
+
+def parse_subset(subset: str, names: Sequence[str]) -> list[str]:
+    """`tva` -> [text, video, audio].
+
+    Raises:
+        ValueError: a letter is unknown, repeated or ambiguous, or the text is not first.
+    """
+    by_letter = {name[0]: name for name in ("text", *names)}
+    if len(by_letter) <= len(names):
+        raise ValueError(f"eval.modalities: first letters of {', '.join(('text', *names))} are not all different. Rename one in dataset.modalities.")
+    if len(subset) < 2 or len(set(subset)) < len(subset) or not set(subset) <= set(by_letter) or "t" in subset[1:]:
         known = ", ".join(f"{letter} ({name})" for letter, name in by_letter.items())
-        raise ValueError(f"eval.modalities: {subset!r} is no subset; expected t followed by some of {known}, e.g. t{''.join(by_letter)}.")
-    chosen = [by_letter[letter] for letter in letters]
-    present = arrays.get("present")
-    mask = None if present is None else torch.as_tensor(present)[:, [list(names).index(name) for name in chosen]]
-    return ItemSet.of([torch.as_tensor(arrays[f"pooled_{name}"]) for name in chosen], mask)
+        raise ValueError(f"eval.modalities: {subset!r} is no subset; expected the anchor and other modalities among {known}, text first.")
+    return [by_letter[letter] for letter in subset]
 
 
-def all_letters(names: Sequence[str]) -> str:
-    """The subset of all modalities."""
-    return "t" + "".join(name[0] for name in names)
+def subsets(chosen: Sequence[str] | None, names: Sequence[str], with_text: bool) -> Sequence[str]:
+    """`eval.modalities`; null: all modalities at once."""
+    return chosen or ["t" * with_text + "".join(name[0] for name in names)]
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Unit rows, without a copy where they are that already: galleries are large."""
+    """Unit rows, refused unless finite; without a copy where they are unit already: galleries are large."""
     norm = torch.linalg.vector_norm(x, dim=1)
+    if not norm.isfinite().all():
+        raise ValueError(
+            f"{int((~norm.isfinite()).sum())} of {len(x)} embeddings are not finite (first: row {(~norm.isfinite()).nonzero()[0].item()}); "
+            "look for NaN features or a checkpoint of a diverged run."
+        )
     return x if x.dtype in (torch.float32, torch.float64) and ((norm - 1).abs() < 1e-5).all() else gram.unit_rows_once(x)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmpt.evaluators.alignment_report import alignment
-from mmpt.evaluators.gram_scores import Scorer, all_letters, item_set
+from mmpt.evaluators.gram_scores import Scorer, compare, subsets
 from mmpt.evaluators.metric import Metric, Outcome
 from mmpt.evaluators.ranking import RankCounts, count_tile
 from mmpt.registry import METRICS
@@ -26,7 +26,7 @@ Rerank = Callable[[Tensor, slice], Tensor]
 
 @METRICS.register()
 class GramRetrievalMetric(Metric):
-    """Captions to items, and items to captions (`D2T`), for every subset in `eval.modalities` by every one of `eval.scores`.
+    """Captions (or another anchor) to items, and items to captions (`D2T`), for every subset in `eval.modalities` by every one of `eval.scores`.
 
     Measures are named `<subset>-<score>`, e.g. `tva-volume`; `-rerank` where the matching head re-ranked (the last subset, the first score).
     An item counts as found by its best-ranked caption; its other captions do not compete. Beside R1, R5, R10 and MR there is Ravg, the
@@ -39,30 +39,30 @@ class GramRetrievalMetric(Metric):
         """Score what `GramPredictor` returns.
 
         Args:
-            pooled_text: (N, D).
+            pooled_text: (N, D); None: a model without captions.
             targets: (N) item of each caption; None: caption i belongs to item i.
             modalities: names of K arrays `pooled_<name>` (M, D).
             present: (M, K) bool; None: all there.
             arrays: these, and `match_*` of the matching head.
         """
-        names, captions = [str(name) for name in modalities], torch.as_tensor(pooled_text)
-        targets = torch.arange(len(captions)) if targets is None else torch.as_tensor(targets)
+        names = [str(name) for name in modalities]
+        arrays |= {"pooled_text": pooled_text, "targets": targets, "present": present}
         ranks, facts = {}, {}
-        for subset in self.config.modalities or [all_letters(names)]:
-            items = item_set({**arrays, "present": present}, names, subset)
-            facts[f"alignment {subset}"] = alignment(captions, items, targets, [n for c in subset[1:] for n in names if n[0] == c])
+        for subset in subsets(self.config.modalities, names, pooled_text is not None):
+            queries, targets, items, chosen = compare(arrays, names, subset)
+            facts[f"alignment {subset}"] = alignment(queries, items, targets, chosen)
             for score in self.config.scores:
-                ranks |= both_directions(f"{subset}-{score}", Scorer(captions, items, score), targets, self.tie_rule)
+                ranks |= both_directions(f"{subset}-{score}", Scorer(queries, items, score), targets, self.tie_rule)
         best = f"{subset}-{self.config.scores[0]}"
         if self.config.rerank and "match_items" in arrays:
-            scorer, best = Scorer(captions, items, self.config.scores[0]), f"{best}-rerank"
+            scorer, best = Scorer(queries, items, self.config.scores[0]), f"{best}-rerank"
             ranks |= both_directions(best, scorer, targets, self.tie_rule, *(self._rerank(arrays, name) for name in ("items", "texts")))
         n_items = len(items.mask)
-        facts = {"queries": len(captions), "gallery": n_items, "tie rule": self.tie_rule, **facts}
+        facts = {"queries": len(queries), "gallery": n_items, "tie rule": self.tie_rule, **facts}
         outcome = self.rank_outcome(ranks, n_items, facts)
         for measure in ranks:
             outcome.values[f"{measure}-Ravg"] = float(np.mean([outcome.values[f"{measure}-R{k}"] for k in (1, 5, 10)]))
-        if len(captions) != n_items:  # chance of finding any of several captions is another
+        if len(queries) != n_items:  # chance of finding any of several captions is another
             outcome.baselines["chance"] = {name: level for name, level in outcome.baselines["chance"].items() if "-D2T-" not in name}
         return dataclasses.replace(outcome, best_metric=f"{best}-R1")
 

@@ -58,4 +58,5 @@ class ActionRecognitionMetric(Metric):
         of_chance = {name: level[name] for name in ("R1", "R5", "R10")} if neighbour_ranks is None else {}
         facts = {"videos": len(labels), "classes": scores.shape[2], "splits": splits.shape[1], "tied queries": tied}
         per_query["ranks"] = per_query["ranks_split1"]
-        return Outcome(values, self.best_metric, intervals, {"chance": {"acc": level["R1"], **of_chance}}, facts, {**per_query, **named(ids)})
+        baselines = {"chance": {"acc": level["R1"], **of_chance}}
+        return Outcome(values, self.best_metric, intervals, baselines, facts, {**per_query, **named(ids)})

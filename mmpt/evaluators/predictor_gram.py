@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmpt.evaluators.gram_scores import Scorer, all_letters, item_set
+from mmpt.evaluators.gram_scores import Scorer, compare, subsets
 from mmpt.evaluators.predictor import Arrays, Predictor
 from mmpt.registry import PREDICTORS
 
@@ -26,7 +26,7 @@ class GramPredictor(Predictor):
     With `eval.rerank` it also runs the matching head on the best items of every caption and the best captions of every item, by the first
     of `eval.scores` in the last of `eval.modalities`.
 
-    Returns `pooled_text` (N, D), `targets` (N) item of each caption, `pooled_<modality>` (M, D), `present` (M, K), `modalities` (K names),
+    Returns `pooled_text` (N, D) and `targets` (N) item of each caption (without `model.captions` neither), `pooled_<modality>` (M, D), `present` (M, K), `modalities` (K names),
     `item_ids`, `texts`, and re-ranked `match_items`, `match_items_prob` (N, k), `match_texts`, `match_texts_prob` (M, k).
     """
 
@@ -40,8 +40,10 @@ class GramPredictor(Predictor):
         if self.config.eval.rerank and getattr(model, "matcher", None) is None:
             raise ValueError(f"{self.config.source}: eval.rerank needs model.matching_head: true. Set eval.rerank: 0 to go without.")
         arrays = super().__call__(loader, model, device, progress)
-        counts = arrays.pop("n_captions")
-        arrays |= {"targets": np.arange(len(counts)).repeat(counts), "modalities": list(model.names)}
+        arrays["modalities"] = list(model.names)
+        if "n_captions" in arrays:
+            counts = arrays.pop("n_captions")
+            arrays["targets"] = np.arange(len(counts)).repeat(counts)
         if not self.config.eval.rerank:
             return arrays
         with torch.inference_mode():
@@ -49,18 +51,18 @@ class GramPredictor(Predictor):
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         """A batch with captions (B, C, T), their `caption_valid` (B, C), and the items."""
-        valid = batch["caption_valid"]
-        caps, cmasks = batch["caps"][valid], batch["cmasks"][valid]  # (n, T)
         own = {name: value for name, value in batch.items() if name not in ("caps", "cmasks")}
         items = model.encode_items(batch["caps"][:, 0], batch["cmasks"][:, 0], **own)
         output = {
-            "pooled_text": model.encode_text(caps, cmasks),
-            "n_captions": valid.sum(1),
             "present": torch.stack([items["present"][name] for name in model.names], dim=1),
             "item_ids": list(batch["video_id"]),
-            "texts": self.texts(caps),
             **{f"pooled_{name}": items[f"pooled_{name}"] for name in model.names},
         }
+        if not self.config.model.captions:
+            return output
+        valid = batch["caption_valid"]
+        caps, cmasks = batch["caps"][valid], batch["cmasks"][valid]  # (n, T)
+        output |= {"pooled_text": model.encode_text(caps, cmasks), "n_captions": valid.sum(1), "texts": self.texts(caps)}
         if self.config.eval.rerank:
             output |= {"caps": caps, "cmasks": cmasks, "condition": items["condition"], "condition_mask": items["condition_mask"]}
         return output
@@ -68,8 +70,11 @@ class GramPredictor(Predictor):
     def _rerank(self, arrays: Arrays, model: nn.Module) -> Arrays:
         config = self.config.eval
         inputs = {name: torch.from_numpy(arrays.pop(name)) for name in ("caps", "cmasks", "condition", "condition_mask")}
-        items = item_set(arrays, arrays["modalities"], (config.modalities or [all_letters(arrays["modalities"])])[-1])
-        scorer = Scorer(torch.from_numpy(arrays["pooled_text"]), items, config.scores[0])
+        last = subsets(config.modalities, model.names, with_text=True)[-1]
+        if last[0] != "t":
+            raise ValueError(f"eval.rerank compares texts with items, but the last of eval.modalities is {last!r}. End with one that begins with t.")
+        compared = compare(arrays, model.names, last)
+        scorer = Scorer(compared.queries, compared.items, config.scores[0])
         for name, transposed in ("items", False), ("texts", True):
             best = top_candidates(scorer, config.rerank, transposed)  # (Q, k)
             query = torch.arange(len(best))[:, None].expand_as(best)

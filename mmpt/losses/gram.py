@@ -120,6 +120,9 @@ class TupleLoss(Loss):
         return [anchor, *others]
 
     def _tuples(self, pooled: Mapping[str, Tensor], names: list[str], present: Mapping[str, Tensor]) -> Tuples:
+        if len({pooled[name].shape for name in names}) > 1:
+            shapes = ", ".join(f"{name} {tuple(pooled[name].shape)}" for name in names)
+            raise ValueError(f"{type(self).__name__}: modalities of different shape: {shapes}; expected (B, D) of the same items in each.")
         # What stands in the place of a missing modality may be anything, NaN included: it must not enter, not even times zero.
         vectors = [pooled[name].where(present[name][:, None], 0.0) if name in present else pooled[name] for name in names]
         vectors = [unit_rows_once(x) if self.config.normalize else full_precision(x) for x in vectors]

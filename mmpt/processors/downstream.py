@@ -73,7 +73,7 @@ def read_database(path: str | Path, segments_key: str) -> dict[str, dict[str, An
     """
     database = read_json(path, dict).get("database")
     if not isinstance(database, dict) or not all("subset" in entry and segments_key in entry for entry in database.values()):
-        raise ValueError(f'{path}: expected {{"database": {{video: {{"subset", "{segments_key}"}}}}}}; is this the file of another data set?')
+        raise ValueError(f'{path}: expected {{"database": {{video: {{"subset", "{segments_key}"}}}}}}; is this another data set\'s file?')
     for video, entry in database.items():
         for index, clip in enumerate(entry[segments_key]):
             check_segment(*clip["segment"], f"{path}: video {video!r}: segment {index}")

@@ -48,7 +48,8 @@ class FewShotMetaProcessor(MetaProcessor):
         self.report_missing(f"classes have fewer than {needed} videos", [label for label, names in classes.items() if len(names) < needed])
         if len(self.classes) < self.way:
             raise MissingData(
-                f"{self.split_path()}: {len(self.classes)} classes with at least {needed} videos; an episode of dataset.way={self.way} needs more."
+                f"{self.split_path()}: {len(self.classes)} classes with at least {needed} videos; "
+                f"an episode of dataset.way={self.way} needs more."
             )
         self.data = range(required(config, "episodes"))
 

@@ -193,8 +193,8 @@ def shard_split(config: DatasetConfig) -> str:
 
 
 class ShardReader:
-    """Reads items of shards as the settings want: remote shards through their copies, damaged ones (that were whole at the start) as missing
-    or as error.
+    """Reads items of shards as the settings want: remote shards through their copies, and those that were damaged since the start as missing
+    or as errors.
 
     Args:
         config: cache_dir, on_damaged and read_ahead are read.
@@ -206,7 +206,7 @@ class ShardReader:
         self.reads_ahead = config.read_ahead
 
     def __call__(self, items: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        """Rows of the items at (shard path or URL, row in it). All are announced before the first is touched: the disk fetches them together.
+        """Rows of the items at (shard path or URL, row in it), all announced before the first is touched: the disk fetches them together.
 
         Raises:
             ShardError: a shard is damaged.

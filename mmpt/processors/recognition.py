@@ -44,7 +44,7 @@ def read_splits(folder: str | Path) -> Members:
             file, tag = line.rsplit(maxsplit=1)
             members.setdefault(Path(file).stem, (label, {}))[1][int(path.stem[-1])] = int(tag)
     if not members:
-        raise FileNotFoundError(f"{folder}: neither UCF101's trainlist01.txt, testlist01.txt, ... nor HMDB51's <class>_test_split1.txt, ...")
+        raise FileNotFoundError(f"{folder}: neither UCF101's trainlist01.txt, testlist01.txt, ... nor HMDB51's <class>_test_split1.txt")
     return members
 
 

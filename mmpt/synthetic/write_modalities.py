@@ -5,6 +5,7 @@
     clips/train.json, val.json       clips of the narrated videos (features in how2/feat and how2/audio)
     clips/finetune.json, test.json   clips of the labelled videos, and the gallery (features in videos/ and audio/)
     clips/test_captions.json         the gallery with five captions a clip
+    clips/videos_train.json, videos_val.json   whole narrated videos, without captions
 
 An annotation lists its clips; what speech recognition heard in the seconds of a clip is its subtitle, "" when nothing:
 
@@ -33,6 +34,8 @@ def write_modalities(world: World, root: Path, track: Track) -> None:
     for split in ("train", "val"):
         _write_sound_shards(world, root / "how2" / "audio", split, track)
         _write_annotation(world, root / "clips" / f"{split}.json", _clips(world, split), 1)
+        whole = [{"video_id": video.id, "caption": "", "subtitle": _spoken_in(world.narration(video))} for video in world.videos(split)]
+        write_json(root / "clips" / f"videos_{split}.json", whole)
     for split in ("labelled", "test"):
         for video in track(list(world.videos(split)), "sound"):
             sound = world.sound(video)
@@ -82,6 +85,6 @@ def _write_annotation(world: World, path: Path, clips: Iterable[Clip], n_caption
     write_json(path, rows)
 
 
-def _spoken_in(sentences: list[Sentence], start_s: float, end_s: float) -> str:
+def _spoken_in(sentences: list[Sentence], start_s: float = 0.0, end_s: float = np.inf) -> str:
     """What is said in [start_s, end_s): sentences whose middle lies there."""
     return " ".join(s.text for s in sentences if start_s <= (s.start_s + s.end_s) / 2 < end_s)

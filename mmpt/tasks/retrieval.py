@@ -76,7 +76,7 @@ class RetrievalBatches:
         if expected is not None:
             raise FileNotFoundError(
                 f"the checkpoint stands in the middle of epoch {epoch}, whose batches {path} are missing or of another run. "
-                "Put the file back, or start the epoch anew with that checkpoint as fairseq.checkpoint.restore_file and reset_dataloader: true."
+                "Put the file back, or start the epoch anew: a new save_dir, that checkpoint as restore_file, reset_dataloader: true."
             )
         groups = self._compose(epoch, model)
         if world()[0] == 0:

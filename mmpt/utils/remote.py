@@ -1,4 +1,4 @@
-"""Shards kept elsewhere: any folder that fsspec knows (`s3://...`, `gs://...`, `https://...`, `memory://...`), copied here once and checked.
+"""Shards kept elsewhere, in any folder that fsspec knows (`s3://...`, `gs://...`, `https://...`), copied here once and checked.
 
 A file listed in the folder's manifest (`shards.json`) is kept only if its SHA-256 is the listed one; any other (`train_meta.pkl`) is
 fetched again when the store says that it changed. Copies stay until somebody deletes them.

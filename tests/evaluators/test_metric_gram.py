@@ -7,7 +7,7 @@ import torch
 from mmpt.config import EvalConfig
 from mmpt.evaluators import GramRetrievalMetric
 from mmpt.evaluators.alignment_report import alignment, spearman
-from mmpt.evaluators.gram_scores import SCORES, ItemSet, Scorer, item_set
+from mmpt.evaluators.gram_scores import SCORES, ItemSet, Scorer, compare
 from mmpt.evaluators.metric_gram import both_directions, reranked
 from mmpt.evaluators.predictor_gram import top_candidates
 from tests.conftest import golden_cases, load_golden
@@ -57,7 +57,8 @@ def test_golden_gram_eval_reranking(path, direction):
     golden = load_golden(path)
     transposed = direction == "d2t"
     arrays = golden_arrays(golden)
-    scorer = Scorer(torch.tensor(golden["anchor"]), item_set(arrays, arrays["modalities"], "t" + "".join(n[0] for n in arrays["modalities"])), "volume")
+    compared = compare(arrays, arrays["modalities"], "t" + "".join(name[0] for name in arrays["modalities"]))
+    scorer = Scorer(compared.queries, compared.items, "volume")
     prob = torch.tensor(golden["match_prob"].T.copy() if transposed else golden["match_prob"])
     best = top_candidates(scorer, int(golden["rerank_num"]), transposed)
     scores = reranked(scorer.rows(slice(0, len(prob)), transposed), best, prob.gather(1, best), "reference")
@@ -175,11 +176,27 @@ def test_all_subsets_come_from_one_set_of_embeddings():
     assert set(outcome.facts) >= {"alignment tv", "alignment tva", "alignment tvas"}
 
 
-@pytest.mark.parametrize("subset", ["va", "t", "tvv", "tx"])
+@pytest.mark.parametrize("subset", ["vt", "t", "tvv", "tx"])
 def test_what_is_no_subset_is_refused(subset):
     texts, items = tuples(k=2)
-    with pytest.raises(ValueError, match=f"'{subset}' is no subset; expected t followed by some of v"):
-        item_set({"pooled_video": items.modalities[0], "pooled_audio": items.modalities[1]}, ["video", "audio"], subset)
+    with pytest.raises(ValueError, match=f"'{subset}' is no subset"):
+        compare({"pooled_text": texts, "pooled_video": items.modalities[0], "pooled_audio": items.modalities[1]}, ["video", "audio"], subset)
+
+
+def test_modalities_that_share_a_first_letter_are_refused():
+    with pytest.raises(ValueError, match="are not all different"):
+        compare({}, ["video", "voice"], "tv")
+
+
+def test_any_modality_can_be_the_anchor_and_items_without_it_ask_nothing():
+    texts, items = tuples(n_texts=9, k=2)
+    arrays = {"pooled_video": items.modalities[0], "pooled_audio": items.modalities[1], "present": items.mask}
+    outcome = GramRetrievalMetric(replace(CONFIG, modalities=["av"], scores=["cosine"])).evaluate(modalities=["video", "audio"], **arrays)
+    both = items.mask.all(1)
+    scores = (items.modalities[1] @ items.modalities[0].T).masked_fill(~items.mask[:, 0], -torch.inf)
+    rank = (scores > scores.diagonal()[:, None]).sum(1)[items.mask[:, 1]]
+    assert outcome.facts["queries"] == items.mask[:, 1].sum() and not both.all()
+    assert outcome.values["av-cosine-R1"] == pytest.approx((rank[both[items.mask[:, 1]]] == 0).sum().item() / len(rank))
 
 
 def test_an_unknown_score_is_refused():
@@ -189,10 +206,30 @@ def test_an_unknown_score_is_refused():
 
 def test_the_alignment_report_of_perfect_items():
     texts = torch.eye(12, dtype=torch.float64)
-    report = alignment(texts, ItemSet.of([texts.clone(), texts.clone()]), torch.arange(12), ["video", "audio"])
+    report = alignment(texts, ItemSet.of([texts.clone(), texts.clone()]), torch.arange(12), ["text", "video", "audio"])
     assert report["positive_volume"] == report["own_volume"] == 0 and report["eigenvalue"] == 1
     assert report["cosine_text_video"] == report["cosine_video_audio"] == 1
     assert report["uniformity_text"] == -4  # all at squared distance 2
+
+
+def test_items_without_any_of_the_modalities_stay_out_of_the_report():
+    texts, items = tuples(n_texts=9, missing=False)
+    mask = items.mask.clone()
+    mask[4] = False
+    report = alignment(texts, ItemSet.of(items.modalities, mask), torch.arange(9), ["text", "video", "audio", "subtitle"])
+    kept = torch.arange(9) != 4
+    expected = alignment(texts[kept], ItemSet.of([x[kept] for x in items.modalities]), torch.arange(8), ["text", "video", "audio", "subtitle"])
+    assert report == expected
+
+
+def test_embeddings_that_are_not_finite_are_refused():
+    texts, items = tuples(missing=False)
+    items.modalities[1][3] = torch.nan
+    with pytest.raises(ValueError, match="1 of 9 embeddings are not finite"):
+        ItemSet.of(items.modalities)
+    mask = torch.ones(9, 3, dtype=torch.bool)
+    mask[3, 1] = False
+    assert Scorer(texts, ItemSet.of(items.modalities, mask), "volume").rows(slice(0, 13)).isfinite().all()
 
 
 def test_hubs_are_counted():
@@ -200,7 +237,7 @@ def test_hubs_are_counted():
     texts, video, noise = (torch.nn.functional.normalize(torch.randn(200, 32, generator=rng), dim=1) for _ in range(3))
     audio = noise.clone()
     audio[:5] = torch.nn.functional.normalize(video[:5] + 0.02 * noise[:5], dim=1)  # items whose own modalities agree
-    report = alignment(texts, ItemSet.of([video, audio]), torch.arange(200), ["video", "audio"])
+    report = alignment(texts, ItemSet.of([video, audio]), torch.arange(200), ["text", "video", "audio"])
     assert report["hubness"] > 3 and report["contrast"] == pytest.approx(1, abs=0.1)
 
 

@@ -94,3 +94,13 @@ def test_the_command_line_evaluates_chosen_subsets(toy_world, gallery, tmp_path,
     assert report["best_metric"] == "tas-volume-rerank-R1" and "tv-volume-R1" in report["values"]
     assert report["facts"]["alignment tv"]["positive_volume"] > 0
     assert "tv-volume" in capsys.readouterr().out
+
+
+def test_a_model_without_captions_is_tested_by_sound_against_sight(toy_world, gallery, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    paths = [text for text in settings(toy_world, gallery) if "rerank" not in text]
+    config = load_config("projects/toy/gram/test_gdt_av.yaml", paths)
+    data = build_dataset(config, "test")
+    outcome, arrays = Evaluator(config).evaluate(build_model(config), DataLoader(data, batch_size=8, collate_fn=data.collate))
+    assert "pooled_text" not in arrays and outcome.best_metric == "av-cosine-R1"
+    assert {"va-cosine-R1", "av-cosine-D2T-R1"} <= set(outcome.values)

@@ -1,6 +1,7 @@
-"""GRAM with four modalities trains through fairseq: one process in the quick suite, two and a resumed run marked slow."""
+"""N modalities through fairseq: one process in the quick suite, two and a resumed run marked slow."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -9,47 +10,52 @@ from mmpt.models.checkpoint import read_state_dict
 from tests.fairseq_plugin.test_training import launch
 
 UPDATES = 3
-MODALITIES = {"video": ("feat", 512), "audio": ("audio", 128)}
+GRAM = ("model.init_from=null", "loss.dam_warmup=2")
 
 
-def command(world, run, *settings, jobtype="local_single"):
-    import sys
-
+def command(world, run, *settings, project="gram", clips="train", jobtype="local_single"):
     values = {
         "dataset.bert_name": world / "model",
-        "dataset.train_path": world / "clips/train.json",
-        "dataset.val_path": world / "clips/val.json",
-        **{f"dataset.modalities.{name}.path": world / "how2" / folder for name, (folder, _) in MODALITIES.items()},
-        "model.init_from": "null",
-        "loss.dam_warmup": 2,
+        "dataset.train_path": world / f"clips/{clips}.json",
+        "dataset.modalities.video.path": world / "how2/feat",
+        "dataset.modalities.audio.path": world / "how2/audio",
         "fairseq.checkpoint.save_dir": run,
         "fairseq.checkpoint.save_interval_updates": 1,
         "fairseq.optimization.max_update": UPDATES,
         "fairseq.optimization.total_num_update": UPDATES,
         "fairseq.optimization.warmup_updates": 1,
-        "fairseq.dataset.batch_size": 16 // (2 if jobtype == "local_small" else 1),
+        "fairseq.dataset.batch_size": 8 if jobtype == "local_small" else 16,
         "fairseq.dataset.disable_validation": "true",
         "fairseq.common.log_interval": 1,
     }
     words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
     words += [word for setting in settings for word in ("--set", setting)]
-    return [sys.executable, "locallaunch.py", "projects/toy/gram/gram.yaml", "--jobtype", jobtype, "--cpu", *words]
+    return [sys.executable, "locallaunch.py", f"projects/toy/gram/{project}.yaml", "--jobtype", jobtype, "--cpu", *words]
 
 
-def test_it_trains_with_volume_and_matching_loss(toy_world, tmp_path):
-    output = launch(command(toy_world, tmp_path))
-    values = [json.loads(line.split("| train_inner |")[1]) for line in output.splitlines() if "| train_inner |" in line]
+def logged(output):
+    return [json.loads(line.split("| train_inner |")[1]) for line in output.splitlines() if "| train_inner |" in line]
+
+
+def test_gram_trains_with_volume_and_matching_loss(toy_world, tmp_path):
+    values = logged(launch(command(toy_world, tmp_path, *GRAM)))
     assert len(values) == UPDATES and {"a2d", "d2a", "matching", "temperature"} <= set(values[0])
     assert float(values[0]["matching"]) == 0 < float(values[-1]["matching"])  # it warms up
     weights = read_state_dict(tmp_path / "checkpoint_last.pt")
     assert {"video_encoder", "audio_encoder", "text_encoder", "matcher", "condition"} <= {name.split(".")[0] for name in weights}
 
 
+def test_gdt_trains_on_sights_and_sounds_without_captions(toy_world, tmp_path):
+    values = logged(launch(command(toy_world, tmp_path, project="gdt_av", clips="videos_train")))
+    assert len(values) == UPDATES and "top1_first" in values[0]
+    assert not any(name.startswith("text_encoder") for name in read_state_dict(tmp_path / "checkpoint_last.pt"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("jobtype", ["local_single", "local_small"])
 def test_a_resumed_run_ends_where_an_undisturbed_one_ends(toy_world, tmp_path, jobtype):
-    launch(command(toy_world, tmp_path / "whole", jobtype=jobtype))
-    launch(command(toy_world, tmp_path / "parts", "fairseq.optimization.max_update=2", jobtype=jobtype))
-    launch(command(toy_world, tmp_path / "parts", jobtype=jobtype))
+    launch(command(toy_world, tmp_path / "whole", *GRAM, jobtype=jobtype))
+    launch(command(toy_world, tmp_path / "parts", *GRAM, "fairseq.optimization.max_update=2", jobtype=jobtype))
+    launch(command(toy_world, tmp_path / "parts", *GRAM, jobtype=jobtype))
     whole, parts = (read_state_dict(tmp_path / run / "checkpoint_last.pt") for run in ("whole", "parts"))
     assert not [name for name in whole if not torch.equal(whole[name], parts[name])]

@@ -68,7 +68,7 @@ def test_msrvtt_lists_hold_no_test_video_and_are_read_back(tmp_path, capsys):
     source = msrvtt(tmp_path / "MSRVTT_data.json")
     data.main(["convert", "msrvtt", source, str(tmp_path), "--test", str(tmp_path / "test.csv")])
     shown = capsys.readouterr().out
-    for part in ("MSRVTT_train.9k.csv 8", "MSRVTT_train.7k.csv 7", "MSRVTT_train.csv 5", "MSRVTT_FULL_test.csv 3"):
+    for part in ("MSRVTT_train.9k.csv 8", "MSRVTT_train.7k.csv 7", "MSRVTT_train.csv 7", "MSRVTT_FULL_test.csv 3"):
         assert part in shown
     (tmp_path / "feat").mkdir()
     for i in range(10):
@@ -111,7 +111,8 @@ def test_crosstask_lines_that_fit_no_task_are_counted(toy_world, tmp_path, capsy
     (tmp_path / "release/annotations/100001_stranger.csv").write_text("1,0.0,1.0\n")
     data.main(["convert", "crosstask", str(tmp_path / "release"), str(tmp_path / "out")])
     shown = capsys.readouterr().out
-    assert "1 steps that the task does not have" in shown and "1 reversed" in shown and "1 files of videos that videos.csv does not list" in shown
+    for count in ("1 steps that the task does not have", "1 reversed", "1 files of videos that videos.csv does not list"):
+        assert count in shown
     assert not (tmp_path / "out/annotations/100001_stranger.csv").exists()
 
 

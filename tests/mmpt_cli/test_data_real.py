@@ -41,8 +41,8 @@ def show(events, seconds):
 
 
 def evaluate(project, model, output, settings):
-    settings = ["plugins=[tests.oracle]", f"model.model_cls={model}", "dataset.max_len=64", "dataset.max_video_len=32", "eval.bootstrap=0", *settings]
-    config = load_config(ROOT / "projects" / f"{project}.yaml", [*settings, "fairseq.dataset.num_workers=0"])
+    sizes = ["dataset.max_len=64", "dataset.max_video_len=32", "eval.bootstrap=0", "fairseq.dataset.num_workers=0"]
+    config = load_config(ROOT / "projects" / f"{project}.yaml", [f"model.model_cls={model}", *sizes, *settings])
     __import__("tests.oracle")
     args = predict.parse_args([project, "--untrained", "--device", "cpu", "--output", str(output)])
     return predict.Evaluation(config, args)(None, "oracle").outcome
@@ -54,7 +54,8 @@ def youcook(bert, tmp_path_factory):
     root = tmp_path_factory.mktemp("youcook")
     annotations = real_path("youcook2", "youcookii_annotations_trainval.json")
     data.main(["convert", "youcook", str(annotations), str(root / "official.pkl")])
-    data.main(["convert", "youcook", str(annotations), str(root / "milnce.pkl"), "--csv", str(real_path("youcook2", "milnce_validation_youcook.csv"))])
+    table = real_path("youcook2", "milnce_validation_youcook.csv")
+    data.main(["convert", "youcook", str(annotations), str(root / "milnce.pkl"), "--csv", str(table)])
     database = json.loads(annotations.read_text())["database"]
     videos = {video: entry for video, entry in database.items() if entry["subset"] == "validation"}
     chosen = list(videos)[:SOME_VIDEOS]

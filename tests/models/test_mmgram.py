@@ -145,3 +145,15 @@ def test_without_captions_two_streams_train_by_gdt_alone(config, batch):
     loss = build_loss({"loss_cls": "GDTLoss", "hypothesis": 1})(**{**batch, **output})
     loss.backward()
     assert model.audio_encoder.videomlp.linear1.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["GRAMLoss", "TriangleLoss", "PMRLLoss", "SymileLoss", "PairwiseNCE"])
+def test_different_numbers_of_items_are_named_and_a_single_item_is_defined(model, batch, name):
+    loss = build_loss({"loss_cls": name, "modalities": ["video", "audio"]})
+    output = model(**batch)
+    with pytest.raises(ValueError, match=r"audio \(2, 16\)"):
+        loss(**{**batch, **output, "pooled_audio": output["pooled_audio"][:2], "present": None})
+    one = model(**{key: value[:1] for key, value in batch.items()})
+    value = loss(**one)
+    value.backward()
+    assert torch.isfinite(value) and all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

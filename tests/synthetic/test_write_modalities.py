@@ -42,6 +42,13 @@ def test_silent_clips_have_an_empty_subtitle_and_most_clips_speak(root):
     assert 0.05 < np.mean([text == "" for text in subtitles]) < 0.7
 
 
+def test_whole_videos_are_listed_with_all_that_is_said(world, root):
+    rows = annotation(root, "videos_train")
+    assert [row["video_id"] for row in rows] == [video.id for video in world.videos("train")]
+    assert rows[3]["subtitle"] == " ".join(s.text for s in world.narration(world.video("train", 3)))
+    assert all(row["caption"] == "" and "segment" not in row for row in rows)
+
+
 def test_the_gallery_comes_with_one_caption_and_with_five(world, root):
     one, five = annotation(root, "test"), annotation(root, "test_captions")
     assert len(one) == len(five) == len(world.gallery())

@@ -138,7 +138,7 @@ def test_a_run_resumed_within_an_epoch_reads_its_groups_though_the_model_moved_o
 def test_groups_of_an_interrupted_epoch_that_are_gone_or_foreign_stop_the_run(toy_world, tmp_path, other):
     if other:
         (tmp_path / "epoch1.json").write_text(json.dumps(other))
-    with pytest.raises(FileNotFoundError, match="middle of epoch 1, whose batches .*epoch1.json are missing or of another run. Put the file back"):
+    with pytest.raises(FileNotFoundError, match="middle of epoch 1, whose batches .*epoch1.json are missing or of another run"):
         batches(toy_world, tmp_path).compose(1, Towers(), expected="0123")
 
 
