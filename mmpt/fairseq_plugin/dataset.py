@@ -12,11 +12,18 @@ from mmpt.datasets import MMDataset
 
 
 class FairseqMMDataset(FairseqDataset):
-    """Wraps an MMDataset; an item depends on (seed, epoch, index) alone, never on the process or worker that draws it."""
+    """Wraps an MMDataset; an item depends on (seed, epoch, index) alone, never on the process or worker that draws it.
 
-    def __init__(self, dataset: MMDataset):
+    Args:
+        dataset: the items.
+        equal_batches: fill the last batch from the start of the list, as training does: losses that join the batches of several
+            processes need one size, and dropping the rest would always drop the same items.
+    """
+
+    def __init__(self, dataset: MMDataset, equal_batches: bool = False):
         super().__init__()
         self.dataset = dataset
+        self.equal_batches = equal_batches
 
     def set_epoch(self, epoch: int) -> None:
         """Called by fairseq before the items of `epoch` are drawn."""
@@ -48,7 +55,7 @@ class FairseqMMDataset(FairseqDataset):
     def batch_by_size(
         self, indices: np.ndarray, max_tokens: int | None = None, max_sentences: int | None = None, required_batch_size_multiple: int = 1
     ) -> list[np.ndarray]:
-        """Consecutive runs of `max_sentences` items, the last one perhaps shorter.
+        """Consecutive runs of `max_sentences` items; the last one is shorter where the items do not divide, or filled (`equal_batches`).
 
         fairseq's own routine drops the last item of a data set whose sizes come from a function.
 
@@ -57,6 +64,8 @@ class FairseqMMDataset(FairseqDataset):
         """
         if max_sentences is None:
             raise ValueError("fairseq.dataset.batch_size is missing; batches are sized by it (max_tokens does not apply to videos).")
+        if self.equal_batches and len(indices) > max_sentences:
+            indices = np.concatenate([indices, indices[: -len(indices) % max_sentences]])
         return [indices[start : start + max_sentences] for start in range(0, len(indices), max_sentences)]
 
     @property

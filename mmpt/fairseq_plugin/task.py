@@ -62,7 +62,7 @@ class FairseqMMTask(LegacyFairseqTask):
             )
         logger.info("%s: %d items", split, len(dataset))
         dataset.seed = self.args.seed
-        self.datasets[split] = FairseqMMDataset(dataset)
+        self.datasets[split] = FairseqMMDataset(dataset, equal_batches=split == "train")
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
         """Keeps the model at hand: composing batches by retrieval needs it."""

@@ -29,6 +29,14 @@ def test_every_item_is_in_exactly_one_batch(size):
     assert all(len(batch) == size for batch in batches[:-1])
 
 
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_training_batches_have_one_size_and_hold_every_item(size):
+    dataset = FairseqMMDataset(Items(), equal_batches=True)
+    batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=size)
+    assert {len(batch) for batch in batches} == {size}
+    assert set(np.concatenate(batches).tolist()) == set(range(7))
+
+
 def test_a_missing_batch_size_is_an_error_that_names_the_key():
     dataset = FairseqMMDataset(Items())
     with pytest.raises(ValueError, match="fairseq.dataset.batch_size is missing"):

@@ -1,0 +1,32 @@
+"""A run that goes on with another number of processes."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from mmpt.fairseq_plugin.task import FairseqMMTask
+from tests.fairseq_plugin.test_training import command, launch
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "done", "expected"),
+    [(2, 2, 3, 3), (2, 1, 3, 6), (1, 2, 6, 3), (1, 2, 5, 2), (8, 64, 30, 3), (None, 2, 3, 3), (1, 8, 3, 0)],
+)
+def test_the_place_in_the_epoch_is_counted_in_batches_of_all_processes(before, now, done, expected):
+    resumed = []
+    task = object.__new__(FairseqMMTask)
+    task.args = SimpleNamespace(distributed_world_size=now)
+    task.mmtask = SimpleNamespace(resume=lambda state, epoch: resumed.append(epoch))
+    position = {"epoch": 4, "iterations_in_epoch": done}
+    task.resume({"train_iterator": position, "mmtask": {} if before is None else {"processes": before}})
+    assert position == {"epoch": 4, "iterations_in_epoch": expected} and resumed == [4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [(), ("retri_epoch=1", "num_cands=12")], ids=["random groups", "near neighbours"])
+def test_an_epoch_begun_by_two_processes_is_finished_by_one_without_loss(toy_world, tmp_path, settings):
+    run = tmp_path / "run"
+    launch(command(toy_world, run, "fairseq.optimization.max_update=3", *settings, jobtype="local_small"))
+    output = launch(command(toy_world, run, "dataset.num_video_per_batch=4", "fairseq.optimization.max_update=10", *settings))
+    # 12 batches: 3 updates of two, then 6 of one
+    assert '"epoch": 1,' in output and '"train_num_updates": "9"' in output
