@@ -175,12 +175,15 @@ class Chaos:
         for hit in hits:
             job = self.start(run)
             if not job.reaches(self.rng.randint(before + 1, max(before + 1, min(before + 1 + self.updates // 4, self.updates - 2)))):
+                self.table.append((run.name, f"({hit}: done before)", job.resumed_at(), job.updates() or "-", job.process.returncode, ""))
                 break
             time.sleep(self.rng.random() * 0.5)
             reached = job.updates()
             code = HITS[hit](self, job)
             self._note(run, hit, job, reached, code)
             before = reached
+            if reached > self.updates:
+                self.failures.append(f"{run.name}: trained {reached} updates instead of {self.updates}; see {job.log}")
         job = self.start(run)
         if job.ends():
             self.failures.append(f"{run.name}: the last start ended with {job.process.returncode}; see {job.log}")
@@ -311,7 +314,8 @@ def report(chaos: Chaos, runs: int, seconds: float) -> None:
     for failure in chaos.failures:
         print(f"LOST {failure}")
     print(f"\n{runs} runs of {chaos.updates} updates in {seconds:.0f} s")
-    print(f"{len(chaos.table)} hits, {resumes} resumes, {len(chaos.failures)} losses")
+    hits = sum(1 for row in chaos.table if row[1] in HITS)
+    print(f"{hits} hits, {resumes} resumes, {len(chaos.failures)} losses")
 
 
 if __name__ == "__main__":

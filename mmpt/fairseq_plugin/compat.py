@@ -23,6 +23,7 @@ from fairseq.logging import progress_bar
 from omegaconf import DictConfig, OmegaConf
 
 from mmpt.fairseq_plugin import checkpoint_files, metrics_file
+from mmpt.models.checkpoint import read_state_dict
 
 logger = logging.getLogger(__name__)
 
@@ -97,19 +98,30 @@ def infer_init_method(cfg: DictConfig, force_distributed: bool = False) -> None:
 
 
 def load_checkpoint_to_cpu(path: str, arg_overrides: Mapping | None = None, load_on_all_ranks: bool = False) -> dict[str, Any]:
-    """fairseq's loader; a file that would run code is refused by name.
+    """fairseq's loader, which here also takes weights alone (`.pt` or `.safetensors`); a file that would run code is refused by name.
 
     Raises:
         ValueError: the file holds objects that a checkpoint has no business to hold.
     """
+    if str(path).endswith(".safetensors"):
+        return _as_fairseq(read_state_dict(path))
     try:
         return _fairseq_load_to_cpu(path, arg_overrides, load_on_all_ranks)
+    except KeyError:  # the entries that fairseq looks for are not there
+        return _as_fairseq(read_state_dict(path))
     except pickle.UnpicklingError as error:
         # torch's message is a page; what it met stands between these two phrases
         found = re.search(r"WeightsUnpickler error: (.*?)(?: Please | Check |\n|$)", str(error))
         raise ValueError(
             f"{path} is refused: it holds more than tensors and settings, and loading it could run code. {found[1] if found else error}"
         ) from error
+
+
+def _as_fairseq(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights alone in the form of a fairseq checkpoint that stands before its first update."""
+    history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}]
+    start = {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0}}
+    return {"model": dict(weights), "optimizer_history": history, "extra_state": start, "last_optimizer_state": None}
 
 
 def load_checkpoint(cfg: DictConfig, trainer: Any, **kwargs: Any) -> tuple[Any, Any]:

@@ -45,8 +45,8 @@ def install() -> None:
     """Take part in fairseq's training loop, where that is loaded; calling it again changes nothing."""
     train = sys.modules.get(ENTRY)  # importing it would set up logging, which is for training alone to decide
     if train is not None and not _fairseq:
-        _fairseq.update(main=train.main, validate_and_save=train.validate_and_save)
-        train.main, train.validate_and_save = main, validate_and_save
+        _fairseq.update(main=train.main, train=train.train, validate_and_save=train.validate_and_save)
+        train.main, train.train, train.validate_and_save = main, train_epoch, validate_and_save
 
 
 def main(cfg: DictConfig) -> None:
@@ -96,6 +96,15 @@ def _end_children() -> None:
 
 def _ask(number: int, frame: FrameType | None) -> None:
     _State.asked = signal.Signals(number)
+
+
+def train_epoch(cfg: DictConfig, trainer: Any, task: Any, epoch_itr: Any) -> tuple:
+    """fairseq's training of an epoch; a run that is done and is started again stays as it is, where fairseq would train one update more."""
+    done, limit = trainer.get_num_updates(), cfg.optimization.max_update
+    if limit and done >= limit:
+        logger.info("all %d updates are done (max_update: %d)", done, limit)
+        return [None], True
+    return _fairseq["train"](cfg, trainer, task, epoch_itr)
 
 
 def validate_and_save(cfg: DictConfig, trainer: Any, task: Any, epoch_itr: Any, valid_subsets: list[str], end_of_epoch: bool) -> tuple:

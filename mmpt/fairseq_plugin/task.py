@@ -90,13 +90,20 @@ class FairseqMMTask(LegacyFairseqTask):
 
     def get_checkpoint_dict(self) -> dict[str, Any]:
         """fairseq stores this in every checkpoint."""
-        return {"mmtask": self.mmtask.resume_state(), "config": to_dict(self.config)}
+        state = {**self.mmtask.resume_state(), "processes": self.args.distributed_world_size}
+        return {"mmtask": state, "config": to_dict(self.config)}
 
     def resume(self, extra_state: Mapping[str, Any]) -> None:
         """Called before the first batches are drawn, with what a checkpoint stored; only the middle of an epoch matters."""
-        position = extra_state["train_iterator"]
-        if position["iterations_in_epoch"] > 0:
-            self.mmtask.resume(extra_state.get("mmtask", {}), position["epoch"])
+        position, state = extra_state["train_iterator"], extra_state.get("mmtask", {})
+        done, now = position["iterations_in_epoch"], self.args.distributed_world_size
+        if done > 0:
+            before = state.get("processes", now)
+            if before != now:
+                # batches are dealt out in turns; those of a turn that the new number of processes would only partly finish are drawn again
+                position["iterations_in_epoch"] = done * before // now
+                logger.info("epoch %d: %d batches were done by %d processes, %d go on", position["epoch"], done * before, before, now)
+            self.mmtask.resume(state, position["epoch"])
 
     def reduce_metrics(self, logging_outputs: list, criterion: Any) -> None:
         """Adds the share of time spent waiting for data, or in validation the numbers of `eval.valid_project`."""

@@ -6,6 +6,7 @@ from argparse import Namespace
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
 from mmpt.fairseq_plugin import compat
 
@@ -65,6 +66,15 @@ def test_a_checkpoint_that_would_run_code_is_refused_by_name(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"checkpoint_last.pt is refused: .*Unsupported global: GLOBAL print"):
         compat.load_checkpoint_to_cpu(str(path))
     assert "stranger" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_weights_alone_can_start_a_run(tmp_path, name):
+    weights = {"video_encoder.weight": torch.arange(6.0).view(2, 3)}
+    (save_file if name.endswith("safetensors") else torch.save)(weights, tmp_path / name)
+    state = compat.load_checkpoint_to_cpu(str(tmp_path / name))
+    assert torch.equal(state["model"]["video_encoder.weight"], weights["video_encoder.weight"])
+    assert state["last_optimizer_state"] is None and state["extra_state"]["train_iterator"]["epoch"] == 1
 
 
 def checkpoint_settings(tmp_path, **changes):

@@ -1,4 +1,4 @@
-"""A run that goes on with another number of processes."""
+"""Runs that go on with another number of processes, or have nothing left to do."""
 
 from types import SimpleNamespace
 
@@ -23,10 +23,18 @@ def test_the_place_in_the_epoch_is_counted_in_batches_of_all_processes(before, n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [(), ("retri_epoch=1", "num_cands=12")], ids=["random groups", "near neighbours"])
-def test_an_epoch_begun_by_two_processes_is_finished_by_one_without_loss(toy_world, tmp_path, settings):
-    run = tmp_path / "run"
+def test_an_epoch_begun_by_two_processes_is_finished_by_one_without_loss(toy_world, tmp_path):
+    run, settings = tmp_path / "run", ("retri_epoch=1", "num_cands=12")
     launch(command(toy_world, run, "fairseq.optimization.max_update=3", *settings, jobtype="local_small"))
     output = launch(command(toy_world, run, "dataset.num_video_per_batch=4", "fairseq.optimization.max_update=10", *settings))
     # 12 batches: 3 updates of two, then 6 of one
     assert '"epoch": 1,' in output and '"train_num_updates": "9"' in output
+
+
+@pytest.mark.slow
+def test_a_run_that_is_done_and_is_started_again_stays_as_it_is(toy_world, tmp_path):
+    words = command(toy_world, tmp_path / "run", "fairseq.optimization.max_update=2")
+    launch(words)
+    before = (tmp_path / "run/checkpoint_last.pt").stat().st_mtime_ns
+    assert "all 2 updates are done" in launch(words)
+    assert (tmp_path / "run/checkpoint_last.pt").stat().st_mtime_ns == before
