@@ -35,10 +35,11 @@ def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence
     Items that have none of the modalities are left out.
 
     Returns:
-        positive_volume: mean over matched pairs; minimal_volume: mean over captions of the smallest volume with any item (gramian_value of the
-        released code); contrast: mean volume of mismatched over matched pairs; own_volume: of the items without caption; eigenvalue: largest
-        of the Gram matrix over its size; cosine_<a>_<b>; uniformity_<a>: log mean exp(-2 |x - y|^2), low = spread out; hubness: skewness of
-        how many captions have an item among their ten best, 0 = no hubs; rank_correlation: Spearman, of matched volume with rank.
+        positive_volume: mean over matched pairs; minimal_volume: mean over captions of the smallest volume with any item (gramian_value of
+        the released code); contrast: mean volume of mismatched over matched pairs; own_volume: of the items without caption; eigenvalue:
+        largest of the Gram matrix over its size; cosine_<a>_<b>; uniformity_<a>: log mean exp(-2 |x - y|^2), low = spread out; hubness:
+        skewness of how many captions have an item among their ten best, 0 = no hubs; rank_correlation: Spearman, of matched volume with
+        rank.
     """
     usable = items.mask.any(1)
     if not usable.all():
@@ -57,8 +58,8 @@ def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence
         "own_volume": gram.log_own_volume(basis, "volume").exp().mean(),
         "eigenvalue": eigen.mean(),
         **_cosines(captions, items, targets, *names),
-        **{f"uniformity_{name}": _uniformity(x[items.mask[:, k]]) for k, (name, x) in enumerate(zip(names[1:], items.modalities, strict=True))},
         f"uniformity_{names[0]}": _uniformity(captions),
+        **{f"uniformity_{name}": _uniformity(items.modalities[k][items.mask[:, k]]) for k, name in enumerate(names[1:])},
         "hubness": _skewness(counts.double()),
         "rank_correlation": spearman(positive.numpy(), ranks),
     }

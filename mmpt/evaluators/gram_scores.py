@@ -63,7 +63,8 @@ def compare(arrays: Mapping[str, Any], names: Sequence[str], subset: str) -> Com
     anchor, *others = parse_subset(subset, names)
     mask = torch.ones(len(arrays[f"pooled_{names[0]}"]), len(names), dtype=torch.bool)
     mask = mask if arrays.get("present") is None else torch.as_tensor(arrays["present"])
-    items = ItemSet.of([torch.as_tensor(arrays[f"pooled_{name}"]) for name in others], mask[:, [list(names).index(name) for name in others]])
+    columns = [list(names).index(name) for name in others]
+    items = ItemSet.of([torch.as_tensor(arrays[f"pooled_{name}"]) for name in others], mask[:, columns])
     queries, targets = torch.as_tensor(arrays[f"pooled_{anchor}"]), arrays.get("targets")
     if anchor != "text":
         targets = mask[:, list(names).index(anchor)].nonzero()[:, 0]
@@ -80,7 +81,8 @@ def parse_subset(subset: str, names: Sequence[str]) -> list[str]:
     """
     by_letter = {name[0]: name for name in ("text", *names)}
     if len(by_letter) <= len(names):
-        raise ValueError(f"eval.modalities: first letters of {', '.join(('text', *names))} are not all different. Rename one in dataset.modalities.")
+        named = ", ".join(("text", *names))
+        raise ValueError(f"eval.modalities: first letters of {named} are not all different. Rename one in dataset.modalities.")
     if len(subset) < 2 or len(set(subset)) < len(subset) or not set(subset) <= set(by_letter) or "t" in subset[1:]:
         known = ", ".join(f"{letter} ({name})" for letter, name in by_letter.items())
         raise ValueError(f"eval.modalities: {subset!r} is no subset; expected the anchor and other modalities among {known}, text first.")
@@ -110,9 +112,9 @@ class Scorer:
         texts: (N, D), unit rows.
         items: in one subset of modalities.
         score: volume, distance (text to the span of the item), logvolume, each negated, the first and last as geometric mean over the
-            modalities present where some are missing; cosine (mean over the modalities); triangle: negated volume of the simplex of text and
-            modalities, which sees signs (a triangle's area for two; the distance for one); eigenvalue: the largest of the Gram matrix
-            over its size.
+            modalities present where some are missing; cosine (mean over the modalities); triangle: negated volume of the simplex of text
+            and modalities, which sees signs (twice a triangle's area for two; the distance for one); eigenvalue: the largest of the Gram
+            matrix over its size.
 
     Raises:
         ValueError: an unknown score, or widths that differ.

@@ -26,9 +26,9 @@ Rerank = Callable[[Tensor, slice], Tensor]
 
 @METRICS.register()
 class GramRetrievalMetric(Metric):
-    """Captions (or another anchor) to items, and items to captions (`D2T`), for every subset in `eval.modalities` by every one of `eval.scores`.
+    """Captions (or another anchor) to items, and items to captions (`D2T`), for each of `eval.modalities` by each of `eval.scores`.
 
-    Measures are named `<subset>-<score>`, e.g. `tva-volume`; `-rerank` where the matching head re-ranked (the last subset, the first score).
+    Measures are named `<subset>-<score>`, e.g. `tva-volume`; `-rerank` where the matching head re-ranked (last subset, first score).
     An item counts as found by its best-ranked caption; its other captions do not compete. Beside R1, R5, R10 and MR there is Ravg, the
     mean of the first three. The facts hold an alignment report of every subset (`mmpt.evaluators.alignment_report`).
     """

@@ -26,8 +26,9 @@ class GramPredictor(Predictor):
     With `eval.rerank` it also runs the matching head on the best items of every caption and the best captions of every item, by the first
     of `eval.scores` in the last of `eval.modalities`.
 
-    Returns `pooled_text` (N, D) and `targets` (N) item of each caption (without `model.captions` neither), `pooled_<modality>` (M, D), `present` (M, K), `modalities` (K names),
-    `item_ids`, `texts`, and re-ranked `match_items`, `match_items_prob` (N, k), `match_texts`, `match_texts_prob` (M, k).
+    Returns `pooled_text` (N, D) and `targets` (N) item of each caption (without `model.captions` neither), `pooled_<modality>` (M, D),
+    `present` (M, K), `modalities` (K names), `item_ids`, `texts`, and re-ranked `match_items`, `match_items_prob` (N, k), `match_texts`,
+    `match_texts_prob` (M, k).
     """
 
     def __call__(
@@ -72,7 +73,7 @@ class GramPredictor(Predictor):
         inputs = {name: torch.from_numpy(arrays.pop(name)) for name in ("caps", "cmasks", "condition", "condition_mask")}
         last = subsets(config.modalities, model.names, with_text=True)[-1]
         if last[0] != "t":
-            raise ValueError(f"eval.rerank compares texts with items, but the last of eval.modalities is {last!r}. End with one that begins with t.")
+            raise ValueError(f"eval.rerank compares texts with items, but eval.modalities ends with {last!r}. End with t and others.")
         compared = compare(arrays, model.names, last)
         scorer = Scorer(compared.queries, compared.items, config.scores[0])
         for name, transposed in ("items", False), ("texts", True):

@@ -74,6 +74,10 @@ class FairseqMMTask(LegacyFairseqTask):
         if dataset is self.datasets.get("train"):
             self.mmtask.begin_epoch(dataset.dataset, epoch, self.model)
         kwargs["disable_iterator_cache"] = True
+        if kwargs.get("num_workers") == 0:
+            # fairseq would draw batches in a thread beside training; once that thread ends, training's own OpenMP threads wait for
+            # its pool at every step, and the last ten updates of an epoch take many times as long
+            kwargs["data_buffer_size"] = 0
         iterator = super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs)
         if dataset is self.datasets.get("train"):
             self.data_wait.watch(iterator)

@@ -99,7 +99,7 @@ class MMGram(MMFusion):
         return output
 
     def forward(self, caps: Tensor, cmasks: Tensor, **batch: Any) -> dict[str, Any]:
-        """B items with a caption each: `pooled_text` (B, D), what `encode_items` returns, `logit_scale`, and `matcher` for the matching loss."""
+        """B items with a caption each: `pooled_text` (B, D), what `encode_items` returns, `logit_scale`, and `matcher` for the loss."""
         output = self.encode_items(caps, cmasks, **batch)
         if self.config.model.captions:
             output["pooled_text"] = self.encode_text(caps, cmasks)
@@ -136,8 +136,8 @@ class MMGram(MMFusion):
         bert_config.max_video_len = entry.get("max_len", self.max_video_len)
         if bert_config.max_video_len + layout.SPECIAL > bert_config.max_position_embeddings:
             raise ValueError(
-                f"dataset.modalities.{name}.max_len={bert_config.max_video_len} exceeds the {bert_config.max_position_embeddings} positions "
-                f"of {self.config.dataset.bert_name}."
+                f"dataset.modalities.{name}.max_len={bert_config.max_video_len} exceeds the {bert_config.max_position_embeddings} "
+                f"positions of {self.config.dataset.bert_name}."
             )
         bert_config.input_dim = entry.get("width", VIDEO_WIDTH)
         layers = (self.config.model.modality_layers or {}).get(name, self.config.model.num_hidden_video_layers)
@@ -159,7 +159,7 @@ class MMGram(MMFusion):
         taken = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
         for tower in ("video_encoder", "text_encoder"):
             if getattr(self, tower, None) is not None and not any(name.startswith(f"{tower}.") for name in taken):
-                raise ValueError(f"model.init_from={path}: no {tower} of these sizes in it; expected a two-tower checkpoint (MMFusionSeparate).")
+                raise ValueError(f"model.init_from={path}: no {tower} of these sizes in it; expected a checkpoint of MMFusionSeparate.")
         self.load_state_dict(taken, strict=False)
         common = nn.init.orthogonal_(torch.empty_like(next(iter(self.projections.values())).weight))
         for projection in self.projections.values():

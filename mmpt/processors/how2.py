@@ -193,8 +193,7 @@ def shard_split(config: DatasetConfig) -> str:
 
 
 class ShardReader:
-    """Reads items of shards as the settings want: remote shards through their copies, and those that were damaged since the start as missing
-    or as errors.
+    """Reads items of shards as the settings want: remote ones through their copies, those damaged since the start as missing or as errors.
 
     Args:
         config: cache_dir, on_damaged and read_ahead are read.

@@ -2,7 +2,7 @@
 
 An annotation (train_path, val_path, test_path) is a JSON list:
 
-    [{"clip_id": "v0_3", "video_id": "v0", "segment": [4, 15], "caption": ["chop an onion", "an onion is cut"], "subtitle": "now chop"}, ...]
+    [{"clip_id": "v0_3", "video_id": "v0", "segment": [4, 15], "caption": ["chop an onion", "cut it"], "subtitle": "now chop"}, ...]
 
 The id is the first present of clip_id, video_id, image_id, image, id; the captions are the first present of desc, caption, vast_cap, a
 string or a list, and rows of one id are joined. With `segment` (seconds) the features are those of `video_id` in that time, else those of

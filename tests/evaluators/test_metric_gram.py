@@ -84,7 +84,8 @@ def tuples(n_texts=13, n_items=9, k=3, width=8, seed=0, missing=True):
     rng = torch.Generator().manual_seed(seed)
     mask = torch.rand(n_items, k, generator=rng) > 0.3 if missing else torch.ones(n_items, k, dtype=torch.bool)
     mask[:, 0] |= ~mask.any(1)
-    draw = [torch.nn.functional.normalize(torch.randn(n, width, generator=rng, dtype=torch.float64), dim=1) for n in (n_texts, *[n_items] * k)]
+    drawn = [torch.randn(n, width, generator=rng, dtype=torch.float64) for n in (n_texts, *[n_items] * k)]
+    draw = [torch.nn.functional.normalize(x, dim=1) for x in drawn]
     return draw[0], ItemSet.of(draw[1:], mask)
 
 
@@ -180,7 +181,7 @@ def test_all_subsets_come_from_one_set_of_embeddings():
 def test_what_is_no_subset_is_refused(subset):
     texts, items = tuples(k=2)
     with pytest.raises(ValueError, match=f"'{subset}' is no subset"):
-        compare({"pooled_text": texts, "pooled_video": items.modalities[0], "pooled_audio": items.modalities[1]}, ["video", "audio"], subset)
+        compare({"pooled_video": items.modalities[0], "pooled_audio": items.modalities[1]}, ["video", "audio"], subset)
 
 
 def test_modalities_that_share_a_first_letter_are_refused():
@@ -216,9 +217,9 @@ def test_items_without_any_of_the_modalities_stay_out_of_the_report():
     texts, items = tuples(n_texts=9, missing=False)
     mask = items.mask.clone()
     mask[4] = False
-    report = alignment(texts, ItemSet.of(items.modalities, mask), torch.arange(9), ["text", "video", "audio", "subtitle"])
-    kept = torch.arange(9) != 4
-    expected = alignment(texts[kept], ItemSet.of([x[kept] for x in items.modalities]), torch.arange(8), ["text", "video", "audio", "subtitle"])
+    names, kept = ["text", "video", "audio", "subtitle"], torch.arange(9) != 4
+    report = alignment(texts, ItemSet.of(items.modalities, mask), torch.arange(9), names)
+    expected = alignment(texts[kept], ItemSet.of([x[kept] for x in items.modalities]), torch.arange(8), names)
     assert report == expected
 
 

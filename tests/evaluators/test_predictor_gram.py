@@ -61,7 +61,8 @@ def test_reranked_probabilities_are_those_of_the_matching_head_on_the_pairs(run)
     config, model, loader, arrays = run
     batch = next(iter(loader))
     with torch.inference_mode():
-        items = model.encode_items(batch["caps"][:, 0], batch["cmasks"][:, 0], **{k: v for k, v in batch.items() if k not in ("caps", "cmasks")})
+        streams = {name: value for name, value in batch.items() if name not in ("caps", "cmasks")}
+        items = model.encode_items(batch["caps"][:, 0], batch["cmasks"][:, 0], **streams)
         query = next(q for q in range(40) if arrays["match_items"][q].min() < 8)
         item = int(arrays["match_items"][query].min())
         caps, cmasks = batch["caps"].flatten(0, 1)[query : query + 1], batch["cmasks"].flatten(0, 1)[query : query + 1]
@@ -89,7 +90,8 @@ def test_reranking_needs_a_matching_head(run):
 def test_the_command_line_evaluates_chosen_subsets(toy_world, gallery, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     words = [word for setting in settings(toy_world, gallery) for word in ("--set", setting)]
-    predict.main(["projects/toy/gram/test.yaml", "--untrained", "--modalities", "tv,tas", "--output", str(tmp_path), "--device", "cpu", *words])
+    options = ["--untrained", "--modalities", "tv,tas", "--output", str(tmp_path), "--device", "cpu"]
+    predict.main(["projects/toy/gram/test.yaml", *options, *words])
     report = json.loads((tmp_path / "untrained" / "results.json").read_text())
     assert report["best_metric"] == "tas-volume-rerank-R1" and "tv-volume-R1" in report["values"]
     assert report["facts"]["alignment tv"]["positive_volume"] > 0

@@ -49,9 +49,8 @@ def test_folders_become_shards_that_read_the_same(tmp_path, annotation):
     out = tmp_path / "shards"
     words = [f"--from={name}={tmp_path / name}" for name in ("video", "audio")]
     main(["shards", str(annotation), "--split", "train", "--out", str(out), "--per-shard", "3", "--rate", "audio=2", *words])
-    config = DatasetConfig(
-        train_path=str(annotation), on_missing="mask", modalities={"video": {"path": str(out / "video"), "width": 3}, "audio": {"path": str(out / "audio"), "width": 3}}
-    )  # fmt: skip
+    modalities = {name: {"path": str(out / name), "width": 3} for name in ("video", "audio")}
+    config = DatasetConfig(train_path=str(annotation), on_missing="mask", modalities=modalities)
     read, items = ModalityVideoProcessor(config), ModalityMetaProcessor(config).data
     for i, item in enumerate(items):
         feature = read(item)

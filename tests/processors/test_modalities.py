@@ -68,7 +68,11 @@ def test_an_annotation_keeps_all_captions_and_joins_rows_of_one_item(config):
 
 @pytest.mark.parametrize(
     "row, match",
-    [({"caption": "a"}, "row 0 has no id"), ({"id": "x"}, "row 0 has no caption"), ({"id": "x", "desc": "a", "segment": [3, 3]}, "segment")],
+    [
+        ({"caption": "a"}, "row 0 has no id"),
+        ({"id": "x"}, "row 0 has no caption"),
+        ({"id": "x", "desc": "a", "segment": [3, 3]}, "segment"),
+    ],
 )
 def test_a_row_that_lacks_something_is_named(config, row, match):
     write(config, [row])
@@ -184,13 +188,18 @@ def test_features_that_are_not_finite_are_refused(config, tmp_path):
 def test_the_embedded_world_is_read(toy_world):
     root = toy_world
     config = DatasetConfig(
-        train_path=f"{root}/clips/train.json", bert_name=str(root / "model"), split="train", max_video_len=16, max_len=48, on_missing="mask",
+        train_path=f"{root}/clips/train.json",
+        bert_name=str(root / "model"),
+        split="train",
+        max_video_len=16,
+        max_len=48,
+        on_missing="mask",
         modalities={
             "video": {"path": f"{root}/how2/feat"},
             "audio": {"path": f"{root}/how2/audio", "width": 128},
             "subtitle": {"max_len": 40},
         },
-    )  # fmt: skip
+    )
     meta = ModalityMetaProcessor(config)
     item = ModalityAligner(config)(*_parts(config, meta[0]), ItemRandom(0))
     assert item["video_feats"].shape == (16, 512) and item["audio_feats"].shape == (16, 128) and item["subtitle_caps"].shape == (40,)

@@ -18,7 +18,7 @@ TEXT = {"captions": [[5, 6]], "subtitle": []}
 
 
 def item(seconds, seed=0, config=CONFIG):
-    features = {"video": np.arange(seconds, dtype=np.float32)[:, None] + 1, "audio": np.arange(2 * seconds, dtype=np.float32)[:, None] / 2 + 1}
+    features = {name: np.arange(rate * seconds, dtype=np.float32)[:, None] / rate + 1 for name, rate in (("video", 1), ("audio", 2))}
     return ModalityViewAligner(config, SPECIAL)(Item("v", "v", None, ("a",), ""), features, TEXT, ItemRandom(seed))
 
 
@@ -62,7 +62,8 @@ def test_one_view_has_no_axis_of_views():
 
 
 @pytest.mark.parametrize(
-    "change, match", [({"views": ["rev"]}, "orig first"), ({"subsampling": 2}, "use that number"), ({"on_missing": "mask"}, "on_missing: drop")]
+    "change, match",
+    [({"views": ["rev"]}, "orig first"), ({"subsampling": 2}, "use that number"), ({"on_missing": "mask"}, "on_missing: drop")],
 )
 def test_settings_that_contradict_each_other_are_refused(change, match):
     with pytest.raises(ValueError, match=match):
