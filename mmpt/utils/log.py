@@ -24,7 +24,7 @@ def short_errors() -> None:
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, Exception) and _raised_by_mmpt(trace):
         logging.getLogger("mmpt").debug("traceback", exc_info=(kind, error, trace))
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
     else:
         sys.__excepthook__(kind, error, trace)
 
