@@ -36,7 +36,7 @@ def test_subsampling_counts_where_clip_per_video_is_missing():
 @pytest.mark.parametrize("weight", [None, 0])
 def test_sequence_length_does_not_matter_where_the_sequence_loss_is_off(weight):
     section = {"sequence_contrast_weight": weight, "threshold": 8}
-    check_config(build_config({"dataset": {"clip_per_video": 15}, "loss": {"sequence_contrast": section}}, "x.yaml"))
+    assert check_config(build_config({"dataset": {"clip_per_video": 15}, "loss": {"sequence_contrast": section}}, "x.yaml")) is None
 
 
 @pytest.mark.parametrize("flag", ["fp16", "bf16"])
@@ -61,7 +61,7 @@ def test_impossible_sizes_are_refused(dataset, message):
 
 
 def test_zero_isolated_layers_are_fine():
-    check_config(build_config({"dataset": {"num_iso_layer": 0}}, "x.yaml"))
+    assert check_config(build_config({"dataset": {"num_iso_layer": 0}}, "x.yaml")) is None
 
 
 def test_all_problems_come_at_once():
@@ -69,7 +69,7 @@ def test_all_problems_come_at_once():
 
 
 def test_a_complete_training_file_passes():
-    check_training(build_config(TRAINABLE, "x.yaml"))
+    assert check_training(build_config(TRAINABLE, "x.yaml")) is None
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,10 @@ def test_checkpoint_weights_reach_the_model(make_config, separate_config, tmp_pa
 
 
 def test_with_a_checkpoint_the_weights_of_bert_are_not_needed(make_config, bert_folder, tmp_path):
-    torch.save(build_model(two_towers(make_config, bert_folder)).state_dict(), tmp_path / "c.pt")
-    build_model(two_towers(make_config, bert_folder, init="pretrained"), tmp_path / "c.pt")
+    source = build_model(two_towers(make_config, bert_folder)).state_dict()
+    torch.save(source, tmp_path / "c.pt")
+    loaded = build_model(two_towers(make_config, bert_folder, init="pretrained"), tmp_path / "c.pt").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in source.items())
 
 
 def test_seg_embeddings_of_vlm_checkpoints_have_a_place(make_config):

@@ -8,7 +8,7 @@ from mmpt.utils import load_plain_pickle
 
 
 @pytest.fixture(scope="module")
-def test_rows(root):
+def clip_rows(root):
     with open(root / "msrvtt" / "MSRVTT_JSFUSION_test.csv", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -22,22 +22,22 @@ def column(path):
     return path.read_text().split()[1:]
 
 
-def test_msrvtt_rows_carry_the_real_columns_and_features(world, root, test_rows):
-    assert list(test_rows[0]) == ["key", "vid_key", "video_id", "sentence"]
-    assert list(test_rows[0].values())[:3] == ["ret0", "msr0", "video0"]
-    for row, clip in zip(test_rows, world.gallery(), strict=True):
+def test_msrvtt_rows_carry_the_real_columns_and_features(world, root, clip_rows):
+    assert list(clip_rows[0]) == ["key", "vid_key", "video_id", "sentence"]
+    assert list(clip_rows[0].values())[:3] == ["ret0", "msr0", "video0"]
+    for row, clip in zip(clip_rows, world.gallery(), strict=True):
         segment = clip.video.segments[clip.index]
         expected = world.features(clip.video)[segment.start_s : segment.end_s]
         np.testing.assert_array_equal(np.load(root / "msrvtt" / "feat" / f"{row['video_id']}.npy"), expected)
         assert row["sentence"] == world.captions(clip.video)[clip.index]
 
 
-def test_no_two_test_clips_have_one_sentence(test_rows):
-    assert len({row["sentence"] for row in test_rows}) == len(test_rows)
+def test_no_two_test_clips_have_one_sentence(clip_rows):
+    assert len({row["sentence"] for row in clip_rows}) == len(clip_rows)
 
 
-def test_msrvtt_training_clips_have_captions_and_are_no_test_clips(root, test_rows):
-    test, train, full = {row["video_id"] for row in test_rows}, *(
+def test_msrvtt_training_clips_have_captions_and_are_no_test_clips(root, clip_rows):
+    test, train, full = {row["video_id"] for row in clip_rows}, *(
         set(column(root / "msrvtt" / f"MSRVTT_{name}.csv")) for name in ("train", "full_test")
     )
     assert test < full and not full & train

@@ -241,5 +241,5 @@ def test_reading_ahead_fetches_the_pages_of_the_item_and_no_others(tmp_path):
 
 def test_reading_ahead_of_an_array_in_memory_or_of_an_empty_item_does_nothing(tmp_path):
     write(tmp_path / "a", arrays((3, 0, 5)))
-    ShardedTensor.load(tmp_path / "a").read_ahead(0)
-    ShardedTensor.load(tmp_path / "a", mmap_mode="r").read_ahead(1)
+    assert ShardedTensor.load(tmp_path / "a").read_ahead(0) is None
+    assert ShardedTensor.load(tmp_path / "a", mmap_mode="r").read_ahead(1) is None
