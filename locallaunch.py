@@ -16,13 +16,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmpt.config import ConfigError, load_config, merge, recursive_config
 from mmpt.config.build import build_config
 from mmpt.config.yamlfile import write_yaml
-from mmpt_cli.localjob import JOB_TYPES, LocalJob
+from mmpt_cli.gram_flags import add_flags, given_flags, overrides
+from mmpt_cli.localjob import JOB_TYPES, PROCESSES, LocalJob
 from mmpt_cli.slurmjob import TABLE, SlurmJob
 from mmpt_cli.stages import run_stages, submit_stages
 from mmpt_cli.torchrunjob import Layout
@@ -105,6 +107,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     slurm = parser.add_argument_group("SLURM")
     slurm.add_argument("--slurm", metavar="NAME", help="submit, with this resource set; --jobtype slurm takes the file's slurm_config")
     slurm.add_argument("--slurm-table", default=str(TABLE), metavar="FILE", help="resource sets (default: scripts/slurm/resources.yaml)")
+    add_flags(parser)
     args = parser.parse_args(argv)
     if args.slurm and args.jobtype in (None, "slurm"):
         args.jobtype = "slurm"
@@ -147,10 +150,18 @@ def main(argv: list[str] | None = None) -> int:
 def launch(pipeline: Pipeline, args: argparse.Namespace, layout: Layout) -> int:
     """Run or submit a job file; derive a pipeline's files and, with --run, run or submit its stages."""
 
-    def job(path: str) -> LocalJob:
-        return LocalJob(path, args.jobtype, args.cpu, tuple(args.overrides), layout)
+    on_cluster, given = args.jobtype == "slurm", given_flags(args)
 
-    on_cluster = args.jobtype == "slurm"
+    def job(path: str) -> LocalJob:
+        plain = LocalJob(path, args.jobtype, args.cpu, tuple(args.overrides), layout)
+        if not given:
+            return plain
+        if on_cluster and "train_batch_size" in given:
+            raise ConfigError("--train_batch_size counts all processes, which SLURM's table decides: --set fairseq.dataset.batch_size.")
+        processes = layout.world_size if layout.per_node else layout.nodes * PROCESSES.get(args.jobtype or plain.config.task_type, 1)
+        flags = overrides(given, plain.config, plain.is_prediction, processes)
+        return replace(plain, overrides=(*flags, *args.overrides))
+
     if not pipeline.derives:
         if on_cluster:
             SlurmJob(job(pipeline.path), args.slurm, args.slurm_table).launch(args.dryrun)

@@ -30,12 +30,15 @@ EXTRAS = {
     "retrieval": ["faiss-cpu>=1.8"],
     "remote": ["fsspec>=2024.2"],
     "plots": ["matplotlib>=3.8"],
+    "captions": ["sacrebleu", "nltk>=3.9"],  # METEOR also reads WordNet: python -m nltk.downloader wordnet
     "fast": ["numba>=0.60"],
 }
 EXTRAS["test"] = [
     *EXTRAS["train"],
     *EXTRAS["video"],
     *EXTRAS["plots"],
+    *EXTRAS["captions"],
+    *EXTRAS["retrieval"],
     *EXTRAS["fast"],
     *EXTRAS["remote"],
     *EXTRAS["notebooks"],

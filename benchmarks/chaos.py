@@ -42,7 +42,7 @@ PATIENCE = 300  # seconds without the awaited update, or for an end
 UPDATE = re.compile(r'"num_updates": "(\d+)"')
 RESUMED = re.compile(r"resuming from (\S+);")
 AT = re.compile(r"Loaded checkpoint \S+ \(epoch \d+ @ (\d+) updates\)")
-ERROR = re.compile(r"^error: rank \d+ .* failed first: .*(?:\n .*)*", re.M)
+ERROR = re.compile(r"^error: .*", re.M)
 
 
 @dataclass
@@ -195,7 +195,7 @@ class Chaos:
             self.failures.append(f"{run.name}: after {hit} the job ended with {code}, expected {expected}; see {job.log}")
         if hit in ("kill_one", "disk_full") and not finished and len(errors) != 1:
             self.failures.append(f"{run.name}: after {hit} {len(errors)} errors were shown, expected one; see {job.log}")
-        said = errors[0].split("\n ")[-1].split("error: ")[-1].strip()[:100] if errors else ""
+        said = errors[0].split("failed first: ")[-1][:100] if errors else ""
         self.table.append((run.name, hit, job.resumed_at(), reached, code, said))
 
 

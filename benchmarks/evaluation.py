@@ -1,6 +1,7 @@
-"""Evaluation at size: ranks by counting against sorting, full-video alignment in batches against a loop over pairs.
+"""Evaluation at size: ranks by counting against sorting, full-video alignment in batches against a loop over pairs, N modalities by volume.
 
     python benchmarks/evaluation.py [--rows 50000] [--videos 436]
+    python benchmarks/evaluation.py --only modalities --rows 50000
 
 CPU time of this process is compared, because wall time on a shared machine is not worth much; peak memory is that of a fresh process.
 The slow sides are measured on a part and scaled up (stated in the output).
@@ -14,18 +15,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from mmpt.config import EvalConfig  # noqa: E402
+from mmpt.evaluators import GramRetrievalMetric  # noqa: E402
 from mmpt.evaluators.compat import dtw_eval_cum_dist, otam_eval_cum_dist  # noqa: E402
 from mmpt.evaluators.paragraphs import PROTOCOLS, Groups, cut_block, paragraph_scores, query_tiles, video_bins  # noqa: E402
 from mmpt.evaluators.ranking import ScoreMatrix, count_ranks  # noqa: E402
 from mmpt.ops.alignment import dtw, hard_otam  # noqa: E402
 
 WIDTH = 768
+GRAM_WIDTH = 512
 SORTED_ROWS = 1000
 LOOP_PAIRS = 400
 
@@ -55,13 +60,40 @@ def by_sorting(rows: int) -> float:
     return multiplied + (time.process_time() - start) * rows / part
 
 
+def clips(rows: int) -> dict[str, Any]:
+    """Embeddings of captions and three modalities, unit rows around a direction per item; a tenth of each modality is missing."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(rows, GRAM_WIDTH, generator=generator)
+    arrays: dict[str, Any] = {"modalities": ["video", "audio", "subtitle"]}
+    for name in ("text", *arrays["modalities"]):
+        x = torch.randn(rows, GRAM_WIDTH, generator=generator).add_(common)
+        arrays[f"pooled_{name}"] = x.div_(torch.linalg.vector_norm(x, dim=1, keepdim=True))
+    present = torch.rand(rows, 3, generator=generator) > 0.1
+    present[:, 0] |= ~present.any(1)
+    return arrays | {"present": present}
+
+
+def by_volume(rows: int) -> float:
+    """CPU seconds of the whole metric: both directions, alignment report, one subset of three modalities, one score."""
+    arrays = clips(rows)
+    start = time.process_time()
+    GramRetrievalMetric(EvalConfig(bootstrap=0)).evaluate(**arrays)
+    return time.process_time() - start
+
+
+def only_clips(rows: int) -> float:
+    """The inputs of `by_volume` alone."""
+    clips(rows)
+    return 0.0
+
+
 def nothing(rows: int) -> float:
     """The inputs alone, to subtract their memory."""
     embeddings(rows)
     return 0.0
 
 
-METHODS = {method.__name__: method for method in (by_counting, by_sorting, nothing)}
+METHODS = {method.__name__: method for method in (by_counting, by_sorting, nothing, by_volume, only_clips)}
 
 
 def fresh_process(method: str, rows: int) -> tuple[float, float]:
@@ -78,6 +110,13 @@ def compare_ranks(rows: int) -> None:
         print(f"ranks {rows:6d}  {method:12s} {seconds:8.2f} s CPU  {peak - inputs:8.0f} MiB above inputs")
     (fast, small), (slow, large) = found.values()
     print(f"ranks {rows:6d}  counting is {slow / fast:.1f}x faster, {(large - inputs) / max(small - inputs, 1):.0f}x smaller")
+
+
+def measure_modalities(rows: int) -> None:
+    _, libraries = fresh_process("only_clips", 2)
+    _, inputs = fresh_process("only_clips", rows)
+    seconds, peak = fresh_process("by_volume", rows)
+    print(f"modalities {rows} x {rows} x 3  whole metric {seconds:.0f} s CPU, {peak - libraries:.0f} MiB, {peak - inputs:.0f} of them above inputs")
 
 
 def loop_dtw(cost: np.ndarray) -> float:
@@ -154,14 +193,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000, help="queries and gallery items")
     parser.add_argument("--videos", type=int, default=436, help="long videos")
+    parser.add_argument("--only", choices=("ranks", "videos", "modalities"), help="one part")
     parser.add_argument("--method", choices=METHODS, help="internal: measure one method in this process")
     args = parser.parse_args()
     if args.method:
         seconds = METHODS[args.method](args.rows)
         print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
-    compare_ranks(args.rows)
-    compare_full_video(args.videos)
+    parts = {
+        "ranks": lambda: compare_ranks(args.rows),
+        "videos": lambda: compare_full_video(args.videos),
+        "modalities": lambda: measure_modalities(args.rows),
+    }
+    for part in [args.only] if args.only else parts:
+        parts[part]()
 
 
 if __name__ == "__main__":

@@ -1,22 +1,31 @@
 """Feature extraction against the plain loop that reads, encodes and stores one video after the other.
 
-    python benchmarks/extraction.py                   # a tiny network, where decoding decides
-    python benchmarks/extraction.py --network s3d     # the real one, where the network decides
+    python benchmarks/extraction.py                        # S3D, 30 frames per second
+    python benchmarks/extraction.py --network clip         # a ViT-B/32, 1 frame per second
+    python benchmarks/extraction.py --network means        # next to no network: what reading costs
+    python benchmarks/extraction.py --folder my_videos     # on your own videos
 
-Both run on the same videos (made here: H.264, 30 frames per second), the same frames by time stamp, the same network. `plain` decodes as
-PyAV does by default, turns every frame it meets into RGB at full size, and scales what it keeps; `plain, tuned` uses this project's reader,
-which scales in the decoder's colour space and only what it keeps, but still waits for each step; `mmpt` is what extract.py does.
+`plain` reads a whole video through FFmpeg's filters (fps, scale, crop, RGB) with FFmpeg's own threads, gives it to the network as it was
+trained, in batches of that video, and stores the result: what published extraction scripts do. `mmpt` is what extract.py does, `mmpt, half`
+the same with `--half`. Every run has a process of its own; the best of the repeats counts. Weights are random: speed does not depend on
+them. Without a folder the videos are made here: H.264 with the frame types and about the bit rate of videos of the web.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
+import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -27,8 +36,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmpt.models import S3D  # noqa: E402
 from mmpt.models.backbones import VideoFeatures  # noqa: E402
-from mmpt.models.extraction import Job, extract  # noqa: E402
-from mmpt.utils.video import read_seconds  # noqa: E402
+from mmpt.models.extraction import extract  # noqa: E402
+from mmpt.models.extraction_run import list_jobs  # noqa: E402
+from mmpt.models.inference import for_inference, keep_freed_memory  # noqa: E402
+from mmpt.models.r2plus1d import R2Plus1D  # noqa: E402
+from mmpt.models.towers import ImageTower  # noqa: E402
+from mmpt.utils.video import probe, read_seconds  # noqa: E402
+
+PLAIN_BATCH = 16  # seconds
 
 
 class Means(nn.Module):
@@ -38,92 +53,163 @@ class Means(nn.Module):
         return nn.functional.adaptive_avg_pool3d(clips, (1, 4, 4)).flatten(1)
 
 
+def clip_tower() -> ImageTower:
+    """A ViT-B/32 as CLIP has it."""
+    import transformers
+
+    config = transformers.CLIPVisionConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    model = transformers.CLIPVisionModelWithProjection(config)
+    return ImageTower(model, lambda images: model(pixel_values=images).image_embeds)
+
+
+class Setting(NamedTuple):
+    """A network, frames per second, pixels, and seconds per pass in extract.py."""
+
+    build: Callable[[], nn.Module]
+    fps: int
+    size: int
+    batch_size: int
+
+
+NETWORKS = {
+    "s3d": Setting(S3D, 30, 224, 4),
+    "r2plus1d": Setting(R2Plus1D, 16, 112, 4),
+    "clip": Setting(clip_tower, 1, 224, 16),
+    "means": Setting(Means, 4, 224, 16),
+}
+
+
 def write_video(path: Path, n_seconds: int, size: tuple[int, int], seed: int) -> None:
-    """Smooth moving colours with some noise, as hard to decode as footage of that size."""
+    """A camera that wanders over a textured picture, with a little grain."""
     rng, (width, height) = np.random.default_rng(seed), size
-    picture = np.kron(rng.integers(0, 255, (height // 20, width // 20, 3)), np.ones((40, 40, 1))).astype(np.uint8)
+    coarse = rng.integers(40, 190, (height // 40 + 2, width // 40 + 2, 3)).astype(np.uint8)
+    smooth = av.VideoFrame.from_ndarray(coarse, format="rgb24").reformat(2 * width, 2 * height, interpolation="BICUBIC")
+    texture = np.kron(rng.integers(0, 50, (height // 4, width // 4, 1)), np.ones((8, 8, 1))).astype(np.uint8)
+    picture = smooth.to_ndarray(format="rgb24")[: len(texture)] // 2 + texture
+    grain = rng.integers(0, 15, picture.shape[:2] + (1,), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for i in range(30 * n_seconds):
-            shown = np.roll(picture, (3 * i, 2 * i), axis=(0, 1))[:height, :width]
-            noisy = shown // 2 + rng.integers(0, 60, (height, width, 1), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(noisy), format="rgb24")))
+            left, top = int(width / 3 * (1 + np.sin(i / 60 + seed))), int(height / 3 * (1 + np.cos(i / 45)))
+            noise_left, noise_top = rng.integers(0, width), rng.integers(0, height)
+            seen = picture[top : top + height, left : left + width] + grain[noise_top:, noise_left:][:height, :width]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(seen), format="rgb24")))
         container.mux(stream.encode())
 
 
 def plain_seconds(path: Path, fps: int, size: int) -> Tensor:
-    """The whole video as (seconds, FPS, S, S, 3) uint8, as a first script would read it."""
-    kept, shown, count = [], None, 0
+    """The whole video as (seconds, FPS, S, S, 3) uint8, by FFmpeg's filters."""
     with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            image = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-            while shown is not None and count / fps < frame.time - 1e-6:
-                kept.append(shown)
-                count += 1
-            shown = image
-    kept += [shown] * (-len(kept) % fps)
-    frames = []
-    for image in kept:
-        scale = size / min(image.shape[1:])
-        target = [max(size, round(side * scale)) for side in image.shape[1:]]
-        scaled = nn.functional.interpolate(image[None].float(), target, mode="bilinear", antialias=True)[0]
-        top, left = ((side - size) // 2 for side in scaled.shape[1:])
-        frames.append(scaled[:, top : top + size, left : left + size].round().byte())
-    return torch.stack(frames).permute(0, 2, 3, 1).unflatten(0, (-1, fps))
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        graph, scale = av.filter.Graph(), f"{size}:-2" if stream.height > stream.width else f"-2:{size}"
+        nodes = [graph.add_buffer(template=stream, time_base=stream.time_base)]
+        for name, options in (("fps", str(fps)), ("scale", scale), ("crop", f"{size}:{size}"), ("format", "rgb24"), ("buffersink", None)):
+            nodes.append(graph.add(name, options))
+            nodes[-2].link_to(nodes[-1])
+        graph.configure()
+        frames = []
+        for frame in [*container.decode(stream), None]:
+            graph.push(frame)
+            try:
+                while True:
+                    frames.append(graph.pull().to_ndarray(format="rgb24"))
+            except (av.error.BlockingIOError, av.error.EOFError):
+                continue
+    frames += [np.zeros_like(frames[0])] * (-len(frames) % fps)
+    return torch.from_numpy(np.stack(frames)).unflatten(0, (-1, fps))
 
 
-def plain(jobs: list[Job], network: nn.Module, out: Path, fps: int, size: int, batch_size: int, tuned: bool) -> None:
+def plain(files: Path, setting: Setting) -> Callable[[Path], None]:
     """One video after the other."""
+    network = VideoFeatures(setting.build().eval())
+
+    def run(out: Path) -> None:
+        for job in list_jobs(files):
+            clips = plain_seconds(job.path, setting.fps, setting.size)
+            features = torch.cat([network(part) for part in clips.split(PLAIN_BATCH)])
+            np.save(out / f"{job.video_id}.npy", features.half().numpy())
+
+    return run
+
+
+def mmpt(files: Path, setting: Setting, half: bool = False) -> Callable[[Path], None]:
+    """What extract.py does."""
+    keep_freed_memory()
+    network = VideoFeatures(for_inference(setting.build()), half=half)
+    read = partial(read_seconds, fps=setting.fps, size=setting.size, n_threads=1)
+    return lambda out: extract(list_jobs(files), read, network, out, setting.batch_size)
+
+
+WAYS = {"plain": plain, "mmpt": mmpt, "mmpt, half": partial(mmpt, half=True)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: seconds of footage, seconds on the clock, of the processor, and peak memory in GB."""
+
+    footage: int
+    wall: float
+    cpu: float
+    memory: float
+
+
+def measure(way: str, files: Path, name: str, n_threads: int) -> Measured:
+    """Runs one way in this process, which does nothing else."""
+    torch.set_num_threads(n_threads)
+    run = WAYS[way](files, NETWORKS[name])
+    with tempfile.TemporaryDirectory() as out:
+        start, cpu_start = time.perf_counter(), time.process_time()
+        run(Path(out))
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+        footage = sum(len(np.load(path)) for path in Path(out).glob("*.npy"))
+    return Measured(footage, wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+
+
+def in_own_process(*arguments) -> Measured:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, *arguments).result()
+
+
+def reading_speed(files: Path, fps: int, size: int) -> float:
+    """Frames decoded or stepped over, scaled and cropped, per second of one core."""
+    jobs, start = list_jobs(files), time.process_time()
     for job in jobs:
-        if tuned:
-            clips = torch.from_numpy(np.concatenate(list(read_seconds(job.path, fps, size))))
-        else:
-            clips = plain_seconds(job.path, fps, size)
-        features = torch.cat([network(part) for part in clips.split(batch_size)])
-        np.save(out / f"{job.video_id}.npy", features.half().numpy())
+        for _ in read_seconds(job.path, fps, size, n_threads=1):
+            pass
+    return sum(info.duration_s * info.fps for info in (probe(job.path) for job in jobs)) / (time.process_time() - start)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=("means", "s3d"), default="means")
-    parser.add_argument("--fps", type=int, help="frames per second (default: 4 for means, 30 for s3d)")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--videos", type=int, default=8)
-    parser.add_argument("--seconds", type=int, default=10, help="length of the shortest video; the longest has twice as many")
+    parser.add_argument("--network", choices=NETWORKS, default="s3d")
+    parser.add_argument("--folder", type=Path, help="of your own videos")
+    parser.add_argument("--videos", type=int, default=6, help="to make")
+    parser.add_argument("--seconds", type=int, default=4, help="length of the shortest of them; the longest has twice as many")
     parser.add_argument("--frame-size", type=int, nargs=2, default=(1280, 720), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=3, help="the best run counts")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
-    fps = args.fps or {"means": 4, "s3d": 30}[args.network]
-    network = VideoFeatures({"means": Means, "s3d": S3D}[args.network]()).eval()
-    with tempfile.TemporaryDirectory() as folder:
-        jobs = []
-        for n in range(args.videos):
-            jobs.append(Job(f"v{n}", Path(folder) / f"v{n}.mp4"))
-            write_video(jobs[-1].path, args.seconds + n * args.seconds // max(1, args.videos - 1), tuple(args.frame_size), seed=n)
-        n_threads = len(os.sched_getaffinity(0))
-        read = partial(read_seconds, fps=fps, size=args.size, n_threads=1)
-        ways = {
-            "plain": lambda out: plain(jobs, network, out, fps, args.size, args.batch_size, tuned=False),
-            "plain, tuned": lambda out: plain(jobs, network, out, fps, args.size, args.batch_size, tuned=True),
-            "mmpt": lambda out: extract(jobs, read, network, out, args.batch_size, n_threads),
-        }
-        width, height = args.frame_size
-        print(f"{args.network}, {fps} frames per second of {width} x {height}, {n_threads} cores, {args.videos} videos")
-        base = None
-        for name, run in ways.items():
-            times, cpu = [], []
-            for repeat in range(args.repeats):
-                out = Path(folder) / f"{name}{repeat}"
-                out.mkdir()
-                start, cpu_start = time.perf_counter(), time.process_time()
-                run(out)
-                times.append(time.perf_counter() - start)
-                cpu.append(time.process_time() - cpu_start)
-            seconds = sum(len(np.load(path)) for path in out.glob("*.npy"))
-            base = base or min(times)
-            print(f"{name:14} {seconds / min(times):8.2f} s of footage per s   {base / min(times):5.2f}x   {min(cpu):6.1f} s of CPU time")
+    n_threads = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as temporary:
+        files = args.folder or Path(temporary)
+        for n in range(0 if args.folder else args.videos):
+            write_video(files / f"v{n}.mp4", args.seconds + n * args.seconds // max(1, args.videos - 1), tuple(args.frame_size), seed=n)
+        infos = [(job.path, probe(job.path)) for job in list_jobs(files)]
+        rate = np.mean([path.stat().st_size * 8e-6 / info.duration_s for path, info in infos])
+        fps, size = NETWORKS[args.network].fps, NETWORKS[args.network].size
+        print(f"{args.network} at {fps} frames per second; {len(infos)} videos of {rate:.1f} Mbit/s, {n_threads} cores")
+        runs: dict[str, list[Measured]] = {way: [] for way in args.ways}
+        for _ in range(args.repeats):  # in turn, so that a slow minute of the machine hits all
+            for way in args.ways:
+                runs[way].append(in_own_process(way, files, args.network, n_threads))
+        best = {way: min(measured, key=lambda run: run.wall) for way, measured in runs.items()}
+        for way, run in best.items():
+            times = best[args.ways[0]].wall / run.wall, best[args.ways[0]].cpu / run.cpu
+            print(f"{way:11} {run.footage / run.wall:7.2f} s of footage per s {times[0]:6.2f}x;  {run.cpu:6.1f} s of CPU time {times[1]:6.2f}x;"
+                  f"  {run.memory:.1f} GB")
+        print(f"reading alone: {reading_speed(files, fps, size):.0f} frames of the file per second and core")
 
 
 if __name__ == "__main__":

@@ -1,127 +1,101 @@
-"""Evaluation, cost, table and figure of a comparison of losses."""
+"""Table and figure of a comparison of losses."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import statistics
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader
 
-from mmpt.config import Config, load_config
-from mmpt.config.fairseq_args import batch_size
-from mmpt.evaluators import Outcome
-from mmpt.evaluators.ranking import ScoreMatrix
 from mmpt.evaluators.report import markdown_table, text_table
-from mmpt.tasks import build_task
 from mmpt.utils.files import atomic_write
 from mmpt.utils.optional import optional_import
-from mmpt.utils.seed import set_seed
-from mmpt_cli import predict
-from mmpt_cli.toy_runs import PROJECTS, move_folders
+from mmpt_cli.comparison import Comparison
 
-TESTS = {"clips": "test_youcook_zs", "videos": "test_youcook_fullvideo_zs", "videos_background": "test_youcook_fullvideo_bg_zs"}
-COLUMNS = {  # measure -> head of its column; R@1 of each on dot products and on cosines of centred embeddings
-    ("clips", ""): "clip",
-    ("videos", "DTW"): "video DTW",
-    ("videos", "OTAM"): "video OTAM",
-    ("videos_background", "DTW"): "+ background DTW",
-    ("videos_background", "OTAM"): "+ background OTAM",
-}
-ROUNDS = 5
 MARKS = ("<!-- results:begin -->", "<!-- results:end -->")
+SHARE = re.compile(r"(R\d+|acc|Ravg)$")  # measures between 0 and 1, shown in percent
+FEW = 2  # losses up to which all noises share one table
+
+Results = Sequence[Mapping[str, Any]]
 
 
-def evaluate(checkpoint: Path, data: str | Path) -> dict[str, dict[str, float]]:
-    """Test set -> name -> number, for one trained model."""
-    values = {}
-    for test, name in TESTS.items():
-        path = PROJECTS / f"{name}.yaml"
-        config = load_config(path, [*move_folders(path, {"data/toy": str(data)}), "eval.bootstrap=0"])
-        evaluation = predict.Evaluation(config, predict.parse_args([str(path), "--device", "cpu"]))
-        outcome, arrays = evaluation.evaluator.evaluate(evaluation.load(checkpoint)[0], evaluation.loader, "cpu")
-        values[test] = outcome.values | {f"chance-{measure}": value for measure, value in outcome.baselines["chance"].items()}
-        if test == "clips":
-            values[test] |= {f"cosine-{measure}": value for measure, value in of_cosines(evaluation, arrays).values.items()}
-    return values
-
-
-def of_cosines(evaluation: predict.Evaluation, arrays: Mapping[str, Any]) -> Outcome:
-    """Clip retrieval by cosines of centred embeddings: fair to losses that leave the length of vectors alone."""
-    cosine = ScoreMatrix(queries=arrays["pooled_text"], gallery=arrays["pooled_video"]).centred_cosine()
-    return evaluation.evaluator.metric.evaluate(pooled_text=cosine.queries, pooled_video=cosine.gallery)
-
-
-def step_costs(configs: Mapping[str, Config]) -> dict[str, float]:
-    """Milliseconds of CPU time for model, loss and gradients of one batch: the least of several interleaved rounds.
-
-    CPU time, summed over threads, so that other work on the machine does not count.
-    """
-    steps = {}
-    for row, config in configs.items():
-        set_seed(0)
-        task = build_task(config)
-        dataset = task.build_dataset("train")
-        batch = next(iter(DataLoader(dataset, batch_size=batch_size(config), collate_fn=dataset.collate)))
-        steps[row] = task, task.build_model().train(), batch
-    times: dict[str, list[float]] = {row: [] for row in steps}
-    for _ in range(ROUNDS):
-        for row, (task, model, batch) in steps.items():
-            model.zero_grad()
-            start = time.process_time()
-            task(model, batch).loss.backward()
-            times[row].append(1000 * (time.process_time() - start))
-    return {row: min(measured) for row, measured in times.items()}
-
-
-def write_report(results: Sequence[Mapping[str, Any]], costs: Mapping[str, float], settings: Mapping[str, Any], out: Path) -> str:
+def write_report(results: Results, costs: Mapping[str, float], comparison: Comparison) -> str:
     """Write results.json, results.md and results.png; returns what the terminal shows."""
-    noises = list(dict.fromkeys(result["noise"] for result in results))
-    tables = {noise: table([result for result in results if result["noise"] == noise], costs) for noise in noises}
+    out = Path(comparison.out)
     with atomic_write(out / "results.json", "w") as file:
-        json.dump({"settings": settings, "step_cpu_ms": costs, "runs": results}, file, indent=1)
+        json.dump({"settings": asdict(comparison), "step_cpu_ms": costs, "runs": results}, file, indent=1)
+    tables = table_blocks(results, costs, comparison)
     with atomic_write(out / "results.md", "w") as file:
-        file.write("\n\n".join(f"### Noise: {noise}\n\n{markdown_table(rows)}" for noise, rows in tables.items()) + "\n")
-    figure = draw(out / "results.png", results, noises)
-    title = "R@1 in percent, dot product / cosine, mean ± spread over seeds"
-    blocks = [f"noise {noise}: {title}\n{text_table(rows)}" for noise, rows in tables.items()]
+        file.write("\n\n".join((f"### Noise: {head}\n\n" if head else "") + markdown_table(rows) for head, rows in tables.items()) + "\n")
+    figure = draw(out / "results.png", results, comparison)
+    title = ", ".join(filter(None, ["percent", " / ".join(comparison.measure_names), "mean ± spread over seeds"]))
+    blocks = [f"{f'noise {head}: ' if head else ''}{title}\n{text_table(rows)}" for head, rows in tables.items()]
     return "\n\n".join([*blocks, f"results: {out / 'results.json'}\nfigure:  {figure}"])
 
 
-def update_page(page: Path, out: Path) -> None:
-    """Put the tables of `out` between the two markers of a page, and the figure beside it."""
-    before, begin, rest = page.read_text().partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
+def update_page(page: Path, comparison: Comparison) -> None:
+    """Put the tables of a comparison between the two markers of a page, and the figure beside it.
+
+    A page for several comparisons has markers that name the output folder: `<!-- results:begin runs/compare_gdt -->`; their figures are
+    called `<page>_<folder>.png`.
+    """
+    out, text = Path(comparison.out), page.read_text()
+    marks, figure = tuple(mark.replace(" -->", f" {comparison.out} -->") for mark in MARKS), page.with_name(f"{page.stem}_{out.name}.png")
+    if marks[0] not in text:
+        marks, figure = MARKS, page.with_suffix(".png")
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not end:
         raise ValueError(f"{page}: expected the lines {MARKS[0]} and {MARKS[1]}, between which the tables go.")
     with atomic_write(page, "w") as file:
         file.write(f"{before}{begin}\n{(out / 'results.md').read_text()}{end}{after}")
-    shutil.copy(out / "results.png", page.with_suffix(".png"))
+    shutil.copy(out / "results.png", figure)
 
 
-def table(results: Sequence[Mapping[str, Any]], costs: Mapping[str, float]) -> list[list[str]]:
-    """One row a loss: R@1 of each measure, cost and memory."""
-    rows = [["loss", "seeds", *COLUMNS.values(), "ms / step", "MiB"]]
-    chance = results[0]["values"]
-    level = {key: f"{100 * chance[key[0]]['chance-R1']:.1f}" for key in COLUMNS}
-    rows.append(["chance", "", *level.values(), "", ""])
+def table_blocks(results: Results, costs: Mapping[str, float], comparison: Comparison) -> dict[str, list[list[str]]]:
+    """Noise -> its table; "" -> one table for all noises where there are few losses, or one noise."""
+    noises = list(dict.fromkeys(result["noise"] for result in results))
+    tables = {noise: table([result for result in results if result["noise"] == noise], costs, comparison) for noise in noises}
+    if len(noises) == 1:
+        return {"": tables[noises[0]]}
+    if len(comparison.losses) > FEW:
+        return tables
+    (head, *_), *_ = tables.values()
+    lines = [[noise, *line] for noise, (_, *rows) in tables.items() for line in rows if line[0] != "chance" or noise == noises[0]]
+    return {"": [["world", *head], *lines]}
+
+
+def table(results: Results, costs: Mapping[str, float], comparison: Comparison) -> list[list[str]]:
+    """One row a loss: every column, cost and memory."""
+    heads = {head: comparison.measures(head) for head in comparison.columns}
+    rows = [["loss", "seeds", *heads, "ms / step", "MiB"]]
+    rows.append(["chance", "", *(chance(results[0], measures[0]) for measures in heads.values()), "", ""])
     for row in dict.fromkeys(result["row"] for result in results):
         own = [result for result in results if result["row"] == row]
-        cells = [" / ".join(spread([value(result, *key, kind) for result in own]) for kind in ("dot", "cosine")) for key in COLUMNS]
+        cells = [" / ".join(spread([value(result, measure) for result in own]) for measure in measures) for measures in heads.values()]
         memory = statistics.mean(result["peak_mib"] for result in own)
         rows.append([row, str(len(own)), *cells, f"{costs[row]:.0f}" if row in costs else "", f"{memory:.0f}"])
     return rows
 
 
-def value(result: Mapping[str, Any], test: str, measure: str, kind: str) -> float:
-    """R@1 in percent of one run."""
-    parts = [*(["cosine"] if kind == "cosine" else []), *([measure] if measure else []), "R1"]
-    return 100 * result["values"][test]["-".join(parts)]
+def value(result: Mapping[str, Any], measure: str) -> float:
+    """`test/measure` of one run, shares in percent."""
+    test, _, name = measure.partition("/")
+    return (100 if SHARE.search(name) else 1) * result["values"][test][name]
+
+
+def chance(result: Mapping[str, Any], measure: str) -> str:
+    """What random scores reach by a measure, or nothing where there is no such number."""
+    test, _, name = measure.partition("/")
+    known = result["values"][test]
+    found = [known[key] for key in (f"chance-{name}", f"chance-{name.rpartition('-')[2]}") if key in known]
+    return f"{100 * found[0]:.1f}" if found and SHARE.search(name) else ""
 
 
 def spread(values: Sequence[float]) -> str:
@@ -130,24 +104,48 @@ def spread(values: Sequence[float]) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
-def draw(path: Path, results: Sequence[Mapping[str, Any]], noises: Sequence[str]) -> Path:
-    """R@1 by cosines over noise, a panel a measure and a line a loss; bars span the seeds."""
-    shown = [key for key in COLUMNS if key[1] != "OTAM"]
-    drawing = optional_import("matplotlib.figure", "plots").Figure(figsize=(4.2 * len(shown) + 2, 4.6), layout="constrained")
+def panels_of(results: Results, comparison: Comparison) -> tuple[list[str], dict[str, dict[str, list[list[float]]]]]:
+    """Ticks, and title -> line -> values of the seeds at each tick.
+
+    Over several noises there is a panel a drawn column and a line a loss, by the last measure of the cells; with `lines: columns` a panel a
+    loss and measure and a line a drawn column. With one noise, a panel a column over the losses.
+    """
+    noises = list(dict.fromkeys(result["noise"] for result in results))
+    rows = list(dict.fromkeys(result["row"] for result in results))
+
+    def found(row: str, noise: str, head: str, which: int = -1) -> list[float]:
+        own = [result for result in results if (result["row"], result["noise"]) == (row, noise)]
+        return [value(result, comparison.measures(head)[which]) for result in own]
+
+    heads = comparison.drawn_columns
+    if len(noises) == 1:
+        return rows, {head: {"": [found(row, noises[0], head) for row in rows]} for head in heads}
+    if comparison.lines == "losses":
+        return noises, {head: {row: [found(row, noise, head) for noise in noises] for row in rows} for head in heads}
+    moved = [row for row in rows if len({result["noise"] for result in results if result["row"] == row}) > 1]
+    return noises, {
+        f"{row} {name}".strip(): {head: [found(row, noise, head, k) for noise in noises] for head in heads}
+        for row in moved
+        for k, name in enumerate(comparison.measure_names or [""])
+    }
+
+
+def draw(path: Path, results: Results, comparison: Comparison) -> Path:
+    """The drawn columns as `panels_of` lays them out; bars span the seeds."""
+    ticks, panels = panels_of(results, comparison)
+    drawing = optional_import("matplotlib.figure", "plots").Figure(figsize=(4.2 * len(panels) + 2, 4.6), layout="constrained")
     optional_import("matplotlib.backends.backend_agg", "plots").FigureCanvasAgg(drawing)
     colours = optional_import("matplotlib", "plots").colormaps["tab20"]
-    rows = list(dict.fromkeys(result["row"] for result in results))
-    for axes, key in zip(drawing.subplots(1, len(shown)), shown, strict=True):
-        for number, row in enumerate(rows):
-            of_row = [[value(r, *key, "cosine") for r in results if (r["row"], r["noise"]) == (row, noise)] for noise in noises]
-            points = [(x + 0.02 * (number - len(rows) / 2), values) for x, values in enumerate(of_row) if values]
+    for axes, (title, lines) in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for number, (line, at_ticks) in enumerate(lines.items()):
+            points = [(x + 0.02 * (number - len(lines) / 2), values) for x, values in enumerate(at_ticks) if values]
             middle = [statistics.mean(values) for _, values in points]
             low, high = ([end(values) for _, values in points] for end in (min, max))
-            reach = np.abs(np.array([low, high]) - middle)
-            style = {"marker": "o", "markersize": 4, "linewidth": 1, "color": colours(number % 20)}
-            axes.errorbar([x for x, _ in points], middle, reach, label=row, **style)
-        axes.set(title=COLUMNS[key], ylabel="R@1, percent, cosines", xlabel="noise of the narration")
-        axes.set_xticks(range(len(noises)), noises)
-    drawing.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+            style = {"marker": "o", "markersize": 4, "linewidth": 1 if line else 0, "elinewidth": 1, "color": colours(number % 20)}
+            axes.errorbar([x for x, _ in points], middle, np.abs(np.array([low, high]) - middle), label=line, **style)
+        axes.set(title=title)
+        axes.set_xticks(range(len(ticks)), ticks, rotation=0 if sum(map(len, ticks)) < 30 else 60)
+    if all(lines):
+        drawing.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     drawing.savefig(path, dpi=120)
     return path

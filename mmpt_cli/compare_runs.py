@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpt.evaluators.bootstrap import paired_bootstrap
-from mmpt.evaluators.ranking import statistic as statistic_of
+from mmpt.evaluators.bootstrap import PooledMean, Statistic, paired_difference
+from mmpt.evaluators.ranking import statistic
 from mmpt.evaluators.report import text_table
 from mmpt.utils.log import short_errors
 
 RANK_STATISTICS = ("R1", "R5", "R10", "MR")
+ABOUT_QUERIES = ("ids", "weight", "group")
 
 
 def load_queries(folder: str) -> dict[str, np.ndarray]:
@@ -56,25 +57,44 @@ def same_queries(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> tuple[di
     return a, {name: values[order] for name, values in b.items()}
 
 
+def measures(run: dict[str, np.ndarray]) -> dict[str, Statistic]:
+    """Name -> statistic of query indices, as the report of the run names and computes it."""
+    found: dict[str, Statistic] = {}
+    for name in (name for name in run if name not in ABOUT_QUERIES):
+        if name.startswith("ranks"):
+            prefix = f"{name.removeprefix('ranks').removeprefix('_')}-".removeprefix("-")
+            for of in RANK_STATISTICS:
+                found[prefix + of] = lambda index, name=name, of=statistic(of): of(run[name][index])
+        else:
+            found[name] = PooledMean(run[name], run.get("weight"), run.get("group"))
+    return found
+
+
 def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray], samples: int, seed: int) -> list[list[str]]:
-    """Rows of the printed table: every statistic of every measure that both runs hold."""
+    """Rows of the printed table: every measure that both runs hold."""
     rows = [["measure", "A", "B", "B - A", "95 % interval", "p"]]
-    for name in (name for name in a if name in b and name != "ids"):
-        for statistic in RANK_STATISTICS if name.startswith("ranks") else ("mean",):
-            result = paired_bootstrap(a[name], b[name], statistic, samples, seed)
-            own = [f"{statistic_of(statistic)(run[name]):.4f}" for run in (a, b)]
-            measure = f"{name.removeprefix('ranks').removeprefix('_')}-{statistic}".removeprefix("-")
-            rows.append([measure, *own, f"{result.difference:+.4f}", f"[{result.low:+.4f}, {result.high:+.4f}]", f"{result.p:.4f}"])
+    n_queries = len(next(iter(a.values())))
+    if len(next(iter(b.values()))) != n_queries:
+        raise ValueError(f"the runs have {n_queries} and {len(next(iter(b.values())))} queries; evaluate both with the same project file.")
+    of_b = measures(b)
+    for name, of in ((name, of) for name, of in measures(a).items() if name in of_b):
+        result = paired_difference(of, of_b[name], n_queries, samples, seed)
+        own = [f"{float(run(np.arange(n_queries))):.4f}" for run in (of, of_b[name])]
+        rows.append([name, *own, f"{result.difference:+.4f}", f"[{result.low:+.4f}, {result.high:+.4f}]", f"{result.p:.4f}"])
+    if len(rows) == 1:
+        raise ValueError(f"the runs share no measure: A has {', '.join(measures(a))}, B has {', '.join(of_b)}.")
     return rows
 
 
 def most_changed(a: dict[str, np.ndarray], b: dict[str, np.ndarray], count: int) -> list[list[str]]:
-    """Queries whose rank moved most (by ratio, so that 1 -> 4 weighs as much as 100 -> 400)."""
-    if "ranks" not in a or "ids" not in a:
+    """Queries that moved most: by the ratio of ranks (1 -> 4 weighs as much as 100 -> 400), or by the difference of the first measure."""
+    name = "ranks" if "ranks" in a else next((name for name in a if name in b and name not in ABOUT_QUERIES), None)
+    if name is None or "ids" not in a:
         return []
-    ratio = np.log(b["ranks"] / a["ranks"])
-    picked = [i for i in np.argsort(-np.abs(ratio), kind="stable")[:count] if ratio[i]]
-    return [["query", "rank in A", "rank in B"], *([a["ids"][i], f"{a['ranks'][i]:g}", f"{b['ranks'][i]:g}"] for i in picked)]
+    change = np.log(b[name] / a[name]) if name == "ranks" else b[name] - a[name]
+    picked = [i for i in np.argsort(-np.abs(change), kind="stable")[:count] if change[i]]
+    label = name.replace("ranks", "rank")
+    return [["query", f"{label} in A", f"{label} in B"], *([a["ids"][i], f"{a[name][i]:.4g}", f"{b[name][i]:.4g}"] for i in picked)]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -14,13 +14,14 @@ import numpy as np
 from mmpt.config import Config, DatasetConfig, load_config
 from mmpt.datasets import build_dataset
 from mmpt.evaluators import traps
+from mmpt.evaluators.published import PUBLISHED
 from mmpt.models.packing import read_passport
 from mmpt.processors import MetaProcessor, MissingData
 from mmpt.processors.crosstask import read_segments
-from mmpt.processors.downstream import read_database, read_json
+from mmpt.processors.downstream import read_database
 from mmpt.registry import META_PROCESSORS
 from mmpt.utils.shardedtensor import MANIFEST, read_manifest
-from mmpt_cli.data_published import PUBLISHED, description
+from mmpt_cli.data_files import description
 
 FINE, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 SAMPLED = 20  # feature files whose numbers are looked at; of the others only the shape is read
@@ -54,6 +55,7 @@ def verify(config: Config) -> Iterator[Finding]:
             yield from check_traps(config, split, meta)
             yield from check_features(config.dataset, split, list(annotated(config.dataset, meta)))
     yield from check_passport(config.dataset)
+    yield from point_further(config)
     yield from check_checkpoint(config)
 
 
@@ -86,12 +88,14 @@ def check_files(config: DatasetConfig) -> Iterator[Finding]:
 
 def read_split(config: Config, split: str) -> tuple[MetaProcessor | None, list[Finding]]:
     """The listed items of a split, or why they cannot be read."""
-    dataset = dataclasses.replace(config.dataset, split=split, on_missing="skip", dup=None)
+    policy = "mask" if config.dataset.on_missing == "mask" else "skip"  # never stops at the first id
+    dataset = dataclasses.replace(config.dataset, split=split, on_missing=policy, dup=None)
     try:
         meta = META_PROCESSORS.get(dataset.meta_processor)(dataset)
         build_dataset(dataclasses.replace(config, dataset=dataset), split)
     except (ValueError, KeyError, OSError, MissingData) as error:
-        return None, [Finding(ERROR, f"{split}: {error}")]
+        why = f"not read, as {error.filename} is not there" if isinstance(error, OSError) and error.filename else error
+        return None, [Finding(ERROR, f"{split}: {why}")]
     return meta, []
 
 
@@ -101,8 +105,10 @@ def check_counts(config: Config, split: str, meta: MetaProcessor) -> Iterator[Fi
     n_missing = sum(len(names) for names in meta.missing.values())
     found = f"{split}: {len(meta)} items of {len(set(ids))} videos"
     for reason, names in meta.missing.items():
-        listed = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-        yield Finding(WARNING, f"{split}: {len(names)} ids {reason}: {listed}; every published number counts them")
+        missing = list(dict.fromkeys(names))
+        listed = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+        count = f"{len(names)} items of {len(missing)} ids" if len(names) > len(missing) else f"{len(names)} ids"
+        yield Finding(WARNING, f"{split}: {count} {reason}: {listed}; every published number counts them")
     known = PUBLISHED.get((config.dataset.meta_processor, split), [])
     if not known:
         yield Finding(NOTE, f"{found}; no published count is known")
@@ -111,7 +117,7 @@ def check_counts(config: Config, split: str, meta: MetaProcessor) -> Iterator[Fi
         yield Finding(FINE, f"{found}, as published: {match.source}")
     else:
         expected = " or ".join(map(str, known))
-        left_out = f" and {n_missing} ids left out" if n_missing else ""
+        left_out = f" and {n_missing} left out" if n_missing else ""
         yield Finding(WARNING, f"{found}{left_out}; published: {expected}. Numbers do not compare.")
 
 
@@ -132,8 +138,8 @@ def annotated(config: DatasetConfig, meta: MetaProcessor) -> Iterator[tuple[str,
     """(video, segments in seconds) of the items of a split; items without times have no segments."""
     name = config.meta_processor or ""
     if name.startswith("DiDeMo"):
-        for record in read_json(meta.split_path(), list):
-            yield record["video"], [(CHUNK_S * first, CHUNK_S * (last + 1)) for first, last in record["times"]]
+        for (video, _), times in zip(meta.data, meta.times, strict=True):
+            yield video, [(CHUNK_S * first, CHUNK_S * (last + 1)) for first, last in times]
         return
     for index in range(len(meta)):
         video, text = meta[index]
@@ -236,6 +242,14 @@ def check_passport(config: DatasetConfig) -> Iterator[Finding]:
         yield from (Finding(ERROR, text) for text in wrong)
     else:
         yield Finding(FINE, f"{folder}: passport {different[0]}")
+
+
+def point_further(config: Config) -> Iterator[Finding]:
+    """Which command looks into what this one only counts."""
+    if config.dataset.modalities:
+        yield Finding(NOTE, f"which ids lack which modality: python -m mmpt_cli.modalities check {config.source}")
+    if config.dataset.tfeat_dir:
+        yield Finding(NOTE, f"checksums and contents of shards: python -m mmpt_cli.shards verify {config.dataset.vfeat_dir}")
 
 
 def check_checkpoint(config: Config) -> Iterator[Finding]:

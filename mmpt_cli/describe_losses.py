@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import mmpt.losses  # noqa: F401  (registers them)
 from mmpt.config import recursive_config
 from mmpt.evaluators.report import markdown_table
-from mmpt.losses import Loss, LossConfig
+from mmpt.losses import Loss, LossConfig, SumLoss
 from mmpt.registry import LOSSES
 from mmpt_cli.loss_facts import FACTS, FAMILIES, INTRODUCTION, TENSORS
 from mmpt_cli.toy_runs import PROJECTS, ROOT
@@ -64,7 +64,7 @@ def reads(cls: type[Loss]) -> str:
     arguments = [a for a in inspect.signature(cls.forward).parameters.values() if a.kind is a.KEYWORD_ONLY]
     needed = [f"`{a.name}`" for a in arguments if a.default is a.empty]
     optional = [f"`{a.name}`" for a in arguments if a.default is not a.empty]
-    text = ", ".join(needed) or "what its parts read"
+    text = ", ".join(needed) or ("what its parts read" if cls is SumLoss else "`pooled_<modality>` of what it compares")
     return text + (f"; if there: {', '.join(optional)}" if optional else "")
 
 
@@ -82,7 +82,8 @@ def key_rows(config: type[LossConfig], prefix: str = "") -> Iterator[list[str]]:
 def toy_files() -> dict[str, list[str]]:
     """Loss -> project files on the embedded data that train with it."""
     found: dict[str, list[str]] = {}
-    for path in sorted(PROJECTS.glob("losses/*.yaml")) + [PROJECTS / "crosstask_tempclr.yaml", PROJECTS / "fewshot.yaml"]:
+    others = ("coin_ft", "crosstask_ft", "crosstask_tempclr", "fewshot", "gram/triangle", "stica/sequences", "stica/maps")
+    for path in [*sorted(PROJECTS.glob("losses/*.yaml")), *(PROJECTS / f"{name}.yaml" for name in others)]:
         found.setdefault(recursive_config(path)["loss"]["loss_cls"], []).append(str(path.relative_to(ROOT)))
     return found
 

@@ -3,9 +3,10 @@
     python -m mmpt_cli.doctor
     python -m mmpt_cli.doctor projects/retri/norton/how2_pretrain.yaml --ranks 8
     python -m mmpt_cli.doctor projects/toy/norton.yaml --ranks 2 --cpu
+    python -m mmpt_cli.doctor --ranks 8 --nnodes 2 --rdzv-endpoint node1:29500      # the same line on both machines
 
 Looks at Python and the packages, GPUs, compiler, shared memory, disk and open files, at the data that project files name, and lets
-N processes talk to each other for five seconds. Exit code 1 when something would keep a job from running.
+N processes of this machine, or of several, talk to each other for five seconds. Exit code 1 when something would keep a job from running.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import NamedTuple
 
 from mmpt.config import Config, ConfigError, load_config
 from mmpt_cli.localjob import ROOT, visible_gpus
-from mmpt_cli.torchrunjob import last_lines
+from mmpt_cli.torchrunjob import Layout
 
 PYTHON = (3, 11)
 OPEN_FILES = 4096
@@ -133,12 +134,12 @@ def machine() -> Iterator[Finding]:
         else:
             yield ok(f"/dev/shm: {shared:.1f} GB free")
     yield disk(Path.cwd())
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < OPEN_FILES:
-        cure = f"ulimit -n {min(hard, 65536) if hard > 0 else 65536}"
-        yield Finding("warning", f"at most {soft} open files; loaders of many shards need more", cure)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # readers of shards raise the soft limit themselves
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
+        cure = f"Ask for a hard limit of {OPEN_FILES} or more (limits.conf, LimitNOFILE, docker run --ulimit nofile=65536)"
+        yield Finding("warning", f"at most {hard} open files; shards would be closed and opened again all the time", cure)
     else:
-        yield ok(f"{soft} open files")
+        yield ok(f"{soft} open files, {'any number' if hard == resource.RLIM_INFINITY else hard} where shards are read")
 
 
 def disk(folder: Path) -> Finding:
@@ -208,12 +209,13 @@ def tokenizer(config: Config) -> Iterator[Finding]:
         yield Finding("warning", f"dataset.bert_name {name} will be downloaded at the first start", cure)
 
 
-def collectives(ranks: int, seconds: float, cpu: bool) -> Iterator[Finding]:
-    """N processes sum 16 MB over and over."""
-    backend = "gloo" if cpu or len(visible_gpus()) < ranks else "nccl"
+def collectives(layout: Layout, seconds: float, cpu: bool) -> Iterator[Finding]:
+    """All processes sum 16 MB over and over."""
+    backend = "gloo" if cpu or len(visible_gpus()) < layout.per_node else "nccl"
     logs = Path(os.environ.get("TMPDIR", "/tmp")) / f"mmpt_doctor_{os.getpid()}"
-    program = [str(ROOT / "mmpt_cli" / "torchrunjob.py"), f"--log-dir={logs}", f"--nproc_per_node={ranks}", "--standalone"]
+    program = [str(ROOT / "mmpt_cli" / "torchrunjob.py"), f"--log-dir={logs}", *layout.torchrun_words()]
     command = [sys.executable, *program, str(ROOT / "mmpt_cli" / "doctor.py"), "--as-rank", backend, "--seconds", str(seconds)]
+    ranks = f"{layout.world_size} ranks ({backend})" + f" on {layout.nodes} machines" * (layout.nodes > 1)
     cure = {
         "gloo": "Name the network interface with GLOO_SOCKET_IFNAME (see `ip addr`), or look for a firewall on the loopback",
         "nccl": "Run with NCCL_DEBUG=INFO; name the interface with NCCL_SOCKET_IFNAME; NCCL_P2P_DISABLE=1 rules out a broken link",
@@ -221,17 +223,20 @@ def collectives(ranks: int, seconds: float, cpu: bool) -> Iterator[Finding]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + START_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        yield Finding("error", f"{ranks} ranks ({backend}) did not come to an end in {seconds + START_SECONDS:.0f} s", cure)
+        away = ", or another machine was not started" * (layout.nodes > 1)
+        yield Finding("error", f"{ranks} did not come to an end in {seconds + START_SECONDS:.0f} s{away}", cure)
         return
     finally:
-        said = next((last_lines(folder, 0) for folder in logs.glob("*")), [])
         shutil.rmtree(logs, ignore_errors=True)
     if done.returncode:
-        last = (said or done.stderr.splitlines() or ["no message"])[-1].strip()
-        yield Finding("error", f"{ranks} ranks ({backend}) failed: {last}", cure)
+        errors = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
+        yield Finding("error", f"{ranks} failed: {(errors or done.stderr.splitlines() or ['no message'])[-1].strip()}", cure)
         return
-    measured = json.loads(done.stdout[done.stdout.index("{") :].splitlines()[0])
-    yield ok(f"{ranks} ranks ({backend}): {measured['rounds']} sums of 16 MB in {measured['seconds']:.1f} s, {measured['ms']:.1f} ms each")
+    found = [json.loads(line[line.index("{") :]) for line in done.stdout.splitlines() if '{"rounds"' in line]
+    if not found:  # the first rank, which measures, is on another machine
+        yield ok(f"{ranks}: those of this machine took part")
+    for measured in found:
+        yield ok(f"{ranks}: {measured['rounds']} sums of 16 MB in {measured['seconds']:.1f} s, {measured['ms']:.1f} ms each")
 
 
 def as_rank(backend: str, seconds: float) -> None:
@@ -267,7 +272,9 @@ def main(argv: list[str] | None = None) -> int:
     """Print the findings; 1 when one is an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("projects", nargs="*", metavar="YAML", help="project files whose data to look for")
-    parser.add_argument("--ranks", type=int, help="processes that talk to each other (default: one per GPU, or 2; 0: none)")
+    parser.add_argument("--ranks", type=int, help="processes of this machine that talk to each other (default: one per GPU, or 2; 0: none)")
+    parser.add_argument("--nnodes", type=int, default=1, metavar="N", help="machines; start the same line on each of them")
+    parser.add_argument("--rdzv-endpoint", metavar="HOST:PORT", help="where the machines meet: one of them and a free port")
     parser.add_argument("--seconds", type=float, default=5.0, help="for how long (default: %(default)s)")
     parser.add_argument("--cpu", action="store_true", help="leave GPUs alone")
     parser.add_argument("--as-rank", metavar="BACKEND", help=argparse.SUPPRESS)
@@ -276,10 +283,14 @@ def main(argv: list[str] | None = None) -> int:
         as_rank(args.as_rank, args.seconds)
         return 0
     ranks = (0 if args.cpu else len(visible_gpus())) or 2
-    return report(findings(args.projects, ranks if args.ranks is None else args.ranks, args.seconds, args.cpu))
+    try:
+        layout = Layout(args.nnodes, ranks if args.ranks is None else args.ranks, args.rdzv_endpoint, "mmpt_doctor")
+    except ConfigError as error:
+        parser.error(str(error))
+    return report(findings(args.projects, layout, args.seconds, args.cpu))
 
 
-def findings(projects: list[str], ranks: int, seconds: float, cpu: bool) -> Iterator[Finding]:
+def findings(projects: list[str], layout: Layout, seconds: float, cpu: bool) -> Iterator[Finding]:
     """Everything, in the order in which it matters."""
     yield from python()
     yield from torch_and_gpus()
@@ -287,8 +298,8 @@ def findings(projects: list[str], ranks: int, seconds: float, cpu: bool) -> Iter
     yield from machine()
     for path in projects:
         yield from project(path, cpu)
-    if ranks > 1:
-        yield from collectives(ranks, seconds, cpu)
+    if layout.per_node and layout.world_size > 1:
+        yield from collectives(layout, seconds, cpu)
 
 
 def report(found: Iterator[Finding]) -> int:

@@ -238,14 +238,22 @@ class Running:
         return self.ended(process)
 
     def ended(self, process: subprocess.Popen) -> int:
-        """Forget a process that has ended; its exit code, which is also shown where it is not 0."""
+        """Forget a process that has ended; its exit code, which is also shown where it is not 0.
+
+        A command that fails says why itself, unless a signal ended it.
+        """
         command = self.processes.pop(process)
-        code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-        if code == STOPPED:
-            print(f"stopped as asked, checkpoint saved (exit code {code}); the same command goes on from it", file=sys.stderr)
-        elif code:
-            print(f"error: exit code {code} from: {shlex.join(command.argv)}", file=sys.stderr)
-        return code
+        line = shlex.join(command.argv)
+        if process.returncode < 0:
+            name = signal.Signals(-process.returncode).name
+            guess = " (out of memory? see the kernel log)" * (name == "SIGKILL")
+            print(f"error: killed by {name}{guess}: {line}", file=sys.stderr)
+            return 128 - process.returncode
+        if process.returncode == STOPPED:
+            print(f"stopped as asked, checkpoint saved (exit code {STOPPED}); the same command goes on from it", file=sys.stderr)
+        elif process.returncode:
+            print(f"exit code {process.returncode} from: {line}", file=sys.stderr)
+        return process.returncode
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         for process in self.processes:

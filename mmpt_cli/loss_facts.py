@@ -73,7 +73,7 @@ FACTS = {
         "mean_i -log( exp a_i / (exp a_i + sum_j exp n_j) ),  a aligned, n misaligned scores",
         VIDEOCLIP,
         "quadratic in the number of pairs.",
-        "No shipped model scores pairs jointly (`align_scores`); it is for a model of your own.",
+        "Model: `model_cls: MMFusionAlign`, which reads clip and caption together.",
     ),
     "SequenceContrastLoss": Facts(
         "C_ij = (w cos(t_i, v_j) + token similarity_ij) / (w + 1), each scaled to [0, 1]\n"
@@ -109,7 +109,7 @@ FACTS = {
         "(1 - alpha) mean of CE over (small crop, large crop) and (large, large) pairs + alpha [CE(v a' / tau) + CE(a v' / tau)] / 2",
         "Patrick et al., STiCA, [arXiv 2103.10211](https://arxiv.org/abs/2103.10211)",
         "(crop pairs) N^2 D operations.",
-        "Needs a model that pools crops of a feature map; the two-tower text models do not.",
+        "Data and model: `model_cls: MMSTiCA`, which crops stored features in time, and stored feature maps (`map: [7, 7]`) also in space.",
     ),
     "GRAMLoss": Facts(
         "[CE(-V / tau) + CE(-V' / tau)] / 2,  V_ij = sqrt det Gram(anchor_i, modalities_j)\n"

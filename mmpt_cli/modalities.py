@@ -22,7 +22,8 @@ import numpy as np
 
 from mmpt.config import DatasetConfig, load_config
 from mmpt.processors.base import MetaProcessor
-from mmpt.processors.modalities import FeatureFolder, lacking, read_annotation
+from mmpt.processors.feature_store import FeatureFolder, version_suffixes
+from mmpt.processors.modalities import lacking, read_annotation
 from mmpt.utils import ShardWriter, save_plain_pickle
 from mmpt.utils.log import short_errors
 
@@ -43,6 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     shards.add_argument("--out", required=True, help="folder that gets a folder per modality")
     shards.add_argument("--from", dest="folders", action="append", required=True, metavar="NAME=FOLDER", help="a modality and its folder")
     shards.add_argument("--rate", dest="rates", action="append", default=[], metavar="NAME=N", help="vectors per second, 1 unless given")
+    shards.add_argument("--versions", type=int, default=1, metavar="N", help="files <id>_aug0.npy ... of N augmentations, side by side")
     shards.add_argument("--per-shard", type=int, default=4096, help="items of one shard")
     return parser.parse_args(argv)
 
@@ -68,16 +70,17 @@ def show(split: str, path: str, n_items: int, missing: Mapping[str, Sequence[str
         print(f"  {name}: {len(ids)} missing ({len(ids) / n_items:.1%}){some}{'; ABSENT EVERYWHERE' if len(ids) == n_items else ''}")
 
 
-def write_shards(sources: Sequence[str], folder: str, out: Path, split: str, rate: float, per_shard: int) -> int:
-    """Shards of the features in `folder`, in the order of `sources`; returns how many sources have some.
+def write_shards(sources: Sequence[str], store: FeatureFolder, out: Path, split: str, rate: float, per_shard: int) -> int:
+    """Shards of the features in `store`, in the order of `sources`; returns how many sources have some.
 
     Raises:
         FileNotFoundError: none has.
     """
-    store = FeatureFolder(folder)
     there = [source for source in sources if source in store]
     if not there:
-        raise FileNotFoundError(f"{folder}: holds <id>.npy of none of the {len(sources)} ids, e.g. {sources[0]}.npy.")
+        raise FileNotFoundError(
+            f"{store.path}: holds <id>{store.suffixes[0]}.npy of none of the {len(sources)} ids, e.g. {sources[0]}{store.suffixes[0]}.npy."
+        )
     out.mkdir(parents=True, exist_ok=True)
     meta = {k: there[start : start + per_shard] for k, start in enumerate(range(0, len(there), per_shard))}
     for k, members in meta.items():
@@ -96,6 +99,18 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
+def rate(name: str, text: str, folders: Mapping[str, str]) -> float:
+    """Vectors per second of one of the modalities."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value <= 0 or name not in folders:
+        expected = f"a modality of --from ({', '.join(folders)})" if name not in folders else "a number above 0"
+        raise SystemExit(f"--rate {name}={text}: expected {expected}.")
+    return value
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -106,9 +121,11 @@ def main(argv: list[str] | None = None) -> int:
             Path(args.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return int(any(ids for missing in found.values() for ids in missing.values()) and args.strict)
     sources = list(dict.fromkeys(item.source for item in read_annotation(args.annotation)))
-    rates = pairs(args.rates, "--rate")
-    for name, folder in pairs(args.folders, "--from").items():
-        n = write_shards(sources, folder, Path(args.out) / name, args.split, float(rates.get(name, 1)), args.per_shard)
+    folders = pairs(args.folders, "--from")
+    rates = {name: rate(name, text, folders) for name, text in pairs(args.rates, "--rate").items()}
+    for name, folder in folders.items():
+        store = FeatureFolder(folder, version_suffixes(args.versions))
+        n = write_shards(sources, store, Path(args.out) / name, args.split, rates.get(name, 1.0), args.per_shard)
         print(f"{name}: {n} of {len(sources)} written to {Path(args.out) / name}")
     return 0
 

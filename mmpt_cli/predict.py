@@ -136,7 +136,7 @@ class Evaluation:
             missing=self.dataset.meta_processor.missing,
             missing_queries=self.missing_queries(outcome, arrays),
             settings=self.settings,
-            warnings=self.warnings(provenance),
+            warnings=self.warnings(provenance, model),
             plots=[path.name for path in plots],
         )
         report.write(folder)
@@ -150,7 +150,7 @@ class Evaluation:
             return len(set(missing))
         return len(missing) if len(ids) == len(self.dataset) else None
 
-    def warnings(self, provenance: dict[str, Any]) -> list[str]:
+    def warnings(self, provenance: dict[str, Any], model: torch.nn.Module) -> list[str]:
         """What is wrong with the features and with the checkpoint, as far as they say it themselves."""
         found = []
         for entry in self.data:
@@ -158,6 +158,7 @@ class Evaluation:
         if provenance:
             path = provenance["path"]
             found += traps.unloaded_layers(path, provenance["missing"])
+            found += traps.unset_batch_norm(path, model)
             found += traps.fine_tuned_as_zero_shot(self.config.source, path, provenance["training"])
         return found
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mmpt.models import MMPTModel, S3D
-from mmpt.models.extraction_run import list_jobs
+from mmpt.models.extraction_run import videos_of
+from mmpt.models.inference import for_inference
 from mmpt.models.moments import Moment, MomentIndex
 from mmpt.utils.log import short_errors
 from mmpt_cli.search_page import clock, write_page
@@ -58,14 +59,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _build(options: argparse.Namespace) -> int:
-    features = {path.stem: path for path in sorted(options.folder.glob("*.npy"))}
-    videos = options.videos if features else options.folder
-    files = {job.video_id: job.path.resolve() for job in list_jobs(videos)} if videos else {}
-    encoder = None if features else S3D.from_files(options.s3d) if options.s3d else "s3d"
+    found = videos_of(options.folder)
+    features = next(iter(found.values())).suffix == ".npy"
+    files = videos_of(options.videos) if features and options.videos else {} if features else found
+    encoder = None if features else for_inference(S3D.from_files(options.s3d)) if options.s3d else "s3d"
     model, _, _ = MMPTModel.from_pretrained(options.model, options.checkpoint, encoder)
     failed: dict[str, str] = {}
     index = model.index(
-        features or files,
+        found,
         options.window,
         options.stride,
         progress=lambda ids: tqdm(ids, unit="video", disable=None),

@@ -9,6 +9,7 @@ that failed first and returns its exit code. `locallaunch.py` starts training th
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -154,16 +155,27 @@ def report(failures: Mapping[int, Any], logs: Path) -> int:
     code = failure.exitcode
     if code == -signal.SIGTERM and Path(failure.error_file).is_file():
         code = 1  # it raised, and was ended before it could leave, as another rank had left
-    what = f"exit code {code}"
+    said = last_lines(logs, failure.local_rank)
     if code < 0:
         guess = " (out of memory? see the kernel log)" if code == -signal.SIGKILL else ""
         what = f"killed by {failure.signal_name()}{guess}"
-    print(f"error: rank {rank} of {socket.gethostname()} failed first: {what}. The end of its output:", file=sys.stderr)
-    for line in last_lines(logs, failure.local_rank):
-        print(f"    {line}", file=sys.stderr)
+    else:
+        raised, last = exception(failure), said.pop() if said else "it said nothing"
+        what = f"exit code {code}: {raised or last}"
+        if raised and not last.endswith(raised.partition(": ")[2]):  # torch puts "[rank0]: " before what a rank says of its error
+            said.append(last)
+    print(f"error: rank {rank} of {socket.gethostname()} failed first: {what}", file=sys.stderr)
+    if said:
+        print("the end of its output before:", *said, sep="\n    ", file=sys.stderr)
     others = ", ".join(str(other) for other in sorted(failures) if other != rank)
     print(f"output of all ranks: {logs}" + (f" (rank {others} failed after it)" if others else ""), file=sys.stderr)
     return code if code > 0 else 128 - code
+
+
+def exception(failure: Any) -> str | None:
+    """What a rank raised, as its error file says; None where it did not get to write one."""
+    file = Path(failure.error_file)
+    return json.loads(file.read_text())["message"]["message"] if file.is_file() else None
 
 
 def last_lines(logs: Path, local_rank: int) -> list[str]:
@@ -174,7 +186,7 @@ def last_lines(logs: Path, local_rank: int) -> list[str]:
             said = [line.rstrip().rsplit("\r", 1)[-1] for line in lines if line.strip()]  # of a progress bar, its last state
             if said:
                 return said[-SHOWN_LINES:]
-    return ["(nothing)"]
+    return []
 
 
 if __name__ == "__main__":

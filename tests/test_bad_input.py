@@ -20,6 +20,7 @@ from mmpt.processors import (
     HTMAlignMetaProcessor,
     MissingData,
     MSRVTTMetaProcessor,
+    MSRVTTQAMetaProcessor,
     RecognitionMetaProcessor,
     YoucookMetaProcessor,
 )
@@ -70,6 +71,21 @@ def test_an_impossible_segment_is_named_with_its_video(segment, features, tmp_pa
     path = write(tmp_path / "1_video0.csv", f"2,{segment[0]},{segment[1]}\n")
     with pytest.raises(ValueError, match="1_video0.csv: step 2 runs from"):
         read_segments(path)
+
+
+@pytest.mark.parametrize("times", [[[3, 1]], [[-1, 2]], [[0, 6]], []])
+def test_an_impossible_moment_is_named_with_its_video(times, features, tmp_path):
+    path = write(tmp_path / "test_data.json", [{"video": "video0", "description": "stir", "times": times}])
+    with pytest.raises(ValueError, match="video 'video0', 'stir': times are .* 0 <= first <= last < 6"):
+        DiDeMoMetaProcessor(DatasetConfig(split="test", test_path=path, vfeat_dir=features))
+
+
+@pytest.mark.parametrize("end", ["5", "x", "", "\t"])
+def test_a_question_without_five_answers_and_a_right_one_is_named(end, features, tmp_path):
+    head = "vid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"
+    path = write(tmp_path / "mc.csv", f"{head}msr0\ta\tb\tc\td\te\t1\nmsr0\ta\tb\tc\td\te\t{end}\n")
+    with pytest.raises(ValueError, match="mc.csv, line 3: video 'msr0': expected five answers"):
+        MSRVTTQAMetaProcessor(DatasetConfig(split="test", test_path=path, vfeat_dir=features))
 
 
 @pytest.mark.parametrize("name", ["test_coin_ft", "test_crosstask_ft", "test_youcook_fullvideo_bg_zs", "test_htm_align_zs"])

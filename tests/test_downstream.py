@@ -21,6 +21,7 @@ TWINS = [  # fine-tuning or None, test, queries or None where the size of the em
     ("vtt_ft", "test_vtt_ft", 64),
     ("vttqa_ft", "test_vttqa_ft", 64),
     ("youcook_ft", "test_youcook_ft", 64),
+    ("youcookcap_ft", "test_youcookcap_ft", 145),
     ("coin_ft", "test_coin_ft", 6),
     ("crosstask_ft", "test_crosstask_ft", 2),
     ("crosstask_tempclr", "test_crosstask_tempclr", 2),
@@ -39,7 +40,8 @@ TWINS = [  # fine-tuning or None, test, queries or None where the size of the em
     (None, "test_recognition_nn", 108),
     (None, "test_fewshot_zs", 8),
 ]
-SMALL = {"fewshot": ["dataset.episodes=8"], "test_fewshot": ["dataset.episodes=8"], "test_fewshot_zs": ["dataset.episodes=8"]}
+SMALL = {name: ["dataset.episodes=8"] for name in ("fewshot", "test_fewshot", "test_fewshot_zs")}
+SMALL["test_youcookcap_ft"] = ["gen_param.num_beams=2", "model.max_decode_length=6"]
 BATCH = 8
 
 

@@ -12,18 +12,23 @@ import pytest
 from mmpt.config import load_config
 from mmpt.config.fairseq_args import fairseq_args
 from mmpt.losses import build_loss
+from mmpt.registry import LOSSES
 from mmpt_cli import training_process
 from mmpt_cli.localjob import PLUGIN
 from mmpt_cli.toy_runs import move_folders
 from tests.conftest import ROOT
 
 UPDATES = 2
-FILES = sorted((ROOT / "projects/toy/losses").glob("*.yaml"))
+TOY = ROOT / "projects/toy"
+OTHERS = ("coin_ft", "crosstask_ft", "crosstask_tempclr", "fewshot", "gram/triangle", "stica/sequences", "stica/maps")
+FILES = [*sorted((TOY / "losses").glob("*.yaml")), *(TOY / f"{name}.yaml" for name in OTHERS)]
 TERMS = {  # what the log must name, besides the loss, to show that it is this loss that trained
     "videoclip": "text_to_video", "norton": "sequence", "t2v": "text_to_video", "v2t": "video_to_text", "sequence": "paragraph_to_video",
     "milnce": "milnce", "tempclr_dtw": "qualifying_share", "tempclr_otam": "qualifying_share", "gdt": "base",
     "gdt_reversal_shift": "shift_of_rev", "gram": "a2d", "pairwise": "pairwise", "pmrl": "separation", "symile": "symile",
-    "sum": "order/alignment",
+    "sum": "order/alignment", "nce": "nce", "mtm": "mtm", "mfmmlm": "mlm", "nlg": "nlg", "coin_ft": "loss", "crosstask_ft": "loss",
+    "labels_argmax": "loss", "labels_mse": "loss", "labels_l1": "loss", "labels_smooth_l1": "loss", "dummy": "loss", "dummy_k400": "loss",
+    "crosstask_tempclr": "bce", "fewshot": "accuracy", "triangle": "a2d", "sequences": "crop_ts_tl", "maps": "crop_ss_sl",
 }  # fmt: skip
 
 
@@ -44,9 +49,11 @@ def train(server, world: Path, project: Path, folder: Path, processes: int = 1) 
         "fairseq.checkpoint.restore_file=null",
         *(f"fairseq.optimization.{key}={UPDATES}" for key in ("max_update", "total_num_update")),
         "fairseq.optimization.warmup_updates=1",
+        "model.init_from=null",
     ]
     if load_config(project).fairseq["dataset"]["batch_size"] > 1:  # an item is one video, not a group
-        settings.append("fairseq.dataset.batch_size=16")  # whole batches only, which gathering over processes needs
+        # whole batches only, which gathering over processes needs; few videos have maps
+        settings.append(f"fairseq.dataset.batch_size={4 if project.stem == 'maps' else 16}")
     config = load_config(project, settings)
     words = [str(project), "--user-dir", str(ROOT / "mmpt"), *PLUGIN, "--distributed-world-size", str(processes), *fairseq_args(config)]
     words += [word for setting in settings for word in ("--set", setting)]
@@ -66,8 +73,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_every_toy_file_of_a_loss_is_tried():
+def test_every_toy_file_of_a_loss_and_every_loss_is_tried():
     assert {path.stem for path in FILES} == set(TERMS)
+    assert {load_config(path).loss["loss_cls"] for path in FILES} == set(LOSSES.names())
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -19,7 +19,7 @@ def check_config(config: Config) -> None:
     Raises:
         ConfigError: lists all that does not.
     """
-    _raise(config, [*_dataset(config), *_sequences(config), *_precision(config)])
+    _raise(config, [*_dataset(config), *_sequences(config), *_windows(config), *_precision(config)])
 
 
 def check_training(config: Config) -> None:
@@ -71,6 +71,17 @@ def _sequences(config: Config) -> Iterator[str]:
             f"dataset.{name}={clips} is not a multiple of loss.sequence_contrast.threshold={length}; "
             f"sequences need whole groups. Use {-(-clips // length) * length}."
         )
+
+
+def _windows(config: Config) -> Iterator[str]:
+    """A loss that merges overlapping windows must know how they were cut."""
+    loss = config.loss or {}
+    parts = loss.get("losses") if isinstance(loss.get("losses"), list) else []
+    for place, section in [("loss", loss), *((f"loss.losses[{i}]", part) for i, part in enumerate(parts))]:
+        stride = section.get("sliding_window") if isinstance(section, Mapping) else None
+        cut = config.dataset.sliding_window
+        if None not in (stride, cut) and stride != cut:
+            yield f"{place}.sliding_window={stride} differs from dataset.sliding_window={cut}; set both to one number."
 
 
 def _precision(config: Config) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mmpt.config.build import build_config
 from mmpt.config.checks import check_config
+from mmpt.config.published import translated
 from mmpt.config.schema import Config
 from mmpt.config.yamlfile import ConfigError, parse_yaml, read_yaml
 
@@ -45,7 +46,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     layers = _layers(Path(path), ())
     layers += [Layer("--set", _override(text)) for text in overrides]
-    config = build_config(_merged(layers), str(path), functools.partial(_origin, layers))
+    config = build_config(translated(_merged(layers), str(path)), str(path), functools.partial(_origin, layers))
     check_config(config)
     return config
 

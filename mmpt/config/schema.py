@@ -52,7 +52,16 @@ class DatasetConfig:
     sort_clips: bool = key(True, "order the clips of a video by time, which the paragraph loss needs; false: as drawn")
     views: list | None = key(None, "GDT views of a clip, some of orig, rev, shift, shiftrev in this order; subsampling states their number")
     min_shift: int | None = key(None, "GDT: least seconds between a clip and its shifted view; null: max_video_len")
-    text_reversal: str = key("token", "GDT: text of a reversed view: its words reversed (token) or as it is (none)", ("token", "none"))
+    text_reversal: str = key(
+        "token",
+        "GDT: text of a reversed view: words reversed (token), order of captions reversed (sentence), as it is (none)",
+        ("token", "sentence", "none"),
+    )
+    reversal: str = key(
+        "sequence",
+        "GDT: features of a reversed view: flipped in time (sequence), or of frames played backwards, files <id>_rev.npy (precomputed)",
+        ("sequence", "precomputed"),
+    )
     num_iso_layer: int | None = key(None, "modality-isolated layers of single-encoder models")
     keep_prob: float = key(1.0, "probability of keeping the neighbouring caption while a clip grows")
     mlm_probability: float = key(0.15, "share of text tokens masked")
@@ -90,7 +99,10 @@ class DatasetConfig:
         ("skip", "drop", "mask", "error"),
     )
     modalities: Mapping[str, Mapping[str, Any]] | None = key(
-        None, "N modalities: name -> {path, width, rate, max_len}; without path: subtitles"
+        None, "N modalities: name -> {path, width, rate, max_len, map, versions}; without path: subtitles"
+    )
+    raw: Mapping[str, Any] | None = key(
+        None, "clips straight from video files: {frames, fps, size, sound_s, sample_rate, filters, spec_augment, volume}"
     )
     modality_dropout: float = key(0.0, "N modalities: probability of hiding each modality of a training item, never all")
     frame_sampling: str = key(
@@ -115,7 +127,8 @@ class ModelConfig:
     layernorm_only: bool | None = key(None, "train LayerNorm weights and biases only")
     activation_checkpointing: bool = key(False, "compute transformer activations again in the backward pass instead of keeping them")
     micro_batch: int | None = key(None, "clips that pass the towers at once in training; the loss still sees the whole batch")
-    compile: bool = key(False, "torch.compile the model for training")
+    length_buckets: int | None = key(None, "groups by length that each tower reads one after the other in training, which saves padding")
+    compile: bool = key(False, "torch.compile the towers")
     learnable_temperature: bool = key(False, "the model owns a trained logit_scale, starting at ln(1/0.07), which losses then read")
     feature_dim: int = key(512, "width of the features, for models without a transformer")
     s3d_weights: str = key("pretrained_models/s3d_howto100m.pth", "S3D weights, for models that read frames")
@@ -125,6 +138,12 @@ class ModelConfig:
     captions: bool = key(True, "MMGram: embed the captions; false: the modalities alone, for audio-video training without labels")
     matching_head: bool = key(False, "MMGram: cross-attention and a head that tells matched pairs, for loss.dam_weight and eval.rerank")
     matching_condition: list | None = key(None, "MMGram: modalities that the matching head reads; null: all")
+    frozen: list | None = key(None, "MMGram: modalities (text among them) whose towers are not trained, only their projections")
+    crops: Mapping[str, Any] | None = key(None, "MMSTiCA: modality that is cropped, number and size of its crops")
+    pooling: Mapping[str, Any] | None = key(None, "MMSTiCA: attention pooling of that modality: layers, heads, ffn, positional, ...")
+    augment: Mapping[str, Any] | None = key(None, "MMSTiCA: what tells two versions of a clip apart: feature_dropout, frame_dropout, noise")
+    video_depth: int = key(18, "RawAVGDT: layers of the video network, 18 or 34")
+    audio_depth: int = key(9, "RawAVGDT: layers of the audio network, 9 or 18")
     init_from: str | None = key(None, "MMGram: two-tower checkpoint whose video and text towers it starts from")
     init: str = key(
         "pretrained", "pretrained: start the towers from bert_name's weights; random: from its config.json alone", ("pretrained", "random")

@@ -10,6 +10,7 @@ from mmpt.evaluators.metric_fewshot import FewShotMetric
 from mmpt.evaluators.metric_fullvideo import FullVideoBGRetrievalMetric, FullVideoRetrievalMetric
 from mmpt.evaluators.metric_gram import GramRetrievalMetric
 from mmpt.evaluators.metric_htm_align import HTMAlignMetric
+from mmpt.evaluators.metric_modalities import ModalityRecognitionMetric
 from mmpt.evaluators.metric_nlg import NLGMetric
 from mmpt.evaluators.metric_qa import QAMetric
 from mmpt.evaluators.metric_recognition import ActionRecognitionMetric
@@ -18,6 +19,7 @@ from mmpt.evaluators.predictor_didemo import DiDeMoPredictor
 from mmpt.evaluators.predictor_fewshot import FewShotPredictor
 from mmpt.evaluators.predictor_gram import GramPredictor
 from mmpt.evaluators.predictor_htm_align import HTMAlignPredictor
+from mmpt.evaluators.predictor_modalities import ModalityRecognitionPredictor
 from mmpt.evaluators.predictor_nlg import NLGPredictor
 from mmpt.evaluators.predictor_qa import QAPredictor
 from mmpt.evaluators.predictor_recognition import RecognitionNNPredictor, RecognitionProbePredictor, RecognitionZSPredictor
@@ -44,6 +46,8 @@ __all__ = [
     "HTMAlignMetric",
     "HTMAlignPredictor",
     "Metric",
+    "ModalityRecognitionMetric",
+    "ModalityRecognitionPredictor",
     "NLGMetric",
     "NLGPredictor",
     "Outcome",

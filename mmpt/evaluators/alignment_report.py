@@ -18,7 +18,7 @@ from mmpt.ops import gram
 
 HUB_K = 10
 UNIFORMITY_ROWS = 2048
-PAIR_BLOCK = 2048
+PAIR_BLOCK = 512
 
 
 def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence[str]) -> dict[str, float]:
@@ -38,8 +38,8 @@ def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence
         positive_volume: mean over matched pairs; minimal_volume: mean over captions of the smallest volume with any item (gramian_value of
         the released code); contrast: mean volume of mismatched over matched pairs; own_volume: of the items without caption; eigenvalue:
         largest of the Gram matrix over its size; cosine_<a>_<b>; uniformity_<a>: log mean exp(-2 |x - y|^2), low = spread out; hubness:
-        skewness of how many captions have an item among their ten best, 0 = no hubs; rank_correlation: Spearman, of matched volume with
-        rank.
+        skewness of how many captions have an item among their ten best by volume, 0 = no hubs; hubness_cosine: the same by mean cosine;
+        rank_correlation: Spearman, of matched volume with rank.
     """
     usable = items.mask.any(1)
     if not usable.all():
@@ -47,20 +47,23 @@ def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence
         captions, targets = captions[asked], (usable.cumsum(0) - 1)[targets[asked]]
         items = ItemSet.of([x[usable] for x in items.modalities], items.mask[usable])
     positive, eigen = _matched(captions, items, targets)
-    least, mean, counts, ranks = _sweep(Scorer(captions, items, "volume"), targets)
+    scorer = Scorer(captions, items, "volume")
+    least, mean, counts, ranks = _sweep(scorer, targets)
+    own_volume = scorer.log_own.exp().mean()
+    del scorer  # large, and another one follows
     n_items = len(items.mask)
     negative = (mean * n_items - positive) / max(n_items - 1, 1)
-    basis = gram.orthonormal_tuples(items.modalities, items.mask)
     report = {
         "positive_volume": positive.mean(),
         "minimal_volume": least.mean(),
         "contrast": negative.mean() / positive.mean().clamp_min(1e-12),
-        "own_volume": gram.log_own_volume(basis, "volume").exp().mean(),
+        "own_volume": own_volume,
         "eigenvalue": eigen.mean(),
         **_cosines(captions, items, targets, *names),
         f"uniformity_{names[0]}": _uniformity(captions),
         **{f"uniformity_{name}": _uniformity(items.modalities[k][items.mask[:, k]]) for k, name in enumerate(names[1:])},
         "hubness": _skewness(counts.double()),
+        "hubness_cosine": _skewness(_occurrences(Scorer(captions, items, "cosine")).double()),
         "rank_correlation": spearman(positive.numpy(), ranks),
     }
     return {name: round(float(value), 4) for name, value in report.items()}
@@ -77,7 +80,7 @@ def _matched(captions: Tensor, items: ItemSet, targets: Tensor) -> tuple[Tensor,
     """Volume and eigenvalue score (N,) of every caption with its item, from explicit residuals."""
     volumes, eigen = [], []
     for rows in torch.arange(len(captions)).split(PAIR_BLOCK):
-        tuples, mask = [x[targets[rows]] for x in items.modalities], items.mask[targets[rows]]
+        tuples, mask = items.take(targets[rows])
         volumes.append(gram.paired_volume(captions[rows], tuples, mask, dim_norm=items.dim_norm))
         eigen.append(gram.eigen_score(torch.stack([captions[rows], *tuples], dim=1), mask.sum(1) + 1))
     return torch.cat(volumes), torch.cat(eigen)
@@ -87,15 +90,26 @@ def _sweep(scorer: Scorer, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, np.
     """Smallest and mean volume of each caption (N,), how often each item is among the best (M,), rank of the right item (N,)."""
     n_captions, n_items = scorer.shape
     least, mean = torch.empty(2, n_captions, dtype=torch.float64)
-    counts, ranks = torch.zeros(n_items, dtype=torch.long), []
-    step = scorer.block_rows(transposed=False)
-    for start in range(0, n_captions, step):
-        rows = slice(start, min(start + step, n_captions))
+    counts, ranks = torch.zeros(n_items, dtype=torch.long), np.empty(n_captions)
+    for rows in scorer.blocks():
         tile = scorer.rows(rows)
         least[rows], mean[rows] = -tile.amax(1).double(), -tile.mean(1, dtype=torch.float64)
-        counts += torch.bincount(tile.topk(min(HUB_K, n_items), dim=1).indices.flatten(), minlength=n_items)
-        ranks.append(count_tile(tile, targets[rows]).ranks())
-    return least, mean, counts, np.concatenate(ranks)
+        counts += _among_best(tile)
+        ranks[rows] = count_tile(tile, targets[rows]).ranks()
+    return least, mean, counts, ranks
+
+
+def _occurrences(scorer: Scorer) -> Tensor:
+    """How often each item is among the best of a caption (M,)."""
+    counts = torch.zeros(scorer.shape[1], dtype=torch.long)
+    for rows in scorer.blocks():
+        counts += _among_best(scorer.rows(rows))
+    return counts
+
+
+def _among_best(tile: Tensor) -> Tensor:
+    """The same for the captions of a block (C, M) alone."""
+    return torch.bincount(tile.topk(min(HUB_K, tile.shape[1]), dim=1).indices.flatten(), minlength=tile.shape[1])
 
 
 def _cosines(captions: Tensor, items: ItemSet, targets: Tensor, anchor: str, *names: str) -> dict[str, float]:
@@ -103,10 +117,20 @@ def _cosines(captions: Tensor, items: ItemSet, targets: Tensor, anchor: str, *na
     streams = dict(zip(names, zip(items.modalities, items.mask.T, strict=True), strict=True))
     cosines = {}
     for name, (x, there) in streams.items():
-        cosines[f"cosine_{anchor}_{name}"] = _mean((captions * x[targets]).sum(1)[there[targets]])
+        pairs = there[targets].nonzero()[:, 0]
+        cosines[f"cosine_{anchor}_{name}"] = _mean(_paired_cosines(captions, x, pairs, targets[pairs]))
     for (first, (x, has_x)), (second, (y, has_y)) in combinations(streams.items(), 2):
-        cosines[f"cosine_{first}_{second}"] = _mean((x * y).sum(1)[has_x & has_y])
+        both = (has_x & has_y).nonzero()[:, 0]
+        cosines[f"cosine_{first}_{second}"] = _mean(_paired_cosines(x, y, both, both))
     return cosines
+
+
+def _paired_cosines(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:
+    """Dot products of rows `of_x` with rows `of_y`."""
+    found = x.new_empty(len(of_x))
+    for rows in torch.arange(len(of_x)).split(PAIR_BLOCK):
+        found[rows] = (x[of_x[rows]] * y[of_y[rows]]).sum(1)
+    return found
 
 
 def _mean(values: Tensor) -> float:

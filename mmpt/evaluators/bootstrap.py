@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,43 @@ def interval(values: np.ndarray, of: Statistic, n_samples: int, generator: np.ra
     return float(low), float(high)
 
 
+class PooledMean:
+    """The mean over queries that do not weigh the same, per group, then over groups; called with query indices (..., n), gives (...).
+
+    COIN's frame accuracy pools seconds of videos, recall on HTM-Align sentences of videos, CrossTask's recall steps of videos by task.
+
+    Args:
+        values: (N) one number per query.
+        weights: (N) seconds, sentences, steps behind each; None: all the same.
+        groups: (N) what each belongs to; None: all together.
+    """
+
+    def __init__(self, values: np.ndarray, weights: np.ndarray | None = None, groups: Sequence | None = None):
+        values = np.asarray(values, dtype=np.float64)
+        weights = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+        names, group = np.unique(np.zeros(len(values)) if groups is None else groups, return_inverse=True)
+        member = weights[:, None] * (group[:, None] == np.arange(len(names)))
+        self.sums = np.concatenate([values[:, None] * member, member], axis=1)  # (N, 2 groups)
+
+    def per_group(self, index: np.ndarray) -> np.ndarray:
+        """(..., groups); NaN where the queries of a group weigh nothing."""
+        found, total = np.split(times_drawn(index, len(self.sums)) @ self.sums, 2, axis=-1)
+        return np.divide(found, total, out=np.full_like(found, np.nan), where=total > 0)
+
+    def __call__(self, index: np.ndarray) -> np.ndarray:
+        means = self.per_group(index)
+        known = ~np.isnan(means)
+        return np.where(known, means, 0.0).sum(-1) / np.maximum(known.sum(-1), 1)
+
+
+def times_drawn(index: np.ndarray, n_queries: int) -> np.ndarray:
+    """How often each query stands in each row of indices: (..., n) -> (..., n_queries) float64."""
+    rows = index.reshape(-1, index.shape[-1])
+    place = rows + n_queries * np.arange(len(rows))[:, None]
+    counts = np.bincount(place.ravel(), minlength=len(rows) * n_queries)
+    return counts.reshape(*index.shape[:-1], n_queries).astype(np.float64)
+
+
 class PairedResult(NamedTuple):
     """Run B minus run A, its 95 % interval, and the two-sided probability of a difference this far from zero by draw of queries."""
 
@@ -63,9 +100,14 @@ def paired_bootstrap(ranks_a: np.ndarray, ranks_b: np.ndarray, metric: str = "R1
     if ranks_a.shape != ranks_b.shape or ranks_a.ndim != 1 or not len(ranks_a):
         raise ValueError(f"paired comparison needs the same queries in both runs, got ranks of shape {ranks_a.shape} and {ranks_b.shape}.")
     of = statistic(metric)
-    blocks = resamples(len(ranks_a), n, np.random.default_rng(seed))
-    draws = np.concatenate([of(ranks_b[index]) - of(ranks_a[index]) for index in blocks])
+    return paired_difference(lambda index: of(ranks_a[index]), lambda index: of(ranks_b[index]), len(ranks_a), n, seed)
+
+
+def paired_difference(of_a: Statistic, of_b: Statistic, n_queries: int, n: int = 10_000, seed: int = 0) -> PairedResult:
+    """As `paired_bootstrap`, for any two statistics of query indices."""
+    draws = np.concatenate([of_b(index) - of_a(index) for index in resamples(n_queries, n, np.random.default_rng(seed))])
+    everyone = np.arange(n_queries)
     low, high = np.quantile(draws, [0.025, 0.975])
     smaller_side = min((draws <= 0).sum(), (draws >= 0).sum())
     p = min(1.0, 2 * (smaller_side + 1) / (n + 1))
-    return PairedResult(float(of(ranks_b) - of(ranks_a)), float(low), float(high), float(p))
+    return PairedResult(float(of_b(everyone) - of_a(everyone)), float(low), float(high), float(p))

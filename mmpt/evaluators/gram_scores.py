@@ -8,7 +8,7 @@ block, never with N * M.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,13 +18,14 @@ from mmpt.ops import gram
 
 SCORES = ("volume", "distance", "logvolume", "cosine", "triangle", "eigenvalue")
 BLOCK_NUMBERS = 2**23  # scores of a block (32 MB in float32), for every one of the K dot products
+ITEM_BLOCK = 512  # items whose bases are computed at once
 EIGEN_NUMBERS = 2**22  # numbers of the small Gram matrices of a block
 
 
 class ItemSet(NamedTuple):
     """Items in one subset of modalities."""
 
-    modalities: list[Tensor]  # K x (M, D) unit rows, zero where missing
+    modalities: list[Tensor]  # K x (M, D) unit rows, anything where missing: galleries are large, a cleared copy would double them
     mask: Tensor  # (M, K) bool
     dim_norm: bool  # scores of items with different numbers of modalities must compare
 
@@ -34,8 +35,12 @@ class ItemSet(NamedTuple):
         gram.check_shapes(modalities)
         if mask is None:
             mask = torch.ones(len(modalities[0]), len(modalities), dtype=torch.bool)
-        rows = [_unit(x if mask[:, k].all() else x.where(mask[:, k, None], 0.0)) for k, x in enumerate(modalities)]
-        return cls(rows, mask, not bool(mask.all()))
+        return cls([_unit(x, mask[:, k]) for k, x in enumerate(modalities)], mask, not bool(mask.all()))
+
+    def take(self, rows: slice | Tensor) -> tuple[list[Tensor], Tensor]:
+        """Some items: K tensors (m, D), zero where missing, and their mask (m, K)."""
+        mask = self.mask[rows]
+        return [x[rows].where(mask[:, k, None], 0.0) for k, x in enumerate(self.modalities)], mask
 
 
 class Comparison(NamedTuple):
@@ -94,9 +99,10 @@ def subsets(chosen: Sequence[str] | None, names: Sequence[str], with_text: bool)
     return chosen or ["t" * with_text + "".join(name[0] for name in names)]
 
 
-def _unit(x: Tensor) -> Tensor:
-    """Unit rows, refused unless finite; without a copy where they are unit already: galleries are large."""
+def _unit(x: Tensor, there: Tensor | None = None) -> Tensor:
+    """Unit rows, refused unless finite; without a copy where they are unit already. Only the rows that are `there` count."""
     norm = torch.linalg.vector_norm(x, dim=1)
+    norm = norm if there is None else norm.where(there, 1.0)
     if not norm.isfinite().all():
         raise ValueError(
             f"{int((~norm.isfinite()).sum())} of {len(x)} embeddings are not finite (first: row {(~norm.isfinite()).nonzero()[0].item()}); "
@@ -126,33 +132,44 @@ class Scorer:
         gram.check_shapes(items.modalities, texts)
         self.texts, self.items, self.score = _unit(texts), items, score
         self.shape = (len(texts), len(items.mask))
-        if score == "cosine":
-            share = items.mask.to(texts.dtype) / items.mask.sum(1, keepdim=True).clamp_min(1)
-            self.vectors = torch.stack([sum(x * share[:, k, None] for k, x in enumerate(items.modalities))])
-        elif score == "eigenvalue":
-            self.vectors = torch.stack(items.modalities)
-        elif score == "triangle":
-            self._span(*_edges(items), corner=_first_vertex(items))
+        n_items, width = items.modalities[0].shape
+        n_vectors = {"cosine": 1, "triangle": len(items.modalities) + 1}.get(score, len(items.modalities))
+        self.vectors = self.texts.new_empty(n_vectors, n_items, width)
+        if score in ("cosine", "eigenvalue"):
+            for rows in _slices(n_items):
+                vectors, mask = items.take(rows)
+                self.vectors[:, rows] = torch.stack(vectors) if score == "eigenvalue" else sum(vectors) / mask.sum(1)[:, None].clamp_min(1)
         else:
-            self._span(items.modalities, items.mask)
+            self._span()
 
-    def _span(self, vectors: Sequence[Tensor], mask: Tensor, corner: Tensor | None = None) -> None:
-        """Orthonormal bases; with `corner`, of edges from that vertex (M, D), which becomes the last vector."""
-        basis = gram.orthonormal_tuples(vectors, mask)
-        kind = "volume" if self.score == "triangle" else self.score
-        self.log_own = gram.log_own_volume(basis, kind)
-        count = basis.count if corner is None else basis.count + 1
-        self.power = gram.score_power(count, kind, self.items.dim_norm and kind != "distance")
-        self.vectors = basis.directions if corner is None else torch.cat([basis.directions, corner[None]])
-        self.corner_along = None if corner is None else (basis.directions * corner).sum(2)  # (K, M)
-        self.corner_square = None if corner is None else corner.square().sum(1)  # (M,)
+    def _span(self) -> None:
+        """Orthonormal bases; of a triangle those of the edges from its first vertex, which becomes the last vector."""
+        is_triangle, n_items = self.score == "triangle", self.shape[1]
+        norms, counts = self.vectors.new_empty(len(self.items.modalities), n_items), torch.empty(n_items, dtype=torch.long)
+        self.corner_along = torch.empty_like(norms) if is_triangle else None
+        for rows in _slices(n_items):
+            vectors, mask = self.items.take(rows)
+            corner = _first_vertex(vectors, mask)
+            basis = gram.orthonormal_tuples(*(_edges(vectors, mask, corner) if is_triangle else (vectors, mask)))
+            self.vectors[: len(vectors), rows], norms[:, rows], counts[rows] = basis
+            if is_triangle:
+                self.vectors[-1, rows], self.corner_along[:, rows] = corner, (basis.directions * corner).sum(2)
+        kind = "volume" if is_triangle else self.score
+        self.corner_square = self.vectors[-1].square().sum(1) if is_triangle else None  # (M,)
+        self.log_own = gram.log_own_volume(gram.TupleBasis(self.vectors[: len(norms)], norms, counts), kind)
+        self.power = gram.score_power(counts + is_triangle, kind, self.items.dim_norm and kind != "distance")
 
-    def block_rows(self, transposed: bool) -> int:
-        """Rows of a block of bounded size."""
-        columns = self.shape[0] if transposed else self.shape[1]
+    def blocks(self, transposed: bool = False) -> Iterator[slice]:
+        """Slices of rows of bounded size.
+
+        What a caller keeps of each block goes into arrays that are there before: small results between large blocks fragment the heap, up
+        to the size of the whole score matrix.
+        """
+        n_rows, n_columns = self.shape[::-1] if transposed else self.shape
         n = len(self.vectors) + 1
         numbers = EIGEN_NUMBERS // n**2 if self.score == "eigenvalue" else BLOCK_NUMBERS // n
-        return max(1, numbers // columns)
+        step = max(1, numbers // n_columns)
+        return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
 
     def rows(self, rows: slice, transposed: bool = False) -> Tensor:
         """(C, M) scores of a block of texts, or transposed (C, N) of a block of items; -inf for an item without any modality."""
@@ -182,17 +199,19 @@ class Scorer:
         return -gram.score_of(squared, self.log_own[columns], power, kind)
 
 
-def _first_vertex(items: ItemSet) -> Tensor:
-    """The first modality present of each item, (M, D)."""
-    first = items.mask.int().argmax(1)
-    return torch.stack(items.modalities, 1)[torch.arange(len(first)), first]
+def _slices(n_items: int) -> Iterator[slice]:
+    return (slice(start, start + ITEM_BLOCK) for start in range(0, n_items, ITEM_BLOCK))
 
 
-def _edges(items: ItemSet) -> tuple[list[Tensor], Tensor]:
+def _first_vertex(vectors: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """The first modality present of each item, (m, D)."""
+    first = mask.int().argmax(1)
+    return torch.stack(list(vectors), 1)[torch.arange(len(first)), first]
+
+
+def _edges(vectors: Sequence[Tensor], mask: Tensor, corner: Tensor) -> tuple[list[Tensor], Tensor]:
     """Edges from the first vertex to the other modalities, and which of them there are."""
-    corner = _first_vertex(items)
-    mask = items.mask & (torch.arange(items.mask.shape[1]) != items.mask.int().argmax(1)[:, None])
-    return [x - corner for x in items.modalities], mask
+    return [x - corner for x in vectors], mask & (torch.arange(mask.shape[1]) != mask.int().argmax(1)[:, None])
 
 
 def _largest_eigenvalue(texts: Tensor, vectors: Tensor, mask: Tensor) -> Tensor:

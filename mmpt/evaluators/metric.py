@@ -35,7 +35,8 @@ class Outcome:
         intervals: name -> 95 % bootstrap interval over queries.
         baselines: trivial model -> {name: number}.
         facts: counts and settings that decide whether two numbers may be compared.
-        per_query: name -> array with one entry per query: `ranks`, `ranks_<measure>` or `hits`, and `ids` of the queries.
+        per_query: name -> array with one entry per query: `ranks`, `ranks_<measure>`, or a value under the name of its mean; `ids` of the
+            queries; `weight` and `group` where the mean is a `PooledMean`.
         warnings: sentences about what looks wrong.
     """
 
@@ -115,7 +116,7 @@ class Metric(ABC):
         name = self.best_metric
         intervals = {name: self.interval(hits, statistic("mean"))} if self.config.bootstrap else {}
         trivial = {model: {name: value} for model, value in baselines.items()}
-        per_query = {"hits": hits, **named(ids)}
+        per_query = {name: hits, **named(ids)}
         return Outcome({name: float(hits.mean())}, name, intervals, trivial, {"queries": len(hits)}, per_query)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpt.evaluators.bootstrap import PooledMean
 from mmpt.evaluators.metric import Metric, Outcome, named, typical
 from mmpt.evaluators.plots import plot_timeline
 from mmpt.registry import METRICS
@@ -41,23 +42,26 @@ class COINActionSegmentationMetric(Metric):
                 "expected one of each per second, and no empty video."
             )
         video = np.repeat(np.arange(len(lengths)), lengths)
-        values = _accuracies(pred == true, true, video)
-        correct = np.bincount(video, pred == true)
-        intervals = {}
-        if self.config.bootstrap:
-            intervals["frame_acc"] = self.interval(np.arange(len(lengths)), lambda i: correct[i].sum(-1) / lengths[i].sum(-1))
+        of_videos = _accuracies(pred == true, true, video)
+        everyone = np.arange(len(lengths))
         return Outcome(
-            values,
+            {name: float(of(everyone)) for name, of in of_videos.items()},
             self.best_metric,
-            intervals,
-            {"all background": _accuracies(true == BACKGROUND, true, video)},
-            {"videos": len(lengths), "seconds": len(true), "labels in use": len(np.unique(true))},
-            {"hits": correct / lengths, **named(ids)},
+            {name: self.interval(everyone, of) for name, of in of_videos.items()} if self.config.bootstrap else {},
+            {"all background": {name: float(of(everyone)) for name, of in _accuracies(true == BACKGROUND, true, video).items()}},
+            {
+                "videos": len(lengths),
+                "seconds": len(true),
+                "labels in use": len(np.unique(true)),
+                "labels predicted": len(np.unique(pred)),
+                "predicted as background": f"{(pred == BACKGROUND).mean():.1%} of the seconds",
+            },
+            {"frame_acc": np.bincount(video, pred == true) / lengths, "weight": lengths, **named(ids)},
         )
 
     def plot(self, folder: Path, outcome: Outcome, Y_pred, Y_true, lengths=None, ids=None, **_) -> list[Path]:
         """The timeline of the video with the middle accuracy."""
-        video = typical(outcome.per_query["hits"])
+        video = typical(outcome.per_query["frame_acc"])
         end = len(Y_true) if lengths is None else int(np.cumsum(lengths)[video])
         seconds = slice(0 if lengths is None else end - lengths[video], end)
         pred, true = np.asarray(Y_pred)[seconds], np.asarray(Y_true)[seconds]
@@ -67,7 +71,12 @@ class COINActionSegmentationMetric(Metric):
         return [plot_timeline(folder / "timeline.png", true[:, None] == labels, pred[:, None] == labels, list(map(str, labels)), title)]
 
 
-def _accuracies(right: np.ndarray, true: np.ndarray, video: np.ndarray) -> dict[str, float]:
-    shown = true != BACKGROUND
-    values = {"frame_acc": float(right.mean()), "video_acc": float((np.bincount(video, right) / np.bincount(video)).mean())}
-    return values | ({"step_acc": float(right[shown].mean())} if shown.any() else {})
+def _accuracies(right: np.ndarray, true: np.ndarray, video: np.ndarray) -> dict[str, PooledMean]:
+    """The three shares, as functions of the videos that are counted."""
+    seconds, step_seconds = np.bincount(video), np.bincount(video, true != BACKGROUND)
+    correct = np.bincount(video, right) / seconds
+    of_videos = {"frame_acc": PooledMean(correct, seconds), "video_acc": PooledMean(correct)}
+    if step_seconds.any():
+        of_steps = np.bincount(video, right & (true != BACKGROUND)) / np.maximum(step_seconds, 1)
+        of_videos["step_acc"] = PooledMean(of_steps, step_seconds)
+    return of_videos

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpt.evaluators.bootstrap import PooledMean
 from mmpt.evaluators.metric import Metric, Outcome, named, typical
 from mmpt.evaluators.plots import plot_timeline
 from mmpt.ops.alignment import assign_steps
@@ -51,53 +52,29 @@ class CrossTaskMetric(Metric):
         found = np.array([_found(pred, true) for pred, true in zip(Y_pred, Y_true, strict=True)])
         even = np.array([_found(_evenly(*np.shape(true)), true) for true in Y_true])
         annotated = np.array([(np.asarray(true) > 0).any(0).sum() for true in Y_true])
-        names, task = np.unique(np.asarray(tasks, dtype=str), return_inverse=True)
-        recall = _Recall(task, annotated, len(names))
-        of_tasks, of_even = recall.per_task(found), recall.per_task(even)
+        names = np.unique(np.asarray(tasks, dtype=str))
+        recall = PooledMean(found / np.maximum(annotated, 1), annotated, tasks)
+        of_even = PooledMean(even / np.maximum(annotated, 1), annotated, tasks)
+        everyone = np.arange(len(found))
+        of_tasks = recall.per_group(everyone)
         kept = ~np.isnan(of_tasks)
         if not kept.any():
             raise ValueError("no video has an annotated step; look at dataset.annotation_path.")
-        values = {"recall": float(_mean_of_known(of_tasks))} | {f"{names[t]}-recall": float(of_tasks[t]) for t in np.flatnonzero(kept)}
-        intervals = {}
-        if self.config.bootstrap:
-            intervals["recall"] = self.interval(np.arange(len(task)), lambda index: _mean_of_known(recall.per_task(found, index)))
         return Outcome(
-            values,
+            {"recall": float(recall(everyone))} | {f"{names[t]}-recall": float(of_tasks[t]) for t in np.flatnonzero(kept)},
             self.best_metric,
-            intervals,
-            {"evenly spread": {"recall": float(_mean_of_known(of_even))}},
-            {"videos": len(task), "tasks": int(kept.sum()), "tasks without annotated steps": int((~kept).sum())},
-            {"hits": found / np.maximum(annotated, 1), **named(ids)},
+            {"recall": self.interval(everyone, recall)} if self.config.bootstrap else {},
+            {"evenly spread": {"recall": float(of_even(everyone))}},
+            {"videos": len(found), "tasks": int(kept.sum()), "tasks without annotated steps": int((~kept).sum())},
+            {"recall": found / np.maximum(annotated, 1), "weight": annotated, "group": np.asarray(tasks, dtype=str), **named(ids)},
         )
 
     def plot(self, folder: Path, outcome: Outcome, Y_pred, Y_true, tasks, ids=None, **_) -> list[Path]:
         """The timeline of the video with the middle recall."""
-        video = typical(outcome.per_query["hits"])
+        video = typical(outcome.per_query["recall"])
         true, pred = np.asarray(Y_true[video]) > 0, np.asarray(Y_pred[video]) > 0
         title = f"task {tasks[video]}" + ("" if ids is None else f", video {ids[video]}")
         return [plot_timeline(folder / "timeline.png", true, pred, [f"step {k + 1}" for k in range(true.shape[1])], title)]
-
-
-class _Recall:
-    """Steps found over steps annotated, per task, for the videos themselves or for resampled ones."""
-
-    def __init__(self, task: np.ndarray, annotated: np.ndarray, n_tasks: int):
-        self.member = task[:, None] == np.arange(n_tasks)  # (videos, tasks)
-        self.annotated = annotated
-
-    def per_task(self, found: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
-        """(..., tasks), NaN where a task has no annotated step; `index` (..., videos) picks videos."""
-        index = np.arange(len(found)) if index is None else index
-        member = self.member[index]
-        hits = np.einsum("...v,...vt->...t", found[index].astype(float), member)
-        steps = np.einsum("...v,...vt->...t", self.annotated[index].astype(float), member)
-        return np.divide(hits, steps, out=np.full_like(hits, np.nan), where=steps > 0)
-
-
-def _mean_of_known(recall: np.ndarray) -> np.ndarray:
-    """Mean over the last axis without NaN; 0 where nothing is known."""
-    known = ~np.isnan(recall)
-    return np.where(known, recall, 0.0).sum(-1) / np.maximum(known.sum(-1), 1)
 
 
 def _found(pred: np.ndarray, true: np.ndarray) -> int:

@@ -72,7 +72,7 @@ class DiDeMoMetric(Metric):
         if self.config.bootstrap:
             for name, of, per_query in ("rank1", "R1", ranks), ("rank5", "R5", ranks), ("miou", "mean", overlaps):
                 intervals[name] = self.interval(per_query, statistic(of))
-        per_query = {"ranks": ranks, "overlaps": overlaps, **named(ids)}
+        per_query = {"ranks": ranks, "miou": overlaps, **named(ids)}
         baselines = {"random order": _summary(random_ranks, random_overlaps)}
         return Outcome(_summary(ranks, overlaps), self.best_metric, intervals, baselines, {"queries": len(times)}, per_query)
 

@@ -33,5 +33,5 @@ class FewShotMetric(Metric):
             {"acc": (mean - half, mean + half)},
             {"chance": {"acc": 1 / classes}},
             {"episodes": len(accuracy), "classes per episode": classes},
-            {"hits": accuracy, **named(ids)},
+            {"acc": accuracy, **named(ids)},
         )

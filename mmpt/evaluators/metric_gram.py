@@ -92,14 +92,14 @@ def both_directions(
 
 
 def count_rows(scorer: Scorer, transposed: bool, count: Callable[[Tensor, slice], RankCounts], rerank: Rerank | None) -> RankCounts:
-    """Counts over blocks of rows of the score matrix."""
-    n_rows, step = scorer.shape[int(transposed)], scorer.block_rows(transposed)
-    parts = []
-    for start in range(0, n_rows, step):
-        rows = slice(start, min(start + step, n_rows))
+    """Counts over blocks of rows of the score matrix, at most one for each row."""
+    counts, done = np.empty((3, scorer.shape[int(transposed)]), dtype=np.int64), 0  # filled in place: see `count_ranks`
+    for rows in scorer.blocks(transposed):
         tile = scorer.rows(rows, transposed)
-        parts.append(count(tile if rerank is None else rerank(tile, rows), rows))
-    return RankCounts.join(parts)
+        found = np.stack(count(tile if rerank is None else rerank(tile, rows), rows))
+        counts[:, done : done + found.shape[1]] = found
+        done += found.shape[1]
+    return RankCounts(*counts[:, :done])
 
 
 def count_best_caption(tile: Tensor, captions: Tensor, items: Tensor) -> RankCounts:

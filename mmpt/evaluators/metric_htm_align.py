@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmpt.evaluators.bootstrap import PooledMean, times_drawn
 from mmpt.evaluators.metric import Metric, Outcome, named
 from mmpt.registry import METRICS
 
@@ -64,15 +65,21 @@ def average_windows(windows: Sequence[tuple[int, range]], cosines: Sequence[np.n
     return np.where(mean == 0, UNSEEN, mean)
 
 
-def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Probability that a positive scores higher than a negative, ties counting half; NaN without either."""
-    order = np.unique(scores, return_inverse=True, return_counts=True)
-    _, place, count = order
-    ranks = (np.cumsum(count) - (count - 1) / 2)[place]  # mean rank of equal scores, from 1
-    n_positive, n_negative = positive.sum(), (~positive).sum()
-    if not n_positive or not n_negative:
-        return float("nan")
-    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+def roc_auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Probability that a positive scores higher than a negative, ties counting half; NaN without either.
+
+    Args:
+        scores: (N).
+        positive: (N) bool.
+        weights: (..., N) how often each counts; None: once. Gives a result of shape (...).
+    """
+    order = np.argsort(scores, kind="stable")
+    edges = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # first place of each different score
+    weights = (np.ones(len(scores)) if weights is None else weights)[..., order]
+    of_positives, of_negatives = (np.add.reduceat(weights * kept[order], edges, axis=-1) for kept in (positive, ~positive))
+    pairs = of_positives.sum(-1) * of_negatives.sum(-1)
+    ordered = (of_positives * (of_negatives.cumsum(-1) - of_negatives / 2)).sum(-1)
+    return np.divide(ordered, pairs, out=np.full_like(ordered, np.nan), where=pairs > 0)
 
 
 @METRICS.register()
@@ -111,14 +118,16 @@ class HTMAlignMetric(Metric):
         if not alignable.any():
             raise ValueError("no sentence is alignable; look at dataset.anno_path.")
         found, shown = np.bincount(video, hits & alignable), np.bincount(video, alignable)
+        of_videos, everyone = found / np.maximum(shown, 1), np.arange(len(found))
         intervals = {}
         if self.config.bootstrap:
-            intervals["recall"] = self.interval(np.arange(len(found)), lambda i: found[i].sum(-1) / np.maximum(shown[i].sum(-1), 1))
+            intervals["recall"] = self.interval(everyone, PooledMean(of_videos, shown))
+            intervals["auc"] = self.interval(everyone, lambda i: roc_auc(best, alignable, times_drawn(i, len(found))[..., video]))
         return Outcome(
-            {"recall": float(hits[alignable].mean()), "auc": roc_auc(best, alignable)},
+            {"recall": float(hits[alignable].mean()), "auc": float(roc_auc(best, alignable))},
             self.best_metric,
             intervals,
             {"random second": {"recall": float(luck[alignable].mean()), "auc": 0.5}},
             {"videos": len(found), "sentences": len(hits), "alignable": int(alignable.sum())},
-            {"hits": found / np.maximum(shown, 1), **named(ids)},
+            {"recall": of_videos, "weight": shown, **named(ids)},
         )

@@ -54,6 +54,8 @@ class NLGMetric(Metric):
             for name, score in of_clips.items():
                 intervals[name] = self.interval(score, lambda scores: scores.mean(-1))
         facts = {"queries": len(refs), "different captions written": len(set(hyps)), "different references": len(set(refs))}
+        if "METEOR" not in of_clips:
+            facts["METEOR"] = "left out: it needs pip install 'mmpt[captions]' and its WordNet, python -m nltk.downloader wordnet"
         per_query = {**of_clips, **named(ids)}
         return Outcome(_values(statistics, of_clips), self.best_metric, intervals, {"one caption for all": trivial}, facts, per_query)
 
@@ -71,7 +73,7 @@ def caption_scores(hyps: Sequence[str], refs: Sequence[str]) -> dict[str, np.nda
 
 def bleu_statistics(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray:
     """Counts (N, 10): n-grams of orders 1 to 4 found in the reference, and written; words written, and annotated."""
-    scorer = optional_import("sacrebleu", "train").BLEU(tokenize="none", smooth_method="none", effective_order=True)
+    scorer = optional_import("sacrebleu", "captions").BLEU(tokenize="none", smooth_method="none", effective_order=True)
     found = (scorer.sentence_score(hyp, [ref]) for hyp, ref in zip(hyps, refs, strict=True))
     return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in found], dtype=np.float64)
 
@@ -148,7 +150,7 @@ def _cider_of(hyp: Counter, ref: Counter, frequency: Counter, n_documents: int) 
 
 
 def meteor(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray | None:
-    """METEOR of each clip by nltk, (N); None where nltk or its WordNet data are not installed."""
+    """METEOR of each clip by nltk (Banerjee and Lavie, 2005), (N); None where nltk or its WordNet data are not installed."""
     try:
         from nltk.translate.meteor_score import single_meteor_score
 

@@ -36,17 +36,17 @@ class ActionRecognitionMetric(Metric):
         if scores.ndim == 2:
             scores = np.broadcast_to(scores, (splits.shape[1], *scores.shape))
         names = {"acc": "mean"} | {f"R{k}": f"R{k}" for k in ((1, 5, 10) if neighbour_ranks is None else (1, 5, 10, 20, 50))}
-        values, intervals, tied = {}, {}, 0
-        per_query = {}
+        values, intervals, tied, judged_ranks, judged_ids = {}, {}, 0, [], []
         for number, (split, of_split) in enumerate(zip(splits.T, scores, strict=True), start=1):
             test = split == TEST
             counts = count_ranks(ScoreMatrix(torch.tensor(of_split)), labels)
             tied += int((counts.tied[test] > 0).sum())
             ranks = counts.ranks(self.config.tie_rule) if neighbour_ranks is None else np.asarray(neighbour_ranks)[number - 1]
             right = (of_split.argmax(1) == labels).astype(float)
-            per_query[f"ranks_split{number}"] = ranks
             if not test.any():
                 raise ValueError(f"split {number} has no test video (entry {TEST}).")
+            judged_ranks.append(ranks[test])
+            judged_ids += [f"split{number} {name}" for name in (np.arange(len(labels)) if ids is None else np.asarray(ids))[test]]
             for name, of in names.items():
                 judged = (right if name == "acc" else ranks)[test]
                 values[f"split{number}-{name}"] = float(statistic(of)(judged))
@@ -57,6 +57,5 @@ class ActionRecognitionMetric(Metric):
         level = chance(scores.shape[2])
         of_chance = {name: level[name] for name in ("R1", "R5", "R10")} if neighbour_ranks is None else {}
         facts = {"videos": len(labels), "classes": scores.shape[2], "splits": splits.shape[1], "tied queries": tied}
-        per_query["ranks"] = per_query["ranks_split1"]
         baselines = {"chance": {"acc": level["R1"], **of_chance}}
-        return Outcome(values, self.best_metric, intervals, baselines, facts, {**per_query, **named(ids)})
+        return Outcome(values, self.best_metric, intervals, baselines, facts, {"ranks": np.concatenate(judged_ranks), **named(judged_ids)})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,14 +20,12 @@ class DiDeMoPredictor(Predictor):
     def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
         arrays = super().__call__(loader, model, device, progress)
         meta = loader.dataset.meta_processor
-        records = json.loads(Path(meta.split_path()).read_text(encoding="utf-8"))
-        times = {(record["video"], record["description"]): record["times"] for record in records}
-        asked = [meta[index][0:2] for index in arrays.pop("index")]
-        annotated = [times[video, description] for video, description in asked]
+        asked = arrays.pop("index")
+        annotated = [meta.times[index] for index in asked]
         padded = np.full((len(annotated), max(map(len, annotated)), 2), -1)
         for row, of_row in zip(padded, annotated, strict=True):
             row[: len(of_row)] = of_row
-        return arrays | {"times": padded, "ids": [f"{video}_{place}" for place, (video, _) in enumerate(asked)]}
+        return arrays | {"times": padded, "ids": [f"{meta[index][0]}_{place}" for place, index in enumerate(asked)]}
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         outputs = model(**batch)

@@ -88,8 +88,10 @@ class GramPredictor(Predictor):
 def top_candidates(scorer: Scorer, k: int, transposed: bool) -> Tensor:
     """The k best columns of every row, (Q, min(k, columns)), best first."""
     n_rows, n_columns = scorer.shape[::-1] if transposed else scorer.shape
-    step, k = scorer.block_rows(transposed), min(k, n_columns)
-    return torch.cat([scorer.rows(slice(at, at + step), transposed).topk(k, dim=1).indices for at in range(0, n_rows, step)])
+    best = torch.empty(n_rows, min(k, n_columns), dtype=torch.long)
+    for rows in scorer.blocks(transposed):
+        best[rows] = scorer.rows(rows, transposed).topk(best.shape[1], dim=1).indices
+    return best
 
 
 def match_pairs(model: nn.Module, inputs: Mapping[str, Tensor], text: Tensor, item: Tensor) -> Tensor:

@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
+from mmpt.evaluators.frozen import neighbour_scores, probe_scores
 from mmpt.evaluators.metric_recognition import TRAIN
 from mmpt.evaluators.predictor import Arrays, Predictor, check_finite, item_name
 from mmpt.registry import PREDICTORS
-
-WEIGHT_DECAY = 1e-3
-PROBE_STEPS = 200
-LOWEST = -2.0  # below any cosine: a class without training videos
 
 
 class RecognitionPredictor(Predictor):
@@ -79,19 +76,7 @@ class RecognitionProbePredictor(RecognitionPredictor):
     """A linear classifier on frozen unit vectors, fitted to each split's training videos by L-BFGS: the same result in every run."""
 
     def class_scores(self, vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
-            train, labels = train.clone(), labels.clone()
-            weight, bias = torch.zeros(n_classes, train.shape[1], requires_grad=True), torch.zeros(n_classes, requires_grad=True)
-            optimiser = torch.optim.LBFGS([weight, bias], max_iter=PROBE_STEPS, line_search_fn="strong_wolfe")
-
-            def closure() -> Tensor:
-                optimiser.zero_grad()
-                loss = cross_entropy(train @ weight.T + bias, labels) + WEIGHT_DECAY * weight.square().sum()
-                loss.backward()
-                return loss
-
-            optimiser.step(closure)
-        return vectors @ weight.detach().T + bias.detach()
+        return probe_scores(vectors, train, labels, n_classes)
 
 
 @PREDICTORS.register()
@@ -106,11 +91,9 @@ class RecognitionNNPredictor(RecognitionPredictor):
         return super().scores(vectors, labels, splits, n_classes)
 
     def class_scores(self, vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-        cosine = vectors @ train.T  # (N, M)
-        best = cosine.new_full((len(vectors), n_classes), LOWEST).scatter_reduce(1, labels.expand_as(cosine), cosine, "amax")
-        nearest = best.gather(1, self.labels[:, None])
-        self.ranks.append(1 + (cosine > nearest).sum(1))
-        return best
+        scores, ranks = neighbour_scores(vectors, train, labels, self.labels, n_classes)
+        self.ranks.append(ranks)
+        return scores
 
     def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
         arrays = super().__call__(loader, model, device, progress)

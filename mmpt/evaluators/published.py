@@ -1,4 +1,4 @@
-"""Under which conditions the published numbers were obtained: how many queries and gallery items, and which settings."""
+"""Under which conditions the published numbers were obtained: how many items, and which settings."""
 
 from __future__ import annotations
 
@@ -9,40 +9,68 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A published test set.
+    """A published list of items.
 
     Attributes:
-        queries: what is counted as one query, or one video for metrics over videos.
-        gallery: items that are ranked; None where nothing is ranked.
+        items: entries of the list (captions, clips, videos), before ids without features are left out.
+        videos: different videos among them; None where not published.
         source: who says so.
     """
 
-    queries: int
-    gallery: int | None
+    items: int
+    videos: int | None
     source: str
 
     def __str__(self) -> str:
-        gallery = "" if self.gallery is None else f" against {self.gallery}"
-        return f"{self.queries}{gallery} ({self.source})"
+        return f"{self.items}" + (f" of {self.videos} videos" if self.videos else "") + f" ({self.source})"
 
 
-_FULL_VIDEO = [PublishedSet(436, 436, "MIL-NCE's list; TempCLR, Norton")]
-TEST_SETS: dict[tuple[str, str], list[PublishedSet]] = {  # (meta processor, metric)
-    ("MSRVTTMetaProcessor", "RetrievalMetric"): [PublishedSet(1000, 1000, "1k-A, JSFusion, Yu et al., ECCV 2018")],
-    ("MSRVTTQAMetaProcessor", "QAMetric"): [PublishedSet(2990, None, "multiple choice, official test videos")],
-    ("YoucookMetaProcessor", "RetrievalMetric"): [
-        PublishedSet(3350, 3350, "MIL-NCE's list; VideoCLIP, TempCLR, Norton"),
-        PublishedSet(3492, 3492, "official validation"),
-        PublishedSet(3216, 3216, "GRAM's list"),
+_JSFUSION = [PublishedSet(1000, 1000, "1k-A, JSFusion, Yu et al., ECCV 2018")]
+_YOUCOOK_TEST = [
+    PublishedSet(3350, 436, "MIL-NCE's csv; VideoCLIP, TempCLR, Norton"),
+    PublishedSet(3492, 457, "official annotations, validation"),
+    PublishedSet(3216, 419, "GRAM's list"),
+]
+_FULL_VIDEOS = [PublishedSet(436, 436, "MIL-NCE's csv; TempCLR, Norton")]
+_COIN_TEST = [PublishedSet(2797, 2797, "COIN, Tang et al., CVPR 2019: testing")]
+_CROSSTASK_TEST = [PublishedSet(1850, None, "CrossTask release, all features, n_train 30: 2750 annotated - 360 for validation - 18 x 30")]
+_HOW2_VALID = [PublishedSet(23834, 23834, "how2_s3d_val.lst")]
+PUBLISHED: dict[tuple[str, str], list[PublishedSet]] = {  # (meta processor, split)
+    ("MSRVTTMetaProcessor", "test"): _JSFUSION,
+    ("MSRVTTMetaProcessor", "valid"): _JSFUSION,
+    ("MSRVTTMetaProcessor", "train"): [
+        PublishedSet(9000, 9000, "9k: all but 1k-A"),
+        PublishedSet(7010, 7010, "7k: official train and validate"),
     ],
-    ("YoucookMetaProcessor", "FullVideoRetrievalMetric"): _FULL_VIDEO,
-    ("YoucookFullVideoBGMetaProcessor", "FullVideoBGRetrievalMetric"): _FULL_VIDEO,
-    ("COINActionSegmentationMetaProcessor", "COINActionSegmentationMetric"): [PublishedSet(2797, None, "COIN, Tang et al., CVPR 2019")],
-    ("CrossTaskMetaProcessor", "CrossTaskMetric"): [PublishedSet(1850, None, "CrossTask release with 30 training videos per task")],
-    ("DiDeMoMetaProcessor", "DiDeMoMetric"): [PublishedSet(4021, None, "DiDeMo, Hendricks et al., ICCV 2017")],
-    ("HTMAlignMetaProcessor", "HTMAlignMetric"): [PublishedSet(80, None, "HTM-Align, Han et al., CVPR 2022")],
-    ("YoucookNLGMetaProcessor", "NLGMetric"): [PublishedSet(3492, None, "official validation")],
+    ("MSRVTTQAMetaProcessor", "test"): [PublishedSet(2990, 2990, "multiple choice, official test videos")],
+    ("YoucookMetaProcessor", "test"): _YOUCOOK_TEST,
+    ("YoucookMetaProcessor", "valid"): _YOUCOOK_TEST,
+    ("YoucookMetaProcessor", "train"): [
+        PublishedSet(10337, 1333, "official annotations, training"),
+        PublishedSet(9283, None, "GRAM's list"),
+    ],
+    ("YoucookFullVideoBGMetaProcessor", "test"): _FULL_VIDEOS,
+    ("YoucookNLGMetaProcessor", "test"): [PublishedSet(3492, 457, "official annotations, validation")],
+    ("COINActionSegmentationMetaProcessor", "train"): [PublishedSet(9030, 9030, "COIN, Tang et al., CVPR 2019: training")],
+    ("COINActionSegmentationMetaProcessor", "valid"): _COIN_TEST,
+    ("COINActionSegmentationMetaProcessor", "test"): _COIN_TEST,
+    ("CrossTaskMetaProcessor", "train"): [PublishedSet(540, None, "CrossTask release, all features, n_train 30: 18 x 30")],
+    ("CrossTaskMetaProcessor", "valid"): _CROSSTASK_TEST,
+    ("CrossTaskMetaProcessor", "test"): _CROSSTASK_TEST,
+    ("DiDeMoMetaProcessor", "test"): [PublishedSet(4021, 1004, "DiDeMo, Hendricks et al., ICCV 2017: test")],
+    ("HTMAlignMetaProcessor", "test"): [PublishedSet(80, 80, "HTM-Align, Han et al., CVPR 2022")],
+    ("RecognitionMetaProcessor", "test"): [
+        PublishedSet(13320, 13320, "UCF101, Soomro et al. 2012"),
+        PublishedSet(6766, 6766, "HMDB51, Kuehne et al., ICCV 2011"),
+    ],
+    ("ModalityMetaProcessor", "test"): [
+        PublishedSet(items, items if name != "YouCook2" else 419, f"GRAM's {name}")
+        for items, name in ((1000, "MSR-VTT"), (1003, "DiDeMo"), (4917, "ActivityNet"), (1500, "VATEX"), (3216, "YouCook2"))
+    ],
+    ("How2MetaProcessor", "valid"): _HOW2_VALID,
+    ("ShardedHow2MetaProcessor", "valid"): _HOW2_VALID,
 }
+FULL_VIDEO_METRIC = "FullVideoRetrievalMetric"  # its queries are the videos of a list of clips
 
 _CLIPS = {"dataset.max_video_len": (32,), "dataset.max_len": (96,)}
 _WINDOWS = {**_CLIPS, "dataset.sliding_window": (16,), "dataset.sliding_window_size": (32,)}
@@ -61,13 +89,16 @@ SETTINGS: dict[str, dict[str, tuple]] = {  # metric -> key -> values in the rele
 
 
 def published_sets(settings: Mapping[str, Any]) -> list[PublishedSet]:
-    """The published test sets of a project file's data and metric; empty where none is known."""
-    return TEST_SETS.get((settings.get("dataset", {}).get("meta_processor"), settings.get("metric")), [])
+    """The published test sets of a project file's data, as its metric counts them; empty where none is known."""
+    if settings.get("metric") == FULL_VIDEO_METRIC:
+        return _FULL_VIDEOS
+    return PUBLISHED.get((settings.get("dataset", {}).get("meta_processor"), "test"), [])
 
 
 def same_size(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> PublishedSet | None:
-    """The published test set with as many queries and gallery items; None where there is none."""
-    return next((known for known in published_sets(settings) if (known.queries, known.gallery) == _size(facts)), None)
+    """The published test set with as many queries, and gallery items where there are any; None where there is none."""
+    queries, gallery = _size(facts)
+    return next((known for known in published_sets(settings) if queries == known.items and gallery in (None, known.items)), None)
 
 
 def departures(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
@@ -81,7 +112,7 @@ def departures(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[st
     known = published_sets(settings)
     if known and same_size(settings, facts) is None:
         queries, gallery = _size(facts)
-        against = "" if gallery is None else f" against {gallery}"
+        against = "" if gallery is None else f" against a gallery of {gallery}"
         found.append(f"test set: {queries}{against}; published: {' or '.join(map(str, known))}")
     for key, values in SETTINGS.get(settings.get("metric"), {}).items():
         value = _at(settings, key)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 import mmpt
+from mmpt.evaluators import traps
 from mmpt.evaluators.metric import Outcome
 from mmpt.evaluators.published import departures, same_size
 from mmpt.utils.files import atomic_write
@@ -82,16 +83,17 @@ class Report:
             ranks = found["ranks"]
             hits = {f"R{k}": ((ranks + n_missing <= k).sum(), (ranks <= k).sum()) for k in (1, 5, 10)}
             n_found = len(ranks)
-        elif "hits" in found and math.isclose(found["hits"].mean(), self.outcome.best):
-            hits = {self.outcome.best_metric: (found["hits"].sum(),) * 2}
-            n_found = len(found["hits"])
+        elif self.outcome.best_metric in found and "weight" not in found:
+            values = found[self.outcome.best_metric]
+            hits = {self.outcome.best_metric: (values.sum(),) * 2}
+            n_found = len(values)
         else:
             return {}
         n_queries = n_found + n_missing
         return {name: (float(low / n_queries), float((high + n_missing) / n_queries)) for name, (low, high) in hits.items()}
 
     def all_warnings(self) -> list[str]:
-        return [*self.outcome.warnings, *self.warnings]
+        return [*self.outcome.warnings, *traps.no_better_than_trivial(self.outcome), *self.warnings]
 
     def markdown(self) -> str:
         """The report as a Markdown page."""

@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+if TYPE_CHECKING:
+    from mmpt.evaluators.metric import Outcome
 
 SEVERAL_CAPTIONS = 1.5  # captions per item: a published list may name a clip twice, this many are no accident
 DOWNSTREAM = re.compile(r"vtt|youcook|coin|crosstask|didemo|htm_align|ucf|hmdb")
@@ -71,4 +77,35 @@ def unloaded_layers(checkpoint: str, missing: Sequence[str]) -> list[str]:
     return [
         f"{checkpoint} lacks {len(missing)} tensors of the model ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): they "
         "keep random values and the scores are those of a partly untrained model. Use the model section it was trained with."
+    ]
+
+
+def unset_batch_norm(checkpoint: str, model: nn.Module) -> list[str]:
+    """BatchNorm layers whose running statistics are still those of a new layer: they normalise by nothing that was ever measured.
+
+    Happens where they were frozen from the start, or where the file holds weights alone. Whether statistics that should have been frozen
+    drifted during fine-tuning cannot be seen from one checkpoint.
+    """
+    norms = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    unset = [name for name, layer in norms if not layer.running_mean.any() and (layer.running_var == 1).all()]
+    if not unset:
+        return []
+    return [
+        f"{checkpoint}: {len(unset)} of {len(norms)} BatchNorm layers (first: {unset[0]}) hold the running mean 0 and variance 1 of a new "
+        "layer. Their statistics were frozen before any were taken, or are not in the file; use the checkpoint that has them."
+    ]
+
+
+def no_better_than_trivial(outcome: Outcome) -> list[str]:
+    """A result whose interval reaches down to what needs no model."""
+    name = outcome.best_metric
+    if name not in outcome.intervals:
+        return []
+    low, high = outcome.intervals[name]
+    levels = {model: values.get(name, values.get(name.rsplit("-", 1)[-1])) for model, values in outcome.baselines.items()}
+    return [
+        f"{name} = {outcome.best:.4f} [{low:.4f}, {high:.4f}] is not above {model!r}, which needs no model and reaches {level:.4f}: "
+        "these numbers do not show that the model has learnt the task."
+        for model, level in levels.items()
+        if level is not None and low <= level
     ]

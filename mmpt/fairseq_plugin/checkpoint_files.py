@@ -78,9 +78,11 @@ def newest_intact(folder: str | Path) -> Path | None:
     Raises:
         ValueError: there are checkpoints and every one is damaged.
     """
-    last = Path(folder) / "checkpoint_last.pt"
-    others = [p for p in Path(folder).glob("checkpoint*.pt") if p != last and p.name != "checkpoint_best.pt"]
+    last, best = Path(folder) / "checkpoint_last.pt", Path(folder) / "checkpoint_best.pt"
+    others = [p for p in Path(folder).glob("checkpoint*.pt") if p not in (last, best)]
     candidates = [p for p in (last, *sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)) if p.is_file()]
+    if candidates and best.is_file():  # alone it may have been put there to start from
+        candidates.append(best)
     for path in candidates:
         problem = damage(path)
         if problem is None:

@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import re
+import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping
@@ -69,6 +70,11 @@ def check_run(args: Namespace) -> None:
             raise ValueError(
                 f"--{flag} needs a GPU and this run has none. Set fairseq.common.{flag}: false, or launch with --cpu, which leaves it out."
             )
+    if args.wandb_project and not hasattr(progress_bar.wandb, "init"):  # a folder `wandb` of earlier runs imports as well
+        raise ValueError(
+            f"fairseq.common.wandb_project={args.wandb_project} asks for Weights & Biases, which is not installed: pip install wandb, "
+            "or remove the key."
+        )
     if on_cpu and args.distributed_world_size > 1 and args.ddp_backend not in ("legacy_ddp", "no_c10d"):
         raise ValueError(
             f"--ddp-backend {args.ddp_backend} does not run on CPU processes. Set fairseq.optimization.ddp_backend: legacy_ddp."
@@ -151,9 +157,25 @@ def load_checkpoint(cfg: DictConfig, trainer: Any, **kwargs: Any) -> tuple[Any, 
 
 
 def _load_on_all_ranks(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Every rank reads the file itself: fairseq's broadcast unpickles settings that torch >= 2.6 refuses."""
+    """Every rank reads the file itself: fairseq's broadcast unpickles settings that torch >= 2.6 refuses.
+
+    Besides, a run goes on with its early stop where it was, and knows when it had ended.
+    """
     self.cfg.checkpoint.load_checkpoint_on_all_dp_ranks = True
     extra_state = _fairseq_trainer_load(self, *args, **kwargs)
     if extra_state is not None and self.goes_on:
+        early_stop_memory().update(extra_state.get("mmtask", {}).get("early_stop", {}))
         self.task.resume(extra_state)
+    self.task.is_done = _has_ended(self.cfg, self.get_num_updates())
     return extra_state
+
+
+def early_stop_memory() -> dict[str, float]:
+    """What stopping by `fairseq.checkpoint.patience` goes by: the best value, and validations since; fairseq keeps it on a function."""
+    train = sys.modules.get("fairseq_cli.train")
+    return {} if train is None else vars(train.should_stop_early)
+
+
+def _has_ended(cfg: DictConfig, updates: int) -> bool:
+    limit, patience = cfg.optimization.max_update, cfg.checkpoint.patience
+    return 0 < limit <= updates or 0 < patience <= early_stop_memory().get("num_runs", 0)

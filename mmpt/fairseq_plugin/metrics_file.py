@@ -8,6 +8,7 @@ A resumed run appends; where an update was trained twice, its last line counts.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ _fairseq_progress_bar = progress_bar.progress_bar
 
 def progress_bar_with_file(iterator: Any, *args: Any, aim_param_checkpoint_dir: str | None = None, **kwargs: Any) -> Any:
     """fairseq's progress bar, which also writes the file on the first process; fairseq names the run folder by that argument."""
+    if aim_param_checkpoint_dir:
+        os.environ.setdefault("WANDB_DIR", aim_param_checkpoint_dir)  # else Weights & Biases litters the current folder
     bar = _fairseq_progress_bar(iterator, *args, aim_param_checkpoint_dir=aim_param_checkpoint_dir, **kwargs)
     is_first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     return MetricsFile(bar, Path(aim_param_checkpoint_dir) / "metrics.jsonl") if aim_param_checkpoint_dir and is_first else bar

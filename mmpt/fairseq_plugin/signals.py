@@ -100,9 +100,8 @@ def _ask(number: int, frame: FrameType | None) -> None:
 
 def train_epoch(cfg: DictConfig, trainer: Any, task: Any, epoch_itr: Any) -> tuple:
     """fairseq's training of an epoch; a run that is done and is started again stays as it is, where fairseq would train one update more."""
-    done, limit = trainer.get_num_updates(), cfg.optimization.max_update
-    if limit and done >= limit:
-        logger.info("all %d updates are done (max_update: %d)", done, limit)
+    if task.is_done:
+        logger.info("all %d updates are done; raise max_update, or the patience that ended the run, to train on", trainer.get_num_updates())
         return [None], True
     return _fairseq["train"](cfg, trainer, task, epoch_itr)
 

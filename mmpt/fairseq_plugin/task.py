@@ -40,6 +40,7 @@ class FairseqMMTask(LegacyFairseqTask):
         create_run_dir(self.config, rank=args.distributed_rank)
         self.mmtask = build_task(self.config)
         self.model = None
+        self.is_done = False  # set when a checkpoint is loaded that a run ended with
         self.data_wait = DataWait()
         self.zero_shot_values: dict[str, float] = {}
 
@@ -71,7 +72,7 @@ class FairseqMMTask(LegacyFairseqTask):
 
     def get_batch_iterator(self, dataset: FairseqMMDataset, *args: Any, epoch: int = 1, **kwargs: Any) -> EpochBatchIterator:
         """Let the task compose the epoch's items first; never reuse a cached iterator, whose batch list may be stale."""
-        if dataset is self.datasets.get("train"):
+        if dataset is self.datasets.get("train") and not self.is_done:  # composing groups of near neighbours may take long
             self.mmtask.begin_epoch(dataset.dataset, epoch, self.model)
         kwargs["disable_iterator_cache"] = True
         if kwargs.get("num_workers") == 0:
@@ -95,6 +96,7 @@ class FairseqMMTask(LegacyFairseqTask):
     def get_checkpoint_dict(self) -> dict[str, Any]:
         """fairseq stores this in every checkpoint."""
         state = {**self.mmtask.resume_state(), "processes": self.args.distributed_world_size}
+        state["early_stop"] = {name: float(value) for name, value in compat.early_stop_memory().items()}
         return {"mmtask": state, "config": to_dict(self.config)}
 
     def resume(self, extra_state: Mapping[str, Any]) -> None:

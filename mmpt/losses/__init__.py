@@ -2,7 +2,8 @@
 
 from mmpt.losses.classification import BCE, L1, MSE, ArgmaxCrossEntropy, CrossEntropy, DummyK400Loss, DummyLoss, SmoothL1
 from mmpt.losses.gdt import GDTLoss
-from mmpt.losses.gram import GRAMLoss, PairwiseNCE, PMRLLoss, SymileLoss, TriangleLoss
+from mmpt.losses.gram import GRAMLoss
+from mmpt.losses.gram_peers import PairwiseNCE, PMRLLoss, SymileLoss, TriangleLoss
 from mmpt.losses.loss import Loss, LossConfig, build_loss, option
 from mmpt.losses.milnce import MILNCELoss
 from mmpt.losses.nce import NCE, MMContraLoss, T2VContraLoss, V2TContraLoss

@@ -22,13 +22,13 @@ def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class _LogitLoss(Loss):
-    """A function of `logits` and `targets`."""
+    """A function of `logits` and `targets`; a leading dimension of 1 that the targets alone have is dropped."""
 
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         raise NotImplementedError
 
     def forward(self, *, logits: Tensor, targets: Tensor, **batch) -> Tensor:
-        loss = self.value(full_precision(logits), targets)
+        loss = self.value(full_precision(logits), targets.squeeze(0) if targets.dim() > logits.dim() else targets)
         self.record(loss=loss)
         return loss
 
@@ -56,10 +56,10 @@ class ArgmaxCrossEntropy(_LogitLoss):
 
 @LOSSES.register()
 class BCE(_LogitLoss):
-    """Pulls each logit to its own 0/1 target; a leading dimension of 1 of the targets is dropped."""
+    """Pulls each logit to its own 0/1 target."""
 
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, targets.squeeze(0).to(logits.dtype))
+        return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
 
 
 @LOSSES.register()
@@ -95,7 +95,7 @@ class DummyK400Config(LossConfig):
 
 @LOSSES.register()
 class DummyK400Loss(Loss):
-    """Cross entropy of logits (P, 400) against random classes: for measuring speed, nothing is learned."""
+    """Cross entropy of logits (..., at least 400) against random classes: for measuring speed, nothing is learned."""
 
     Config = DummyK400Config
 
@@ -104,7 +104,7 @@ class DummyK400Loss(Loss):
         self.generator = torch.Generator().manual_seed(self.config.seed)
 
     def forward(self, *, logits: Tensor, **batch) -> Tensor:
-        targets = torch.randint(400, (len(logits),), generator=self.generator).to(logits.device)
-        loss = F.cross_entropy(full_precision(logits), targets)
+        logits = full_precision(logits).flatten(0, -2)
+        loss = F.cross_entropy(logits, torch.randint(400, (len(logits),), generator=self.generator).to(logits.device, non_blocking=True))
         self.record(loss=loss)
         return loss

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.gather import all_gather, rank, world_size
@@ -53,9 +53,9 @@ class GDTLoss(Loss):
         normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
         num_negatives: int | None = option(None, "negatives drawn for each comparison, without replacement; null: all")
         seed: int = option(0, "of the drawn negatives")
-        text_reversal: str = option("token", "how the data reverse text: none, sentence or token; checked against the hypothesis")
-        order_sensitive: bool = option(True, "whether the text encoder sees word order; a bag of words does not")
-        allow_degenerate: bool = option(False, "train even if reversed text looks the same as a distinctive original")
+        text_reversal: str = option("token", "how the data reverse text: none, sentence or token; checked against hypothesis and data")
+        order_sensitive: bool = option(True, "whether the text encoder sees word order, where the model does not say so itself")
+        allow_degenerate: bool = option(False, "train even if a reversed view looks the same as the distinctive original")
 
     def __init__(self, config: Mapping[str, Any] | LossConfig | None = None):
         super().__init__(config)
@@ -80,10 +80,40 @@ class GDTLoss(Loss):
             self.term_names = [term.name for term in self.hypothesis.terms]
         self._mult: dict[tuple, Tensor] = {}
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple(f"pooled_{name}" for name in self.config.modalities or ["video"])
+
+    def check_data(self, dataset: Any) -> None:
+        config, needed = self.config, [VIEWS[view] for view in self.hypothesis.views]
+        views = list(dataset.views or needed)  # an aligner of one's own may make them without being told
+        if views != needed:
+            raise ValueError(
+                f"loss.hypothesis {self.hypothesis.number} ({self.hypothesis.name}) compares the views {', '.join(needed)}; dataset.views "
+                f"are {', '.join(views)}. Set dataset.views: [{', '.join(needed)}] and dataset.subsampling: {len(needed)}."
+            )
+        has_views = bool(dataset.views) and len(needed) > 1
+        if has_views and config.layout != "item_major":
+            raise ValueError("dataset.views puts the views of an item side by side; set loss.layout: item_major (GDTLoss).")
+        if has_views and "text" in (config.modalities or ["text"]) and config.text_reversal != dataset.text_reversal:
+            raise ValueError(
+                f"loss.text_reversal={config.text_reversal} (GDTLoss) differs from dataset.text_reversal={dataset.text_reversal}; say the "
+                "same in both."
+            )
+
+    def check_model(self, model: nn.Module) -> None:
+        super().check_model(model)
+        names = self.config.modalities or ["video", "text" if "pooled_text" in getattr(model, "returns", ("pooled_text",)) else "audio"]
+        absent = [f"pooled_{name}" for name in names if f"pooled_{name}" not in getattr(model, "returns", (f"pooled_{name}",))]
+        if absent:
+            raise ValueError(f"GDTLoss compares {' and '.join(names)}; {type(model).__name__} does not return {', '.join(absent)}.")
+        for name in names if hasattr(model, "order_sensitive") and not self.config.allow_degenerate else ():
+            require_visible_reversal(self.hypothesis, "token", model.order_sensitive(name), encoder=f"the {name} encoder")
+
     def forward(
         self,
         *,
-        pooled_video: Tensor,
+        pooled_video: Tensor | None = None,
         view_valid: Tensor | None = None,
         logit_scale: Tensor | None = None,
         num_updates: int | None = None,
@@ -95,7 +125,7 @@ class GDTLoss(Loss):
             raise ValueError(f"GDTLoss: the two modalities have shapes {shapes}; expected the same (S, B, D).")
         n_views, batch_size, _ = embeddings[0].shape
         if view_valid is None:
-            view_valid = torch.ones(n_views * batch_size, dtype=torch.bool, device=pooled_video.device)
+            view_valid = torch.ones(n_views * batch_size, dtype=torch.bool, device=embeddings[0].device)
         valid = self._views_first(view_valid)
         scale = self._scale(logit_scale, embeddings[0])
         logits = torch.stack([scale * embeddings[m] @ self._keys(embeddings[1 - m]).flatten(0, 2).T for m in (0, 1)])  # (2, S, B, S*R*B)
@@ -106,9 +136,9 @@ class GDTLoss(Loss):
         n_ranks, batch_size = key_valid.shape[1:]
         own_rank = rank() if n_ranks > 1 else 0
         views = list(self.hypothesis.views)
-        query = torch.tensor([views.index(call.query_view) for call in self.calls], device=logits.device)
-        target = torch.tensor([views.index(call.positive_view) for call in self.calls], device=logits.device)
-        modality = torch.tensor([call.query_modality for call in self.calls], device=logits.device)
+        query = _sent([views.index(call.query_view) for call in self.calls], logits.device)
+        target = _sent([views.index(call.positive_view) for call in self.calls], logits.device)
+        modality = _sent([call.query_modality for call in self.calls], logits.device)
         positive = (target[:, None] * n_ranks + own_rank) * batch_size + torch.arange(batch_size, device=logits.device)  # (C, B)
         mult = self._multiplicities(own_rank, n_ranks, batch_size, logits.device) * key_valid.flatten()
         if self.config.num_negatives is not None:
@@ -126,9 +156,9 @@ class GDTLoss(Loss):
 
     def _combine(self, result: Contrast, like: Tensor) -> Tensor:
         """Weighted mean over the comparisons that have a usable query; a term is the same mean over its own comparisons."""
-        weights = like.new_tensor([call.weight for call in self.calls]) * result.usable
-        terms = torch.tensor([call.term for call in self.calls], device=like.device)
-        modality = torch.tensor([call.query_modality for call in self.calls], device=like.device)
+        weights = _sent([call.weight for call in self.calls], like.device).to(like.dtype) * result.usable
+        terms = _sent([call.term for call in self.calls], like.device)
+        modality = _sent([call.query_modality for call in self.calls], like.device)
 
         def mean(values: Tensor, chosen: Tensor | bool = True) -> Tensor:
             share = weights * chosen
@@ -174,6 +204,11 @@ class GDTLoss(Loss):
 
     def _scale(self, logit_scale: Tensor | None, like: Tensor) -> Tensor:
         if logit_scale is None:
-            return like.new_tensor(1 / self.config.temperature)
+            return like.new_full((), 1 / self.config.temperature)
         scale = logit_scale.to(like.dtype).exp()
         return scale + (scale.clamp_max(self.config.max_logit_scale) - scale).detach()  # at the bound gradients still flow
+
+
+def _sent(values: list[float], device: torch.device) -> Tensor:
+    """Numbers of the host as a tensor on the device, without waiting for it."""
+    return torch.tensor(values, dtype=torch.float64 if isinstance(values[0], float) else None).to(device, non_blocking=True)

@@ -156,6 +156,27 @@ class Loss(nn.Module):
             ValueError: they do not; the message names the keys and a value that works.
         """
 
+    def check_data(self, dataset: Any) -> None:
+        """Before training: does the `dataset:` section make what this loss expects?
+
+        Raises:
+            ValueError: it does not; the message names the keys of both sections.
+        """
+
+    def check_model(self, model: nn.Module) -> None:
+        """Before training: does the model return what this loss reads? A model without `returns` is not asked; its first batch will tell.
+
+        Raises:
+            ValueError: it does not; the message names what is missing, and what there is.
+        """
+        returned = getattr(model, "returns", None)
+        missing = [name for name in self.reads if _comes_from_a_model(name) and name not in (returned or self.reads)]
+        if missing:
+            raise ValueError(
+                f"loss.loss_cls {type(self).__name__} reads {', '.join(missing)}, which model.model_cls {type(model).__name__} does not "
+                f"return (it returns {', '.join(sorted(returned))}). Choose another loss, or a model that does."
+            )
+
     def record(self, **terms: Tensor) -> None:
         """Keeps the terms for the log.
 
@@ -174,6 +195,11 @@ class Loss(nn.Module):
                 f"{type(self).__name__}: {', '.join(bad)}. Look for NaN in the features, a learning rate that is too high, or overflow in "
                 "half precision."
             )
+
+
+def _comes_from_a_model(name: str) -> bool:
+    """Not from the data set, as targets, times and labels do."""
+    return name.startswith("pooled_") or name.endswith(("_outputs", "logits", "_scores")) or name in ("crops", "matcher", "video_seq")
 
 
 def build_loss(section: Mapping[str, Any]) -> Loss:

@@ -261,6 +261,6 @@ def unit_mass_per_clip(log_plan: Tensor) -> Tensor:
 def bounded_scale(logit_scale: Tensor | None, like: Tensor) -> Tensor:
     """exp(logit_scale) with the exponent held in [0, 4.6052]; at a bound the gradient still flows, so that the scale can come back."""
     if logit_scale is None:
-        return like.new_tensor(LOGIT_SCALE).exp()
+        return like.new_full((), math.exp(LOGIT_SCALE))
     logit_scale = full_precision(logit_scale).to(like.dtype)
     return (logit_scale + (logit_scale.clamp(0, LARGEST_LOGIT_SCALE) - logit_scale).detach()).exp()

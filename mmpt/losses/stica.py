@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.contrastive import info_nce
@@ -46,6 +46,12 @@ class STiCALoss(Loss):
         gather: bool = option(True, "negatives of all ranks")
         key_grad: bool = option(False, "let gradients reach positives and negatives too")
         normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
+
+    def check_model(self, model: nn.Module) -> None:
+        super().check_model(model)
+        returned = getattr(model, "returns", None)
+        if returned is not None and not any(f"pooled_{name}{end}" in returned for name in self._other_names for end in ("", "_1")):
+            raise ValueError(self._nothing_to_compare())
 
     def forward(self, *, crops: Mapping[str, Tensor], pooled_video_1: Tensor, pooled_video_2: Tensor, **batch: Any) -> Tensor:
         config, others = self.config, self._others(batch)
@@ -89,12 +95,18 @@ class STiCALoss(Loss):
 
     def _others(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """The other modality, for version 1 and 2 of the clip; usually the same tensor twice."""
-        names = [self.config.modality] if self.config.modality else ["audio", "text"]
-        for name in names:
+        for name in self._other_names:
             found = [batch.get(f"pooled_{name}_{version}", batch.get(f"pooled_{name}")) for version in (1, 2)]
             if all(x is not None for x in found):
                 return [self._unit(x) for x in found]
-        raise ValueError(f"STiCALoss needs {' or '.join(f'pooled_{name}' for name in names)}, which the model does not return.")
+        raise ValueError(self._nothing_to_compare())
+
+    @property
+    def _other_names(self) -> list[str]:
+        return [self.config.modality] if self.config.modality else ["audio", "text"]
+
+    def _nothing_to_compare(self) -> str:
+        return f"STiCALoss needs {' or '.join(f'pooled_{name}' for name in self._other_names)}, which the model does not return."
 
     def _unit(self, x: Tensor) -> Tensor:
         return unit_rows_once(x) if self.config.normalize else full_precision(x)

@@ -64,6 +64,14 @@ class SumLoss(Loss):
         for part in self.parts.values():
             part.check(clips_per_video, videos_per_batch)
 
+    def check_data(self, dataset: Any) -> None:
+        for part in self.parts.values():
+            part.check_data(dataset)
+
+    def check_model(self, model: nn.Module) -> None:
+        for part in self.parts.values():
+            part.check_model(model)
+
     def forward(self, **batch) -> Tensor:
         values = {name: part(**batch) for name, part in self.parts.items()}
         inner = {f"{name}/{term}": value for name, part in self.parts.items() for term, value in part.terms.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -235,6 +236,13 @@ class TempCLRLocalisationLoss(Loss):
     """
 
     Config = TempCLRLocalisationConfig
+
+    def check_data(self, dataset: Any) -> None:
+        if self.config.window_stride not in (None, dataset.sliding_window):
+            raise ValueError(
+                f"loss.sliding_window={self.config.window_stride} differs from dataset.sliding_window={dataset.sliding_window}, by which "
+                "the windows were cut. Use that number, or null."
+            )
 
     def forward(
         self,

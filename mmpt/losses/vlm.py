@@ -18,9 +18,13 @@ from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
 
 
-def labelled(text_label: Tensor) -> Tensor:
-    """Token ids at the positions that carry a label, in the order of the logits."""
-    return text_label[text_label != IGNORED]
+def labelled(text_label: Tensor, text_logits: Tensor) -> Tensor:
+    """Token ids at the positions that carry a label, in the order of the logits.
+
+    Sorted to the front, not selected: a selection would have to wait for the device to learn how many there are.
+    """
+    flat = text_label.flatten()
+    return flat[(flat == IGNORED).to(torch.uint8).argsort(stable=True)[: len(text_logits)]]
 
 
 def own_frame(video_logits: Tensor) -> Tensor:
@@ -38,7 +42,7 @@ class MFMMLM(Loss):
 
     def forward(self, *, video_logits: Tensor, text_logits: Tensor, text_label: Tensor, **batch) -> Tensor:
         mfm = mean_cross_entropy(video_logits, own_frame(video_logits))
-        mlm = mean_cross_entropy(text_logits, labelled(text_label))
+        mlm = mean_cross_entropy(text_logits, labelled(text_label, text_logits))
         self.record(mfm=mfm, mlm=mlm)
         return mfm + mlm
 
@@ -69,7 +73,7 @@ class MTM(Loss):
         if self.config.compat:
             text_logits = F.pad(text_logits, (0, 1))
         video = F.cross_entropy(video_logits, own_frame(video_logits), reduction="sum")
-        text = F.cross_entropy(text_logits, labelled(text_label), reduction="sum")
+        text = F.cross_entropy(text_logits, labelled(text_label, text_logits), reduction="sum")
         loss = (video + text) / max(1, len(video_logits) + len(text_logits))
         self.record(mtm=loss)
         return loss
@@ -80,6 +84,6 @@ class NLGLoss(Loss):
     """Pulls the logits (w, C) of the labelled positions to the next word: teacher forcing for captioning."""
 
     def forward(self, *, logits: Tensor, text_label: Tensor, **batch) -> Tensor:
-        loss = mean_cross_entropy(logits, labelled(text_label))
+        loss = mean_cross_entropy(logits, labelled(text_label, logits))
         self.record(nlg=loss)
         return loss

@@ -1,6 +1,6 @@
 """Models; importing this package registers those that YAML files can name."""
 
-from mmpt.models import features, mmfusion, mmfusion_downstream, mmfusion_joint, mmgram, transformermodel
+from mmpt.models import features, mmfusion, mmfusion_align, mmfusion_downstream, mmfusion_joint, mmgram, mmstica, raw_clips, transformermodel
 from mmpt.models.build import build_model
 from mmpt.models.checkpoint import LoadReport, load_weights, read_state_dict
 from mmpt.models.mmpt_model import MMPTModel
@@ -14,9 +14,12 @@ __all__ = [
     "features",
     "load_weights",
     "mmfusion",
+    "mmfusion_align",
     "mmfusion_downstream",
     "mmfusion_joint",
     "mmgram",
+    "mmstica",
+    "raw_clips",
     "read_state_dict",
     "transformermodel",
 ]

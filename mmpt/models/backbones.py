@@ -18,15 +18,19 @@ from torch.nn import functional
 
 from mmpt.models.audio import AudioResNet
 from mmpt.models.checkpoint import read_state_dict
+from mmpt.models.inference import for_inference
 from mmpt.models.r2plus1d import R2Plus1D
 from mmpt.models.s3dg import S3D
 from mmpt.models.towers import open_clip_image_tower, transformers_audio_tower, transformers_image_tower
 from mmpt.utils.audio import read_audio_windows, spectrogram
+from mmpt.utils.shardedtensor import file_sha256
 from mmpt.utils.video import read_seconds
 
 KINETICS_MEAN, KINETICS_STD = 0.45, 0.225
 AUDIO_RATE = 24000
 TOWER_WINDOW_S = 10  # what AST and CLAP were trained on
+CPU_CLIPS, CPU_IMAGES, GPU_FRAMES = 4, 16, 960  # per pass; on a CPU, convolutions slow down as their maps outgrow its caches
+SOUNDS_PER_PASS = 64
 WRAPPERS = {"r2plus1d": "video_network.base.", "resnet9": "audio_network.base."}  # where published checkpoints keep a network
 
 
@@ -38,11 +42,13 @@ class Backbone:
         network: clips as `read` yields them, as a tensor -> (n, D).
         read: path -> arrays of clips, one per second, in order.
         passport: what the features are.
+        batch_size: clips per pass at which the network is fast.
     """
 
     network: Callable[[Tensor], Tensor]
     read: Callable[[Path], Iterator[np.ndarray]]
     passport: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 16
 
 
 class Features(nn.Module):
@@ -139,7 +145,7 @@ def video_backbone(
     fps, size = fps or own_fps, size or own_size
     passport = {
         "backbone": name,
-        "weights": Path(weights).name if weights else model,
+        **_origin(model, weights),
         "frames_per_second": fps,
         "seconds_per_feature": 1.0,
         "pixels": size,
@@ -150,7 +156,8 @@ def video_backbone(
         "decoder": decoder,
     }
     features = VideoFeatures(network, mean, std, reverse, normalise=normalise, half=half).to(device).eval()
-    return Backbone(features, partial(read_seconds, fps=fps, size=size, decoder=decoder, n_threads=threads_per_file), passport)
+    read = partial(read_seconds, fps=fps, size=size, decoder=decoder, n_threads=threads_per_file)
+    return Backbone(features, read, passport, _batch_size(kind, fps, device))
 
 
 def audio_backbone(
@@ -191,7 +198,7 @@ def audio_backbone(
 
     passport = {
         "backbone": name,
-        "weights": Path(weights).name if weights else model,
+        **_origin(model, weights),
         "samples_per_second": rate,
         "seconds_per_feature": 1.0,
         "window_seconds": window_s,
@@ -199,7 +206,21 @@ def audio_backbone(
         "precision": _precision(half, device),
     }
     passport |= {"mel_filters": n_filters} if kind == "resnet9" else {}
-    return Backbone(Features(network, normalise=normalise, half=half).to(device).eval(), read, passport)
+    return Backbone(Features(network, normalise=normalise, half=half).to(device).eval(), read, passport, SOUNDS_PER_PASS)
+
+
+def _batch_size(kind: str, fps: int, device: str) -> int:
+    """Seconds per pass of a video network."""
+    if torch.device(device).type != "cpu":
+        return max(1, GPU_FRAMES // fps)
+    return CPU_CLIPS if kind in ("s3d", "r2plus1d") else max(1, CPU_IMAGES // fps)
+
+
+def _origin(model: str, weights: str | Path | None) -> dict[str, str]:
+    """Which weights: hub id or folder, or the file and its checksum, since every training writes a `checkpoint.pth`."""
+    if weights is None:
+        return {"weights": model}
+    return {"weights": Path(weights).name, "weights_sha256": file_sha256(weights)}
 
 
 def _precision(half: bool, device: str) -> str:
@@ -209,7 +230,7 @@ def _precision(half: bool, device: str) -> str:
 
 
 def _with_weights(network: nn.Module, name: str, weights: str | Path | None) -> nn.Module:
-    """Loads the tensors that belong to `network`, wherever they sit in the file (`video_network.base.`, `audio_network.base.`)."""
+    """The network with its tensors, wherever they sit in the file (`video_network.base.`, `audio_network.base.`), ready to run."""
     if weights is None:
         raise ValueError(f"backbone {name!r} needs its weights file.")
     state, own = read_state_dict(weights), network.state_dict()
@@ -220,4 +241,4 @@ def _with_weights(network: nn.Module, name: str, weights: str | Path | None) -> 
         named = ", ".join(absent[:3])
         raise ValueError(f"{weights}: {len(absent)} of {len(own)} tensors of {name} are not there, {named}, ...; is it another network?")
     network.load_state_dict({key: found[key] for key in own if key in found}, strict=False)
-    return network
+    return for_inference(network)

@@ -7,25 +7,45 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import fcntl
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from mmpt.models.backbones import Backbone
 from mmpt.models.extraction import Job, Result, extract
 from mmpt.models.packing import PASSPORT, pack, read_meta, read_passport
 from mmpt.utils import atomic_write
+from mmpt.utils.video import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"}
 AUDIO_SUFFIXES = VIDEO_SUFFIXES | {".wav", ".mp3", ".flac", ".m4a", ".ogg", ".opus", ".aac"}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run goes.
+
+    Attributes:
+        batch_size: seconds per pass through the network, gathered across files.
+        n_threads: files read at the same time.
+        dtype: of the stored features.
+        shards: pack into shards of so many videos; None: one file for each.
+        split: name of the shards.
+        rank, world_size: number of this process, and how many there are.
+    """
+
+    batch_size: int = 16
+    n_threads: int = 2
+    dtype: str = "float16"
+    shards: int | None = None
+    split: str = "train"
+    rank: int = 0
+    world_size: int = 1
 
 
 def list_jobs(source: str | Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list[Job]:
@@ -53,6 +73,12 @@ def list_jobs(source: str | Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> l
     return sorted(known.values(), key=lambda job: job.video_id)
 
 
+def videos_of(folder: str | Path) -> dict[str, Path]:
+    """Id -> file of everything in a folder that a model can read: features `<id>.npy` where there are any, otherwise videos."""
+    features = {path.stem: path for path in sorted(Path(folder).glob("*.npy"))}
+    return features or {job.video_id: job.path.resolve() for job in list_jobs(folder)}
+
+
 def share(jobs: Sequence[Job], rank: int, world_size: int) -> Sequence[Job]:
     """Every `world_size`-th job, beginning with number `rank`."""
     if not 0 <= rank < world_size:
@@ -76,39 +102,20 @@ def check_passport(out: str | Path, passport: Mapping[str, Any]) -> None:
     _write_json(path, passport)
 
 
-def add_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
-    """The options that extraction of video and of audio share."""
-    add, environment = parser.add_argument, os.environ
-    array_first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
-    rank = int(environment.get("RANK", int(environment.get("SLURM_ARRAY_TASK_ID", array_first)) - array_first))
-    world_size = int(environment.get("WORLD_SIZE", environment.get("SLURM_ARRAY_TASK_COUNT", 1)))
-    add("--batch-size", type=int, default=batch_size, help="seconds per pass through the network, gathered across files")
-    add("--threads", type=int, default=2, help="files read at the same time")
-    add("--dtype", default="float16", choices=("float16", "float32"), help="of the stored features")
-    add("--half", action="store_true", help="compute in half precision: float16 on a GPU, bfloat16 on a CPU")
-    add("--normalise", action=argparse.BooleanOptionalAction, default=True, help="scale features to unit length")
-    gpu = f"cuda:{environment.get('LOCAL_RANK', 0)}"
-    add("--device", default=gpu if torch.cuda.is_available() else "cpu", help="where the network runs (default: %(default)s)")
-    add("--shards", type=int, metavar="VIDEOS", help="pack into shards of so many videos instead of one file each")
-    add("--split", default="train", choices=("train", "val"), help="name of the shards")
-    add("--rank", type=int, default=rank, help="number of this process, from 0; default: torchrun's, or the place in a SLURM array")
-    add("--world-size", type=int, default=world_size, help="number of processes; default: torchrun's, or the size of the SLURM array")
-
-
-def run_extraction(source: Path, out: Path, backbone: Backbone, args: argparse.Namespace, suffixes: Iterable[str]) -> Result:
+def run_extraction(source: Path, out: Path, backbone: Backbone, run: RunOptions, suffixes: Iterable[str]) -> Result:
     """Extracts this process's share of the files, with a progress bar; the last process to end packs shards where asked to.
 
     Args:
         source: folder or csv, see `list_jobs`.
         out: folder.
         backbone: the network.
-        args: what `add_options` declared.
+        run: how.
         suffixes: which files of a folder to take.
     """
     jobs = list_jobs(source, suffixes)
-    check_passport(out, backbone.passport | {"stored_as": args.dtype})
-    packed = {video for shard in read_meta(out, args.split).values() for video in shard} if args.shards else set()
-    mine = [job for job in share(jobs, args.rank, args.world_size) if job.video_id not in packed]
+    check_passport(out, backbone.passport | {"stored_as": run.dtype})
+    packed = {video for shard in read_meta(out, run.split).values() for video in shard} if run.shards else set()
+    mine = [job for job in share(jobs, run.rank, run.world_size) if job.video_id not in packed]
     seconds = 0
     with tqdm(total=len(mine), unit="file") as bar:
 
@@ -118,26 +125,26 @@ def run_extraction(source: Path, out: Path, backbone: Backbone, args: argparse.N
             bar.set_postfix_str(f"{seconds / max(bar.format_dict['elapsed'], 1e-9):.1f} s of footage per s", refresh=False)
             bar.update()
 
-        options = args.batch_size, args.threads, args.dtype, backbone.passport.get("reversed", False), on_file
+        options = run.batch_size, run.n_threads, run.dtype, backbone.passport.get("reversed", False), on_file
         result = extract(mine, backbone.read, backbone.network, out, *options)
-    result.skipped += sorted(packed & {job.video_id for job in share(jobs, args.rank, args.world_size)})
-    name = "failures.json" if args.world_size == 1 else f"failures_{args.rank}.json"
+    result.skipped += sorted(packed & {job.video_id for job in share(jobs, run.rank, run.world_size)})
+    name = "failures.json" if run.world_size == 1 else f"failures_{run.rank}.json"
     _write_json(out / name, result.failed)
-    if args.shards:
-        _pack_when_complete(jobs, out, args)
+    if run.shards:
+        _pack_when_complete(jobs, out, run)
     return result
 
 
-def _pack_when_complete(jobs: Sequence[Job], out: Path, args: argparse.Namespace) -> None:
+def _pack_when_complete(jobs: Sequence[Job], out: Path, run: RunOptions) -> None:
     """Packs all features once every process has done its share; only one process packs at a time."""
     with open(out / ".packing.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        packed = {video for shard in read_meta(out, args.split).values() for video in shard}
+        packed = {video for shard in read_meta(out, run.split).values() for video in shard}
         failed = {video for path in out.glob("failures*.json") for video in json.loads(path.read_text())}
         there = {job.video_id for job in jobs if (out / f"{job.video_id}.npy").exists()}
         ids = [job.video_id for job in jobs if job.video_id not in packed and (job.video_id in there or job.video_id not in failed)]
         if there.issuperset(ids):
-            unreadable = pack(out, ids, out, args.split, args.shards, args.dtype, read_passport(out))
+            unreadable = pack(out, ids, out, run.split, run.shards, run.dtype, read_passport(out))
             _write_json(out / "unreadable.json", unreadable)
 
 

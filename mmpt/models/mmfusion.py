@@ -22,6 +22,7 @@ from mmpt.modules.layers import masked_mean
 from mmpt.registry import MODELS
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
+RETURNED = ("pooled_video", "pooled_text", "video_outputs", "text_outputs", "video_mask_outputs", "text_mask_outputs")
 
 
 class Encoded(NamedTuple):
@@ -69,6 +70,16 @@ class MMFusion(nn.Module):
         if n_layers is not None:
             bert_config.num_hidden_layers = n_layers
         return build_encoder(encoder_cls, self.config.dataset.bert_name, bert_config, self.config.model.init)
+
+    @property
+    def returns(self) -> frozenset[str]:
+        """Names of the tensors that `forward` gives; losses are compared with it before training."""
+        names = RETURNED if self.logit_scale is None else (*RETURNED, "logit_scale")
+        return frozenset(names)
+
+    def order_sensitive(self, name: str) -> bool:
+        """Whether the embedding of `video` or `text` changes with the order of its positions; an encoder without such an attribute does."""
+        return getattr(getattr(self, f"{name}_encoder", None), "order_sensitive", True)
 
     def outputs(self, video: Encoded, text: Encoded) -> dict[str, Tensor]:
         """The dict every fusion model returns."""

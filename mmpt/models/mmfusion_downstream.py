@@ -28,6 +28,8 @@ def one_video(*tensors: Tensor) -> list[Tensor]:
 class MMFusionActionSegmentation(MMFusionJoint):
     """Labels every second of every window: logits (W, F, labels)."""
 
+    returns = frozenset({"logits"})
+
     def forward(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch) -> dict[str, Tensor]:
         caps, cmasks, vfeats, vmasks = one_video(caps, cmasks, vfeats, vmasks)
         hidden = self.joint_hidden(caps, cmasks, vfeats, vmasks)
@@ -37,6 +39,8 @@ class MMFusionActionSegmentation(MMFusionJoint):
 @MODELS.register()
 class MMFusionSeparateActionSegmentation(VideoTower):
     """Labels every second of every window with the video tower: logits (W, F, labels). There is no text tower."""
+
+    returns = frozenset({"logits"})
 
     def forward(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch) -> dict[str, Tensor]:
         caps, cmasks, vfeats, vmasks = one_video(caps, cmasks, vfeats, vmasks)
@@ -55,6 +59,8 @@ class WindowedVideo(MMFusion):
 
 class ActionLocalization(WindowedVideo):
     """Scores every valid second against every step of the task: logits (seconds, N), dot products."""
+
+    returns = frozenset({"logits", "pooled_text", "video_seq"})
 
     def forward(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch) -> dict[str, Tensor]:
         caps, cmasks, vfeats, vmasks = one_video(caps, cmasks, vfeats, vmasks)
@@ -77,6 +83,8 @@ class MMFusionShareActionLocalization(ActionLocalization, MMFusionShare):
 @MODELS.register()
 class MMFusionActionLocalization(MMFusionJoint):
     """Step localisation with one joint encoder: windows beside the dummy caption, steps beside one masked zero frame."""
+
+    returns = ActionLocalization.returns
 
     def forward(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch) -> dict[str, Tensor]:
         caps, cmasks, vfeats, vmasks = one_video(caps, cmasks, vfeats, vmasks)

@@ -54,6 +54,10 @@ class MMFusionMFMMLM(MMFusionJoint):
     With labels in the batch it returns `video_logits` and `text_logits` of the masked tokens; without, the pooled pair.
     """
 
+    @property
+    def returns(self) -> frozenset[str]:
+        return super().returns | {"video_logits", "text_logits"}
+
     def forward(
         self,
         caps: Tensor,
@@ -98,6 +102,8 @@ class MMFusionMTM(MMFusionMFMMLM):
 @MODELS.register()
 class MMFusionNLG(MMFusionJoint):
     """Writes a caption for a clip, word by word behind the prompt `[CLS] [SEP] [CLS]`; [SEP] ends it."""
+
+    returns = frozenset({"logits"})
 
     def forward(
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, attention_mask: Tensor, text_label: Tensor, **batch

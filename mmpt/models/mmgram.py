@@ -53,6 +53,11 @@ class MMGram(MMFusion):
         if config.model.micro_batch or "text" in self.names:
             what = "model.micro_batch does not work with MMGram" if config.model.micro_batch else "dataset.modalities.text is the captions"
             raise ValueError(f"{config.source or 'config'}: {what}; remove it.")
+        for name in self.stream_names:
+            entry = config.dataset.modalities[name]
+            if not self.reads_as_stored(name) and (entry.get("map") or entry.get("versions", 1) > 1):
+                what = f"{type(self).__name__} reads one vector a moment; map and versions are for MMSTiCA"
+                raise ValueError(f"dataset.modalities.{name}: {what}.")
         hidden = self.bert_config.hidden_size
         with_text = config.model.captions or self.stream_names != self.names or config.model.matching_head
         self.text_encoder = self.build_encoder("BertModel") if with_text else None
@@ -67,6 +72,22 @@ class MMGram(MMFusion):
             self.condition = Condition(self._condition_names(), hidden, self.bert_config.initializer_range)
         if config.model.init_from is not None:
             self._start_from(config.model.init_from)
+        for name in config.model.frozen or []:
+            tower = getattr(self, f"{name}_encoder", None)
+            if tower is None:
+                raise ValueError(f"model.frozen names {name}, which has no tower; there are: {', '.join(self._tower_names())}.")
+            tower.requires_grad_(False)
+
+    @property
+    def returns(self) -> frozenset[str]:
+        """Names of the tensors that `forward` gives."""
+        names = {f"pooled_{name}" for name in self._all_names()} | {"present"}
+        if self.matcher is not None:
+            names.add("matcher")
+        return frozenset(names if self.logit_scale is None else names | {"logit_scale"})
+
+    def order_sensitive(self, name: str) -> bool:
+        return super().order_sensitive(name if name in self.stream_names else "text")
 
     @property
     def stream_names(self) -> list[str]:
@@ -75,7 +96,7 @@ class MMGram(MMFusion):
 
     def encode_text(self, caps: Tensor, cmasks: Tensor) -> Tensor:
         """Captions (N, T) -> unit rows (N, D)."""
-        return self._project("text", self._text(caps, cmasks))
+        return self.embed("text", self._text(caps, cmasks).pooled)
 
     def encode_items(self, caps: Tensor, cmasks: Tensor, present: Tensor | None = None, **batch: Tensor) -> dict[str, Any]:
         """The modalities of B items.
@@ -92,7 +113,7 @@ class MMGram(MMFusion):
             present = torch.ones(len(caps), len(self.names), dtype=torch.bool, device=caps.device)
         encoded = {name: self._encode(name, caps, cmasks, batch) for name in self.names}
         there = dict(zip(self.names, present.unbind(1), strict=True))
-        output: dict[str, Any] = {f"pooled_{name}": self._project(name, one) for name, one in encoded.items()}
+        output: dict[str, Any] = {f"pooled_{name}": self.embed(name, one.pooled) for name, one in encoded.items()}
         output["present"] = there
         if self.matcher is not None:
             output["condition"], output["condition_mask"] = self.condition(encoded, there)
@@ -113,12 +134,20 @@ class MMGram(MMFusion):
         """Probability (n,) that text i (T columns) belongs to item i, whose condition `encode_items` returned."""
         return self.matcher(caps, cmasks, condition, condition_mask).softmax(1)[:, 1]
 
-    def _encode(self, name: str, caps: Tensor, cmasks: Tensor, batch: Mapping[str, Tensor]) -> Encoded:
+    def stream(self, name: str, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Features (B, L, ...) and mask (B, L) of a modality, or token ids and mask (B, L) of subtitles."""
         keys = (f"{name}_feats", f"{name}_masks") if name in self.stream_names else (f"{name}_caps", f"{name}_cmasks")
         lacking = [key for key in keys if key not in batch]
         if lacking:
-            raise ValueError(f"MMGram: the batch has no {', '.join(lacking)}. Set dataset.aligner: ModalityAligner.")
-        first, mask = (batch[key] for key in keys)
+            raise ValueError(f"{type(self).__name__}: the batch has no {', '.join(lacking)}. Set dataset.aligner: ModalityAligner.")
+        return batch[keys[0]], batch[keys[1]]
+
+    def reads_as_stored(self, name: str) -> bool:
+        """Whether this model reads maps and several versions of a modality."""
+        return False
+
+    def _encode(self, name: str, caps: Tensor, cmasks: Tensor, batch: Mapping[str, Tensor]) -> Encoded:
+        first, mask = self.stream(name, batch)
         if name not in self.stream_names:
             return self._text(first, mask)
         ids, readable, pool = layout.video_segment(caps, cmasks, mask)
@@ -128,8 +157,9 @@ class MMGram(MMFusion):
         ids, mask, pool = layout.text_segment(caps, cmasks)
         return Encoded.of(self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state, pool)
 
-    def _project(self, name: str, encoded: Encoded) -> Tensor:
-        return functional.normalize(self.projections[name](encoded.pooled).float(), dim=1)
+    def embed(self, name: str, pooled: Tensor) -> Tensor:
+        """Pooled tokens (..., H) of a modality -> unit rows (..., D)."""
+        return functional.normalize(self.projections[name](pooled).float(), dim=-1)
 
     def _tower(self, name: str) -> nn.Module:
         entry, bert_config = self.config.dataset.modalities[name], copy.deepcopy(self.bert_config)
@@ -143,6 +173,9 @@ class MMGram(MMFusion):
         layers = (self.config.model.modality_layers or {}).get(name, self.config.model.num_hidden_video_layers)
         bert_config.num_hidden_layers = layers or bert_config.num_hidden_layers
         return build_encoder("MMBertForEncoder", self.config.dataset.bert_name, bert_config, self.config.model.init)
+
+    def _tower_names(self) -> list[str]:
+        return [*self.stream_names, *(["text"] if self.text_encoder is not None else [])]
 
     def _all_names(self) -> list[str]:
         return ["text", *self.names] if self.config.model.captions else self.names

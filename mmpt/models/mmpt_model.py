@@ -5,17 +5,21 @@ Letters: B videos, T seconds, F = max_video_len, W windows, N captions, D width;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from mmpt.config import Config
 from mmpt.models.build import build_model
+from mmpt.models.extraction_run import videos_of
+from mmpt.models.inference import for_inference
 from mmpt.models.mmfusion import Encoded
 from mmpt.models.model_folder import locate, write_folder
 from mmpt.models.moments import CaptionAlignment, Moment, MomentIndex, align_captions, window_bounds
@@ -25,8 +29,10 @@ from mmpt.utils import optional_import
 from mmpt.utils.video import read_seconds
 
 Video = str | Path | np.ndarray | Tensor  # a video file, a .npy file of features, frames (T, FPS, H, W, 3), or features (T, D)
-SECONDS_PER_STEP = 8  # seconds of frames that go through the backbone at once: about 1 GB of activations in S3D
+SECONDS_PER_STEP = 4  # seconds of frames that go through the backbone at once: about half a GB of activations in S3D
 CLIPS_PER_STEP = 256
+Result = TypeVar("Result")
+Vectors = TypeVar("Vectors", Tensor, np.ndarray)
 
 
 class MMPTModel(nn.Module):
@@ -64,7 +70,8 @@ class MMPTModel(nn.Module):
             source: a project YAML, a folder written by `save_pretrained`, or a hub id.
             checkpoint: weights file, by path or by name in the run folder of the YAML. None: a folder's own weights; for a YAML
                 `checkpoint_best.pt` of its run folder.
-            video_encoder: "s3d" (weights where `model.s3d_weights` says), a module, or None to work on features alone.
+            video_encoder: "s3d" (weights where `model.s3d_weights` says), a module, or None to work on features alone. A backbone that
+                is to be trained is given as a module: `S3D.from_files(weights)`.
             normalise: see the class.
 
         Raises:
@@ -129,14 +136,32 @@ class MMPTModel(nn.Module):
         return torch.cat(steps).unflatten(0, video.shape[:2])
 
     @torch.no_grad()
-    def encode_video(self, videos: Video | Sequence[Video]) -> Tensor:
+    def encode_video(self, videos: Video | Sequence[Video], numpy: bool = False) -> Tensor | np.ndarray:
         """One vector per video, (B, D).
 
         Args:
             videos: one or several of: a path of a video or of a `.npy` file of features, frames (T, FPS, H, W, 3), features (T, D).
                 A tensor may also hold a batch of frames (6 dimensions) or features (3).
+            numpy: return a float32 array instead of a tensor on the model's device.
         """
-        return torch.cat([self._long_video(vfeats[None]).pooled for vfeats in self._each_video(videos)])
+        vectors = torch.cat([self._long_video(vfeats[None]).pooled for vfeats in self._each_video(videos)])
+        return _array(vectors) if numpy else vectors
+
+    def encode_folder(
+        self,
+        folder: str | Path | Mapping[str, Video],
+        progress: Callable[[Iterable], Iterable] = tqdm,
+        on_failure: Callable[[str, ValueError], None] | None = None,
+    ) -> Iterator[tuple[str, Tensor]]:
+        """(id, vector (D,)) of every video, each as soon as it is there; one video in memory at a time.
+
+        Args:
+            folder: of videos, or of features `<id>.npy`; or id -> video, as in `encode_video`.
+            progress: wraps the loop over ids.
+            on_failure: called with id and reason of a video that cannot be used, which is then left out; None: the reason is raised.
+        """
+        for video_id, vector in self._one_by_one(folder, self.encode_video, progress, on_failure):
+            yield video_id, vector[0]
 
     @torch.no_grad()
     def encode_windows(self, video: Video, window_s: int | None = None, stride_s: int | None = None) -> tuple[Tensor, Tensor]:
@@ -158,8 +183,8 @@ class MMPTModel(nn.Module):
         return self._encode_bounds(vfeats[None], bounds).pooled, torch.tensor(bounds, dtype=torch.float32, device=self.device)
 
     @torch.no_grad()
-    def encode_text(self, sentences: str | Sequence[str]) -> Tensor:
-        """One vector per sentence, (N, D)."""
+    def encode_text(self, sentences: str | Sequence[str], numpy: bool = False) -> Tensor | np.ndarray:
+        """One vector per sentence, (N, D); `numpy` as in `encode_video`."""
         sentences = [sentences] if isinstance(sentences, str) else list(sentences)
         vectors = []
         for first in range(0, len(sentences), CLIPS_PER_STEP):
@@ -168,10 +193,10 @@ class MMPTModel(nn.Module):
             vectors.append(self.fusion.forward_text(caps.to(self.device), cmasks.to(self.device)).pooled)
         if not vectors:
             raise ValueError("encode_text got no sentences.")
-        return torch.cat(vectors)
+        return _array(torch.cat(vectors)) if numpy else torch.cat(vectors)
 
     @staticmethod
-    def similarity(text: Tensor, video: Tensor) -> Tensor:
+    def similarity(text: Vectors, video: Vectors) -> Vectors:
         """Dot products, (N, D), (B, D) -> (N, B): what the model was trained to make great for what belongs together."""
         return text @ video.T
 
@@ -199,39 +224,51 @@ class MMPTModel(nn.Module):
 
     def index(
         self,
-        videos: Mapping[str, Video],
+        videos: str | Path | Mapping[str, Video],
         window_s: int | None = None,
         stride_s: int | None = None,
         progress: Callable[[Iterable], Iterable] = iter,
         on_failure: Callable[[str, ValueError], None] | None = None,
     ) -> MomentIndex:
-        """Vectors of the windows of many videos, one video in memory at a time.
+        """Vectors of the windows of many videos; `videos`, `progress` and `on_failure` as in `encode_folder`.
 
         Args:
-            videos: id -> video, as in `encode_video`.
+            videos: folder, or id -> video.
             window_s, stride_s: as in `encode_windows`.
             progress: wraps the loop over ids, for instance `tqdm.tqdm`.
-            on_failure: called with id and reason of a video that cannot be used, which is then left out; None: the reason is raised.
+            on_failure: what to do with a video that cannot be used.
         """
         ids, windows, vectors = [], [], []
-        for video_id in progress(list(videos)):
-            try:
-                vector, window = self.encode_windows(videos[video_id], window_s, stride_s)
-            except ValueError as error:
-                if on_failure is None:
-                    raise
-                on_failure(video_id, error)
-                continue
+        encode = partial(self.encode_windows, window_s=window_s, stride_s=stride_s)
+        for video_id, (vector, window) in self._one_by_one(videos, encode, progress, on_failure):
             ids += [video_id] * len(window)
-            windows.append(window.cpu().numpy())
-            vectors.append(vector.float().cpu().numpy())
+            windows.append(_array(window))
+            vectors.append(_array(vector))
         if not ids:
-            raise ValueError(f"index got no usable videos ({len(videos)} were given).")
+            raise ValueError("index got no usable videos.")
         return MomentIndex(np.array(ids), np.concatenate(windows), np.concatenate(vectors))
 
     def search(self, index: MomentIndex, text: str, k: int = 5) -> list[Moment]:
         """The k moments of an index that fit a text best."""
-        return index.search(self.encode_text(text)[0].float().cpu().numpy(), k)
+        return index.search(self.encode_text(text, numpy=True)[0], k)
+
+    def _one_by_one(
+        self,
+        videos: str | Path | Mapping[str, Video],
+        encode: Callable[[Video], Result],
+        progress: Callable[[Iterable], Iterable],
+        on_failure: Callable[[str, ValueError], None] | None,
+    ) -> Iterator[tuple[str, Result]]:
+        videos = videos if isinstance(videos, Mapping) else videos_of(videos)
+        for video_id in progress(list(videos)):
+            try:
+                result = encode(videos[video_id])
+            except ValueError as error:
+                if on_failure is None:
+                    raise
+                on_failure(video_id, error)
+            else:
+                yield video_id, result
 
     def _backbone(self, frames: Tensor) -> Tensor:
         """(n, FPS, H, W, 3) -> (n, D)."""
@@ -289,12 +326,16 @@ class MMPTModel(nn.Module):
         return functional.pad(vfeats, (0, 0, 0, missing)), mask.expand(len(vfeats), -1)
 
 
+def _array(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()
+
+
 def load_s3d(config: Config) -> S3D:
-    """S3D from the files that `model.s3d_weights` and `model.s3d_dict` name."""
+    """S3D from the files that `model.s3d_weights` and `model.s3d_dict` name, made fast and no longer trainable."""
     weights, words = Path(config.model.s3d_weights), Path(config.model.s3d_dict)
     if not weights.is_file():
         raise FileNotFoundError(
             f"no S3D weights at model.s3d_weights={weights}. Put s3d_howto100m.pth there (pretrained_models/README.md says where it comes "
             "from), or pass video_encoder=None and give features instead of frames."
         )
-    return S3D.from_files(weights, words if words.is_file() else None)
+    return for_inference(S3D.from_files(weights, words if words.is_file() else None))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmpt.models.resnet import ResidualBlock, blocks_of, draw_weights, stages
+
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-WIDTHS = (64, 128, 256, 512)
 
 
 class R2Plus1D(nn.Module):
@@ -21,8 +22,7 @@ class R2Plus1D(nn.Module):
 
     def __init__(self, depth: int = 18, pool: bool = True):
         super().__init__()
-        if depth not in DEPTHS:
-            raise ValueError(f"R2Plus1D has depths {sorted(DEPTHS)}, got {depth}.")
+        n_blocks = blocks_of(self, depth, DEPTHS)
         self.pool = pool
         self.stem = nn.Sequential(
             nn.Conv3d(3, 45, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
@@ -32,20 +32,16 @@ class R2Plus1D(nn.Module):
             nn.BatchNorm3d(64),
             nn.ReLU(inplace=True),
         )
-        inputs = 64
-        for number, (width, n_blocks) in enumerate(zip(WIDTHS, DEPTHS[depth], strict=True), start=1):
-            stride = 1 if number == 1 else 2
-            blocks = [BasicBlock(inputs, width, stride), *(BasicBlock(width, width) for _ in range(n_blocks - 1))]
-            self.add_module(f"layer{number}", nn.Sequential(*blocks))
-            inputs = width
-        self.apply(_init)
+        for name, stage in stages(n_blocks, BasicBlock):
+            self.add_module(name, stage)
+        self.apply(draw_weights)
 
     def forward(self, frames: Tensor) -> Tensor:
         x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(frames)))))
         return x.mean(dim=(2, 3, 4)) if self.pool else x
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(ResidualBlock):
     """Two factorised convolutions and a shortcut; both have as many channels between space and time as a full 3x3x3 has parameters."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1):
@@ -53,13 +49,11 @@ class BasicBlock(nn.Module):
         middle = inputs * outputs * 27 // (inputs * 9 + 3 * outputs)
         self.conv1 = nn.Sequential(_factorised(inputs, middle, outputs, stride), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True))
         self.conv2 = nn.Sequential(_factorised(outputs, middle, outputs, 1), nn.BatchNorm3d(outputs))
-        self.downsample = None
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return (self.conv2(self.conv1(x)) + shortcut).relu()
+    def body(self, x: Tensor) -> Tensor:
+        return self.conv2(self.conv1(x))
 
 
 def _factorised(inputs: int, middle: int, outputs: int, stride: int) -> nn.Sequential:
@@ -70,8 +64,3 @@ def _factorised(inputs: int, middle: int, outputs: int, stride: int) -> nn.Seque
         nn.ReLU(inplace=True),
         nn.Conv3d(middle, outputs, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False),
     )
-
-
-def _init(layer: nn.Module) -> None:
-    if isinstance(layer, nn.Conv3d):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -44,7 +44,7 @@ class ConvBlock(nn.Module):
         self.bn1 = nn.BatchNorm3d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn1(self.conv1(x)), inplace=True)
 
 
 class SeparableConv(ConvBlock):
@@ -56,7 +56,7 @@ class SeparableConv(ConvBlock):
         self.bn2 = nn.BatchNorm3d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.bn2(self.conv2(super().forward(x))))
+        return functional.relu(self.bn2(self.conv2(super().forward(x))), inplace=True)
 
 
 class SelfGating(nn.Module):
@@ -163,12 +163,15 @@ def space_to_depth(frames: Tensor) -> Tensor:
 
 
 def same_max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Max pooling with TensorFlow's SAME padding: kernel - stride zeros per axis, the odd one behind."""
-    padding: list[int] = []
-    for k, s in zip(reversed(kernel), reversed(stride), strict=True):  # functional.pad starts at the last axis
-        before = (k - s) // 2
-        padding += [before, k - s - before]
-    return functional.max_pool3d(functional.pad(x, padding), kernel, stride, ceil_mode=True)
+    """Max pooling of x >= 0 with TensorFlow's SAME padding: kernel - stride zeros per axis, the odd one behind.
+
+    No zero can win, so that only one that makes room for a further window is written: behind an axis that the stride does not divide.
+    """
+    padding = [(k - s) // 2 for k, s in zip(kernel, stride, strict=True)]
+    behind = [(k - s) % 2 * (size % s) for k, s, size in zip(kernel, stride, x.shape[2:], strict=True)]
+    if any(behind):
+        x = functional.pad(x, [zeros for n in reversed(behind) for zeros in (0, n)])  # starts at the last axis
+    return functional.max_pool3d(x, kernel, stride, padding, ceil_mode=True)
 
 
 def _check_frames(frames: Tensor) -> None:

@@ -53,6 +53,7 @@ class AttentionPool(nn.Module):
         if layers and dim % heads:
             raise ValueError(f"dim={dim} is not a multiple of heads={heads}.")
         self.out_step = out_step
+        self.order_sensitive = bool(layers) and (positional or out_step == "first")  # the first step asks, all steps answer
         self.transformer = nn.ModuleList(PoolLayer(dim, heads, ffn, value_proj, dropout) for _ in range(layers))
         self.pos_embs = nn.ModuleList([nn.Embedding(max_steps, dim)] if positional and layers else [])
         self.apply(_init)
@@ -140,12 +141,16 @@ class CropEmbedding(nn.Module):
 
         Small crops of version 1 take part in no comparison and are skipped.
         """
+        return self.embed(features), self.crops(features, crops, version)
+
+    def crops(self, features: Tensor, crops: Iterable[Crop], version: int) -> dict[str, Tensor]:
+        """The crops alone, each stretched to the time steps of the whole."""
         n_steps = self.steps or features.shape[1 if features.dim() == 3 else 2]
         found: dict[str, list[Tensor]] = {}
         for crop in crops:
             if version == 2 or crop.kind.endswith("l"):
                 found.setdefault(f"{crop.kind}{version}", []).append(self.embed(crop.apply(features), n_steps))
-        return self.embed(features, n_steps), {kind: torch.stack(embedded) for kind, embedded in found.items()}
+        return {kind: torch.stack(embedded) for kind, embedded in found.items()}
 
 
 def _init(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ CPU_CELLS = 1 << 18  # cells worked on at once on a CPU: the tables of one chunk
 
 
 def solve(
-    cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, relaxed: bool, smoothing: float, want_path: bool
+    cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, relaxed: bool, smoothing: float, want_path: bool, both: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Path cost and expected path of N matrices.
 
@@ -26,21 +26,31 @@ def solve(
         relaxed: OTAM instead of DTW.
         smoothing: of the soft minimum, in units of cost; 0 takes the minimum (ties: diagonal, then left, then up).
         want_path: also compute the path.
+        both: add value and path of the transposed matrices.
 
     Returns:
         value (N,), and path (N, R, C) = d value / d cost: the probability (hard: 0 or 1) that the path visits a cell. None if not wanted.
     """
+    if both:
+        value, path = solve(cost, row_lengths, col_lengths, relaxed, smoothing, want_path)
+        swapped_value, swapped_path = solve(cost.mT, col_lengths, row_lengths, relaxed, smoothing, want_path)
+        return value + swapped_value, path + swapped_path.mT if want_path else None
     count, rows, cols = cost.shape
     chunk = max(1, CPU_CELLS // (rows * cols)) if cost.device.type == "cpu" else max(1, count)
     value = cost.new_empty(count)
     path = torch.empty_like(cost) if want_path else None
     for start in range(0, count, chunk):
         part = slice(start, start + chunk)
-        table = _Table(cost[part], row_lengths[part], col_lengths[part], relaxed, smoothing)
+        table = _Table(_exact(cost[part]) if smoothing else cost[part], row_lengths[part], col_lengths[part], relaxed, smoothing)
         value[part] = table.value()
         if want_path:
             path[part] = table.path()
     return value, path
+
+
+def _exact(cost: Tensor) -> Tensor:
+    """Costs in float64 where the device has it: the scores of long paths are so large that float32 rounds away a share of 1e-5."""
+    return cost if cost.device.type == "mps" else cost.double()
 
 
 def inside(cost: Tensor, row_lengths: Tensor, col_lengths: Tensor) -> Tensor:

@@ -157,10 +157,6 @@ def _align(
     """The one door to the dynamic programmes: shapes, lengths, band and backend are settled here, `relaxed` is OTAM."""
     if cost.ndim < 2 or 0 in cost.shape[-2:] or not cost.is_floating_point():
         raise ValueError(f"alignment needs floating point costs (..., R, C) with R, C >= 1, got {cost.dtype} {tuple(cost.shape)}.")
-    if both:
-        swapped = lengths and (lengths[1], lengths[0])
-        settings = {"relaxed": relaxed, "band": band, "backend": backend}
-        return _align(cost, smoothing, lengths, **settings) + _align(cost.mT, smoothing, swapped, **settings)
     lead = cost.shape[:-2]
     if 0 in lead:
         return cost.sum((-2, -1))
@@ -168,9 +164,8 @@ def _align(
     row_lengths, col_lengths = (_flat_lengths(cost, lengths, axis) for axis in (0, 1))
     if band is not None:
         flat = torch.where(_in_band(flat, row_lengths, col_lengths, band), flat, torch.inf)
-    solve = partial(
-        _solver(backend, flat, smoothing), row_lengths=row_lengths, col_lengths=col_lengths, relaxed=relaxed, smoothing=smoothing
-    )
+    problem = {"row_lengths": row_lengths, "col_lengths": col_lengths, "relaxed": relaxed, "smoothing": smoothing, "both": both}
+    solve = partial(_solver(backend, flat, smoothing), **problem)
     return _Alignment.apply(flat, solve).reshape(lead).to(cost.dtype)
 
 

@@ -200,7 +200,7 @@ class GDTHypothesis:
 
 def multiplicity(call: Call, rank: int, world_size: int, batch: int, device: torch.device | None = None) -> Tensor:
     """How often each key enters the denominator of one rank's queries: (B, 4, R, B)."""
-    mult = torch.tensor(call.remote, device=device)[None, :, None, None].repeat(batch, 1, world_size, batch)
+    mult = torch.tensor(call.remote).to(device, non_blocking=True)[None, :, None, None].repeat(batch, 1, world_size, batch)
     own = torch.eye(batch, dtype=mult.dtype, device=device)
     rules = {"all": torch.ones_like(own), "others": 1 - own, "none": torch.zeros_like(own)}
     for view, rule in enumerate(call.local):
@@ -251,16 +251,19 @@ def sample_negatives(mult: Tensor, positive: Tensor, number: int, generator: tor
     return mult * (kept | own)
 
 
-def require_visible_reversal(hypothesis: GDTHypothesis, order: str, order_sensitive: bool, units: int | None = None) -> None:
-    """Refuses a distinctive time reversal of a text whose reversed form its encoder cannot tell from the original.
+def require_visible_reversal(
+    hypothesis: GDTHypothesis, order: str, order_sensitive: bool, units: int | None = None, encoder: str = "the text encoder"
+) -> None:
+    """Refuses a distinctive time reversal of what its encoder cannot tell from the original when it is reversed.
 
     The loss would then push a clip from an identical copy: every such comparison is stuck near log 2 with contradictory targets.
 
     Args:
         hypothesis: reversal is checked if it is distinctive.
         order: how the reversed text is made: `none`, `sentence` (order of the captions in the window) or `token`.
-        order_sensitive: whether the text encoder sees the order of its input.
+        order_sensitive: whether the encoder sees the order of its input.
         units: captions in a window, where known; reversing the order of one caption changes nothing.
+        encoder: what to call it.
 
     Raises:
         ValueError: the reversed text looks the same.
@@ -270,7 +273,7 @@ def require_visible_reversal(hypothesis: GDTHypothesis, order: str, order_sensit
     reasons = {
         "text_reversal: none leaves the text as it is": order == "none",
         "text_reversal: sentence leaves a single caption as it is": order == "sentence" and units == 1,
-        "the text encoder does not see the order of its input": not order_sensitive,
+        f"{encoder} does not see the order of its input": not order_sensitive,
     }
     found = [reason for reason, holds in reasons.items() if holds]
     if hypothesis.reversal == DISTINCTIVE and found:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmpt.ops import gram
-from mmpt.ops.precision import autocast_off
+from mmpt.ops.precision import autocast_off, product
 
 KEEP_NUMBERS = 2**22  # up to here (16 MB in float32) dot products are kept for backward instead of being recomputed
 
@@ -202,7 +202,6 @@ class _VolumeCrossEntropy(torch.autograd.Function):
         bases = directions[:-1]
         flat = bases.flatten(0, 1)  # (K * M, D)
         grad_anchor, grad_directions = torch.empty_like(anchor), torch.zeros_like(directions)
-        grad_flat = grad_directions[:-1].flatten(0, 1)  # a view
         grad_log_own, grad_pair, grad_scale = torch.zeros_like(log_own), torch.zeros_like(pair_distance), torch.zeros_like(scale)
         softmaxes = _Softmaxes(row_lse, column_lse, grad_a2d, grad_d2a, layout, options.label_smoothing)
         with autocast_off(anchor):
@@ -222,9 +221,10 @@ class _VolumeCrossEntropy(torch.autograd.Function):
                 grad_pair[inside] = gradient[rows, columns] / pair_distance[inside]
                 gradient.div_(squared).masked_fill_(squared <= _floor(items), 0.0)
                 gradient[rows, columns] = 0.0
-                weighted = (along * gradient[:, None]).flatten(1)  # (C, K * M)
-                grad_anchor[block] = torch.addmm(items * gradient.sum(1, keepdim=True), weighted, flat, alpha=-1)
-                grad_flat.addmm_(weighted.T, items, alpha=-1)
+                weighted = along * gradient[:, None]  # (C, K, M)
+                grad_anchor[block] = (items * gradient.sum(1, keepdim=True)).sub_(product(weighted.flatten(1), flat.T))
+                for grad, share in zip(grad_directions[:-1], weighted.unbind(1), strict=True):
+                    grad -= product(share.T, items.T)
         return grad_anchor, grad_directions, grad_log_own, grad_pair, grad_scale, None, None
 
 
@@ -276,7 +276,7 @@ def _distances(items: Tensor, directions: Tensor, pair_distance: Tensor, pairs, 
     """Dot products (C, K, M) of a block of anchors with all directions, and squared distances (C, M) from all spans."""
     inside, rows, columns = pairs
     if along is None:
-        along = (items @ directions.flatten(0, 1).T).unflatten(1, directions.shape[:2])
+        along = product(items, directions.flatten(0, 1)).unflatten(1, directions.shape[:2])
     squared = items.square().sum(1, keepdim=True)
     for k in range(directions.shape[0]):  # one pass each, no (C, K, M) temporary
         squared = torch.addcmul(squared, along[:, k], along[:, k], value=-1)

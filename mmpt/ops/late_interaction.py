@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from mmpt.ops.precision import PRECISIONS, autocast_off, full_precision, matrix_products
+from mmpt.ops.precision import PRECISIONS, autocast_off, full_precision, product
 
 TILE_TOKENS = {"cpu": 512, "cuda": 4096}  # tokens of either side in a tile; on a CPU the tile then stays in the cache
 LARGEST_EXPONENT = 40.0  # exp(+-1/alpha) up to here keeps float32 sums exact, so that both directions can share one exp
@@ -44,7 +44,7 @@ def token_similarity(
         chunk: tokens of either side per tile; None chooses by device.
         compat: adds what historic code added: it kept padded query tokens, with similarity 0 to all, in the outer sum:
             n_padded / n_valid * alpha * log(n_valid of the other side).
-        precision: "bf16" rounds the factors of the large products where the hardware then is faster; see `matrix_products`.
+        precision: "bf16" rounds the factors of the large products where the hardware then is faster; see `mmpt.ops.precision.product`.
 
     Returns:
         text_to_video (A, B), video_to_text (A, B), in float32 or, for float64 inputs, float64.
@@ -146,15 +146,14 @@ def _inverse_norms(tokens: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _unit(flat: Tensor, inverse_norms: Tensor, block: _Block) -> Tensor:
-    return full_precision(flat[block.tokens]) * inverse_norms[block.tokens]
+    return full_precision(flat[block.tokens]).mul_(inverse_norms[block.tokens])
 
 
 def _tile(x: Tensor, y: Tensor, rows: _Block, columns: _Block, alpha: float, precision: str) -> tuple[Tensor, Tensor, Tensor]:
     """exp(cosines / alpha) (P, Q), its sums over the tokens of each video (P, n_videos) and of each text (n_texts, Q)."""
-    with matrix_products(precision):
-        e = torch.addmm(x.new_zeros(()), x, y.T, beta=0, alpha=1.0 / alpha).exp_()
+    e = product(x, y, precision).mul_(1.0 / alpha).exp_()
     tiny = torch.finfo(e.dtype).tiny
-    return e, (e @ columns.member).clamp_(min=tiny), (rows.member.T @ e).clamp_(min=tiny)
+    return e, product(e, columns.member.T).clamp_(min=tiny), product(rows.member.T, e.T).clamp_(min=tiny)
 
 
 class _SharedExp(torch.autograd.Function):
@@ -199,9 +198,8 @@ def _shared_exp_gradients(ctx, grad_to_video: Tensor, grad_to_text: Tensor) -> t
             pairs = row.clips, column.clips
             grads = [grad[pairs].masked_fill(empty[pairs], 0) for grad in (grad_to_video, grad_to_text)]
             de = _tile_gradient(_tile(x, y, row, column, ctx.alpha, ctx.precision), row, column, *grads)
-            with matrix_products(ctx.precision):
-                grad_x.addmm_(de, y)
-                grad_video.index_add_(0, column.tokens, de.T @ x)
+            grad_x += product(de, y.T, ctx.precision, rounded_result=True)
+            grad_video.index_add_(0, column.tokens, product(de.T, x.T, ctx.precision, rounded_result=True).to(dtype))
         grad_text.index_add_(0, row.tokens, grad_x)
         _through_norm(grad_text, flat[0], scale[0], row)
     for column in columns:
@@ -214,7 +212,7 @@ def _tile_gradient(tile: tuple[Tensor, ...], row: _Block, column: _Block, grad_t
     e, over_video, over_text = tile
     from_video = row.member @ (grad_to_video / row.length[:, None]) / over_video  # (P, n_videos)
     from_text = (grad_to_text / column.length) @ column.member.T / over_text  # (n_texts, Q)
-    return e.mul_(torch.cat([from_video, row.member], 1) @ torch.cat([column.member.T, from_text]))
+    return e.mul_(product(torch.cat([from_video, row.member], 1), torch.cat([column.member, from_text.T], 1)))
 
 
 def _through_norm(grad: Tensor, flat: Tensor, inverse_norms: Tensor, block: _Block) -> None:

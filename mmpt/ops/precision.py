@@ -1,9 +1,9 @@
-"""Half-precision inputs are computed in float32; float64 stays float64."""
+"""Half-precision inputs are computed in float32; float64 stays float64. Matrix products at a chosen precision and speed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -17,19 +17,37 @@ def full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF else x
 
 
-def autocast_off(x: Tensor) -> torch.autocast:
+def autocast_off(x: Tensor) -> AbstractContextManager:
     """Context in which autocast does not touch operations on the device of `x`."""
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def product(a: Tensor, b: Tensor, precision: str = "float32", rounded_result: bool = False) -> Tensor:
+    """a @ b.T of (P, K) and (Q, K), sums in at least float32, for use outside autograd.
+
+    Where torch has oneDNN, float32 goes there: its products are as exact as those of the BLAS behind `@`, and on some CPUs twice as fast.
+
+    Args:
+        a: (P, K).
+        b: (Q, K), same type.
+        precision: "float32", or "bf16": where the hardware is faster with it, float32 factors are rounded to bfloat16 (CPU) or TF32
+            (CUDA). What the hardware does not speed up stays float32.
+        rounded_result: "bf16" may round the sums, too: most CPUs are faster only if they may. The result is then bfloat16.
+    """
+    if a.dtype != torch.float32 or a.device.type != "cpu":
+        with _float32_products_as(precision):
+            return a @ b.T
+    if precision == "bf16" and rounded_result and torch.cpu.get_capabilities().get("avx512_bf16"):
+        return a.bfloat16() @ b.bfloat16().T
+    if precision == "float32" and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled:
+        return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+    with _float32_products_as(precision):
+        return a @ b.T
 
 
 @contextmanager
-def matrix_products(precision: str) -> Iterator[None]:
-    """Precision of the factors of float32 matrix products inside; sums are float32 either way.
-
-    Args:
-        precision: "float32", or "bf16": where the hardware is faster with it, factors are rounded to bfloat16 (CPU) or TF32 (CUDA).
-            What the hardware does not speed up stays float32.
-    """
+def _float32_products_as(precision: str) -> Iterator[None]:
     if precision == "float32":
         yield
         return

@@ -35,8 +35,8 @@ def log_sinkhorn(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int = 
 
     Args:
         scores: (..., N, M) higher = closer; -inf forbids a pair (not a whole row or column).
-        log_mu: (N,) or (..., N) log row sums.
-        log_nu: (M,) or (..., M) log column sums.
+        log_mu: (N,) or (..., N) log row sums; -inf makes a row padding: the rest of the plan is that without it.
+        log_nu: (M,) or (..., M) log column sums, likewise.
         n_iters: row-then-column steps, 0 returns the scores.
         method: "log" computes every step by log-sum-exp and is differentiable. "scaling" multiplies by exp(scores - row maximum) instead,
             looks every few steps whether that is still exact, and does those steps in the log domain where it is not; it gives the same
@@ -63,7 +63,7 @@ def log_sinkhorn(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int = 
     if n_iters == 0 or scores.numel() == 0:
         return scores
     if method == "log" or (method == "auto" and (wants_grad or scores.device.type != "cpu")):
-        u, v = _log_steps(scores, log_mu, log_nu, torch.zeros_like(log_nu), n_iters)
+        u, v = _log_steps(scores, log_mu, log_nu, torch.zeros_like(log_nu).masked_fill_(log_nu.isneginf(), -torch.inf), n_iters)
         return scores + u[..., :, None] + v[..., None, :]
     with torch.no_grad():
         return _scaling(scores, log_mu, log_nu, n_iters, _compiled_or_eager() if method == "numba" else _batched_steps)
@@ -102,7 +102,7 @@ def _stabilised(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int, st
     """
     mu, nu = log_mu.exp(), log_nu.exp()
     exponent, v = scores - scores.amax(dim=1, keepdim=True), torch.zeros_like(log_nu)
-    kernel, a, b = exponent.exp(), torch.ones_like(mu), torch.ones_like(nu)
+    kernel, a, b = exponent.exp(), torch.ones_like(mu), (nu > 0).to(nu.dtype)
     for first in range(0, n_iters, CHECK_EVERY):
         count = min(CHECK_EVERY, n_iters - first)
         b_before = b

@@ -45,6 +45,7 @@ from mmpt.processors.modalities import (
     ModalityVideoProcessor,
     read_annotation,
 )
+from mmpt.processors.modality_recognition import ModalityRecognitionAligner, ModalityRecognitionMetaProcessor
 from mmpt.processors.modality_views import ModalityViewAligner
 from mmpt.processors.msrvtt import (
     MSRVTTMetaProcessor,
@@ -54,6 +55,7 @@ from mmpt.processors.msrvtt import (
     MSRVTTQATextProcessor,
     MSRVTTTextProcessor,
 )
+from mmpt.processors.raw_clips import NoTextProcessor, RawAVAligner, RawAVProcessor, RawClipMetaProcessor
 from mmpt.processors.recognition import RecognitionAligner, RecognitionMetaProcessor, RecognitionTextProcessor
 from mmpt.processors.sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor
 from mmpt.processors.tokens import SpecialIds, load_tokenizer
@@ -107,12 +109,18 @@ __all__ = [
     "MissingData",
     "ModalityAligner",
     "ModalityMetaProcessor",
+    "ModalityRecognitionAligner",
+    "ModalityRecognitionMetaProcessor",
     "ModalityTextProcessor",
     "ModalityVideoProcessor",
     "ModalityViewAligner",
     "NLGTextProcessor",
+    "NoTextProcessor",
     "OverlappedAligner",
     "PKLJSONStrTextProcessor",
+    "RawAVAligner",
+    "RawAVProcessor",
+    "RawClipMetaProcessor",
     "RecognitionAligner",
     "RecognitionMetaProcessor",
     "RecognitionTextProcessor",

@@ -14,6 +14,7 @@ import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.aligners import OverlappedAligner, bare_id
+from mmpt.processors.captions import Captions
 from mmpt.processors.tokens import SPECIAL_TOKENS_PER_CAPTION, SpecialIds
 from mmpt.registry import ALIGNERS
 from mmpt.utils.seed import ItemRandom
@@ -28,15 +29,18 @@ class GDTAligner(OverlappedAligner):
 
     The shifted clip is drawn like the first one and starts at least `dataset.min_shift` seconds from it, or as far as the drawn candidates
     allow; where that is nowhere else, `view_valid` is false. Reversal flips the valid features (each still shows forward motion of its own
-    second: only the coarse order is reversed) and, with `dataset.text_reversal: token`, the words; `none` keeps the text.
+    second: only the coarse order is reversed) and, as `dataset.text_reversal` says, the words (`token`) or the order of the captions, whose
+    words keep theirs (`sentence`; a clip with a single caption then has no reversed view); `none` keeps the text.
     """
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         views = list(config.views or [])
         if views != [view for view in VIEWS if view in views] or views[:1] != ["orig"]:
             raise ValueError(f"dataset.views={views}: expected some of {', '.join(VIEWS)}, in this order, orig first.")
-        if config.text_reversal not in ("token", "none"):
-            raise ValueError(f"dataset.text_reversal={config.text_reversal!r}: expected token or none.")
+        if config.text_reversal not in ("token", "sentence", "none"):
+            raise ValueError(f"dataset.text_reversal={config.text_reversal!r}: expected token, sentence or none.")
+        if config.reversal != "sequence":
+            raise ValueError("dataset.reversal: precomputed needs a file per video and modality: use ModalityViewAligner.")
         if (config.subsampling or 1) != len(views):
             raise ValueError(f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(views)}: use that number.")
         n_clips = CANDIDATES if any(view.startswith("shift") for view in views) else 1
@@ -54,10 +58,11 @@ class GDTAligner(OverlappedAligner):
         shifted = [view.startswith("shift") for view in self.views]
         rows = torch.tensor([other if is_shifted else own for is_shifted in shifted])
         item = {key: value[rows] for key, value in clips.items()}
+        item["view_valid"] = torch.tensor([own != other or not is_shifted for is_shifted in shifted])
+        counts = Captions.of(text_feature).counts
         for row, view in enumerate(self.views):
             if view.endswith("rev"):
-                self.reverse(item, row)
-        item["view_valid"] = torch.tensor([own != other or not is_shifted for is_shifted in shifted])
+                self.reverse(item, row, counts[item["text_start"][row] : item["text_end"][row]])
         if len(self.views) == 1:
             item = {key: value[0] for key, value in item.items()}
         return {**item, "video_id": name}
@@ -69,10 +74,16 @@ class GDTAligner(OverlappedAligner):
         other = enough[0] if len(enough) else int(distance.argmax())
         return [0, int(other) if distance[other] else 0]
 
-    def reverse(self, item: dict[str, torch.Tensor], row: int) -> None:
-        """Flips one view in time; padding stays at the end, special tokens where they are."""
+    def reverse(self, item: dict[str, torch.Tensor], row: int, counts: np.ndarray) -> None:
+        """Flips one view in time; padding stays at the end, special tokens where they are. counts: words of each caption of the clip."""
         seconds = int(item["vmasks"][row].sum())
         item["vfeats"][row, :seconds] = item["vfeats"][row, :seconds].flip(0)
+        n_words = int(item["cmasks"][row].sum()) - SPECIAL_TOKENS_PER_CAPTION  # a long text was cut
+        words = item["caps"][row, 2 : 2 + n_words]  # a view
         if self.config.text_reversal == "token":
-            words = slice(2, 2 + int(item["cmasks"][row].sum()) - SPECIAL_TOKENS_PER_CAPTION)
-            item["caps"][row, words] = item["caps"][row, words].flip(0)
+            words.copy_(words.flip(0))
+        if self.config.text_reversal == "sentence":
+            ends = np.minimum(np.cumsum(counts), n_words)
+            captions = [part for part in words.tensor_split(ends[:-1].tolist()) if len(part)]
+            item["view_valid"][row] &= len(captions) > 1
+            words.copy_(torch.cat(captions[::-1]) if captions else words)

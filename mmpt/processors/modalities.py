@@ -12,9 +12,13 @@ the id from begin to end. An empty subtitle is a missing one.
 
     video: {path: data/feat/video, width: 512, rate: 1.0, max_len: 32}    <path>/<id>.npy, (time, width), or shards with <split>_meta.pkl
     audio: {path: data/feat/audio, width: 128, rate: 2.0, max_len: 64}    rate = vectors per second
+    maps: {path: data/feat/maps, width: 512, map: [7, 7]}                 feature maps, (time, 7, 7, width)
     subtitle: {max_len: 70}                                               without path: the text of the annotation
 
-Letters: K modalities, L = max_len positions of one, T caption columns, C captions of an item (the most of any item), D width.
+With `versions: 2` a modality is stored as two augmentations of the same footage, <id>_aug0.npy and <id>_aug1.npy (width: of one).
+
+Letters: K modalities, L = max_len positions of one, T caption columns, C captions of an item (the most of any item), D width, H x W
+positions of a map.
 """
 
 from __future__ import annotations
@@ -34,17 +38,17 @@ import torch
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import Aligner, MetaProcessor, MissingData, TextProcessor, VideoProcessor, check_finite, required
 from mmpt.processors.downstream import read_json
+from mmpt.processors.feature_store import FeatureFolder, FeatureShards, version_suffixes
 from mmpt.processors.how2 import shard_split
 from mmpt.processors.tokens import SpecialIds, pack_captions
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
-from mmpt.utils.shardcache import ShardCache
-from mmpt.utils.videoindex import VideoIndex
 
 logger = logging.getLogger(__name__)
 
 ID_KEYS = ("clip_id", "video_id", "image_id", "image", "id")
 CAPTION_KEYS = ("desc", "caption", "vast_cap")
+REVERSED = "_rev"  # ends the names of features of frames played backwards
 RATE_SAMPLE, RATE_TOLERANCE = 64, 1.25  # items looked at, and how far the durations of two modalities may differ in the median
 
 
@@ -57,6 +61,8 @@ class Modality:
         width: D of the features.
         rate: vectors per second.
         max_len: L, positions (of a subtitle: with its three special tokens).
+        map: H, W of feature maps; None: one vector a moment.
+        versions: stored augmentations, laid side by side along the width.
     """
 
     name: str
@@ -64,10 +70,17 @@ class Modality:
     width: int = 512
     rate: float = 1.0
     max_len: int = 32
+    map: tuple[int, int] | None = None
+    versions: int = 1
 
     @property
     def is_text(self) -> bool:
         return self.path is None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the features of one moment: (versions * D,) or (H, W, versions * D)."""
+        return (*(self.map or ()), self.versions * self.width)
 
 
 def read_modalities(config: DatasetConfig) -> list[Modality]:
@@ -83,9 +96,13 @@ def read_modalities(config: DatasetConfig) -> list[Modality]:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 raise ValueError(f"dataset.modalities.{name}.{key}: unknown key; {f'did you mean {near[0]}' if near else known}?")
-        modality = Modality(name, **{"max_len": config.max_video_len or Modality.max_len, **entry})
-        if min(modality.width, modality.rate, modality.max_len) <= 0:
-            raise ValueError(f"dataset.modalities.{name}: width, rate and max_len must be positive, got {dict(entry)}.")
+        place = entry.get("map")
+        if place is not None and not (isinstance(place, list) and len(place) == 2 and all(isinstance(n, int) and n > 0 for n in place)):
+            raise ValueError(f"dataset.modalities.{name}.map={place}: expected the height and width of the maps, such as [7, 7].")
+        defaults = {"max_len": config.max_video_len or Modality.max_len}
+        modality = Modality(name, **{**defaults, **entry, "map": tuple(place) if place else None})
+        if min(modality.width, modality.rate, modality.max_len, modality.versions) <= 0:
+            raise ValueError(f"dataset.modalities.{name}: width, rate, max_len and versions must be positive, got {dict(entry)}.")
         modalities.append(modality)
     if not modalities:
         raise ValueError("dataset.modalities names no modality; name at least one besides the captions.")
@@ -106,8 +123,11 @@ def read_annotation(path: str | Path) -> list[Item]:
     """The items of an annotation file.
 
     Raises:
+        FileNotFoundError: no file.
         ValueError: not such a file; names row and key.
     """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such annotation (dataset.train_path, val_path and test_path name one each).")
     items: dict[str, Item] = {}
     for number, row in enumerate(read_json(path, list)):
         item_id = next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), None)
@@ -130,47 +150,12 @@ def read_annotation(path: str | Path) -> list[Item]:
     return list(items.values())
 
 
-class FeatureFolder:
-    """`<path>/<id>.npy`, listed once."""
-
-    def __init__(self, path: str | Path):
-        if not os.path.isdir(path):
-            raise FileNotFoundError(f"dataset.modalities: {path}: no such folder.")
-        self.path = Path(path)
-        self.names = {entry.name.removesuffix(".npy") for entry in os.scandir(path) if entry.name.endswith(".npy")}
-
-    def __contains__(self, source: str) -> bool:
-        return source in self.names
-
-    def __call__(self, source: str) -> np.ndarray:
-        return np.load(self.path / f"{source}.npy", mmap_mode="r", allow_pickle=False)
-
-
-class FeatureShards:
-    """Shards `<path>/<split>_<k>` with their `<split>_meta.pkl`."""
-
-    def __init__(self, path: str | Path, split: str):
-        self.prefix = f"{path}/{split}_"
-        self.index = VideoIndex.open(f"{self.prefix}meta.pkl")
-        self.shards = ShardCache()
-
-    def __contains__(self, source: str) -> bool:
-        position = int(self.index.find([source])[0])
-        return position >= 0 and len(self._rows(position)) > 0
-
-    def __call__(self, source: str) -> np.ndarray:
-        return self._rows(int(self.index.find([source])[0]))
-
-    def _rows(self, position: int) -> np.ndarray:
-        shard, row = self.index.place(position)
-        return self.shards(f"{self.prefix}{shard}")[row]
-
-
-def open_store(modality: Modality, config: DatasetConfig) -> FeatureFolder | FeatureShards:
-    """The features of a modality: shards where its folder holds the index of this split, else files."""
+def open_store(modality: Modality, config: DatasetConfig, suffix: str = "") -> FeatureFolder | FeatureShards:
+    """The features of a modality: shards where its folder holds the index of this split, else files, whose names end with `suffix`."""
     split = shard_split(config)
-    sharded = os.path.exists(f"{modality.path}/{split}_meta.pkl")
-    return FeatureShards(modality.path, split) if sharded else FeatureFolder(modality.path)
+    if not suffix and os.path.exists(f"{modality.path}/{split}_meta.pkl"):
+        return FeatureShards(modality.path, split)
+    return FeatureFolder(modality.path, [suffix + end for end in version_suffixes(modality.versions)])
 
 
 def lacking(items: Sequence[Item], config: DatasetConfig) -> dict[str, list[str]]:
@@ -248,26 +233,34 @@ def _check_rates(items: Sequence[Item], config: DatasetConfig) -> None:
 
 @VIDEO_PROCESSORS.register()
 class ModalityVideoProcessor(VideoProcessor):
-    """Item -> {modality: (time, D) features of its segment, or None where it is missing}."""
+    """Item -> {modality: (time, ...) features of its segment, or None where it is missing}.
+
+    With dataset.reversal: precomputed also `<modality>_rev`: the same seconds of files <id>_rev.npy, whose time runs backwards.
+    """
 
     def __init__(self, config: DatasetConfig):
-        self.stores = {m: open_store(m, config) for m in read_modalities(config) if not m.is_text}
+        streams = [modality for modality in read_modalities(config) if not modality.is_text]
+        self.stores = {modality: open_store(modality, config) for modality in streams}
+        backwards = streams if config.reversal == "precomputed" else []
+        self.reversed_stores = {modality: open_store(modality, config, REVERSED) for modality in backwards}
 
     def __call__(self, video_id: Item) -> dict[str, np.ndarray | None]:
-        return {modality.name: self._window(modality, store, video_id) for modality, store in self.stores.items()}
+        forwards = {modality.name: self._window(modality, store, video_id) for modality, store in self.stores.items()}
+        backwards = {m.name + REVERSED: self._window(m, store, video_id, True) for m, store in self.reversed_stores.items()}
+        return forwards | backwards
 
-    def _window(self, modality: Modality, store: Callable[[str], np.ndarray], item: Item) -> np.ndarray | None:
+    def _window(self, modality: Modality, store: Callable[[str], np.ndarray], item: Item, mirrored: bool = False) -> np.ndarray | None:
         if item.source not in store:
             return None
         feature = store(item.source)
-        if feature.ndim != 2 or feature.shape[1] != modality.width:
+        if feature.shape[1:] != modality.shape:
             raise ValueError(
-                f"{modality.path}: {modality.name} of {item.source!r} has shape {feature.shape}, expected (time, {modality.width}): "
-                f"see dataset.modalities.{modality.name}.width."
+                f"{modality.path}: {modality.name} of {item.source!r} has shape {feature.shape}, expected "
+                f"(time, {', '.join(map(str, modality.shape))}): see dataset.modalities.{modality.name}.width and map."
             )
         if item.segment is not None:
-            start_s, end_s = item.segment
-            feature = feature[math.floor(start_s * modality.rate) : math.ceil(end_s * modality.rate)]
+            start, end = math.floor(item.segment[0] * modality.rate), math.ceil(item.segment[1] * modality.rate)
+            feature = feature[max(0, len(feature) - end) : max(0, len(feature) - start)] if mirrored else feature[start:end]
         return feature if len(feature) else None
 
 
@@ -359,11 +352,11 @@ class ModalityAligner(Aligner):
         return {f"{modality.name}_caps": torch.from_numpy(caps[0]), f"{modality.name}_cmasks": torch.from_numpy(cmasks[0])}
 
     def _stream(self, modality: Modality, feature: np.ndarray | None, item: Item, rng: ItemRandom | None) -> dict[str, torch.Tensor]:
-        padded = torch.zeros(modality.max_len, modality.width)
+        padded = torch.zeros(modality.max_len, *modality.shape)
         n = 0
         if feature is not None:
             draw = rng.numpy if self.sampling == "chunk_random" else None
             rows = np.asarray(feature[sample_positions(len(feature), modality.max_len, self.sampling, draw)], dtype=np.float32)
             padded[: len(rows)], n = torch.from_numpy(rows), len(rows)
-            check_finite(padded[None], [f"{modality.name} of {item.id}"])
+            check_finite(padded.flatten(1)[None], [f"{modality.name} of {item.id}"])
         return {f"{modality.name}_feats": padded, f"{modality.name}_masks": torch.arange(modality.max_len) < n}

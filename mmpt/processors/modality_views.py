@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
+from mmpt.processors.base import MissingData
 from mmpt.processors.gdt import VIEWS
-from mmpt.processors.modalities import Item, ModalityAligner
+from mmpt.processors.modalities import REVERSED, Item, ModalityAligner
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import ALIGNERS
 from mmpt.utils.seed import ItemRandom
@@ -25,7 +26,8 @@ class ModalityViewAligner(ModalityAligner):
 
     The shifted window lies at least `dataset.min_shift` seconds (null: max_video_len) from the first, at a random place, or as far as the
     item allows; an item no longer than a window has none, and `view_valid` is false. Reversal flips the order of the features, each of
-    which still holds its own moment as it was: only coarse order is reversed. Captions are the same in all views.
+    which still holds its own moment as it was: only coarse order is reversed; with `dataset.reversal: precomputed` the same seconds are
+    read from features of frames played backwards. Captions are the same in all views.
 
     Returns what `ModalityAligner` does, every tensor with a first axis S (without it if S is 1), and `view_valid` (S): item-major batches,
     see `layout` of GDTLoss. All modalities must be there: `dataset.on_missing: drop`.
@@ -40,18 +42,19 @@ class ModalityViewAligner(ModalityAligner):
             raise ValueError(f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(self.views)}: use that number.")
         if config.on_missing == "mask" or config.modality_dropout:
             raise ValueError("ModalityViewAligner contrasts modalities that are there: set dataset.on_missing: drop, modality_dropout: 0.")
-        self.rates = {modality.name: modality.rate for modality in self.modalities}
+        self.rates = {modality.name: modality.rate for modality in self.modalities if not modality.is_text}
+        self.precomputed = config.reversal == "precomputed"
 
     def __call__(
         self, video_id: Item, video_feature: Mapping[str, np.ndarray | None], text_feature: Mapping[str, Any], rng: ItemRandom | None = None
     ) -> dict[str, Any]:
-        lengths = [len(feature) / self.rates[name] for name, feature in video_feature.items() if feature is not None]
+        lengths = [len(video_feature[name]) / rate for name, rate in self.rates.items() if video_feature.get(name) is not None]
         first, second = self.windows(min(lengths, default=0.0), rng.numpy)
         shifted = [view.startswith("shift") for view in self.views]
         views = []
         for view, is_shifted in zip(self.views, shifted, strict=True):
             start_s = second if is_shifted and second is not None else first
-            cut = {name: self._cut(name, feature, start_s, view.endswith("rev")) for name, feature in video_feature.items()}
+            cut = {name: self._cut(name, video_feature, start_s, view.endswith("rev")) for name in video_feature if name in self.rates}
             views.append(super().__call__(video_id, cut, text_feature, rng))
         item = {key: torch.stack([view[key] for view in views]) for key in views[0] if key != "video_id"}
         item["view_valid"] = torch.tensor([second is not None or not is_shifted for is_shifted in shifted])
@@ -72,9 +75,16 @@ class ModalityViewAligner(ModalityAligner):
         place = draw * (before + after)
         return first, place if place < before else first + shift + place - before
 
-    def _cut(self, name: str, feature: np.ndarray | None, start_s: float, is_reversed: bool) -> np.ndarray | None:
+    def _cut(self, name: str, features: Mapping[str, np.ndarray | None], start_s: float, is_reversed: bool) -> np.ndarray | None:
+        feature = features[name]
         if feature is None:
             return None
         start = int(start_s * self.rates[name])
-        window = feature[start : start + max(1, round(self.max_video_len * self.rates[name]))]
-        return window[::-1] if is_reversed else window
+        end = min(len(feature), start + max(1, round(self.max_video_len * self.rates[name])))
+        if not is_reversed or not self.precomputed:
+            return feature[start:end][:: -1 if is_reversed else 1]
+        backwards = features[name + REVERSED]
+        if backwards is None or len(backwards) != len(feature):
+            found = "is not there" if backwards is None else f"has {len(backwards)} positions instead of {len(feature)}"
+            raise MissingData(f"dataset.reversal: precomputed, but a file <id>{REVERSED}.npy of {name} {found}.")
+        return backwards[len(backwards) - end : len(backwards) - start]

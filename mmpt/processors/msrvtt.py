@@ -23,6 +23,9 @@ from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 
 
+RIGHT_ANSWERS = tuple("01234")
+
+
 def read_table(path: str | Path, columns: tuple[str, ...], delimiter: str = ",") -> list[dict[str, str]]:
     """Rows of a csv file with a header.
 
@@ -110,6 +113,12 @@ class MSRVTTQAMetaProcessor(MetaProcessor):
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         rows = read_table(self.split_path(), ("vid_key", *self.ANSWERS, "answer"), delimiter="\t")
+        for number, row in enumerate(rows, start=2):
+            if row["answer"] not in RIGHT_ANSWERS or not all((row[name] or "").strip() for name in self.ANSWERS):
+                raise ValueError(
+                    f"{self.split_path()}, line {number}: video {row['vid_key']!r}: expected five answers and the number of the right one, "
+                    f"0 to 4, got {row['answer']!r} after {[row[name] for name in self.ANSWERS]}."
+                )
         items = [(row["vid_key"].replace("msr", "video"), (int(row["answer"]), [row[name] for name in self.ANSWERS])) for row in rows]
         has_features = self.has_features()
         self.data = self.keep(items, lambda item: has_features(item[0]), lambda item: item[0], "have no features")

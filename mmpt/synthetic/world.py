@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmpt.synthetic.features import draw_features
+from mmpt.synthetic.maps import Patches, draw_maps
 from mmpt.synthetic.narration import Sentence, caption, narrate
 from mmpt.synthetic.parts import OBJECTS, TOOLS, VERBS, Looks, Step, stream
 from mmpt.synthetic.settings import Settings
@@ -53,7 +54,7 @@ class World:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.looks, self.sounds = Looks(settings.seed), Sounds(settings.seed)
+        self.looks, self.sounds, self.patches = Looks(settings.seed), Sounds(settings.seed), Patches(settings.seed)
         draw = stream(settings.seed, "held out").random((len(VERBS), len(OBJECTS)))
         self.held_out = draw < settings.p_held_out  # (verb, ingredient)
         self.tasks = [self._steps(TASK_STEPS, False, stream(settings.seed, "task", i)) for i in range(settings.size.tasks)]
@@ -88,6 +89,10 @@ class World:
     def features(self, video: Video) -> np.ndarray:
         """(seconds, 512) float16."""
         return draw_features(video, self.looks, self.settings.noise, self._stream(video.split, video.index, "features"))
+
+    def maps(self, video: Video) -> np.ndarray:
+        """(seconds, 4, 4, 32) float16."""
+        return draw_maps(video, self.patches, self.settings.noise, self._stream(video.split, video.index, "maps"))
 
     def sound(self, video: Video) -> np.ndarray | None:
         """(seconds, 128) float16, or None for a video without sound track."""

@@ -4,6 +4,7 @@
     actions/ucfTrainTestlist/trainlist01.txt    ChopOnionThenFryEgg/v_ChopOnionThenFryEgg_g02.avi 1      (01 to 03)
     actions/ucfTrainTestlist/testlist01.txt     ChopOnionThenFryEgg/v_ChopOnionThenFryEgg_g01.avi
     actions/feat/v_ChopOnionThenFryEgg_g01.npy  (seconds, 512)
+    actions/audio/v_ChopOnionThenFryEgg_g01.npy (seconds, 128) float16, of the videos with a sound track
     actions/train.list, val.list, test.list     5/v_FryEggThenChopOnion_g01: few-shot splits with distinct classes
     actions/sequences/5/<video>.npy             the same features by class folder
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from mmpt.synthetic.features import draw_features
 from mmpt.synthetic.parts import OBJECTS, VERBS, Step, stream
+from mmpt.synthetic.sound import draw_sound
 from mmpt.synthetic.timeline import Video, lay_out
 from mmpt.synthetic.world import World
 from mmpt.synthetic.write import write_npy
@@ -40,8 +42,10 @@ def write_actions(world: World, root: Path) -> None:
     for label, (steps, name) in enumerate(zip(classes, names, strict=True)):
         for take in range(VIDEOS_PER_CLASS):
             video = f"v_{name}_g{take + 1:02d}"
-            features = _features(world, steps, label * VIDEOS_PER_CLASS + take)
+            features, sound = _draw(world, steps, label * VIDEOS_PER_CLASS + take)
             write_npy(folder / "feat", video, features)
+            if sound is not None:
+                write_npy(folder / "audio", video, sound)
             write_npy(folder / "sequences" / str(label), video, features)
             sequences[SPLITS[label // CLASSES_PER_SPLIT]].append(f"{label}/{video}")
             for split in range(RECOGNITION_SPLITS):
@@ -66,9 +70,12 @@ def _classes(world: World) -> list[tuple[Step, Step]]:
     return pairs
 
 
-def _features(world: World, steps: tuple[Step, Step], index: int) -> np.ndarray:
-    rng = stream(world.settings.seed, "activity", index)
-    return draw_features(Video("activity", index, *lay_out(steps, rng)), world.looks, world.settings.noise, rng)
+def _draw(world: World, steps: tuple[Step, Step], index: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Features and sound of one video."""
+    rng, noise = stream(world.settings.seed, "activity", index), world.settings.noise
+    video = Video("activity", index, *lay_out(steps, rng))
+    sound = draw_sound(video, world.sounds, noise, stream(world.settings.seed, "activity sound", index))
+    return draw_features(video, world.looks, noise, rng), sound
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

@@ -1,7 +1,9 @@
-"""Sound beside the video features, and clips annotated with captions and subtitles.
+"""Sound and feature maps beside the video features, and clips annotated with captions and subtitles.
 
     how2/audio/train_<k>_{data,starts}.npy, train_meta.pkl   float16 (seconds, 128) of the videos that have a sound track; the same for val
     audio/<video>.npy                                        whole test and labelled videos with a sound track
+    how2/maps/train_<k>_{data,starts}.npy, train_meta.pkl    float16 (seconds, 4, 4, 32), feature maps of every fourth video; all of val
+    maps/<video>.npy                                         of the whole test videos
     clips/train.json, val.json       clips of the narrated videos (features in how2/feat and how2/audio)
     clips/finetune.json, test.json   clips of the labelled videos, and the gallery (features in videos/ and audio/)
     clips/test_captions.json         the gallery with five captions a clip
@@ -20,19 +22,24 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpt.synthetic.maps import MAP_DIM
 from mmpt.synthetic.narration import Sentence
 from mmpt.synthetic.sound import SOUND_DIM
 from mmpt.synthetic.world import Clip, World
 from mmpt.synthetic.write import PASSPORT, Track, write_json, write_npy
 from mmpt.utils import ShardWriter, save_plain_pickle
 
+MAPS_EVERY = 4  # maps take much room
 CAPTIONS = 5  # where there are several, each by another annotator
 
 
 def write_modalities(world: World, root: Path, track: Track) -> None:
-    """Write `how2/audio/`, `audio/` and `clips/`."""
+    """Write `how2/audio/`, `audio/`, `how2/maps/`, `maps/` and `clips/`."""
     for split in ("train", "val"):
-        _write_sound_shards(world, root / "how2" / "audio", split, track)
+        sounds = ((video.id, world.sound(video)) for video in track(list(world.videos(split)), f"{split} sound"))
+        _write_shards(world, root / "how2" / "audio", split, sounds, SOUND_DIM)
+        with_maps = list(world.videos(split))[:: MAPS_EVERY if split == "train" else 1]
+        _write_shards(world, root / "how2" / "maps", split, ((video.id, world.maps(video)) for video in with_maps), MAP_DIM)
         _write_annotation(world, root / "clips" / f"{split}.json", _clips(world, split), 1)
         whole = [{"video_id": video.id, "caption": "", "subtitle": _spoken_in(world.narration(video))} for video in world.videos(split)]
         write_json(root / "clips" / f"videos_{split}.json", whole)
@@ -41,6 +48,8 @@ def write_modalities(world: World, root: Path, track: Track) -> None:
             sound = world.sound(video)
             if sound is not None:
                 write_npy(root / "audio", video.id, sound)
+    for video in world.videos("test"):
+        write_npy(root / "maps", video.id, world.maps(video))
     _write_annotation(world, root / "clips" / "finetune.json", _clips(world, "labelled"), CAPTIONS)
     _write_annotation(world, root / "clips" / "test.json", world.gallery(), 1)
     _write_annotation(world, root / "clips" / "test_captions.json", world.gallery(), CAPTIONS)
@@ -50,17 +59,16 @@ def _clips(world: World, split: str) -> Iterable[Clip]:
     return (Clip(video, index) for video in world.videos(split) for index in range(len(video.segments)))
 
 
-def _write_sound_shards(world: World, folder: Path, split: str, track: Track) -> None:
+def _write_shards(world: World, folder: Path, split: str, streams: Iterable[tuple[str, np.ndarray | None]], width: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    sounds = ((video.id, world.sound(video)) for video in track(list(world.videos(split)), f"{split} sound"))
-    there = [(video_id, sound) for video_id, sound in sounds if sound is not None]
+    there = [(video_id, stream) for video_id, stream in streams if stream is not None]
     size, meta = world.settings.size.videos_per_shard, {}
     for k, start in enumerate(range(0, len(there), size)):
         members = there[start : start + size]
         meta[k] = [video_id for video_id, _ in members]
-        with ShardWriter(folder / f"{split}_{k}", np.float16, {**PASSPORT, "dimensions": SOUND_DIM}) as writer:
-            for _, sound in members:
-                writer.append(sound)
+        with ShardWriter(folder / f"{split}_{k}", np.float16, {**PASSPORT, "dimensions": width}) as writer:
+            for _, stream in members:
+                writer.append(stream)
     save_plain_pickle(meta, folder / f"{split}_meta.pkl")
 
 

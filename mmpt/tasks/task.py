@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,13 @@ from mmpt.datasets import MMDataset, build_dataset
 from mmpt.losses import Loss, build_loss
 from mmpt.models import build_model
 from mmpt.models.checkpoint import fit_state_dict, plain_state_dict
-from mmpt.models.memory import checkpoint_activations, forward_in_parts
+from mmpt.models.memory import (
+    check_towers_read_alone,
+    checkpoint_activations,
+    compile_towers,
+    forward_by_length,
+    forward_in_parts,
+)
 from mmpt.registry import TASKS, load_plugins
 from mmpt.tasks.zeroshot import ZeroShotTest
 
@@ -42,6 +49,7 @@ class Task:
         self.loss: Loss | None = build_loss(config.loss) if config.loss and config.loss.get("loss_cls") else None
         if self.loss is not None:
             self.loss.check(clips_per_video=self.clips_per_video, videos_per_batch=config.dataset.num_video_per_batch)
+            self.loss.check_data(config.dataset)
         self._zero_shot_test: ZeroShotTest | None = None
         self.num_updates = 0  # of the trainer; losses that warm up or draw negatives read it
 
@@ -57,16 +65,23 @@ class Task:
     def build_model(self, checkpoint: str | None = None) -> nn.Module:
         """The model to train, with the weights of `checkpoint` where one is given."""
         model = build_model(self.config, checkpoint)
+        if self.loss is not None:
+            self.loss.check_model(model)
         if self.config.model.activation_checkpointing:
             checkpoint_activations(model)
         if self.config.model.compile:
-            model.compile()  # in place: parameter names stay
+            compile_towers(model)
+        if self.config.model.length_buckets:
+            check_towers_read_alone(model)
         return model
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The bare model's outputs of a batch, in training computed `model.micro_batch` clips at a time."""
-        size = self.config.model.micro_batch
-        return forward_in_parts(model, size, dict(batch)) if size and model.training else model(**batch)
+        """The bare model's outputs of a batch, in training as `model.micro_batch` and `model.length_buckets` say."""
+        size, buckets = self.config.model.micro_batch, self.config.model.length_buckets
+        if not model.training:
+            return model(**batch)
+        encode = functools.partial(forward_by_length, model, buckets) if buckets else model
+        return forward_in_parts(encode, size, dict(batch)) if size else encode(**batch)
 
     def zero_shot(self, model: nn.Module) -> dict[str, float]:
         """Numbers of `eval.valid_project` for the model as it is; none where no such file is named."""
@@ -109,9 +124,8 @@ class Task:
         """
         if self.loss is None:
             raise ValueError(f"{self.config.source}: loss.loss_cls is missing; training needs a loss, e.g. `loss_cls: MMContraLoss`.")
-        batch = self.flatten(sample)
+        batch = self.flatten(sample) | {"clips_per_video": self.clips_per_video, "num_updates": self.num_updates}
         batch |= model(**batch)
-        batch |= {"clips_per_video": self.clips_per_video, "num_updates": self.num_updates}
         loss = self.loss(**batch)
         self.loss.assert_finite()
         logit_scale = batch.get("logit_scale")

@@ -18,6 +18,7 @@ FRAME_S, HOP_S = 0.02, 0.01
 FFT_SIZE = 1024
 PRE_EMPHASIS = 0.97
 MEAN, STD = 1.93, 17.89  # of log energies over the training data of the published models
+LEAD_S = 1.0  # sought before a moment, so that the decoder has settled
 
 
 class AudioError(ValueError):
@@ -101,6 +102,30 @@ def read_audio(path: str | Path, sample_rate: int = 24000) -> np.ndarray:
     return np.concatenate(list(decode_audio(path, sample_rate)))
 
 
+def read_audio_around(path: str | Path, start_s: float, length_s: float, sample_rate: int = 24000) -> tuple[np.ndarray, float]:
+    """The sound from about a second before a moment to at least its end, without decoding what lies before.
+
+    Args:
+        path: the file.
+        start_s: on the clock of the file.
+        length_s: seconds asked for.
+        sample_rate: samples per second.
+
+    Returns:
+        (samples,) int16 mono, and where in it start_s lies, in seconds. Near the end of the track it is shorter.
+
+    Raises:
+        AudioError: as `read_audio`, or there is no sound there.
+    """
+    first, parts = None, []
+    for time_s, part in _decode(path, sample_rate, seek_s=start_s - LEAD_S):
+        if first is not None and time_s > start_s + length_s:
+            break
+        first = time_s if first is None else first
+        parts.append(part)
+    return np.concatenate(parts), start_s - first
+
+
 def read_audio_windows(path: str | Path, sample_rate: int = 24000, window_s: int = 1, chunk_s: int = 16) -> Iterator[np.ndarray]:
     """The sound around every second of a file, in bounded memory.
 
@@ -132,24 +157,32 @@ def read_audio_windows(path: str | Path, sample_rate: int = 24000, window_s: int
 
 def decode_audio(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
     """Pieces of the audio track, as they are decoded; see `read_audio`."""
+    return (part for _, part in _decode(path, sample_rate))
+
+
+def _decode(path: str | Path, sample_rate: int, seek_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
+    """Pieces of the audio track with the time of their packet on the clock of the file; at least one."""
     av = optional_import("av", extra="video")
     if not Path(path).is_file():
         raise AudioError(f"{path}: no such file.")
     resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
-    empty = True
+    time_s, empty = 0.0, True
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{path}: holds no audio track.")
-            frames = container.decode(container.streams.best("audio"))
-            for frame in itertools.chain(frames, [None]):  # None: what the resampler still holds
+            stream = container.streams.best("audio")
+            if seek_s is not None:
+                container.seek(max(0, int(seek_s / stream.time_base)), stream=stream)
+            for frame in itertools.chain(container.decode(stream), [None]):  # None: what the resampler still holds
+                time_s = time_s if frame is None or frame.time is None else frame.time
                 for part in resampler.resample(frame):
                     empty = False
-                    yield part.to_ndarray()[0]
+                    yield time_s, part.to_ndarray()[0]
     except av.error.FFmpegError as error:
         raise AudioError(f"{path}: damaged audio ({error.strerror}).") from error
     if empty:
-        raise AudioError(f"{path}: the audio track is empty.")
+        raise AudioError(f"{path}: the audio track is empty{'' if seek_s is None else f' behind {seek_s:.1f} s'}.")
 
 
 def _windows(wave: np.ndarray, sample_rate: int, window_s: int) -> np.ndarray:

@@ -9,7 +9,8 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-PACKAGE = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGES = (ROOT / "mmpt", ROOT / "mmpt_cli")
 
 
 def short_errors() -> None:
@@ -30,8 +31,8 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 
 def _raised_by_mmpt(trace: TracebackType | None) -> bool:
-    """True where the innermost frame is a `raise` statement inside this package."""
+    """True where the innermost frame is a `raise` statement inside this package or its commands."""
     if trace is None:
         return False
     frame = traceback.extract_tb(trace)[-1]
-    return PACKAGE in Path(frame.filename).resolve().parents and (frame.line or "").startswith("raise ")
+    return not set(PACKAGES).isdisjoint(Path(frame.filename).resolve().parents) and (frame.line or "").startswith("raise ")

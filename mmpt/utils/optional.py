@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
 
 
@@ -14,13 +15,21 @@ def optional_import(module: str, extra: str) -> ModuleType:
         extra: name of the pip extra that lists it ("text").
 
     Raises:
-        ImportError: the module is not installed.
+        ImportError: the module is not installed, or cannot be loaded; the message says why.
     """
+    package = module.split(".")[0]
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
-            raise  # the module is there, something it needs is not: its own message says more
-        raise ImportError(
-            f"this needs the package {error.name!r}, which is not installed. Install it with: pip install 'mmpt[{extra}]'"
-        ) from error
+        missing = error.name or module
+        there = f"{package!r} is installed, but " if missing.split(".")[0] != package else ""
+        raise ImportError(f"{there}this needs the package {missing!r}, which is not there. Install it: pip install 'mmpt[{extra}]'") from error
+    except (ImportError, OSError, RuntimeError) as error:  # a compiled part that does not fit this machine
+        raise ImportError(f"{package!r} is installed, but cannot be loaded here: {_reason(error)}. Or do without it.") from error
+
+
+def _reason(error: Exception) -> str:
+    """Which system libraries are missing, where a long message names them; otherwise its first line."""
+    if libraries := sorted(set(re.findall(r"(\S+): cannot open shared object file", str(error)))):
+        return f"system libraries not found: {', '.join(libraries)}"
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import mmap
 import os
 from collections.abc import Iterable, Mapping
@@ -254,18 +255,20 @@ def _open_npy(path: Path, mmap_mode: str | None) -> np.ndarray:
         with open(path, "rb") as file:
             version = np.lib.format.read_magic(file)
             read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read_header(file)
+            shape, column_major, dtype = read_header(file)
             if dtype.hasobject:
                 raise ValueError("it holds pickled objects")
-            expected = file.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            begin, order = file.tell(), "F" if column_major else "C"
+            expected = begin + math.prod(shape) * dtype.itemsize
             found = os.fstat(file.fileno()).st_size
             if found != expected:
                 raise ValueError(f"{found} bytes, expected {expected} for shape {shape}, {dtype}")
-        array = np.load(path, mmap_mode=mmap_mode if 0 not in shape else None, allow_pickle=False)
+            if mmap_mode is not None and 0 not in shape:
+                return np.memmap(file, dtype, mmap_mode, begin, shape, order).view(np.ndarray)
+            return np.fromfile(file, dtype).reshape(shape, order=order)
     except FileNotFoundError as error:
         raise ShardError(
             f"{path}: no such shard file. Check dataset.vfeat_dir and dataset.tfeat_dir, and that the shard was copied."
         ) from error
     except (ValueError, EOFError) as error:
         raise ShardError(f"{path}: truncated or damaged shard file ({error}). Copy or build the shard again.") from error
-    return array.view(np.ndarray)

@@ -88,3 +88,11 @@ def test_training_names_each_thing_it_lacks(section, key):
 
 def test_training_from_a_test_file_is_refused():
     assert "Use --jobtype local_predict" in refused({"dataset": {"split": "test"}}, check_training)
+
+
+def test_windows_must_be_merged_as_they_were_cut():
+    tree = {"dataset": {"sliding_window": 8}, "loss": {"loss_cls": "L", "sliding_window": 16}}
+    assert "loss.sliding_window=16 differs from dataset.sliding_window=8" in refused(tree)
+    tree["loss"] = {"loss_cls": "SumLoss", "losses": [{"loss_cls": "A"}, {"loss_cls": "L", "sliding_window": 4}]}
+    assert "loss.losses[1].sliding_window=4 differs" in refused(tree)
+    check_config(build_config({"dataset": {"sliding_window": 8}, "loss": {"loss_cls": "L", "sliding_window": 8}}, "x.yaml"))

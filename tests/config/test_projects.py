@@ -11,8 +11,8 @@ from tests.conftest import GOLDEN, ROOT
 
 RESOLVED_FILE = GOLDEN / "norton_resolved_configs.json"
 RESOLVED = json.loads(RESOLVED_FILE.read_text()) if RESOLVED_FILE.exists() else {}
-COMPARISON = "projects/toy/compare.yaml"  # of mmpt_cli.compare_losses: no project file
-SHIPPED = sorted({str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml")} - {COMPARISON})
+COMPARISONS = {str(path.relative_to(ROOT)) for path in (ROOT / "projects/toy").glob("compare*.yaml")}  # of compare_losses: no projects
+SHIPPED = sorted({str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml")} - COMPARISONS)
 
 
 @pytest.fixture(autouse=True)

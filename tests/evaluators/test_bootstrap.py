@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmpt.evaluators.bootstrap import interval, paired_bootstrap
+from mmpt.evaluators.bootstrap import PooledMean, interval, paired_bootstrap, paired_difference, times_drawn
 from mmpt.evaluators.ranking import statistic
 
 
@@ -47,3 +47,41 @@ def test_runs_of_different_length_are_refused():
 def test_an_unknown_statistic_is_refused():
     with pytest.raises(ValueError, match="R<k>"):
         statistic("Q7")
+
+
+def slow_pooled_mean(values, weights, groups, index):
+    means = []
+    for group in set(groups.tolist()):
+        members = [i for i in index if groups[i] == group]
+        total = sum(weights[i] for i in members)
+        means += [sum(values[i] * weights[i] for i in members) / total] if total else []
+    return sum(means) / len(means)
+
+
+def test_a_pooled_mean_of_resampled_queries_is_that_of_a_loop():
+    rng = np.random.default_rng(0)
+    values, weights, groups = rng.random(9), rng.integers(0, 4, 9), np.array(list("aabbbcccd"))
+    weights[-1] = 0  # a group that weighs nothing is left out
+    index = rng.integers(9, size=(20, 9))
+    expected = [slow_pooled_mean(values, weights, groups, row) for row in index]
+    np.testing.assert_allclose(PooledMean(values, weights, groups)(index), expected)
+
+
+def test_groups_that_weigh_nothing_are_left_out_without_a_warning(recwarn):
+    index = np.array([[0, 0], [1, 1], [0, 1]])
+    assert PooledMean([0.5, 0.25], [1, 0], ["a", "b"])(index).tolist() == [0.5, 0, 0.5] and not recwarn.list
+
+
+def test_without_weights_and_groups_it_is_the_mean():
+    values = np.random.default_rng(0).random(7)
+    assert PooledMean(values)(np.arange(7)) == pytest.approx(values.mean())
+
+
+def test_draws_are_counted_per_row():
+    assert times_drawn(np.array([[0, 0, 2], [1, 2, 1]]), 3).tolist() == [[2, 0, 1], [0, 2, 1]]
+
+
+def test_two_statistics_of_indices_are_compared_on_the_same_draws():
+    values = np.random.default_rng(0).random(50)
+    result = paired_difference(PooledMean(values), PooledMean(values + 0.25), 50, 100)
+    assert result.low == pytest.approx(0.25) and result.high == pytest.approx(0.25) and result.p < 0.03

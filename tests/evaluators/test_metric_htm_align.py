@@ -35,6 +35,23 @@ def test_the_area_under_the_curve_counts_ordered_pairs():
     assert roc_auc(scores, positive) == pytest.approx(np.mean(pairs))
 
 
+def test_weights_of_the_area_count_as_repeated_sentences():
+    rng = np.random.default_rng(1)
+    scores, positive = rng.integers(0, 6, 30), rng.random(30) < 0.5
+    weights = rng.integers(0, 3, (4, 30))
+    expected = [roc_auc(scores.repeat(times), positive.repeat(times)) for times in weights]
+    np.testing.assert_allclose(roc_auc(scores, positive, weights), expected)
+
+
+def test_both_numbers_have_intervals_over_videos():
+    rng = np.random.default_rng(0)
+    similarity = [rng.random((6, 20)) for _ in range(12)]
+    annotations = [np.stack([np.arange(6) % 2, np.arange(6), np.arange(6) + 5], axis=1) for _ in range(12)]
+    outcome = HTMAlignMetric(EvalConfig(bootstrap=200)).evaluate(similarity=similarity, annotations=annotations)
+    assert all(low < outcome.values[name] < high for name, (low, high) in outcome.intervals.items()) and len(outcome.intervals) == 2
+    assert outcome.per_query["recall"] @ outcome.per_query["weight"] / outcome.per_query["weight"].sum() == outcome.best
+
+
 def test_the_area_without_negatives_is_undefined():
     assert np.isnan(roc_auc(np.arange(3), np.ones(3, bool)))
 

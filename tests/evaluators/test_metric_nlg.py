@@ -7,7 +7,7 @@ import pytest
 
 from mmpt.config import EvalConfig
 from mmpt.evaluators import NLGMetric
-from mmpt.evaluators.metric_nlg import bleu, bleu_statistics, cider, common_subsequence, rouge_l
+from mmpt.evaluators.metric_nlg import bleu, bleu_statistics, cider, common_subsequence, meteor, rouge_l
 
 REFS = ["chop the onion on a board", "fry the egg in the pan", "add salt to the pan and stir", "serve it on a plate now"]
 HYPS = ["chop the onion on it", "fry the onion in the pan", "add salt and stir well in the pan", "none"]
@@ -79,3 +79,32 @@ def test_perfect_captions_score_perfectly():
 def test_captions_without_reference_are_refused():
     with pytest.raises(ValueError, match="2 captions for 1 references"):
         NLGMetric(EvalConfig()).evaluate(["a", "b"], ["a"])
+
+
+@pytest.fixture
+def wordnet(monkeypatch):
+    """Sets what nltk's WordNet, whose data may not be installed, answers."""
+    corpus = pytest.importorskip("nltk.corpus").wordnet
+    return lambda synsets: monkeypatch.setitem(vars(corpus), "synsets", synsets)
+
+
+def test_meteor_matches_stems_and_punishes_gaps(wordnet):
+    wordnet(lambda word: [])  # no synonyms
+    precision, recall, chunks = 1, 3 / 4, 2  # "chop" by its stem, then "red onion"
+    expected = precision * recall / (0.9 * precision + 0.1 * recall) * (1 - 0.5 * (chunks / 3) ** 3)
+    assert meteor(["chopping red onion"], ["chop the red onion"])[0] == pytest.approx(expected)
+
+
+def test_without_wordnet_the_report_says_that_meteor_is_left_out(wordnet):
+    def absent(word):
+        raise LookupError("Resource wordnet not found.")
+
+    wordnet(absent)
+    outcome = NLGMetric(EvalConfig(bootstrap=0)).evaluate(hyps=HYPS, refs=REFS)
+    assert "METEOR" not in outcome.values and "nltk.downloader wordnet" in outcome.facts["METEOR"]
+
+
+def test_with_wordnet_meteor_stands_among_the_numbers(wordnet):
+    wordnet(lambda word: [])
+    outcome = NLGMetric(EvalConfig(bootstrap=10)).evaluate(hyps=REFS, refs=REFS)
+    assert outcome.values["METEOR"] > 0.99 and "METEOR" in outcome.intervals and "METEOR" not in outcome.facts

@@ -21,7 +21,7 @@ def test_golden_norton_metrics_qa(path):
 
 def test_chance_is_one_in_the_number_of_answers():
     outcome = QAMetric(EvalConfig(bootstrap=0)).evaluate(choices=[0, 1], answers=[0, 0], n_answers=4)
-    assert outcome.baselines == {"chance": {"acc": 0.25}} and outcome.per_query["hits"].tolist() == [1, 0]
+    assert outcome.baselines == {"chance": {"acc": 0.25}} and outcome.per_query["acc"].tolist() == [1, 0]
 
 
 def test_no_questions_is_an_error():

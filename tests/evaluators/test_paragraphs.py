@@ -46,6 +46,7 @@ def test_golden_tempclr_fullvideo_matrices(path):
         captions, clips = Groups.from_lengths(case["text_lengths"]), Groups.from_lengths(case["video_lengths"])
         found = matrices(case["sim"], captions, clips, PROTOCOLS["tempclr", background])
         np.testing.assert_allclose(found[""], case["score_cap"], rtol=1e-4)
+        np.testing.assert_allclose(found[""], case["upstream_score_cap"], rtol=1e-4)
         for measure, key in ("DTW", "dtw"), ("OTAM", "otam"):
             np.testing.assert_allclose(found[measure], case[f"score_{key}"], rtol=1e-6)
             np.testing.assert_allclose(found[f"historic-{measure}"], case[f"upstream_score_{key}"], rtol=1e-4)

@@ -39,12 +39,12 @@ def test_missing_items_bound_what_the_recall_could_be():
 
 
 def test_missing_items_bound_what_an_accuracy_could_be():
-    outcome = Outcome({"acc": 0.75}, "acc", per_query={"hits": np.array([1.0, 1.0, 1.0, 0.0])})
+    outcome = Outcome({"acc": 0.75}, "acc", per_query={"acc": np.array([1.0, 1.0, 1.0, 0.0])})
     assert Report("toy", outcome, missing_queries=1).reach() == {"acc": (pytest.approx(3 / 5), pytest.approx(4 / 5))}
 
 
 def test_no_bounds_are_claimed_for_a_number_that_is_no_mean_over_queries():
-    outcome = Outcome({"frame_acc": 0.6}, "frame_acc", per_query={"hits": np.array([1.0, 0.0])})
+    outcome = Outcome({"frame_acc": 0.6}, "frame_acc", per_query={"frame_acc": np.array([1.0, 0.0]), "weight": np.array([6, 4])})
     assert Report("toy", outcome, missing_queries=1).reach() == {}
 
 
@@ -56,7 +56,7 @@ def test_no_bounds_are_claimed_when_it_is_unknown_how_many_queries_are_missing()
 def test_what_differs_from_the_published_protocol_is_told():
     settings = {"dataset": {"meta_processor": "MSRVTTMetaProcessor", "max_len": 64}, "metric": "RetrievalMetric"}
     report = retrieval_report(settings=settings)
-    assert "differs from the published protocol: test set: 30 against 30; published: 1000 against 1000" in report.text()
+    assert "differs from the published protocol: test set: 30 against a gallery of 30; published: 1000 of 1000 videos" in report.text()
     assert "dataset.max_len: 64; published: 96" in report.to_dict()["differs_from_published"]
 
 

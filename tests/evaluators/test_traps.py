@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from mmpt.config import EvalConfig
 from mmpt.evaluators import RetrievalMetric, traps
+from mmpt.evaluators.metric import Outcome
 
 
 def test_twenty_captions_per_video_as_gallery_are_named():
@@ -59,3 +62,24 @@ def test_layers_without_weights_are_named():
 def test_nothing_is_said_where_nothing_is_wrong():
     assert traps.repeated_items(5, 5) == traps.unequal_sides(3, 3) == traps.unloaded_layers("a.pt", []) == []
     assert traps.wrong_rate("f", [{"seconds_per_feature": 1.0}, {}]) == traps.wrong_rate("f", []) == []
+
+
+@pytest.mark.parametrize(("low", "named"), [(0.25, True), (0.31, False)])
+def test_a_result_that_a_trivial_model_reaches_too_is_named(low, named):
+    baselines = {"all background": {"frame_acc": 0.3}, "no number": {"other": 0.9}}
+    outcome = Outcome({"frame_acc": 0.33}, "frame_acc", {"frame_acc": (low, 0.4)}, baselines)
+    found = traps.no_better_than_trivial(outcome)
+    assert [("'all background'" in text and "0.3000" in text) for text in found] == [True] * named
+
+
+def test_a_baseline_under_the_statistic_of_a_split_is_found():
+    outcome = Outcome({"split1-acc": 0.2}, "split1-acc", {"split1-acc": (0.1, 0.3)}, {"chance": {"acc": 0.25}})
+    assert len(traps.no_better_than_trivial(outcome)) == 1
+
+
+def test_batch_norms_that_never_saw_a_batch_are_named():
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4, track_running_stats=False))
+    model[0].train()(torch.randn(8, 4))
+    assert [("1 of 2" in text and "first: 2" in text) for text in traps.unset_batch_norm("x.pt", model)] == [True]
+    model[2].train()(torch.randn(8, 4))
+    assert traps.unset_batch_norm("x.pt", model) == []

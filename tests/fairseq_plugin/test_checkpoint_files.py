@@ -68,6 +68,10 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, spoil
     assert "checkpoint_last.pt is damaged" in caplog.text
     spoil(newer)
     assert checkpoint_files.newest_intact(tmp_path) == older
+    best = write(tmp_path, "checkpoint_best.pt", 0, age=30)
+    assert checkpoint_files.newest_intact(tmp_path) == older
+    spoil(older)
+    assert checkpoint_files.newest_intact(tmp_path) == best
 
 
 def test_when_all_are_damaged_training_does_not_silently_start_afresh(tmp_path):

@@ -2,9 +2,11 @@
 
 import pickle
 from argparse import Namespace
+from types import ModuleType
 
 import pytest
 import torch
+from fairseq.logging import progress_bar
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
@@ -12,7 +14,8 @@ from mmpt.fairseq_plugin import compat
 
 
 def arguments(**changes):
-    return Namespace(**{"cpu": True, "fp16": False, "bf16": False, "distributed_world_size": 1, "ddp_backend": "legacy_ddp", **changes})
+    plain = {"cpu": True, "fp16": False, "bf16": False, "distributed_world_size": 1, "ddp_backend": "legacy_ddp", "wandb_project": None}
+    return Namespace(**{**plain, **changes})
 
 
 def test_many_processes_beside_a_world_size_of_one_are_refused(monkeypatch):
@@ -30,6 +33,13 @@ def test_half_precision_without_a_gpu_is_refused_with_the_key_to_change(flag):
 def test_a_ddp_backend_that_fails_on_cpu_is_refused_with_one_that_works():
     with pytest.raises(ValueError, match="ddp_backend: legacy_ddp"):
         compat.check_run(arguments(distributed_world_size=2, ddp_backend="pytorch_ddp"))
+
+
+def test_weights_and_biases_asked_for_and_not_installed_are_refused(monkeypatch):
+    for found in (None, ModuleType("wandb")):  # absent, or a folder that an earlier run left behind
+        monkeypatch.setattr(progress_bar, "wandb", found)
+        with pytest.raises(ValueError, match="wandb_project=mine asks for Weights & Biases, which is not installed"):
+            compat.check_run(arguments(wandb_project="mine"))
 
 
 def test_a_plain_cpu_run_passes():

@@ -51,11 +51,18 @@ def test_gdt_trains_on_sights_and_sounds_without_captions(toy_world, tmp_path):
     assert not any(name.startswith("text_encoder") for name in read_state_dict(tmp_path / "checkpoint_last.pt"))
 
 
+STICA = {"project": "../stica/sequences", "clips": "videos_train"}
+MAPS = ("dataset.modalities.video={path: %s/how2/maps, width: 32, max_len: 16, map: [4, 4]}", "fairseq.dataset.batch_size=4")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("jobtype", ["local_single", "local_small"])
-def test_a_resumed_run_ends_where_an_undisturbed_one_ends(toy_world, tmp_path, jobtype):
-    launch(command(toy_world, tmp_path / "whole", *GRAM, jobtype=jobtype))
-    launch(command(toy_world, tmp_path / "parts", *GRAM, "fairseq.optimization.max_update=2", jobtype=jobtype))
-    launch(command(toy_world, tmp_path / "parts", *GRAM, jobtype=jobtype))
+@pytest.mark.parametrize("project", ["gram", "sequences", "maps"])
+def test_a_resumed_run_ends_where_an_undisturbed_one_ends(toy_world, tmp_path, project, jobtype):
+    settings = {"gram": GRAM, "sequences": (), "maps": (MAPS[0] % toy_world, MAPS[1])}[project]
+    place = {"gram": {}, "sequences": STICA, "maps": {**STICA, "project": "../stica/maps"}}[project] | {"jobtype": jobtype}
+    launch(command(toy_world, tmp_path / "whole", *settings, **place))
+    launch(command(toy_world, tmp_path / "parts", *settings, "fairseq.optimization.max_update=2", **place))
+    launch(command(toy_world, tmp_path / "parts", *settings, **place))
     whole, parts = (read_state_dict(tmp_path / run / "checkpoint_last.pt") for run in ("whole", "parts"))
     assert not [name for name in whole if not torch.equal(whole[name], parts[name])]

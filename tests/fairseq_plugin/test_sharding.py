@@ -1,12 +1,14 @@
 """Who trains on what: fairseq shares an epoch among ranks and workers without overlap or loss."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from fairseq.data.iterators import EpochBatchIterator
 
 from mmpt.datasets import MMDataset
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
+from mmpt.fairseq_plugin.task import FairseqMMTask
 from mmpt.processors import (
     ShardedHow2VideoRetriMetaProcessor,
     ShardedVideoRetriTextProcessor,
@@ -59,3 +61,21 @@ def test_a_rank_that_comes_back_goes_on_where_it_stopped(dataset):
     whole = share(dataset, 0, 2, 2)
     rest = share(dataset, 0, 2, 2, skip=3)
     assert [batch["video_id"] for batch in rest] == [batch["video_id"] for batch in whole[3:]]
+
+
+@pytest.mark.parametrize(("before", "now"), [(2, 1), (1, 2), (2, 3), (3, 2), (4, 3)])
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_another_number_of_ranks_draws_what_is_left_and_at_most_one_turn_again(dataset, before, now, done):
+    def drawn(ranks, first, last=None):
+        batches = [batch for rank in range(ranks) for batch in share(dataset, rank, ranks, 0)[first:last]]
+        return Counter(video for batch in batches for video in batch["video_id"][0])
+
+    task = object.__new__(FairseqMMTask)
+    task.args = SimpleNamespace(distributed_world_size=now)
+    task.mmtask = SimpleNamespace(resume=lambda state, epoch: None)
+    position = {"epoch": 1, "iterations_in_epoch": done}
+    task.resume({"train_iterator": position, "mmtask": {"processes": before}})
+    both = drawn(before, 0, done) + drawn(now, position["iterations_in_epoch"])
+    assert both.keys() == {f"v{i}" for i in range(VIDEOS)}
+    twice = [video for video, times in both.items() if times > 1]
+    assert max(both.values()) <= 2 and len(twice) < now * GROUP

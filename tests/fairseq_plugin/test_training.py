@@ -81,6 +81,7 @@ def quiet(toy_world, tmp_path_factory):
         "fairseq.dataset.disable_validation=false",
         "fairseq.checkpoint.best_checkpoint_metric=zero_shot_R1",
         "fairseq.checkpoint.maximize_best_checkpoint_metric=true",
+        "fairseq.common.tensorboard_logdir=board",
     )
     return run, launch(command(toy_world, run, *validation))
 
@@ -106,6 +107,11 @@ def test_metrics_are_also_a_file_of_json_lines(quiet):
     assert [line["update"] for line in inner] == list(range(1, UPDATES + 1))
     printed = logged(quiet[1])
     assert inner[3]["loss"] == pytest.approx(float(printed[3]["loss"]), abs=1e-3)
+
+
+def test_tensorboard_gets_the_loss_terms_and_the_zero_shot_numbers(quiet):
+    written = {path.parent.name: path.read_bytes() for path in (quiet[0] / "board_0").rglob("events.out.tfevents.*")}
+    assert b"text_to_video" in written["train_inner"] and b"sequence" in written["train"] and b"zero_shot_R1" in written["valid"]
 
 
 def test_validation_runs_a_zero_shot_test_and_picks_the_best_checkpoint_by_it(quiet):
@@ -142,6 +148,15 @@ def test_a_run_killed_by_sigkill_and_started_again_ends_bit_identical(quiet, toy
     output = launch(words)
     assert f"epoch 1 @ {max(updates)} updates" in output or f"epoch 1 @ {max(updates) - 1} updates" in output, "did not resume"
     assert_same_weights(weights(run), weights(quiet[0]))
+
+
+@pytest.mark.slow
+def test_a_run_with_compiled_towers_goes_on_without_compiling_and_the_other_way_round(quiet, toy_world, tmp_path):
+    run = tmp_path / "run"
+    launch(command(toy_world, run, "model.compile=true", "fairseq.optimization.max_update=2"))
+    assert weights(run).keys() == weights(quiet[0]).keys()
+    assert "@ 2 updates" in launch(command(toy_world, run, "fairseq.optimization.max_update=3"))
+    assert "@ 3 updates" in launch(command(toy_world, run, "model.compile=true", "fairseq.optimization.max_update=4"))
 
 
 def test_two_processes_train_one_model(quiet_pair):

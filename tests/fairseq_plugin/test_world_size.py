@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmpt.fairseq_plugin.task import FairseqMMTask
-from tests.fairseq_plugin.test_training import command, launch
+from tests.fairseq_plugin.test_training import command, launch, logged
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,25 @@ def test_an_epoch_begun_by_two_processes_is_finished_by_one_without_loss(toy_wor
 
 @pytest.mark.slow
 def test_a_run_that_is_done_and_is_started_again_stays_as_it_is(toy_world, tmp_path):
-    words = command(toy_world, tmp_path / "run", "fairseq.optimization.max_update=2")
-    launch(words)
+    words = command(toy_world, tmp_path / "run", "fairseq.optimization.max_update=6", "retri_epoch=1", "num_cands=12")  # to an epoch's end
+    assert "batches of near neighbours" in launch(words)
     before = (tmp_path / "run/checkpoint_last.pt").stat().st_mtime_ns
-    assert "all 2 updates are done" in launch(words)
+    output = launch(words)
+    assert "all 6 updates are done" in output and "batches of near neighbours" not in output
     assert (tmp_path / "run/checkpoint_last.pt").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_patience_goes_on_counting_where_a_stopped_run_left_it_and_ends_a_run_for_good(toy_world, tmp_path):
+    settings = (
+        "fairseq.optimization.lr=[0.0]",  # no validation is ever better than the first
+        "fairseq.dataset.disable_validation=false",
+        "fairseq.dataset.validate_interval_updates=1",
+        "fairseq.checkpoint.patience=3",
+    )
+    run = tmp_path / "run"
+    launch(command(toy_world, run, *settings, "fairseq.optimization.max_update=2"))
+    words = command(toy_world, run, *settings)
+    output = launch(words)
+    assert "hasn't improved for last 3 runs" in output and len(logged(output)) == 2, "1 best, 2 in the first run, 3 and 4 in the second"
+    assert "all 4 updates are done" in launch(words)

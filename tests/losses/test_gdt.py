@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import math
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import mmpt.losses.gdt as gdt_losses
+from mmpt.config import DatasetConfig
 from mmpt.losses import GDTLoss
 from mmpt.ops.gdt import GDTHypothesis
 from tests.conftest import golden_cases, load_golden
@@ -254,6 +257,18 @@ def test_ill_posed_hypotheses_are_refused_at_the_start_unless_allowed():
     GDTLoss({"hypothesis": 8, "text_reversal": "none", "allow_degenerate": True})
     GDTLoss({"hypothesis": 8, "text_reversal": "none", "modalities": ["video", "audio"]})
     GDTLoss({"hypothesis": 9, "text_reversal": "none"})
+
+
+def test_views_and_text_of_the_data_must_be_those_of_the_hypothesis():
+    data = DatasetConfig(views=["orig", "rev", "shift", "shiftrev"], subsampling=4)
+    with pytest.raises(ValueError, match=r"compares the views orig, shift; .* Set dataset.views: \[orig, shift\] and dataset.subsampling: 2"):
+        GDTLoss({"hypothesis": "v_shift", "layout": "item_major"}).check_data(data)
+    with pytest.raises(ValueError, match="loss.layout: item_major"):
+        GDTLoss({"hypothesis": 8}).check_data(data)
+    with pytest.raises(ValueError, match="loss.text_reversal=token .* differs from dataset.text_reversal=sentence"):
+        GDTLoss({"hypothesis": 8, "layout": "item_major"}).check_data(replace(data, text_reversal="sentence"))
+    GDTLoss({"hypothesis": 8, "layout": "item_major", "text_reversal": "sentence"}).check_data(replace(data, text_reversal="sentence"))
+    GDTLoss({"hypothesis": 8}).check_data(DatasetConfig())  # an aligner of one's own
 
 
 def test_wrong_sections_and_batches_say_what_is_wrong():

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import mmpt.losses.gram as gram_losses
+import mmpt.losses.tuples as tuple_losses
 import mmpt.modules.matching as matching
 from mmpt.losses import GRAMLoss, PairwiseNCE, PMRLLoss, SymileLoss, TriangleLoss, build_loss
 from mmpt.modules import PairMatcher
@@ -70,7 +71,7 @@ def golden_matcher(golden):
 def test_golden_gram_dist_every_rank(path, monkeypatch):
     golden = load_golden(path)
     world, n_own = golden["anchor"].shape[:2]
-    ranks = SimulatedRanks(monkeypatch, world, [gram_losses, matching])
+    ranks = SimulatedRanks(monkeypatch, world, [gram_losses, tuple_losses, matching])
     # The golden values take the likeliest negative instead of a draw.
     monkeypatch.setattr(torch, "multinomial", lambda weights, n, generator: weights.argmax(1, keepdim=True))
     condition = [torch.tensor(golden["condition"][r], requires_grad=True) for r in range(world)]
@@ -80,15 +81,18 @@ def test_golden_gram_dist_every_rank(path, monkeypatch):
         loss = GRAMLoss(section_of(golden, gather="detached", dam_weight=golden["itm_ratio"].item()))
         ids, mask = (torch.tensor(golden[name][rank]) for name in ("token_ids", "token_mask"))
         matcher = golden_matcher(golden).bind(ids, mask, condition[rank])
-        loss(**batch, matcher=matcher)
-        contrast = GRAMLoss(section_of(golden, gather="detached"))(**batch)
+        (own,) = torch.autograd.grad(loss(**batch, matcher=matcher), condition[rank])  # without what other ranks' losses add
+        logit_scale = torch.tensor(-np.log(golden["temperature"])).requires_grad_()
+        contrast = GRAMLoss(section_of(golden, gather="detached"))(**batch, logit_scale=logit_scale)
         contrast.backward()
-        return loss.terms["matching"].item(), contrast.item(), batch
+        return loss.terms["matching"].item(), contrast.item(), batch, logit_scale.grad.item(), own
 
-    for rank, (itm, area, batch) in enumerate(ranks.run(step)):
+    for rank, (itm, area, batch, grad_scale, own) in enumerate(ranks.run(step)):
         assert area == pytest.approx(golden["loss_area"][rank], rel=1e-10)
         assert itm == pytest.approx(golden["loss_itm"][rank], rel=1e-9)
         check_gradients(golden, batch, rank=rank)
+        assert -grad_scale / golden["temperature"] == pytest.approx(golden["grad_temperature"][rank], rel=1e-9)
+        np.testing.assert_allclose(own, golden["grad_condition_itm"][rank], atol=1e-10)
 
 
 @pytest.mark.parametrize("anchor", ["text", "video", "audio", "all"])
@@ -234,7 +238,7 @@ def test_matching_grows_over_the_warm_up():
 
 
 def test_matching_without_a_matcher_or_an_update_number_says_what_is_missing():
-    with pytest.raises(ValueError, match="matcher"):
+    with pytest.raises(TypeError, match="GRAMLoss reads matcher"):
         GRAMLoss({"dam_weight": 0.1})(**batch_of())
     with pytest.raises(ValueError, match="num_updates"):
         GRAMLoss({"dam_weight": 0.1, "dam_warmup": 5})(**batch_of(), matcher=Oracle(6))
@@ -318,7 +322,7 @@ def test_simulated_ranks_equal_one_process(cls, monkeypatch):
     expected = cls(section)(**whole, present={"audio": audio, "text": text})
     expected.backward()
     parts = [{name: x.detach()[3 * r : 3 * r + 3].requires_grad_() for name, x in whole.items()} for r in range(2)]
-    ranks = SimulatedRanks(monkeypatch, 2, [gram_losses])
+    ranks = SimulatedRanks(monkeypatch, 2, [gram_losses, tuple_losses])
 
     def step(rank):
         rows = slice(3 * rank, 3 * rank + 3)
@@ -332,10 +336,30 @@ def test_simulated_ranks_equal_one_process(cls, monkeypatch):
 
 
 def test_modalities_that_are_not_there_are_named():
-    with pytest.raises(ValueError, match="pooled_depth"):
+    with pytest.raises(TypeError, match="reads pooled_depth"):
         build_loss({"loss_cls": "GRAMLoss", "modalities": ["video", "depth"]})(**batch_of())
     with pytest.raises(ValueError, match="anchor already"):
-        build_loss({"loss_cls": "GRAMLoss", "modalities": ["text"]})(**batch_of())
+        build_loss({"loss_cls": "GRAMLoss", "modalities": ["text"]})
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_any_modality_can_be_the_anchor_and_captions_can_be_absent(cls):
+    batch = batch_of(names=("video", "audio", "depth"))
+    expected = cls()(**{"pooled_text": batch["pooled_video"], "pooled_video": batch["pooled_audio"], "pooled_audio": batch["pooled_depth"]})
+    torch.testing.assert_close(cls({"anchor": "video"})(**batch), expected)
+
+
+@pytest.mark.parametrize("cls", [GRAMLoss, TriangleLoss, PMRLLoss])
+def test_hard_negatives_of_the_matching_loss_are_what_the_loss_calls_similar(cls):
+    matcher, near = Oracle(6), batch_of()
+    with torch.no_grad():  # item 4 is all but item 0
+        for x in near.values():
+            x[4] = F.normalize(x[0] + 1e-3 * x[4], dim=0)
+    loss = cls({"dam_weight": 1.0, "temperature": 0.01})
+    loss(**near, matcher=matcher)
+    (text, item) = matcher.asked[0]
+    assert item[6] == 4 and item[10] == 0 and text[12] == 4 and text[16] == 0
+    assert loss.terms["matching"].item() == pytest.approx(np.log(2))
 
 
 @pytest.mark.parametrize("section", [{"score": "area"}, {"gather": "some"}, {"direction": "up"}, {"missing": "zero"}, {"temperature": 0.0}])

@@ -7,9 +7,10 @@ import json
 import pytest
 import yaml
 
+from mmpt.config import load_config
 from mmpt.config.yamlfile import ConfigError
 from mmpt_cli import compare_losses, compare_losses_report
-from mmpt_cli.compare_losses import Comparison, Run
+from mmpt_cli.comparison import TESTS, Comparison, Run, runs
 from tests.conftest import ROOT
 
 
@@ -32,7 +33,7 @@ def write(tmp_path, **changes):
 
 def result(row, noise="moderate", seed=1, clip=0.5):
     names = ("R1", "cosine-R1", "DTW-R1", "OTAM-R1", "cosine-DTW-R1", "cosine-OTAM-R1", "chance-R1")
-    values = {test: dict.fromkeys(names, 0.25) for test in compare_losses_report.TESTS}
+    values = {test: dict.fromkeys(names, 0.25) for test in TESTS}
     values["clips"]["R1"] = clip
     return {"row": row, "noise": noise, "seed": seed, "peak_mib": 600.0, "values": values}
 
@@ -48,9 +49,24 @@ def done(tmp_path_factory):
     return folder, path
 
 
-def test_the_shipped_comparison_is_valid(in_repository):
-    comparison = Comparison.load("projects/toy/compare.yaml")
-    assert {"videoclip", "norton", "tempclr_dtw", "milnce", "gdt", "gram"} <= set(comparison.rows)
+@pytest.mark.parametrize(
+    "name, rows",
+    [
+        ("compare", {"videoclip", "norton", "tempclr_dtw", "milnce", "gdt", "gram"}),
+        ("compare_tuples", {"gram", "triangle", "pmrl", "symile", "pairwise"}),
+        ("compare_modalities", {"all modalities", "video alone"}),
+        ("compare_gdt", {"1 cross-modal", "9 reversal +, shift +"}),
+        ("compare_cosine", {"cosine_weight 0", "cosine_weight 1"}),
+        ("compare_matching", {"weight 1, no warm-up"}),
+    ],
+)
+def test_a_shipped_comparison_is_valid_down_to_its_project_files(name, rows, in_repository):
+    comparison = Comparison.load(f"projects/toy/{name}.yaml")
+    assert rows <= set(comparison.rows)
+    for run in runs(comparison):
+        assert load_config(run.entry.project, run.overrides()).fairseq["optimization"]["max_update"] >= run.updates
+    for test in comparison.test_entries.values():
+        assert test.config("data/elsewhere").predictor
 
 
 @pytest.mark.parametrize(
@@ -60,10 +76,14 @@ def test_the_shipped_comparison_is_valid(in_repository):
         ({"seeds": 3}, "seeds: expected a list"),
         ({"size": "huge"}, "expected one of tiny, small, main"),
         ({"noise": ["loud"]}, "expected one of clean, moderate, heavy"),
-        ({"start": {"project": "x.yaml"}}, "start with project and updates"),
+        ({"start": {"project": "x.yaml"}}, "a start its project and updates"),
         ({"noise": ["clean", {"name": "clean", "offset_s": 9}]}, "noise: two entries are called alike"),
         ({"losses": ["a/gram.yaml", "b/gram.yaml"]}, "losses: two entries are called alike"),
-        ({"losses": None}, r"missing or incomplete: \['losses'\]"),
+        ({"losses": None}, r"incomplete: \['losses'\]"),
+        ({"losses": [{"project": "a.yaml", "sets": {}}]}, "a map of project and, at will, name, set, noise"),
+        ({"losses": [{"project": "a.yaml", "noise": ["loud"]}]}, "a: noise: expected some of moderate, got loud"),
+        ({"columns": {"clip": "clip/R1"}}, "columns name tests of clips, videos, videos_background"),
+        ({"lines": "seeds"}, "lines: seeds: expected one of losses, columns"),
     ],
 )
 def test_a_wrong_comparison_file_is_refused_in_one_message(changes, message, tmp_path):
@@ -79,7 +99,7 @@ def test_knobs_of_the_world_are_an_axis(tmp_path):
 
 def test_starts_come_before_what_starts_from_them_and_seeds_come_last(tmp_path):
     comparison = Comparison.load(write(tmp_path, noise=["clean", "heavy"], seeds=[1, 2]))
-    order = [(run.seed, run.noise, run.row) for run in compare_losses.runs(comparison)]
+    order = [(run.seed, run.noise, run.row) for run in runs(comparison)]
     assert order[:3] == [(1, "clean", "start"), (1, "clean", "videoclip"), (1, "clean", "gram")]
     assert [seed for seed, _, _ in order] == [1] * 6 + [2] * 6
 
@@ -118,25 +138,71 @@ def test_a_folder_of_other_settings_is_left_alone(done, in_repository):
         compare_losses.main([write(folder, updates=3)])
 
 
-def test_a_table_shows_mean_and_spread_over_seeds():
-    rows = compare_losses_report.table([result("gram", clip=0.5), result("gram", seed=2, clip=0.6)], {"gram": 123.4})
+def test_a_loss_can_change_keys_and_keep_to_some_worlds(tmp_path, in_repository):
+    entry = {"name": "cold", "project": "projects/toy/losses/gram.yaml", "set": {"loss.temperature": 0.5}, "noise": ["heavy"]}
+    comparison = Comparison.load(write(tmp_path, noise=["clean", "heavy"], losses=[entry], start=None))
+    (run,) = runs(comparison)
+    assert (run.row, run.noise) == ("cold", "heavy") and "loss.temperature=0.5" in run.overrides()
+    assert "fairseq.checkpoint.restore_file=null" in run.overrides()
+
+
+def reported(results, tmp_path, **changes):
+    comparison = Comparison.load(write(tmp_path, **changes))
+    (tmp_path / "out").mkdir(exist_ok=True)
+    return comparison, compare_losses_report.write_report(results, {"gram": 123.4}, comparison)
+
+
+def test_a_table_shows_mean_and_spread_over_seeds(tmp_path):
+    results = [result("gram", clip=0.5), result("gram", seed=2, clip=0.6)]
+    rows = compare_losses_report.table(results, {"gram": 123.4}, Comparison.load(write(tmp_path)))
     assert rows[1][:3] == ["chance", "", "25.0"]
     assert rows[2][:3] == ["gram", "2", "55.0 ± 7.1 / 25.0 ± 0.0"]
     assert rows[2][-2:] == ["123", "600"]
 
 
-def test_a_page_keeps_its_words_and_takes_the_new_tables(tmp_path):
-    compare_losses_report.write_report([result("gram")], {"gram": 1.0}, {}, tmp_path)
+def test_only_shares_are_shown_in_percent(tmp_path):
+    found = result("gram")
+    found["values"]["clips"] |= {"alignment-tv-hubness": 1.5}
+    comparison = Comparison.load(write(tmp_path, columns={"hubs": "clips/alignment-tv-hubness", "clip": "clips/R1"}))
+    assert compare_losses_report.table([found], {}, comparison)[2][2:4] == ["50.0", "1.5"]
+
+
+def test_few_losses_on_several_worlds_share_a_table(tmp_path):
+    results = [result("gram", noise) for noise in ("clean", "heavy")]
+    reported(results, tmp_path, noise=["clean", "heavy"], losses=["projects/toy/losses/gram.yaml"], lines="columns")
+    lines = (tmp_path / "out/results.md").read_text().splitlines()
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [["| clean", "chance"], ["| clean", "gram"], ["| heavy", "gram"]]
+
+
+def test_a_figure_has_a_line_a_loss_or_a_line_a_column(tmp_path):
+    results = [result(row, noise, clip=clip) for noise, clip in (("clean", 0.5), ("heavy", 0.25)) for row in ("videoclip", "gram")]
+    settings = {"noise": ["clean", "heavy"], "columns": {"clip": ["clips/R1", "clips/cosine-R1"], "dtw": "videos/DTW-R1"}, "drawn": ["clip"]}
+    ticks, panels = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings)))
+    assert ticks == ["clean", "heavy"] and panels == {"clip": {"videoclip": [[25.0], [25.0]], "gram": [[25.0], [25.0]]}}
+    _, panels = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings, lines="columns")))
+    assert panels["gram dot product"] == {"clip": [[50.0], [25.0]]} and panels["gram cosine"] == {"clip": [[25.0], [25.0]]}
+
+
+def test_a_figure_of_one_world_shows_the_losses_side_by_side(tmp_path):
+    results = [result("videoclip"), result("gram")]
+    ticks, panels = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, drawn=["clip"])))
+    assert ticks == ["videoclip", "gram"] and panels == {"clip": {"": [[25.0], [25.0]]}}
+
+
+@pytest.mark.parametrize("marks, figure", [("", "page.png"), (" {out}", "page_out.png")])
+def test_a_page_keeps_its_words_and_takes_the_new_tables(tmp_path, marks, figure):
+    comparison, _ = reported([result("gram")], tmp_path)
+    marks = marks.format(out=comparison.out)
     page = tmp_path / "page.md"
-    page.write_text("words\n<!-- results:begin -->\nold\n<!-- results:end -->\nmore words\n")
-    compare_losses_report.update_page(page, tmp_path)
+    page.write_text(f"words\n<!-- results:begin{marks} -->\nold\n<!-- results:end{marks} -->\nmore words\n")
+    compare_losses_report.update_page(page, comparison)
     text = page.read_text()
     assert text.startswith("words\n") and text.endswith("more words\n") and "old" not in text and "| gram |" in text
-    assert page.with_suffix(".png").is_file()
+    assert (tmp_path / figure).is_file()
 
 
 def test_a_page_without_markers_is_refused(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("words")
     with pytest.raises(ValueError, match="results:begin"):
-        compare_losses_report.update_page(page, tmp_path)
+        compare_losses_report.update_page(page, Comparison.load(write(tmp_path)))

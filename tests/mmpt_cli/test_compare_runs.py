@@ -42,11 +42,33 @@ def test_the_most_changed_queries_are_listed_by_ratio(tmp_path, capsys):
     assert listed[-6:] == ["x", "1", "4", "y", "100", "110"]
 
 
-def test_hits_are_compared_by_their_mean(tmp_path, capsys):
-    a = save(tmp_path / "a", hits=np.array([0.0, 1, 0, 1]))
-    b = save(tmp_path / "b", hits=np.array([1.0, 1, 1, 1]))
+def test_a_mean_over_queries_is_compared_under_its_name(tmp_path, capsys):
+    a = save(tmp_path / "a", acc=np.array([0.0, 1, 0, 1]))
+    b = save(tmp_path / "b", acc=np.array([1.0, 1, 1, 1]))
     compare_runs.main([a, b, "--samples", "50"])
-    assert "+0.5000" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["acc", "0.5000", "1.0000", "+0.5000"]
+
+
+def test_what_weighs_differently_is_pooled_as_in_the_report(tmp_path, capsys):
+    about = {"weight": np.array([1, 3, 4]), "group": np.array(["x", "x", "y"]), "ids": np.array(["v", "w", "z"])}
+    a = save(tmp_path / "a", recall=np.array([1.0, 0, 0.5]), **about)
+    b = save(tmp_path / "b", recall=np.array([1.0, 1, 0.5]), **about)
+    compare_runs.main([a, b, "--samples", "50"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1][:4] == ["recall", "0.3750", "0.7500", "+0.3750"]
+    assert lines[-2:] == [["query", "recall", "in", "A", "recall", "in", "B"], ["w", "0", "1"]]
+
+
+def test_runs_without_a_common_measure_are_refused(tmp_path):
+    a, b = save(tmp_path / "a", acc=np.ones(2)), save(tmp_path / "b", recall=np.ones(2))
+    with pytest.raises(ValueError, match="A has acc, B has recall"):
+        compare_runs.main([a, b])
+
+
+def test_unnamed_runs_of_different_length_are_refused(tmp_path):
+    a, b = save(tmp_path / "a", acc=np.ones(2)), save(tmp_path / "b", acc=np.ones(3))
+    with pytest.raises(ValueError, match="2 and 3 queries"):
+        compare_runs.main([a, b])
 
 
 def test_runs_on_different_test_sets_are_refused(tmp_path):

@@ -14,7 +14,7 @@ from tests.conftest import ROOT, real_path
 @pytest.fixture
 def workplace(toy_world, tmp_path, monkeypatch):
     """A copy of the embedded end-task data where the toy files look for it."""
-    for part in ("coin", "msrvtt", "youcook", "crosstask", "videos", "model"):
+    for part in ("coin", "msrvtt", "youcook", "crosstask", "videos", "model", "clips", "audio"):
         shutil.copytree(toy_world / part, tmp_path / "data/toy" / part)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "data/toy"
@@ -48,7 +48,20 @@ def test_ids_without_features_are_counted_and_named(workplace, capsys):
     (workplace / "videos/labelled00003.npy").unlink()
     verify("test_coin_ft")
     shown = capsys.readouterr().out
-    assert "1 ids have no features: labelled00003" in shown and "5 items of 5 videos and 1 ids left out" in shown
+    assert "1 ids have no features: labelled00003" in shown and "5 items of 5 videos and 1 left out" in shown
+
+
+def test_an_id_that_stands_under_several_items_is_named_once(workplace, capsys):
+    (workplace / "videos/test00000.npy").unlink()
+    verify("test_youcook_fullvideo_zs")
+    shown = capsys.readouterr().out
+    assert "items of 1 ids have no features: test00000; every" in shown
+
+
+def test_a_masked_modality_leaves_no_item_out_and_its_own_check_is_named(workplace, capsys):
+    assert verify("gram/finetune") == 0
+    shown = capsys.readouterr().out
+    assert "left out" not in shown and "python -m mmpt_cli.modalities check" in shown
 
 
 def test_features_of_another_rate_are_an_error(workplace, capsys):

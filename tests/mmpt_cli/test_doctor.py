@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
 from mmpt_cli import doctor
+from mmpt_cli.torchrunjob import Layout
 from tests.conftest import ROOT
+from tests.mmpt_cli.test_torchrunjob import free_port
 
 
 def found(findings, level):
@@ -64,10 +68,15 @@ def test_little_disk_is_a_warning_and_hardly_any_an_error(monkeypatch, tmp_path,
 def test_little_shared_memory_and_few_open_files_are_warnings(monkeypatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**26) if path == "/dev/shm" else usage)
-    monkeypatch.setattr(doctor.resource, "getrlimit", lambda kind: (1024, 4096))
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda kind: (1024, 2048))
     cures = [cure for _, cure in found(doctor.machine(), "warning")]
     assert any("--shm-size=8g" in cure for cure in cures)
-    assert "ulimit -n 4096" in cures
+    assert any("hard limit of 4096 or more" in cure for cure in cures)
+
+
+def test_a_low_soft_limit_of_open_files_is_no_trouble_where_it_can_be_raised(monkeypatch):
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda kind: (1024, 65536))
+    assert "1024 open files, 65536 where shards are read" in [finding.text for finding in doctor.machine()]
 
 
 @pytest.fixture
@@ -110,9 +119,21 @@ def test_a_tokenizer_folder_without_vocabulary_is_an_error(project, tmp_path):
 
 
 def test_two_ranks_talk_to_each_other():
-    (finding,) = doctor.collectives(2, 0.2, cpu=True)
+    (finding,) = doctor.collectives(Layout(per_node=2), 0.2, cpu=True)
     assert finding.level == "ok"
     assert finding.text.startswith("2 ranks (gloo): ")
+
+
+def test_ranks_of_two_machines_talk_to_each_other_and_one_of_them_measures(monkeypatch):
+    monkeypatch.setattr(doctor.os, "getpid", lambda: threading.get_ident())  # two threads stand for two machines
+    layout = Layout(2, 1, f"127.0.0.1:{free_port()}", "doctor")
+    with ThreadPoolExecutor(2) as machines:
+        found = machines.map(lambda machine: list(doctor.collectives(layout, 0.2, cpu=True)), range(2))
+        findings = [finding for (finding,) in found]
+    assert [finding.level for finding in findings] == ["ok", "ok"]
+    said = sorted(finding.text for finding in findings)
+    assert said[0].startswith("2 ranks (gloo) on 2 machines: ") and "sums of 16 MB" in said[0]
+    assert said[1] == "2 ranks (gloo) on 2 machines: those of this machine took part"
 
 
 def test_ranks_that_fail_are_an_error_with_what_they_said(monkeypatch, tmp_path):
@@ -121,7 +142,7 @@ def test_ranks_that_fail_are_an_error_with_what_they_said(monkeypatch, tmp_path)
     (fake / "torchrunjob.py").symlink_to(ROOT / "mmpt_cli" / "torchrunjob.py")
     (fake / "doctor.py").write_text("raise OSError('no route to host')")
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    (finding,) = doctor.collectives(2, 0.1, cpu=True)
+    (finding,) = doctor.collectives(Layout(per_node=2), 0.1, cpu=True)
     assert finding.level == "error"
     assert "no route to host" in finding.text
     assert "GLOO_SOCKET_IFNAME" in finding.cure

@@ -63,3 +63,32 @@ def test_a_folder_of_other_ids_is_refused(tmp_path, annotation):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="none of the 4 ids, e.g. v0.npy"):
         main(["shards", str(annotation), "--split", "train", "--out", str(tmp_path / "o"), "--from", f"audio={tmp_path / 'empty'}"])
+
+
+@pytest.mark.parametrize("text, match", [("audio=fast", "a number above 0"), ("depth=2", "a modality of --from .video.")])
+def test_a_rate_that_makes_no_sense_is_refused(text, match, tmp_path, annotation):
+    with pytest.raises(SystemExit, match=match):
+        words = ["--from", f"video={tmp_path / 'video'}", "--rate", text.replace("audio", "video")]
+        main(["shards", str(annotation), "--split", "train", "--out", str(tmp_path / "o"), *words])
+
+
+def test_an_annotation_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone.json: no such annotation"):
+        main(["check", project(tmp_path, tmp_path / "gone.json", subtitle={})])
+
+
+def test_maps_and_stored_versions_become_shards_that_read_the_same(tmp_path, annotation):
+    (tmp_path / "maps").mkdir()
+    for i in range(4):
+        for k in range(2):
+            np.save(tmp_path / "maps" / f"v{i}_aug{k}.npy", np.random.default_rng(10 * i + k).random((5 + i, 2, 3, 4)).astype(np.float16))
+    entry = {"path": str(tmp_path / "maps"), "width": 4, "map": [2, 3], "versions": 2}
+    words = ["--from", f"maps={tmp_path / 'maps'}", "--versions", "2", "--per-shard", "3"]
+    main(["shards", str(annotation), "--split", "train", "--out", str(tmp_path / "shards"), *words])
+    found = []
+    for path in (entry["path"], str(tmp_path / "shards" / "maps")):
+        config = DatasetConfig(train_path=str(annotation), on_missing="drop", modalities={"maps": {**entry, "path": path}})
+        found.append([ModalityVideoProcessor(config)(item)["maps"] for item in ModalityMetaProcessor(config).data])
+    for files, shards in zip(*found, strict=True):
+        assert files.shape[1:] == (2, 3, 8)
+        np.testing.assert_array_equal(files, shards)

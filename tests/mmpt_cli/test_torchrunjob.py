@@ -62,7 +62,8 @@ def test_one_error_is_shown_and_its_exit_code_returned(tmp_path):
     code, out, err = finish(start(tmp_path, program + "time.sleep(60)"))
     assert code == 3
     assert out == "[rank 0] hello from 0\n"
-    assert "failed first: exit code 3. The end of its output:\n    the real trouble\n" in err
+    assert "failed first: exit code 3: the real trouble\n" in err
+    assert err.count("error:") == 1
     assert f"output of all ranks: {tmp_path}/logs/" in err
     assert "Traceback" not in err
 
@@ -71,6 +72,7 @@ def test_a_killed_rank_is_named_with_its_signal(tmp_path):
     code, _, err = finish(start(tmp_path, "if rank == 1: os.kill(os.getpid(), 9)\ntime.sleep(60)"))
     assert code == 137
     assert "rank 1 of" in err and "killed by SIGKILL (out of memory?" in err
+    assert err.count("error:") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -136,11 +138,16 @@ def test_what_a_rank_said_last_is_its_stderr_or_else_its_stdout(tmp_path):
     assert last_lines(tmp_path, 1) == ["out"]
     (folder / "stderr.log").write_text("1%\r2%\nlast\n\n")
     assert last_lines(tmp_path, 1) == ["2%", "last"]
-    assert last_lines(tmp_path, 0) == ["(nothing)"]
+    assert last_lines(tmp_path, 0) == []
 
 
 def test_a_rank_that_raised_and_was_then_ended_as_another_had_left_counts_as_its_error(tmp_path, capsys):
-    (tmp_path / "error.json").write_text("{}")
+    (tmp_path / "error.json").write_text('{"message": {"message": "ValueError: no data", "extraInfo": {}}}')
     ended = SimpleNamespace(error_file=str(tmp_path / "error.json"), timestamp=1, exitcode=-signal.SIGTERM, local_rank=0)
+    folder = tmp_path / "x" / "attempt_0" / "0"
+    folder.mkdir(parents=True)
+    (folder / "stderr.log").write_text("loading\n[rank0]: error: no data\n")
     assert report({0: ended}, tmp_path) == 1
-    assert "failed first: exit code 1" in capsys.readouterr().err
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0].endswith("failed first: exit code 1: ValueError: no data")
+    assert shown[1:3] == ["the end of its output before:", "    loading"]

@@ -218,3 +218,13 @@ def test_published_audio_checkpoint_with_its_unused_classifier_loads(tmp_path):
     source = AudioResNet()
     torch.save({"model": source.state_dict() | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}}, tmp_path / "a.pth")
     assert load_weights(AudioResNet(), tmp_path / "a.pth").unexpected == ["fc.weight", "fc.bias"]
+
+
+@pytest.mark.parametrize("size", [4, 5, 7, 8])
+@pytest.mark.parametrize(("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))])
+def test_same_max_pool_is_the_pool_of_the_padded_input(size, kernel, stride):
+    x = torch.rand(1, 2, size, size + 1, 6, generator=torch.Generator().manual_seed(size))
+    before = [(k - s) // 2 for k, s in zip(kernel, stride, strict=True)]
+    padding = [p for b, k, s in zip(before[::-1], kernel[::-1], stride[::-1], strict=True) for p in (b, k - s - b)]
+    expected = nn.functional.max_pool3d(nn.functional.pad(x, padding), kernel, stride, ceil_mode=True)
+    assert torch.equal(same_max_pool(x, kernel, stride), expected)

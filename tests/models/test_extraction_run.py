@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 import pytest
 
 from mmpt.models.backbones import Backbone
 from mmpt.models.extraction import Job
-from mmpt.models.extraction_run import add_options, check_passport, list_jobs, run_extraction, share
+from mmpt.models.extraction_run import RunOptions, check_passport, list_jobs, run_extraction, share
 from mmpt.models.packing import pack, read_meta
 from mmpt.utils import ShardedTensor
 from mmpt.utils.shardedtensor import read_manifest
 from mmpt.utils.video import VideoError
-
-
-def options(*arguments):
-    parser = argparse.ArgumentParser()
-    add_options(parser, batch_size=4)
-    return parser.parse_args(["--device", "cpu", *map(str, arguments)])
 
 
 def read(path):
@@ -38,9 +30,9 @@ def files(tmp_path):
     return tmp_path / "videos"
 
 
-def run(files, out, *arguments):
+def run(files, out, **options):
     backbone = Backbone(lambda clips: clips * 2, read, {"backbone": "double"})
-    return run_extraction(files, out, backbone, options(*arguments), {".mp4"})
+    return run_extraction(files, out, backbone, RunOptions(batch_size=4, **options), {".mp4"})
 
 
 def test_jobs_of_a_folder_and_of_a_csv(tmp_path):
@@ -79,7 +71,7 @@ def test_features_of_another_kind_are_not_mixed(tmp_path):
 
 
 def test_shards_hold_every_video_in_order_and_no_single_files_stay(files, tmp_path):
-    result = run(files, tmp_path / "out", "--shards", 2)
+    result = run(files, tmp_path / "out", shards=2)
     assert len(result.done) == 5 and result.failed.keys() == {"v3"}
     assert read_meta(tmp_path / "out", "train") == {0: ["v1", "v2"], 1: ["v4", "v5"], 2: ["v6"]}
     shard = ShardedTensor.load(tmp_path / "out" / "train_1")
@@ -90,30 +82,30 @@ def test_shards_hold_every_video_in_order_and_no_single_files_stay(files, tmp_pa
 
 
 def test_shards_carry_the_passport_and_failures_their_reason(files, tmp_path):
-    run(files, tmp_path / "out", "--shards", 10)
+    run(files, tmp_path / "out", shards=10)
     assert read_manifest(tmp_path / "out")["train_0"]["passport"] == {"backbone": "double", "stored_as": "float16"}
     assert "v3.mp4: damaged" in (tmp_path / "out" / "failures.json").read_text()
 
 
 def test_packing_waits_for_the_last_process(files, tmp_path):
-    run(files, tmp_path / "out", "--shards", 4, "--rank", 1, "--world-size", 2)
+    run(files, tmp_path / "out", shards=4, rank=1, world_size=2)
     assert read_meta(tmp_path / "out", "train") == {}
-    run(files, tmp_path / "out", "--shards", 4, "--rank", 0, "--world-size", 2)
+    run(files, tmp_path / "out", shards=4, rank=0, world_size=2)
     assert read_meta(tmp_path / "out", "train") == {0: ["v1", "v2", "v4", "v5"], 1: ["v6"]}
 
 
 def test_later_videos_go_to_further_shards(files, tmp_path):
-    run(files, tmp_path / "out", "--shards", 4)
+    run(files, tmp_path / "out", shards=4)
     (files / "v7.mp4").touch()
-    result = run(files, tmp_path / "out", "--shards", 4)
+    result = run(files, tmp_path / "out", shards=4)
     assert result.done == ["v7"] and len(result.skipped) == 5
     assert read_meta(tmp_path / "out", "train") == {0: ["v1", "v2", "v4", "v5"], 1: ["v6"], 2: ["v7"]}
 
 
 def test_failed_video_that_was_repaired_is_packed(files, tmp_path):
-    run(files, tmp_path / "out", "--shards", 9)
+    run(files, tmp_path / "out", shards=9)
     np.save(tmp_path / "out" / "v3.npy", np.ones((1, 1), np.float16))
-    run(files, tmp_path / "out", "--shards", 9)
+    run(files, tmp_path / "out", shards=9)
     assert read_meta(tmp_path / "out", "train")[1] == ["v3"]
 
 
@@ -132,12 +124,3 @@ def test_packing_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert pack(tmp_path, ids, tmp_path, "train", 2, "float16", {}) == {}
     assert read_meta(tmp_path, "train") == {0: ["v0", "v1"], 1: ["v2", "v3"]}
     assert ShardedTensor.load(tmp_path / "train_1")[1].tolist() == [[3, 3]]
-
-
-def test_place_in_a_slurm_array_is_the_rank(monkeypatch):
-    for name, value in {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "4"}.items():
-        monkeypatch.setenv(name, value)
-    assert (options().rank, options().world_size) == (2, 4)
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    assert (options().rank, options().world_size) == (1, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmpt.losses import build_loss
 from mmpt.models import build_model, layout
 from tests.conftest import golden_cases, load_golden
 
@@ -78,10 +79,15 @@ class TestShareAndJoint:
         with torch.no_grad():
             assert_equal(model(**batch), expected, ["pooled_video", "pooled_text"])
 
-    @pytest.mark.parametrize("n_isolated", [1, 2])
-    def test_golden_norton_model_share_joint_isolation_mask(self, path, n_isolated):
+    def test_golden_norton_model_share_joint_mask_without_isolation(self, path):
         arrays = load_golden(path)
-        batch, expected = group(arrays, "in."), group(arrays, f"joint_iso{n_isolated}_train.")["attention_mask"]
+        batch = group(arrays, "in.")
+        assert torch.equal(layout.splice(batch["cmasks"], batch["vmasks"]), torch.from_numpy(arrays["joint_iso0_train.attention_mask"]))
+
+    @pytest.mark.parametrize("name", ["joint_iso1_train", "joint_iso2_train", "joint_iso2_test"])
+    def test_golden_norton_model_share_joint_isolation_mask(self, path, name):
+        arrays = load_golden(path)
+        n_isolated, batch, expected = int(name[9]), group(arrays, "in."), group(arrays, f"{name}.")["attention_mask"]
         isolated = layout.isolated_mask(batch["cmasks"], batch["vmasks"])
         assert all(torch.equal(expected[:, layer], isolated) for layer in range(n_isolated))
         fused = layout.splice(batch["cmasks"], batch["vmasks"])[:, None, None].expand_as(expected[:, n_isolated:])
@@ -99,20 +105,22 @@ class TestShareAndJoint:
 @pytest.mark.parametrize("path", golden_cases("norton_model_mtm*.npz"))
 def test_golden_norton_model_mtm(path, make_config):
     arrays = load_golden(path)
-    check_masked_modelling(build(make_config("MMFusionMTM", mm_encoder_cls="MMBertForMFMMLM"), arrays), arrays)
+    check_masked_modelling(build(make_config("MMFusionMTM", mm_encoder_cls="MMBertForMFMMLM"), arrays), arrays, "MTM")
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_model_mfmmlm*.npz"))
 def test_golden_norton_model_mfmmlm(path, make_config):
     arrays = load_golden(path)
-    check_masked_modelling(build(make_config("MMFusionMFMMLM", mm_encoder_cls="MMBertForMFMMLM"), arrays), arrays)
+    check_masked_modelling(build(make_config("MMFusionMFMMLM", mm_encoder_cls="MMBertForMFMMLM"), arrays), arrays, "MFMMLM")
 
 
-def check_masked_modelling(model, arrays):
+def check_masked_modelling(model, arrays, loss_cls):
     batch = group(arrays, "in.")
     features = batch["vfeats"].clone()
     with torch.no_grad():
-        assert_equal(model(**batch), group(arrays, "out."), ["video_logits", "text_logits"])
+        outputs = model(**batch)
+        loss = build_loss({"loss_cls": loss_cls})(**{**batch, **outputs})
+    assert_equal({**outputs, "loss": loss}, group(arrays, "out."), ["video_logits", "text_logits", "loss"])
     assert torch.equal(batch["vfeats"], features), "masking must not write into the batch"
 
 

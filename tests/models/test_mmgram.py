@@ -157,3 +157,62 @@ def test_different_numbers_of_items_are_named_and_a_single_item_is_defined(model
     value = loss(**one)
     value.backward()
     assert torch.isfinite(value) and all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_frozen_tower_keeps_its_weights_and_its_projection_learns(config, batch):
+    model = build_model(replace(config, model=replace(config.model, frozen=["video", "text"])))
+    build_loss({"loss_cls": "GRAMLoss"})(**{**batch, **model(**batch)}).backward()
+    assert all(p.grad is None for tower in (model.video_encoder, model.text_encoder) for p in tower.parameters())
+    assert model.projections["video"].weight.grad is not None and model.audio_encoder.videomlp.linear1.weight.grad is not None
+    with pytest.raises(ValueError, match="model.frozen names depth"):
+        build_model(replace(config, model=replace(config.model, frozen=["depth"])))
+
+
+def test_what_a_model_says_it_returns_is_what_it_returns(config, separate_config, batch, clips):
+    for own, inputs in ((config, batch), (separate_config, clips)):
+        model = build_model(own)
+        assert set(model(**inputs)) == model.returns
+
+
+@pytest.mark.parametrize(
+    "section, match",
+    [
+        ({"loss_cls": "STiCALoss"}, "STiCALoss reads crops, pooled_video_1, pooled_video_2, which model.model_cls MMGram does not return"),
+        ({"loss_cls": "GRAMLoss", "modalities": ["video", "depth"]}, "GRAMLoss reads pooled_depth"),
+        ({"loss_cls": "GDTLoss", "hypothesis": 1, "modalities": ["video", "depth"]}, "GDTLoss reads pooled_depth"),
+        ({"loss_cls": "TriangleLoss"}, "two modalities, got 3"),
+        ({"loss_cls": "SumLoss", "losses": [{"loss_cls": "GRAMLoss"}, {"loss_cls": "CrossEntropy"}]}, "CrossEntropy reads logits"),
+    ],
+)
+def test_a_loss_that_reads_more_is_refused_before_training(config, section, match):
+    with pytest.raises(ValueError, match=match):
+        build_loss(section).check_model(build_model(config))
+
+
+def test_the_matching_loss_without_a_head_names_the_key_to_set(config):
+    bare = build_model(replace(config, model=replace(config.model, matching_head=False)))
+    with pytest.raises(ValueError, match="model.matching_head: true"):
+        build_loss({"loss_cls": "PMRLLoss", "dam_weight": 0.1}).check_model(bare)
+
+
+@pytest.mark.parametrize("name", ["TriangleLoss", "PMRLLoss"])
+def test_the_matching_loss_of_the_peers_trains_the_head(model, batch, name):
+    loss = build_loss({"loss_cls": name, "modalities": ["video", "audio"], "dam_weight": 0.1})
+    loss.check_model(model)
+    loss(**{**batch, **model(**batch)}).backward()
+    assert loss.terms["matching"] > 0 and model.matcher.head.linear2.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", ["duplicates", "zeros", "missing"])
+def test_gradients_are_finite_for_half_precision_inputs(model, batch, dtype, case):
+    output = model(**batch)
+    pooled = {name: x.detach() for name, x in output.items() if name.startswith("pooled_")}
+    if case != "missing":
+        pooled = {name: torch.zeros_like(x) if case == "zeros" else pooled["pooled_text"].clone() for name, x in pooled.items()}
+    present = output["present"] if case != "missing" else {name: torch.zeros(3, dtype=torch.bool) for name in output["present"]}
+    for cls in ("GRAMLoss", "PMRLLoss", "SymileLoss", "PairwiseNCE"):
+        leaves = {name: x.to(dtype).requires_grad_() for name, x in pooled.items()}
+        value = build_loss({"loss_cls": cls})(**leaves, present=present)
+        value.backward()
+        assert torch.isfinite(value) and all(torch.isfinite(x.grad).all() for x in leaves.values() if x.grad is not None), cls

@@ -261,3 +261,27 @@ def test_index_leaves_out_a_video_that_cannot_be_used_where_told_to(model):
     assert set(index.video_ids) == {"good"} and "not finite" in failed["bad"]
     with pytest.raises(ValueError, match="not finite"):
         model.index(videos)
+
+
+def test_folder_is_encoded_video_by_video(model, tmp_path):
+    for name, seed in (("b", 1), ("a", 0)):
+        np.save(tmp_path / f"{name}.npy", features(5, seed=seed).numpy())
+    np.save(tmp_path / "bad.npy", np.full((3, 24), np.nan, np.float32))
+    failed, seen = {}, []
+    stream = model.encode_folder(tmp_path, lambda ids: seen.extend(ids) or ids, lambda video_id, error: failed.update({video_id: str(error)}))
+    first = next(stream)
+    assert first[0] == "a" and first[1].shape == (32,) and seen == ["a", "b", "bad"] and not failed
+    assert [video_id for video_id, _ in stream] == ["b"] and "not finite" in failed["bad"]
+    with pytest.raises(ValueError, match="not finite"):
+        list(model.encode_folder(tmp_path, iter))
+
+
+def test_folder_without_videos_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="no files found"):
+        model.index(tmp_path)
+
+
+def test_vectors_come_as_arrays_where_asked(model):
+    text, video = model.encode_text(["cut the onion", "pour"], numpy=True), model.encode_video(features(3, 5), numpy=True)
+    assert text.dtype == video.dtype == np.float32 and model.similarity(text, video).shape == (2, 3)
+    np.testing.assert_allclose(video, model.encode_video(features(3, 5)).numpy())

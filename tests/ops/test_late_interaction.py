@@ -67,6 +67,13 @@ def test_gradient_is_that_of_finite_differences(alpha):
     assert torch.autograd.gradcheck(function, (text.requires_grad_(), video.requires_grad_()))
 
 
+def test_text_and_video_may_change_places():
+    text, video, text_mask, video_mask = inputs()
+    to_video, to_text = token_similarity(text, video, text_mask, video_mask, alpha=0.5)
+    swapped = token_similarity(video, text, video_mask, text_mask, alpha=0.5)
+    torch.testing.assert_close(swapped, (to_text.T, to_video.T))
+
+
 def test_more_padding_changes_nothing():
     text, video, text_mask, video_mask = inputs()
     longer = [torch.cat([x, torch.randn(len(x), 3, x.shape[-1], dtype=x.dtype)], 1) for x in (text, video)]

@@ -106,6 +106,15 @@ def test_forbidden_pairs_get_no_mass(method):
     torch.testing.assert_close(plan.sum(1), uniform(4).exp())
 
 
+@pytest.mark.parametrize("method", ["log", "scaling", "numba"])
+def test_rows_and_columns_without_mass_are_padding(method):
+    scores, padding = 5 * torch.rand(3, 4, 5, dtype=torch.float64), torch.nn.functional.pad
+    mu, nu = (padding(uniform(n), (0, extra), value=-torch.inf) for n, extra in ((4, 2), (5, 3)))
+    padded = log_sinkhorn(padding(scores, (0, 3, 0, 2), value=7.0), mu, nu, 13, method=method)
+    torch.testing.assert_close(padded[:, :4, :5], log_sinkhorn(scores, uniform(4), uniform(5), 13))
+    assert padded[:, 4:].isneginf().all() and padded[..., 5:].isneginf().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_scores_are_solved_in_float32(dtype):
     scores = (torch.randn(3, 6, 6) * 100).to(dtype)

@@ -35,6 +35,26 @@ def test_text_can_be_left_as_it_is():
     assert torch.equal(item["caps"][0], item["caps"][1]) and not torch.equal(item["vfeats"][0], item["vfeats"][1])
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_captions_can_change_places_and_keep_their_words(seed):
+    item = item_of(["orig", "rev"], seed, text_reversal="sentence")
+    n_words = int(item["cmasks"][0].sum()) - 3
+    numbers = range(int(item["text_start"][0]), int(item["text_end"][0]))
+    words, expected = item["caps"][0, 2 : 2 + n_words].tolist(), []
+    for ids in (TEXT["cap"][i] for i in numbers):  # the last ones may be cut
+        expected.insert(0, words[: len(ids)])
+        words = words[len(ids) :]
+    assert item["caps"][1, 2 : 2 + n_words].tolist() == [token for ids in expected for token in ids]
+    assert item["view_valid"].tolist() == [True, len([ids for ids in expected if ids]) > 1]
+    assert torch.equal(item["caps"][1, 2 + n_words :], item["caps"][0, 2 + n_words :])
+
+
+def test_a_single_caption_has_no_reversed_order():
+    text = {"start": np.array([0.0]), "end": np.array([5.0]), "cap": [[20, 21, 22]]}
+    item = item_of(["orig", "rev"], text=text, video=VIDEO[:8], text_reversal="sentence")
+    assert item["view_valid"].tolist() == [True, False] and torch.equal(*item["caps"])
+
+
 def test_shifted_clips_start_far_enough_away():
     for seed in range(20):
         item = item_of(["orig", "shift"], seed, min_shift=10)
@@ -67,7 +87,8 @@ def test_the_same_streams_give_the_same_item():
         ({"views": ["rev", "orig"]}, "dataset.views"),
         ({"views": None}, "dataset.views"),
         ({"views": ["orig"], "subsampling": 4}, "dataset.subsampling"),
-        ({"views": ["orig"], "text_reversal": "sentence"}, "dataset.text_reversal"),
+        ({"views": ["orig"], "text_reversal": "letters"}, "dataset.text_reversal"),
+        ({"views": ["orig"], "reversal": "precomputed"}, "ModalityViewAligner"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):

@@ -207,3 +207,38 @@ def test_the_embedded_world_is_read(toy_world):
 
 def _parts(config, ids):
     return ids[0], ModalityVideoProcessor(config)(ids[0]), ModalityTextProcessor(config)(ids[1], ItemRandom(0))
+
+
+def test_maps_keep_their_places(config, tmp_path):
+    (tmp_path / "maps").mkdir()
+    for name in ("v0", "v1", "v2"):
+        np.save(tmp_path / "maps" / f"{name}.npy", np.arange(10 * 2 * 3 * 4, dtype=np.float32).reshape(10, 2, 3, 4))
+    entry = {"path": str(tmp_path / "maps"), "width": 4, "map": [2, 3]}
+    item = dataset(replace(config, modalities={"maps": entry}))[0]
+    assert item["maps_feats"].shape == (6, 2, 3, 4) and item["maps_masks"].tolist() == [True] * 4 + [False] * 2
+    assert item["maps_feats"][0].flatten().tolist() == list(range(2 * 24, 3 * 24)) and not item["maps_feats"][4:].any()
+    with pytest.raises(ValueError, match=r"expected \(time, 3, 2, 4\)"):
+        dataset(replace(config, modalities={"maps": {**entry, "map": [3, 2]}}))[0]
+
+
+def test_versions_of_different_length_are_refused(config, tmp_path):
+    folder = tmp_path / "pairs"
+    for name in ("v0", "v1", "v2"):
+        save(folder, f"{name}_aug0", 10, 4)
+        save(folder, f"{name}_aug1", 9 if name == "v0" else 10, 4)
+    data = dataset(replace(config, modalities={"video": {"path": str(folder), "width": 4, "versions": 2}}))
+    assert data[1]["video_feats"].shape == (6, 8)
+    with pytest.raises(ValueError, match="versions of one video differ in shape: v0_aug0 .10, 4., v0_aug1 .9, 4."):
+        data[0]
+
+
+@pytest.mark.parametrize("mode, split", [("chunk", "train"), ("chunk_random", "valid"), ("chunk_middle", "train"), ("uniform", "train")])
+def test_the_sampler_that_the_file_names_draws_the_rows(config, mode, split):
+    short = {"video": {**config.modalities["video"], "max_len": 2}}
+    data = dataset(replace(config, modalities=short, frame_sampling=mode, split=split, val_path=config.train_path))
+    drawn = set()
+    for epoch in range(20):
+        data.set_epoch(epoch)
+        drawn.add(tuple(data[0]["video_feats"][:, 0].tolist()))
+    random = {(a, b) for a in (2, 3) for b in (4, 5)}  # seconds 2 to 5
+    assert drawn == {"chunk": random, "chunk_random": random, "chunk_middle": {(2, 4)}, "uniform": {(2, 5)}}[mode]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmpt.config import DatasetConfig
-from mmpt.processors import ModalityViewAligner
+from mmpt.processors import MissingData, ModalityViewAligner
 from mmpt.processors.modalities import Item
 from mmpt.utils.seed import ItemRandom
 from tests.processors.helpers import SPECIAL
@@ -68,3 +68,19 @@ def test_one_view_has_no_axis_of_views():
 def test_settings_that_contradict_each_other_are_refused(change, match):
     with pytest.raises(ValueError, match=match):
         ModalityViewAligner(replace(CONFIG, **change), SPECIAL)
+
+
+def test_reversed_views_can_come_from_frames_played_backwards():
+    def view(config, seconds=12, seed=3, spoil=False):
+        features = {name: np.arange(rate * seconds, dtype=np.float32)[:, None] / rate + 1 for name, rate in (("video", 1), ("audio", 2))}
+        backwards = {f"{name}_rev": 1000 + feature[::-1] for name, feature in features.items()}
+        if spoil:
+            backwards["audio_rev"] = None
+        return ModalityViewAligner(config, SPECIAL)(Item("v", "v", None, ("a",), ""), {**features, **backwards}, TEXT, ItemRandom(seed))
+
+    plain, backwards = view(CONFIG), view(replace(CONFIG, reversal="precomputed"))
+    for name in ("video_feats", "audio_feats"):
+        torch.testing.assert_close(backwards[name][[0, 2]], plain[name][[0, 2]])
+        torch.testing.assert_close(backwards[name][[1, 3]], plain[name][[1, 3]] + 1000)  # the same seconds, in reversed order
+    with pytest.raises(MissingData, match="_rev.npy of audio is not there"):
+        view(replace(CONFIG, reversal="precomputed"), spoil=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import multiprocessing
@@ -118,7 +119,7 @@ def test_two_processes_of_a_slurm_array_write_the_shards_of_one(launch, videos, 
     assert len(failures) == 2 and [*failures[0], *failures[1]] == ["broken"]
 
 
-def test_real_videos_are_extracted_and_the_corrupted_one_is_listed(options, tmp_path, capsys):
+def test_real_videos_are_extracted_and_the_corrupted_one_is_listed(options, checkpoint, tmp_path, capsys):
     script("video_feature_extractor").main([str(real_path("videos")), str(tmp_path), *options])
     assert "4 extracted, 0 were there, 1 failed" in capsys.readouterr().out
     failures = json.loads((tmp_path / "failures.json").read_text())
@@ -127,6 +128,7 @@ def test_real_videos_are_extracted_and_the_corrupted_one_is_listed(options, tmp_
     assert features.shape == (19, 512) and features.dtype == np.float16
     passport = json.loads((tmp_path / "passport.json").read_text())
     assert (passport["frames_per_second"], passport["pixels"], passport["normalised"]) == (4, 32, True)
+    assert passport["weights_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
 
 
 def test_reversed_extraction_of_one_second_reads_its_frames_backwards(videos, options, whole, tmp_path):

@@ -27,3 +27,9 @@ def test_few_shot_lists_share_no_class_and_every_video_has_features(root):
             rows = np.load(root / f"actions/sequences/{line}.npy")
             np.testing.assert_array_equal(rows, np.load(root / f"actions/feat/{line.split('/')[1]}.npy"))
     assert not classes["train"] & classes["val"] and not classes["test"] & (classes["train"] | classes["val"])
+
+
+def test_videos_with_a_sound_track_sound_as_long_as_they_look(root):
+    sounds = sorted((root / "actions/audio").glob("*.npy"))
+    assert 80 < len(sounds) < 108
+    assert all(len(np.load(path)) == len(np.load(root / "actions/feat" / path.name)) for path in sounds)

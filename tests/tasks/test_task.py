@@ -95,6 +95,23 @@ def test_a_loss_that_reads_what_the_model_does_not_give_says_so():
         VideoRetriTask(config())(Towers(), batch())
 
 
+def test_training_reads_clips_by_length_and_evaluation_as_they_come(toy_world):
+    task = build_task(config("model.length_buckets=2", f"dataset.bert_name={toy_world}/model"))
+    model, clips, widths = task.build_model(), batch(), []
+    flat = task.flatten(clips | {"vfeats": torch.randn(1, 2, 8, 4, 512)})
+    model.text_encoder.register_forward_hook(lambda *_: widths.append(1))
+    for training, passes in ((True, 2), (False, 1)):
+        widths.clear()
+        task.forward(model.train(training), flat)
+        assert len(widths) == passes
+
+
+def test_reading_by_length_needs_towers_that_read_alone(toy_world):
+    joint = "model.length_buckets=2", "model.model_cls=MMFusionJoint", "model.mm_encoder_cls=MMBertForJoint"
+    with pytest.raises(ValueError, match="MMFusionJoint has no towers that read alone"):
+        build_task(config(*joint, f"dataset.bert_name={toy_world}/model")).build_model()
+
+
 def test_training_without_a_loss_is_refused_with_the_key_to_set():
     with pytest.raises(ValueError, match="loss.loss_cls is missing"):
         Task(config("loss=null"))(Towers(), batch())
@@ -112,3 +129,23 @@ def test_random_groups_differ_by_epoch_and_not_by_process():
     for epoch in (1, 2, 1):
         task.begin_epoch(SimpleNamespace(meta_processor=meta, seed=3), epoch, None)
     assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_vlm_puts_the_odd_clips_of_an_item_behind_the_even_ones():
+    task = build_task(config("task=VLMTask", "dataset.subsampling=4", "dataset.clip_per_video=null", "loss.sequence_contrast=null"))
+    rows = torch.arange(8).view(2, 4, 1).expand(2, 4, 3)
+    assert task.flatten({"caps": rows, "video_id": ["a", "b"]})["caps"][:, 0].tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
+    with pytest.raises(ValueError, match="subsampling=3.* even number"):
+        odd = build_task(config("task=VLMTask", "dataset.subsampling=3", "dataset.clip_per_video=null", "loss.sequence_contrast=null"))
+        odd.flatten({})
+
+
+def test_a_loss_that_the_model_cannot_feed_is_refused_when_the_model_is_built(toy_world):
+    task = build_task(config("loss={loss_cls: BCE}", f"dataset.bert_name={toy_world}/model"))
+    with pytest.raises(ValueError, match="BCE reads logits, which model.model_cls MMFusionSeparate does not return"):
+        task.build_model()
+
+
+def test_windows_of_another_stride_than_the_loss_merges_are_refused_at_the_start():
+    with pytest.raises(ValueError, match="loss.sliding_window=16 differs from dataset.sliding_window=8"):
+        build_task(config("loss={loss_cls: TempCLRLocalisationLoss}", "dataset.sliding_window=8"))

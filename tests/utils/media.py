@@ -36,3 +36,23 @@ def write_audio(path, samples, rate=8000, layout="mono"):
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return Path(path)
+
+
+def write_clip(path, n_seconds, fps=10, rate=8000, size=(64, 48)):
+    """Video and sound that tell the time: frame i is grey of value 2 i, second s is noise of amplitude 1000 (s + 1)."""
+    import av
+
+    loud = 1000 * (1 + np.arange(n_seconds * rate) // rate)
+    wave = (loud * np.random.default_rng(0).uniform(-1, 1, len(loud))).astype(np.int16)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=fps, options={"crf": "1", "g": "25"})
+        video.width, video.height, video.pix_fmt = *size, "yuv420p"
+        audio = container.add_stream("pcm_s16le", rate=rate, layout="mono")
+        for i in range(n_seconds * fps):
+            image = np.full((size[1], size[0], 3), 2 * i, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            sound = av.AudioFrame.from_ndarray(wave[i * rate // fps : (i + 1) * rate // fps][None], format="s16", layout="mono")
+            sound.sample_rate, sound.pts = rate, i * rate // fps
+            container.mux(audio.encode(sound))
+        container.mux([*video.encode(), *audio.encode()])
+    return Path(path)

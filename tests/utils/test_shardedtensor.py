@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt.utils import ShardCache, ShardedTensor, ShardError, ShardWriter
+from mmpt.utils import ShardCache, ShardedTensor, ShardError, ShardWriter, shardcache
 from mmpt.utils.shardedtensor import MANIFEST, file_sha256, read_manifest
 from tests.conftest import golden_cases, load_golden
 
@@ -198,6 +198,14 @@ def test_cache_opens_a_shard_once_and_closes_the_least_recent(tmp_path):
     cache(f"{tmp_path}/b"), cache(f"{tmp_path}/a"), cache(f"{tmp_path}/c")
     assert cache(f"{tmp_path}/a") is first
     assert list(cache._open) == [f"{tmp_path}/c", f"{tmp_path}/a"]
+
+
+@pytest.mark.parametrize(("allowed", "raised", "held"), [((256, 4096), 4096, 1024), ((1024, -1), 8192, 2048), ((65536, 65536), 65536, 16384)])
+def test_a_cache_holds_what_a_raised_limit_of_open_files_allows(monkeypatch, allowed, raised, held):
+    limits = [allowed]
+    monkeypatch.setattr(shardcache.resource, "getrlimit", lambda kind: limits[-1])
+    monkeypatch.setattr(shardcache.resource, "setrlimit", lambda kind, limit: limits.append(limit))
+    assert ShardCache().limit == held and limits[-1] == (raised, allowed[1])
 
 
 def test_a_pickled_cache_arrives_empty(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmpt.utils.audio import AudioError, read_audio, read_audio_windows
-from mmpt.utils.video import VideoError, frame_at, probe, read_seconds
+from mmpt.utils.video import VideoError, _decode_needed, frame_at, open_video, probe, read_seconds
 from tests.conftest import real_path
 from tests.utils.media import write_audio, write_video
 
@@ -205,3 +205,29 @@ def test_long_sound_is_read_in_bounded_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n == 375 and peak < 1.5e6  # all at once: 6 MB
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory):
+    """H.264 as the web has it, with frames that no other is built from, at an uneven rate; frame i is a grey of its own."""
+    path = tmp_path_factory.mktemp("predicted") / "v.mp4"
+    times = np.cumsum([0, *np.random.default_rng(0).integers(20, 60, 119)]).tolist()
+    return write_video(path, times, shade=lambda i: 2 * i, codec="libx264"), times
+
+
+@pytest.mark.parametrize("fps", [1, 3, 7, 30, 100])
+def test_frames_left_undecoded_are_not_missed(predicted, fps):
+    path, times = predicted
+    shown = read(path, fps=fps)[:, :, 8, 8, 0].astype(float).ravel()
+    asked = np.arange(int(fps * times[-1] / 1000)) / fps * 1000
+    expected = 2 * (np.searchsorted(times, asked + 1e-3, side="right") - 1)
+    np.testing.assert_allclose(shown[: len(asked)], expected, atol=2)
+
+
+def test_frames_that_are_neither_shown_nor_built_upon_are_not_decoded(predicted):
+    path, times = predicted
+    counts = []
+    for step in (0.5, 1e-3):
+        with open_video(path) as (container, stream):
+            counts.append(sum(1 for _ in _decode_needed(container, stream, step)))
+    assert counts[0] < 0.75 * counts[1] and counts[1] == len(times)
