@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,9 @@ class Machine:
         env = {"PATH": str(self.bin), "CALLS": str(self.calls_file), "FAKE_INCLUDE": str(self.include), **env}
         self.calls_file.write_text("")
         command = [str(self.folder / "run.sh"), *args]
-        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        answer = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it; exec resets a handler
+        return subprocess.Popen(command, env=env, start_new_session=True, preexec_fn=answer, **pipes)
 
     def run(self, *args: str, **env: str) -> tuple[int, str, str]:
         process = self.start(*args, **env)
