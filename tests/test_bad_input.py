@@ -12,7 +12,7 @@ import torch
 
 from mmpt.config import DatasetConfig, EvalConfig, load_config
 from mmpt.datasets import build_dataset
-from mmpt.evaluators import CrossTaskMetric, CrossTaskPredictor, COINPredictor, DiDeMoPredictor, QAPredictor
+from mmpt.evaluators import COINPredictor, CrossTaskMetric, CrossTaskPredictor, DiDeMoPredictor, QAPredictor
 from mmpt.processors import (
     COINActionSegmentationMetaProcessor,
     CrossTaskMetaProcessor,

@@ -2,7 +2,7 @@
 
 from mmpt.evaluators.bootstrap import PairedResult, paired_bootstrap
 from mmpt.evaluators.evaluator import Evaluator
-from mmpt.evaluators.metric import Metric, Outcome, RetrievalMetric
+from mmpt.evaluators.metric import Metric, RetrievalMetric
 from mmpt.evaluators.metric_coin import COINActionSegmentationMetric
 from mmpt.evaluators.metric_crosstask import CrossTaskMetric
 from mmpt.evaluators.metric_didemo import DiDeMoMetric
@@ -14,6 +14,7 @@ from mmpt.evaluators.metric_modalities import ModalityRecognitionMetric
 from mmpt.evaluators.metric_nlg import NLGMetric
 from mmpt.evaluators.metric_qa import QAMetric
 from mmpt.evaluators.metric_recognition import ActionRecognitionMetric
+from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.predictor import BGRetrievalPredictor, Predictor, RetrievalPredictor, load_arrays, save_arrays
 from mmpt.evaluators.predictor_didemo import DiDeMoPredictor
 from mmpt.evaluators.predictor_fewshot import FewShotPredictor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from mmpt.evaluators.metric import Outcome
+from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.predictor import Arrays, load_arrays
 from mmpt.registry import METRICS, PREDICTORS
 

@@ -1,4 +1,4 @@
-"""What every metric returns, and text-video retrieval.
+"""What every metric is, and text-video retrieval.
 
 Letters: N queries, M gallery items, D width.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from mmpt.evaluators import traps
 from mmpt.evaluators.bootstrap import interval
+from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.plots import plot_rank_histogram, plot_score_matrix
 from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, rank_metrics, statistic
 from mmpt.registry import METRICS
@@ -23,34 +23,6 @@ if TYPE_CHECKING:
     from mmpt.config import EvalConfig
 
 BOOTSTRAP_SEED = 0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Numbers of one evaluation and what is needed to judge them.
-
-    Attributes:
-        values: name -> number; a name is `<statistic>` or `<measure>-<statistic>` (`R1`, `DTW-R5`, `cosine-DTW-MR`).
-        best_metric: the name that ranks checkpoints, higher = better.
-        intervals: name -> 95 % bootstrap interval over queries.
-        baselines: trivial model -> {name: number}.
-        facts: counts and settings that decide whether two numbers may be compared.
-        per_query: name -> array with one entry per query: `ranks`, `ranks_<measure>`, or a value under the name of its mean; `ids` of the
-            queries; `weight` and `group` where the mean is a `PooledMean`.
-        warnings: sentences about what looks wrong.
-    """
-
-    values: dict[str, float]
-    best_metric: str
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    per_query: dict[str, np.ndarray] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def best(self) -> float:
-        return self.values[self.best_metric]
 
 
 class Metric(ABC):

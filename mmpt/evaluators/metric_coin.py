@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.evaluators.bootstrap import PooledMean
-from mmpt.evaluators.metric import Metric, Outcome, named, typical
+from mmpt.evaluators.metric import Metric, named, typical
+from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.plots import plot_timeline
 from mmpt.registry import METRICS
 

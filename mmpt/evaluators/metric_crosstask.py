@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mmpt.evaluators.bootstrap import PooledMean
-from mmpt.evaluators.metric import Metric, Outcome, named, typical
+from mmpt.evaluators.metric import Metric, named, typical
+from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.plots import plot_timeline
 from mmpt.ops.alignment import assign_steps
 from mmpt.registry import METRICS

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpt.evaluators.metric import BOOTSTRAP_SEED, Metric, Outcome, named
+from mmpt.evaluators.metric import BOOTSTRAP_SEED, Metric, named
+from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.ranking import statistic
 from mmpt.registry import METRICS
 

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from mmpt.evaluators.metric import Metric, Outcome, named
+from mmpt.evaluators.metric import Metric, named
+from mmpt.evaluators.outcome import Outcome
 from mmpt.registry import METRICS
 
 

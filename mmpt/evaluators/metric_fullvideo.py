@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import torch
 
-from mmpt.evaluators.metric import Metric, Outcome, count_duplicates
+from mmpt.evaluators.metric import Metric, count_duplicates
+from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.paragraphs import PROTOCOLS, Groups, Protocol, align_pair, paragraph_scores
 from mmpt.evaluators.plots import plot_paths, plot_score_matrix
 from mmpt.evaluators.ranking import RankCounts, ScoreMatrix, count_tile

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mmpt.evaluators.alignment_report import alignment
 from mmpt.evaluators.gram_scores import Scorer, compare, subsets
-from mmpt.evaluators.metric import Metric, Outcome
+from mmpt.evaluators.metric import Metric
+from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.ranking import RankCounts, count_tile
 from mmpt.registry import METRICS
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmpt.evaluators.bootstrap import PooledMean, times_drawn
-from mmpt.evaluators.metric import Metric, Outcome, named
+from mmpt.evaluators.metric import Metric, named
+from mmpt.evaluators.outcome import Outcome
 from mmpt.registry import METRICS
 
 UNSEEN = -60000.0  # similarity of a sentence with a second that no window showed it

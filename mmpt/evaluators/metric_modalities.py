@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmpt.evaluators.frozen import neighbour_scores, probe_scores
-from mmpt.evaluators.metric import Metric, Outcome
+from mmpt.evaluators.metric import Metric
 from mmpt.evaluators.metric_recognition import TEST, TRAIN
+from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.ranking import statistic
 from mmpt.registry import METRICS
 

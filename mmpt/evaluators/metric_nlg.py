@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmpt.evaluators.metric import Metric, Outcome, named
+from mmpt.evaluators.metric import Metric, named
+from mmpt.evaluators.outcome import Outcome
 from mmpt.registry import METRICS
 from mmpt.utils.optional import optional_import
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmpt.evaluators.metric import Metric, Outcome
+from mmpt.evaluators.metric import Metric
+from mmpt.evaluators.outcome import Outcome
 from mmpt.registry import METRICS
 
 

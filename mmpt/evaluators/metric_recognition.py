@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mmpt.evaluators.metric import Metric, Outcome, named
+from mmpt.evaluators.metric import Metric, named
+from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, statistic
 from mmpt.registry import METRICS
 

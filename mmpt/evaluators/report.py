@@ -20,7 +20,7 @@ import torch
 
 import mmpt
 from mmpt.evaluators import traps
-from mmpt.evaluators.metric import Outcome
+from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.published import departures, same_size
 from mmpt.utils.files import atomic_write
 

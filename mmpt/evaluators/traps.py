@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-if TYPE_CHECKING:
-    from mmpt.evaluators.metric import Outcome
+from mmpt.evaluators.outcome import Outcome
 
 SEVERAL_CAPTIONS = 1.5  # captions per item: a published list may name a clip twice, this many are no accident
 DOWNSTREAM = re.compile(r"vtt|youcook|coin|crosstask|didemo|htm_align|ucf|hmdb")

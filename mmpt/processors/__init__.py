@@ -18,8 +18,8 @@ from mmpt.processors.coin import COINActionSegmentationAligner, COINActionSegmen
 from mmpt.processors.crosstask import CrossTaskAligner, CrossTaskMetaProcessor, CrossTaskTextProcessor, CrossTaskVideoProcessor
 from mmpt.processors.didemo import DiDeMoAligner, DiDeMoMetaProcessor, DiDeMoTextProcessor
 from mmpt.processors.downstream import DSAligner, DSNLGAligner, MetaTextBinarizer, NLGTextProcessor
-from mmpt.processors.gdt import GDTAligner
 from mmpt.processors.fewshot import FewShotAligner, FewShotMetaProcessor, FewShotTextProcessor, FewShotVideoProcessor
+from mmpt.processors.gdt import GDTAligner
 from mmpt.processors.how2 import (
     How2MetaProcessor,
     PKLJSONStrTextProcessor,

@@ -28,7 +28,7 @@ from mmpt.utils.remote import local_file
 from mmpt.utils.safe_pickle import load_plain_pickle
 from mmpt.utils.seed import ItemRandom
 from mmpt.utils.shardcache import ShardCache
-from mmpt.utils.shardedtensor import ShardedTensor, ShardError
+from mmpt.utils.shardedtensor import ShardError
 from mmpt.utils.videoindex import VideoIndex
 
 logger = logging.getLogger(__name__)

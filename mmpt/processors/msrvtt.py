@@ -22,7 +22,6 @@ from mmpt.processors.downstream import read_json
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 
-
 RIGHT_ANSWERS = tuple("01234")
 
 

@@ -17,7 +17,6 @@ Letters: S views of an item, T frames of S x S pixels, M mel filters, A spectrog
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -7,7 +7,7 @@ from torch import nn
 
 from mmpt.config import EvalConfig
 from mmpt.evaluators import RetrievalMetric, traps
-from mmpt.evaluators.metric import Outcome
+from mmpt.evaluators.outcome import Outcome
 
 
 def test_twenty_captions_per_video_as_gallery_are_named():

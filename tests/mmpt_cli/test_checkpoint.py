@@ -88,8 +88,9 @@ def test_weights_and_description_survive_safetensors_and_back(tmp_path):
 
 
 def test_fairseq_starts_from_a_converted_file(tmp_path):
-    import mmpt.fairseq_plugin  # noqa: F401
     from fairseq import checkpoint_utils
+
+    import mmpt.fairseq_plugin  # noqa: F401
 
     checkpoint.main(["convert", str(write(tmp_path, config=CONFIG)), str(tmp_path / "y.pt")])
     state = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "y.pt"))
