@@ -74,10 +74,19 @@ def test_a_right_second_is_found_and_luck_is_stated():
     similarity = np.zeros((2, 10))
     similarity[0, 4] = 1
     outcome = HTMAlignMetric(EvalConfig(bootstrap=0)).evaluate(similarity=[similarity], annotations=[annotations])
-    assert outcome.values == {"recall": 1, "auc": 1}
+    assert outcome.values == {"recall": 1, "auc": 1, "compared-recall": 1, "compared-auc": 1} and outcome.warnings == []
     assert outcome.baselines["random second"]["recall"] == pytest.approx(0.3)
 
 
 def test_non_finite_similarities_are_counted():
     with pytest.raises(ValueError, match="video 0: 1 of 2 sentences"):
         HTMAlignMetric(EvalConfig())(similarity=[np.array([[0, np.nan], [0, 0]])], annotations=[np.zeros((2, 3))])
+
+
+def test_sentences_that_meet_no_second_are_left_out_of_the_compared_numbers():
+    annotations = np.array([[1.0, 2.5, 3.5], [1.0, 6.0, 7.0], [0.0, 0.0, 1.0]])
+    similarity = np.full((3, 10), UNSEEN)
+    similarity[0, 3], similarity[2] = 0.9, 0.2
+    outcome = HTMAlignMetric(EvalConfig(bootstrap=0)).evaluate(similarity=[similarity], annotations=[annotations])
+    assert outcome.values == {"recall": 0.5, "auc": 0.5, "compared-recall": 1, "compared-auc": 1}
+    assert outcome.facts["compared"] == 2 and "1 of 2 alignable sentences meet no second" in outcome.warnings[0]
