@@ -7,7 +7,7 @@ import re
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,48 +104,80 @@ def spread(values: Sequence[float]) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
-def panels_of(results: Results, comparison: Comparison) -> tuple[list[str], dict[str, dict[str, list[list[float]]]]]:
-    """Ticks, and title -> line -> values of the seeds at each tick.
+@dataclass(frozen=True)
+class Panel:
+    """A part of the figure: line -> values of the seeds at each tick; lines are drawn where the ticks have an order."""
 
-    Over several noises there is a panel a drawn column and a line a loss, by the last measure of the cells; with `lines: columns` a panel a
-    loss and measure and a line a drawn column. With one noise, a panel a column over the losses.
+    title: str
+    ticks: list[str]
+    lines: dict[str, list[list[float]]]
+    joined: bool
+
+
+def panels_of(results: Results, comparison: Comparison) -> list[list[Panel]]:
+    """Rows of the figure.
+
+    Over several noises each row is an axis of the comparison (without axes: all noises, not joined), with a panel a drawn column and a line
+    a loss, by the last measure of the cells; with `lines: columns` a panel a loss and measure and a line a drawn column. With one noise,
+    a panel a column over the losses.
     """
     noises = list(dict.fromkeys(result["noise"] for result in results))
-    rows = list(dict.fromkeys(result["row"] for result in results))
+    losses = list(dict.fromkeys(result["row"] for result in results))
+    heads = comparison.drawn_columns
 
-    def found(row: str, noise: str, head: str, which: int = -1) -> list[float]:
-        own = [result for result in results if (result["row"], result["noise"]) == (row, noise)]
+    def found(loss: str, noise: str, head: str, which: int = -1) -> list[float]:
+        own = [result for result in results if (result["row"], result["noise"]) == (loss, noise)]
         return [value(result, comparison.measures(head)[which]) for result in own]
 
-    heads = comparison.drawn_columns
     if len(noises) == 1:
-        return rows, {head: {"": [found(row, noises[0], head) for row in rows]} for head in heads}
-    if comparison.lines == "losses":
-        return noises, {head: {row: [found(row, noise, head) for noise in noises] for row in rows} for head in heads}
-    moved = [row for row in rows if len({result["noise"] for result in results if result["row"] == row}) > 1]
-    return noises, {
-        f"{row} {name}".strip(): {head: [found(row, noise, head, k) for noise in noises] for head in heads}
-        for row in moved
-        for k, name in enumerate(comparison.measure_names or [""])
-    }
+        return [[Panel(head, losses, {"": [found(loss, noises[0], head) for loss in losses]}, joined=False) for head in heads]]
+    rows = []
+    for axis, along in (comparison.axes or {"": noises}).items():
+        title, joined = (f"{axis}: {{}}", True) if axis else ("{}", False)
+        if comparison.lines == "losses":
+            lines = {head: {loss: [found(loss, noise, head) for noise in along] for loss in losses} for head in heads}
+        else:
+            moved = [loss for loss in losses if all(found(loss, noise, heads[0]) for noise in along)]
+            names = list(enumerate(comparison.measure_names or [""]))
+            lines = {
+                f"{loss} {name}".strip(): {head: [found(loss, n, head, k) for n in along] for head in heads}
+                for loss in moved
+                for k, name in names
+            }
+        rows.append([Panel(title.format(what), along, of, joined) for what, of in lines.items()])
+    return rows
 
 
 def draw(path: Path, results: Results, comparison: Comparison) -> Path:
     """The drawn columns as `panels_of` lays them out; bars span the seeds."""
-    ticks, panels = panels_of(results, comparison)
-    drawing = optional_import("matplotlib.figure", "plots").Figure(figsize=(4.2 * len(panels) + 2, 4.6), layout="constrained")
+    rows = panels_of(results, comparison)
+    width = max(map(len, rows))
+    drawing = optional_import("matplotlib.figure", "plots").Figure(figsize=(4.2 * width + 2, 4.2 * len(rows) + 0.4), layout="constrained")
     optional_import("matplotlib.backends.backend_agg", "plots").FigureCanvasAgg(drawing)
-    colours = optional_import("matplotlib", "plots").colormaps["tab20"]
-    for axes, (title, lines) in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for number, (line, at_ticks) in enumerate(lines.items()):
-            points = [(x + 0.02 * (number - len(lines) / 2), values) for x, values in enumerate(at_ticks) if values]
-            middle = [statistics.mean(values) for _, values in points]
-            low, high = ([end(values) for _, values in points] for end in (min, max))
-            style = {"marker": "o", "markersize": 4, "linewidth": 1 if line else 0, "elinewidth": 1, "color": colours(number % 20)}
-            axes.errorbar([x for x, _ in points], middle, np.abs(np.array([low, high]) - middle), label=line, **style)
-        axes.set(title=title)
-        axes.set_xticks(range(len(ticks)), ticks, rotation=0 if sum(map(len, ticks)) < 30 else 60)
-    if all(lines):
-        drawing.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    handles = {}
+    grid = drawing.subplots(len(rows), width, squeeze=False, sharey="col" if comparison.lines == "losses" else "row")
+    for row, panels in zip(grid, rows, strict=True):
+        for axes, panel in zip(row, panels, strict=False):
+            handles |= dict(zip(panel.lines, _draw_panel(axes, panel), strict=True))
+        for axes in row[len(panels) :]:
+            axes.set_axis_off()
+    if "" not in handles:
+        drawing.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
     drawing.savefig(path, dpi=120)
     return path
+
+
+def _draw_panel(axes: Any, panel: Panel) -> list[Any]:
+    """Dots side by side at each tick, with bars; returns what the legend shows."""
+    colours = optional_import("matplotlib", "plots").colormaps["tab20"]
+    handles = []
+    for number, (line, at_ticks) in enumerate(panel.lines.items()):
+        points = [(x + 0.02 * (number - len(panel.lines) / 2), values) for x, values in enumerate(at_ticks) if values]
+        middle = [statistics.mean(values) for _, values in points]
+        low, high = ([end(values) for _, values in points] for end in (min, max))
+        style = {"marker": "o", "markersize": 4, "linewidth": int(panel.joined), "elinewidth": 1, "color": colours(number % 20)}
+        handles.append(axes.errorbar([x for x, _ in points], middle, np.abs(np.array([low, high]) - middle), label=line, **style))
+    axes.set_title(panel.title, fontsize=10)
+    axes.yaxis.set_tick_params(labelleft=True)
+    axes.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=0 if sum(map(len, panel.ticks)) < 40 else 60)
+    return handles

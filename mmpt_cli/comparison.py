@@ -1,18 +1,19 @@
 """What a comparison file says: which losses are trained on which worlds with which seeds, and what is measured.
 
-    losses:                                  # project files; a map gives a row another name and changes keys of its file
-      - projects/toy/losses/norton.yaml
-      - {name: low rate, project: projects/toy/losses/norton.yaml, set: {fairseq.optimization.lr: [1.0e-4]}, noise: [moderate]}
-    start: {project: projects/toy/videoclip.yaml, updates: 200}    # common start; without it every loss starts from random weights
-    updates: 150                             # of each loss
-    size: small                              # of the embedded world
-    noise: [moderate, {name: late, preset: moderate, offset_s: 12}]      # presets, or knobs on top of a preset
-    seeds: [1, 2, 3]
-    tests: {clips: projects/toy/test_youcook_zs.yaml}              # without it those of text-to-clip and full-video retrieval
-    columns: {clip: [clips/R1, clips/cosine-R1]}                   # head: test/measure, or two that share a cell
-    cells: [dot product, cosine]             # what the measures of a cell are called
-    drawn: [clip]                            # columns of the figure; all
-    lines: losses                            # what a line of the figure is, a loss or one of the columns
+losses:                                  # project files; a map gives a row another name and changes keys of its file
+  - projects/toy/losses/norton.yaml
+  - {name: low rate, project: projects/toy/losses/norton.yaml, set: {fairseq.optimization.lr: [1.0e-4]}, noise: [moderate]}
+start: {project: projects/toy/videoclip.yaml, updates: 200}    # common start; without it every loss starts from random weights
+updates: 150                             # of each loss
+size: small                              # of the embedded world
+noise: [moderate, {name: late, preset: moderate, offset_s: 12}]      # presets, or knobs on top of a preset
+seeds: [1, 2, 3]
+tests: {clips: projects/toy/test_youcook_zs.yaml}              # without it those of text-to-clip and full-video retrieval
+columns: {clip: [clips/R1, clips/cosine-R1]}                   # head: test/measure, or two that share a cell
+cells: [dot product, cosine]             # what the measures of a cell are called
+drawn: [clip]                            # columns of the figure; all
+lines: losses                            # what a line of the figure is, a loss or one of the columns
+axes: {late narration: [moderate, late]}                       # rows of the figure: worlds along one knob, joined by lines; none
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class Entry:
         if unknown or not isinstance(tree.get("project"), str):
             raise ConfigError(f"{where}: {entry}: expected a project file, or a map of project and, at will, name, set, noise.")
         changes = tuple(f"{key}={'null' if value is None else value}" for key, value in (tree.get("set") or {}).items())
-        return cls(tree.get("name") or name or Path(tree["project"]).stem, tree["project"], changes, tree.get("noise") and (*tree["noise"],))
+        return cls(
+            tree.get("name") or name or Path(tree["project"]).stem, tree["project"], changes, tree.get("noise") and (*tree["noise"],)
+        )
 
     def config(self, data: str | Path, further: tuple[str, ...] = ()) -> Config:
         """The project on the embedded world in a folder."""
@@ -92,6 +95,7 @@ class Comparison:
     cells: list[str] = field(default_factory=lambda: ["dot product", "cosine"])
     drawn: list[str] | None = None
     lines: str = "losses"
+    axes: Mapping[str, Any] = field(default_factory=dict)
     data: str = "data/compare"
     out: str = "runs/compare"
 
@@ -125,6 +129,9 @@ class Comparison:
         for key, names in ("noise", worlds), ("losses", [row.name for row in self.rows.values()]):
             if len(set(names)) < len(names) or len(names) < len(getattr(self, key)):
                 raise ConfigError(f"{path}: {key}: two entries are called alike. Each needs a name of its own.")
+        for axis, along in self.axes.items():
+            if not isinstance(along, list) or not set(along) <= set(worlds):
+                raise ConfigError(f"{path}: axes: {axis}: expected a list of some of {', '.join(worlds)}, got {along!r}.")
         for row in self.rows.values():
             if not set(row.noise or ()) <= set(worlds):
                 raise ConfigError(f"{path}: losses: {row.name}: noise: expected some of {', '.join(worlds)}, got {', '.join(row.noise)}.")

@@ -176,17 +176,38 @@ def test_few_losses_on_several_worlds_share_a_table(tmp_path):
 
 def test_a_figure_has_a_line_a_loss_or_a_line_a_column(tmp_path):
     results = [result(row, noise, clip=clip) for noise, clip in (("clean", 0.5), ("heavy", 0.25)) for row in ("videoclip", "gram")]
-    settings = {"noise": ["clean", "heavy"], "columns": {"clip": ["clips/R1", "clips/cosine-R1"], "dtw": "videos/DTW-R1"}, "drawn": ["clip"]}
-    ticks, panels = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings)))
-    assert ticks == ["clean", "heavy"] and panels == {"clip": {"videoclip": [[25.0], [25.0]], "gram": [[25.0], [25.0]]}}
-    _, panels = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings, lines="columns")))
-    assert panels["gram dot product"] == {"clip": [[50.0], [25.0]]} and panels["gram cosine"] == {"clip": [[25.0], [25.0]]}
+    settings = {
+        "noise": ["clean", "heavy"],
+        "columns": {"clip": ["clips/R1", "clips/cosine-R1"], "dtw": "videos/DTW-R1"},
+        "drawn": ["clip"],
+    }
+    [[panel]] = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings)))
+    assert (panel.title, panel.ticks, panel.joined) == ("clip", ["clean", "heavy"], False)
+    assert panel.lines == {"videoclip": [[25.0], [25.0]], "gram": [[25.0], [25.0]]}
+    [panels] = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings, lines="columns")))
+    assert [panel.title for panel in panels[2:]] == ["gram dot product", "gram cosine"]
+    assert [panel.lines for panel in panels[2:]] == [{"clip": [[50.0], [25.0]]}, {"clip": [[25.0], [25.0]]}]
+
+
+def test_a_figure_has_a_row_an_axis_whose_worlds_are_joined(tmp_path):
+    results = [result("gram", noise) for noise in ("clean", "moderate", "heavy")]
+    axes = {"down": ["clean", "moderate"], "up": ["clean", "heavy"]}
+    comparison, _ = reported(results, tmp_path, noise=["clean", "moderate", "heavy"], drawn=["clip"], axes=axes)
+    rows = compare_losses_report.panels_of(results, comparison)
+    assert [(panel.title, panel.ticks, panel.joined) for [panel] in rows] == [
+        (f"{axis}: clip", along, True) for axis, along in axes.items()
+    ]
+
+
+def test_an_axis_of_an_unknown_world_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="axes: up: expected a list of some of clean, got .*heavy"):
+        Comparison.load(write(tmp_path, noise=["clean"], axes={"up": ["clean", "heavy"]}))
 
 
 def test_a_figure_of_one_world_shows_the_losses_side_by_side(tmp_path):
     results = [result("videoclip"), result("gram")]
-    ticks, panels = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, drawn=["clip"])))
-    assert ticks == ["videoclip", "gram"] and panels == {"clip": {"": [[25.0], [25.0]]}}
+    [[panel]] = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, drawn=["clip"])))
+    assert panel.ticks == ["videoclip", "gram"] and (panel.title, panel.lines) == ("clip", {"": [[25.0], [25.0]]})
 
 
 @pytest.mark.parametrize("marks, figure", [("", "page.png"), (" {out}", "page_out.png")])
