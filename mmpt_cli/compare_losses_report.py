@@ -179,5 +179,6 @@ def _draw_panel(axes: Any, panel: Panel) -> list[Any]:
         handles.append(axes.errorbar([x for x, _ in points], middle, np.abs(np.array([low, high]) - middle), label=line, **style))
     axes.set_title(panel.title, fontsize=10)
     axes.yaxis.set_tick_params(labelleft=True)
-    axes.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=0 if sum(map(len, panel.ticks)) < 40 else 60)
+    slanted = {} if sum(map(len, panel.ticks)) < 40 else {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(panel.ticks)), panel.ticks, **slanted)
     return handles
