@@ -207,8 +207,8 @@ def main() -> None:
         best = {way: min(measured, key=lambda run: run.wall) for way, measured in runs.items()}
         for way, run in best.items():
             times = best[args.ways[0]].wall / run.wall, best[args.ways[0]].cpu / run.cpu
-            print(f"{way:11} {run.footage / run.wall:7.2f} s of footage per s {times[0]:6.2f}x;  {run.cpu:6.1f} s of CPU time {times[1]:6.2f}x;"
-                  f"  {run.memory:.1f} GB")
+            speed, cpu = run.footage / run.wall, f"{run.cpu:6.1f} s of CPU time {times[1]:6.2f}x"
+            print(f"{way:11} {speed:7.2f} s of footage per s {times[0]:6.2f}x;  {cpu};  {run.memory:.1f} GB")
         print(f"reading alone: {reading_speed(files, fps, size):.0f} frames of the file per second and core")
 
 

@@ -152,7 +152,7 @@ def pot(scores: Tensor, mass: Tensor) -> dict[str, Step]:
 
 def peak_mib(name: str, n: int) -> float:
     """Measured in a fresh process, whose allocator gives freed matrices back, so that the resident size shows what is held."""
-    command = [sys.executable, __file__, "--peak-of", name, "--sizes", str(n)]
+    command = [sys.executable, __file__, "--peak-of", name, "--sizes", str(n), "--threads", str(torch.get_num_threads())]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
     return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.splitlines()[-1])
 

@@ -119,7 +119,7 @@ def panels_of(results: Results, comparison: Comparison) -> list[list[Panel]]:
 
     Over several noises each row is an axis of the comparison (without axes: all noises, not joined), with a panel a drawn column and a line
     a loss, by the last measure of the cells; with `lines: columns` a panel a loss and measure and a line a drawn column. With one noise,
-    a panel a column over the losses.
+    a panel a column over the losses, and a line a measure.
     """
     noises = list(dict.fromkeys(result["noise"] for result in results))
     losses = list(dict.fromkeys(result["row"] for result in results))
@@ -129,20 +129,29 @@ def panels_of(results: Results, comparison: Comparison) -> list[list[Panel]]:
         own = [result for result in results if (result["row"], result["noise"]) == (loss, noise)]
         return [value(result, comparison.measures(head)[which]) for result in own]
 
+    def names(head: str) -> list[tuple[int, str]]:
+        return list(enumerate(comparison.measure_names if len(comparison.measures(head)) > 1 else [""]))
+
     if len(noises) == 1:
-        return [[Panel(head, losses, {"": [found(loss, noises[0], head) for loss in losses]}, joined=False) for head in heads]]
+        return [
+            [
+                Panel(head, losses, {name: [found(loss, noises[0], head, k) for loss in losses] for k, name in names(head)}, False)
+                for head in heads
+            ]
+        ]
     rows = []
     for axis, along in (comparison.axes or {"": noises}).items():
         title, joined = (f"{axis}: {{}}", True) if axis else ("{}", False)
         if comparison.lines == "losses":
-            lines = {head: {loss: [found(loss, noise, head) for noise in along] for loss in losses} for head in heads}
+            titles = {head: " ".join(filter(None, (head, names(head)[-1][1]))) for head in heads}
+            lines = {titles[head]: {loss: [found(loss, noise, head) for noise in along] for loss in losses} for head in heads}
         else:
             moved = [loss for loss in losses if all(found(loss, noise, heads[0]) for noise in along)]
-            names = list(enumerate(comparison.measure_names or [""]))
+            cells = list(enumerate(comparison.measure_names or [""]))
             lines = {
                 f"{loss} {name}".strip(): {head: [found(loss, n, head, k) for n in along] for head in heads}
                 for loss in moved
-                for k, name in names
+                for k, name in cells
             }
         rows.append([Panel(title.format(what), along, of, joined) for what, of in lines.items()])
     return rows
@@ -161,7 +170,8 @@ def draw(path: Path, results: Results, comparison: Comparison) -> Path:
             handles |= dict(zip(panel.lines, _draw_panel(axes, panel), strict=True))
         for axes in row[len(panels) :]:
             axes.set_axis_off()
-    if "" not in handles:
+    handles.pop("", None)
+    if handles:
         drawing.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
     drawing.savefig(path, dpi=120)
     return path

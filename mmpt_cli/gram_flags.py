@@ -84,7 +84,8 @@ def retrieval_conditions(text: str, config: Config) -> list[str]:
         found += conditions
     for letter in "".join(condition[1:] for condition in found):
         if not any(name.startswith(letter) for name in names):
-            raise ConfigError(f"task {text!r}: no modality starts with {letter!r}; {config.source} has {', '.join(names)} (dataset.modalities).")
+            there = ", ".join(names)
+            raise ConfigError(f"task {text!r}: no modality starts with {letter!r}; {config.source} has {there} (dataset.modalities).")
     return list(dict.fromkeys(found))
 
 
@@ -162,7 +163,8 @@ def _frozen(name: str) -> Callable[[Job, bool], dict[str, Any]]:
 def _already_so(flag: str) -> Callable[[Job, bool], dict[str, Any]]:
     def settings(job: Job, wanted: bool) -> dict[str, Any]:
         if not wanted:
-            raise ConfigError(f"--{flag} false: the best checkpoint is always kept, and a run resumed in its folder. Use a new --output_dir.")
+            always = "the best checkpoint is always kept, and a run resumed in its folder"
+            raise ConfigError(f"--{flag} false: {always}. Use a new --output_dir.")
         return {}
 
     return settings

@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     folders = pairs(args.folders, "--from")
     rates = {name: rate(name, text, folders) for name, text in pairs(args.rates, "--rate").items()}
     for name, folder in folders.items():
-        store = FeatureFolder(folder, version_suffixes(args.versions))
+        store = FeatureFolder(folder, version_suffixes(args.versions), f"--from {name}")
         n = write_shards(sources, store, Path(args.out) / name, args.split, rates.get(name, 1.0), args.per_shard)
         print(f"{name}: {n} of {len(sources)} written to {Path(args.out) / name}")
     return 0

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mmpt.models import MMPTModel, S3D
 from mmpt.models.extraction_run import videos_of
-from mmpt.models.inference import for_inference
+from mmpt.models.inference import for_inference, keep_freed_memory
 from mmpt.models.moments import Moment, MomentIndex
 from mmpt.utils.log import short_errors
 from mmpt_cli.search_page import clock, write_page
@@ -50,12 +50,18 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--stride", type=int, help="seconds between starts of moments; default: side by side")
     query = commands.add_parser("query", help="find moments")
     query.set_defaults(run=_query)
-    query.add_argument("sentences", nargs="+", metavar="SENTENCE", help="what to look for")
+    query.add_argument("sentences", nargs="+", type=_sentence, metavar="SENTENCE", help="what to look for")
     query.add_argument("-k", type=int, default=5, help="moments per sentence (default: %(default)s)")
     query.add_argument("--html", type=Path, metavar="PAGE", help="also write this page")
     for command in (build, query):
         command.add_argument("--index", type=Path, default=INDEX, help="file of the index (default: %(default)s)")
     return parser
+
+
+def _sentence(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a sentence without words")
+    return text
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -64,19 +70,16 @@ def _build(options: argparse.Namespace) -> int:
     files = videos_of(options.videos) if features and options.videos else {} if features else found
     encoder = None if features else for_inference(S3D.from_files(options.s3d)) if options.s3d else "s3d"
     model, _, _ = MMPTModel.from_pretrained(options.model, options.checkpoint, encoder)
-    failed: dict[str, str] = {}
     index = model.index(
         found,
         options.window,
         options.stride,
         progress=lambda ids: tqdm(ids, unit="video", disable=None),
-        on_failure=lambda video_id, error: failed.update({video_id: str(error)}),
+        on_failure=lambda video_id, error: tqdm.write(f"left out: {video_id}: {error}"),
     )
     origin = {"model": str(options.model), "checkpoint": options.checkpoint, "files": {name: str(path) for name, path in files.items()}}
     dataclasses.replace(index, origin=origin).save(options.index)
     print(f"{options.index}: {len(index.vectors)} moments of {len(set(index.video_ids))} videos")
-    for video_id, reason in failed.items():
-        print(f"  left out: {video_id}: {reason}")
     return 0
 
 
@@ -102,4 +105,5 @@ def _table(moments: Sequence[Moment]) -> str:
 
 if __name__ == "__main__":
     short_errors()
+    keep_freed_memory()
     sys.exit(main())

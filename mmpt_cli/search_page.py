@@ -15,15 +15,19 @@ from mmpt.models.moments import Moment
 from mmpt.utils import atomic_write, optional_import
 from mmpt.utils.video import VideoError, frame_at
 
-THUMBNAIL_HEIGHT = 180
+THUMBNAIL_HEIGHT = 240
 STYLE = """
 body { font: 16px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; background: #fafafa; color: #222; }
 h1 { font-size: 1.1rem; font-weight: 400; color: #666; } h2 { font-size: 1.4rem; margin: 2rem 0 .8rem; }
 ol { list-style: none; margin: 0; padding: 0; display: grid; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); gap: 1rem; }
-li { background: #fff; border: 1px solid #ddd; border-radius: .5rem; overflow: hidden; }
-video, .none { display: block; width: 100%; height: 11rem; background: #222; color: #aaa; object-fit: contain; }
+li { position: relative; background: #fff; border: 1px solid #ddd; border-radius: .5rem; overflow: hidden; }
+video, .none { display: block; width: 100%; aspect-ratio: 16 / 9; background: #222; color: #aaa; object-fit: contain; }
 .none { display: flex; align-items: center; justify-content: center; }
-p { margin: .5rem .8rem; } .id { overflow-wrap: anywhere; color: #555; font-size: .9rem; } .score { float: right; color: #555; }
+.play { position: absolute; top: .5rem; left: .5rem; padding: .1rem .5rem; border-radius: .3rem; background: #000a; color: #fff; }
+.play { pointer-events: none; } video[controls] + .play { display: none; }
+p { margin: .5rem .8rem; } .score { float: right; color: #555; }
+.id { overflow-wrap: anywhere; overflow: hidden; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; }
+.id, .id a { color: #555; font-size: .9rem; }
 """
 
 
@@ -38,14 +42,14 @@ def write_page(path: str | Path, found: Mapping[str, Sequence[Moment]], files: M
     folder = Path(path).resolve().parent
     sections = ""
     for sentence, moments in found.items():
-        cards = "".join(_card(rank, moment, files, folder) for rank, moment in enumerate(moments, start=1))
+        cards = "".join(_card(rank, moment, files.get(moment.video_id), folder) for rank, moment in enumerate(moments, start=1))
         sections += f"<h2>{html.escape(sentence)}</h2>\n<ol>\n{cards}</ol>\n"
     title = html.escape(", ".join(found))
     with atomic_write(path, "w") as file:
         file.write(
             f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
             f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{STYLE}</style></head>\n'
-            f"<body>\n<h1>Moments that fit best, first the best; press play to watch one</h1>\n{sections}</body>\n</html>\n"
+            f"<body>\n<h1>Moments that fit best, first the best; point at one to play it</h1>\n{sections}</body>\n</html>\n"
         )
 
 
@@ -65,21 +69,24 @@ def jpeg(image: np.ndarray) -> bytes:
     return b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])
 
 
-def _card(rank: int, moment: Moment, files: Mapping[str, str], folder: Path) -> str:
+def _card(rank: int, moment: Moment, file: str | None, folder: Path) -> str:
+    view, name = '<div class="none">no video file</div>', html.escape(moment.video_id)
+    if file is not None:
+        try:
+            picture = frame_at(file, (moment.start_s + moment.end_s) / 2, THUMBNAIL_HEIGHT)
+        except VideoError:
+            view = '<div class="none">video file not readable</div>'
+        else:
+            source = f"{quote(os.path.relpath(file, folder))}#t={moment.start_s:g},{moment.end_s:g}"
+            view, name = _player(picture, source), f'<a href="{source}">{name}</a>'
     times = f"{clock(moment.start_s)} &ndash; {clock(moment.end_s)}"
-    picture = _picture(moment, files.get(moment.video_id), folder)
-    text = f'<p><b>{rank}.</b> {times} <span class="score">{moment.score:.3f}</span></p><p class="id">{html.escape(moment.video_id)}</p>'
-    return f"<li>{picture}{text}</li>\n"
+    score = f'<span class="score">{moment.score:.3f}</span>'
+    return f'<li>{view}<p><b>{rank}.</b> {times} {score}</p><p class="id" title="{html.escape(moment.video_id)}">{name}</p></li>\n'
 
 
-def _picture(moment: Moment, file: str | None, folder: Path) -> str:
-    """The player with its thumbnail, the frame in the middle of the moment."""
-    if file is None:
-        return '<div class="none">no video file</div>'
-    try:
-        image = frame_at(file, (moment.start_s + moment.end_s) / 2, THUMBNAIL_HEIGHT)
-    except VideoError:
-        return '<div class="none">video file not readable</div>'
-    poster = base64.b64encode(jpeg(image)).decode()
-    source = f"{quote(os.path.relpath(file, folder))}#t={moment.start_s:g},{moment.end_s:g}"
-    return f'<video controls muted preload="none" poster="data:image/jpeg;base64,{poster}" src="{source}"></video>'
+def _player(picture: np.ndarray, source: str) -> str:
+    """A thumbnail that becomes a player, whose controls would hide it, where it is pointed at."""
+    poster = base64.b64encode(jpeg(picture)).decode()
+    events = 'onmouseenter="this.controls=true" onfocus="this.controls=true" onmouseleave="this.controls=!this.paused"'
+    video = f'<video tabindex="0" {events} preload="none" poster="data:image/jpeg;base64,{poster}" src="{source}"></video>'
+    return f'{video}<span class="play">&#9654;</span>'

@@ -87,7 +87,7 @@ def _typed(value: Any, kind: Any) -> Any:
         raise _Wrong(f"expected {_EXPECTED[base]}, got {value!r}.{cure}")
     inner = typing.get_args(kind)
     if base is Mapping and inner and typing.get_origin(inner[1]) is Mapping:
-        return {name: _typed({} if entry is None else entry, inner[1]) for name, entry in value.items()}
+        return {name: _typed(entry, inner[1]) for name, entry in value.items() if entry is not None}
     return value
 
 

@@ -51,7 +51,7 @@ class DatasetConfig:
     )
     sort_clips: bool = key(True, "order the clips of a video by time, which the paragraph loss needs; false: as drawn")
     views: list | None = key(None, "GDT views of a clip, some of orig, rev, shift, shiftrev in this order; subsampling states their number")
-    min_shift: int | None = key(None, "GDT: least seconds between a clip and its shifted view; null: max_video_len")
+    min_shift: int | None = key(None, "GDT: least seconds between a clip and its shifted view; null: max_video_len (of raw clips: any distance)")
     text_reversal: str = key(
         "token",
         "GDT: text of a reversed view: words reversed (token), order of captions reversed (sentence), as it is (none)",
@@ -99,7 +99,7 @@ class DatasetConfig:
         ("skip", "drop", "mask", "error"),
     )
     modalities: Mapping[str, Mapping[str, Any]] | None = key(
-        None, "N modalities: name -> {path, width, rate, max_len, map, versions}; without path: subtitles"
+        None, "N modalities: name -> {path, width, rate, max_len, map, versions}; without path: subtitles; null takes an included one out"
     )
     raw: Mapping[str, Any] | None = key(
         None, "clips straight from video files: {frames, fps, size, sound_s, sample_rate, filters, spec_augment, volume}"

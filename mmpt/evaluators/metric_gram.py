@@ -17,7 +17,7 @@ from mmpt.evaluators.alignment_report import alignment
 from mmpt.evaluators.gram_scores import Scorer, compare, subsets
 from mmpt.evaluators.metric import Metric
 from mmpt.evaluators.outcome import Outcome
-from mmpt.evaluators.ranking import RankCounts, count_tile
+from mmpt.evaluators.ranking import RankCounts, count_tile, statistic
 from mmpt.registry import METRICS
 
 TIE = 0.01  # scores that fall into the same hundredth tie, where the matching head breaks ties
@@ -30,8 +30,8 @@ class GramRetrievalMetric(Metric):
     """Captions (or another anchor) to items, and items to captions (`D2T`), for each of `eval.modalities` by each of `eval.scores`.
 
     Measures are named `<subset>-<score>`, e.g. `tva-volume`; `-rerank` where the matching head re-ranked (last subset, first score).
-    An item counts as found by its best-ranked caption; its other captions do not compete. Beside R1, R5, R10 and MR there is Ravg, the
-    mean of the first three. The facts hold an alignment report of every subset (`mmpt.evaluators.alignment_report`).
+    An item counts as found by its best-ranked caption; its other captions do not compete. Beside R1, R5, R10 and MR there are Ravg, the
+    mean of the first three, R50 and the mean rank. The facts hold an alignment report of every subset (`mmpt.evaluators.alignment_report`).
     """
 
     best_metric = "R1"  # of the last subset by the first score, re-ranked if anything is
@@ -51,7 +51,7 @@ class GramRetrievalMetric(Metric):
         ranks, facts = {}, {}
         for subset in subsets(self.config.modalities, names, pooled_text is not None):
             queries, targets, items, chosen = compare(arrays, names, subset)
-            facts[f"alignment {subset}"] = alignment(queries, items, targets, chosen)
+            facts[f"alignment {subset}"] = {"queries": len(queries), **alignment(queries, items, targets, chosen)}
             for score in self.config.scores:
                 ranks |= both_directions(f"{subset}-{score}", Scorer(queries, items, score), targets, self.tie_rule)
         best = f"{subset}-{self.config.scores[0]}"
@@ -61,8 +61,10 @@ class GramRetrievalMetric(Metric):
         n_items = len(items.mask)
         facts = {"queries": len(queries), "gallery": n_items, "tie rule": self.tie_rule, **facts}
         outcome = self.rank_outcome(ranks, n_items, facts)
-        for measure in ranks:
+        for measure, of_measure in ranks.items():
             outcome.values[f"{measure}-Ravg"] = float(np.mean([outcome.values[f"{measure}-R{k}"] for k in (1, 5, 10)]))
+            for name, of in (("R50", "R50"), ("meanR", "mean")):
+                outcome.values[f"{measure}-{name}"] = float(statistic(of)(of_measure))
         if len(queries) != n_items:  # chance of finding any of several captions is another
             outcome.baselines["chance"] = {name: level for name, level in outcome.baselines["chance"].items() if "-D2T-" not in name}
         return dataclasses.replace(outcome, best_metric=f"{best}-R1")

@@ -27,10 +27,10 @@ NEIGHBOURS = (1, 5, 10, 20, 50)
 class ModalityRecognitionMetric(Metric):
     """Video retrieval by nearest neighbours and a linear probe, for each of `eval.modalities`: the protocol of GDT and STiCA.
 
-    A subset is the first letters of modalities whose unit vectors are put side by side: `v`, `a`, `va`; null: each alone, then all. For each
-    split, `<subset>-nn-R1` to `R50` say how often one of the k nearest training videos has the class of the test video, `<subset>-probe-acc`
-    how often a linear classifier fitted to the training videos is right; both are means over splits. Videos that lack a modality of the
-    subset are left out of it.
+    A subset is the first letters of modalities whose unit vectors are put side by side: `v`, `a`, `va`; null: each alone, then all. For
+    each split, `<subset>-nn-R1` to `R50` say how often one of the k nearest training videos has the class of the test video,
+    `<subset>-probe-acc` how often a linear classifier fitted to the training videos is right; both are means over splits. Videos that
+    lack a modality of the subset are left out of it.
     """
 
     best_metric = "nn-R1"  # of the last subset

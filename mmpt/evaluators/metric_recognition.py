@@ -17,6 +17,8 @@ TRAIN, TEST = 1, 2  # entries of the split table
 class ActionRecognitionMetric(Metric):
     """Accuracy of the highest class score, and R1, R5, R10 of the right class, per split and averaged over splits.
 
+    Rows of the same id are clips of one video: it is judged by the mean of their scores.
+
     With `neighbour_ranks`, R1 to R50 are those of the nearest training video of the right class among all training videos, the protocol of
     video retrieval (GDT, STiCA).
     """
@@ -30,12 +32,14 @@ class ActionRecognitionMetric(Metric):
             scores: (N, classes), or (splits, N, classes) where each split has its own classifier.
             labels: (N) right class.
             splits: (N, splits) 2 where a video is in the split's test part.
-            ids: (N) names of the videos.
+            ids: (N) names of the videos; null: each row is one.
             neighbour_ranks: (splits, N).
         """
         scores, labels, splits = np.asarray(scores), np.asarray(labels), np.asarray(splits)
         if scores.ndim == 2:
             scores = np.broadcast_to(scores, (splits.shape[1], *scores.shape))
+        if ids is not None and neighbour_ranks is None:
+            scores, labels, splits, ids = mean_over_clips(scores, labels, splits, np.asarray(ids))
         names = {"acc": "mean"} | {f"R{k}": f"R{k}" for k in ((1, 5, 10) if neighbour_ranks is None else (1, 5, 10, 20, 50))}
         values, intervals, tied, judged_ranks, judged_ids = {}, {}, 0, [], []
         for number, (split, of_split) in enumerate(zip(splits.T, scores, strict=True), start=1):
@@ -60,3 +64,18 @@ class ActionRecognitionMetric(Metric):
         facts = {"videos": len(labels), "classes": scores.shape[2], "splits": splits.shape[1], "tied queries": tied}
         baselines = {"chance": {"acc": level["R1"], **of_chance}}
         return Outcome(values, self.best_metric, intervals, baselines, facts, {"ranks": np.concatenate(judged_ranks), **named(judged_ids)})
+
+
+def mean_over_clips(scores: np.ndarray, labels: np.ndarray, splits: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Scores (R, V, C), labels (V), splits (V, R) and ids (V) of videos, from those of their clips (R, N, C), (N), (N, R), (N).
+
+    Raises:
+        ValueError: clips of a video differ in label or split.
+    """
+    names, first, video = np.unique(ids, return_index=True, return_inverse=True)
+    differ = (labels != labels[first][video]) | (splits != splits[first][video]).any(1)
+    if differ.any():
+        raise ValueError(f"clips of video {ids[differ][0]} differ in their label or split; they are averaged as one video.")
+    total = np.zeros((len(scores), len(names), scores.shape[2]))
+    np.add.at(total, (slice(None), video), scores)
+    return total / np.bincount(video)[:, None], labels[first], splits[first], names

@@ -101,6 +101,8 @@ class Report:
         sections = [f"# {self.name}", markdown_table(self.table()), best]
         sections += [f"**Warning:** {text}" for text in self.all_warnings()]
         sections.append("\n".join(f"- {line}" for line in self.facts()))
+        if len(numbers := self.numbers()) > 1:
+            sections.append(markdown_table(numbers))
         if self.data:
             sections.append(markdown_table([["key", "path", "content"], *([e["key"], e["path"], _content(e)] for e in self.data)]))
         sections += [f"![{Path(name).stem}]({name})" for name in self.plots]
@@ -109,11 +111,13 @@ class Report:
     def text(self) -> str:
         """The report for a terminal."""
         lines = [self.name, text_table(self.table()), *(f"warning: {text}" for text in self.all_warnings()), *self.facts()]
+        if len(numbers := self.numbers()) > 1:
+            lines.append(text_table(numbers))
         return "\n".join(lines)
 
     def facts(self) -> list[str]:
-        """One line per fact."""
-        lines = [f"{name}: {value}" for name, value in self.outcome.facts.items()]
+        """One line per fact that is no map of numbers."""
+        lines = [f"{name}: {value}" for name, value in self.outcome.facts.items() if not isinstance(value, Mapping)]
         same = same_size(self.settings, self.outcome.facts)
         if same:
             lines.append(f"test set as published: {same}")
@@ -137,8 +141,14 @@ class Report:
             names = [f"{measure}-{statistic}" if measure else statistic for statistic in statistics]
             rows.append([measure or "main", *(_cell(outcome.values.get(name), outcome.intervals.get(name)) for name in names)])
         for model, values in outcome.baselines.items():
-            rows.append([model, *(_cell(values.get(statistic)) for statistic in statistics)])
+            rows.append([model, *(_cell(_level(values, statistic)) for statistic in statistics)])
         return rows
+
+    def numbers(self) -> list[list[str]]:
+        """Facts that are maps of numbers, side by side: a column each."""
+        facts = {name: value for name, value in self.outcome.facts.items() if isinstance(value, Mapping)}
+        names = dict.fromkeys(name for values in facts.values() for name in values)
+        return [["fact", *facts], *([name, *(str(values.get(name, "")) for values in facts.values())] for name in names)]
 
     def write(self, folder: str | Path) -> Path:
         """Write the three files, each whole or not at all, and return the path of results.json."""
@@ -190,6 +200,12 @@ def markdown_table(rows: list[list[str]]) -> str:
 
 def _measure(name: str) -> str:
     return name.rsplit("-", 1)[0] if "-" in name else ""
+
+
+def _level(values: Mapping[str, float], statistic: str) -> float | None:
+    """What a trivial model reaches, if that is the same for every measure."""
+    levels = {value for name, value in values.items() if name.rsplit("-", 1)[-1] == statistic}
+    return levels.pop() if len(levels) == 1 else None
 
 
 def _cell(value: float | None, bounds: tuple[float, float] | None = None) -> str:

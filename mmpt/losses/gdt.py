@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.gather import all_gather, rank, world_size
-from mmpt.ops.gdt import VIEWS, Contrast, GDTHypothesis, contrast, multiplicity, require_visible_reversal, sample_negatives
+from mmpt.ops.gdt import SCOPES, VIEWS, Contrast, GDTHypothesis, contrast, multiplicity, require_visible_reversal, sample_negatives
 from mmpt.ops.gram import unit_rows_once
 from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
+
+LAYOUTS = ("view_major", "item_major")
 
 
 @LOSSES.register()
@@ -41,33 +43,43 @@ class GDTLoss(Loss):
     class Config(LossConfig):
         hypothesis: int | str | None = option(None, "1 to 9 or a name such as v_reversal_i_shift; required")
         modalities: list | None = option(None, "the two modalities; null: video and text, or audio where there is no text")
-        temperature: float = option(0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="rho")
-        max_logit_scale: float = option(100.0, "upper bound of a learned inverse temperature")
-        layout: str = option("view_major", "rows of the batch: view_major (a view's samples in a row) or item_major (a sample's views)")
-        negative_scope: str = option("global", "global; rank = only one view of the own rank; rank_asis = as the released code counts")
-        composition: str = option("pairwise", "pairwise: terms over pairs of views; joint: every query against all views")
+        temperature: float = option(0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="rho", above=0)
+        max_logit_scale: float = option(100.0, "upper bound of a learned inverse temperature", above=0)
+        layout: str = option(
+            "view_major", "rows of the batch: view_major (a view's samples in a row) or item_major (a sample's views)", one_of=LAYOUTS
+        )
+        negative_scope: str = option(
+            "global", "global; rank = only one view of the own rank; rank_asis = as the released code counts", one_of=SCOPES
+        )
+        composition: str = option(
+            "pairwise", "pairwise: terms over pairs of views; joint: every query against all views", one_of=("pairwise", "joint")
+        )
         exclude_other_positives: bool = option(False, "joint: leave a query's further positives out of the denominator")
         sync_direction_weights: list | None = option(None, "weights of first-to-second and second-to-first; null: equal")
         key_grad: bool = option(False, "let gradients reach positives and negatives too")
         gather: bool = option(True, "negatives of all ranks")
         normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
-        num_negatives: int | None = option(None, "negatives drawn for each comparison, without replacement; null: all")
+        num_negatives: int | None = option(None, "negatives drawn for each comparison, without replacement; null: all", least=1)
         seed: int = option(0, "of the drawn negatives")
         text_reversal: str = option("token", "how the data reverse text: none, sentence or token; checked against hypothesis and data")
         order_sensitive: bool = option(True, "whether the text encoder sees word order, where the model does not say so itself")
         allow_degenerate: bool = option(False, "train even if a reversed view looks the same as the distinctive original")
 
+        def __post_init__(self):
+            super().__post_init__()
+            weights = self.sync_direction_weights
+            if self.hypothesis is None:
+                raise ValueError("loss.hypothesis (GDTLoss) is missing: 1 to 9 or a name; `python -m mmpt_cli.gdt_masks 8` shows one.")
+            if self.modalities is not None and len(set(self.modalities)) != 2:
+                raise ValueError(f"loss.modalities (GDTLoss): expected two names, got {self.modalities}.")
+            if weights is not None and (len(weights) != 2 or not all(isinstance(w, (int, float)) and w >= 0 for w in weights)):
+                raise ValueError(f"loss.sync_direction_weights (GDTLoss): expected two numbers of at least 0, got {weights}.")
+            if self.composition == "joint" and self.negative_scope != "global":
+                raise ValueError(f"loss.negative_scope={self.negative_scope} (GDTLoss) needs composition: pairwise; joint is global.")
+
     def __init__(self, config: Mapping[str, Any] | LossConfig | None = None):
         super().__init__(config)
         config = self.config
-        if config.hypothesis is None:
-            raise ValueError("loss.hypothesis (GDTLoss) is missing: 1 to 9 or a name; `python -m mmpt_cli.gdt_masks 8` shows one.")
-        if config.composition not in ("pairwise", "joint"):
-            raise ValueError(f"loss.composition (GDTLoss): expected pairwise or joint, got {config.composition!r}.")
-        if config.layout not in ("view_major", "item_major"):
-            raise ValueError(f"loss.layout (GDTLoss): expected view_major or item_major, got {config.layout!r}.")
-        if config.modalities is not None and len(config.modalities) != 2:
-            raise ValueError(f"loss.modalities (GDTLoss): expected two names, got {config.modalities}.")
         self.hypothesis = GDTHypothesis.parse(config.hypothesis)
         if "text" in (config.modalities or ["text"]) and not config.allow_degenerate:
             require_visible_reversal(self.hypothesis, config.text_reversal, config.order_sensitive)
@@ -91,6 +103,10 @@ class GDTLoss(Loss):
             raise ValueError(
                 f"loss.hypothesis {self.hypothesis.number} ({self.hypothesis.name}) compares the views {', '.join(needed)}; dataset.views "
                 f"are {', '.join(views)}. Set dataset.views: [{', '.join(needed)}] and dataset.subsampling: {len(needed)}."
+            )
+        if dataset.views and (dataset.subsampling or 1) != len(needed):
+            raise ValueError(
+                f"dataset.subsampling={dataset.subsampling}, but loss.hypothesis compares {len(needed)} views of an item; set it so."
             )
         has_views = bool(dataset.views) and len(needed) > 1
         if has_views and config.layout != "item_major":

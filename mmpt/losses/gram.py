@@ -5,17 +5,16 @@ Shapes: B items on this rank, R ranks, N = R * B gathered items, K modalities be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmpt.losses.loss import LossConfig, option
-from mmpt.losses.tuples import MatchedTupleLoss, Tuples, expect_one_of
+from mmpt.losses.loss import option
+from mmpt.losses.tuples import MatchedTupleLoss, Tuples
 from mmpt.ops.gather import rank, world_size
-from mmpt.ops.gram import gram_volume
+from mmpt.ops.gram import SCORES, gram_volume
 from mmpt.ops.gram_contrast import pair_cross_entropy, volume_cross_entropy
 from mmpt.registry import LOSSES
 
@@ -37,18 +36,14 @@ class GRAMLoss(MatchedTupleLoss):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(MatchedTupleLoss.Config):
-        score: str = option("volume", "volume, distance (anchor to the span of the others) or logvolume")
-        direction: str = option("both", "a2d (anchor picks its tuple), d2a (tuple picks its anchor) or both")
-        missing: str = option("mask", "tuples with missing modalities: mask = compare what is there; drop = leave them out")
+        score: str = option("volume", "volume, distance (anchor to the span of the others) or logvolume", one_of=SCORES)
+        direction: str = option("both", "a2d (anchor picks its tuple), d2a (tuple picks its anchor) or both", one_of=("both", "a2d", "d2a"))
+        missing: str = option(
+            "mask", "tuples with missing modalities: mask = compare what is there; drop = leave them out", one_of=("mask", "drop")
+        )
         dim_norm: bool | None = option(None, "compare V^(1/K) over the K modalities present; null: when the batch has a presence mask")
-        chunk: int | None = option(None, "anchors per block; null: automatic")
-        cosine_weight: float = option(0.0, "weight of a symmetric InfoNCE on the mean cosine")
-
-    def __init__(self, config: Mapping[str, Any] | LossConfig | None = None):
-        super().__init__(config)
-        expect_one_of(self, "score", self.config.score, ("volume", "distance", "logvolume"))
-        expect_one_of(self, "direction", self.config.direction, ("both", "a2d", "d2a"))
-        expect_one_of(self, "missing", self.config.missing, ("mask", "drop"))
+        chunk: int | None = option(None, "anchors per block; null: automatic", least=1)
+        cosine_weight: float = option(0.0, "weight of a symmetric InfoNCE on the mean cosine", least=0)
 
     def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
         config = self.config

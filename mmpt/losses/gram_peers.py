@@ -57,9 +57,9 @@ class PMRLLoss(MatchedTupleLoss):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(MatchedTupleLoss.Config):
-        temperature: float = option(0.1, "of the contrast between leading vectors", symbol="tau_2")
-        label_smoothing: float = option(0.0, "share of the target spread over all classes")
-        rank_temperature: float = option(0.05, "of the softmax over singular values", symbol="tau_1")
+        temperature: float = option(0.1, "of the contrast between leading vectors", symbol="tau_2", above=0)
+        label_smoothing: float = option(0.0, "share of the target spread over all classes", least=0, most=1)
+        rank_temperature: float = option(0.05, "of the softmax over singular values", symbol="tau_1", above=0)
 
     def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
         vectors = self.everywhere(tuples).vectors()

@@ -19,11 +19,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +34,43 @@ from mmpt.ops.precision import autocast_off
 from mmpt.registry import LOSSES
 
 
-def option(default: Any, help: str, yaml: str | None = None, symbol: str | None = None) -> Any:
-    """A key of a loss: its default, one line of meaning, its spelling in YAML where that differs, its symbol in the paper."""
-    return field(default=default, metadata={"help": help, "yaml": yaml, "symbol": symbol})
+class Allowed(NamedTuple):
+    """The values of a key: numbers within bounds, or one of some words. Null is a matter of the type."""
+
+    above: float | None
+    least: float | None
+    most: float | None
+    one_of: Collection[str]
+
+    def __contains__(self, value: Any) -> bool:
+        if self.one_of:
+            return value in self.one_of
+        if not isinstance(value, (int, float)):
+            return True
+        too_low = (self.above is not None and value <= self.above) or (self.least is not None and value < self.least)
+        return math.isfinite(value) and not too_low and (self.most is None or value <= self.most)
+
+    def __str__(self) -> str:
+        if self.one_of:
+            return f"one of {', '.join(self.one_of)}"
+        bounds = {"above": self.above, "at least": self.least, "at most": self.most}
+        return " and ".join(["a finite number", *(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)])
+
+
+def option(
+    default: Any,
+    help: str,
+    yaml: str | None = None,
+    symbol: str | None = None,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    one_of: Collection[str] = (),
+) -> Any:
+    """A key of a loss: its default, one line of meaning, its spelling in YAML where that differs, its symbol in the paper, its values."""
+    allowed = Allowed(above, least, most, one_of)
+    return field(default=default, metadata={"help": help, "yaml": yaml, "symbol": symbol, "allowed": allowed})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +78,10 @@ class LossConfig:
     """Keys of a loss without keys."""
 
     def __post_init__(self):
-        """Refuses values out of range; subclasses extend it."""
+        """Refuses values that a key does not allow; subclasses add what concerns several keys."""
+        faults = self._out_of_range({f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "loss")
+        if faults:
+            raise ValueError("\n".join(faults))
 
     @classmethod
     def yaml_names(cls) -> dict[str, dataclasses.Field]:
@@ -65,12 +103,20 @@ class LossConfig:
                 faults.append(f"{where}.{name}: unknown key; {cure}")
                 continue
             try:
-                values[known[name].name] = _convert(value, hints[known[name].name], f"{where}.{name}")
+                values[known[name].name] = convert(value, hints[known[name].name], f"{where}.{name}")
             except ValueError as error:
                 faults.append(str(error))
+        faults += cls._out_of_range(values, where)
         if faults:
             raise ValueError("\n".join(faults))
         return cls(**values)
+
+    @classmethod
+    def _out_of_range(cls, values: Mapping[str, Any], where: str) -> list[str]:
+        """One message for each of the values, by field name, that its key does not allow."""
+        allowed = {f.name: (name, f.metadata["allowed"]) for name, f in cls.yaml_names().items() if "allowed" in f.metadata}
+        found = [(*allowed[name], value) for name, value in values.items() if value is not None and name in allowed]
+        return [f"{where}.{name}: expected {wanted}, got {value!r}." for name, wanted, value in found if value not in wanted]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +130,12 @@ class NegativesConfig(LossConfig):
         return all_gather(x) if self.global_negatives else x
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """A YAML value as the type that the dataclass states; "1e-5", which YAML reads as a string, becomes a number."""
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """A YAML value as the type that the dataclass states; "1e-5", which YAML reads as a string, becomes a number.
+
+    Raises:
+        ValueError: it is of another type; the message names the place.
+    """
     choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and type(None) in choices:
         return None
@@ -199,7 +249,8 @@ class Loss(nn.Module):
 
 def _comes_from_a_model(name: str) -> bool:
     """Not from the data set, as targets, times and labels do."""
-    return name.startswith("pooled_") or name.endswith(("_outputs", "logits", "_scores")) or name in ("crops", "matcher", "video_seq")
+    others = ("crops", "matcher", "video_seq", "support", "query")
+    return name.startswith("pooled_") or name.endswith(("_outputs", "logits", "_scores")) or name in others
 
 
 def build_loss(section: Mapping[str, Any]) -> Loss:
@@ -209,6 +260,8 @@ def build_loss(section: Mapping[str, Any]) -> Loss:
         ValueError: no `loss_cls`, an unknown key, or a value out of range.
         mmpt.registry.UnknownName: no loss has that name.
     """
+    if section and not isinstance(section, Mapping):
+        raise ValueError(f"loss: expected a section with loss_cls, got {section!r}.")
     if not section or not section.get("loss_cls"):
         raise ValueError(f"loss.loss_cls is missing; name one of {', '.join(LOSSES.names())}.")
-    return LOSSES.get(section["loss_cls"])(section)
+    return LOSSES.get(str(section["loss_cls"]))(section)

@@ -68,18 +68,15 @@ class MMContraConfig(SimilarityConfig):
     """Without `sinkhorn_iterations` and `sequence_contrast` this is VideoCLIP's loss, with them Norton's."""
 
     n_iters: int | None = option(
-        None, "row-then-column steps of the transport that softens targets; null: one-hot targets", yaml="sinkhorn_iterations", symbol="I"
+        None,
+        "row-then-column steps of the transport that softens targets; null: one-hot targets",
+        yaml="sinkhorn_iterations",
+        symbol="I",
+        least=1,
     )
-    beta: float = option(0.3, "share of the softened targets; 0: one-hot targets", symbol="beta")
+    beta: float = option(0.3, "share of the softened targets; 0: one-hot targets", symbol="beta", least=0, most=1)
     sequence_contrast: SequenceConfig | None = option(None, "section of the video-paragraph loss; null: without it")
     mask_duplicate_clips: bool = option(False, "clips drawn twice (same span of video or of captions) are not each other's negatives")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.beta <= 1:
-            raise ValueError(f"loss.beta={self.beta}; expected a share from 0 to 1.")
-        if self.n_iters is not None and self.n_iters < 1:
-            raise ValueError(f"loss.sinkhorn_iterations={self.n_iters}; expected at least 1 step, or null.")
 
 
 @LOSSES.register()

@@ -31,55 +31,41 @@ TOKENS = ("video_outputs", "text_outputs", "video_mask_outputs", "text_mask_outp
 class SequenceConfig(LossConfig):
     """The `sequence_contrast:` section."""
 
-    weight: float | None = option(0.1, "weight of the video-paragraph loss; null: without it", yaml="sequence_contrast_weight")
-    sequence_length: int = option(8, "clips per sequence", yaml="threshold", symbol="L")
+    weight: float | None = option(0.1, "weight of the video-paragraph loss; null: without it", yaml="sequence_contrast_weight", least=0)
+    sequence_length: int = option(8, "clips per sequence", yaml="threshold", symbol="L", least=1)
     bucket_quantile: float | None = option(
-        0.3, "share of aligned pairs that score below the alignable prompt bucket; null: no bucket", yaml="prompt_ratio", symbol="p"
+        0.3,
+        "share of aligned pairs that score below the alignable prompt bucket; null: no bucket",
+        yaml="prompt_ratio",
+        symbol="p",
+        least=0,
+        most=1,
     )
-    epsilon: float = option(0.1, "entropic regulariser of the transport between two sequences", yaml="scale", symbol="epsilon")
+    epsilon: float = option(0.1, "entropic regulariser of the transport between two sequences", yaml="scale", symbol="epsilon", above=0)
     mask_same_video: bool = option(False, "sequences of the same video are not each other's negatives")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.sequence_length < 1:
-            raise ValueError(f"loss.sequence_contrast.threshold={self.sequence_length}; expected at least 1 clip per sequence.")
-        if self.epsilon <= 0:
-            raise ValueError(f"loss.sequence_contrast.scale={self.epsilon}; expected a positive entropic regulariser, for example 0.1.")
-        if self.bucket_quantile is not None and not 0 <= self.bucket_quantile <= 1:
-            raise ValueError(f"loss.sequence_contrast.prompt_ratio={self.bucket_quantile}; expected a share from 0 to 1, or null.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityConfig(NegativesConfig):
     """Keys of the clip-caption similarity, which in YAML stand beside the `sequence_contrast:` section."""
 
-    alpha: float | None = option(1.0, "smoothing of the maximum over tokens; 0 or null: hard maximum", yaml="alpha_lse", symbol="alpha")
-    fusion_weight: float | None = option(
-        0.5, "weight of the cosine of pooled vectors beside token similarity; null: pooled vectors alone", symbol="w"
+    alpha: float | None = option(
+        1.0, "smoothing of the maximum over tokens; 0 or null: hard maximum", yaml="alpha_lse", symbol="alpha", least=0
     )
-    precision: str = option("float32", "float32, or bf16: rounds the factors of the token products where the hardware then is faster")
+    fusion_weight: float | None = option(
+        0.5, "weight of the cosine of pooled vectors beside token similarity; null: pooled vectors alone", symbol="w", least=0
+    )
+    precision: str = option(
+        "float32", "float32, or bf16: rounds the factors of the token products where the hardware then is faster", one_of=PRECISIONS
+    )
     compat: bool = option(False, "historic behaviour where it is known to be wrong")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.alpha is not None and self.alpha < 0:
-            raise ValueError(f"loss.alpha_lse={self.alpha}; expected a positive smoothing, or 0 for the hard maximum.")
-        if self.fusion_weight is not None and self.fusion_weight < 0:
-            raise ValueError(f"loss.fusion_weight={self.fusion_weight}; expected at least 0, or null.")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"loss.precision={self.precision!r}; expected one of {', '.join(PRECISIONS)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceContrastConfig(SequenceConfig, SimilarityConfig):
     """The section with what it shares with the clip-caption loss, for use as a loss of its own."""
 
-    n_iters: int = option(50, "row-then-column steps of the transport", yaml="sinkhorn_iterations", symbol="I")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.n_iters < 1:
-            raise ValueError(f"loss.sinkhorn_iterations={self.n_iters}; expected at least 1 step.")
+    n_iters: int = option(50, "row-then-column steps of the transport", yaml="sinkhorn_iterations", symbol="I", least=1)
 
 
 @LOSSES.register()

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmpt.losses.loss import Loss, LossConfig, build_loss, option
+from mmpt.losses.loss import Loss, LossConfig, build_loss, convert, option
 from mmpt.registry import LOSSES
 
 
@@ -50,30 +50,31 @@ class SumLoss(Loss):
 
     def __init__(self, config=None):
         super().__init__(config)
-        self.parts, self.weights = nn.ModuleDict(), {}
-        for section in self.config.losses:
-            name = part_name(section)
-            self.parts[name] = build_loss({key: value for key, value in section.items() if key not in ("weight", "name")})
-            self.weights[name] = float(section.get("weight", 1.0))
+        sections = {part_name(section): dict(section) for section in self.config.losses}
+        self.weights = {
+            name: convert(section.pop("weight", 1.0), float, f"loss.losses ({name}).weight") for name, section in sections.items()
+        }
+        # a list: the names of a ModuleDict may hold no dots
+        self.parts = nn.ModuleList(build_loss({key: section[key] for key in section if key != "name"}) for section in sections.values())
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for part in self.parts.values() for name in part.reads))
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.reads))
 
     def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
-        for part in self.parts.values():
+        for part in self.parts:
             part.check(clips_per_video, videos_per_batch)
 
     def check_data(self, dataset: Any) -> None:
-        for part in self.parts.values():
+        for part in self.parts:
             part.check_data(dataset)
 
     def check_model(self, model: nn.Module) -> None:
-        for part in self.parts.values():
+        for part in self.parts:
             part.check_model(model)
 
     def forward(self, **batch) -> Tensor:
-        values = {name: part(**batch) for name, part in self.parts.items()}
-        inner = {f"{name}/{term}": value for name, part in self.parts.items() for term, value in part.terms.items()}
-        self.record(**values, **inner)
-        return sum(self.weights[name] * value for name, value in values.items())
+        values = [part(**batch) for part in self.parts]
+        inner = {f"{name}/{term}": value for name, part in zip(self.weights, self.parts, strict=True) for term, value in part.terms.items()}
+        self.record(**dict(zip(self.weights, values, strict=True)), **inner)
+        return sum(weight * value for weight, value in zip(self.weights.values(), values, strict=True))

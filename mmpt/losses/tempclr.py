@@ -19,23 +19,20 @@ from torch import Tensor
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.losses.nce import MMContraConfig, MMContraLoss
 from mmpt.ops.alignment import cosine_cost, otam, soft_dtw
+from mmpt.ops.gather import all_gather
 from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
+
+METRICS = ("dtw", "otam")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistanceConfig(LossConfig):
     """How far one sequence is from another."""
 
-    metric: str = option("dtw", "distance of two sequences: dtw, or otam (both directions summed)")
-    smoothing: float = option(0.1, "of the soft minimum over alignments, in units of cost", yaml="lbda", symbol="lambda")
-    eps: float = option(0.01, "added to the product of norms in the cosine")
-
-    def __post_init__(self):
-        if self.metric not in ("dtw", "otam"):
-            raise ValueError(f"loss.metric={self.metric!r}; expected dtw or otam.")
-        if not self.smoothing > 0 or not self.eps > 0:
-            raise ValueError(f"loss.lbda={self.smoothing}, loss.eps={self.eps}; expected positive numbers, for example 0.1 and 0.01.")
+    metric: str = option("dtw", "distance of two sequences: dtw, or otam (both directions summed)", one_of=METRICS)
+    smoothing: float = option(0.1, "of the soft minimum over alignments, in units of cost", yaml="lbda", symbol="lambda", above=0)
+    eps: float = option(0.01, "added to the product of norms in the cosine", above=0)
 
     def distance(self, cost: Tensor) -> Tensor:
         """(..., R, C) -> (...)."""
@@ -46,15 +43,8 @@ class DistanceConfig(LossConfig):
 class ShuffleConfig(DistanceConfig):
     """One ordered sequence against shuffled ones."""
 
-    n_orders: int = option(32, "orders of a sequence: the true one and shuffled ones", yaml="total_sample_size")
-    weight: float = option(0.7, "share of the alignment loss; the other loss has the rest", yaml="alignment_loss_coeff")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.weight <= 1:
-            raise ValueError(f"loss.alignment_loss_coeff={self.weight}; expected a share from 0 to 1.")
-        if self.n_orders < 2:
-            raise ValueError(f"loss.total_sample_size={self.n_orders}; expected at least 2: the true order and a shuffled one.")
+    n_orders: int = option(32, "orders of a sequence: the true one and shuffled ones", yaml="total_sample_size", least=2)
+    weight: float = option(0.7, "share of the alignment loss; the other loss has the rest", yaml="alignment_loss_coeff", least=0, most=1)
 
     def loss(self, costs: Tensor) -> Tensor:
         """Cross entropy of the true order, the first of (..., 1 + M, R, C), among all: (...)."""
@@ -65,15 +55,13 @@ class ShuffleConfig(DistanceConfig):
 class TempCLRConfig(ShuffleConfig):
     """Pre-training."""
 
-    sequence_length: int = option(5, "disjoint clips per sequence; videos with fewer do not count", yaml="sampling_threshold")
+    sequence_length: int = option(5, "disjoint clips per sequence; videos with fewer do not count", yaml="sampling_threshold", least=2)
     global_negatives: bool = option(
-        False, "clip-caption part: join the clips of all ranks, with gradient; every rank needs the same shapes"
+        False, "join the clips of all ranks in the clip-caption part, with gradient; every rank needs the same shapes"
     )
 
     def __post_init__(self):
         super().__post_init__()
-        if self.sequence_length < 2:
-            raise ValueError(f"loss.sampling_threshold={self.sequence_length}; expected at least 2, one clip has no order.")
         if self.n_orders > math.factorial(self.sequence_length):
             raise ValueError(
                 f"loss.total_sample_size={self.n_orders}, but loss.sampling_threshold={self.sequence_length} clips have only "
@@ -88,7 +76,7 @@ class TempCLRLoss(Loss):
     loss = (1 - weight) * VideoCLIP's loss + weight * alignment. From each video the clips that overlap no earlier one are kept; if there
     are L or more, L of them, evenly spread, form a sequence. Alignment is the mean, over these videos, of the cross entropy of the true
     order among the L! (M of them) by minus the alignment distance, without temperature; 0 if no video qualifies. Other videos are no
-    negatives of the sequence, so ranks need not exchange anything.
+    negatives of the sequence: with `global_negatives` ranks exchange the clips of the other part, and how many videos qualify.
 
     Reads `pooled_video`, `pooled_text` (V*c, D) video by video, `clips_per_video`, and `text_start`, `text_end` (caption indices),
     `video_start`, `video_end` (seconds), (V*c,), ends exclusive, each video's clips sorted by start (`dataset.sort_clips`). Orders are
@@ -113,6 +101,17 @@ class TempCLRLoss(Loss):
                 f"sequence. Use at least {length} clips; with overlaps dropped, several times that."
             )
 
+    def check_data(self, dataset: Any) -> None:
+        if not dataset.sort_clips:
+            raise ValueError(
+                "dataset.sort_clips: false leaves clips in any order; TempCLRLoss walks through a video in time. Set it to true."
+            )
+        if not (dataset.clip_per_video or dataset.subsampling):
+            raise ValueError(
+                "dataset.clip_per_video is missing: TempCLRLoss makes a sequence of several clips of a video. "
+                f"Use several times loss.sampling_threshold={self.config.sequence_length}."
+            )
+
     def forward(
         self,
         *,
@@ -135,7 +134,9 @@ class TempCLRLoss(Loss):
         orders = draw_orders(len(kept), config.n_orders - 1, config.sequence_length, generator).to(text.device, non_blocking=True)
         per_video = config.loss(reordered(cosine_cost(text, video, config.eps), orders))
         # no index of the qualifying videos: it would have to wait for the device
-        alignment = torch.where(qualifies, per_video, 0.0).sum() / qualifies.sum().clamp(min=1)
+        counted = all_gather(qualifies, with_grad=False) if config.global_negatives else qualifies
+        n_ranks = len(counted) // len(qualifies)  # the mean over ranks of this rank's alignment is the mean over all qualifying videos
+        alignment = n_ranks * torch.where(qualifies, per_video, 0.0).sum() / counted.sum().clamp(min=1)
         self.record(contrastive=contrastive, alignment=alignment, qualifying_share=qualifies.double().mean())
         return (1 - config.weight) * contrastive + config.weight * alignment
 
@@ -206,19 +207,17 @@ def reordered(cost: Tensor, orders: Tensor) -> Tensor:
 class TempCLRLocalisationConfig(ShuffleConfig):
     """CrossTask fine-tuning."""
 
-    weight: float = option(0.12, "share of the alignment loss; the other loss has the rest", yaml="alignment_loss_coeff")
-    frames_per_step: int = option(10, "at most this many frames per annotated step enter the alignment", yaml="video_sampling_multiplier")
+    weight: float = option(0.12, "share of the alignment loss; the other loss has the rest", yaml="alignment_loss_coeff", least=0, most=1)
+    frames_per_step: int = option(
+        10, "at most this many frames per annotated step enter the alignment", yaml="video_sampling_multiplier", least=1
+    )
     shuffle_frames: bool = option(True, "shuffled orders also shuffle the frames within each run of one step", yaml="inner_shuffling")
     window_stride: int | None = option(
         16,
         "dataset.sliding_window, by which overlapping windows are averaged into one state per second; null: as they come (released code)",
         yaml="sliding_window",
+        least=1,
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.frames_per_step < 1:
-            raise ValueError(f"loss.video_sampling_multiplier={self.frames_per_step}; expected at least 1 frame per step.")
 
 
 @LOSSES.register()
@@ -318,8 +317,8 @@ def draw_frame_orders(classes: Tensor, n_orders: int, generator: torch.Generator
 class FewShotConfig(DistanceConfig):
     """Few-shot episodes."""
 
-    metric: str = option("otam", "distance of two sequences: dtw, or otam (both directions summed)")
-    way: int = option(5, "classes in an episode")
+    metric: str = option("otam", "distance of two sequences: dtw, or otam (both directions summed)", one_of=METRICS)
+    way: int = option(5, "classes in an episode", least=1)
 
 
 @LOSSES.register()

@@ -66,19 +66,21 @@ class TupleLoss(Loss):
     class Config(LossConfig):
         anchor: str = option("text", "modality that the others are compared with; `all` takes each in turn and averages")
         modalities: list | None = option(None, "the other modalities; null: video, and every further pooled_<modality> of the batch")
-        temperature: float = option(0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="tau")
-        min_temperature: float = option(0.01, "lower bound of a learned temperature")
-        label_smoothing: float = option(0.1, "share of the target spread over all classes")
+        temperature: float = option(0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="tau", above=0)
+        min_temperature: float = option(0.01, "lower bound of a learned temperature", above=0)
+        label_smoothing: float = option(0.1, "share of the target spread over all classes", least=0, most=1)
         normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
-        gather: str = option("full", "negatives: full = of all ranks, with gradient; detached = of all ranks, as constants; local")
+        gather: str = option(
+            "full",
+            "negatives: full = of all ranks, with gradient; detached = of all ranks, as constants; local",
+            one_of=("full", "detached", "local"),
+        )
 
-    def __init__(self, config: Mapping[str, Any] | LossConfig | None = None):
-        super().__init__(config)
-        expect_one_of(self, "gather", self.config.gather, ("full", "detached", "local"))
-        if self.config.anchor in (self.config.modalities or []):
-            raise ValueError(f"loss.modalities ({type(self).__name__}): {self.config.anchor} is the anchor already; name the others.")
-        if self.config.temperature <= 0 or self.config.min_temperature <= 0:
-            raise ValueError(f"loss ({type(self).__name__}): temperature and min_temperature must be positive.")
+        def __post_init__(self):
+            super().__post_init__()
+            names = [self.anchor, *(self.modalities or [])]
+            if self.modalities == [] or len(set(names)) < len(names):
+                raise ValueError(f"loss.modalities: expected names other than the anchor {self.anchor}, each once, got {self.modalities}.")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -151,8 +153,8 @@ class MatchedTupleLoss(TupleLoss):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TupleLoss.Config):
-        dam_weight: float = option(0.0, "weight of the matching loss (itm_ratio, published 0.1); needs a model with a matcher")
-        dam_warmup: int = option(0, "updates over which dam_weight grows from 0")
+        dam_weight: float = option(0.0, "weight of the matching loss (itm_ratio, published 0.1); needs a model with a matcher", least=0)
+        dam_warmup: int = option(0, "updates over which dam_weight grows from 0", least=0)
         seed: int = option(0, "of the draws of hard negatives")
 
     def __init__(self, config: Mapping[str, Any] | LossConfig | None = None):
@@ -210,9 +212,3 @@ class MatchedTupleLoss(TupleLoss):
             generator.manual_seed((self.config.seed + num_updates) * world_size() + rank())
         possible = weights.sum(1) > 0
         return torch.multinomial(weights.where(possible[:, None], 1.0), 1, generator=generator)[:, 0], possible
-
-
-def expect_one_of(loss: Loss, key: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuses a value that a key does not know."""
-    if value not in allowed:
-        raise ValueError(f"loss.{key} ({type(loss).__name__}): expected one of {', '.join(allowed)}, got {value!r}.")

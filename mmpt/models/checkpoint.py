@@ -137,7 +137,7 @@ def _read_pickle(path: Path) -> Any:
         known = PLAIN | {"collections.defaultdict": _plain_dict}
         with torch.serialization.safe_globals([(known.get(name, _Placeholder), name) for name in foreign]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:  # KeyError: bytes that are no pickle
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named:
             raise _refusal(path, [named[1]]) from error

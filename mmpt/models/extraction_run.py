@@ -65,7 +65,8 @@ def list_jobs(source: str | Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> l
     known: dict[str, Job] = {}
     for job in jobs:
         if job.video_id in known:
-            raise ValueError(f"{source}: id {job.video_id!r} belongs to {known[job.video_id].path} and to {job.path}; ids must be unique.")
+            files = f"{known[job.video_id].path} and to {job.path}"
+            raise ValueError(f"{source}: id {job.video_id!r} belongs to {files}; rename one, or list them in a csv with a column video_id.")
         known[job.video_id] = job
     if not known:
         kinds = ", ".join(sorted(suffixes))
@@ -165,4 +166,4 @@ def _from_csv(path: Path) -> list[Job]:
 
 def _from_folder(folder: Path, suffixes: set[str]) -> list[Job]:
     files = [path for pattern in ("*", "*/*") for path in folder.glob(pattern)]
-    return [Job(path.stem, path) for path in files if path.suffix.lower() in suffixes and path.is_file()]
+    return [Job(path.stem, path) for path in files if path.suffix.lower() in suffixes and not path.is_dir()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ class MMGram(MMFusion):
     With `model.matching_head`, the text encoder also reads the tokens of the other modalities by cross-attention (a type embedding each,
     padding and missing modalities masked) and a head tells whether text and item match. The cross-attention layers play no part in the
     embeddings.
+
+    Towers read no more columns than the longest row of the batch fills.
 
     `model.init_from` names a checkpoint of a two-tower model. Its video and text towers are taken over, and all projections start as one
     orthogonal matrix, so that where contra_dim is at least H cosines are those of that model at first.
@@ -150,12 +153,14 @@ class MMGram(MMFusion):
         first, mask = self.stream(name, batch)
         if name not in self.stream_names:
             return self._text(first, mask)
-        ids, readable, pool = layout.video_segment(caps, cmasks, mask)
-        return Encoded.of(getattr(self, f"{name}_encoder")(ids, first, readable), pool)
+        n = columns_in_use(mask)
+        ids, readable, pool = layout.video_segment(caps, cmasks, mask[:, :n])
+        return widened(Encoded.of(getattr(self, f"{name}_encoder")(ids, first[:, :n], readable), pool), mask.shape[1] - n)
 
     def _text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
-        ids, mask, pool = layout.text_segment(caps, cmasks)
-        return Encoded.of(self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state, pool)
+        n = columns_in_use(cmasks)
+        ids, mask, pool = layout.text_segment(caps[:, :n], cmasks[:, :n])
+        return widened(Encoded.of(self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state, pool), cmasks.shape[1] - n)
 
     def embed(self, name: str, pooled: Tensor) -> Tensor:
         """Pooled tokens (..., H) of a modality -> unit rows (..., D)."""
@@ -163,11 +168,12 @@ class MMGram(MMFusion):
 
     def _tower(self, name: str) -> nn.Module:
         entry, bert_config = self.config.dataset.modalities[name], copy.deepcopy(self.bert_config)
-        bert_config.max_video_len = entry.get("max_len", self.max_video_len)
+        bert_config.max_video_len = max(entry.get("max_len", 0), self.max_video_len)  # fewer frames in a test: [SEP] stays in its place
         if bert_config.max_video_len + layout.SPECIAL > bert_config.max_position_embeddings:
             raise ValueError(
-                f"dataset.modalities.{name}.max_len={bert_config.max_video_len} exceeds the {bert_config.max_position_embeddings} "
-                f"positions of {self.config.dataset.bert_name}."
+                f"dataset.modalities.{name}.max_len={bert_config.max_video_len}, with {layout.SPECIAL} special tokens, exceeds the "
+                f"{bert_config.max_position_embeddings} positions of {self.config.dataset.bert_name}. "
+                f"Use at most {bert_config.max_position_embeddings - layout.SPECIAL}."
             )
         bert_config.input_dim = entry.get("width", VIDEO_WIDTH)
         layers = (self.config.model.modality_layers or {}).get(name, self.config.model.num_hidden_video_layers)
@@ -188,6 +194,11 @@ class MMGram(MMFusion):
         return names
 
     def _start_from(self, path: str) -> None:
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"model.init_from={path}: no such checkpoint of a two-tower model. Train that one first (projects/toy/videoclip.yaml on the "
+                "embedded data, projects/retri/videoclip/how2.yaml on HowTo100M), or start from nothing: --set model.init_from=null."
+            )
         state, own = read_state_dict(path), self.state_dict()
         taken = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
         for tower in ("video_encoder", "text_encoder"):
@@ -198,6 +209,16 @@ class MMGram(MMFusion):
         for projection in self.projections.values():
             projection.weight.data.copy_(common)
         logger.info("%s: %d of %d tensors taken over", path, len(taken), len(own))
+
+
+def columns_in_use(mask: Tensor) -> int:
+    """Columns of a mask (B, L) up to the last one that any row uses, at least one: what towers read of a padded batch."""
+    return max(1, int((mask.any(0) * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax()))
+
+
+def widened(encoded: Encoded, n: int) -> Encoded:
+    """With n more columns, empty and masked: batches and processes need the same shape, however long their longest row."""
+    return encoded._replace(outputs=functional.pad(encoded.outputs, (0, 0, 0, n)), mask=functional.pad(encoded.mask, (0, n)))
 
 
 class Condition(nn.Module):
@@ -232,7 +253,9 @@ class TextFusion(nn.Module):
         self._shared = [text_encoder]  # in a list: the weights stay under the model's own name alone
 
     def forward(self, caps: Tensor, cmasks: Tensor, condition: Tensor, condition_mask: Tensor) -> Tensor:
-        ids, mask, _ = layout.text_segment(caps, cmasks)
+        n, used = columns_in_use(cmasks), condition_mask.any(0)
+        ids, mask, _ = layout.text_segment(caps[:, :n], cmasks[:, :n])
+        condition, condition_mask = condition[:, used], condition_mask[:, used]
         encoder = self._shared[0]
         output = encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=condition, encoder_attention_mask=condition_mask)
         return output.last_hidden_state[:, 0]

@@ -24,6 +24,7 @@ from mmpt.models.mmfusion import Encoded
 from mmpt.models.model_folder import locate, write_folder
 from mmpt.models.moments import CaptionAlignment, Moment, MomentIndex, align_captions, window_bounds
 from mmpt.models.s3dg import S3D
+from mmpt.modules.layers import VideoTokenMLP
 from mmpt.registry import ALIGNERS
 from mmpt.utils import optional_import
 from mmpt.utils.video import read_seconds
@@ -55,6 +56,7 @@ class MMPTModel(nn.Module):
         self.video_encoder = video_encoder
         self.normalise = normalise
         self.max_video_len: int = fusion.max_video_len
+        self.feature_width: int = next(m for m in fusion.modules() if isinstance(m, VideoTokenMLP)).linear1.in_features
 
     @classmethod
     def from_pretrained(
@@ -76,9 +78,12 @@ class MMPTModel(nn.Module):
 
         Raises:
             FileNotFoundError: model, weights or S3D are not where they were looked for.
+            ValueError: another text as `video_encoder`, or a damaged file.
         """
         if checkpoint is None and Path(source).suffix in (".yaml", ".yml"):
             checkpoint = "checkpoint_best.pt"
+        if isinstance(video_encoder, (str, Path)) and video_encoder != "s3d":
+            raise ValueError(f"video_encoder={str(video_encoder)!r}: expected 's3d', a module, or None; S3D.from_files(path) reads a file.")
         config, weights = locate(source, checkpoint)
         transformers = optional_import("transformers", extra="text")
         tokenizer = transformers.AutoTokenizer.from_pretrained(config.dataset.bert_name)
@@ -106,6 +111,8 @@ class MMPTModel(nn.Module):
             mean, weighted by seconds, and `video_outputs` (B, W (F + 2), D) their tokens one after the other.
         """
         vfeats = self.features(video_frames)
+        if len(caps) != len(vfeats):
+            raise ValueError(f"{len(vfeats)} videos with {len(caps)} captions: forward takes pairs; similarity compares all with all.")
         caps, cmasks = caps.to(self.device), cmasks.to(self.device)
         if vfeats.shape[1] <= self.max_video_len:
             vfeats, vmasks = self._padded(vfeats)
@@ -127,10 +134,15 @@ class MMPTModel(nn.Module):
     def features(self, video: Tensor | np.ndarray) -> Tensor:
         """Frames (B, T, FPS, H, W, 3) -> features (B, T, D) on the model's device; features pass through."""
         video = torch.as_tensor(video)
-        if video.dim() == 3:
-            return video.to(self.device, self.dtype)
-        if video.dim() != 6 or video.shape[-1] != 3:
+        if video.dim() not in (3, 6) or (video.dim() == 6 and video.shape[-1] != 3):
             raise ValueError(f"expected frames (B, T, FPS, H, W, 3) or features (B, T, D), got {tuple(video.shape)}.")
+        if not video.shape[1]:
+            raise ValueError(f"a video without seconds, {tuple(video.shape)}.")
+        if video.dim() == 3:
+            if video.shape[-1] != self.feature_width:
+                width = self.feature_width
+                raise ValueError(f"features have {video.shape[-1]} numbers per second, the model reads {width}: another backbone?")
+            return video.to(self.device, self.dtype)
         seconds = video.flatten(0, 1)  # (B T, FPS, H, W, 3)
         steps = [self._backbone(part) for part in seconds.split(SECONDS_PER_STEP)]
         return torch.cat(steps).unflatten(0, video.shape[:2])
@@ -144,14 +156,16 @@ class MMPTModel(nn.Module):
                 A tensor may also hold a batch of frames (6 dimensions) or features (3).
             numpy: return a float32 array instead of a tensor on the model's device.
         """
-        vectors = torch.cat([self._long_video(vfeats[None]).pooled for vfeats in self._each_video(videos)])
-        return _array(vectors) if numpy else vectors
+        vectors = [self._long_video(vfeats[None]).pooled for vfeats in self._each_video(videos)]
+        if not vectors:
+            raise ValueError("encode_video got no videos.")
+        return _array(torch.cat(vectors)) if numpy else torch.cat(vectors)
 
     def encode_folder(
         self,
         folder: str | Path | Mapping[str, Video],
         progress: Callable[[Iterable], Iterable] = tqdm,
-        on_failure: Callable[[str, ValueError], None] | None = None,
+        on_failure: Callable[[str, Exception], None] | None = None,
     ) -> Iterator[tuple[str, Tensor]]:
         """(id, vector (D,)) of every video, each as soon as it is there; one video in memory at a time.
 
@@ -175,7 +189,7 @@ class MMPTModel(nn.Module):
         Returns:
             (W, D) vectors, (W, 2) start and end in seconds.
         """
-        window_s = window_s or self.max_video_len
+        window_s = self.max_video_len if window_s is None else window_s
         if not 1 <= window_s <= self.max_video_len:
             raise ValueError(f"window_s={window_s}, but the model reads 1 to {self.max_video_len} seconds at once.")
         vfeats = self._one_video(video)
@@ -184,12 +198,12 @@ class MMPTModel(nn.Module):
 
     @torch.no_grad()
     def encode_text(self, sentences: str | Sequence[str], numpy: bool = False) -> Tensor | np.ndarray:
-        """One vector per sentence, (N, D); `numpy` as in `encode_video`."""
+        """One vector per sentence, (N, D); `numpy` as in `encode_video`. Words beyond what the model reads are left out."""
         sentences = [sentences] if isinstance(sentences, str) else list(sentences)
         vectors = []
         for first in range(0, len(sentences), CLIPS_PER_STEP):
             part = sentences[first : first + CLIPS_PER_STEP]
-            caps, cmasks = self.aligner.pack(self.tokenizer(part, add_special_tokens=False)["input_ids"])
+            caps, cmasks = self.aligner.pack(self.tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])
             vectors.append(self.fusion.forward_text(caps.to(self.device), cmasks.to(self.device)).pooled)
         if not vectors:
             raise ValueError("encode_text got no sentences.")
@@ -214,7 +228,7 @@ class MMPTModel(nn.Module):
         Args:
             video: as in `encode_video`.
             captions: in the order of the video.
-            window_s: seconds per window, the resolution of the answer.
+            window_s: seconds per window, the resolution of the answer; no more than the model reads at once.
             stride_s: seconds between windows; None: side by side.
             relaxed: the first and last captions may be left out, as when the video shows only a part.
             epsilon: entropic regulariser of the plan; smaller is sharper.
@@ -228,7 +242,7 @@ class MMPTModel(nn.Module):
         window_s: int | None = None,
         stride_s: int | None = None,
         progress: Callable[[Iterable], Iterable] = iter,
-        on_failure: Callable[[str, ValueError], None] | None = None,
+        on_failure: Callable[[str, Exception], None] | None = None,
     ) -> MomentIndex:
         """Vectors of the windows of many videos; `videos`, `progress` and `on_failure` as in `encode_folder`.
 
@@ -257,13 +271,13 @@ class MMPTModel(nn.Module):
         videos: str | Path | Mapping[str, Video],
         encode: Callable[[Video], Result],
         progress: Callable[[Iterable], Iterable],
-        on_failure: Callable[[str, ValueError], None] | None,
+        on_failure: Callable[[str, Exception], None] | None,
     ) -> Iterator[tuple[str, Result]]:
         videos = videos if isinstance(videos, Mapping) else videos_of(videos)
         for video_id in progress(list(videos)):
             try:
                 result = encode(videos[video_id])
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 if on_failure is None:
                     raise
                 on_failure(video_id, error)
@@ -293,10 +307,10 @@ class MMPTModel(nn.Module):
         if isinstance(video, (str, Path)) and Path(video).suffix != ".npy":
             vfeats = torch.cat([self._backbone(torch.from_numpy(seconds)) for seconds in read_seconds(video, chunk_s=SECONDS_PER_STEP)])
         else:
-            loaded = np.load(video, allow_pickle=False) if isinstance(video, (str, Path)) else video
+            loaded = _load(video) if isinstance(video, (str, Path)) else video
             vfeats = self.features(torch.as_tensor(loaded)[None])[0]
-        if not len(vfeats) or not torch.isfinite(vfeats).all():
-            raise ValueError(f"video {video if isinstance(video, (str, Path)) else ''} has no seconds, or features that are not finite.")
+        if not torch.isfinite(vfeats).all():
+            raise ValueError(f"{video if isinstance(video, (str, Path)) else 'a video'}: features are not finite.")
         return vfeats
 
     def _long_video(self, vfeats: Tensor) -> Encoded:
@@ -324,6 +338,14 @@ class MMPTModel(nn.Module):
         missing = self.max_video_len - vfeats.shape[1]
         mask = torch.arange(self.max_video_len, device=vfeats.device) < vfeats.shape[1]
         return functional.pad(vfeats, (0, 0, 0, missing)), mask.expand(len(vfeats), -1)
+
+
+def _load(path: str | Path) -> np.ndarray:
+    """The array in a `.npy` file."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a .npy file of features, or a damaged one ({error}).") from error
 
 
 def _array(values: Tensor) -> np.ndarray:

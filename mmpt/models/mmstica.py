@@ -36,11 +36,13 @@ class Crops(FeatureCrop):
 
     Attributes:
         modality: which one.
+        per_sample_crops: every clip has windows in time of its own, in its own length; false: all of a batch share one, in the shortest.
         share_across_ranks: all processes draw the same boxes.
         seed: with the number of the update and the version, seeds the draw.
     """
 
     modality: str = "video"
+    per_sample_crops: bool = False
     share_across_ranks: bool = True
     seed: int = 0
 
@@ -49,7 +51,7 @@ class Crops(FeatureCrop):
         """Whether crops cut maps in height and width."""
         return self.num_small_crops > 0 or self.num_large_crops > 1
 
-    def draw(self, shape: tuple[int, ...], update: int, version: int) -> list[Crop]:
+    def draw(self, shape: tuple[int | Tensor, ...], update: int, version: int) -> list[Crop]:
         """The crops of a version in one update; `shape` as in `sample`."""
         ours = 0 if self.share_across_ranks else 1 + rank()
         seed = ((self.seed * 1_000_003 + ours) * 1_000_003 + update) * len(VERSIONS) + version
@@ -148,7 +150,8 @@ class MMSTiCA(MMGram):
     In place of a transformer, that modality has tokens made position by position, as stored features are the end of a backbone already, and
     attention pooling over time (`model.pooling`); maps (`map: [7, 7]` of the modality) are averaged over their positions after cropping. A
     clip has two versions: two stored ones (`versions: 2` of the modality), or the same features augmented twice (`model.augment`). Each
-    gives the whole clip and crops, whose boxes are drawn anew in each update, once for all clips, within the shortest clip of the batch.
+    gives the whole clip and crops, whose boxes are drawn anew in each update: once for all clips, within the shortest of the batch, or
+    (`per_sample_crops`) a window in time for each.
 
     `forward` returns what `MMGram` does, `pooled_<modality>_1`, `pooled_<modality>_2` (B, D), and `crops`: kind and version -> (n, B, D).
     Source: STiCA (arXiv 2103.10211), sections 3.2 and 3.3.
@@ -165,7 +168,8 @@ class MMSTiCA(MMGram):
         name, tower = self.crop.modality, self.cropped_tower
         output = super().forward(caps, cmasks, **batch)
         features, mask = batch[f"{name}_feats"], batch[f"{name}_masks"]
-        shape = (max(1, int(mask.sum(1).min())), *features.shape[2:-1])
+        lengths = mask.sum(1).clamp_min(1)
+        shape = (lengths if self.crop.per_sample_crops else int(lengths.min()), *features.shape[2:-1])
         crops: dict[str, Tensor] = {}
         for version in VERSIONS:
             tokens = tower.tokens(self.version(features, version))

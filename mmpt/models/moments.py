@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +28,11 @@ def window_bounds(n_seconds: int, size: int, stride: int | None = None) -> list[
     Args:
         n_seconds: length of the video, at least 1.
         size: seconds per window.
-        stride: seconds between starts; None: windows side by side.
+        stride: seconds between starts, at least 1; None: windows side by side.
     """
-    stride = stride or size
+    stride = size if stride is None else stride
+    if stride < 1:
+        raise ValueError(f"stride={stride} seconds between windows: it must be at least 1.")
     count = 1 + max(0, math.ceil((n_seconds - size) / stride))
     return [(i * stride, min(i * stride + size, n_seconds)) for i in range(count)]
 
@@ -80,7 +83,12 @@ def align_captions(
             shows only a part of a recipe.
         epsilon: entropic regulariser, for similarities scaled to [0, 1].
         n_iters: Sinkhorn steps.
+
+    Raises:
+        ValueError: epsilon is not positive.
     """
+    if epsilon <= 0:
+        raise ValueError(f"epsilon={epsilon} must be positive; for a sharp plan use a small one, such as 0.01.")
     text, video = (torch.nn.functional.normalize(x.float(), dim=-1) for x in (text, video))
     similarity = text @ video.T
     scores = similarity - similarity.min()
@@ -125,6 +133,8 @@ class MomentIndex:
 
     def search(self, query: np.ndarray, k: int) -> list[Moment]:
         """The k windows with the greatest dot product with `query` (D,), best first; of windows that overlap the best one alone."""
+        if k < 1:
+            raise ValueError(f"k={k}: ask for at least one moment.")
         scores, found = self.vectors @ query, []
         for i in np.argsort(-scores, kind="stable"):
             moment = Moment(str(self.video_ids[i]), *map(float, self.windows[i]), float(scores[i]))
@@ -142,6 +152,13 @@ class MomentIndex:
 
     @classmethod
     def load(cls, path: str | Path) -> MomentIndex:
-        """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(arrays["video_ids"], arrays["windows"], arrays["vectors"], json.loads(str(arrays["origin"])))
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: the file is something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(arrays["video_ids"], arrays["windows"], arrays["vectors"], json.loads(str(arrays["origin"])))
+        except (ValueError, KeyError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(f"{path}: not an index of moments, or a damaged one ({error}). Build it again.") from error

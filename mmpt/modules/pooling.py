@@ -132,9 +132,9 @@ class CropEmbedding(nn.Module):
         super().__init__()
         self.pool, self.head, self.steps = pool, head, steps
 
-    def embed(self, features: Tensor, steps: int | None = None) -> Tensor:
+    def embed(self, features: Tensor) -> Tensor:
         """Maps (B, C, T, H, W) or sequences (B, T, C) -> (B, D)."""
-        return self.head(self.pool(map_tokens(features, steps or self.steps)))
+        return self.head(self.pool(map_tokens(features, self.steps)))
 
     def forward(self, features: Tensor, crops: Iterable[Crop], version: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Embedding of the whole map (B, D), and of its crops: kind and version, such as `sl1` -> (n, B, D).
@@ -149,7 +149,7 @@ class CropEmbedding(nn.Module):
         found: dict[str, list[Tensor]] = {}
         for crop in crops:
             if version == 2 or crop.kind.endswith("l"):
-                found.setdefault(f"{crop.kind}{version}", []).append(self.embed(crop.apply(features), n_steps))
+                found.setdefault(f"{crop.kind}{version}", []).append(self.head(self.pool(crop.tokens(features, n_steps))))
         return {kind: torch.stack(embedded) for kind, embedded in found.items()}
 
 

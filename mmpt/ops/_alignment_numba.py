@@ -18,7 +18,7 @@ from numba import njit
 from numba.extending import intrinsic
 from torch import Tensor
 
-LANES = 32
+LANES = 64
 CELLS_PER_THREAD = 1 << 17  # below this a second thread costs more than it saves
 UNREACHED = -(2.0**61)  # exponent of a cell that no path enters
 LIMIT = 2.0**46  # largest cost a cell may have, in powers of two; stands for infinity
@@ -187,7 +187,9 @@ def _otam(cost, row_lengths, col_lengths, scale, limit, exponents, mantissas, pa
         found[:] = 0.0
         _otam_block(tile, row_lengths[block], col_lengths[block], False, scale, exponents[0, block], mantissas[0, block], found, one_way)
         if both:
-            _otam_block(tile, col_lengths[block], row_lengths[block], True, scale, exponents[1, block], mantissas[1, block], found, other_way)
+            _otam_block(
+                tile, col_lengths[block], row_lengths[block], True, scale, exponents[1, block], mantissas[1, block], found, other_way
+            )
         for lane in range(len(row_lengths[block])):
             exponents[0, start + lane] += spoilt[lane]
         if len(path):

@@ -21,18 +21,25 @@ class Crop(NamedTuple):
     """A box of a feature map; half-open ranges of rows of time, height and width."""
 
     kind: str  # sl, ss: large and small in space; tl, ts: large and small in time
-    t0: int
-    t1: int
+    t0: int | Tensor  # or (B,), a window of each clip
+    t1: int | Tensor
     h0: int = 0
     h1: int = 1
     w0: int = 0
     w1: int = 1
 
     def apply(self, features: Tensor) -> Tensor:
-        """The crop of a map (B, C, T, H, W), or of a sequence (B, T, C)."""
+        """The crop of a map (B, C, T, H, W), or of a sequence (B, T, C); the same window of all clips."""
         if features.dim() == 3:
             return features[:, self.t0 : self.t1]
         return features[:, :, self.t0 : self.t1, self.h0 : self.h1, self.w0 : self.w1]
+
+    def tokens(self, features: Tensor, steps: int) -> Tensor:
+        """The crop stretched to (B, steps, C), its positions averaged."""
+        if isinstance(self.t1, int):
+            return map_tokens(self.apply(features), steps)
+        whole = features if features.dim() == 3 else features[..., self.h0 : self.h1, self.w0 : self.w1]
+        return stretched_windows(map_tokens(whole), self.t0, self.t1, steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +63,12 @@ class FeatureCrop:
     temporal_small: Size = 1 / 2
     legacy_offsets: bool = False
 
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> list[Crop]:
-        """Draws the crops of one version of a batch, shared by all its clips.
+    def sample(self, shape: tuple[int | Tensor, ...], generator: torch.Generator | None = None) -> list[Crop]:
+        """Draws the crops of one version of a batch.
 
         Args:
-            shape: (T, H, W) of the map, or (T,) of a sequence; with padding, the shortest valid T of the batch.
+            shape: (T, H, W) of the map, or (T,) of a sequence. With padding, T is the shortest valid one of the batch, or a tensor (B,) of
+                the lengths: every clip then has windows in time of its own, as long as its length says. Boxes in space are shared.
             generator: source of the offsets (a CPU generator).
 
         Raises:
@@ -76,18 +84,30 @@ class FeatureCrop:
         for kind, number, size in (("sl", self.num_large_crops, self.spatial_large), ("ss", self.num_small_crops, self.spatial_small)):
             for _ in range(number if spatial else 0):
                 rows, columns = self._window(height, size, generator), self._window(width, size, generator)
-                crops.append(Crop(kind, 0, steps, *rows, *columns))
+                crops.append(Crop(kind, 0 * steps, steps, *rows, *columns))
         temporal = self.num_small_tcrops > 0 or self.num_large_tcrops > 1
         for kind, number, size in (("tl", self.num_large_tcrops, self.temporal_large), ("ts", self.num_small_tcrops, self.temporal_small)):
             for _ in range(number if temporal else 0):
                 crops.append(Crop(kind, *self._window(steps, size, generator), 0, height, 0, width))
         return crops
 
-    def _window(self, length: int, size: Size, generator: torch.Generator | None) -> tuple[int, int]:
+    def _window(self, length: int | Tensor, size: Size, generator: torch.Generator | None) -> tuple[int | Tensor, int | Tensor]:
+        one_more = 0 if self.legacy_offsets else 1
+        if isinstance(length, Tensor):
+            windows = window_sizes(length, size)
+            draw = torch.rand(len(length), generator=generator, dtype=torch.float64).to(length.device)
+            starts = (draw * (length - windows + one_more).clamp_min(1)).long()
+            return starts, starts + windows
         window = window_size(length, size)
-        n_offsets = max(1, length - window + (0 if self.legacy_offsets else 1))
-        start = int(torch.randint(n_offsets, (), generator=generator))
+        start = int(torch.randint(max(1, length - window + one_more), (), generator=generator))
         return start, start + window
+
+
+def window_sizes(lengths: Tensor, size: Size) -> Tensor:
+    """`window_size` of each length (B,); a clip shorter than a whole number of steps gives all of it."""
+    if isinstance(size, int):
+        return lengths.clamp_max(size)
+    return (size * lengths.double() + 0.5).long().clamp_min(1).minimum(lengths)
 
 
 def window_size(length: int, size: Size) -> int:
@@ -108,3 +128,12 @@ def map_tokens(features: Tensor, steps: int | None = None) -> Tensor:
     if steps is not None and steps != tokens.shape[2]:
         tokens = F.adaptive_avg_pool1d(tokens, steps)
     return tokens.transpose(1, 2)
+
+
+def stretched_windows(sequences: Tensor, start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """A window [start, end) (B,) of each sequence (B, T, C) as adaptive means, (B, steps, C): what `map_tokens` makes of it alone."""
+    step, length = torch.arange(steps, device=sequences.device), (end - start)[:, None]
+    first, last = start[:, None] + step * length // steps, start[:, None] - (-(step + 1) * length // steps)  # (B, steps)
+    time = torch.arange(sequences.shape[1], device=sequences.device)
+    inside = (time >= first[..., None]) & (time < last[..., None])  # (B, steps, T)
+    return inside.to(sequences.dtype) @ sequences / (last - first)[..., None]

@@ -89,16 +89,18 @@ def _padding_term(query_mask: Tensor, other_mask: Tensor, alpha: float, dtype: t
 
 
 class _Block(NamedTuple):
-    """Consecutive clips of one side whose tokens make one edge of a tile."""
+    """Consecutive clips of one side whose tokens make one edge of a tile. P and n are those of the largest block of the side."""
 
     clips: slice
     tokens: Tensor  # (P,) rows of the flattened (N*L, D) tokens; may repeat one to fill up
-    member: Tensor  # (P, n) 1 where a token is a valid token of a clip, all 0 in rows that only fill up
+    member: Tensor  # (P, n) 1 where a token is a valid token of a clip, all 0 in rows and columns that only fill up
     length: Tensor  # (n,) valid tokens, at least 1
 
 
 def _blocks(mask: Tensor, budget: int, dtype: torch.dtype) -> list[_Block]:
-    """Cuts the clips so that each block holds about `budget` tokens; blocks are filled up to equal size, as products like it.
+    """Cuts the clips so that each block holds about `budget` tokens.
+
+    Blocks are filled up to equal size, as products like it: oneDNN makes a kernel for every shape, and keeps it.
 
     On the CPU padded tokens are left out, so that they cost no products. Elsewhere reading the lengths would make the host wait for the
     device; there padded tokens stay and have a zero row in `member`.
@@ -109,20 +111,24 @@ def _blocks(mask: Tensor, budget: int, dtype: torch.dtype) -> list[_Block]:
     counts = lengths.tolist() if drop_padding else [width] * n
     cuts = _cut(counts, budget)
     size = max((sum(counts[clips]) for clips in cuts), default=0)
-    return [_block(mask, clips, lengths[clips].clamp(min=1).to(dtype), size, drop_padding) for clips in cuts]
+    n_clips = max((clips.stop - clips.start for clips in cuts), default=0)
+    return [_block(mask, clips, lengths[clips].to(dtype), size, n_clips, drop_padding) for clips in cuts]
 
 
-def _block(mask: Tensor, clips: slice, length: Tensor, size: int, drop_padding: bool) -> _Block:
+def _block(mask: Tensor, clips: slice, length: Tensor, size: int, n_clips: int, drop_padding: bool) -> _Block:
     width, part = mask.shape[1], mask[clips]
     tokens = torch.arange(clips.start * width, clips.stop * width, device=mask.device)
     member = torch.diag_embed(part.T.to(length.dtype)).transpose(0, 1).flatten(0, 1)  # (n*width, n)
     if drop_padding:
         filler, valid = tokens[:1], part.flatten()
         tokens, member = tokens[valid], member[valid]
-        missing = size - len(tokens)
-        tokens = torch.cat([tokens, (tokens[:1] if len(tokens) else filler).expand(missing)])
-        member = F.pad(member, (0, 0, 0, missing))
-    return _Block(clips, tokens, member, length)
+        tokens = torch.cat([tokens, (tokens[:1] if len(tokens) else filler).expand(size - len(tokens))])
+    return _Block(clips, tokens, _resized(member, len(tokens), n_clips), F.pad(length, (0, n_clips - len(length))).clamp_(min=1))
+
+
+def _resized(x: Tensor, rows: int, columns: int) -> Tensor:
+    """The matrix cut, or filled up with zeros, to (rows, columns)."""
+    return F.pad(x, (0, columns - x.shape[1], 0, rows - x.shape[0]))
 
 
 def _cut(counts: list[int], budget: int) -> list[slice]:
@@ -169,8 +175,11 @@ class _SharedExp(torch.autograd.Function):
             for column in columns:
                 y = _unit(flat[1], scale[1], column)
                 _, over_video, over_text = _tile(x, y, row, column, alpha, precision)
-                out[0][row.clips, column.clips] = row.member.T @ over_video.log_() * (alpha / row.length)[:, None]
-                out[1][row.clips, column.clips] = over_text.log_() @ column.member * (alpha / column.length)
+                to_video = row.member.T @ over_video.log_() * (alpha / row.length)[:, None]
+                to_text = over_text.log_() @ column.member * (alpha / column.length)
+                for whole, tile in zip(out, (to_video, to_text), strict=True):
+                    part = whole[row.clips, column.clips]
+                    part.copy_(_resized(tile, *part.shape))
         empty = ~(text_mask.any(1)[:, None] & video_mask.any(1))
         ctx.save_for_backward(text, video, text_mask, video_mask, empty)
         ctx.alpha, ctx.chunk, ctx.precision = alpha, chunk, precision
@@ -197,6 +206,7 @@ def _shared_exp_gradients(ctx, grad_to_video: Tensor, grad_to_text: Tensor) -> t
             y = _unit(flat[1], scale[1], column)
             pairs = row.clips, column.clips
             grads = [grad[pairs].masked_fill(empty[pairs], 0) for grad in (grad_to_video, grad_to_text)]
+            grads = [_resized(grad, len(row.length), len(column.length)) for grad in grads]
             de = _tile_gradient(_tile(x, y, row, column, ctx.alpha, ctx.precision), row, column, *grads)
             grad_x += product(de, y.T, ctx.precision, rounded_result=True)
             grad_video.index_add_(0, column.tokens, product(de.T, x.T, ctx.precision, rounded_result=True).to(dtype))

@@ -13,11 +13,15 @@ from mmpt.utils.videoindex import VideoIndex
 
 
 class FeatureFolder:
-    """`<path>/<id><suffix>.npy`, listed once; several suffixes are versions of the same moments, joined along the last axis."""
+    """`<path>/<id><suffix>.npy`, listed once; several suffixes are versions of the same moments, joined along the last axis.
 
-    def __init__(self, path: str | Path, suffixes: Sequence[str] = ("",)):
+    Args:
+        what: key or option that names the folder, for errors.
+    """
+
+    def __init__(self, path: str | Path, suffixes: Sequence[str] = ("",), what: str = "features"):
         if not os.path.isdir(path):
-            raise FileNotFoundError(f"dataset.modalities: {path}: no such folder.")
+            raise FileNotFoundError(f"{what}: {path} is no folder; expected one with <id>{suffixes[0]}.npy.")
         self.path, self.suffixes = Path(path), suffixes
         self.names = {entry.name.removesuffix(".npy") for entry in os.scandir(path) if entry.name.endswith(".npy")}
 

@@ -155,7 +155,8 @@ def open_store(modality: Modality, config: DatasetConfig, suffix: str = "") -> F
     split = shard_split(config)
     if not suffix and os.path.exists(f"{modality.path}/{split}_meta.pkl"):
         return FeatureShards(modality.path, split)
-    return FeatureFolder(modality.path, [suffix + end for end in version_suffixes(modality.versions)])
+    suffixes = [suffix + end for end in version_suffixes(modality.versions)]
+    return FeatureFolder(modality.path, suffixes, f"dataset.modalities.{modality.name}.path")
 
 
 def lacking(items: Sequence[Item], config: DatasetConfig) -> dict[str, list[str]]:

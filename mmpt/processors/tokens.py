@@ -20,6 +20,7 @@ import numpy as np
 from mmpt.utils.optional import optional_import
 
 SPECIAL_TOKENS_PER_CAPTION = 3  # [CLS] [SEP] ... [SEP]
+NO_LIMIT = 10**9  # of what a tokenizer takes without a warning: `pack_captions` cuts what is too long for the model
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def load_tokenizer(bert_name: str | None, use_fast: bool | None = None) -> Any:
     if bert_name is None:
         raise ValueError("dataset.bert_name is not set; give a tokenizer: a hub name, or a folder with config.json and vocab.txt.")
     transformers = optional_import("transformers", extra="text")  # takes seconds to import, and only text needs it
-    options = {} if use_fast is None else {"use_fast": use_fast}
+    options = {"model_max_length": NO_LIMIT} | ({} if use_fast is None else {"use_fast": use_fast})
     return transformers.AutoTokenizer.from_pretrained(bert_name, **options)
 
 

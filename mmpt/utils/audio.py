@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.utils.optional import optional_import
+from mmpt.utils.video import VideoError, probe
 
 FRAME_S, HOP_S = 0.02, 0.01
 FFT_SIZE = 1024
@@ -99,7 +100,7 @@ def read_audio(path: str | Path, sample_rate: int = 24000) -> np.ndarray:
     Raises:
         AudioError: no such file, no audio track, or a damaged one.
     """
-    return np.concatenate(list(decode_audio(path, sample_rate)))
+    return np.concatenate([part for _, part in _decode(path, sample_rate)])
 
 
 def read_audio_around(path: str | Path, start_s: float, length_s: float, sample_rate: int = 24000) -> tuple[np.ndarray, float]:
@@ -129,6 +130,9 @@ def read_audio_around(path: str | Path, start_s: float, length_s: float, sample_
 def read_audio_windows(path: str | Path, sample_rate: int = 24000, window_s: int = 1, chunk_s: int = 16) -> Iterator[np.ndarray]:
     """The sound around every second of a file, in bounded memory.
 
+    Seconds count from the first frame of video, as `read_seconds` counts them: sound that starts later is preceded by silence, sound
+    that starts earlier loses its beginning. Without video they count from the first sample.
+
     Args:
         path: the file.
         sample_rate: samples per second.
@@ -144,7 +148,7 @@ def read_audio_windows(path: str | Path, sample_rate: int = 24000, window_s: int
     """
     before = (window_s - 1) // 2
     buffer = np.zeros(before * sample_rate, dtype=np.int16)  # starts `before` seconds before the next second to yield
-    for piece in decode_audio(path, sample_rate):
+    for piece in _from_first_frame(path, sample_rate):
         buffer = np.append(buffer, piece)
         if len(buffer) >= (window_s + chunk_s - 1) * sample_rate:
             windows = _windows(buffer, sample_rate, window_s)
@@ -155,9 +159,21 @@ def read_audio_windows(path: str | Path, sample_rate: int = 24000, window_s: int
     yield from (windows[first : first + chunk_s] for first in range(0, len(windows), chunk_s))
 
 
-def decode_audio(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
-    """Pieces of the audio track, as they are decoded; see `read_audio`."""
-    return (part for _, part in _decode(path, sample_rate))
+def _from_first_frame(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
+    """Pieces of the audio track, as they are decoded; see `read_audio_windows`."""
+    try:
+        start_s = probe(path).start_s
+    except VideoError:
+        start_s = None
+    early = None  # samples before the first frame
+    for time_s, piece in _decode(path, sample_rate):
+        if early is None:
+            early = 0 if start_s is None else round((start_s - time_s) * sample_rate)
+            yield from (np.zeros(min(sample_rate, late), np.int16) for late in range(-early, 0, -sample_rate))
+        yield piece[max(0, early) :]
+        early -= len(piece)
+    if early > 0:
+        raise AudioError(f"{path}: the sound ends before the first frame.")
 
 
 def _decode(path: str | Path, sample_rate: int, seek_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
@@ -168,7 +184,7 @@ def _decode(path: str | Path, sample_rate: int, seek_s: float | None = None) -> 
     resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
     time_s, empty = 0.0, True
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:  # titles are in any encoding
             if not container.streams.audio:
                 raise AudioError(f"{path}: holds no audio track.")
             stream = container.streams.best("audio")
@@ -187,4 +203,7 @@ def _decode(path: str | Path, sample_rate: int, seek_s: float | None = None) -> 
 
 def _windows(wave: np.ndarray, sample_rate: int, window_s: int) -> np.ndarray:
     """All whole windows, one per second: (n, window_s * sample_rate)."""
-    return np.lib.stride_tricks.sliding_window_view(wave, window_s * sample_rate)[::sample_rate]
+    length = window_s * sample_rate
+    if len(wave) < length:
+        return np.empty((0, length), wave.dtype)
+    return np.lib.stride_tricks.sliding_window_view(wave, length)[::sample_rate]

@@ -152,12 +152,14 @@ def open_video(path: str | Path, n_threads: int = 0) -> Iterator[tuple[Any, Any]
     """Container and video stream of a file; decoding errors inside the block become `VideoError`."""
     av = optional_import("av", extra="video")
     if not Path(path).is_file():
-        raise VideoError(f"{path}: no such file.")
+        raise VideoError(f"{path}: {'a folder' if Path(path).is_dir() else 'no such file'}.")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:  # titles are in any encoding
             if not container.streams.video:
                 raise VideoError(f"{path}: holds no video stream.")
             stream = container.streams.best("video")  # of several, the one that players choose; never a cover picture
+            if stream.codec_context is None:
+                raise VideoError(f"{path}: FFmpeg has no decoder for this kind of video.")
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = n_threads
             yield container, stream

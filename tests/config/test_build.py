@@ -76,7 +76,12 @@ def test_null_means_the_default():
     config = build_config({"dataset": {"mm_prob": None, "max_len": None}, "model": None, "fairseq": {"common": None}}, "x.yaml")
     assert config.dataset == DatasetConfig()
     assert config.model == ModelConfig()
-    assert config.fairseq == {"common": {}}
+    assert config.fairseq == {}
+
+
+def test_null_takes_an_included_modality_out():
+    modalities = {"video": {"path": "x"}, "audio": None, "subtitle": {}}
+    assert list(build_config({"dataset": {"modalities": modalities}}, "x.yaml").dataset.modalities) == ["video", "subtitle"]
 
 
 def test_a_configuration_cannot_be_written_to():

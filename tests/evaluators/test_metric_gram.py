@@ -135,7 +135,8 @@ def test_blocks_do_not_change_ranks(score, monkeypatch):
 @pytest.mark.parametrize("score", SCORES)
 def test_what_stands_in_the_place_of_a_missing_modality_is_ignored(score):
     texts, items = tuples(missing=True)
-    junk = [x.where(items.mask[:, k, None], value) for k, (x, value) in enumerate(zip(items.modalities, (torch.nan, 7.0, -torch.inf), strict=True))]
+    values = (torch.nan, 7.0, -torch.inf)
+    junk = [x.where(items.mask[:, k, None], value) for k, (x, value) in enumerate(zip(items.modalities, values, strict=True))]
     found = Scorer(texts, ItemSet.of(junk, items.mask), score).rows(slice(0, 13))
     torch.testing.assert_close(found, Scorer(texts, items, score).rows(slice(0, 13)))
     names = ["text", "video", "audio", "subtitle"]
@@ -187,6 +188,15 @@ def test_all_subsets_come_from_one_set_of_embeddings():
         f"{subset}-{score}{direction}" for subset in config.modalities for score in config.scores for direction in ("", "-D2T")
     }
     assert set(outcome.facts) >= {"alignment tv", "alignment tva", "alignment tvas"}
+
+
+def test_beside_recalls_stand_their_mean_recall_at_fifty_and_the_mean_rank():
+    texts, items = tuples(n_texts=60, n_items=60, missing=False)
+    outcome = GramRetrievalMetric(CONFIG).evaluate(pooled_text=texts, modalities=["video"], pooled_video=items.modalities[0])
+    ranks = outcome.per_query["ranks_tv-volume"]
+    found = [outcome.values[f"tv-volume-{name}"] for name in ("Ravg", "R50", "meanR")]
+    assert found == pytest.approx([np.mean([(ranks <= k).mean() for k in (1, 5, 10)]), (ranks <= 50).mean(), ranks.mean()])
+    assert outcome.facts["alignment tv"]["queries"] == 60
 
 
 @pytest.mark.parametrize("subset", ["vt", "t", "tvv", "tx"])

@@ -19,7 +19,8 @@ def test_recognition_by_sight_and_sound_is_reported(toy_world, tmp_path, monkeyp
         "eval.bootstrap": 20,
     }
     words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-    predict.main(["projects/toy/gram/test_gdt_av_recognition.yaml", "--untrained", "--output", str(tmp_path), "--modalities", "v,va", *words])
+    project = "projects/toy/gram/test_gdt_av_recognition.yaml"
+    predict.main([project, "--untrained", "--output", str(tmp_path), "--modalities", "v,va", *words])
     found = json.loads((tmp_path / "untrained/results.json").read_text())
     assert {"v-nn-R1", "va-nn-R50", "va-probe-acc"} <= set(found["values"]) and "a-nn-R1" not in found["values"]
     assert found["values"]["v-probe-acc"] > 2 / 18  # random towers keep what features know

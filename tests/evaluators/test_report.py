@@ -31,6 +31,21 @@ def test_the_table_has_measures_as_rows_and_chance_below():
     assert rows[1][1].count("[") == 1 and rows[3][1] == "0.0333"
 
 
+@pytest.mark.parametrize("other, cell", [(0.1, "0.1000"), (0.2, "")])
+def test_chance_stands_below_measures_that_share_it(other, cell):
+    outcome = Outcome({"tv-R1": 0.5, "ta-R1": 0.4}, "tv-R1", baselines={"chance": {"tv-R1": 0.1, "ta-R1": other}})
+    assert Report("toy", outcome).table()[-1] == ["chance", cell]
+
+
+def test_facts_that_are_maps_of_numbers_are_one_table_of_page_and_terminal():
+    facts = {"gallery": 4, "alignment tv": {"hubness": 0.5}, "alignment tva": {"hubness": 1.5, "own": 0.25}}
+    report = Report("toy", Outcome({"R1": 0.5}, "R1", facts=facts))
+    rows = [["fact", "alignment tv", "alignment tva"], ["hubness", "0.5", "1.5"], ["own", "", "0.25"]]
+    assert report.numbers() == rows and report.facts() == ["gallery: 4"]
+    assert markdown_table(rows) in report.markdown() and text_table(rows) in report.text()
+    assert "| fact |" not in Report("toy", Outcome({"R1": 0.5}, "R1", facts={"gallery": 4})).markdown()
+
+
 def test_missing_items_bound_what_the_recall_could_be():
     outcome = Outcome({"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 1.0, 4.0, 9.0])}, facts={"gallery": 4})
     bounds = Report("toy", outcome, missing={"without features": ["x", "x"]}, missing_queries=2).reach()

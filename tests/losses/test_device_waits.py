@@ -70,7 +70,10 @@ CASES = [
     ("MMContraLoss", NORTON | {"alpha_lse": 0.01, "compat": True}, lambda: pooled() | tokens() | times() | {"logit_scale": floats()}),
     ("SequenceContrastLoss", {"threshold": 4}, lambda: pooled() | tokens()),
     ("SumLoss", {"losses": [{"loss_cls": "MMContraLoss"}, {"loss_cls": "MILNCELoss"}]}, pooled),
-    *[("TempCLRLoss", {"metric": metric, "total_sample_size": 3, "sampling_threshold": 3}, lambda: pooled() | times()) for metric in ("dtw", "otam")],
+    *[
+        ("TempCLRLoss", {"metric": metric, "total_sample_size": 3, "sampling_threshold": 3}, lambda: pooled() | times())
+        for metric in ("dtw", "otam")
+    ],
     *[(name, {}, masked) for name in ("MFMMLM", "MTM")],
     ("NLGLoss", {}, lambda: {"logits": floats(3, 9), "text_label": integers(2, 6)}),
     *[(name, {}, pooled) for name in ("GRAMLoss", "PMRLLoss", "PairwiseNCE")],

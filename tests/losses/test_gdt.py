@@ -260,8 +260,12 @@ def test_ill_posed_hypotheses_are_refused_at_the_start_unless_allowed():
 
 def test_views_and_text_of_the_data_must_be_those_of_the_hypothesis():
     data = DatasetConfig(views=["orig", "rev", "shift", "shiftrev"], subsampling=4)
-    with pytest.raises(ValueError, match=r"compares the views orig, shift; .* Set dataset.views: \[orig, shift\] and dataset.subsampling: 2"):
+    with pytest.raises(
+        ValueError, match=r"compares the views orig, shift; .* Set dataset.views: \[orig, shift\] and dataset.subsampling: 2"
+    ):
         GDTLoss({"hypothesis": "v_shift", "layout": "item_major"}).check_data(data)
+    with pytest.raises(ValueError, match="dataset.subsampling=3, but loss.hypothesis compares 4 views"):
+        GDTLoss({"hypothesis": 8, "layout": "item_major"}).check_data(replace(data, subsampling=3))
     with pytest.raises(ValueError, match="loss.layout: item_major"):
         GDTLoss({"hypothesis": 8}).check_data(data)
     with pytest.raises(ValueError, match="loss.text_reversal=token .* differs from dataset.text_reversal=sentence"):
@@ -277,6 +281,12 @@ def test_wrong_sections_and_batches_say_what_is_wrong():
         GDTLoss({"hypothesis": "shiftt"})
     with pytest.raises(ValueError, match="negative_scope"):
         GDTLoss({"hypothesis": 1, "negative_scope": "local"})
+    with pytest.raises(ValueError, match="loss.modalities .* expected two names"):
+        GDTLoss({"hypothesis": 1, "modalities": ["video", "video"]})
+    with pytest.raises(ValueError, match="sync_direction_weights .* two numbers"):
+        GDTLoss({"hypothesis": 1, "sync_direction_weights": [1]})
+    with pytest.raises(ValueError, match="negative_scope=rank .* needs composition: pairwise"):
+        GDTLoss({"hypothesis": 1, "negative_scope": "rank", "composition": "joint"})
     with pytest.raises(ValueError, match="needs 4 views"):
         GDTLoss({"hypothesis": 9})(pooled_video=torch.ones(6, 3), pooled_text=torch.ones(6, 3))
     with pytest.raises(ValueError, match="pooled_audio"):

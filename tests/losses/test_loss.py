@@ -5,6 +5,7 @@ import torch
 
 from mmpt.losses import LossConfig, build_loss, option
 from mmpt.losses.loss import Loss
+from mmpt.losses.sequence import SequenceConfig
 from mmpt.registry import LOSSES, UnknownName
 
 
@@ -93,6 +94,40 @@ def test_a_section_names_its_class():
 def test_every_registered_loss_documents_itself_and_its_keys(name):
     cls = LOSSES.get(name)
     assert cls.__doc__ and all(field.metadata["help"] for field in cls.Config.yaml_names().values())
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "words"),
+    [
+        ("MMContraLoss", "beta", 1.5, "a finite number and at least 0 and at most 1"),
+        ("MMContraLoss", "alpha_lse", float("nan"), "a finite number and at least 0"),
+        ("SequenceContrastLoss", "scale", 0, "a finite number and above 0"),
+        ("GDTLoss", "temperature", -1, "a finite number and above 0"),
+        ("GDTLoss", "num_negatives", 0, "a finite number and at least 1"),
+        ("GDTLoss", "layout", "rows", "one of view_major, item_major"),
+        ("STiCALoss", "temp", 0, "a finite number and above 0"),
+        ("STiCALoss", "cross_modal_alpha", 2, "a finite number and at least 0 and at most 1"),
+        ("GRAMLoss", "temperature", float("inf"), "a finite number and above 0"),
+        ("GRAMLoss", "label_smoothing", 2, "a finite number and at least 0 and at most 1"),
+        ("PMRLLoss", "rank_temperature", 0, "a finite number and above 0"),
+        ("FewShotAlignmentLoss", "way", 0, "a finite number and at least 1"),
+    ],
+)
+def test_values_out_of_range_are_refused_with_place_expectation_and_value(name, key, value, words):
+    with pytest.raises(ValueError, match=rf"^loss \({name}\)\.{key}: expected {words}, got '?{value}"):
+        build_loss({"loss_cls": name, key: value})
+
+
+def test_ready_configs_are_checked_too():
+    with pytest.raises(ValueError, match=r"loss\.threshold: expected .* at least 1, got 0"):
+        SequenceConfig(sequence_length=0)
+
+
+def test_a_section_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="loss: expected a section with loss_cls, got 'NCE'"):
+        build_loss("NCE")
+    with pytest.raises(UnknownName):
+        build_loss({"loss_cls": ["NCE"]})
 
 
 def test_a_loss_has_no_parameters():

@@ -30,6 +30,20 @@ def test_keys_of_the_parts_are_checked():
         SumLoss(section({"loss_cls": "SequenceContrastLoss", "treshold": 8}))
 
 
+def test_a_name_may_be_any_word():
+    loss = build_loss(
+        section({"loss_cls": "T2VContraLoss", "name": "v1.clips"}, {"loss_cls": "V2TContraLoss", "name": "items", "weight": "1e-3"})
+    )
+    loss(**random_batch(4))
+    assert {"v1.clips", "items", "items/video_to_text"} < set(loss.terms) and loss.weights == {"v1.clips": 1, "items": 0.001}
+
+
+@pytest.mark.parametrize("weight", ["much", None, True])
+def test_a_weight_that_is_no_number_is_refused_by_its_name(weight):
+    with pytest.raises(ValueError, match=r"loss.losses \(order\).weight: expected float"):
+        SumLoss(section({"loss_cls": "NCE", "name": "order", "weight": weight}))
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [((), "empty"), (({"loss_cls": "NCE"}, {"loss_cls": "NCE"}), "two parts are called 'NCE'"), (("NCE",), "expected a section")],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from mmpt.config import DatasetConfig
 from mmpt.losses import build_loss, tempclr
 from mmpt.losses.tempclr import (
     FewShotAlignmentLoss,
@@ -317,13 +319,13 @@ def test_reads_names_what_model_and_batch_must_give():
 @pytest.mark.parametrize(
     "loss, keys, words",
     [
-        (TempCLRLoss, {"metric": "dwt"}, "loss.metric='dwt'"),
+        (TempCLRLoss, {"metric": "dwt"}, "metric: expected one of dtw, otam, got 'dwt'"),
         (TempCLRLoss, {"sampling_threshold": 4}, "only 24 orders"),
         (TempCLRLoss, {"sampling_threshold": 1}, "at least 2"),
-        (TempCLRLoss, {"total_sample_size": 1}, "total_sample_size=1"),
-        (TempCLRLoss, {"alignment_loss_coeff": 1.5}, "alignment_loss_coeff=1.5"),
-        (TempCLRLoss, {"lbda": 0.0}, "lbda=0.0"),
-        (TempCLRLocalisationLoss, {"video_sampling_multiplier": 0}, "video_sampling_multiplier=0"),
+        (TempCLRLoss, {"total_sample_size": 1}, "total_sample_size: expected .* at least 2, got 1"),
+        (TempCLRLoss, {"alignment_loss_coeff": 1.5}, "alignment_loss_coeff: expected .* at least 0 and at most 1, got 1.5"),
+        (TempCLRLoss, {"lbda": 0.0}, "lbda: expected .* above 0, got 0.0"),
+        (TempCLRLocalisationLoss, {"video_sampling_multiplier": 0}, "video_sampling_multiplier: expected .* at least 1"),
     ],
 )
 def test_values_out_of_range_are_named(loss, keys, words):
@@ -335,3 +337,13 @@ def test_too_few_clips_per_video_are_refused_before_training():
     with pytest.raises(ValueError, match="clip_per_video=4"):
         TempCLRLoss().check(clips_per_video=4)
     TempCLRLoss().check(clips_per_video=16)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"sort_clips": False}, "dataset.sort_clips"), ({"clip_per_video": None}, "clip_per_video is missing")]
+)
+def test_data_without_an_order_of_several_clips_are_refused_before_training(change, words):
+    data = DatasetConfig(clip_per_video=16)
+    TempCLRLoss().check_data(data)
+    with pytest.raises(ValueError, match=words):
+        TempCLRLoss().check_data(replace(data, **change))

@@ -182,7 +182,7 @@ def test_a_figure_has_a_line_a_loss_or_a_line_a_column(tmp_path):
         "drawn": ["clip"],
     }
     [[panel]] = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings)))
-    assert (panel.title, panel.ticks, panel.joined) == ("clip", ["clean", "heavy"], False)
+    assert (panel.title, panel.ticks, panel.joined) == ("clip cosine", ["clean", "heavy"], False)
     assert panel.lines == {"videoclip": [[25.0], [25.0]], "gram": [[25.0], [25.0]]}
     [panels] = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings, lines="columns")))
     assert [panel.title for panel in panels[2:]] == ["gram dot product", "gram cosine"]
@@ -195,7 +195,7 @@ def test_a_figure_has_a_row_an_axis_whose_worlds_are_joined(tmp_path):
     comparison, _ = reported(results, tmp_path, noise=["clean", "moderate", "heavy"], drawn=["clip"], axes=axes)
     rows = compare_losses_report.panels_of(results, comparison)
     assert [(panel.title, panel.ticks, panel.joined) for [panel] in rows] == [
-        (f"{axis}: clip", along, True) for axis, along in axes.items()
+        (f"{axis}: clip cosine", along, True) for axis, along in axes.items()
     ]
 
 
@@ -207,7 +207,7 @@ def test_an_axis_of_an_unknown_world_is_refused(tmp_path):
 def test_a_figure_of_one_world_shows_the_losses_side_by_side(tmp_path):
     results = [result("videoclip"), result("gram")]
     [[panel]] = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, drawn=["clip"])))
-    assert panel.ticks == ["videoclip", "gram"] and (panel.title, panel.lines) == ("clip", {"": [[25.0], [25.0]]})
+    assert panel.ticks == ["videoclip", "gram"] and (panel.title, panel.lines) == ("clip", {"dot product": [[50.0], [50.0]], "cosine": [[25.0], [25.0]]})
 
 
 @pytest.mark.parametrize("marks, figure", [("", "page.png"), (" {out}", "page_out.png")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -83,13 +84,23 @@ def test_page_holds_thumbnails_and_plays_from_the_moment(index, tmp_path):
         file.write(base64.b64decode(posters[0]))
     with av.open(str(tmp_path / "poster.jpg")) as container:
         image = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    assert image.shape == (180, 240, 3) and image[..., 0].mean() > 150 > 60 > image[..., 2].mean()
-    assert re.search(r'src="[^"]*videos/red\.mp4#t=\d+,\d+"', text)
+    assert image.shape == (240, 320, 3) and image[..., 0].mean() > 150 > 60 > image[..., 2].mean()
+    assert re.search(r'src="[^"]*videos/red\.mp4#t=\d+,\d+"', text) and re.search(r'<a href="[^"]*red\.mp4#t=\d+,\d+">red</a>', text)
 
 
 def test_page_needs_nothing_else_but_the_videos(index, tmp_path):
     main(["query", "cut", "--index", str(index), "--html", str(tmp_path / "page.html")])
     assert not re.search(r"https?://|<script|<link", (tmp_path / "page.html").read_text())
+
+
+def test_page_links_a_video_whose_name_means_something_in_html_and_in_addresses(tmp_path):
+    name = """50% "<i>" & 'x' #1?"""
+    write_video(tmp_path / f"{name}.mp4", [0, 500])
+    write_page(tmp_path / "page.html", {"a": [Moment(name, 0, 1, 0.5)]}, {name: str(tmp_path / f"{name}.mp4")})
+    text = (tmp_path / "page.html").read_text()
+    assert "<i>" not in text
+    address = re.search(r'href="([^"]*)"', text)[1]
+    assert (tmp_path / unquote(address.removesuffix("#t=0,1"))).is_file()
 
 
 def test_page_survives_a_video_that_is_gone(tmp_path):
@@ -100,6 +111,27 @@ def test_page_survives_a_video_that_is_gone(tmp_path):
 def test_query_without_an_index_says_how_to_make_one(tmp_path):
     with pytest.raises(SystemExit, match="mmpt_cli.search build FOLDER"):
         main(["query", "a", "--index", str(tmp_path / "none.npz")])
+
+
+@pytest.mark.parametrize(("option", "message"), [(["-k", "0"], "k=0: ask for at least one"), ([" "], "without words")])
+def test_query_for_nothing_is_refused(index, option, message, capsys):
+    with pytest.raises((ValueError, SystemExit)) as error:
+        main(["query", "a", *option, "--index", str(index)])
+    assert message in f"{error.value}{capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 cut off"])
+def test_a_file_that_is_no_index_is_named(content, tmp_path):
+    (tmp_path / "index.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="index.npz: not an index of moments"):
+        MomentIndex.load(tmp_path / "index.npz")
+
+
+def test_folder_of_unusable_videos_says_why_of_each(model_folder, tmp_path, capsys):
+    np.save(tmp_path / "damaged.npy", np.full((3, 512), np.nan, np.float16))
+    with pytest.raises(ValueError, match="no usable videos"):
+        main(["build", str(tmp_path), "--model", str(model_folder)])
+    assert "left out: damaged: " in capsys.readouterr().out
 
 
 def test_folder_without_videos_is_refused(tmp_path):

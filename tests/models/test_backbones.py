@@ -221,7 +221,9 @@ def test_published_audio_checkpoint_with_its_unused_classifier_loads(tmp_path):
 
 
 @pytest.mark.parametrize("size", [4, 5, 7, 8])
-@pytest.mark.parametrize(("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))])
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))]
+)
 def test_same_max_pool_is_the_pool_of_the_padded_input(size, kernel, stride):
     x = torch.rand(1, 2, size, size + 1, 6, generator=torch.Generator().manual_seed(size))
     before = [(k - s) // 2 for k, s in zip(kernel, stride, strict=True)]

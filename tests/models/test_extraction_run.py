@@ -124,3 +124,9 @@ def test_packing_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert pack(tmp_path, ids, tmp_path, "train", 2, "float16", {}) == {}
     assert read_meta(tmp_path, "train") == {0: ["v0", "v1"], 1: ["v2", "v3"]}
     assert ShardedTensor.load(tmp_path / "train_1")[1].tolist() == [[3, 3]]
+
+
+def test_a_link_to_nowhere_is_listed_so_that_it_is_reported(tmp_path):
+    (tmp_path / "v.mp4").symlink_to(tmp_path / "gone.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    assert [job.video_id for job in list_jobs(tmp_path)] == ["v"]

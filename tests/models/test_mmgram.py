@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from mmpt.losses import build_loss
 from mmpt.models import build_model
+from mmpt.models.mmgram import columns_in_use
 
 MODALITIES = {"video": {"path": "x", "width": 24}, "audio": {"path": "y", "width": 6, "max_len": 4}, "subtitle": {"max_len": 10}}
 
@@ -54,6 +55,41 @@ def test_padding_does_not_reach_the_embedding(model, batch):
     found = model(**batch)
     for name in ("video", "audio"):
         torch.testing.assert_close(found[f"pooled_{name}"], expected[f"pooled_{name}"])
+
+
+def test_a_test_with_fewer_frames_embeds_a_short_clip_as_training_did(config, model, batch):
+    fewer = {**MODALITIES, "video": {**MODALITIES["video"], "max_len": 3}}
+    other = build_model(replace(config, dataset=replace(config.dataset, modalities=fewer))).eval()
+    other.load_state_dict(model.state_dict())
+    clip = {key: value[1:2] for key, value in batch.items()}  # one second
+    short = {**clip, "video_feats": clip["video_feats"][:, :3], "video_masks": clip["video_masks"][:, :3]}
+    torch.testing.assert_close(other(**short)["pooled_video"], model(**clip)["pooled_video"])
+
+
+def test_columns_that_no_row_fills_are_not_read_and_change_nothing(model, batch, monkeypatch):
+    model, batch = model.double(), {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
+    for key in ("caps", "cmasks", "subtitle_caps", "subtitle_cmasks"):
+        batch[key] = functional.pad(batch[key], (0, 5))
+    pairs, results, read = (torch.tensor([0, 1, 2]), torch.tensor([2, 0, 1])), [], []
+    model.text_encoder.embeddings.register_forward_hook(lambda module, args, kwargs, output: read.append(output.shape[1]), with_kwargs=True)
+    for columns in (columns_in_use, lambda mask: mask.shape[1]):
+        monkeypatch.setattr("mmpt.models.mmgram.columns_in_use", columns)
+        model.zero_grad()
+        output = model(**batch)
+        logits = output["matcher"](*pairs)
+        loss = logits.sum() + sum(x.sum() for name, x in output.items() if name.startswith("pooled_"))
+        loss.backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        results.append([output["pooled_text"], output["pooled_video"], output["pooled_subtitle"], logits, *gradients])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert read == [9, 15, 15, 14, 20, 20]  # subtitles, captions, captions of the matching head; without [SEP] of the video
+
+
+def test_what_processes_exchange_has_one_shape_however_long_their_texts(model, batch):
+    short = {key: value[2:] for key, value in batch.items()}  # one word, four seconds
+    long, short = (model.encode_items(**items)["condition"].shape[1:] for items in (batch, short))
+    assert long == short
 
 
 def test_projections_have_no_bias_and_captions_and_subtitles_share_the_encoder(model, batch):
@@ -122,6 +158,11 @@ def test_a_checkpoint_of_other_sizes_is_refused(config, tmp_path):
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "x.pt")
     with pytest.raises(ValueError, match="no video_encoder"):
         build_model(replace(config, model=replace(config.model, init_from=str(tmp_path / "x.pt"))))
+
+
+def test_a_start_that_is_not_there_says_what_to_train(config):
+    with pytest.raises(FileNotFoundError, match="model.init_from=no.pt: no such checkpoint.*model.init_from=null"):
+        build_model(replace(config, model=replace(config.model, init_from="no.pt")))
 
 
 def test_a_batch_of_another_aligner_is_refused(model, batch):
@@ -201,6 +242,21 @@ def test_the_matching_loss_of_the_peers_trains_the_head(model, batch, name):
     loss.check_model(model)
     loss(**{**batch, **model(**batch)}).backward()
     assert loss.terms["matching"] > 0 and model.matcher.head.linear2.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.slow
+def test_the_matching_head_learns_the_pairs_that_its_own_test_then_finds(model, batch):
+    loss = build_loss({"loss_cls": "GRAMLoss", "dam_weight": 1.0})
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    for update in range(120):
+        optimizer.zero_grad()
+        loss(**{**batch, **model(**batch)}, num_updates=update).backward()
+        optimizer.step()
+    with torch.no_grad():
+        items = model.encode_items(**batch)
+        text, item = (rows.flatten() for rows in torch.meshgrid(torch.arange(3), torch.arange(3), indexing="ij"))
+        found = model.match(batch["caps"][text], batch["cmasks"][text], items["condition"][item], items["condition_mask"][item]).view(3, 3)
+    assert (found.diag() > 0.8).all() and (found - torch.diag(found.diag())).max() < 0.2
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -167,9 +167,35 @@ def test_encoding_text_does_not_depend_on_the_batch(model, monkeypatch):
     torch.testing.assert_close(model.encode_text(sentences), expected)
 
 
-def test_encode_text_of_nothing_is_refused(model):
-    with pytest.raises(ValueError, match="no sentences"):
-        model.encode_text([])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.encode_text([]), "no sentences"),
+        (lambda model: model.encode_video([]), "no videos"),
+        (lambda model: model.encode_video(features(0)), "without seconds"),
+        (lambda model: model.encode_video(frames(0)), "without seconds"),
+        (lambda model: model.encode_video(torch.rand(3, 25)), "25 numbers per second, the model reads 24"),
+        (lambda model: model.encode_windows(features(3), window_s=0), "window_s=0"),
+        (lambda model: model.encode_windows(features(3), stride_s=0), "stride=0"),
+        (lambda model: model.align(features(3), ["pour"], epsilon=0), "epsilon=0 must be positive"),
+        (lambda model: model(features(2, 3), torch.zeros(3, 4, dtype=torch.long), torch.ones(3, 4, dtype=torch.bool)), "2 videos with 3"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(model, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(model)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array"])
+def test_a_feature_file_that_is_none_is_named(model, content, tmp_path):
+    (tmp_path / "v.npy").write_bytes(content)
+    with pytest.raises(ValueError, match="v.npy: not a .npy file of features"):
+        model.encode_video(tmp_path / "v.npy")
+
+
+def test_a_backbone_is_not_named_by_another_word(project):
+    with pytest.raises(ValueError, match="expected 's3d', a module, or None"):
+        MMPTModel.from_pretrained(project / "model.yaml", video_encoder="resnet")
 
 
 def test_folder_round_trip_gives_the_same_vectors_without_private_paths(model, tmp_path):
@@ -268,7 +294,8 @@ def test_folder_is_encoded_video_by_video(model, tmp_path):
         np.save(tmp_path / f"{name}.npy", features(5, seed=seed).numpy())
     np.save(tmp_path / "bad.npy", np.full((3, 24), np.nan, np.float32))
     failed, seen = {}, []
-    stream = model.encode_folder(tmp_path, lambda ids: seen.extend(ids) or ids, lambda video_id, error: failed.update({video_id: str(error)}))
+    track, note = lambda ids: seen.extend(ids) or ids, lambda video_id, error: failed.update({video_id: str(error)})
+    stream = model.encode_folder(tmp_path, track, note)
     first = next(stream)
     assert first[0] == "a" and first[1].shape == (32,) and seen == ["a", "b", "bad"] and not failed
     assert [video_id for video_id, _ in stream] == ["b"] and "not finite" in failed["bad"]

@@ -70,8 +70,19 @@ def test_processes_share_boxes_unless_told_otherwise(monkeypatch):
     assert drawn[True, 0] == drawn[True, 1] and drawn[False, 0] != drawn[False, 1]
 
 
-def test_padding_reaches_neither_the_whole_nor_the_crops(make):
-    model, batch = make().eval(), batch_of()
+@pytest.mark.parametrize("place", [None, [4, 4]])
+def test_crops_of_each_clip_do_not_depend_on_shorter_clips_of_the_batch(make, place):
+    batch, short = (batch_of(place or (), lengths=lengths) for lengths in ((8, 5, 6), (8, 5, 1)))
+    for per_sample in (True, False):
+        model = make(place, crops={**({} if place else IN_TIME), "per_sample_crops": per_sample}).eval()
+        crops, others = (model(**one)["crops"] for one in (batch, short))
+        same = [torch.allclose(crops[kind][:, :2], others[kind][:, :2], atol=1e-6) for kind in crops]
+        assert all(same) if per_sample else not any(same)
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_padding_reaches_neither_the_whole_nor_the_crops(make, per_sample):
+    model, batch = make(crops={**IN_TIME, "per_sample_crops": per_sample}).eval(), batch_of()
     expected = model(**batch)
     batch["video_feats"] = batch["video_feats"].masked_fill(~batch["video_masks"][..., None], 9.0)
     found = model(**batch)

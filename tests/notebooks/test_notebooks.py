@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.conftest import ROOT
 
+jupyter_client = pytest.importorskip("jupyter_client")
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("matplotlib")
@@ -18,9 +20,11 @@ NAMES = {"quick_start", "transport_plan", "three_alignments", "your_own_data"}
 
 
 def run(path):
-    """The notebook with its outputs."""
+    """The notebook with its outputs. Its kernel listens on sockets in the file system: a TCP port may be taken by the test beside it."""
     notebook = nbformat.read(path, as_version=4)
-    return nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    with tempfile.TemporaryDirectory() as folder:
+        kernel = jupyter_client.AsyncKernelManager(transport="ipc", connection_file=f"{folder}/kernel.json")
+        return nbclient.NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
 
 
 @pytest.fixture(scope="module")

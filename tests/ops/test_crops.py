@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.ops.crops import Crop, FeatureCrop, map_tokens, window_size
+from mmpt.ops.crops import Crop, FeatureCrop, map_tokens, window_size, window_sizes
 from tests.conftest import golden_cases, load_golden
 
 
@@ -81,3 +81,32 @@ def test_tokens_of_a_sequence_are_stretched_by_adaptive_means():
     sequence = torch.tensor([[[0.0], [2.0], [4.0]]])
     assert torch.equal(map_tokens(sequence), sequence)
     assert map_tokens(sequence, 4).flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
+
+
+LENGTHS = torch.tensor([9, 3, 1, 8])
+
+
+def test_every_clip_has_windows_of_its_own_inside_its_length():
+    found = {row: set() for row in range(4)}
+    for seed in range(200):
+        (crop,) = FeatureCrop(num_large_crops=0, num_small_crops=0, num_large_tcrops=0).sample((LENGTHS,), torch.Generator().manual_seed(seed))
+        for row, window in enumerate(zip(crop.t0.tolist(), crop.t1.tolist(), strict=True)):
+            found[row].add(window)
+    assert found == {0: {(s, s + 5) for s in range(5)}, 1: {(0, 2), (1, 3)}, 2: {(0, 1)}, 3: {(s, s + 4) for s in range(5)}}
+
+
+@pytest.mark.parametrize("size", [0.5, 0.75, 4 / 7, 4, 12])
+def test_windows_of_each_clip_have_the_size_of_a_clip_alone(size):
+    alone = [window_size(length, min(size, length) if isinstance(size, int) else size) for length in LENGTHS.tolist()]
+    assert window_sizes(LENGTHS, size).tolist() == alone
+
+
+@pytest.mark.parametrize("place", [(), (7, 7)])
+def test_crops_of_each_clip_equal_those_cut_from_it_alone(place):
+    features = torch.randn(4, 5, 9, *place, dtype=torch.float64) if place else torch.randn(4, 9, 5, dtype=torch.float64)
+    crops = FeatureCrop() if place else FeatureCrop(num_large_crops=0, num_small_crops=0)
+    for crop in crops.sample((LENGTHS, *place), torch.Generator().manual_seed(0)):
+        found = crop.tokens(features, 6)
+        for row in range(4):
+            alone = crop._replace(t0=int(crop.t0[row]), t1=int(crop.t1[row]))
+            torch.testing.assert_close(found[row : row + 1], alone.tokens(features[row : row + 1], 6))

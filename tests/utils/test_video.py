@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from mmpt.utils.audio import AudioError, read_audio, read_audio_windows
 from mmpt.utils.video import VideoError, _decode_needed, frame_at, open_video, probe, read_seconds
 from tests.conftest import real_path
-from tests.utils.media import write_audio, write_video
+from tests.utils.media import write_audio, write_clip, write_video
 
 av = pytest.importorskip("av")
 
@@ -196,6 +197,71 @@ def test_every_second_of_sound_gets_its_window(tmp_path, window_s, chunk_s):
     padded = np.pad(wave, (before * rate, (window_s + 1) * rate))
     for second, window in enumerate(windows):
         assert np.array_equal(window, padded[second * rate : (second + window_s) * rate])
+
+
+@pytest.mark.parametrize("kind", ["mkv", "mp4", "avi"])
+def test_a_title_in_another_encoding_does_no_harm(tmp_path, kind):
+    path = tmp_path / f"v.{kind}"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "title"
+        stream, sound = container.add_stream("mpeg4", rate=4), container.add_stream("mp3", rate=16000, layout="mono")
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        piece = av.AudioFrame.from_ndarray(np.zeros((1, 4000), np.int16), format="s16p", layout="mono")
+        piece.sample_rate = 16000
+        container.mux([*stream.encode(), *sound.encode(piece), *sound.encode()])
+    path.write_bytes(path.read_bytes().replace(b"title", b"caf\xe9\xff"))
+    assert read(path, fps=4).shape == (1, 4, 16, 16, 3) and len(read_audio(path))
+
+
+def test_video_of_an_unknown_kind_is_an_error_with_its_name(tmp_path):
+    path = write_video(tmp_path / "v.avi", [0, 500])
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"XQZ7"))
+    for use in (probe, lambda file: frame_at(file, 0), read):
+        with pytest.raises(VideoError, match="v.avi: FFmpeg has no decoder"):
+            use(path)
+
+
+def test_damage_anywhere_is_an_error_with_the_name_of_the_file_or_none(tmp_path):
+    whole, rng, path = write_clip(tmp_path / "whole.mkv", 2, rate=2000).read_bytes(), np.random.default_rng(0), tmp_path / "v.mkv"
+    n_refused = 0
+    for _ in range(40):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        places = rng.integers(len(damaged) if rng.random() < 0.5 else 800, size=rng.choice([1, 10, 50]))
+        damaged[places] = rng.integers(256, size=len(places))
+        path.write_bytes(damaged.tobytes())
+        for use in (probe, lambda file: read(file, fps=4), lambda file: list(read_audio_windows(file, 2000))):
+            try:
+                use(path)
+            except (VideoError, AudioError) as error:
+                assert str(error).startswith(str(path))
+                n_refused += 1
+    assert n_refused > 10
+
+
+@pytest.mark.parametrize("window_s", [1, 2, 3])
+def test_sound_may_end_with_a_chunk(tmp_path, window_s):
+    path = write_audio(tmp_path / "a.wav", np.ones((1, 8 * 256), np.int16), rate=256)
+    windows = np.concatenate(list(read_audio_windows(path, 256, window_s, chunk_s=4)))
+    assert windows.shape == (8, window_s * 256)
+
+
+@pytest.mark.parametrize(("video_ms", "sound_ms"), [(0, 1500), (1500, 0), (700, 700)])
+def test_seconds_of_sound_count_from_the_first_frame(tmp_path, video_ms, sound_ms):
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        video, audio = container.add_stream("mpeg4", rate=10), container.add_stream("pcm_s16le", rate=1000, layout="mono")
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for i in range(30):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = i + video_ms // 100, Fraction(1, 10)
+            piece = av.AudioFrame.from_ndarray(np.full((1, 100), 100 * i + sound_ms + 1, np.int16), format="s16", layout="mono")
+            piece.sample_rate, piece.pts, piece.time_base = 1000, 100 * i + sound_ms, Fraction(1, 1000)
+            container.mux([*video.encode(frame), *audio.encode(piece)])
+        container.mux([*video.encode(), *audio.encode()])
+    wave = np.concatenate(list(read_audio_windows(tmp_path / "v.mkv", 1000))).ravel()
+    heard = np.flatnonzero(wave)
+    assert heard[0] == max(0, sound_ms - video_ms)
+    np.testing.assert_array_equal(wave[heard], (heard + video_ms) // 100 * 100 + 1)  # the sound tells its own time
 
 
 def test_long_sound_is_read_in_bounded_memory(tmp_path):

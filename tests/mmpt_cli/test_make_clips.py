@@ -1,0 +1,85 @@
+"""Small videos with sound, and a training run on them as files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import locallaunch
+from mmpt.models.checkpoint import read_state_dict
+from mmpt.utils.audio import read_audio
+from mmpt.utils.video import probe, read_clip
+from mmpt_cli.make_clips import main
+from tests.conftest import ROOT
+
+pytest.importorskip("av")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    main(["--out", str(folder), "--videos", "4", "--seconds", "2"])
+    return folder
+
+
+def test_files_are_videos_with_sound_of_the_asked_length(clips):
+    files = sorted(path.relative_to(clips).as_posix() for path in clips.rglob("*.mkv"))
+    assert files == ["train/train000.mkv", "train/train001.mkv", "train/train002.mkv", "train/train003.mkv", "val/val000.mkv"]
+    info = probe(clips / files[0])
+    assert info.has_audio and info.duration_s == pytest.approx(2, abs=0.05)
+
+
+def test_a_seed_repeats_its_videos_and_another_draws_others(clips, tmp_path):
+    def first(seed):
+        main(["--out", str(tmp_path / seed), "--videos", "1", "--seconds", "1", "--seed", seed])
+        return read_audio(tmp_path / seed / "train/train000.mkv", 8000)
+
+    np.testing.assert_array_equal(first("0"), read_audio(clips / "train/train000.mkv", 8000)[:8000])
+    assert not np.array_equal(first("1"), first("0"))
+
+
+def test_sound_gets_higher_while_the_bar_rises(clips):
+    path = clips / "train/train001.mkv"
+    frames, wave = read_clip(path, 0, 16, 8).astype(int), read_audio(path, 8000)
+    rows = frames.min(axis=3).mean(axis=2).argmax(axis=1)  # the bar alone is white
+    crossings = [np.count_nonzero(np.diff(np.signbit(part))) for part in wave[:16000].reshape(16, 1000)]
+    steady = np.abs(np.diff(rows)) < 20  # not where the bar jumps from one end to the other
+    assert np.corrcoef(np.diff(rows)[steady], np.diff(crossings)[steady])[0, 1] < 0 and np.ptp(rows) > 5
+
+
+@pytest.mark.parametrize(
+    ("project", "flags"),
+    [
+        ("retri/gdt/raw_k400_av", "--fp16 --num-workers 10 --batch-size 8 --lr 0.01 --optimizer sgd --momentum 0.9 --weight-decay 1e-05"),
+        ("toy/raw_av", "--num-workers 0 --batch-size 8 --lr 0.0005 --optimizer adam --weight-decay 1e-05"),
+    ],
+)
+def test_raw_clips_start_with_eight_videos_a_process(project, flags, capsys):
+    assert locallaunch.main([f"projects/{project}.yaml", "--jobtype", "local_single", "--dryrun"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    start = f"launching fairseq-train projects/{project}.yaml --user-dir mmpt --task mmtask --arch mmarch --criterion mmloss "
+    assert line.startswith(start) and flags in line
+
+
+def test_fairseq_trains_on_the_files(clips, tmp_path):
+    settings = {
+        "dataset.train_path": clips / "train",
+        "dataset.val_path": clips / "val",
+        "fairseq.dataset.batch_size": 8,
+        "fairseq.optimization.max_epoch": 1,
+        "fairseq.common.log_interval": 1,
+        "fairseq.checkpoint.save_dir": tmp_path,
+        "fairseq.checkpoint.no_save_optimizer_state": "true",
+    }
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    command = [sys.executable, "locallaunch.py", "projects/toy/raw_av.yaml", "--jobtype", "local_single", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["num_updates"] for line in lines if "train_inner" in json.dumps(line)] == [1, 2]
+    names = read_state_dict(tmp_path / "checkpoint_last.pt")
+    assert "video_network.base.stem.0.weight" in names and "audio_network.base.conv1.weight" in names
