@@ -257,9 +257,7 @@ def shard_gone(chaos: Chaos, job: Job) -> int:
     return job.process.returncode
 
 
-HITS: dict[str, Callable[[Chaos, Job], int]] = {
-    hit.__name__: hit for hit in (kill_one, kill_all, sigterm, disk_full, truncate, shard_gone)
-}
+HITS: dict[str, Callable[[Chaos, Job], int]] = {hit.__name__: hit for hit in (kill_one, kill_all, sigterm, disk_full, truncate, shard_gone)}
 EXPECTED = {
     "kill_one": (128 + signal.SIGKILL,), "kill_all": (-signal.SIGKILL,), "sigterm": (STOPPED,), "disk_full": (1,),
     "truncate": (-signal.SIGKILL,), "shard_gone": (-signal.SIGKILL,),

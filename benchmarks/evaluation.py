@@ -116,7 +116,10 @@ def measure_modalities(rows: int) -> None:
     _, libraries = fresh_process("only_clips", 2)
     _, inputs = fresh_process("only_clips", rows)
     seconds, peak = fresh_process("by_volume", rows)
-    print(f"modalities {rows} x {rows} x 3  whole metric {seconds:.0f} s CPU, {peak - libraries:.0f} MiB, {peak - inputs:.0f} of them above inputs")
+    print(
+        f"modalities {rows} x {rows} x 3  whole metric {seconds:.0f} s CPU, "
+        f"{peak - libraries:.0f} MiB, {peak - inputs:.0f} of them above inputs"
+    )
 
 
 def loop_dtw(cost: np.ndarray) -> float:

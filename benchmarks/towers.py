@@ -4,8 +4,8 @@
     python benchmarks/towers.py --clips 256 --layers 6 12    # video and text layers of the published model
 
 Towers of BERT-base's width of which LayerNorms are trained, as Norton does. Lengths of clips are drawn as the pre-training file has them
-drawn (3 to 16 seconds, 8 to 32 words and what the last caption adds, cut at 29). Forward and backward, float32, one thread, dropout off; the ways take turns, CPU seconds of the process are
-compared. The loss is a sum over valid positions, so that its cost does not count.
+drawn (3 to 16 seconds, 8 to 32 words and what the last caption adds, cut at 29). Forward and backward, float32, one thread, dropout off;
+the ways take turns, CPU seconds of the process are compared. The loss is a sum over valid positions, so that its cost does not count.
 """
 
 from __future__ import annotations

@@ -51,15 +51,19 @@ class Registry:
 
         return add
 
-    def get(self, name: str) -> type:
+    def get(self, name: str, where: str = "") -> type:
         """The class called `name`.
 
+        Args:
+            name: as YAML files spell it.
+            where: file and key that say so, for the message.
+
         Raises:
-            KeyError: unknown name; the message lists the nearest known ones.
+            UnknownName: unknown name; the message lists the nearest known ones.
         """
         importlib.import_module(self.package)
         if name not in self._classes:
-            raise UnknownName(self.kind, name, self._classes)
+            raise UnknownName(self.kind, name, self._classes, where)
         return self._classes[name]
 
     def names(self) -> list[str]:
@@ -71,11 +75,11 @@ class Registry:
 class UnknownName(KeyError):
     """A YAML file names a class that nobody registered."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]):
+    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = ""):
         known = sorted(known)
         near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
         hint = f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(known)}."
-        super().__init__(f"unknown {kind} {name!r}. {hint}")
+        super().__init__(f"{where}: unknown {kind} {name!r}. {hint}".removeprefix(": "))
 
     def __str__(self) -> str:
         return self.args[0]

@@ -5,7 +5,6 @@ Sentences, keys, defaults and what is read come from the classes; formula, paper
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import typing
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Shows what a GDT hypothesis attracts and repels.
 
-    python -m mmpt_cli.gdt_masks 8 --world 2 --batch 3
-    python -m mmpt_cli.gdt_masks v_reversal_i_shift --scope rank_asis --json
+python -m mmpt_cli.gdt_masks 8 --world 2 --batch 3
+python -m mmpt_cli.gdt_masks v_reversal_i_shift --scope rank_asis --json
 """
 
 from __future__ import annotations

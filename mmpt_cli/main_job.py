@@ -32,7 +32,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", default="main", help="size of the embedded data: tiny, small or main")
     parser.add_argument("--noise", default="moderate", help="noise of the narration: clean, moderate or heavy")
     parser.add_argument("--seed", type=int, default=1, help="seed of weights, batches and dropout")
-    parser.add_argument("--updates", type=int, nargs=2, metavar=("STAGE1", "STAGE2"), help="updates per stage (default: as in projects/toy)")
+    parser.add_argument(
+        "--updates", type=int, nargs=2, metavar=("STAGE1", "STAGE2"), help="updates per stage (default: as in projects/toy)"
+    )
     parser.add_argument("--data", default="data/toy", help="folder of the embedded data")
     parser.add_argument("--out", default="runs/toy", help="folder of checkpoints and results")
     return parser.parse_args(argv)
@@ -104,7 +106,10 @@ def show(row: str, updates: int, command: list[str], log_path: Path) -> None:
     Raises:
         SystemExit: the command failed; shows the end of its log.
     """
-    with open(log_path, "a") as log, subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job:
+    with (
+        open(log_path, "a") as log,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job,
+    ):
         for line in job.stdout:
             log.write(line)
             log.flush()

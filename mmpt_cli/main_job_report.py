@@ -60,7 +60,9 @@ def evaluate_rows(tests: Mapping[str, Config], checkpoints: Mapping[str, Path], 
         checkpoints: row -> trained weights.
         training: the project file of the training data, from which ridge regression learns.
     """
-    evaluations = {test: predict.Evaluation(config, predict.parse_args([config.source, "--device", "cpu"])) for test, config in tests.items()}
+    evaluations = {
+        test: predict.Evaluation(config, predict.parse_args([config.source, "--device", "cpu"])) for test, config in tests.items()
+    }
     vocab_size = json.loads((Path(training.dataset.bert_name) / "config.json").read_text())["vocab_size"]
     ridge = fit_ridge_to_shards(training.dataset.vfeat_dir, training.dataset.tfeat_dir, vocab_size)
     set_seed(training.fairseq["common"]["seed"])
@@ -76,7 +78,9 @@ def write_report(rows: Rows, out: Path, settings: Mapping[str, Any]) -> str:
     """Write results.json and results.md into `out`; returns what the terminal shows."""
     clips, paragraphs = clip_table(rows), paragraph_table(rows)
     comparison = compare(rows["+ VideoCLIP"], rows["+ Norton"])
-    facts = [f"{title}: {gallery_facts(rows['+ Norton'][test])}" for test, title in {**CLIP_TESTS, "youcook_fullvideo": "paragraphs"}.items()]
+    facts = [
+        f"{title}: {gallery_facts(rows['+ Norton'][test])}" for test, title in {**CLIP_TESTS, "youcook_fullvideo": "paragraphs"}.items()
+    ]
     numbers = {
         "settings": dict(settings),
         "rows": {row: {test: {"values": o.values, "intervals": o.intervals} for test, o in tests.items()} for row, tests in rows.items()},
@@ -155,7 +159,9 @@ def comparison_table(comparison: Mapping[str, Mapping[str, float]]) -> list[list
     """Difference, interval and p of each test."""
     table = [["test", "difference", "p"]]
     for test, result in comparison.items():
-        table.append([test, f"{100 * result['difference']:+.1f} [{100 * result['low']:+.1f}, {100 * result['high']:+.1f}]", f"{result['p']:.3f}"])
+        table.append(
+            [test, f"{100 * result['difference']:+.1f} [{100 * result['low']:+.1f}, {100 * result['high']:+.1f}]", f"{result['p']:.3f}"]
+        )
     return table
 
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import nn
 from tqdm import tqdm
 
-from mmpt.models import MMPTModel, S3D
+from mmpt.models import S3D, MMPTModel
 from mmpt.models.extraction_run import videos_of
 from mmpt.models.inference import for_inference, keep_freed_memory
 from mmpt.models.moments import Moment, MomentIndex
@@ -77,7 +79,8 @@ def _build(options: argparse.Namespace) -> int:
         progress=lambda ids: tqdm(ids, unit="video", disable=None),
         on_failure=lambda video_id, error: tqdm.write(f"left out: {video_id}: {error}"),
     )
-    origin = {"model": str(options.model), "checkpoint": options.checkpoint, "files": {name: str(path) for name, path in files.items()}}
+    origin = {"model": str(options.model), "checkpoint": options.checkpoint, "weights": _checksum(model.fusion)}
+    origin["files"] = {name: str(path) for name, path in files.items()}
     dataclasses.replace(index, origin=origin).save(options.index)
     print(f"{options.index}: {len(index.vectors)} moments of {len(set(index.video_ids))} videos")
     return 0
@@ -88,6 +91,9 @@ def _query(options: argparse.Namespace) -> int:
         sys.exit(f"error: {options.index}: no index there. Write it first: python -m mmpt_cli.search build FOLDER")
     index = MomentIndex.load(options.index)
     model, _, _ = MMPTModel.from_pretrained(index.origin["model"], index.origin["checkpoint"], video_encoder=None)
+    if _checksum(model.fusion) != index.origin["weights"]:
+        came = f"{index.origin['model']} {index.origin['checkpoint'] or ''}".strip()
+        sys.exit(f"error: {options.index}: made with other weights than {came} has now, so scores would mean nothing. Build it again.")
     found = {sentence: model.search(index, sentence, options.k) for sentence in options.sentences}
     for sentence, moments in found.items():
         print(f"{sentence}\n{_table(moments)}")
@@ -95,6 +101,13 @@ def _query(options: argparse.Namespace) -> int:
         write_page(options.html, found, index.origin["files"])
         print(f"page: {options.html}")
     return 0
+
+
+def _checksum(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _table(moments: Sequence[Moment]) -> str:

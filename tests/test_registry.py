@@ -46,6 +46,11 @@ def test_an_unknown_name_lists_near_ones(registry):
     assert str(caught.value) == "unknown loss 'MMContrastLoss'. Did you mean MMContraLoss?"
 
 
+def test_an_unknown_name_says_where_it_stands(registry):
+    with pytest.raises(UnknownName, match="^mine.yaml: loss.loss_cls: unknown loss 'zzz'"):
+        registry.get("zzz", "mine.yaml: loss.loss_cls")
+
+
 def test_an_unknown_name_with_nothing_near_lists_all(registry):
     with pytest.raises(UnknownName, match="Known: MMContraLoss"):
         registry.get("zzz")

@@ -64,7 +64,9 @@ class Machine:
         self.calls_file.write_text("")
         command = [str(self.folder / "run.sh"), *args]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        answer = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it; exec resets a handler
+        answer = partial(
+            signal.signal, signal.SIGINT, signal.default_int_handler
+        )  # a suite in the background ignores it; exec resets a handler
         return subprocess.Popen(command, env=env, start_new_session=True, preexec_fn=answer, **pipes)
 
     def run(self, *args: str, **env: str) -> tuple[int, str, str]:

@@ -25,8 +25,8 @@ class Layer(NamedTuple):
 def recursive_config(path: str | Path) -> dict[str, Any]:
     """The file merged over everything it includes, as a plain dict without the `includes` key.
 
-    Maps are merged; lists and scalars replace what the included file says, and so does an explicit null. A `loss:` section that names another
-    `loss_cls` replaces the included one, whose keys were the other loss's.
+    Maps are merged; lists and scalars replace what the included file says, and so does an explicit null. A `loss:` section that names
+    another `loss_cls` replaces the included one, whose keys were the other loss's.
 
     Raises:
         ConfigError: a file is missing, unreadable, or includes itself.

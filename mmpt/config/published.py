@@ -1,8 +1,8 @@
 """Project files of the TempCLR release, some of whose keys have another place here.
 
-    task: AlignRetriTask            ->  task: VideoRetriTask, loss: {loss_cls: TempCLRLoss, ...}
-    task: AlignLocalTask            ->  task: Task, loss: {loss_cls: TempCLRLocalisationLoss, ...}
-    alignment: {metric: dtw, ...}   ->  keys of that loss; layernorm_only -> model.layernorm_only
+task: AlignRetriTask            ->  task: VideoRetriTask, loss: {loss_cls: TempCLRLoss, ...}
+task: AlignLocalTask            ->  task: Task, loss: {loss_cls: TempCLRLocalisationLoss, ...}
+alignment: {metric: dtw, ...}   ->  keys of that loss; layernorm_only -> model.layernorm_only
 """
 
 from __future__ import annotations

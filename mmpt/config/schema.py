@@ -51,7 +51,9 @@ class DatasetConfig:
     )
     sort_clips: bool = key(True, "order the clips of a video by time, which the paragraph loss needs; false: as drawn")
     views: list | None = key(None, "GDT views of a clip, some of orig, rev, shift, shiftrev in this order; subsampling states their number")
-    min_shift: int | None = key(None, "GDT: least seconds between a clip and its shifted view; null: max_video_len (of raw clips: any distance)")
+    min_shift: int | None = key(
+        None, "GDT: least seconds between a clip and its shifted view; null: max_video_len (of raw clips: any distance)"
+    )
     text_reversal: str = key(
         "token",
         "GDT: text of a reversed view: words reversed (token), order of captions reversed (sentence), as it is (none)",
@@ -90,8 +92,12 @@ class DatasetConfig:
     episodes: int | None = key(None, "few-shot: episodes in an epoch or a test")
     caption_pkl_path: str | None = key(None, "pickle of timed captions for pre-tokenisation")
     target_dir: str | None = key(None, "output folder of pre-tokenisation")
-    on_damaged: str = key("error", "shards that are missing, truncated or contradictory: error, or skip their videos (named)", ("error", "skip"))
-    read_ahead: bool = key(True, "have the system fetch each video's rows of a shard in one go, and nothing around them; false: its own way")
+    on_damaged: str = key(
+        "error", "shards that are missing, truncated or contradictory: error, or skip their videos (named)", ("error", "skip")
+    )
+    read_ahead: bool = key(
+        True, "have the system fetch each video's rows of a shard in one go, and nothing around them; false: its own way"
+    )
     cache_dir: str | None = key(None, "where copies of remote shards (s3://... in vfeat_dir, tfeat_dir) are kept; null: ~/.cache/mmpt")
     on_missing: str = key(
         "skip",

@@ -111,7 +111,7 @@ def build_dataset(config: Config, split: str) -> MMDataset:
         name = getattr(dataset, key)
         if name is None:
             raise ValueError(f"dataset.{key} is not set; name a class, e.g. {registry.names()[0]}.")
-        parts.append(registry.get(name)(dataset))
+        parts.append(registry.get(name, f"{config.source}: dataset.{key}")(dataset))
     seed = config.fairseq.get("common", {}).get("seed", DEFAULT_SEED)
     return MMDataset(*parts, seed=seed, fixed=split == "test", skip_missing=dataset.on_missing != "error")
 

@@ -31,8 +31,8 @@ class Evaluator:
         for key, registry in ("predictor", PREDICTORS), ("metric", METRICS):
             if getattr(config, key) is None:
                 raise ValueError(f"{config.source or 'config'}: `{key}` is not set; evaluation needs one of {', '.join(registry.names())}.")
-        self.predictor = PREDICTORS.get(config.predictor)(config, tokenizer)
-        self.metric = METRICS.get(config.metric)(config.eval)
+        self.predictor = PREDICTORS.get(config.predictor, f"{config.source}: predictor")(config, tokenizer)
+        self.metric = METRICS.get(config.metric, f"{config.source}: metric")(config.eval)
 
     def evaluate(self, model: nn.Module, loader: Iterable, device=None, progress=iter) -> tuple[Outcome, Arrays]:
         """Run the model over the loader and score it; the arrays can be kept with `save_arrays`."""

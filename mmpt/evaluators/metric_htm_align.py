@@ -143,7 +143,8 @@ class HTMAlignMetric(Metric):
             {"videos": len(found), "sentences": len(hits), "alignable": int(alignable.sum()), "compared": int(compared.sum())},
             {"recall": of_videos, "weight": shown, **named(ids)},
             [
-                f"{never} under the protocol's choice of windows: they lower recall and auc whatever the model; the row `compared` is without them."
+                f"{never} under the protocol's choice of windows, which lowers recall and auc whatever the model; "
+                "the row `compared` leaves them out."
             ]
             if (alignable & ~compared).sum() > OFTEN * alignable.sum()
             else [],

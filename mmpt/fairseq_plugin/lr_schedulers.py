@@ -36,7 +36,9 @@ class WarmupMultistep(FairseqLRScheduler):
         """fairseq counts epochs from 1."""
         cfg = self.cfg
         self.optimizer.set_lr(
-            warmup_multistep(epoch - 1, cfg.lr[0], cfg.lr_multiplier, cfg.lr_warmup_epochs, cfg.lr_milestones, cfg.lr_gamma, cfg.legacy_offset)
+            warmup_multistep(
+                epoch - 1, cfg.lr[0], cfg.lr_multiplier, cfg.lr_warmup_epochs, cfg.lr_milestones, cfg.lr_gamma, cfg.legacy_offset
+            )
         )
         return self.optimizer.get_lr()
 
@@ -64,7 +66,9 @@ class WarmupThen(FairseqLRScheduler):
         if cfg.decay not in ("cosine", "constant"):
             raise ValueError(f"fairseq.optimization.decay={cfg.decay!r}: expected cosine or constant.")
         if cfg.decay == "cosine" and not cfg.max_update:
-            raise ValueError("lr_scheduler warmup_constant_or_cosine with decay: cosine needs fairseq.optimization.max_update, where it ends.")
+            raise ValueError(
+                "lr_scheduler warmup_constant_or_cosine with decay: cosine needs fairseq.optimization.max_update, where it ends."
+            )
         self.step_update(0)
 
     def step_update(self, num_updates: int) -> float:

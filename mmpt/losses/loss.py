@@ -1,17 +1,17 @@
 """What every loss shares: a typed configuration beside the class, the YAML spelling of its keys, named terms.
 
-    @LOSSES.register()
-    class MyLoss(Loss):
-        "One sentence: what is pulled together and pushed apart."
+@LOSSES.register()
+class MyLoss(Loss):
+    "One sentence: what is pulled together and pushed apart."
 
-        @dataclass(frozen=True, kw_only=True)
-        class Config(LossConfig):
-            temperature: float = option(0.07, "divides the scores", yaml="t")
+    @dataclass(frozen=True, kw_only=True)
+    class Config(LossConfig):
+        temperature: float = option(0.07, "divides the scores", yaml="t")
 
-        def forward(self, *, pooled_video, pooled_text, **batch):
-            loss = ...
-            self.record(nce=loss)
-            return loss
+    def forward(self, *, pooled_video, pooled_text, **batch):
+        loss = ...
+        self.record(nce=loss)
+        return loss
 """
 
 from __future__ import annotations
@@ -253,8 +253,8 @@ def _comes_from_a_model(name: str) -> bool:
     return name.startswith("pooled_") or name.endswith(("_outputs", "logits", "_scores")) or name in others
 
 
-def build_loss(section: Mapping[str, Any]) -> Loss:
-    """The loss that a `loss:` section describes.
+def build_loss(section: Mapping[str, Any], source: str = "") -> Loss:
+    """The loss that a `loss:` section, of the file `source`, describes.
 
     Raises:
         ValueError: no `loss_cls`, an unknown key, or a value out of range.
@@ -264,4 +264,4 @@ def build_loss(section: Mapping[str, Any]) -> Loss:
         raise ValueError(f"loss: expected a section with loss_cls, got {section!r}.")
     if not section or not section.get("loss_cls"):
         raise ValueError(f"loss.loss_cls is missing; name one of {', '.join(LOSSES.names())}.")
-    return LOSSES.get(str(section["loss_cls"]))(section)
+    return LOSSES.get(str(section["loss_cls"]), f"{source}: loss.loss_cls")(section)

@@ -139,9 +139,7 @@ def video_backbone(
         network, own_size, mean, std = tower(model)
         own_fps = 1
     else:
-        raise ValueError(
-            f"unknown backbone {name!r}; use s3d, r2plus1d, image:<hub id or folder>, or open_clip:<architecture>/<weights>."
-        )
+        raise ValueError(f"unknown backbone {name!r}; use s3d, r2plus1d, image:<hub id or folder>, or open_clip:<architecture>/<weights>.")
     fps, size = fps or own_fps, size or own_size
     passport = {
         "backbone": name,

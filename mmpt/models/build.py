@@ -28,7 +28,7 @@ def build_model(config: Config, checkpoint: str | Path | None = None) -> nn.Modu
         raise ValueError(f"{config.source or 'config'}: model.model_cls is not set; name one of {', '.join(MODELS.names())}.")
     if checkpoint is not None:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, init="random", init_from=None))
-    model = MODELS.get(config.model.model_cls)(config)
+    model = MODELS.get(config.model.model_cls, f"{config.source}: model.model_cls")(config)
     if checkpoint is not None:
         load_weights(model, checkpoint)
     if config.model.layernorm_only:

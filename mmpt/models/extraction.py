@@ -194,9 +194,7 @@ def _read_all(jobs: Sequence[Job], read: Callable[[Path], Iterator[np.ndarray]],
         stop.set()
 
 
-def _store(
-    job: Job, features: Tensor, out: Path, dtype: str, backwards: bool, result: Result, on_file: Callable[[Job, int], None]
-) -> None:
+def _store(job: Job, features: Tensor, out: Path, dtype: str, backwards: bool, result: Result, on_file: Callable[[Job, int], None]) -> None:
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is reported as such
         array = features.float().cpu().numpy().astype(dtype)
     if np.isfinite(array).all():

@@ -1,8 +1,8 @@
 """A run of feature extraction: which files, whose share, the passport of the folder, failures, shards.
 
-    passport.json          what the features are; a folder holds one kind
-    <id>.npy               (seconds, D), or with shards: train_<k>_data.npy, train_<k>_starts.npy, shards.json, train_meta.pkl
-    failures.json          id -> reason; failures_<rank>.json of several processes
+passport.json          what the features are; a folder holds one kind
+<id>.npy               (seconds, D), or with shards: train_<k>_data.npy, train_<k>_starts.npy, shards.json, train_meta.pkl
+failures.json          id -> reason; failures_<rank>.json of several processes
 """
 
 from __future__ import annotations

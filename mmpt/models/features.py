@@ -28,6 +28,8 @@ class FeatureMean(nn.Module):
 class FrameProjection(nn.Module):
     """One linear map of every frame, starting as the identity: untrained, it compares the features themselves."""
 
+    returns = frozenset({"support", "query"})
+
     def __init__(self, config: Config):
         super().__init__()
         self.projection = nn.Linear(config.model.feature_dim, config.model.feature_dim)

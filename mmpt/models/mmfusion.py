@@ -19,7 +19,7 @@ from mmpt.config.schema import Config
 from mmpt.models import layout
 from mmpt.models.transformermodel import build_encoder, read_bert_config
 from mmpt.modules.layers import masked_mean
-from mmpt.registry import MODELS
+from mmpt.registry import ENCODERS, MODELS
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 RETURNED = ("pooled_video", "pooled_text", "video_outputs", "text_outputs", "video_mask_outputs", "text_mask_outputs")
@@ -69,6 +69,8 @@ class MMFusion(nn.Module):
         bert_config.use_seg_emb = bool(self.config.model.use_seg_emb)
         if n_layers is not None:
             bert_config.num_hidden_layers = n_layers
+        if isinstance(encoder_cls, str):
+            encoder_cls = ENCODERS.get(encoder_cls, f"{self.config.source}: model.*_encoder_cls")
         return build_encoder(encoder_cls, self.config.dataset.bert_name, bert_config, self.config.model.init)
 
     @property

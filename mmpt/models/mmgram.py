@@ -21,7 +21,7 @@ from mmpt.config.schema import Config
 from mmpt.models import layout
 from mmpt.models.checkpoint import read_state_dict
 from mmpt.models.mmfusion import Encoded, MMFusion
-from mmpt.models.transformermodel import build_encoder, init_like_bert
+from mmpt.models.transformermodel import MMBertForEncoder, build_encoder, init_like_bert
 from mmpt.modules.matching import PairMatcher
 from mmpt.registry import MODELS
 
@@ -178,7 +178,7 @@ class MMGram(MMFusion):
         bert_config.input_dim = entry.get("width", VIDEO_WIDTH)
         layers = (self.config.model.modality_layers or {}).get(name, self.config.model.num_hidden_video_layers)
         bert_config.num_hidden_layers = layers or bert_config.num_hidden_layers
-        return build_encoder("MMBertForEncoder", self.config.dataset.bert_name, bert_config, self.config.model.init)
+        return build_encoder(MMBertForEncoder, self.config.dataset.bert_name, bert_config, self.config.model.init)
 
     def _tower_names(self) -> list[str]:
         return [*self.stream_names, *(["text"] if self.text_encoder is not None else [])]
@@ -196,8 +196,8 @@ class MMGram(MMFusion):
     def _start_from(self, path: str) -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(
-                f"model.init_from={path}: no such checkpoint of a two-tower model. Train that one first (projects/toy/videoclip.yaml on the "
-                "embedded data, projects/retri/videoclip/how2.yaml on HowTo100M), or start from nothing: --set model.init_from=null."
+                f"model.init_from={path}: no such checkpoint of a two-tower model. Train that one first (projects/toy/videoclip.yaml on "
+                "the embedded data, projects/retri/videoclip/how2.yaml on HowTo100M), or start from nothing: --set model.init_from=null."
             )
         state, own = read_state_dict(path), self.state_dict()
         taken = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}

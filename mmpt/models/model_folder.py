@@ -1,9 +1,9 @@
 """Where `MMPTModel.from_pretrained` finds a model, and the folder that `save_pretrained` writes.
 
-    config.yaml         sizes and the `model:` section
-    model.safetensors   weights of the fusion model
-    config.json         sizes of BERT;  tokenizer files beside it
-    README.md           model card
+config.yaml         sizes and the `model:` section
+model.safetensors   weights of the fusion model
+config.json         sizes of BERT;  tokenizer files beside it
+README.md           model card
 """
 
 from __future__ import annotations

@@ -64,9 +64,7 @@ def pack(
     return unreadable
 
 
-def readable(
-    features: str | Path, ids: Sequence[str], dtype: np.dtype, unreadable: dict[str, str]
-) -> Iterator[tuple[str, np.ndarray]]:
+def readable(features: str | Path, ids: Sequence[str], dtype: np.dtype, unreadable: dict[str, str]) -> Iterator[tuple[str, np.ndarray]]:
     """Ids with their features, in order; what is damaged goes to `unreadable` with the reason."""
     for video in ids:
         try:
@@ -82,9 +80,7 @@ def readable(
         yield video, feature
 
 
-def write_shard(
-    path: Path, videos: Iterator[tuple[str, np.ndarray]], passport: Mapping[str, Any], unreadable: dict[str, str]
-) -> list[str]:
+def write_shard(path: Path, videos: Iterator[tuple[str, np.ndarray]], passport: Mapping[str, Any], unreadable: dict[str, str]) -> list[str]:
     """One shard; the ids in it (none: no shard is written)."""
     first = next(videos, None)
     if first is None:

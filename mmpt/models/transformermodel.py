@@ -200,11 +200,11 @@ def read_bert_config(bert_name: str) -> BertConfig:
         ) from error
 
 
-def build_encoder(encoder_cls: str | type, bert_name: str, config: BertConfig, init: str) -> nn.Module:
+def build_encoder(encoder_cls: type, bert_name: str, config: BertConfig, init: str) -> nn.Module:
     """An encoder with its starting weights.
 
     Args:
-        encoder_cls: name in ENCODERS, or the class.
+        encoder_cls: the class.
         bert_name: where pretrained weights are found.
         config: sizes; only the first `config.num_hidden_layers` layers of the pretrained weights are used.
         init: "pretrained" (weights of `bert_name`; what BERT does not have stays random) or "random".
@@ -212,7 +212,7 @@ def build_encoder(encoder_cls: str | type, bert_name: str, config: BertConfig, i
     Raises:
         FileNotFoundError: `init` is "pretrained" and there are no weights.
     """
-    encoder = (ENCODERS.get(encoder_cls) if isinstance(encoder_cls, str) else encoder_cls)(config)
+    encoder = encoder_cls(config)
     if init != "random":
         load_bert_weights(encoder, pretrained_bert(bert_name, config))
     return encoder

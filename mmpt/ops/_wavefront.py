@@ -125,7 +125,7 @@ class _Table:
         flow = torch.zeros_like(self.score)
         flow[self.end] = 1.0
         for cells, diagonal, left, up in reversed(list(self._diagonals())):
-            for share, neighbour in zip(shares, (diagonal, left, up)):
+            for share, neighbour in zip(shares, (diagonal, left, up), strict=True):
                 flow[neighbour].addcmul_(share[diagonal], flow[cells])  # shares start at the first inner cell, as `diagonal` does
         flow = flow.view(self.rows + 1, self.width, self.count)
         path = flow[1:, 1 + self.margin : self.width - self.margin].permute(2, 0, 1)

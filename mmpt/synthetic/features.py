@@ -1,6 +1,6 @@
 """What a video looks like: one vector per second.
 
-    x_t = seen parts of the step (verb, ingredient, third) + look of the pair + person + place + drift_t + noise_t,   f_t = x_t / |x_t|
+x_t = seen parts of the step (verb, ingredient, third) + look of the pair + person + place + drift_t + noise_t,   f_t = x_t / |x_t|
 """
 
 from __future__ import annotations

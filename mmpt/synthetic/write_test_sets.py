@@ -1,15 +1,15 @@
 """Clip and full-video retrieval in the formats of MSR-VTT and YouCook2, with small training sets for fine-tuning.
 
-    msrvtt/MSRVTT_JSFUSION_test.csv          key,vid_key,video_id,sentence     e.g. ret0,msr0,video0,chop the onion with a knife
-    msrvtt/MSRVTT_train.csv, MSRVTT_full_test.csv      video_id                (the full test list = the gallery and some more clips)
-    msrvtt/MSRVTT_data.json                  {"videos": [...], "sentences": [{"video_id", "caption", "sen_id"}, ...]}
-    msrvtt/feat/<video_id>.npy               one clip each
-    youcook/youcook_val.pkl                  [{"id": "<video>_<clip>", "caption"}, ...]: every step of every test video
-    youcook/youcook_val_distinct.pkl         one clip per distinct step, for clip retrieval without ties
-    youcook/youcook_train.pkl                clips of the labelled videos
-    youcook/train_list.txt, val_list.txt     <recipe>/<video>, for captioning
-    youcook/youcookii_annotations_trainval.json   {"database": {video: {"annotations": [{"segment": [s, e], "id", "sentence"}]}}}
-    videos/<video>.npy                       whole test and labelled videos, which the further data sets share
+msrvtt/MSRVTT_JSFUSION_test.csv          key,vid_key,video_id,sentence     e.g. ret0,msr0,video0,chop the onion with a knife
+msrvtt/MSRVTT_train.csv, MSRVTT_full_test.csv      video_id                (the full test list = the gallery and some more clips)
+msrvtt/MSRVTT_data.json                  {"videos": [...], "sentences": [{"video_id", "caption", "sen_id"}, ...]}
+msrvtt/feat/<video_id>.npy               one clip each
+youcook/youcook_val.pkl                  [{"id": "<video>_<clip>", "caption"}, ...]: every step of every test video
+youcook/youcook_val_distinct.pkl         one clip per distinct step, for clip retrieval without ties
+youcook/youcook_train.pkl                clips of the labelled videos
+youcook/train_list.txt, val_list.txt     <recipe>/<video>, for captioning
+youcook/youcookii_annotations_trainval.json   {"database": {video: {"annotations": [{"segment": [s, e], "id", "sentence"}]}}}
+videos/<video>.npy                       whole test and labelled videos, which the further data sets share
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def write_msrvtt(world: World, root: Path, track: Track) -> None:
     write_table(folder / "MSRVTT_full_test.csv", ("video_id",), [(name,) for name in names[: len(test)] + extra])
     write_table(folder / "MSRVTT_train.csv", ("video_id",), [(name,) for name in rest if name not in set(extra)])
     takes = [(name, clip, take) for name, clip in zip(rest, labelled, strict=True) for take in range(CAPTIONS_PER_CLIP)]
-    sentences = [
-        {"sen_id": i, "video_id": name, "caption": _sentence(world, clip, take)} for i, (name, clip, take) in enumerate(takes)
-    ]
+    sentences = [{"sen_id": i, "video_id": name, "caption": _sentence(world, clip, take)} for i, (name, clip, take) in enumerate(takes)]
     videos = [{"id": i, "video_id": name} for i, name in enumerate(names)]
     write_json(folder / "MSRVTT_data.json", {"videos": videos, "sentences": sentences})
 

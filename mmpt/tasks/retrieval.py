@@ -87,14 +87,14 @@ class RetrievalBatches:
     def _compose(self, epoch: int, model: nn.Module) -> list[list[str]]:
         rank, size = world()
         config = self.config
-        retriever = RETRIEVERS.get(config.retriever_cls or "VectorRetriever")(
+        retriever = RETRIEVERS.get(config.retriever_cls or "VectorRetriever", "retriever_cls")(
             metric=config.retri_metric,
             index=config.retri_index,
             centroids=config.centroids,
             examples_per_cent_to_train=config.examples_per_cent_to_train,
             nprobe=config.retri_nprobe,
         )
-        pool = VECTOR_POOLS.get(config.vectorpool_cls or "VideoVectorPool")(retriever)
+        pool = VECTOR_POOLS.get(config.vectorpool_cls or "VideoVectorPool", "vectorpool_cls")(retriever)
         start = time.perf_counter()
         self.dataset.set_epoch(epoch)
         share = Subset(self.dataset, range(rank, len(self.dataset), size))

@@ -46,7 +46,7 @@ class Task:
 
     def __init__(self, config: Config):
         self.config = config
-        self.loss: Loss | None = build_loss(config.loss) if config.loss and config.loss.get("loss_cls") else None
+        self.loss: Loss | None = build_loss(config.loss, config.source) if config.loss and config.loss.get("loss_cls") else None
         if self.loss is not None:
             self.loss.check(clips_per_video=self.clips_per_video, videos_per_batch=config.dataset.num_video_per_batch)
             self.loss.check_data(config.dataset)
@@ -148,4 +148,4 @@ def _merge_first_two(value: Any) -> Any:
 def build_task(config: Config) -> Task:
     """The task a project file names (`task:`, default Task)."""
     load_plugins(config.plugins)
-    return TASKS.get(config.task or "Task")(config)
+    return TASKS.get(config.task or "Task", f"{config.source}: task")(config)

@@ -266,5 +266,5 @@ def test_hubs_are_counted():
 
 def test_spearman_of_a_monotone_relation_with_ties():
     assert spearman(np.array([1.0, 2, 2, 5]), np.array([0.0, 3, 3, 90])) == pytest.approx(1)
-    assert spearman(np.arange(5.0), -np.arange(5.0) ** 3) == pytest.approx(-1)
+    assert spearman(np.arange(5.0), -(np.arange(5.0) ** 3)) == pytest.approx(-1)
     assert spearman(np.ones(4), np.arange(4.0)) == 0

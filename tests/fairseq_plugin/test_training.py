@@ -136,7 +136,12 @@ def test_a_run_killed_by_sigkill_and_started_again_ends_bit_identical(quiet, toy
     run = tmp_path / "killed"
     words = command(toy_world, run)
     job = subprocess.Popen(
-        words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        words,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
     while not list(run.glob("checkpoint_1_*.pt")) and time.monotonic() < deadline:

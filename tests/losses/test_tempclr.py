@@ -66,7 +66,7 @@ def test_golden_tempclr_retri_loss(path, monkeypatch):
     for case in cases(path):
         clips = case["clip_per_video"]
         kept = disjoint_clips(*(case[name].view(-1, clips) for name in TIMES))
-        for row, expected in zip(kept, case["kept"]):
+        for row, expected in zip(kept, case["kept"], strict=True):
             assert row.nonzero().flatten().tolist() == expected[expected >= 0].tolist()
         chosen, qualifies = sequence_clips(kept, case["threshold"])
         assert (chosen + torch.arange(len(kept))[:, None] * clips)[qualifies].tolist() == case["selected"].tolist()

@@ -207,7 +207,10 @@ def test_an_axis_of_an_unknown_world_is_refused(tmp_path):
 def test_a_figure_of_one_world_shows_the_losses_side_by_side(tmp_path):
     results = [result("videoclip"), result("gram")]
     [[panel]] = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, drawn=["clip"])))
-    assert panel.ticks == ["videoclip", "gram"] and (panel.title, panel.lines) == ("clip", {"dot product": [[50.0], [50.0]], "cosine": [[25.0], [25.0]]})
+    assert panel.ticks == ["videoclip", "gram"] and (panel.title, panel.lines) == (
+        "clip",
+        {"dot product": [[50.0], [50.0]], "cosine": [[25.0], [25.0]]},
+    )
 
 
 @pytest.mark.parametrize("marks, figure", [("", "page.png"), (" {out}", "page_out.png")])

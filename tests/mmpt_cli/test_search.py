@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
+from dataclasses import replace
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mmpt.config import load_config
 from mmpt.models import MMPTModel, build_model
@@ -106,6 +109,16 @@ def test_page_links_a_video_whose_name_means_something_in_html_and_in_addresses(
 def test_page_survives_a_video_that_is_gone(tmp_path):
     write_page(tmp_path / "page.html", {"a": [Moment("v", 0, 1, 0.5)]}, {"v": str(tmp_path / "v.mp4")})
     assert "video file not readable" in (tmp_path / "page.html").read_text()
+
+
+def test_an_index_of_other_weights_is_refused(index, model_folder, tmp_path):
+    other = shutil.copytree(model_folder, tmp_path / "trained on")
+    weights = load_file(other / "model.safetensors")
+    save_file({name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in weights.items()}, other / "model.safetensors")
+    stale = MomentIndex.load(index)
+    replace(stale, origin={**stale.origin, "model": str(other)}).save(index)
+    with pytest.raises(SystemExit, match="made with other weights than .*trained on has now.*Build it again"):
+        main(["query", "a", "--index", str(index)])
 
 
 def test_query_without_an_index_says_how_to_make_one(tmp_path):

@@ -106,9 +106,7 @@ def free_port() -> int:
 def test_two_machines_with_numbers_give_ranks_in_that_order(tmp_path):
     code = "open(os.path.dirname(__file__) + f'/node{os.environ[\"GROUP_RANK\"]}rank{rank}of{os.environ[\"WORLD_SIZE\"]}', 'w').close()"
     endpoint = f"127.0.0.1:{free_port()}"
-    nodes = [
-        start(tmp_path, code, *Layout(nodes=2, per_node=1, endpoint=endpoint, node_rank=number).torchrun_words()) for number in (1, 0)
-    ]
+    nodes = [start(tmp_path, code, *Layout(nodes=2, per_node=1, endpoint=endpoint, node_rank=number).torchrun_words()) for number in (1, 0)]
     assert [finish(node)[0] for node in nodes] == [0, 0]
     assert sorted(path.name for path in tmp_path.glob("node*")) == ["node0rank0of2", "node1rank1of2"]
 

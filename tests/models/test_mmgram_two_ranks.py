@@ -57,6 +57,13 @@ def test_gradients_of_two_processes_are_those_of_one(tmp_path):
     run_on_two_ranks(on_rank, tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
     expected = gradients(tmp_path, slice(None))
-    assert {name.split(".")[0] for name in expected} >= {"text_encoder", "video_encoder", "projections", "matcher", "condition", "logit_scale"}
+    assert {name.split(".")[0] for name in expected} >= {
+        "text_encoder",
+        "video_encoder",
+        "projections",
+        "matcher",
+        "condition",
+        "logit_scale",
+    }
     for name, gradient in expected.items():
         torch.testing.assert_close(sum(of_rank[name] for of_rank in ranks) / WORLD, gradient, rtol=1e-3, atol=1e-5, msg=name)

@@ -28,7 +28,7 @@ def loop_drop_dtw(d, drop, smoothing):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 1), (3, 6), (5, 4)])
 def test_drop_dtw_equals_the_cell_by_cell_loop(shape, smoothing):
     cost, drop = random_cost(3, *shape), random_cost(3, shape[1], seed=1, low=0, high=1)
-    expected = [loop_drop_dtw(d, p, smoothing) for d, p in zip(cost.numpy(), drop.numpy())]
+    expected = [loop_drop_dtw(d, p, smoothing) for d, p in zip(cost.numpy(), drop.numpy(), strict=True)]
     np.testing.assert_allclose(drop_dtw(cost, drop, smoothing), expected, rtol=1e-12)
 
 
@@ -72,7 +72,7 @@ def best_frames(cost):
 @pytest.mark.parametrize("shape", [(1, 1), (6, 1), (5, 3), (8, 3), (3, 3)])
 def test_exactly_one_frame_a_step_is_the_cheapest_increasing_choice(shape):
     cost = random_cost(20, *shape, low=0)
-    for item, assigned in zip(cost.numpy(), assign_steps(cost)):
+    for item, assigned in zip(cost.numpy(), assign_steps(cost), strict=True):
         chosen = best_frames(item)
         assert assigned.nonzero().tolist() == sorted([t, k] for k, t in enumerate(chosen))
 

@@ -89,7 +89,9 @@ LENGTHS = torch.tensor([9, 3, 1, 8])
 def test_every_clip_has_windows_of_its_own_inside_its_length():
     found = {row: set() for row in range(4)}
     for seed in range(200):
-        (crop,) = FeatureCrop(num_large_crops=0, num_small_crops=0, num_large_tcrops=0).sample((LENGTHS,), torch.Generator().manual_seed(seed))
+        (crop,) = FeatureCrop(num_large_crops=0, num_small_crops=0, num_large_tcrops=0).sample(
+            (LENGTHS,), torch.Generator().manual_seed(seed)
+        )
         for row, window in enumerate(zip(crop.t0.tolist(), crop.t1.tolist(), strict=True)):
             found[row].add(window)
     assert found == {0: {(s, s + 5) for s in range(5)}, 1: {(0, 2), (1, 3)}, 2: {(0, 1)}, 3: {(s, s + 4) for s in range(5)}}

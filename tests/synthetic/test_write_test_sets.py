@@ -37,8 +37,9 @@ def test_no_two_test_clips_have_one_sentence(clip_rows):
 
 
 def test_msrvtt_training_clips_have_captions_and_are_no_test_clips(root, clip_rows):
-    test, train, full = {row["video_id"] for row in clip_rows}, *(
-        set(column(root / "msrvtt" / f"MSRVTT_{name}.csv")) for name in ("train", "full_test")
+    test, train, full = (
+        {row["video_id"] for row in clip_rows},
+        *(set(column(root / "msrvtt" / f"MSRVTT_{name}.csv")) for name in ("train", "full_test")),
     )
     assert test < full and not full & train
     captions = json.loads((root / "msrvtt" / "MSRVTT_data.json").read_text())["sentences"]

@@ -14,7 +14,9 @@ BUG = "import json; json.loads('{')"
 def test_a_command_that_cannot_go_on_says_so_in_one_line(tmp_path):
     command = [sys.executable, "-m", "mmpt_cli.compare_runs", str(tmp_path), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 1 and done.stderr.startswith(f"error: {tmp_path}/per_query.npz does not exist") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 1 and done.stderr.startswith(f"error: {tmp_path}/per_query.npz does not exist") and done.stderr.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("code, is_short", [(DELIBERATE, True), (BUG, False)])

@@ -200,7 +200,9 @@ def test_cache_opens_a_shard_once_and_closes_the_least_recent(tmp_path):
     assert list(cache._open) == [f"{tmp_path}/c", f"{tmp_path}/a"]
 
 
-@pytest.mark.parametrize(("allowed", "raised", "held"), [((256, 4096), 4096, 1024), ((1024, -1), 8192, 2048), ((65536, 65536), 65536, 16384)])
+@pytest.mark.parametrize(
+    ("allowed", "raised", "held"), [((256, 4096), 4096, 1024), ((1024, -1), 8192, 2048), ((65536, 65536), 65536, 16384)]
+)
 def test_a_cache_holds_what_a_raised_limit_of_open_files_allows(monkeypatch, allowed, raised, held):
     limits = [allowed]
     monkeypatch.setattr(shardcache.resource, "getrlimit", lambda kind: limits[-1])
