@@ -106,7 +106,7 @@ def measure(metric: str, count: int, rows: int, cols: int, rounds: int, long: fl
     for name, values in times.items():
         result[f"{name}_ms"] = 1e3 * statistics.median(values)
         for ours in {"torch", "numba"} & aligners.keys() - {name}:
-            result[f"{ours}_over_{name}"] = statistics.median(other / own for other, own in zip(values, times[ours], strict=True))
+            result[f"{ours}_over_{name}"] = statistics.median(other / own for other, own in zip(values, times[ours], strict=False))
     return result | accuracy(metric, cost[:64])
 
 
