@@ -3,8 +3,9 @@ import random
 
 import pytest
 
-from mmpt.processors.dedup import CaptionDedupProcessor, main
+from mmpt.processors.dedup import CaptionDedupProcessor
 from mmpt.utils import load_plain_pickle
+from mmpt_cli.dedup import main
 from tests.conftest import golden_cases, load_golden
 from tests.processors.helpers import write_json
 
