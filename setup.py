@@ -5,12 +5,15 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-VERSION = re.search(r'__version__ = "(.+)"', Path(__file__).with_name("mmpt").joinpath("__init__.py").read_text())[1]
+VERSION = re.search(
+    r'__version__ = "(.+)"', Path(__file__).with_name("mmpt").joinpath("__init__.py").read_text()
+)[1]
 
 EXTRAS = {
     "text": ["transformers>=5,<6"],
-    # fairseq-fixed itself comes without its dependencies: `pip install --no-deps --no-build-isolation -r requirements-fairseq.txt`.
-    # It asks for torchaudio, which training never imports and whose wheel breaks transformers beside a CPU torch.
+    # fairseq-fixed itself comes without its dependencies: `pip install --no-deps --no-build-isolation -r
+    # requirements-fairseq.txt`. It asks for torchaudio, which training never imports and whose wheel breaks
+    # transformers beside a CPU torch.
     "train": [
         "transformers>=5,<6",
         "hydra-core>=1.3.2,<1.4",
@@ -52,7 +55,8 @@ EXTRAS["dev"] = [*EXTRAS["test"], "ruff"]
 setup(
     name="mmpt",
     version=VERSION,
-    description="Joint representations of long videos and text: VideoCLIP, VLM, Norton and further losses, trained by fairseq",
+    description="Joint representations of long videos and text: VideoCLIP, VLM, Norton and further "
+    "losses, trained by fairseq",
     license="Apache-2.0",
     packages=find_packages(include=["mmpt", "mmpt.*", "mmpt_cli", "mmpt_cli.*"]),
     python_requires=">=3.11",

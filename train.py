@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""fairseq's training entry with mmpt's task, model and criterion: takes exactly the arguments of `fairseq-train`.
+"""fairseq's training entry with mmpt's task, model and criterion: takes exactly the arguments of
+`fairseq-train`.
 
-One process: `python train.py project.yaml --user-dir mmpt --task mmtask --arch mmarch --criterion mmloss ...`.
-Several: `torchrun --nproc_per_node=N train.py ... --distributed-world-size N`. `locallaunch.py` writes these lines.
+One process: `python train.py project.yaml --user-dir mmpt --task mmtask --arch mmarch --criterion mmloss
+...`.
+Several: `torchrun --nproc_per_node=N train.py ... --distributed-world-size N`. `locallaunch.py` writes these
+    lines.
 """
 
 from fairseq_cli.train import cli_main  # first: it sets up fairseq's log format

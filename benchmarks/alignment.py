@@ -1,11 +1,13 @@
-"""Soft-DTW and OTAM (both directions), forward and backward, against the cell-by-cell loop they are published as, and against tslearn.
+"""Soft-DTW and OTAM (both directions), forward and backward, against the cell-by-cell loop they are published
+as, and against tslearn.
 
     python benchmarks/alignment.py                        # all sizes, a Markdown table
     python benchmarks/alignment.py --sizes 4096x8x8 --rounds 9 --json alignment.json
 
-Time is the process CPU time, the implementations of a size interleaved in one process; a ratio is the median over the rounds of the ratio
-within a round. The loop writes cell after cell into one table, so its backward pass copies the gradient of the whole table once a cell:
-from `--long` squared cells on it runs in the first round only (a minute at the largest size). tslearn gets the costs ready, as ours does.
+Time is the process CPU time, the implementations of a size interleaved in one process; a ratio is the median
+over the rounds of the ratio within a round. The loop writes cell after cell into one table, so its backward
+pass copies the gradient of the whole table once a cell: from `--long` squared cells on it runs in the first
+round only (a minute at the largest size). tslearn gets the costs ready, as ours does.
 """
 
 from __future__ import annotations
@@ -29,7 +31,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmpt.ops.alignment import otam, soft_dtw  # noqa: E402
 
 SMOOTHING = 0.1
-SIZES = ["512x5x5", "32x7x70", "4096x8x8", "256x64x64", "4096x32x32"]  # the first two: a pre-training and a localisation step of TempCLR
+SIZES = [
+    "512x5x5",
+    "32x7x70",
+    "4096x8x8",
+    "256x64x64",
+    "4096x32x32",
+]  # the first two: a pre-training and a localisation step of TempCLR
 Aligner = Callable[[Tensor], Tensor]
 
 
@@ -59,7 +67,9 @@ def loop_otam(cost: Tensor) -> Tensor:
         table[:, 0, m] = padded[:, 0, m] + table[:, 0, m - 1]
     for l in range(1, padded.shape[1]):  # noqa: E741
         for m in range(1, last + 1):
-            ways = [table[:, l - 1, m - 1], table[:, l, m - 1]] + ([table[:, l - 1, m]] if m in (1, last) else [])
+            ways = [table[:, l - 1, m - 1], table[:, l, m - 1]] + (
+                [table[:, l - 1, m]] if m in (1, last) else []
+            )
             table[:, l, m] = padded[:, l, m] + softmin(*ways)
     return table[:, -1, -1]
 
@@ -106,7 +116,9 @@ def measure(metric: str, count: int, rows: int, cols: int, rounds: int, long: fl
     for name, values in times.items():
         result[f"{name}_ms"] = 1e3 * statistics.median(values)
         for ours in {"torch", "numba"} & aligners.keys() - {name}:
-            result[f"{ours}_over_{name}"] = statistics.median(other / own for other, own in zip(values, times[ours], strict=False))
+            result[f"{ours}_over_{name}"] = statistics.median(
+                other / own for other, own in zip(values, times[ours], strict=False)
+            )
     return result | accuracy(metric, cost[:64])
 
 
@@ -140,11 +152,15 @@ def table_row(row: dict[str, float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", nargs="+", default=SIZES, help="count x rows x columns")
     parser.add_argument("--metrics", nargs="+", default=["dtw", "otam"], choices=["dtw", "otam"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--long", type=float, default=2e8, help="matrices times squared cells from which the loop runs once")
+    parser.add_argument(
+        "--long", type=float, default=2e8, help="matrices times squared cells from which the loop runs once"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

@@ -1,17 +1,20 @@
 """Training on two processes, hit again and again, must end where the quiet run ends.
 
-    python benchmarks/chaos.py                                   # 3 runs of 60 updates, hit until they are done; about half an hour
+    python benchmarks/chaos.py  # 3 runs of 60 updates, hit until they are done; about half an hour
     python benchmarks/chaos.py --runs 1 --updates 8 --hits kill_one truncate --seed 3
     python benchmarks/chaos.py --set retri_epoch=1 --set num_cands=20      # further settings go to both runs
 
 Each start of a run is hit once, at a random update and a random moment within it:
 
-    kill_one   SIGKILL to one rank                      disk_full   no file may grow any more (RLIMIT_FSIZE of the ranks)
-    kill_all   SIGKILL to launcher and ranks            truncate    SIGKILL to all, then the newest checkpoint is cut in two
-    sigterm    SIGTERM to the launcher                  shard_gone  SIGKILL to all, a shard is moved away, a start (must fail), moved back
+    kill_one  SIGKILL to one rank  disk_full  no file may grow any more (RLIMIT_FSIZE of the ranks)
+    kill_all  SIGKILL to launcher and ranks  truncate  SIGKILL to all, then the newest checkpoint is cut in
+        two
+    sigterm  SIGTERM to the launcher  shard_gone  SIGKILL to all, a shard is moved away, a start (must fail),
+        moved back
 
-Then the same command is given again. A hit counts as survived when the job ended as it should: by the signal, with code 85 and the
-checkpoint saved, or with one clear error. Exit code 0: all hits survived and all final weights are bit-identical to those of the quiet run.
+Then the same command is given again. A hit counts as survived when the job ended as it should: by the signal,
+with code 85 and the checkpoint saved, or with one clear error. Exit code 0: all hits survived and all final
+weights are bit-identical to those of the quiet run.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from pathlib import Path
 
 import torch
 
-from mmpt.models.checkpoint import read_state_dict
+from mmpt.checkpoints.weights import read_state_dict
 
 ROOT = Path(__file__).resolve().parent.parent
 STOPPED = 85
@@ -58,7 +61,12 @@ class Job:
         with open(self.log, "w") as file:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen(
-                self.words, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+                self.words,
+                cwd=ROOT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=environment,
             )
 
     def output(self) -> str:
@@ -96,7 +104,9 @@ class Job:
             return self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise TimeoutError(f"the job did not end within {PATIENCE} s after it was hit; see {self.log}") from None
+            raise TimeoutError(
+                f"the job did not end within {PATIENCE} s after it was hit; see {self.log}"
+            ) from None
 
     def ranks(self) -> list[int]:
         """Process ids of the ranks."""
@@ -106,7 +116,9 @@ class Job:
                 words = path.read_bytes().split(b"\0")
             except OSError:  # it has ended
                 continue
-            is_rank = any(word.endswith(b"train.py") for word in words) and not any(b"nproc_per_node" in word for word in words)
+            is_rank = any(word.endswith(b"train.py") for word in words) and not any(
+                b"nproc_per_node" in word for word in words
+            )
             if is_rank and any(str(self.run).encode() in word for word in words):
                 found.append(int(path.parent.name))
         return sorted(found)
@@ -155,7 +167,15 @@ class Chaos:
         }
         settings = [f"{key}={value}" for key, value in values.items()] + self.settings
         words = [word for setting in settings for word in ("--set", setting)]
-        return [sys.executable, "locallaunch.py", "projects/toy/norton.yaml", "--jobtype", "local_small", "--cpu", *words]
+        return [
+            sys.executable,
+            "locallaunch.py",
+            "projects/toy/norton.yaml",
+            "--jobtype",
+            "local_small",
+            "--cpu",
+            *words,
+        ]
 
     def start(self, run: Path) -> Job:
         """Start or go on with a run."""
@@ -174,8 +194,21 @@ class Chaos:
         before = 0
         for hit in hits:
             job = self.start(run)
-            if not job.reaches(self.rng.randint(before + 1, max(before + 1, min(before + 1 + self.updates // 4, self.updates - 2)))):
-                self.table.append((run.name, f"({hit}: done before)", job.resumed_at(), job.updates() or "-", job.process.returncode, ""))
+            if not job.reaches(
+                self.rng.randint(
+                    before + 1, max(before + 1, min(before + 1 + self.updates // 4, self.updates - 2))
+                )
+            ):
+                self.table.append(
+                    (
+                        run.name,
+                        f"({hit}: done before)",
+                        job.resumed_at(),
+                        job.updates() or "-",
+                        job.process.returncode,
+                        "",
+                    )
+                )
                 break
             time.sleep(self.rng.random() * 0.5)
             reached = job.updates()
@@ -183,18 +216,26 @@ class Chaos:
             self._note(run, hit, job, reached, code)
             before = reached
             if reached > self.updates:
-                self.failures.append(f"{run.name}: trained {reached} updates instead of {self.updates}; see {job.log}")
+                self.failures.append(
+                    f"{run.name}: trained {reached} updates instead of {self.updates}; see {job.log}"
+                )
         job = self.start(run)
         if job.ends():
-            self.failures.append(f"{run.name}: the last start ended with {job.process.returncode}; see {job.log}")
+            self.failures.append(
+                f"{run.name}: the last start ended with {job.process.returncode}; see {job.log}"
+            )
 
     def _note(self, run: Path, hit: str, job: Job, reached: int, code: int) -> None:
         errors, expected = job.errors(), EXPECTED[hit]
         finished = code == 0 and reached >= self.updates - 1  # it was done before the hit took effect
         if code not in expected and not finished:
-            self.failures.append(f"{run.name}: after {hit} the job ended with {code}, expected {expected}; see {job.log}")
+            self.failures.append(
+                f"{run.name}: after {hit} the job ended with {code}, expected {expected}; see {job.log}"
+            )
         if hit in ("kill_one", "disk_full") and not finished and len(errors) != 1:
-            self.failures.append(f"{run.name}: after {hit} {len(errors)} errors were shown, expected one; see {job.log}")
+            self.failures.append(
+                f"{run.name}: after {hit} {len(errors)} errors were shown, expected one; see {job.log}"
+            )
         said = errors[0].split("failed first: ")[-1][:100] if errors else ""
         self.table.append((run.name, hit, job.resumed_at(), reached, code, said))
 
@@ -253,20 +294,31 @@ def shard_gone(chaos: Chaos, job: Job) -> int:
         away.rename(shard)
     errors = again.errors()
     if code != 1 or len(errors) != 1 or f"{shard}: no such shard file" not in errors[0]:
-        chaos.failures.append(f"{job.run.name}: without {shard.name} the start ended with {code} and {len(errors)} errors; see {again.log}")
+        chaos.failures.append(
+            f"{job.run.name}: without {shard.name} the start ended with {code} and {len(errors)} errors; "
+            f"see {again.log}"
+        )
     return job.process.returncode
 
 
-HITS: dict[str, Callable[[Chaos, Job], int]] = {hit.__name__: hit for hit in (kill_one, kill_all, sigterm, disk_full, truncate, shard_gone)}
+HITS: dict[str, Callable[[Chaos, Job], int]] = {
+    hit.__name__: hit for hit in (kill_one, kill_all, sigterm, disk_full, truncate, shard_gone)
+}
 EXPECTED = {
-    "kill_one": (128 + signal.SIGKILL,), "kill_all": (-signal.SIGKILL,), "sigterm": (STOPPED,), "disk_full": (1,),
-    "truncate": (-signal.SIGKILL,), "shard_gone": (-signal.SIGKILL,),
-}  # fmt: skip
+    "kill_one": (128 + signal.SIGKILL,),
+    "kill_all": (-signal.SIGKILL,),
+    "sigterm": (STOPPED,),
+    "disk_full": (1,),
+    "truncate": (-signal.SIGKILL,),
+    "shard_gone": (-signal.SIGKILL,),
+}
 
 
 def main() -> int:
     """Command line; 0 when nothing was lost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--updates", type=int, default=60, help="length of a run")
     parser.add_argument("--rounds", type=int, default=12, help="hits of a run, at most")
@@ -281,11 +333,17 @@ def main() -> int:
     world = args.world
     if world is None:
         world = folder / "world"
-        subprocess.run([sys.executable, "-m", "mmpt_cli.make_data", "--out", str(world), "--size", "tiny"], cwd=ROOT, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "mmpt_cli.make_data", "--out", str(world), "--size", "tiny"],
+            cwd=ROOT,
+            check=True,
+        )
     chaos = Chaos(world.resolve(), folder.resolve(), args.updates, args.settings, random.Random(args.seed))
     begin, expected = time.monotonic(), chaos.quiet()
     for number in range(args.runs):
-        hits = list(itertools.islice(itertools.cycle(chaos.rng.sample(args.hits, len(args.hits))), args.rounds))
+        hits = list(
+            itertools.islice(itertools.cycle(chaos.rng.sample(args.hits, len(args.hits))), args.rounds)
+        )
         run = chaos.folder / f"run{number}"
         chaos.hit_until_done(run, hits)
         compare(chaos, run, expected)
@@ -298,17 +356,27 @@ def main() -> int:
 def compare(chaos: Chaos, run: Path, expected: dict[str, torch.Tensor]) -> None:
     """Note the tensors that differ from the quiet run's."""
     found = weights(run)
-    different = [name for name in expected if name not in found or not torch.equal(found[name], expected[name])]
+    different = [
+        name for name in expected if name not in found or not torch.equal(found[name], expected[name])
+    ]
     if different or len(found) != len(expected):
-        chaos.failures.append(f"{run.name}: {len(different)} of {len(expected)} tensors differ from the quiet run's, e.g. {different[:2]}")
+        chaos.failures.append(
+            f"{run.name}: {len(different)} of {len(expected)} tensors differ from the quiet run's, e.g. "
+            f"{different[:2]}"
+        )
 
 
 def report(chaos: Chaos, runs: int, seconds: float) -> None:
     """All hits, and what they cost."""
-    print("\n| run | hit | went on from update | hit at update | exit code | what it said |\n|---|---|---|---|---|---|")
+    print(
+        "\n| run | hit | went on from update | hit at update | exit code | what it said "
+        "|\n|---|---|---|---|---|---|"
+    )
     for row in chaos.table:
         print("| " + " | ".join(map(str, row)) + " |")
-    resumes = sum(1 for log in chaos.folder.glob("run*/output*.txt") if RESUMED.search(log.read_text(errors="replace")))
+    resumes = sum(
+        1 for log in chaos.folder.glob("run*/output*.txt") if RESUMED.search(log.read_text(errors="replace"))
+    )
     for failure in chaos.failures:
         print(f"LOST {failure}")
     print(f"\n{runs} runs of {chaos.updates} updates in {seconds:.0f} s")

@@ -1,10 +1,11 @@
-"""Evaluation at size: ranks by counting against sorting, full-video alignment in batches against a loop over pairs, N modalities by volume.
+"""Evaluation at size: ranks by counting against sorting, full-video alignment in batches against a loop over
+pairs, N modalities by volume.
 
     python benchmarks/evaluation.py [--rows 50000] [--videos 436]
     python benchmarks/evaluation.py --only modalities --rows 50000
 
-CPU time of this process is compared, because wall time on a shared machine is not worth much; peak memory is that of a fresh process.
-The slow sides are measured on a part and scaled up (stated in the output).
+CPU time of this process is compared, because wall time on a shared machine is not worth much; peak memory is
+that of a fresh process. The slow sides are measured on a part and scaled up (stated in the output).
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmpt.config import EvalConfig  # noqa: E402
 from mmpt.evaluators import GramRetrievalMetric  # noqa: E402
-from mmpt.evaluators.compat import dtw_eval_cum_dist, otam_eval_cum_dist  # noqa: E402
 from mmpt.evaluators.paragraphs import PROTOCOLS, Groups, cut_block, paragraph_scores, query_tiles, video_bins  # noqa: E402
 from mmpt.evaluators.ranking import ScoreMatrix, count_ranks  # noqa: E402
+from mmpt.historic.alignment_costs import dtw_eval_cum_dist, otam_eval_cum_dist  # noqa: E402
 from mmpt.ops.alignment import dtw, hard_otam  # noqa: E402
 
 WIDTH = 768
@@ -49,7 +50,8 @@ def by_counting(rows: int) -> float:
 
 
 def by_sorting(rows: int) -> float:
-    """CPU seconds of the whole score matrix and an argsort of its rows; the sort is scaled up from SORTED_ROWS rows."""
+    """CPU seconds of the whole score matrix and an argsort of its rows; the sort is scaled up from
+    SORTED_ROWS rows."""
     text, video = embeddings(rows)
     start = time.process_time()
     scores = (text @ video.T).numpy()
@@ -61,7 +63,8 @@ def by_sorting(rows: int) -> float:
 
 
 def clips(rows: int) -> dict[str, Any]:
-    """Embeddings of captions and three modalities, unit rows around a direction per item; a tenth of each modality is missing."""
+    """Embeddings of captions and three modalities, unit rows around a direction per item; a tenth of each
+    modality is missing."""
     generator = torch.Generator().manual_seed(0)
     common = torch.randn(rows, GRAM_WIDTH, generator=generator)
     arrays: dict[str, Any] = {"modalities": ["video", "audio", "subtitle"]}
@@ -74,7 +77,8 @@ def clips(rows: int) -> dict[str, Any]:
 
 
 def by_volume(rows: int) -> float:
-    """CPU seconds of the whole metric: both directions, alignment report, one subset of three modalities, one score."""
+    """CPU seconds of the whole metric: both directions, alignment report, one subset of three modalities, one
+    score."""
     arrays = clips(rows)
     start = time.process_time()
     GramRetrievalMetric(EvalConfig(bootstrap=0)).evaluate(**arrays)
@@ -109,7 +113,10 @@ def compare_ranks(rows: int) -> None:
     for method, (seconds, peak) in found.items():
         print(f"ranks {rows:6d}  {method:12s} {seconds:8.2f} s CPU  {peak - inputs:8.0f} MiB above inputs")
     (fast, small), (slow, large) = found.values()
-    print(f"ranks {rows:6d}  counting is {slow / fast:.1f}x faster, {(large - inputs) / max(small - inputs, 1):.0f}x smaller")
+    print(
+        f"ranks {rows:6d}  counting is {slow / fast:.1f}x faster, "
+        f"{(large - inputs) / max(small - inputs, 1):.0f}x smaller"
+    )
 
 
 def measure_modalities(rows: int) -> None:
@@ -162,7 +169,8 @@ def loop_scalars(cost: np.ndarray) -> None:
 
 
 def compare_full_video(n_videos: int) -> None:
-    """DTW and OTAM (both directions) of all pairs in batches and in loops over pairs; then all measures in batches."""
+    """DTW and OTAM (both directions) of all pairs in batches and in loops over pairs; then all measures in
+    batches."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(4, 17, n_videos)
     edges = np.cumsum([0, *lengths])
@@ -189,11 +197,16 @@ def compare_full_video(n_videos: int) -> None:
     start = time.process_time()
     for _ in paragraph_scores(matrix, groups, groups, PROTOCOLS["norton", "removed"]):
         pass
-    print(f"full video {n_videos}  all measures, historic ones included, batched {time.process_time() - start:.2f} s CPU")
+    print(
+        f"full video {n_videos}  all measures, historic ones included, batched "
+        f"{time.process_time() - start:.2f} s CPU"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=10_000, help="queries and gallery items")
     parser.add_argument("--videos", type=int, default=436, help="long videos")
     parser.add_argument("--only", choices=("ranks", "videos", "modalities"), help="one part")

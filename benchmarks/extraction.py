@@ -5,10 +5,11 @@
     python benchmarks/extraction.py --network means        # next to no network: what reading costs
     python benchmarks/extraction.py --folder my_videos     # on your own videos
 
-`plain` reads a whole video through FFmpeg's filters (fps, scale, crop, RGB) with FFmpeg's own threads, gives it to the network as it was
-trained, in batches of that video, and stores the result: what published extraction scripts do. `mmpt` is what extract.py does, `mmpt, half`
-the same with `--half`. Every run has a process of its own; the best of the repeats counts. Weights are random: speed does not depend on
-them. Without a folder the videos are made here: H.264 with the frame types and about the bit rate of videos of the web.
+`plain` reads a whole video through FFmpeg's filters (fps, scale, crop, RGB) with FFmpeg's own threads, gives
+it to the network as it was trained, in batches of that video, and stores the result: what published
+extraction scripts do. `mmpt` is what extract.py does, `mmpt, half` the same with `--half`. Every run has a
+process of its own; the best of the repeats counts. Weights are random: speed does not depend on them. Without
+a folder the videos are made here: H.264 with the frame types and about the bit rate of videos of the web.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mmpt.models import S3D  # noqa: E402
-from mmpt.models.backbones import VideoFeatures  # noqa: E402
-from mmpt.models.extraction import extract  # noqa: E402
-from mmpt.models.extraction_run import list_jobs  # noqa: E402
-from mmpt.models.inference import for_inference, keep_freed_memory  # noqa: E402
-from mmpt.models.r2plus1d import R2Plus1D  # noqa: E402
-from mmpt.models.towers import ImageTower  # noqa: E402
-from mmpt.utils.video import probe, read_seconds  # noqa: E402
+from mmpt.backbones.backbone import VideoFeatures  # noqa: E402
+from mmpt.backbones.external import ImageTower  # noqa: E402
+from mmpt.backbones.folding import for_inference, keep_freed_memory  # noqa: E402
+from mmpt.backbones.r2plus1d import R2Plus1D  # noqa: E402
+from mmpt.backbones.s3d import S3D  # noqa: E402
+from mmpt.extraction.extract import extract  # noqa: E402
+from mmpt.extraction.run import list_jobs  # noqa: E402
+from mmpt.media.video import probe, read_seconds  # noqa: E402
 
 PLAIN_BATCH = 16  # seconds
 
@@ -57,7 +58,9 @@ def clip_tower() -> ImageTower:
     """A ViT-B/32 as CLIP has it."""
     import transformers
 
-    config = transformers.CLIPVisionConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    config = transformers.CLIPVisionConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+    )
     model = transformers.CLIPVisionModelWithProjection(config)
     return ImageTower(model, lambda images: model(pixel_values=images).image_embeds)
 
@@ -83,7 +86,9 @@ def write_video(path: Path, n_seconds: int, size: tuple[int, int], seed: int) ->
     """A camera that wanders over a textured picture, with a little grain."""
     rng, (width, height) = np.random.default_rng(seed), size
     coarse = rng.integers(40, 190, (height // 40 + 2, width // 40 + 2, 3)).astype(np.uint8)
-    smooth = av.VideoFrame.from_ndarray(coarse, format="rgb24").reformat(2 * width, 2 * height, interpolation="BICUBIC")
+    smooth = av.VideoFrame.from_ndarray(coarse, format="rgb24").reformat(
+        2 * width, 2 * height, interpolation="BICUBIC"
+    )
     texture = np.kron(rng.integers(0, 50, (height // 4, width // 4, 1)), np.ones((8, 8, 1))).astype(np.uint8)
     picture = smooth.to_ndarray(format="rgb24")[: len(texture)] // 2 + texture
     grain = rng.integers(0, 15, picture.shape[:2] + (1,), dtype=np.uint8)
@@ -93,8 +98,13 @@ def write_video(path: Path, n_seconds: int, size: tuple[int, int], seed: int) ->
         for i in range(30 * n_seconds):
             left, top = int(width / 3 * (1 + np.sin(i / 60 + seed))), int(height / 3 * (1 + np.cos(i / 45)))
             noise_left, noise_top = rng.integers(0, width), rng.integers(0, height)
-            seen = picture[top : top + height, left : left + width] + grain[noise_top:, noise_left:][:height, :width]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(seen), format="rgb24")))
+            seen = (
+                picture[top : top + height, left : left + width]
+                + grain[noise_top:, noise_left:][:height, :width]
+            )
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(seen), format="rgb24"))
+            )
         container.mux(stream.encode())
 
 
@@ -105,7 +115,13 @@ def plain_seconds(path: Path, fps: int, size: int) -> Tensor:
         stream.thread_type = "AUTO"
         graph, scale = av.filter.Graph(), f"{size}:-2" if stream.height > stream.width else f"-2:{size}"
         nodes = [graph.add_buffer(template=stream, time_base=stream.time_base)]
-        for name, options in (("fps", str(fps)), ("scale", scale), ("crop", f"{size}:{size}"), ("format", "rgb24"), ("buffersink", None)):
+        for name, options in (
+            ("fps", str(fps)),
+            ("scale", scale),
+            ("crop", f"{size}:{size}"),
+            ("format", "rgb24"),
+            ("buffersink", None),
+        ):
             nodes.append(graph.add(name, options))
             nodes[-2].link_to(nodes[-1])
         graph.configure()
@@ -178,15 +194,21 @@ def reading_speed(files: Path, fps: int, size: int) -> float:
     for job in jobs:
         for _ in read_seconds(job.path, fps, size, n_threads=1):
             pass
-    return sum(info.duration_s * info.fps for info in (probe(job.path) for job in jobs)) / (time.process_time() - start)
+    return sum(info.duration_s * info.fps for info in (probe(job.path) for job in jobs)) / (
+        time.process_time() - start
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", choices=NETWORKS, default="s3d")
     parser.add_argument("--folder", type=Path, help="of your own videos")
     parser.add_argument("--videos", type=int, default=6, help="to make")
-    parser.add_argument("--seconds", type=int, default=4, help="length of the shortest of them; the longest has twice as many")
+    parser.add_argument(
+        "--seconds", type=int, default=4, help="length of the shortest of them; the longest has twice as many"
+    )
     parser.add_argument("--frame-size", type=int, nargs=2, default=(1280, 720), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--repeats", type=int, default=2)
@@ -195,11 +217,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         files = args.folder or Path(temporary)
         for n in range(0 if args.folder else args.videos):
-            write_video(files / f"v{n}.mp4", args.seconds + n * args.seconds // max(1, args.videos - 1), tuple(args.frame_size), seed=n)
+            write_video(
+                files / f"v{n}.mp4",
+                args.seconds + n * args.seconds // max(1, args.videos - 1),
+                tuple(args.frame_size),
+                seed=n,
+            )
         infos = [(job.path, probe(job.path)) for job in list_jobs(files)]
         rate = np.mean([path.stat().st_size * 8e-6 / info.duration_s for path, info in infos])
         fps, size = NETWORKS[args.network].fps, NETWORKS[args.network].size
-        print(f"{args.network} at {fps} frames per second; {len(infos)} videos of {rate:.1f} Mbit/s, {n_threads} cores")
+        print(
+            f"{args.network} at {fps} frames per second; {len(infos)} videos of {rate:.1f} Mbit/s, "
+            f"{n_threads} cores"
+        )
         runs: dict[str, list[Measured]] = {way: [] for way in args.ways}
         for _ in range(args.repeats):  # in turn, so that a slow minute of the machine hits all
             for way in args.ways:

@@ -3,9 +3,10 @@
     python benchmarks/gram.py                       # all sizes, a Markdown table
     python benchmarks/gram.py --sizes 1024 --modalities 3 --rounds 5 --json gram.json
 
-Time is the process CPU time of loss + backward, interleaved in one process, median of the rounds; memory is the growth of the peak resident
-size in a fresh process per measurement. The plain formula builds one Gram matrix per pair and takes its determinant, once for each of
-the two cross entropies, as the published training step does.
+Time is the process CPU time of loss + backward, interleaved in one process, median of the rounds; memory is
+the growth of the peak resident size in a fresh process per measurement. The plain formula builds one Gram
+matrix per pair and takes its determinant, once for each of the two cross entropies, as the published training
+step does.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mmpt.ops.gram_contrast import volume_cross_entropy  # noqa: E402
+from mmpt.ops.gram.contrast import volume_cross_entropy  # noqa: E402
 
 SCALE, SMOOTHING, WIDTH = 1 / 0.07, 0.1, 512
 PLAIN_LIMIT = 2048  # above, the plain formula needs too many GiB to be run as a matter of course
@@ -113,7 +114,9 @@ def measure_peak(name: str, n: int, k: int) -> float:
 
 def high_water_mib() -> float:
     """Peak resident size of this program; getrusage would inherit that of the parent."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) / 1024
 
 
@@ -131,9 +134,13 @@ def accuracy(n: int, k: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256, 1024, 4096])
-    parser.add_argument("--modalities", type=int, nargs="+", default=[2, 3], help="modalities besides the anchor")
+    parser.add_argument(
+        "--modalities", type=int, nargs="+", default=[2, 3], help="modalities besides the anchor"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -145,13 +152,19 @@ def main() -> None:
         print(measure_peak(args.peak_of, args.sizes[0], args.modalities[0]))
         return
     results = []
-    print("| N | K | plain ms | ours ms | faster | plain MiB | ours MiB | loss error | gradient error (plain) |")
+    print(
+        "| N | K | plain ms | ours ms | faster | plain MiB | ours MiB | loss error | gradient error (plain) |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for n in args.sizes:
         for k in args.modalities:
             row = {"n": n, "k": k, **time_ratio(n, k, args.rounds if n < 4096 else 1, args.device)}
             if args.device == "cpu":
-                row |= {f"{name}_mib": peak_mib(name, n, k) for name in LOSSES if name == "ours" or n <= PLAIN_LIMIT}
+                row |= {
+                    f"{name}_mib": peak_mib(name, n, k)
+                    for name in LOSSES
+                    if name == "ours" or n <= PLAIN_LIMIT
+                }
             if n <= 256:
                 row |= accuracy(n, k)
             results.append(row)
@@ -159,7 +172,9 @@ def main() -> None:
             cells += [f"{row['speedup']:.1f}x" if "speedup" in row else "-"]
             cells += [f"{row[key]:.0f}" if key in row else "-" for key in ("plain_mib", "ours_mib")]
             cells += [f"{row['ours_loss_error']:.1e}" if n <= 256 else "-"]
-            cells += [f"{row['ours_gradient_error']:.1e} ({row['plain_gradient_error']:.1e})" if n <= 256 else "-"]
+            cells += [
+                f"{row['ours_gradient_error']:.1e} ({row['plain_gradient_error']:.1e})" if n <= 256 else "-"
+            ]
             print(f"| {n} | {k} | {' | '.join(cells)} |", flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")

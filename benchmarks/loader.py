@@ -4,9 +4,11 @@
     python benchmarks/loader.py --only sampler index  # parts
     python benchmarks/loader.py --json loader.json
 
-Shape: 64 videos x 16 clips per batch, 16 video and 32 text positions, videos of about 6 minutes with a caption about every 4 seconds,
-float16 features of width 512. All data are made up and warm in the page cache; one process, one thread. `plain` is the same sampling
-written clip by clip in ordinary Python over lists, one tensor per clip, as a straightforward implementation would have it.
+Shape: 64 videos x 16 clips per batch, 16 video and 32 text positions, videos of about 6 minutes with a
+caption about every 4 seconds,
+float16 features of width 512. All data are made up and warm in the page cache; one process, one thread.
+`plain` is the same sampling written clip by clip in ordinary Python over lists, one tensor per clip, as a
+straightforward implementation would have it.
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ from mmpt.processors import (
     ShardedVideoRetriVideoProcessor,
     VideoRetriOverlappedAligner,
 )
+from mmpt.processors.store.video_index import VideoIndex
 from mmpt.processors.tokens import SpecialIds
-from mmpt.utils import ShardedTensor, ShardWriter, VideoIndex, save_plain_pickle
+from mmpt.utils import ShardedTensor, ShardWriter, save_plain_pickle
 
 VIDEOS, CLIPS, WIDTH, N_VIDEOS = 64, 16, 512, 256
 SPECIAL = SpecialIds(cls=101, sep=102, pad=0, mask=103, vocab_size=30522)
@@ -51,7 +54,11 @@ def build_data(folder: Path) -> DatasetConfig:
     meta = {shard: ids[shard * 64 : (shard + 1) * 64] for shard in range(N_VIDEOS // 64)}
     save_plain_pickle(meta, folder / "train_meta.pkl")
     for shard, names in meta.items():
-        paths = [folder / f"train_{shard}", folder / f"text.train_{shard}.startends", folder / f"text.train_{shard}.caps_ids"]
+        paths = [
+            folder / f"train_{shard}",
+            folder / f"text.train_{shard}.startends",
+            folder / f"text.train_{shard}.caps_ids",
+        ]
         with ShardWriter(paths[0]) as video, ShardWriter(paths[1]) as times, ShardWriter(paths[2]) as caps:
             for _ in names:
                 seconds = int(rng.integers(240, 480))
@@ -63,15 +70,28 @@ def build_data(folder: Path) -> DatasetConfig:
                     row[: rng.integers(4, 18)] = 1000
                 caps.append(np.where(ids_ > 0, rng.integers(1000, 30000, ids_.shape), -1).astype(np.int32))
     return DatasetConfig(
-        split="train", train_path=str(folder / "train.lst"), vfeat_dir=str(folder), tfeat_dir=f"{folder}/text.",
-        num_video_per_batch=VIDEOS, clip_per_video=CLIPS, max_video_len=16, max_len=48,
-        sampled_min_len=8, sampled_max_len=32, sampled_video_min_len=3, sampled_video_max_len=16,
-    )  # fmt: skip
+        split="train",
+        train_path=str(folder / "train.lst"),
+        vfeat_dir=str(folder),
+        tfeat_dir=f"{folder}/text.",
+        num_video_per_batch=VIDEOS,
+        clip_per_video=CLIPS,
+        max_video_len=16,
+        max_len=48,
+        sampled_min_len=8,
+        sampled_max_len=32,
+        sampled_video_min_len=3,
+        sampled_video_max_len=16,
+    )
 
 
 def dataset(config: DatasetConfig) -> MMDataset:
     """The retrieval-batch data set."""
-    parts = ShardedHow2VideoRetriMetaProcessor(config), ShardedVideoRetriVideoProcessor(config), ShardedVideoRetriTextProcessor(config)
+    parts = (
+        ShardedHow2VideoRetriMetaProcessor(config),
+        ShardedVideoRetriVideoProcessor(config),
+        ShardedVideoRetriTextProcessor(config),
+    )
     return MMDataset(*parts, VideoRetriOverlappedAligner(config, SPECIAL))
 
 
@@ -99,9 +119,17 @@ def plain_clip(
         else:
             begin -= 1
     text_len = config.max_len - config.max_video_len
-    ids = [SPECIAL.cls, SPECIAL.sep, *[token for clip in cap[low : high + 1] for token in clip][: text_len - 3], SPECIAL.sep]
+    ids = [
+        SPECIAL.cls,
+        SPECIAL.sep,
+        *[token for clip in cap[low : high + 1] for token in clip][: text_len - 3],
+        SPECIAL.sep,
+    ]
     caps = torch.tensor(ids + [SPECIAL.pad] * (text_len - len(ids)))
-    vfeats, vmasks = torch.zeros(config.max_video_len, video.shape[1]), torch.zeros(config.max_video_len, dtype=torch.bool)
+    vfeats, vmasks = (
+        torch.zeros(config.max_video_len, video.shape[1]),
+        torch.zeros(config.max_video_len, dtype=torch.bool),
+    )
     vfeats[: stop - begin] = torch.from_numpy(video[begin:stop].astype(np.float32))
     vmasks[: stop - begin] = True
     return (low, begin, high, stop), [caps, torch.arange(text_len) < len(ids), vfeats, vmasks]
@@ -116,7 +144,9 @@ def plain_batch(places: list[tuple], config: DatasetConfig) -> list[torch.Tensor
         ids = ShardedTensor.load(f"{config.tfeat_dir}train_{shard}.caps_ids", "r")[row]
         cap = [[token for token in clip if token != -1] for clip in ids.tolist()]
         start, end = times[:, 0].tolist(), times[:, 1].tolist()
-        clips = sorted((plain_clip(video, start, end, cap, config) for _ in range(CLIPS)), key=lambda clip: clip[0])
+        clips = sorted(
+            (plain_clip(video, start, end, cap, config) for _ in range(CLIPS)), key=lambda clip: clip[0]
+        )
         videos.append([torch.stack(parts) for parts in zip(*(tensors for _, tensors in clips), strict=True)])
     return [torch.stack(parts) for parts in zip(*videos, strict=True)]
 
@@ -140,7 +170,9 @@ def bench_sampler(rounds: int) -> dict[str, float]:
         calls = {
             "default sampler": lambda turn: default[turn % len(default)],
             "replaying sampler": lambda turn: replay[turn % len(replay)],
-            "plain, clip by clip": lambda turn: plain_batch(default.meta_processor[turn % len(default)][0], config),
+            "plain, clip by clip": lambda turn: plain_batch(
+                default.meta_processor[turn % len(default)][0], config
+            ),
         }
         seconds = seconds_per_call(calls, rounds)
     rates = {f"{name}, clips/s": VIDEOS * CLIPS / value for name, value in seconds.items()}
@@ -148,7 +180,8 @@ def bench_sampler(rounds: int) -> dict[str, float]:
 
 
 def bench_store(rounds: int) -> dict[str, float]:
-    """Milliseconds to read 64 x 16 windows of 16 seconds from 64 videos: shards kept open against reopened for every video."""
+    """Milliseconds to read 64 x 16 windows of 16 seconds from 64 videos: shards kept open against reopened
+    for every video."""
     with tempfile.TemporaryDirectory() as folder:
         config = build_data(Path(folder))
         places = [place for group in dataset(config).meta_processor.groups for place in group.tolist()]
@@ -165,7 +198,9 @@ def bench_store(rounds: int) -> dict[str, float]:
 
         calls = {
             "kept open": lambda turn: read(turn, lambda place: reader([place])[0]),
-            "reopened per video": lambda turn: read(turn, lambda place: ShardedTensor.load(f"{folder}/train_{place[2]}", "r")[place[3]]),
+            "reopened per video": lambda turn: read(
+                turn, lambda place: ShardedTensor.load(f"{folder}/train_{place[2]}", "r")[place[3]]
+            ),
         }
         seconds = seconds_per_call(calls, rounds)
     return {
@@ -180,7 +215,8 @@ from mmpt.utils import VideoIndex, load_plain_pickle
 private = lambda: int(re.search(r"RssAnon:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024
 before, begin = private(), time.perf_counter()
 if sys.argv[2] == "pickle":
-    places = {name: (shard, row) for shard, names in load_plain_pickle(sys.argv[1]).items() for row, name in enumerate(names)}
+    meta = load_plain_pickle(sys.argv[1])
+    places = {name: (shard, row) for shard, names in meta.items() for row, name in enumerate(names)}
 else:
     index = VideoIndex.open(sys.argv[1])
 print(time.perf_counter() - begin, private() - before)
@@ -188,18 +224,26 @@ print(time.perf_counter() - begin, private() - before)
 
 
 def bench_index(rounds: int, n_videos: int = 1_200_000) -> dict[str, float]:
-    """Opening the index of 1.2 million videos, in a fresh process, against the dictionary from the pickle; and looking ids up."""
+    """Opening the index of 1.2 million videos, in a fresh process, against the dictionary from the pickle;
+    and looking ids up."""
     alphabet = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", "S1")
     names = np.random.default_rng(0).choice(alphabet, (n_videos, 11)).view("S11").ravel().astype(str).tolist()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train_meta.pkl"
-        save_plain_pickle({start // 4096: names[start : start + 4096] for start in range(0, n_videos, 4096)}, path)
+        save_plain_pickle(
+            {start // 4096: names[start : start + 4096] for start in range(0, n_videos, 4096)}, path
+        )
         begin = time.perf_counter()
         index = VideoIndex.open(path)
         result = {"build once, s": time.perf_counter() - begin}
         for kind in ("pickle", "index"):
             probes = [
-                subprocess.run([sys.executable, "-c", INDEX_PROBE, path, kind], capture_output=True, text=True, check=True)
+                subprocess.run(
+                    [sys.executable, "-c", INDEX_PROBE, path, kind],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
                 for _ in range(min(rounds, 3))
             ]
             values = [tuple(map(float, probe.stdout.split())) for probe in probes]

@@ -3,9 +3,10 @@
     python benchmarks/losses.py                    # all rows, Markdown tables; about 10 minutes and 10 GiB
     python benchmarks/losses.py --rows time memory --sizes 64 256 --rounds 5 --json losses.json
 
-Time is process CPU time (wall time beside it), plain and ours in turn in one process, medians of the rounds. Memory is the growth of the
-peak resident size over loss + backward, gradients included, in a fresh process per measurement. Shapes are those of the published
-pre-training: 31 text and 18 video positions of width 768, valid lengths drawn as its samplers draw them (39 % of the token pairs).
+Time is process CPU time (wall time beside it), plain and ours in turn in one process, medians of the rounds.
+Memory is the growth of the peak resident size over loss + backward, gradients included, in a fresh process
+per measurement. Shapes are those of the published pre-training: 31 text and 18 video positions of width 768,
+valid lengths drawn as its samplers draw them (39 % of the token pairs).
 """
 
 from __future__ import annotations
@@ -44,13 +45,19 @@ def norton_batch(n: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor
     generator = torch.Generator().manual_seed(n)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     common = draw(n, 1, WIDTH)
-    batch = {"video_outputs": draw(n, FRAMES, WIDTH).mul_(3).add_(common), "text_outputs": draw(n, WORDS, WIDTH).mul_(3).add_(common)}
+    batch = {
+        "video_outputs": draw(n, FRAMES, WIDTH).mul_(3).add_(common),
+        "text_outputs": draw(n, WORDS, WIDTH).mul_(3).add_(common),
+    }
     for side in ("video", "text"):
         batch[f"pooled_{side}"] = (common[:, 0] + 2 * draw(n, WIDTH)) / 12
     words = torch.randint(8, 33, (n, 1), generator=generator).clamp(max=29) + 1  # and the closing separator
     seconds = torch.randint(3, 17, (n, 1), generator=generator) + 1
     batch = {name: x.to(dtype).requires_grad_() for name, x in batch.items()}
-    return batch | {"text_mask_outputs": torch.arange(WORDS) < words, "video_mask_outputs": torch.arange(FRAMES) < seconds}
+    return batch | {
+        "text_mask_outputs": torch.arange(WORDS) < words,
+        "video_mask_outputs": torch.arange(FRAMES) < seconds,
+    }
 
 
 def our_norton(precision: str = "float32") -> Callable[[dict[str, Tensor]], Tensor]:
@@ -75,7 +82,10 @@ def interleaved(steps: dict[str, Step], rounds: int) -> dict[str, tuple[float, f
             step()
             if number:
                 times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
-    return {name: tuple(1e3 * statistics.median(column) for column in zip(*values, strict=True)) for name, values in times.items()}
+    return {
+        name: tuple(1e3 * statistics.median(column) for column in zip(*values, strict=True))
+        for name, values in times.items()
+    }
 
 
 def row(title: str, steps: dict[str, Step], rounds: int) -> dict[str, object]:
@@ -84,7 +94,10 @@ def row(title: str, steps: dict[str, Step], rounds: int) -> dict[str, object]:
     plain, *others = times
     result = {"row": title, f"{plain} ms": round(times[plain][0], 1)}
     for name in others:
-        result |= {f"{name} ms": round(times[name][0], 1), f"{plain}/{name} cpu": round(times[plain][0] / times[name][0], 2)}
+        result |= {
+            f"{name} ms": round(times[name][0], 1),
+            f"{plain}/{name} cpu": round(times[plain][0] / times[name][0], 2),
+        }
         result[f"{plain}/{name} wall"] = round(times[plain][1] / times[name][1], 2)
     return result
 
@@ -94,7 +107,13 @@ def loss_time(sizes: list[int], rounds: int) -> list[dict]:
     for n in sizes:
         batch = norton_batch(n)
         losses = {"plain": plain_norton, "ours": our_norton(), "bf16": our_norton("bf16")}
-        rows.append(row(f"Norton loss, {n} clips", {name: lambda f=f, b=batch: backward(f, b) for name, f in losses.items()}, rounds))
+        rows.append(
+            row(
+                f"Norton loss, {n} clips",
+                {name: lambda f=f, b=batch: backward(f, b) for name, f in losses.items()},
+                rounds,
+            )
+        )
     return rows
 
 
@@ -104,10 +123,18 @@ def stage_time(sizes: list[int], rounds: int) -> list[dict]:
         batch = norton_batch(n)
         names = ("text_outputs", "video_outputs", "text_mask_outputs", "video_mask_outputs")
         similarity = {
-            "plain": lambda b: sum(x.square().sum() for x in plain_token_similarity(*(b[k] for k in names), 1.0)),
+            "plain": lambda b: sum(
+                x.square().sum() for x in plain_token_similarity(*(b[k] for k in names), 1.0)
+            ),
             "ours": lambda b: sum(x.square().sum() for x in token_similarity(*(b[k] for k in names))),
         }
-        rows.append(row(f"token similarity, {n}", {k: lambda f=f, b=batch: backward(f, b) for k, f in similarity.items()}, rounds))
+        rows.append(
+            row(
+                f"token similarity, {n}",
+                {k: lambda f=f, b=batch: backward(f, b) for k, f in similarity.items()},
+                rounds,
+            )
+        )
     return rows
 
 
@@ -128,7 +155,10 @@ def sinkhorn_time(rounds: int, compiled: bool) -> list[dict]:
         ("Sinkhorn, one of 1024 x 1024", square_problem(1024), rounds),
         ("Sinkhorn, one of 4096 x 4096", square_problem(4096), min(rounds, 3)),
     ):
-        steps = {"plain": lambda s=scores, m=mass: plain_sinkhorn(s, m, m), "ours": lambda s=scores, m=mass: log_sinkhorn(s, m, m)}
+        steps = {
+            "plain": lambda s=scores, m=mass: plain_sinkhorn(s, m, m),
+            "ours": lambda s=scores, m=mass: log_sinkhorn(s, m, m),
+        }
         if scores.dim() == 3 and importlib.util.find_spec("numba"):
             steps["numba"] = lambda s=scores, m=mass: log_sinkhorn(s, m, m, method="numba")
         if compiled and scores.dim() == 3:
@@ -147,14 +177,30 @@ def pot(scores: Tensor, mass: Tensor) -> dict[str, Step]:
         return {}
     weights = torch.full((len(scores),), 1 / len(scores))
     options = {"numItermax": 50, "stopThr": 0.0, "warn": False}
-    return {"POT": lambda: ot.sinkhorn(weights, weights, -scores, 1.0, method="sinkhorn_stabilized", **options)}
+    return {
+        "POT": lambda: ot.sinkhorn(weights, weights, -scores, 1.0, method="sinkhorn_stabilized", **options)
+    }
 
 
 def peak_mib(name: str, n: int) -> float:
-    """Measured in a fresh process, whose allocator gives freed matrices back, so that the resident size shows what is held."""
-    command = [sys.executable, __file__, "--peak-of", name, "--sizes", str(n), "--threads", str(torch.get_num_threads())]
+    """Measured in a fresh process, whose allocator gives freed matrices back, so that the resident size shows
+    what is held."""
+    command = [
+        sys.executable,
+        __file__,
+        "--peak-of",
+        name,
+        "--sizes",
+        str(n),
+        "--threads",
+        str(torch.get_num_threads()),
+    ]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.splitlines()[-1])
+    return float(
+        subprocess.run(
+            command, check=True, capture_output=True, text=True, env=environment
+        ).stdout.splitlines()[-1]
+    )
 
 
 def measure_peak(name: str, n: int) -> float:
@@ -176,10 +222,20 @@ def memory(sizes: list[int]) -> list[dict]:
     rows = []
     for n in sizes:
         plain, ours, bf16 = (peak_mib(name, n) for name in ("plain", "ours", "bf16"))
-        inputs = sum(x.numel() * x.element_size() for x in norton_batch(n).values() if x.requires_grad) / 2**20
-        result = {"plain MiB": plain, "ours MiB": ours, "plain/ours": plain / ours, "bf16 MiB": bf16, "gradients MiB": inputs}
+        inputs = (
+            sum(x.numel() * x.element_size() for x in norton_batch(n).values() if x.requires_grad) / 2**20
+        )
+        result = {
+            "plain MiB": plain,
+            "ours MiB": ours,
+            "plain/ours": plain / ours,
+            "bf16 MiB": bf16,
+            "gradients MiB": inputs,
+        }
         result["plain/ours without gradients"] = (plain - inputs) / (ours - inputs)
-        rows.append({"row": f"peak memory, {n} clips"} | {name: round(value, 1) for name, value in result.items()})
+        rows.append(
+            {"row": f"peak memory, {n} clips"} | {name: round(value, 1) for name, value in result.items()}
+        )
     return rows
 
 
@@ -195,12 +251,19 @@ def accuracy(sizes: list[int]) -> list[dict]:
             ("ours bf16 products", our_norton("bf16"), torch.float32),
             ("ours float64", our_norton(), torch.float64),
         ):
-            batch = {k: x.detach().to(dtype).requires_grad_() if x.requires_grad else x for k, x in exact.items()}
+            batch = {
+                k: x.detach().to(dtype).requires_grad_() if x.requires_grad else x for k, x in exact.items()
+            }
             value = backward(loss, batch)
-            result = {"row": f"error of {name}, {n} clips", "loss": f"{abs(value.item() / truth.item() - 1):.1e}"}
+            result = {
+                "row": f"error of {name}, {n} clips",
+                "loss": f"{abs(value.item() / truth.item() - 1):.1e}",
+            }
             for group in ("pooled", "outputs"):
                 names = [k for k in batch if group in k and batch[k].requires_grad]
-                result[f"{group} gradient"] = f"{max((batch[k].grad - exact[k].grad).norm() / exact[k].grad.norm() for k in names):.1e}"
+                result[f"{group} gradient"] = (
+                    f"{max((batch[k].grad - exact[k].grad).norm() / exact[k].grad.norm() for k in names):.1e}"
+                )
             rows.append(result)
     return rows
 
@@ -212,12 +275,25 @@ def markdown(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=["time", "stages", "sinkhorn", "memory", "accuracy"], help="default: all")
-    parser.add_argument("--sizes", type=int, nargs="+", help="clips; default: time 64 128 256 512, memory 256 1024, accuracy 64 256")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", nargs="+", choices=["time", "stages", "sinkhorn", "memory", "accuracy"], help="default: all"
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        help="clips; default: time 64 128 256 512, memory 256 1024, accuracy 64 256",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--compiled", action="store_true", help="also time torch.compile of the plain Sinkhorn (needs a C++ compiler)")
+    parser.add_argument(
+        "--compiled",
+        action="store_true",
+        help="also time torch.compile of the plain Sinkhorn (needs a C++ compiler)",
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--peak-of", choices=["plain", "ours", "bf16"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,6 +1,8 @@
-"""The published formulas of Norton's loss, written down as they read: what `benchmarks/losses.py` compares with.
+"""The published formulas of Norton's loss, written down as they read: what `benchmarks/losses.py` compares
+with.
 
-Every tensor of all clip pairs and all token pairs exists at once, autograd keeps what it wants, Sinkhorn runs in the log domain.
+Every tensor of all clip pairs and all token pairs exists at once, autograd keeps what it wants, Sinkhorn runs
+in the log domain.
 """
 
 from __future__ import annotations
@@ -21,12 +23,18 @@ def plain_sinkhorn(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int 
     return scores + u[..., :, None] + v[..., None, :]
 
 
-def plain_token_similarity(text: Tensor, video: Tensor, text_mask: Tensor, video_mask: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+def plain_token_similarity(
+    text: Tensor, video: Tensor, text_mask: Tensor, video_mask: Tensor, alpha: float
+) -> tuple[Tensor, Tensor]:
     """(A, B) both ways from the (A, B, T, F) cosines."""
     text_weight, video_weight = text_mask.to(text.dtype), video_mask.to(text.dtype)
     cosines = torch.einsum("atd,bfd->abtf", F.normalize(text, dim=-1), F.normalize(video, dim=-1))
-    over_video = alpha * torch.log((torch.exp(cosines / alpha) * video_weight[None, :, None, :]).sum(3))  # (A, B, T)
-    over_text = alpha * torch.log((torch.exp(cosines / alpha) * text_weight[:, None, :, None]).sum(2))  # (A, B, F)
+    over_video = alpha * torch.log(
+        (torch.exp(cosines / alpha) * video_weight[None, :, None, :]).sum(3)
+    )  # (A, B, T)
+    over_text = alpha * torch.log(
+        (torch.exp(cosines / alpha) * text_weight[:, None, :, None]).sum(2)
+    )  # (A, B, F)
     to_video = (over_video * text_weight[:, None]).sum(2) / text_weight.sum(1)[:, None]
     to_text = (over_text * video_weight).sum(2) / video_weight.sum(1)
     return to_video, to_text
@@ -37,9 +45,15 @@ def unit_interval(x: Tensor) -> Tensor:
 
 
 def plain_norton(
-    batch: dict[str, Tensor], length: int = 8, quantile: float = 0.3, epsilon: float = 0.1, weight: float = 0.1, beta: float = 0.3
+    batch: dict[str, Tensor],
+    length: int = 8,
+    quantile: float = 0.3,
+    epsilon: float = 0.1,
+    weight: float = 0.1,
+    beta: float = 0.3,
 ) -> Tensor:
-    """Clip-caption loss with softened targets plus the video-paragraph loss, with the values of the published configuration."""
+    """Clip-caption loss with softened targets plus the video-paragraph loss, with the values of the published
+    configuration."""
     video, text = batch["pooled_video"], batch["pooled_text"]
     n, s = len(video), len(video) // length
     own = torch.eye(n, dtype=video.dtype)
@@ -47,11 +61,17 @@ def plain_norton(
     with torch.no_grad():
         mass = torch.full((n,), -math.log(2 * n), dtype=video.dtype)
         targets = beta * torch.exp(plain_sinkhorn(scores, mass, mass) + math.log(2 * n)) + (1 - beta) * own
-    clip = -(targets * scores.log_softmax(1)).sum(1).mean() - (targets.T * scores.T.log_softmax(1)).sum(1).mean()
+    clip = (
+        -(targets * scores.log_softmax(1)).sum(1).mean() - (targets.T * scores.T.log_softmax(1)).sum(1).mean()
+    )
 
     pooled = unit_interval(F.normalize(text, dim=-1) @ F.normalize(video, dim=-1).T)
     directions = plain_token_similarity(
-        batch["text_outputs"], batch["video_outputs"], batch["text_mask_outputs"], batch["video_mask_outputs"], alpha=1.0
+        batch["text_outputs"],
+        batch["video_outputs"],
+        batch["text_mask_outputs"],
+        batch["video_mask_outputs"],
+        alpha=1.0,
     )
     tokens = (unit_interval(directions[0]) + unit_interval(directions[1])) / 2
     similarity = (0.5 * pooled + tokens) / 1.5

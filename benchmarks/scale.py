@@ -3,10 +3,11 @@
     python benchmarks/scale.py                        # about five minutes and 1 GB of disk
     python benchmarks/scale.py --videos 100000 --workers 0 1
 
-Ids, index and offsets are real ones of random content. Features are holes in sparse files: reading them costs what reading cached files
-costs, and no disk is measured. All shards of a kind of text are one file under many names. Videos are of about 6.6 minutes with a caption
-every 4 seconds; a batch is 64 videos x 16 clips. PSS is a process's share of memory, pages shared by n processes counted 1/n; `own` is what
-only this process has. Training with more GPUs is computed from the measured rate per worker, and says so.
+Ids, index and offsets are real ones of random content. Features are holes in sparse files: reading them costs
+what reading cached files costs, and no disk is measured. All shards of a kind of text are one file under many
+names. Videos are of about 6.6 minutes with a caption every 4 seconds; a batch is 64 videos x 16 clips. PSS is
+a process's share of memory, pages shared by n processes counted 1/n; `own` is what only this process has.
+Training with more GPUs is computed from the measured rate per worker, and says so.
 """
 
 from __future__ import annotations
@@ -36,12 +37,16 @@ from mmpt.processors import (
     ShardedVideoRetriVideoProcessor,
     VideoRetriOverlappedAligner,
 )
+from mmpt.processors.store.video_index import VideoIndex
 from mmpt.processors.tokens import SpecialIds
-from mmpt.utils import ShardWriter, VideoIndex, save_plain_pickle
+from mmpt.utils import ShardWriter, save_plain_pickle
 
 VIDEOS_PER_SHARD, WIDTH, MEAN_SECONDS, CLIPS, GROUP = 4096, 512, 396, 16, 64
 SPECIAL = SpecialIds(cls=101, sep=102, pad=0, mask=103, vocab_size=30522)
-CLIPS_PER_GPU = (6000, 9000)  # per second that an A100 trains on, on paper: BERT-base towers, 14 to 21 TFLOP per 1024 clips
+CLIPS_PER_GPU = (
+    6000,
+    9000,
+)  # per second that an A100 trains on, on paper: BERT-base towers, 14 to 21 TFLOP per 1024 clips
 BYTES_PER_VIDEO = MEAN_SECONDS * WIDTH * 2
 
 
@@ -50,7 +55,10 @@ def make_data(folder: Path, n_videos: int) -> None:
     rng = np.random.default_rng(0)
     alphabet = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", "S1")
     names = rng.choice(alphabet, (n_videos, 11)).view("S11").ravel().astype(str).tolist()
-    meta = {k: names[start : start + VIDEOS_PER_SHARD] for k, start in enumerate(range(0, n_videos, VIDEOS_PER_SHARD))}
+    meta = {
+        k: names[start : start + VIDEOS_PER_SHARD]
+        for k, start in enumerate(range(0, n_videos, VIDEOS_PER_SHARD))
+    }
     save_plain_pickle(meta, folder / "train_meta.pkl")
     (folder / "train.lst").write_text("\n".join(names))
     lengths = rng.integers(MEAN_SECONDS // 2, MEAN_SECONDS * 3 // 2, VIDEOS_PER_SHARD)
@@ -59,7 +67,10 @@ def make_data(folder: Path, n_videos: int) -> None:
         _write_hole(folder / f"train_{shard}", lengths[: len(ids)])
         for kind in ("startends", "caps_ids"):
             for suffix in ("data", "starts"):
-                source, target = folder / f"one.{kind}_{suffix}.npy", folder / f"text.train_{shard}.{kind}_{suffix}.npy"
+                source, target = (
+                    folder / f"one.{kind}_{suffix}.npy",
+                    folder / f"text.train_{shard}.{kind}_{suffix}.npy",
+                )
                 os.link(source, target)
 
 
@@ -69,7 +80,9 @@ def _write_text(folder: Path, lengths: np.ndarray, rng: np.random.Generator) -> 
             start = np.sort(rng.uniform(0, seconds - 4, seconds // 4)).astype(np.float32)
             times.append(np.stack([start, start + rng.uniform(2, 6, len(start)).astype(np.float32)], 1))
             words = rng.integers(1000, 30000, (len(start), 32), dtype=np.int32)
-            caps.append(np.where(np.arange(32) < rng.integers(4, 18, (len(start), 1)), words, -1).astype(np.int32))
+            caps.append(
+                np.where(np.arange(32) < rng.integers(4, 18, (len(start), 1)), words, -1).astype(np.int32)
+            )
     (folder / "shards.json").unlink()  # links have other names than it lists
 
 
@@ -86,10 +99,19 @@ def settings(folder: Path, read_ahead: bool) -> DatasetConfig:
     """Norton's pre-training settings."""
     return DatasetConfig(
         read_ahead=read_ahead,
-        split="train", train_path=str(folder / "train.lst"), vfeat_dir=str(folder), tfeat_dir=f"{folder}/text.",
-        num_video_per_batch=GROUP, clip_per_video=CLIPS, max_video_len=16, max_len=48,
-        sampled_min_len=8, sampled_max_len=32, sampled_video_min_len=3, sampled_video_max_len=16,
-    )  # fmt: skip
+        split="train",
+        train_path=str(folder / "train.lst"),
+        vfeat_dir=str(folder),
+        tfeat_dir=f"{folder}/text.",
+        num_video_per_batch=GROUP,
+        clip_per_video=CLIPS,
+        max_video_len=16,
+        max_len=48,
+        sampled_min_len=8,
+        sampled_max_len=32,
+        sampled_video_min_len=3,
+        sampled_video_max_len=16,
+    )
 
 
 def memory(pid: int | str) -> dict[str, float]:
@@ -154,7 +176,8 @@ def _cached_mib() -> float:
 
 
 def on_paper(rate: float, own_mib: float, index_mib: float) -> list[dict[str, Any]]:
-    """What training on more GPUs takes, computed from the rate of one worker core and from the rate at which a GPU eats clips.
+    """What training on more GPUs takes, computed from the rate of one worker core and from the rate at which
+    a GPU eats clips.
 
     Features are read whole, once per video and epoch.
     """
@@ -179,7 +202,9 @@ def on_paper(rate: float, own_mib: float, index_mib: float) -> list[dict[str, An
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--videos", type=int, default=1_200_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--batches", type=int, default=40, help="timed, per number of workers")
@@ -220,7 +245,17 @@ def _probe_fresh(folder: Path, workers: int, batches: int, *more: str) -> dict[s
     for path in folder.glob("*_data.npy"):
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    words = [sys.executable, __file__, "--probe", str(folder), "--workers", str(workers), "--batches", str(batches), *more]
+    words = [
+        sys.executable,
+        __file__,
+        "--probe",
+        str(folder),
+        "--workers",
+        str(workers),
+        "--batches",
+        str(batches),
+        *more,
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
@@ -235,16 +270,31 @@ def show(results: dict[str, Any]) -> None:
     keys = list(dict.fromkeys(key for values in flat.values() for key in values))
     print(f"\n| | {' | '.join(flat)} |\n|---|{'---|' * len(flat)}")
     for key in keys:
-        print(f"| {key} | " + " | ".join(f"{values[key]:,.1f}" if key in values else "-" for values in flat.values()) + " |")
+        print(
+            f"| {key} | "
+            + " | ".join(f"{values[key]:,.1f}" if key in values else "-" for values in flat.values())
+            + " |"
+        )
     with_worker = [values for values in probes.values() if values["a worker"]]
     if with_worker:
         rows = on_paper(
-            with_worker[0]["clips/s per core busy"], with_worker[0]["a worker"]["PSS anonymous, MiB"], results["index file, MiB"]
+            with_worker[0]["clips/s per core busy"],
+            with_worker[0]["a worker"]["PSS anonymous, MiB"],
+            results["index file, MiB"],
         )
         print("\non paper (GPUs not measured):\n| " + " | ".join(rows[0]) + f" |\n|{'---|' * len(rows[0])}")
         for row in rows:
-            print("| " + " | ".join(f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" for value in row.values()) + " |")
-    print(f"\npeak resident memory of the driver {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
+            print(
+                "| "
+                + " | ".join(
+                    f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" for value in row.values()
+                )
+                + " |"
+            )
+    print(
+        "\npeak resident memory of the driver "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB"
+    )
 
 
 def _flat(values: dict[str, Any]) -> dict[str, float]:

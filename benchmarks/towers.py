@@ -3,9 +3,10 @@
     python benchmarks/towers.py                              # about two minutes
     python benchmarks/towers.py --clips 256 --layers 6 12    # video and text layers of the published model
 
-Towers of BERT-base's width of which LayerNorms are trained, as Norton does. Lengths of clips are drawn as the pre-training file has them
-drawn (3 to 16 seconds, 8 to 32 words and what the last caption adds, cut at 29). Forward and backward, float32, one thread, dropout off;
-the ways take turns, CPU seconds of the process are compared. The loss is a sum over valid positions, so that its cost does not count.
+Towers of BERT-base's width of which LayerNorms are trained, as Norton does. Lengths of clips are drawn as the
+pre-training file has them drawn (3 to 16 seconds, 8 to 32 words and what the last caption adds, cut at 29).
+Forward and backward, float32, one thread, dropout off; the ways take turns, CPU seconds of the process are
+compared. The loss is a sum over valid positions, so that its cost does not count.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from transformers import BertConfig
 
 from mmpt.config.schema import Config, DatasetConfig, ModelConfig
 from mmpt.models import build_model
-from mmpt.models.memory import compile_towers, forward_by_length
+from mmpt.models.batching import compile_towers, forward_by_length
 
 SECONDS, COLUMNS, SPECIAL = 16, 32, 3
 WORDS_OF_A_CAPTION = 12
@@ -39,17 +40,23 @@ def make_model(layers: list[int]) -> nn.Module:
         config = Config(
             dataset=DatasetConfig(bert_name=folder, max_video_len=SECONDS, max_len=SECONDS + COLUMNS),
             model=ModelConfig(
-                model_cls="MMFusionSeparate", video_encoder_cls="MMBertForEncoder", text_encoder_cls="BertModel",
-                num_hidden_video_layers=layers[0], init="random", layernorm_only=True,
+                model_cls="MMFusionSeparate",
+                video_encoder_cls="MMBertForEncoder",
+                text_encoder_cls="BertModel",
+                num_hidden_video_layers=layers[0],
+                init="random",
+                layernorm_only=True,
             ),
-        )  # fmt: skip
+        )
         return build_model(config).train()
 
 
 def make_batch(clips: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Clips of drawn lengths."""
     seconds = torch.randint(3, SECONDS + 1, (clips, 1), generator=generator)
-    words = torch.randint(8, 33, (clips, 1), generator=generator) + torch.randint(0, WORDS_OF_A_CAPTION, (clips, 1), generator=generator)
+    words = torch.randint(8, 33, (clips, 1), generator=generator) + torch.randint(
+        0, WORDS_OF_A_CAPTION, (clips, 1), generator=generator
+    )
     return {
         "caps": torch.randint(1000, 30000, (clips, COLUMNS), generator=generator),
         "cmasks": torch.arange(COLUMNS) < (words + SPECIAL).clamp(max=COLUMNS),
@@ -62,14 +69,19 @@ def step(forward: Callable[..., dict[str, Tensor]], model: nn.Module, batch: dic
     """Forward and backward."""
     model.zero_grad(set_to_none=True)
     outputs = forward(**batch)
-    sum(outputs[f"{side}_outputs"][outputs[f"{side}_mask_outputs"]].sum() for side in ("video", "text")).backward()
+    sum(
+        outputs[f"{side}_outputs"][outputs[f"{side}_mask_outputs"]].sum() for side in ("video", "text")
+    ).backward()
 
 
 def measure(clips: int, layers: list[int], rounds: int, with_compile: bool) -> dict[str, float]:
     """Median CPU seconds of a step, each way."""
     generator = torch.Generator().manual_seed(0)
     model = make_model(layers)
-    ways = {"padded": model, **{f"{n} buckets": functools.partial(forward_by_length, model, n) for n in (2, 4, 8)}}
+    ways = {
+        "padded": model,
+        **{f"{n} buckets": functools.partial(forward_by_length, model, n) for n in (2, 4, 8)},
+    }
     if with_compile:
         compiled = make_model(layers)
         compile_towers(compiled)
@@ -86,16 +98,28 @@ def measure(clips: int, layers: list[int], rounds: int, with_compile: bool) -> d
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=int, default=128)
-    parser.add_argument("--layers", type=int, nargs=2, default=[2, 4], metavar=("VIDEO", "TEXT"), help="default: a third of the published")
+    parser.add_argument(
+        "--layers",
+        type=int,
+        nargs=2,
+        default=[2, 4],
+        metavar=("VIDEO", "TEXT"),
+        help="default: a third of the published",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="also compiled towers (a minute more)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     batch = make_batch(4096, torch.Generator().manual_seed(0))
-    video, text = (batch["vmasks"].sum(1) + 2).float().mean() / (SECONDS + 2), (batch["cmasks"].sum(1) - 1).float().mean() / (COLUMNS - 1)
+    video, text = (
+        (batch["vmasks"].sum(1) + 2).float().mean() / (SECONDS + 2),
+        (batch["cmasks"].sum(1) - 1).float().mean() / (COLUMNS - 1),
+    )
     print(f"valid positions: video {video:.0%}, text {text:.0%}")
     results = measure(args.clips, args.layers, args.rounds, args.compile)
     print("\n| towers | s per step | padded / this |\n|---|---|---|")

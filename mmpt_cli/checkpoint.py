@@ -3,11 +3,13 @@
     python -m mmpt_cli.checkpoint show runs/retri/norton/checkpoint_best.pt
     python -m mmpt_cli.checkpoint convert runs/retri/norton/checkpoint_best.pt norton.safetensors
     python -m mmpt_cli.checkpoint convert norton.safetensors norton.pt
-    python -m mmpt_cli.checkpoint average runs/retri/norton --last 5 --out runs/retri/norton/averaged.safetensors
+    python -m mmpt_cli.checkpoint average runs/retri/norton --last 5 --out
+    runs/retri/norton/averaged.safetensors
 
-A .safetensors file holds the weights (float32, plain names) and what `show` says about them; fairseq, predict.py and
-`from_pretrained` read both kinds. A .pt file made by `convert` or `average` holds no optimizer state: name it in
-`fairseq.checkpoint.restore_file` with the reset_ flags set. No file is read in a way that could run code from it.
+A .safetensors file holds the weights (float32, plain names) and what `show` says about them; fairseq,
+predict.py and `from_pretrained` read both kinds. A .pt file made by `convert` or `average` holds no optimizer
+state: name it in `fairseq.checkpoint.restore_file` with the reset_ flags set. No file is read in a way that
+    could run code from it.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmpt.checkpoints.weights import PLAIN, read_state_dict
 from mmpt.config.yamlfile import read_yaml
-from mmpt.models.checkpoint import PLAIN, read_state_dict
 from mmpt.utils.files import atomic_write
 from mmpt.utils.log import short_errors
 
@@ -54,7 +56,8 @@ def _new_dict(*args: Any) -> dict:
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """What a file says about its weights: project file, task, model, loss, data, updates, metrics; whatever of it is there.
+    """What a file says about its weights: project file, task, model, loss, data, updates, metrics; whatever
+    of it is there.
 
     Raises:
         ValueError: the file is damaged, or holds a foreign class (named in the message).
@@ -68,11 +71,14 @@ def describe(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             return sizes | json.loads((file.metadata() or {}).get(KEY, "{}"))
     state = _read_all(path)
-    return sizes | (_of_fairseq(state, path) if isinstance(state, Mapping) and "optimizer_history" in state else {})
+    return sizes | (
+        _of_fairseq(state, path) if isinstance(state, Mapping) and "optimizer_history" in state else {}
+    )
 
 
 def _read_all(path: Path) -> Any:
-    """The whole file; tensors stay on disk, and classes other than plain settings become empty placeholders."""
+    """The whole file; tensors stay on disk, and classes other than plain settings become empty
+    placeholders."""
     archive = zipfile.is_zipfile(path)
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if archive else ["argparse.Namespace"]
     known = PLAIN | {"argparse.Namespace": Namespace, "collections.defaultdict": _new_dict}
@@ -94,7 +100,9 @@ def _of_fairseq(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
         **_of_config(extra.get("config") or _config_beside(path)),
         "updates": last.get("num_updates"),
         "epoch": (extra.get("train_iterator") or {}).get("epoch"),
-        "training_hours": round(float(extra["previous_training_time"]) / 3600, 2) if extra.get("previous_training_time") else None,
+        "training_hours": round(float(extra["previous_training_time"]) / 3600, 2)
+        if extra.get("previous_training_time")
+        else None,
         "optimizer": last.get("optimizer_name"),
         "metrics": _metrics(extra),
     }
@@ -113,7 +121,11 @@ def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "task": config.get("task") or ("Task" if config else None),
         "model": (config.get("model") or {}).get("model_cls"),
         "loss": config.get("loss"),
-        "data": {key: dataset[key] for key in ("train_path", "vfeat_dir", "tfeat_dir", "bert_name") if dataset.get(key)},
+        "data": {
+            key: dataset[key]
+            for key in ("train_path", "vfeat_dir", "tfeat_dir", "bert_name")
+            if dataset.get(key)
+        },
     }
 
 
@@ -129,7 +141,8 @@ def _metrics(extra: Mapping[str, Any]) -> dict[str, float]:
 
 
 def save(weights: Mapping[str, Tensor], description: Mapping[str, Any], path: str | Path) -> None:
-    """Write weights and description, as safetensors or as a checkpoint that fairseq can start from; the file appears whole.
+    """Write weights and description, as safetensors or as a checkpoint that fairseq can start from; the file
+    appears whole.
 
     Raises:
         ValueError: the name ends otherwise.
@@ -142,7 +155,9 @@ def save(weights: Mapping[str, Tensor], description: Mapping[str, Any], path: st
         if path.suffix == ".safetensors":
             from safetensors.torch import save as to_bytes
 
-            separate = {name: tensor.clone().contiguous() for name, tensor in weights.items()}  # tied weights are written twice
+            separate = {
+                name: tensor.clone().contiguous() for name, tensor in weights.items()
+            }  # tied weights are written twice
             file.write(to_bytes(separate, metadata={"format": "pt", KEY: json.dumps(description)}))
         else:
             torch.save(_fairseq_state(weights, description), file)
@@ -150,19 +165,28 @@ def save(weights: Mapping[str, Tensor], description: Mapping[str, Any], path: st
 
 def _fairseq_state(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, Any]:
     updates = description.get("updates") or 0
-    history = {"criterion_name": "MMCriterion", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": updates}
+    history = {
+        "criterion_name": "MMCriterion",
+        "optimizer_name": "",
+        "lr_scheduler_state": {},
+        "num_updates": updates,
+    }
     return {
         "args": None,
         "cfg": None,
         "model": {f"mmmodel.{name}": tensor for name, tensor in weights.items()},
         "optimizer_history": [history],
         "last_optimizer_state": None,
-        "extra_state": {KEY: dict(description), "train_iterator": {"epoch": description.get("epoch") or 1, "iterations_in_epoch": 0}},
+        "extra_state": {
+            KEY: dict(description),
+            "train_iterator": {"epoch": description.get("epoch") or 1, "iterations_in_epoch": 0},
+        },
     }
 
 
 def newest(folder: str | Path, last: int) -> list[Path]:
-    """The `last` numbered checkpoints of a run folder that were trained longest, shortest first; one for each number of updates.
+    """The `last` numbered checkpoints of a run folder that were trained longest, shortest first; one for each
+    number of updates.
 
     Raises:
         ValueError: there are fewer.
@@ -173,8 +197,10 @@ def newest(folder: str | Path, last: int) -> list[Path]:
             by_updates[_read_all(path)["optimizer_history"][-1]["num_updates"]] = path
     if len(by_updates) < last:
         raise ValueError(
-            f"{folder}: {len(by_updates)} numbered checkpoints (checkpoint3.pt, checkpoint_3_1000.pt), expected {last}. "
-            "Keep more with fairseq.checkpoint.keep_interval_updates or keep_last_epochs, or average fewer with --last."
+            f"{folder}: {len(by_updates)} numbered checkpoints (checkpoint3.pt, checkpoint_3_1000.pt), "
+            f"expected {last}. "
+            "Keep more with fairseq.checkpoint.keep_interval_updates or keep_last_epochs, or average "
+            "fewer with --last."
         )
     return [by_updates[updates] for updates in sorted(by_updates)[-last:]]
 
@@ -190,10 +216,20 @@ def average(paths: Iterable[Path]) -> dict[str, Tensor]:
         state = read_state_dict(path)
         shapes = {name: tensor.shape for name, tensor in state.items()}
         if total and shapes != {name: tensor.shape for name, tensor in total.items()}:
-            raise ValueError(f"{path} holds other tensors than the checkpoints before it; only checkpoints of one model can be averaged.")
+            raise ValueError(
+                f"{path} holds other tensors than the checkpoints before it; only checkpoints of one "
+                "model can be averaged."
+            )
         for name, tensor in state.items():
-            total[name] = total[name] + tensor.double() if name in total and tensor.is_floating_point() else _wide(tensor)
-    return {name: (tensor / count).float() if tensor.is_floating_point() else tensor for name, tensor in total.items()}
+            total[name] = (
+                total[name] + tensor.double()
+                if name in total and tensor.is_floating_point()
+                else _wide(tensor)
+            )
+    return {
+        name: (tensor / count).float() if tensor.is_floating_point() else tensor
+        for name, tensor in total.items()
+    }
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -220,12 +256,16 @@ def show(path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("show", help="what is in a file")
     command.add_argument("file", type=Path)
     command.add_argument("--json", action="store_true", help="as JSON")
-    command = commands.add_parser("convert", help="to .safetensors with the description in its header, or back to .pt")
+    command = commands.add_parser(
+        "convert", help="to .safetensors with the description in its header, or back to .pt"
+    )
     command.add_argument("source", type=Path)
     command.add_argument("target", type=Path)
     command = commands.add_parser("average", help="mean of the last checkpoints of a run folder")

@@ -2,7 +2,8 @@
 
     python -m mmpt_cli.compare_runs runs/a/checkpoint_best runs/b/checkpoint_best
 
-A and B are folders written by predict.py. Both are read at the same resampled queries, so what makes a query hard for both cancels.
+A and B are folders written by predict.py. Both are read at the same resampled queries, so what makes a query
+hard for both cancels.
 """
 
 from __future__ import annotations
@@ -29,26 +30,33 @@ def load_queries(folder: str) -> dict[str, np.ndarray]:
     """
     path = Path(folder) / "per_query.npz"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give a folder OUTPUT/<checkpoint> that predict.py wrote.")
+        raise FileNotFoundError(
+            f"{path} does not exist; give a folder OUTPUT/<checkpoint> that predict.py wrote."
+        )
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
 
 
-def same_queries(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def same_queries(
+    a: dict[str, np.ndarray], b: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Both runs in the order of A's queries.
 
     Raises:
         ValueError: they were not asked the same queries.
     """
     if ("ids" in a) != ("ids" in b):
-        raise ValueError("one run names its queries and the other does not; evaluate both with the same project file.")
+        raise ValueError(
+            "one run names its queries and the other does not; evaluate both with the same project file."
+        )
     if "ids" not in a:
         return a, b
     only_a, only_b = set(a["ids"]) - set(b["ids"]), set(b["ids"]) - set(a["ids"])
     if only_a or only_b or len(a["ids"]) != len(b["ids"]):
         example = next(iter(only_a or only_b), "a repeated id")
         raise ValueError(
-            f"the runs have different queries: {len(a['ids'])} and {len(b['ids'])}, {len(only_a)} only in A, {len(only_b)} only in B "
+            f"the runs have different queries: {len(a['ids'])} and {len(b['ids'])}, {len(only_a)} only in "
+            f"A, {len(only_b)} only in B "
             f"(e.g. {example}). Numbers of different test sets cannot be compared."
         )
     order_a, order_b = (np.argsort(run["ids"], kind="stable") for run in (a, b))
@@ -75,35 +83,60 @@ def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray], samples: int, se
     rows = [["measure", "A", "B", "B - A", "95 % interval", "p"]]
     n_queries = len(next(iter(a.values())))
     if len(next(iter(b.values()))) != n_queries:
-        raise ValueError(f"the runs have {n_queries} and {len(next(iter(b.values())))} queries; evaluate both with the same project file.")
+        raise ValueError(
+            f"the runs have {n_queries} and {len(next(iter(b.values())))} queries; evaluate both with the "
+            "same project file."
+        )
     of_b = measures(b)
     for name, of in ((name, of) for name, of in measures(a).items() if name in of_b):
         result = paired_difference(of, of_b[name], n_queries, samples, seed)
         own = [f"{float(run(np.arange(n_queries))):.4f}" for run in (of, of_b[name])]
-        rows.append([name, *own, f"{result.difference:+.4f}", f"[{result.low:+.4f}, {result.high:+.4f}]", f"{result.p:.4f}"])
+        rows.append(
+            [
+                name,
+                *own,
+                f"{result.difference:+.4f}",
+                f"[{result.low:+.4f}, {result.high:+.4f}]",
+                f"{result.p:.4f}",
+            ]
+        )
     if len(rows) == 1:
-        raise ValueError(f"the runs share no measure: A has {', '.join(measures(a))}, B has {', '.join(of_b)}.")
+        raise ValueError(
+            f"the runs share no measure: A has {', '.join(measures(a))}, B has {', '.join(of_b)}."
+        )
     return rows
 
 
 def most_changed(a: dict[str, np.ndarray], b: dict[str, np.ndarray], count: int) -> list[list[str]]:
-    """Queries that moved most: by the ratio of ranks (1 -> 4 weighs as much as 100 -> 400), or by the difference of the first measure."""
-    name = "ranks" if "ranks" in a else next((name for name in a if name in b and name not in ABOUT_QUERIES), None)
+    """Queries that moved most: by the ratio of ranks (1 -> 4 weighs as much as 100 -> 400), or by the
+    difference of the first measure."""
+    name = (
+        "ranks"
+        if "ranks" in a
+        else next((name for name in a if name in b and name not in ABOUT_QUERIES), None)
+    )
     if name is None or "ids" not in a:
         return []
     change = np.log(b[name] / a[name]) if name == "ranks" else b[name] - a[name]
     picked = [i for i in np.argsort(-np.abs(change), kind="stable")[:count] if change[i]]
     label = name.replace("ranks", "rank")
-    return [["query", f"{label} in A", f"{label} in B"], *([a["ids"][i], f"{a[name][i]:.4g}", f"{b[name][i]:.4g}"] for i in picked)]
+    return [
+        ["query", f"{label} in A", f"{label} in B"],
+        *([a["ids"][i], f"{a[name][i]:.4g}", f"{b[name][i]:.4g}"] for i in picked),
+    ]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("a", help="folder of run A")
     parser.add_argument("b", help="folder of run B")
     parser.add_argument("--samples", type=int, default=10_000, help="bootstrap samples")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
-    parser.add_argument("--changed", type=int, default=10, help="how many of the most changed queries to list")
+    parser.add_argument(
+        "--changed", type=int, default=10, help="how many of the most changed queries to list"
+    )
     args = parser.parse_args(argv)
     short_errors()
     a, b = same_queries(load_queries(args.a), load_queries(args.b))

@@ -1,7 +1,9 @@
 """Annotation files as their publishers give them -> what project files name.
 
-Everything but YouCook2 and MSR-VTT is read as published; converting those formats again drops entries that no reader can use, and counts
-them: segments that are reversed, negative or behind the end of the video, steps that their task does not have, empty sentences.
+Everything but YouCook2 and MSR-VTT is read as published; converting those formats again drops entries that no
+reader can use, and counts
+them: segments that are reversed, negative or behind the end of the video, steps that their task does not
+    have, empty sentences.
 """
 
 from __future__ import annotations
@@ -15,15 +17,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mmpt.processors.crosstask import read_tasks, read_videos
 from mmpt.processors.downstream import read_json
-from mmpt.processors.msrvtt import read_table
-from mmpt.processors.youcook import records_from_json, records_from_milnce_csv, split_id
+from mmpt.processors.sets.crosstask import read_tasks, read_videos
+from mmpt.processors.sets.msrvtt import read_table
+from mmpt.processors.sets.youcook import records_from_json, records_from_milnce_csv, split_id
 from mmpt.utils.files import atomic_write
 from mmpt.utils.safe_pickle import save_plain_pickle
 
 
-def convert_youcook(annotation: Path, out: Path, subset: str = "validation", table: Path | None = None, videos: Path | None = None) -> str:
+def convert_youcook(
+    annotation: Path,
+    out: Path,
+    subset: str = "validation",
+    table: Path | None = None,
+    videos: Path | None = None,
+) -> str:
     """Official JSON (or MIL-NCE's csv, or only some videos) -> pickled records."""
     records = records_from_milnce_csv(table, annotation) if table else records_from_json(annotation, subset)
     if not records:
@@ -32,20 +40,25 @@ def convert_youcook(annotation: Path, out: Path, subset: str = "validation", tab
         wanted = set(videos.read_text(encoding="utf-8").split())
         absent = wanted - {split_id(record["id"])[0] for record in records}
         if absent:
-            raise ValueError(f"{videos}: {len(absent)} videos are not in this gallery, e.g. {sorted(absent)[:3]}.")
+            raise ValueError(
+                f"{videos}: {len(absent)} videos are not in this gallery, e.g. {sorted(absent)[:3]}."
+            )
         records = [record for record in records if split_id(record["id"])[0] in wanted]
     save_plain_pickle(records, out)
     return f"{out}: {len(records)} clips of {len({split_id(record['id'])[0] for record in records})} videos"
 
 
 def convert_msrvtt(annotation: Path, out: Path, test: Path) -> str:
-    """MSRVTT_data.json and the 1k-A list -> MSRVTT_train.9k.csv, MSRVTT_train.7k.csv, MSRVTT_train.csv and MSRVTT_FULL_test.csv."""
+    """MSRVTT_data.json and the 1k-A list -> MSRVTT_train.9k.csv, MSRVTT_train.7k.csv, MSRVTT_train.csv and
+    MSRVTT_FULL_test.csv."""
     data = read_json(annotation, dict)
     if not data.get("videos") or not data.get("sentences"):
         raise ValueError(f"{annotation}: expected `videos` and `sentences`; this is not MSRVTT_data.json.")
     held_out = {row["video_id"] for row in read_table(test, ("video_id",))}
     split_of = {video["video_id"]: video.get("split", "") for video in data["videos"]}
-    official = [video for video, split in split_of.items() if split in ("train", "validate") and video not in held_out]
+    official = [
+        video for video, split in split_of.items() if split in ("train", "validate") and video not in held_out
+    ]
     lists = {
         "MSRVTT_train.9k.csv": [video for video in split_of if video not in held_out],
         "MSRVTT_train.7k.csv": official,
@@ -65,7 +78,14 @@ def convert_coin(annotation: Path, out: Path) -> str:
         raise ValueError(f"{annotation}: expected database -> video -> annotation; this is not COIN.json.")
     dropped: Counter[str] = Counter()
     cleaned = {
-        video: {**entry, "annotation": [step for step in entry["annotation"] if _possible(step["segment"], entry.get("duration"), dropped)]}
+        video: {
+            **entry,
+            "annotation": [
+                step
+                for step in entry["annotation"]
+                if _possible(step["segment"], entry.get("duration"), dropped)
+            ],
+        }
         for video, entry in database.items()
     }
     _write_json(out, {"database": cleaned})
@@ -87,11 +107,14 @@ def convert_htm_align(annotation: Path, out: Path) -> str:
     _write_json(out, cleaned)
     alignable = sum(sentence[0] for sentences in cleaned.values() for sentence in sentences)
     total = sum(map(len, cleaned.values()))
-    return f"{out}: {len(cleaned)} videos, {total} sentences, {alignable} alignable; dropped: {_listed(dropped)}"
+    return (
+        f"{out}: {len(cleaned)} videos, {total} sentences, {alignable} alignable; dropped: {_listed(dropped)}"
+    )
 
 
 def convert_crosstask(release: Path, out: Path) -> str:
-    """A CrossTask release folder -> the same files with annotations that fit the tasks; lines and files that do not are counted."""
+    """A CrossTask release folder -> the same files with annotations that fit the tasks; lines and files that
+    do not are counted."""
     primary = read_tasks(release / "tasks_primary.txt")
     tasks = {**primary, **read_tasks(release / "tasks_related.txt")}
     videos = read_videos(release / "videos.csv")
@@ -117,7 +140,10 @@ def convert_crosstask(release: Path, out: Path) -> str:
         shutil.copyfile(release / name, partial / name)
     os.replace(partial, out)
     n_videos = sum(map(len, videos.values()))
-    return f"{out}: {len(primary)} primary of {len(tasks)} tasks, {n_videos} videos, {n_files} annotated; dropped: {_listed(dropped)}"
+    return (
+        f"{out}: {len(primary)} primary of {len(tasks)} tasks, {n_videos} videos, {n_files} annotated; "
+        f"dropped: {_listed(dropped)}"
+    )
 
 
 def _fits(row: Sequence[str], n_steps: int, dropped: Counter[str]) -> bool:

@@ -10,10 +10,12 @@ FILES = {  # key of `dataset:` -> what stands behind it, where the meta processo
     "full_test_path": "MSR-VTT: csv `video_id` of the 2990 official test videos",
     "jsfusion_path": "MSR-VTT: csv `key,vid_key,video_id,sentence` of the 1k-A test pairs",
     "json_path": "MSRVTT_data.json: {videos, sentences: [{video_id, caption}]}",
-    "trainval_annotation": "youcookii_annotations_trainval.json: {database: {video: {subset, duration, annotations}}}",
+    "trainval_annotation": "youcookii_annotations_trainval.json: {database: {video: {subset, duration, "
+    "annotations}}}",
     "train_csv_path": "CrossTask videos.csv: lines `task,video,url`",
     "val_csv_path": "CrossTask videos_val.csv: lines `task,video,url`",
-    "primary_path": "CrossTask tasks_primary.txt: records of id, title, url, number of steps, steps, blank line",
+    "primary_path": "CrossTask tasks_primary.txt: records of id, title, url, number of steps, steps, "
+    "blank line",
     "related_path": "CrossTask tasks_related.txt, like tasks_primary.txt",
     "annotation_path": "CrossTask: folder of <task>_<video>.csv; recognition: folder of split lists",
     "anno_path": "htm_align.json: {video: [[alignable, start, end, sentence]]}",

@@ -13,12 +13,12 @@ import numpy as np
 
 from mmpt.config import Config, DatasetConfig, load_config
 from mmpt.datasets import build_dataset
-from mmpt.evaluators import traps
+from mmpt.evaluators import sanity as traps
 from mmpt.evaluators.published import PUBLISHED
-from mmpt.models.packing import read_passport
+from mmpt.extraction.packing import read_passport
 from mmpt.processors import MetaProcessor, MissingData
-from mmpt.processors.crosstask import read_segments
 from mmpt.processors.downstream import read_database
+from mmpt.processors.sets.crosstask import read_segments
 from mmpt.registry import META_PROCESSORS
 from mmpt.utils.shardedtensor import MANIFEST, read_manifest
 from mmpt_cli.data_files import description
@@ -45,7 +45,9 @@ def verify(config: Config) -> Iterator[Finding]:
     """Everything there is to say about the data of a project file, in the order of its keys."""
     yield from check_files(config.dataset)
     if config.dataset.meta_processor is None:
-        yield Finding(ERROR, f"{config.source}: dataset.meta_processor is not set; nothing says how the files are read")
+        yield Finding(
+            ERROR, f"{config.source}: dataset.meta_processor is not set; nothing says how the files are read"
+        )
         return
     for split in splits(config):
         meta, findings = read_split(config, split)
@@ -71,7 +73,10 @@ def check_files(config: DatasetConfig) -> Iterator[Finding]:
     """One finding per path of the section."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if not (isinstance(value, str) and field.name.endswith(("_path", "_dir", "_annotation"))) or field.name == "target_dir":
+        if (
+            not (isinstance(value, str) and field.name.endswith(("_path", "_dir", "_annotation")))
+            or field.name == "target_dir"
+        ):
             continue
         path, about = Path(value), description(field.name, config)
         where = f"dataset.{field.name}: {value}"
@@ -94,7 +99,11 @@ def read_split(config: Config, split: str) -> tuple[MetaProcessor | None, list[F
         meta = META_PROCESSORS.get(dataset.meta_processor)(dataset)
         build_dataset(dataclasses.replace(config, dataset=dataset), split)
     except (ValueError, KeyError, OSError, MissingData) as error:
-        why = f"not read, as {error.filename} is not there" if isinstance(error, OSError) and error.filename else error
+        why = (
+            f"not read, as {error.filename} is not there"
+            if isinstance(error, OSError) and error.filename
+            else error
+        )
         return None, [Finding(ERROR, f"{split}: {why}")]
     return meta, []
 
@@ -107,7 +116,9 @@ def check_counts(config: Config, split: str, meta: MetaProcessor) -> Iterator[Fi
     for reason, names in meta.missing.items():
         missing = list(dict.fromkeys(names))
         listed = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
-        count = f"{len(names)} items of {len(missing)} ids" if len(names) > len(missing) else f"{len(names)} ids"
+        count = (
+            f"{len(names)} items of {len(missing)} ids" if len(names) > len(missing) else f"{len(names)} ids"
+        )
         yield Finding(WARNING, f"{split}: {count} {reason}: {listed}; every published number counts them")
     known = PUBLISHED.get((config.dataset.meta_processor, split), [])
     if not known:
@@ -131,7 +142,10 @@ def check_traps(config: Config, split: str, meta: MetaProcessor) -> Iterator[Fin
         yield from (Finding(level, f"test: {text}") for text in traps.repeated_items(len(meta), len(items)))
     texts = [item for item in (meta[index][1] for index in range(len(meta))) if isinstance(item, str)]
     if len(texts) > len(set(texts)):
-        yield Finding(NOTE, f"test: {len(texts) - len(set(texts))} captions repeat an earlier one; eval.tie_rule places them")
+        yield Finding(
+            NOTE,
+            f"test: {len(texts) - len(set(texts))} captions repeat an earlier one; eval.tie_rule places them",
+        )
 
 
 def annotated(config: DatasetConfig, meta: MetaProcessor) -> Iterator[tuple[str, list[tuple[float, float]]]]:
@@ -158,23 +172,38 @@ def annotated(config: DatasetConfig, meta: MetaProcessor) -> Iterator[tuple[str,
             yield video, []
 
 
-def check_features(config: DatasetConfig, split: str, segments: Sequence[tuple[str, list[tuple[float, float]]]]) -> Iterator[Finding]:
+def check_features(
+    config: DatasetConfig, split: str, segments: Sequence[tuple[str, list[tuple[float, float]]]]
+) -> Iterator[Finding]:
     """Shape, numbers and clock of the feature files, and captions that lie outside them."""
     folder = Path(config.vfeat_dir or "")
-    videos = [video for video in dict.fromkeys(video for video, _ in segments) if (folder / f"{video}.npy").is_file()]
+    videos = [
+        video
+        for video in dict.fromkeys(video for video, _ in segments)
+        if (folder / f"{video}.npy").is_file()
+    ]
     if not videos:
         return
     try:
-        shapes = {video: np.load(folder / f"{video}.npy", mmap_mode="r", allow_pickle=False).shape for video in videos}
+        shapes = {
+            video: np.load(folder / f"{video}.npy", mmap_mode="r", allow_pickle=False).shape
+            for video in videos
+        }
     except (ValueError, EOFError) as error:
         yield Finding(ERROR, f"{split}: a feature file in {folder} is not a whole .npy file ({error})")
         return
     empty = [video for video, shape in shapes.items() if len(shape) != 2 or not shape[0]]
     if empty:
-        yield Finding(ERROR, f"{split}: {len(empty)} videos without a single (seconds, features) row: {', '.join(empty[:NAMED])}")
+        yield Finding(
+            ERROR,
+            f"{split}: {len(empty)} videos without a single (seconds, features) row: "
+            f"{', '.join(empty[:NAMED])}",
+        )
     widths = Counter(shape[-1] for shape in shapes.values())
     if len(widths) > 1:
-        yield Finding(ERROR, f"{split}: features of several widths: {dict(widths)}; one backbone must have made all")
+        yield Finding(
+            ERROR, f"{split}: features of several widths: {dict(widths)}; one backbone must have made all"
+        )
     yield from _check_numbers(split, folder, videos)
     lengths = {video: shape[0] for video, shape in shapes.items()}
     yield from _check_clock(config, split, lengths)
@@ -182,7 +211,9 @@ def check_features(config: DatasetConfig, split: str, segments: Sequence[tuple[s
     outside = [(video, end) for video, end in times if end > lengths[video] + 1]
     if outside:
         named = ", ".join(f"{video} at {end:.0f} s of {lengths[video]}" for video, end in outside[:NAMED])
-        yield Finding(WARNING, f"{split}: {len(outside)} of {len(times)} segments end behind their features: {named}")
+        yield Finding(
+            WARNING, f"{split}: {len(outside)} of {len(times)} segments end behind their features: {named}"
+        )
     elif times:
         yield Finding(FINE, f"{split}: all {len(times)} segments lie inside their features")
 
@@ -193,26 +224,36 @@ def _check_numbers(split: str, folder: Path, videos: Sequence[str]) -> Iterator[
     for video in sample:
         rows = np.load(folder / f"{video}.npy", allow_pickle=False).astype(np.float32)
         if not np.isfinite(rows).all():
-            yield Finding(ERROR, f"{split}: {video}: features hold NaN or infinite values; extract that video again")
+            yield Finding(
+                ERROR, f"{split}: {video}: features hold NaN or infinite values; extract that video again"
+            )
         elif rows.size:
             norms.append(float(np.linalg.norm(rows, axis=-1).mean()))
     if norms and not 0.98 < np.mean(norms) < 1.02:
-        yield Finding(NOTE, f"{split}: rows have length {np.mean(norms):.2f}; the published S3D features are normalised to 1")
+        yield Finding(
+            NOTE,
+            f"{split}: rows have length {np.mean(norms):.2f}; the published S3D features are normalised to 1",
+        )
 
 
 def _check_clock(config: DatasetConfig, split: str, lengths: dict[str, int]) -> Iterator[Finding]:
-    durations = {video: seconds for video, seconds in durations_of(config).items() if video in lengths and seconds}
+    durations = {
+        video: seconds for video, seconds in durations_of(config).items() if video in lengths and seconds
+    }
     if not durations:
         return
     rate = float(np.median([lengths[video] / seconds for video, seconds in durations.items()]))
     if abs(rate - 1) > RATE_TOLERANCE:
         yield Finding(
             ERROR,
-            f"{split}: features have {rate:.2f} rows per second of video (median of {len(durations)}), expected 1: every time in the "
+            f"{split}: features have {rate:.2f} rows per second of video (median of {len(durations)}), "
+            "expected 1: every time in the "
             "annotations would point to the wrong rows. Extract at one feature per second.",
         )
     else:
-        yield Finding(FINE, f"{split}: {rate:.2f} feature rows per second of video (median of {len(durations)})")
+        yield Finding(
+            FINE, f"{split}: {rate:.2f} feature rows per second of video (median of {len(durations)})"
+        )
 
 
 def durations_of(config: DatasetConfig) -> dict[str, float]:
@@ -231,13 +272,23 @@ def check_passport(config: DatasetConfig) -> Iterator[Finding]:
     if not config.vfeat_dir or not folder.is_dir():
         return
     manifest = read_manifest(folder)
-    shards = [entry.get("passport") or {} for name, entry in manifest.items() if "." not in name]  # token shards hold a dot
+    shards = [
+        entry.get("passport") or {} for name, entry in manifest.items() if "." not in name
+    ]  # token shards hold a dot
     passports = shards or [read_passport(folder)]
     different = list({str(sorted(passport.items())): passport for passport in passports}.values())
     if len(different) > 1:
-        yield Finding(ERROR, f"{folder}: shards with {len(different)} different passports in {MANIFEST}; one backbone must have made all")
+        yield Finding(
+            ERROR,
+            f"{folder}: shards with {len(different)} different passports in {MANIFEST}; one backbone must "
+            "have made all",
+        )
     elif not different[0]:
-        yield Finding(NOTE, f"{folder}: features without passport: nothing says which backbone made them, at which rate, normalised or not")
+        yield Finding(
+            NOTE,
+            f"{folder}: features without passport: nothing says which backbone made them, at which rate, "
+            "normalised or not",
+        )
     elif wrong := traps.wrong_rate(str(folder), different):
         yield from (Finding(ERROR, text) for text in wrong)
     else:
@@ -247,9 +298,14 @@ def check_passport(config: DatasetConfig) -> Iterator[Finding]:
 def point_further(config: Config) -> Iterator[Finding]:
     """Which command looks into what this one only counts."""
     if config.dataset.modalities:
-        yield Finding(NOTE, f"which ids lack which modality: python -m mmpt_cli.modalities check {config.source}")
+        yield Finding(
+            NOTE, f"which ids lack which modality: python -m mmpt_cli.modalities check {config.source}"
+        )
     if config.dataset.tfeat_dir:
-        yield Finding(NOTE, f"checksums and contents of shards: python -m mmpt_cli.shards verify {config.dataset.vfeat_dir}")
+        yield Finding(
+            NOTE,
+            f"checksums and contents of shards: python -m mmpt_cli.shards verify {config.dataset.vfeat_dir}",
+        )
 
 
 def check_checkpoint(config: Config) -> Iterator[Finding]:
@@ -267,8 +323,8 @@ def check_checkpoint(config: Config) -> Iterator[Finding]:
 def videos_of(item: Any) -> list[str]:
     """The videos in what a meta processor calls an item.
 
-    "abc"; ("abc", start, end); ("abc", index, shard, position); CrossTask's (task, "abc", steps, number of steps); an episode
-    ("7/abc", "9/def", ...); a group of any of these, as a list.
+    "abc"; ("abc", start, end); ("abc", index, shard, position); CrossTask's (task, "abc", steps, number of
+    steps); an episode ("7/abc", "9/def", ...); a group of any of these, as a list.
     """
     if isinstance(item, list):
         return [video for member in item for video in videos_of(member)]

@@ -1,6 +1,7 @@
 """Describe every loss from the code's own words: `python -m mmpt_cli.describe_losses > docs/losses.md`.
 
-Sentences, keys, defaults and what is read come from the classes; formula, paper and cost stand in `mmpt_cli/loss_facts.py`.
+Sentences, keys, defaults and what is read come from the classes; formula, paper and cost stand in
+`mmpt_cli/loss_facts.py`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Iterator
 
 import mmpt.losses  # noqa: F401  (registers them)
 from mmpt.config import recursive_config
+from mmpt.demo.toy_runs import PROJECTS, ROOT
 from mmpt.evaluators.report import markdown_table
 from mmpt.losses import Loss, LossConfig, SumLoss
 from mmpt.registry import LOSSES
 from mmpt_cli.loss_facts import FACTS, FAMILIES, INTRODUCTION, TENSORS
-from mmpt_cli.toy_runs import PROJECTS, ROOT
 
 
 def page() -> str:
@@ -63,7 +64,9 @@ def reads(cls: type[Loss]) -> str:
     arguments = [a for a in inspect.signature(cls.forward).parameters.values() if a.kind is a.KEYWORD_ONLY]
     needed = [f"`{a.name}`" for a in arguments if a.default is a.empty]
     optional = [f"`{a.name}`" for a in arguments if a.default is not a.empty]
-    text = ", ".join(needed) or ("what its parts read" if cls is SumLoss else "`pooled_<modality>` of what it compares")
+    text = ", ".join(needed) or (
+        "what its parts read" if cls is SumLoss else "`pooled_<modality>` of what it compares"
+    )
     return text + (f"; if there: {', '.join(optional)}" if optional else "")
 
 
@@ -71,9 +74,24 @@ def key_rows(config: type[LossConfig], prefix: str = "") -> Iterator[list[str]]:
     """YAML spelling, default, meaning and symbol of each key; a section is followed by its own keys."""
     hints = typing.get_type_hints(config)
     for name, field in config.yaml_names().items():
-        default = "null" if field.default is None else str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
-        yield [f"`{prefix}{name}`", default, _cell(field.metadata["help"]), field.metadata.get("symbol") or ""]
-        inner = [kind for kind in typing.get_args(hints[field.name]) if isinstance(kind, type) and issubclass(kind, LossConfig)]
+        default = (
+            "null"
+            if field.default is None
+            else str(field.default).lower()
+            if isinstance(field.default, bool)
+            else str(field.default)
+        )
+        yield [
+            f"`{prefix}{name}`",
+            default,
+            _cell(field.metadata["help"]),
+            field.metadata.get("symbol") or "",
+        ]
+        inner = [
+            kind
+            for kind in typing.get_args(hints[field.name])
+            if isinstance(kind, type) and issubclass(kind, LossConfig)
+        ]
         for kind in inner:
             yield from key_rows(kind, f"{prefix}{name}.")
 
@@ -81,7 +99,15 @@ def key_rows(config: type[LossConfig], prefix: str = "") -> Iterator[list[str]]:
 def toy_files() -> dict[str, list[str]]:
     """Loss -> project files on the embedded data that train with it."""
     found: dict[str, list[str]] = {}
-    others = ("coin_ft", "crosstask_ft", "crosstask_tempclr", "fewshot", "gram/triangle", "stica/sequences", "stica/maps")
+    others = (
+        "coin_ft",
+        "crosstask_ft",
+        "crosstask_tempclr",
+        "fewshot",
+        "gram/triangle",
+        "stica/sequences",
+        "stica/maps",
+    )
     for path in [*sorted(PROJECTS.glob("losses/*.yaml")), *(PROJECTS / f"{name}.yaml" for name in others)]:
         found.setdefault(recursive_config(path)["loss"]["loss_cls"], []).append(str(path.relative_to(ROOT)))
     return found
@@ -92,7 +118,9 @@ def _markdown(doc: str) -> str:
     parts = []
     for paragraph in doc.split("\n\n"):
         is_code = paragraph.startswith("    ")
-        parts.append(f"```yaml\n{inspect.cleandoc(paragraph)}\n```" if is_code else paragraph.replace("\n", " "))
+        parts.append(
+            f"```yaml\n{inspect.cleandoc(paragraph)}\n```" if is_code else paragraph.replace("\n", " ")
+        )
     return "\n\n".join(parts)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from mmpt.models.backbones import Backbone
-from mmpt.models.extraction_run import RunOptions, run_extraction
+from mmpt.backbones.backbone import Backbone
+from mmpt.extraction.run import RunOptions, run_extraction
 
 
 def parser(what: str, files: str, backbones: str, default: str) -> argparse.ArgumentParser:
@@ -30,20 +30,53 @@ def parser(what: str, files: str, backbones: str, default: str) -> argparse.Argu
     add("features", type=Path, help="folder to write")
     add("--backbone", default=default, help=f"{backbones} (default: %(default)s)")
     add("--weights", type=Path, help="weights file of a network that is named without a colon")
-    add("--batch-size", type=int, help="seconds per pass through the network, gathered across files; default: what suits the network")
+    add(
+        "--batch-size",
+        type=int,
+        help="seconds per pass through the network, gathered across files; default: what suits the network",
+    )
     add("--threads", type=int, default=2, help="files read at the same time (%(default)s)")
-    add("--dtype", default="float16", choices=("float16", "float32"), help="of the stored features (%(default)s)")
+    add(
+        "--dtype",
+        default="float16",
+        choices=("float16", "float32"),
+        help="of the stored features (%(default)s)",
+    )
     add("--half", action="store_true", help="compute in half precision: float16 on a GPU, bfloat16 on a CPU")
-    add("--normalise", action=argparse.BooleanOptionalAction, default=True, help="scale features to unit length")
+    add(
+        "--normalise",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="scale features to unit length",
+    )
     gpu = f"cuda:{environment.get('LOCAL_RANK', 0)}"
-    add("--device", default=gpu if torch.cuda.is_available() else "cpu", help="where the network runs (%(default)s)")
-    add("--shards", type=int, metavar="VIDEOS", help="pack into shards of so many videos instead of one file each")
+    add(
+        "--device",
+        default=gpu if torch.cuda.is_available() else "cpu",
+        help="where the network runs (%(default)s)",
+    )
+    add(
+        "--shards",
+        type=int,
+        metavar="VIDEOS",
+        help="pack into shards of so many videos instead of one file each",
+    )
     add("--split", default="train", choices=("train", "val"), help="name of the shards (%(default)s)")
     first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
     rank = int(environment.get("RANK", int(environment.get("SLURM_ARRAY_TASK_ID", first)) - first))
     world_size = int(environment.get("WORLD_SIZE", environment.get("SLURM_ARRAY_TASK_COUNT", 1)))
-    add("--rank", type=int, default=rank, help="number of this process, from 0; default: torchrun's, or the place in a SLURM array")
-    add("--world-size", type=int, default=world_size, help="number of processes; default: torchrun's, or the size of the SLURM array")
+    add(
+        "--rank",
+        type=int,
+        default=rank,
+        help="number of this process, from 0; default: torchrun's, or the place in a SLURM array",
+    )
+    add(
+        "--world-size",
+        type=int,
+        default=world_size,
+        help="number of processes; default: torchrun's, or the size of the SLURM array",
+    )
     return p
 
 
@@ -59,10 +92,15 @@ def run(args: argparse.Namespace, build: Callable[[], Backbone], suffixes: Itera
     try:
         backbone = build()
         batch_size = args.batch_size or backbone.batch_size
-        options = RunOptions(batch_size, args.threads, args.dtype, args.shards, args.split, args.rank, args.world_size)
+        options = RunOptions(
+            batch_size, args.threads, args.dtype, args.shards, args.split, args.rank, args.world_size
+        )
         result = run_extraction(args.files, args.features, backbone, options, suffixes)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(str(error))
-    print(f"{args.features}: {len(result.done)} extracted, {len(result.skipped)} were there, {len(result.failed)} failed")
+    print(
+        f"{args.features}: {len(result.done)} extracted, {len(result.skipped)} were there, "
+        f"{len(result.failed)} failed"
+    )
     for video, reason in result.failed.items():
         print(f"  failed: {video}: {reason}")

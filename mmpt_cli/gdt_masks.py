@@ -13,7 +13,9 @@ from mmpt.ops.gdt import SCOPES, VIEWS, GDTHypothesis
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="mmpt_cli.gdt_masks", description="Print terms and key multiplicities of a GDT hypothesis.")
+    parser = argparse.ArgumentParser(
+        prog="mmpt_cli.gdt_masks", description="Print terms and key multiplicities of a GDT hypothesis."
+    )
     parser.add_argument("hypothesis", help="1 to 9, or a name such as v_reversal_i_shift")
     parser.add_argument("--world", type=int, default=1, help="processes")
     parser.add_argument("--batch", type=int, default=2, help="samples on each process")
@@ -28,7 +30,11 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--world and --batch must be at least 1.")
     masks = hypothesis.masks(args.world, args.batch, args.scope)
     if args.json:
-        print(json.dumps([{**mask, "pos": mask["pos"].tolist(), "mult": mask["mult"].tolist()} for mask in masks]))
+        print(
+            json.dumps(
+                [{**mask, "pos": mask["pos"].tolist(), "mult": mask["mult"].tolist()} for mask in masks]
+            )
+        )
         return
     print(hypothesis.describe())
     print("\nrows: queries (rank.sample); columns: keys of the other modality")

@@ -1,4 +1,5 @@
-"""What the code of a loss does not say of itself: formula, paper, cost. `mmpt_cli.describe_losses` joins it with what it does say."""
+"""What the code of a loss does not say of itself: formula, paper, cost. `mmpt_cli.describe_losses` joins it
+with what it does say."""
 
 from __future__ import annotations
 
@@ -41,7 +42,16 @@ FAMILIES = {
     "Tuples of modalities": ["GRAMLoss", "PairwiseNCE", "TriangleLoss", "PMRLLoss", "SymileLoss"],
     "Sums": ["SumLoss"],
     "Masked and generated tokens": ["MFMMLM", "MTM", "NLGLoss"],
-    "Labels": ["CrossEntropy", "ArgmaxCrossEntropy", "BCE", "MSE", "L1", "SmoothL1", "DummyLoss", "DummyK400Loss"],
+    "Labels": [
+        "CrossEntropy",
+        "ArgmaxCrossEntropy",
+        "BCE",
+        "MSE",
+        "L1",
+        "SmoothL1",
+        "DummyLoss",
+        "DummyK400Loss",
+    ],
 }
 
 VIDEOCLIP = "Xu et al., VideoCLIP, EMNLP 2021, [arXiv 2109.14084](https://arxiv.org/abs/2109.14084)"
@@ -55,10 +65,12 @@ LABELS = "linear in the logits."
 FACTS = {
     "MMContraLoss": Facts(
         "VideoCLIP:  CE(v t') + CE(t v')\n"
-        "Norton:     CE(v t'; Y) + CE(t v'; Y') + weight * SequenceContrastLoss,  Y = beta Q + (1 - beta) I,\n"
+        "Norton:     CE(v t'; Y) + CE(t v'; Y') + weight * SequenceContrastLoss,  Y = beta Q + (1 - beta) "
+        "I,\n"
         "            Q = transport plan of v t' with rows and columns of mass 1",
         f"{VIDEOCLIP}; {NORTON}",
-        "N^2 D operations; with `sinkhorn_iterations` I, 2 I passes over an N x N matrix; with `sequence_contrast` that loss's cost.",
+        "N^2 D operations; with `sinkhorn_iterations` I, 2 I passes over an N x N matrix; with "
+        "`sequence_contrast` that loss's cost.",
     ),
     "T2VContraLoss": Facts("CE(t v')", VIDEOCLIP, ONE_MATRIX),
     "V2TContraLoss": Facts("CE(v t')", VIDEOCLIP, ONE_MATRIX),
@@ -77,21 +89,27 @@ FACTS = {
     ),
     "SequenceContrastLoss": Facts(
         "C_ij = (w cos(t_i, v_j) + token similarity_ij) / (w + 1), each scaled to [0, 1]\n"
-        "score(paragraph p, video q) = <Q_pq, C_pq> / tau,  Q_pq = transport plan of block C_pq with a bucket\n"
+        "score(paragraph p, video q) = <Q_pq, C_pq> / tau,  Q_pq = transport plan of block C_pq with a "
+        "bucket\n"
         "loss = CE(score) + CE(score')",
         NORTON,
-        "N^2 (words x seconds) D operations for token similarity, tiled, memory linear in N; 2 I passes over (N / L)^2 problems of L x L.",
+        "N^2 (words x seconds) D operations for token similarity, tiled, memory linear in N; 2 I passes "
+        "over (N / L)^2 problems of L x L.",
         "Alone it forgets dot products, on which retrieval runs; keep a clip loss beside it.",
     ),
     "TempCLRLoss": Facts(
-        "(1 - w) [CE(v t') + CE(t v')] + w mean over videos of -log( e^-d(t, v) / sum over orders s of e^-d(s(t), v) )\n"
+        "(1 - w) [CE(v t') + CE(t v')] + w mean over videos of -log( e^-d(t, v) / sum over orders s of "
+        "e^-d(s(t), v) )\n"
         "d = soft DTW or OTAM over 1 - cos",
         TEMPCLR,
         "that of MMContraLoss plus V M alignments of L x L (M orders).",
-        "Needs `dataset.sort_clips` (the default) and enough disjoint clips a video: watch `qualifying_share` in the log.",
+        "Needs `dataset.sort_clips` (the default) and enough disjoint clips a video: watch "
+        "`qualifying_share` in the log.",
     ),
     "TempCLRLocalisationLoss": Facts(
-        "(1 - w) BCE + w -log( e^-d(true order) / sum over orders of e^-d )", TEMPCLR, "M alignments of steps x frames for each video."
+        "(1 - w) BCE + w -log( e^-d(true order) / sum over orders of e^-d )",
+        TEMPCLR,
+        "M alignments of steps x frames for each video.",
     ),
     "FewShotAlignmentLoss": Facts(
         "CE over classes k of -mean over supports s of k of d(query, s)",
@@ -100,16 +118,20 @@ FACTS = {
     ),
     "GDTLoss": Facts(
         "mean over the hypothesis's pairs of views (a, b) of [CE(x_a y_b' / rho) + CE(y_a x_b' / rho)] / 2,\n"
-        "x, y unit vectors of the two modalities; which pairs are positives and what counts as negative is the hypothesis",
+        "x, y unit vectors of the two modalities; which pairs are positives and what counts as negative "
+        "is the hypothesis",
         "Patrick et al., GDT, [arXiv 2003.04298](https://arxiv.org/abs/2003.04298)",
         "(S B)^2 D operations for B clips in S views; S times as many clips to encode.",
-        "Data: `aligner: GDTAligner` with `dataset.views`, and `layout: item_major`. `python -m mmpt_cli.gdt_masks 8` shows a hypothesis.",
+        "Data: `aligner: GDTAligner` with `dataset.views`, and `layout: item_major`. `python -m "
+        "mmpt_cli.gdt_masks 8` shows a hypothesis.",
     ),
     "STiCALoss": Facts(
-        "(1 - alpha) mean of CE over (small crop, large crop) and (large, large) pairs + alpha [CE(v a' / tau) + CE(a v' / tau)] / 2",
+        "(1 - alpha) mean of CE over (small crop, large crop) and (large, large) pairs + alpha [CE(v a' / "
+        "tau) + CE(a v' / tau)] / 2",
         "Patrick et al., STiCA, [arXiv 2103.10211](https://arxiv.org/abs/2103.10211)",
         "(crop pairs) N^2 D operations.",
-        "Data and model: `model_cls: MMSTiCA`, which crops stored features in time, and stored feature maps (`map: [7, 7]`) also in space.",
+        "Data and model: `model_cls: MMSTiCA`, which crops stored features in time, and stored feature "
+        "maps (`map: [7, 7]`) also in space.",
     ),
     "GRAMLoss": Facts(
         "[CE(-V / tau) + CE(-V' / tau)] / 2,  V_ij = sqrt det Gram(anchor_i, modalities_j)\n"
@@ -130,7 +152,8 @@ FACTS = {
         "Needs three modalities; text and video alone span no triangle.",
     ),
     "PMRLLoss": Facts(
-        "mean_i -log softmax(s_i / tau_1)_1 + CE(u u' / tau_2),  s_i singular values of tuple i, u_i its leading left singular vector",
+        "mean_i -log softmax(s_i / tau_1)_1 + CE(u u' / tau_2),  s_i singular values of tuple i, u_i its "
+        "leading left singular vector",
         "principled multimodal representation learning (PMRL)",
         "N singular value decompositions of (K + 1) x (K + 1) Gram matrices and N^2 D operations.",
     ),
@@ -142,7 +165,9 @@ FACTS = {
     ),
     "SumLoss": Facts("sum over parts of weight * part", "none", "the sum of its parts; encoders run once."),
     "MFMMLM": Facts("CE(frames) + CE(words)", VLM, LABELS),
-    "MTM": Facts("one cross entropy over masked frames and words, candidates of both modalities", VLM, LABELS),
+    "MTM": Facts(
+        "one cross entropy over masked frames and words, candidates of both modalities", VLM, LABELS
+    ),
     "NLGLoss": Facts("CE of the next word", VLM, LABELS),
     "CrossEntropy": Facts("CE(logits, targets)", COMMON, LABELS),
     "ArgmaxCrossEntropy": Facts("CE(logits, argmax targets)", COMMON, LABELS),
@@ -155,18 +180,23 @@ FACTS = {
 }
 
 TENSORS = {
-    "pooled_video, pooled_text": "(N, D) one vector a clip and a caption; further modalities are `pooled_<name>`",
+    "pooled_video, pooled_text": "(N, D) one vector a clip and a caption; further modalities are "
+    "`pooled_<name>`",
     "video_outputs, text_outputs": "(N, seconds + 2, D), (N, words + 2, D) token states",
     "video_mask_outputs, text_mask_outputs": "bool, the same without D: tokens that are pooled",
-    "logit_scale": "scalar, logarithm of the inverse temperature, from models with `model.learnable_temperature`",
+    "logit_scale": "scalar, logarithm of the inverse temperature, from models with "
+    "`model.learnable_temperature`",
     "clips_per_video": "number of consecutive rows that come from one video",
     "text_start, text_end": "(N,) caption indices of a clip's text, end exclusive",
     "video_start, video_end": "(N,) seconds of a clip, end exclusive",
     "view_valid": "(S*B,) bool, false where a view could not be made",
     "present": "modality -> (N,) bool, false where it is missing",
-    "logits, targets": "scores of classes and what they should be; video_seq, sequence_targets, vmasks: see the loss",
-    "video_logits, text_logits, text_label": "scores of masked frames and words, and the words themselves (-100: not masked)",
+    "logits, targets": "scores of classes and what they should be; video_seq, sequence_targets, vmasks: "
+    "see the loss",
+    "video_logits, text_logits, text_label": "scores of masked frames and words, and the words themselves "
+    "(-100: not masked)",
     "support, query, support_labels, query_labels": "an episode: frame features (videos, T, D) and classes",
-    "crops, pooled_video_1, pooled_video_2": "crops by kind and version (n, B, D), and the two versions of the whole clip",
+    "crops, pooled_video_1, pooled_video_2": "crops by kind and version (n, B, D), and the two versions "
+    "of the whole clip",
     "generator, num_updates": "random generator of drawn orders; number of the update",
 }

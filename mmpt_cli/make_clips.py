@@ -1,7 +1,8 @@
 """Write small videos with sound: `python -m mmpt_cli.make_clips --out data/toy_clips`.
 
-A bar rises or falls over a coloured ground while a tone plays: the colour sets its pitch, the bar bends it. So frames and sound tell of
-each other, and of the direction of time. `projects/toy/raw_av.yaml` trains on them.
+A bar rises or falls over a coloured ground while a tone plays: the colour sets its pitch, the bar bends it.
+So frames and sound tell of each other, and of the direction of time. `projects/toy/raw_av.yaml` trains on
+them.
 """
 
 from __future__ import annotations
@@ -27,16 +28,26 @@ LOWEST_HZ, COLOUR_OCTAVES, BAR_OCTAVES = 200, 3, 0.5
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mmpt_cli.make_clips", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("data/toy_clips"), help="folder to write (default: %(default)s)")
-    parser.add_argument("--videos", type=int, default=64, help="in train; val has a quarter as many (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/toy_clips"), help="folder to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--videos", type=int, default=64, help="in train; val has a quarter as many (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=int, default=6, help="of each (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for number, (split, count) in enumerate({"train": options.videos, "val": max(1, options.videos // 4)}.items()):
+    for number, (split, count) in enumerate(
+        {"train": options.videos, "val": max(1, options.videos // 4)}.items()
+    ):
         (options.out / split).mkdir(parents=True, exist_ok=True)
         for n in range(count):
-            write_clip(options.out / split / f"{split}{n:03}.mkv", np.random.default_rng((options.seed, number, n)), options.seconds)
+            write_clip(
+                options.out / split / f"{split}{n:03}.mkv",
+                np.random.default_rng((options.seed, number, n)),
+                options.seconds,
+            )
         logger.info("%s: %d videos", options.out / split, count)
     return 0
 
@@ -45,15 +56,21 @@ def write_clip(path: Path, rng: np.random.Generator, n_seconds: int) -> None:
     """One video with its sound, drawn from `rng`."""
     av = optional_import("av", extra="video")
     hue, phase, speed = rng.uniform(size=2).tolist() + [rng.choice([-1, 1]) * rng.uniform(0.2, 0.6)]
-    places = (phase + speed * np.arange(n_seconds * RATE) / RATE) % 1  # of the bar, 0 above and 1 below, for every sample of the sound
+    places = (
+        phase + speed * np.arange(n_seconds * RATE) / RATE
+    ) % 1  # of the bar, 0 above and 1 below, for every sample of the sound
     sound = _tone(places, hue)
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast"})
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         audio = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
         for first in range(0, len(places), RATE // FPS):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(_picture(places[first], hue), format="rgb24")))
-            piece = av.AudioFrame.from_ndarray(sound[None, first : first + RATE // FPS], format="s16", layout="mono")
+            container.mux(
+                video.encode(av.VideoFrame.from_ndarray(_picture(places[first], hue), format="rgb24"))
+            )
+            piece = av.AudioFrame.from_ndarray(
+                sound[None, first : first + RATE // FPS], format="s16", layout="mono"
+            )
             piece.sample_rate, piece.pts = RATE, first
             container.mux(audio.encode(piece))
         container.mux([*video.encode(), *audio.encode()])

@@ -1,4 +1,5 @@
-"""Write the embedded world: `python -m mmpt_cli.make_data --out data/toy --size main --noise moderate --seed 0`."""
+"""Write the embedded world: `python -m mmpt_cli.make_data --out data/toy --size main --noise moderate --seed
+0`."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list_knobs:
         print(_knobs())
         return 0
-    settings = Settings(seed=options.seed, noise=NOISE[options.noise], size=SIZES[options.size], dropout=options.dropout)
+    settings = Settings(
+        seed=options.seed, noise=NOISE[options.noise], size=SIZES[options.size], dropout=options.dropout
+    )
     settings = settings.with_knobs(dict(options.set))
     start = time.monotonic()
     if build_world(options.out, settings, track=_progress):
@@ -43,8 +46,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=SIZES, default="main", help="default: %(default)s")
     parser.add_argument("--noise", choices=NOISE, default="moderate", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the whole world (default: %(default)s)")
-    parser.add_argument("--dropout", type=float, default=0.1, help="in the config of the small BERT (default: %(default)s)")
-    parser.add_argument("--set", type=_assignment, action="append", default=[], metavar="KNOB=VALUE", help="change a knob; repeatable")
+    parser.add_argument(
+        "--dropout", type=float, default=0.1, help="in the config of the small BERT (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="KNOB=VALUE",
+        help="change a knob; repeatable",
+    )
     parser.add_argument("--list-knobs", action="store_true", help="show all knobs and end")
     return parser
 

@@ -1,11 +1,12 @@
 """Features of several modalities: shards from folders, and which items lack what.
 
-    python -m mmpt_cli.modalities check projects/retri/gram/vtt.yaml                 # every split that the file names
+    python -m mmpt_cli.modalities check projects/retri/gram/vtt.yaml  # every split that the file names
     python -m mmpt_cli.modalities shards data/vtt/annotation_train.json --split train --out data/vtt/shards \\
         --from video=data/vtt/feat_s3d --from audio=data/vtt/feat_audio --rate audio=2
 
 With `--strict`, `check` exits with 1 where anything is missing. `shards` writes `<out>/<name>/train_<k>` and
-`train_meta.pkl` with the features of the annotation's items, in their order; what has no file is left out and stays missing.
+`train_meta.pkl` with the features of the annotation's items, in their order; what has no file is left out and
+stays missing.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import numpy as np
 
 from mmpt.config import DatasetConfig, load_config
 from mmpt.processors.base import MetaProcessor
-from mmpt.processors.feature_store import FeatureFolder, version_suffixes
-from mmpt.processors.modalities import lacking, read_annotation
+from mmpt.processors.modalities.modalities import lacking, read_annotation
+from mmpt.processors.store.features import FeatureFolder, version_suffixes
 from mmpt.utils import ShardWriter, save_plain_pickle
 from mmpt.utils.log import short_errors
 
@@ -31,20 +32,46 @@ NAMED = 5
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="list the ids that lack each modality")
     check.add_argument("config", help="project file with dataset.modalities")
-    check.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overwrite a key of the project file")
+    check.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="overwrite a key of the project file"
+    )
     check.add_argument("--json", metavar="PATH", help="write all ids there: {split: {modality: [id, ...]}}")
     check.add_argument("--strict", action="store_true", help="exit with 1 if anything is missing")
     shards = commands.add_parser("shards", help="turn folders of <id>.npy into shards")
     shards.add_argument("annotation", help="JSON list of the split's items")
-    shards.add_argument("--split", choices=("train", "val"), required=True, help="name of the shards; tests read val")
+    shards.add_argument(
+        "--split", choices=("train", "val"), required=True, help="name of the shards; tests read val"
+    )
     shards.add_argument("--out", required=True, help="folder that gets a folder per modality")
-    shards.add_argument("--from", dest="folders", action="append", required=True, metavar="NAME=FOLDER", help="a modality and its folder")
-    shards.add_argument("--rate", dest="rates", action="append", default=[], metavar="NAME=N", help="vectors per second, 1 unless given")
-    shards.add_argument("--versions", type=int, default=1, metavar="N", help="files <id>_aug0.npy ... of N augmentations, side by side")
+    shards.add_argument(
+        "--from",
+        dest="folders",
+        action="append",
+        required=True,
+        metavar="NAME=FOLDER",
+        help="a modality and its folder",
+    )
+    shards.add_argument(
+        "--rate",
+        dest="rates",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="vectors per second, 1 unless given",
+    )
+    shards.add_argument(
+        "--versions",
+        type=int,
+        default=1,
+        metavar="N",
+        help="files <id>_aug0.npy ... of N augmentations, side by side",
+    )
     shards.add_argument("--per-shard", type=int, default=4096, help="items of one shard")
     return parser.parse_args(argv)
 
@@ -67,10 +94,15 @@ def show(split: str, path: str, n_items: int, missing: Mapping[str, Sequence[str
     print(f"{split}: {path}, {n_items} items")
     for name, ids in missing.items():
         some = f": {', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''}" if ids else ""
-        print(f"  {name}: {len(ids)} missing ({len(ids) / n_items:.1%}){some}{'; ABSENT EVERYWHERE' if len(ids) == n_items else ''}")
+        print(
+            f"  {name}: {len(ids)} missing "
+            f"({len(ids) / n_items:.1%}){some}{'; ABSENT EVERYWHERE' if len(ids) == n_items else ''}"
+        )
 
 
-def write_shards(sources: Sequence[str], store: FeatureFolder, out: Path, split: str, rate: float, per_shard: int) -> int:
+def write_shards(
+    sources: Sequence[str], store: FeatureFolder, out: Path, split: str, rate: float, per_shard: int
+) -> int:
     """Shards of the features in `store`, in the order of `sources`; returns how many sources have some.
 
     Raises:
@@ -79,7 +111,8 @@ def write_shards(sources: Sequence[str], store: FeatureFolder, out: Path, split:
     there = [source for source in sources if source in store]
     if not there:
         raise FileNotFoundError(
-            f"{store.path}: holds <id>{store.suffixes[0]}.npy of none of the {len(sources)} ids, e.g. {sources[0]}{store.suffixes[0]}.npy."
+            f"{store.path}: holds <id>{store.suffixes[0]}.npy of none of the {len(sources)} ids, e.g. "
+            f"{sources[0]}{store.suffixes[0]}.npy."
         )
     out.mkdir(parents=True, exist_ok=True)
     meta = {k: there[start : start + per_shard] for k, start in enumerate(range(0, len(there), per_shard))}
@@ -106,7 +139,9 @@ def rate(name: str, text: str, folders: Mapping[str, str]) -> float:
     except ValueError:
         value = 0.0
     if value <= 0 or name not in folders:
-        expected = f"a modality of --from ({', '.join(folders)})" if name not in folders else "a number above 0"
+        expected = (
+            f"a modality of --from ({', '.join(folders)})" if name not in folders else "a number above 0"
+        )
         raise SystemExit(f"--rate {name}={text}: expected {expected}.")
     return value
 
@@ -125,7 +160,9 @@ def main(argv: list[str] | None = None) -> int:
     rates = {name: rate(name, text, folders) for name, text in pairs(args.rates, "--rate").items()}
     for name, folder in folders.items():
         store = FeatureFolder(folder, version_suffixes(args.versions), f"--from {name}")
-        n = write_shards(sources, store, Path(args.out) / name, args.split, rates.get(name, 1.0), args.per_shard)
+        n = write_shards(
+            sources, store, Path(args.out) / name, args.split, rates.get(name, 1.0), args.per_shard
+        )
         print(f"{name}: {n} of {len(sources)} written to {Path(args.out) / name}")
     return 0
 

@@ -1,11 +1,12 @@
 """Evaluate checkpoints on a test set.
 
     python mmpt_cli/predict.py projects/retri/norton/test_youcook_zs.yaml
-    python mmpt_cli/predict.py CONFIG --checkpoint runs/retri/norton/checkpoint_best.pt --device cpu --output runs/eval
+    python mmpt_cli/predict.py CONFIG --checkpoint runs/retri/norton/checkpoint_best.pt --device cpu --output
+    runs/eval
 
 Without --checkpoint: every checkpoint*.pt of the run folder (the folder part of eval.save_path) by name, then
-fairseq.common_eval.path. For each: results.json, results.md and per_query.npz under OUTPUT/<checkpoint>/, with --plots also pictures;
-OUTPUT/results.json sums up.
+fairseq.common_eval.path. For each: results.json, results.md and per_query.npz under OUTPUT/<checkpoint>/,
+with --plots also pictures; OUTPUT/results.json sums up.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from mmpt.checkpoints.weights import load_weights
 from mmpt.config import Config, load_config
 from mmpt.config.rundir import to_dict
 from mmpt.datasets import build_dataset
-from mmpt.evaluators import Evaluator, Outcome, Report, save_arrays, traps
+from mmpt.evaluators import Evaluator, Outcome, Report, save_arrays
+from mmpt.evaluators import sanity as traps
 from mmpt.evaluators.report import checksum, describe_data
+from mmpt.extraction.packing import read_passport
 from mmpt.models import build_model
-from mmpt.models.checkpoint import load_weights
-from mmpt.models.packing import read_passport
 from mmpt.registry import load_plugins
 from mmpt.utils.files import atomic_write
 from mmpt.utils.log import short_errors
@@ -41,18 +43,44 @@ UNTRAINED = "untrained"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", help="project file with `predictor` and `metric`")
     parser.add_argument("--checkpoint", help="evaluate this file only (with --all: this one too)")
-    parser.add_argument("--all", action="store_true", help="every checkpoint*.pt of the run folder; the default without --checkpoint")
-    parser.add_argument("--untrained", action="store_true", help="evaluate the model as initialised, without weights from a file")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where there is one")
-    parser.add_argument("--output", help="folder of the reports (default: <eval.save_path>/<name of the config>)")
-    parser.add_argument("--predict-only", action="store_true", help="run the predictor and keep its arrays; no metric")
-    parser.add_argument("--save-predictions", action="store_true", help="keep the predictor's arrays as predictions.npz")
-    parser.add_argument("--plots", action="store_true", help="draw ranks, scores, alignments, timelines (needs matplotlib)")
-    parser.add_argument("--modalities", metavar="TV,TVA", help="subsets that an N-modal test compares: t and first letters of modalities")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overwrite a key of the project file")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="every checkpoint*.pt of the run folder; the default without --checkpoint",
+    )
+    parser.add_argument(
+        "--untrained",
+        action="store_true",
+        help="evaluate the model as initialised, without weights from a file",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where there is one"
+    )
+    parser.add_argument(
+        "--output", help="folder of the reports (default: <eval.save_path>/<name of the config>)"
+    )
+    parser.add_argument(
+        "--predict-only", action="store_true", help="run the predictor and keep its arrays; no metric"
+    )
+    parser.add_argument(
+        "--save-predictions", action="store_true", help="keep the predictor's arrays as predictions.npz"
+    )
+    parser.add_argument(
+        "--plots", action="store_true", help="draw ranks, scores, alignments, timelines (needs matplotlib)"
+    )
+    parser.add_argument(
+        "--modalities",
+        metavar="TV,TVA",
+        help="subsets that an N-modal test compares: t and first letters of modalities",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="overwrite a key of the project file"
+    )
     return parser.parse_args(argv)
 
 
@@ -70,10 +98,16 @@ def find_checkpoints(config: Config, chosen: str | None, every: bool) -> list[Pa
     if named is not None:
         if not os.path.isfile(named):
             key = "--checkpoint" if chosen else "fairseq.common_eval.path"
-            raise FileNotFoundError(f"{config.source}: {key}={named}: no such file. Train first, fetch the weights, or pass --checkpoint.")
+            raise FileNotFoundError(
+                f"{config.source}: {key}={named}: no such file. Train first, fetch the weights, or pass "
+                "--checkpoint."
+            )
         found.append(Path(named))
     if not found:
-        raise FileNotFoundError(f"{config.source}: no checkpoint*.pt in {folder} and no fairseq.common_eval.path; pass --checkpoint.")
+        raise FileNotFoundError(
+            f"{config.source}: no checkpoint*.pt in {folder} and no fairseq.common_eval.path; pass "
+            "--checkpoint."
+        )
     return list({path.resolve(): path for path in found}.values())
 
 
@@ -82,7 +116,9 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SystemExit("--device cuda: torch sees no GPU here; use --device cpu, or --device auto to take what is there.")
+        raise SystemExit(
+            "--device cuda: torch sees no GPU here; use --device cpu, or --device auto to take what is there."
+        )
     return torch.device(name)
 
 
@@ -91,7 +127,12 @@ def show_progress(loader: DataLoader) -> Iterator[Any]:
     for done, batch in enumerate(loader, start=1):
         yield batch
         if sys.stderr.isatty():
-            print(f"\rbatch {done}/{len(loader)}", end="\n" if done == len(loader) else "", file=sys.stderr, flush=True)
+            print(
+                f"\rbatch {done}/{len(loader)}",
+                end="\n" if done == len(loader) else "",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 class Evaluation:
@@ -100,7 +141,9 @@ class Evaluation:
     def __init__(self, config: Config, args: argparse.Namespace):
         self.config, self.args = config, args
         self.device = choose_device(args.device)
-        self.output = Path(args.output or Path(config.eval.save_path or "runs/eval") / Path(config.source).stem)
+        self.output = Path(
+            args.output or Path(config.eval.save_path or "runs/eval") / Path(config.source).stem
+        )
         self.dataset = build_dataset(config, "test")
         options = config.fairseq.get("dataset", {})
         self.loader = DataLoader(
@@ -122,7 +165,10 @@ class Evaluation:
         folder = self.output / label
         folder.mkdir(parents=True, exist_ok=True)
         if self.args.predict_only:
-            save_arrays(folder / "predictions.npz", self.evaluator.predictor(self.loader, model, self.device, show_progress))
+            save_arrays(
+                folder / "predictions.npz",
+                self.evaluator.predictor(self.loader, model, self.device, show_progress),
+            )
             return None
         outcome, arrays = self.evaluator.evaluate(model, self.loader, self.device, show_progress)
         if self.args.save_predictions:
@@ -143,7 +189,8 @@ class Evaluation:
         return report
 
     def missing_queries(self, outcome: Outcome, arrays: dict[str, Any]) -> int | None:
-        """How many queries the items left out stand for: one each, or one for all items of a video where videos are asked for."""
+        """How many queries the items left out stand for: one each, or one for all items of a video where
+        videos are asked for."""
         missing = [video for videos in self.dataset.meta_processor.missing.values() for video in videos]
         ids = outcome.per_query.get("ids", ())
         if 0 < len(ids) == len(set(ids)) and set(ids) <= set(arrays.get("video_ids", ())):
@@ -163,19 +210,31 @@ class Evaluation:
         return found
 
     def load(self, checkpoint: Path | None) -> tuple[torch.nn.Module, dict[str, Any]]:
-        """A fresh model, so that no tensor is left over from the checkpoint before, and where its weights come from."""
+        """A fresh model, so that no tensor is left over from the checkpoint before, and where its weights
+        come from."""
         if checkpoint is None:
             return build_model(self.config), {}
-        config = dataclasses.replace(self.config, model=dataclasses.replace(self.config.model, init="random", init_from=None))
+        config = dataclasses.replace(
+            self.config, model=dataclasses.replace(self.config.model, init="random", init_from=None)
+        )
         model = build_model(config)
         loaded = load_weights(model, checkpoint)
         training = describe(checkpoint)
-        return model, {"path": str(checkpoint), "sha256": checksum(checkpoint), "training": training, **dataclasses.asdict(loaded)}
+        return model, {
+            "path": str(checkpoint),
+            "sha256": checksum(checkpoint),
+            "training": training,
+            **dataclasses.asdict(loaded),
+        }
 
 
 def feature_passports(folder: str) -> list[dict[str, Any]]:
     """The different passports of the features in a folder: of its shards, or the one of its single files."""
-    shards = [entry["passport"] for name, entry in read_manifest(folder).items() if "." not in name and entry.get("passport")]
+    shards = [
+        entry["passport"]
+        for name, entry in read_manifest(folder).items()
+        if "." not in name and entry.get("passport")
+    ]
     found = shards or [read_passport(folder)]
     return list({str(sorted(passport.items())): passport for passport in found if passport}.values())
 
@@ -185,7 +244,9 @@ def labels(checkpoints: Iterable[Path | None]) -> dict[str, Path | None]:
     named: dict[str, Path | None] = {}
     for path in checkpoints:
         label = UNTRAINED if path is None else path.stem
-        named[f"{path.resolve().parent.name}_{label}" if label in named and path is not None else label] = path
+        named[f"{path.resolve().parent.name}_{label}" if label in named and path is not None else label] = (
+            path
+        )
     return named
 
 
@@ -198,7 +259,10 @@ def main(argv: list[str] | None = None) -> None:
     load_plugins(config.plugins)
     checkpoints = [None] if args.untrained else find_checkpoints(config, args.checkpoint, args.all)
     evaluation = Evaluation(config, args)
-    print(f"{args.config}: {len(evaluation.dataset)} test items, device {evaluation.device}, {len(checkpoints)} checkpoint(s)")
+    print(
+        f"{args.config}: {len(evaluation.dataset)} test items, device {evaluation.device}, "
+        f"{len(checkpoints)} checkpoint(s)"
+    )
     reports: dict[str, Report] = {}
     for label, path in labels(checkpoints).items():
         report = evaluation(path, label)
@@ -215,7 +279,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def write_summary(output: Path, reports: dict[str, Report], best: str) -> None:
     """OUTPUT/results.json: the numbers of every checkpoint and which is best."""
-    numbers = {label: {"values": report.outcome.values, "report": f"{label}/results.json"} for label, report in reports.items()}
+    numbers = {
+        label: {"values": report.outcome.values, "report": f"{label}/results.json"}
+        for label, report in reports.items()
+    }
     with atomic_write(output / "results.json", "w") as file:
         json.dump({"best": best, "checkpoints": numbers}, file, indent=2)
 

@@ -1,4 +1,5 @@
-"""Search results as one HTML file: thumbnails inside, each moment plays from its own time where the video file is reachable."""
+"""Search results as one HTML file: thumbnails inside, each moment plays from its own time where the video
+file is reachable."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from mmpt.models.moments import Moment
+from mmpt.inference.moments import Moment
+from mmpt.media.video import VideoError, frame_at
 from mmpt.utils import atomic_write, optional_import
-from mmpt.utils.video import VideoError, frame_at
 
 THUMBNAIL_HEIGHT = 240
 STYLE = """
@@ -42,14 +43,19 @@ def write_page(path: str | Path, found: Mapping[str, Sequence[Moment]], files: M
     folder = Path(path).resolve().parent
     sections = ""
     for sentence, moments in found.items():
-        cards = "".join(_card(rank, moment, files.get(moment.video_id), folder) for rank, moment in enumerate(moments, start=1))
+        cards = "".join(
+            _card(rank, moment, files.get(moment.video_id), folder)
+            for rank, moment in enumerate(moments, start=1)
+        )
         sections += f"<h2>{html.escape(sentence)}</h2>\n<ol>\n{cards}</ol>\n"
     title = html.escape(", ".join(found))
     with atomic_write(path, "w") as file:
         file.write(
             f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-            f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{STYLE}</style></head>\n'
-            f"<body>\n<h1>Moments that fit best, first the best; point at one to play it</h1>\n{sections}</body>\n</html>\n"
+            '<meta name="viewport" '
+            f'content="width=device-width"><title>{title}</title><style>{STYLE}</style></head>\n'
+            "<body>\n<h1>Moments that fit best, first the best; point at one to play "
+            f"it</h1>\n{sections}</body>\n</html>\n"
         )
 
 
@@ -81,12 +87,21 @@ def _card(rank: int, moment: Moment, file: str | None, folder: Path) -> str:
             view, name = _player(picture, source), f'<a href="{source}">{name}</a>'
     times = f"{clock(moment.start_s)} &ndash; {clock(moment.end_s)}"
     score = f'<span class="score">{moment.score:.3f}</span>'
-    return f'<li>{view}<p><b>{rank}.</b> {times} {score}</p><p class="id" title="{html.escape(moment.video_id)}">{name}</p></li>\n'
+    return (
+        f'<li>{view}<p><b>{rank}.</b> {times} {score}</p><p class="id" '
+        f'title="{html.escape(moment.video_id)}">{name}</p></li>\n'
+    )
 
 
 def _player(picture: np.ndarray, source: str) -> str:
     """A thumbnail that becomes a player, whose controls would hide it, where it is pointed at."""
     poster = base64.b64encode(jpeg(picture)).decode()
-    events = 'onmouseenter="this.controls=true" onfocus="this.controls=true" onmouseleave="this.controls=!this.paused"'
-    video = f'<video tabindex="0" {events} preload="none" poster="data:image/jpeg;base64,{poster}" src="{source}"></video>'
+    events = (
+        'onmouseenter="this.controls=true" onfocus="this.controls=true" '
+        'onmouseleave="this.controls=!this.paused"'
+    )
+    video = (
+        f'<video tabindex="0" {events} preload="none" poster="data:image/jpeg;base64,{poster}" '
+        f'src="{source}"></video>'
+    )
     return f'{video}<span class="play">&#9654;</span>'

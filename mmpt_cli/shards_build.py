@@ -1,9 +1,10 @@
 """Features of single videos -> shards.
 
-Reads `<features>/<id>.npy` (seconds, D) for each id of a list and writes `train_<k>_data.npy`, `train_<k>_starts.npy`, the manifest
-`shards.json` and the index `train_meta.pkl`. What the features are is read from `<features>/passport.json`, which the extractor writes;
-for features from elsewhere say it with `--backbone`, `--frames-per-second` and so on. What cannot be read is left out and listed with its
-reason in `train_unreadable.txt`. Stopped in the middle, the same command goes on with the first unfinished shard.
+Reads `<features>/<id>.npy` (seconds, D) for each id of a list and writes `train_<k>_data.npy`,
+`train_<k>_starts.npy`, the manifest `shards.json` and the index `train_meta.pkl`. What the features are is
+read from `<features>/passport.json`, which the extractor writes; for features from elsewhere say it with
+`--backbone`, `--frames-per-second` and so on. What cannot be read is left out and listed with its reason in
+`train_unreadable.txt`. Stopped in the middle, the same command goes on with the first unfinished shard.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mmpt.models.packing import read_meta, read_passport, readable, write_shard
-from mmpt.processors.how2 import read_ids
+from mmpt.extraction.packing import read_meta, read_passport, readable, write_shard
+from mmpt.processors.sets.how2 import read_ids
 from mmpt.utils import atomic_write, save_plain_pickle
 from mmpt.utils.shardedtensor import read_manifest
 
-UNKNOWN = {"backbone": "s3d", "frames_per_second": 30.0, "seconds_per_feature": 1.0, "normalised": True}  # of features without passport
+UNKNOWN = {
+    "backbone": "s3d",
+    "frames_per_second": 30.0,
+    "seconds_per_feature": 1.0,
+    "normalised": True,
+}  # of features without passport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     passport.add_argument("--backbone", help="the network the features come from (s3d)")
     passport.add_argument("--frames-per-second", type=float, help="what the network saw (30)")
     passport.add_argument("--seconds-per-feature", type=float, help="time covered by one row (1)")
-    passport.add_argument("--normalised", action=argparse.BooleanOptionalAction, help="rows have unit length (yes)")
+    passport.add_argument(
+        "--normalised", action=argparse.BooleanOptionalAction, help="rows have unit length (yes)"
+    )
 
 
 def build(args: argparse.Namespace) -> int:
@@ -50,11 +58,14 @@ def build(args: argparse.Namespace) -> int:
         if shard in meta and path.name in read_manifest(args.target):
             if not set(meta[shard]) <= set(chunk):
                 sys.exit(
-                    f"{path}: holds other videos than lines {start + 1} to {start + len(chunk)} of {args.list}. Empty the target folder."
+                    f"{path}: holds other videos than lines {start + 1} to {start + len(chunk)} of "
+                    f"{args.list}. Empty the target folder."
                 )
             unreadable.update(dict.fromkeys(set(chunk) - set(meta[shard]), "left out by an earlier run"))
             continue
-        written = write_shard(path, readable(args.features, chunk, np.dtype(args.dtype), unreadable), passport, unreadable)
+        written = write_shard(
+            path, readable(args.features, chunk, np.dtype(args.dtype), unreadable), passport, unreadable
+        )
         if written:
             meta[shard] = written
             save_plain_pickle(meta, args.target / f"{args.split}_meta.pkl")

@@ -1,7 +1,8 @@
 """Shards of other sizes or of fewer videos (split), and several folders in one (merge).
 
-Features and token shards are written together, videos in the order of the sources (or of `--list`), numbered from 0. `<split>_meta.pkl`
-comes last, so that an unfinished folder cannot be trained on. Stopped in the middle, the same command goes on; another one is refused.
+Features and token shards are written together, videos in the order of the sources (or of `--list`), numbered
+from 0. `<split>_meta.pkl` comes last, so that an unfinished folder cannot be trained on. Stopped in the
+middle, the same command goes on; another one is refused.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmpt.processors.how2 import read_ids
-from mmpt.utils import ShardCache, ShardWriter, atomic_write, load_plain_pickle, save_plain_pickle
+from mmpt.processors.sets.how2 import read_ids
+from mmpt.processors.store.shard_cache import ShardCache
+from mmpt.utils import ShardWriter, atomic_write, load_plain_pickle, save_plain_pickle
 from mmpt.utils.shardedtensor import read_manifest
 from mmpt_cli.shards_stats import NAME, kinds
 
@@ -63,11 +65,17 @@ def rewrite(args: argparse.Namespace) -> int:
         if videos:
             written[split] = _rewrite_split(args, split, videos)
     if not written:
-        sys.exit(f"{', '.join(map(str, args.sources))}: no train_meta.pkl or val_meta.pkl with a wanted video in it.")
+        sys.exit(
+            f"{', '.join(map(str, args.sources))}: no train_meta.pkl or val_meta.pkl with a wanted video "
+            "in it."
+        )
     for split, meta in written.items():
         save_plain_pickle(meta, args.target / f"{split}_meta.pkl")
     (args.target / PLAN).unlink()
-    counts = (f"{split}: {sum(map(len, meta.values()))} videos in {len(meta)} shards" for split, meta in written.items())
+    counts = (
+        f"{split}: {sum(map(len, meta.values()))} videos in {len(meta)} shards"
+        for split, meta in written.items()
+    )
     print(f"{args.target}: {'; '.join(counts)}")
     return 0
 
@@ -76,14 +84,20 @@ def _check_plan(args: argparse.Namespace, wanted: Sequence[str] | None) -> None:
     """Refuse to go on with a folder that another command began, or that is finished."""
     plan = {
         "sources": [str(source.resolve()) for source in args.sources],
-        "manifests": [hashlib.sha256(json.dumps(read_manifest(source), sort_keys=True).encode()).hexdigest() for source in args.sources],
+        "manifests": [
+            hashlib.sha256(json.dumps(read_manifest(source), sort_keys=True).encode()).hexdigest()
+            for source in args.sources
+        ],
         "shard_size": args.shard_size,
         "list": None if wanted is None else hashlib.sha256("\n".join(wanted).encode()).hexdigest(),
     }
     path = args.target / PLAN
     if path.exists():
         if json.loads(path.read_text()) != plan:
-            sys.exit(f"{args.target}: begun with other arguments or other sources. Give those again, or empty the folder.")
+            sys.exit(
+                f"{args.target}: begun with other arguments or other sources. Give those again, or empty "
+                "the folder."
+            )
     elif any(args.target.glob("*_data.npy")):
         sys.exit(f"{args.target}: already holds shards. Give a new folder.")
     else:
@@ -106,7 +120,8 @@ def _videos(sources: Sequence[Path], split: str, wanted: Sequence[str] | None) -
 
 
 def _kinds(sources: Sequence[Path], split: str) -> list[tuple[str, str]]:
-    """(text before, text after) `<split>_<k>` in the shard names; the same in every source that has the split."""
+    """(text before, text after) `<split>_<k>` in the shard names; the same in every source that has the
+    split."""
     found = {}
     for source in sources:
         matches = [NAME.fullmatch(names[0]) for names in kinds(source).values()]
@@ -114,17 +129,26 @@ def _kinds(sources: Sequence[Path], split: str) -> list[tuple[str, str]]:
         if of_source:
             found[source] = of_source
     if not found:
-        sys.exit(f"{', '.join(map(str, sources))}: {split}_meta.pkl lists videos, but there are no shards of that split.")
+        sys.exit(
+            f"{', '.join(map(str, sources))}: {split}_meta.pkl lists videos, but there are no shards of "
+            "that split."
+        )
     everywhere, anywhere = set.intersection(*found.values()), set.union(*found.values())
     if everywhere != anywhere:
         missing = [f"{before}{split}_*{after}" for before, after in sorted(anywhere - everywhere)]
-        sys.exit(f"{', '.join(missing)}: in some of {', '.join(map(str, found))} only. All need the same kinds of shards.")
+        sys.exit(
+            f"{', '.join(missing)}: in some of {', '.join(map(str, found))} only. All need the same kinds "
+            "of shards."
+        )
     return sorted(everywhere)
 
 
 def _rewrite_split(args: argparse.Namespace, split: str, videos: dict[str, Place]) -> dict[int, list[str]]:
     names = list(videos)
-    meta = {k: names[start : start + args.shard_size] for k, start in enumerate(range(0, len(names), args.shard_size))}
+    meta = {
+        k: names[start : start + args.shard_size]
+        for k, start in enumerate(range(0, len(names), args.shard_size))
+    }
     shards = ShardCache()
     for before, after in _kinds(args.sources, split):
         passport = _passport(args.sources, split, before, after)
@@ -143,7 +167,10 @@ def _passport(sources: Sequence[Path], split: str, before: str, after: str) -> d
     """The one passport of all shards of a kind."""
     found = {json.dumps(passport, sort_keys=True) for passport in _passports(sources, split, before, after)}
     if len(found) > 1:
-        sys.exit(f"{before}{split}_*{after}: the shards have different passports, which do not mix: {' and '.join(sorted(found))}.")
+        sys.exit(
+            f"{before}{split}_*{after}: the shards have different passports, which do not mix: "
+            f"{' and '.join(sorted(found))}."
+        )
     return json.loads(found.pop()) if found else {}
 
 

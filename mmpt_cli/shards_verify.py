@@ -1,4 +1,5 @@
-"""Checks of a folder of shards: sizes, offsets, counts, checksums, finite numbers, and the counts of the meta pickles."""
+"""Checks of a folder of shards: sizes, offsets, counts, checksums, finite numbers, and the counts of the meta
+pickles."""
 
 from __future__ import annotations
 
@@ -23,8 +24,14 @@ PASSED = ".verified.json"  # shard -> size and time of its files when it passed
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which folder, and what else to do with it."""
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--resume", action="store_true", help="leave out shards that passed before and did not change since")
-    parser.add_argument("--seal", action="store_true", help="enter good shards that the manifest does not list, with their checksums")
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out shards that passed before and did not change since"
+    )
+    parser.add_argument(
+        "--seal",
+        action="store_true",
+        help="enter good shards that the manifest does not list, with their checksums",
+    )
 
 
 def shard_names(folder: Path) -> list[str]:
@@ -42,14 +49,22 @@ def problems(folder: Path, name: str) -> Iterator[str]:
         return
     for file, expected in read_manifest(folder).get(name, {}).get("sha256", {}).items():
         if file_sha256(folder / file) != expected:
-            yield f"{folder / file}: its SHA-256 is not that of the manifest; the content changed. Copy or build the shard again."
+            yield (
+                f"{folder / file}: its SHA-256 is not that of the manifest; the content changed. Copy "
+                "or build the shard again."
+            )
     if shard.data.dtype.kind == "f":
         for start in range(0, len(shard.data), BLOCK_ROWS):
-            finite = np.isfinite(shard.data[start : start + BLOCK_ROWS]).all(axis=tuple(range(1, shard.data.ndim)))
+            finite = np.isfinite(shard.data[start : start + BLOCK_ROWS]).all(
+                axis=tuple(range(1, shard.data.ndim))
+            )
             if not finite.all():
                 row = start + int(np.argmin(finite))
                 item = int(np.searchsorted(shard.starts, row, side="right")) - 1
-                yield f"{folder / name}_data.npy: NaN or infinite values in row {row} (item {item}). Extract that video again."
+                yield (
+                    f"{folder / name}_data.npy: NaN or infinite values in row {row} (item {item}). "
+                    "Extract that video again."
+                )
                 return
 
 
@@ -95,7 +110,8 @@ def verify(folder: Path, resume: bool = False, seals: bool = False) -> int:
 
 
 def _check_all(folder: Path, names: list[str], resume: bool) -> tuple[list[str], int]:
-    """All problems, and how many shards were left out since they had passed; what passes is noted as it does, for a run that is stopped."""
+    """All problems, and how many shards were left out since they had passed; what passes is noted as it does,
+    for a run that is stopped."""
     passed = _read_passed(folder) if resume else {}
     found, skipped = [], 0
     for name in tqdm(names, desc="shards", disable=None):

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest_plugins = ["tests.tiny_models"]
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(os.environ.get("MMPT_GOLDEN", ROOT / "tests" / "golden"))
 REAL = Path(os.environ.get("MMPT_REAL", ROOT.parent / "shared" / "real"))
 
 
 def golden_cases(pattern: str) -> list:
-    """Paths in the golden folder that match, as pytest parameters named by file; whatever cases the folder holds."""
+    """Paths in the golden folder that match, as pytest parameters named by file; whatever cases the folder
+    holds."""
     return [pytest.param(path, id=path.stem) for path in sorted(GOLDEN.glob(pattern))]
 
 

@@ -1,7 +1,7 @@
 """Models that read the right answer off synthetic features; importing this module registers them.
 
-A caption's code is drawn from its token ids alone; features show the codes of what happens. So features written in order give perfect
-scores, features in another order give chance.
+A caption's code is drawn from its token ids alone; features show the codes of what happens. So features
+written in order give perfect scores, features in another order give chance.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def code(ids) -> np.ndarray:
 
 def codes_of(caps: torch.Tensor, cmasks: torch.Tensor) -> torch.Tensor:
     """(N, T) packed captions -> (N, WIDTH); words stand between `[CLS] [SEP]` and the last `[SEP]`."""
-    return torch.from_numpy(np.stack([code(row[mask][2:-1].tolist()) for row, mask in zip(caps.cpu(), cmasks.cpu(), strict=True)]))
+    return torch.from_numpy(
+        np.stack([code(row[mask][2:-1].tolist()) for row, mask in zip(caps.cpu(), cmasks.cpu(), strict=True)])
+    )
 
 
 class Oracle(nn.Module):
@@ -48,7 +50,10 @@ class OracleRetrieval(Oracle):
     """Clips and captions."""
 
     def forward(self, caps, cmasks, vfeats, vmasks, **batch):
-        return {"pooled_video": self.forward_video(vfeats, vmasks, caps, cmasks).pooled, "pooled_text": codes_of(caps, cmasks)}
+        return {
+            "pooled_video": self.forward_video(vfeats, vmasks, caps, cmasks).pooled,
+            "pooled_text": codes_of(caps, cmasks),
+        }
 
 
 @MODELS.register()
@@ -64,7 +69,9 @@ class OracleFullVideo(Oracle):
 class OracleLocalisation(Oracle):
     """Seconds against steps."""
 
-    SCALE = 3.0  # moderate: putting a step that is not shown on the second of another one costs less than giving that one up
+    # moderate: putting a step that is not shown on the second of another one costs less than giving that one
+    # up
+    SCALE = 3.0
 
     def forward(self, caps, cmasks, vfeats, vmasks, **batch):
         return {"logits": self.SCALE * vfeats[0][vmasks[0]] @ codes_of(caps[0], cmasks[0]).T}

@@ -1,4 +1,5 @@
-"""Several ranks as threads of one process, for golden values of many ranks; the real thing is in `tests.two_processes`."""
+"""Several ranks as threads of one process, for golden values of many ranks; the real thing is in
+`tests.two_processes`."""
 
 from __future__ import annotations
 
@@ -10,10 +11,16 @@ import torch
 
 
 class SimulatedRanks:
-    """Stands in for `mmpt.ops.gather`. Gathered tensors stay connected, so that gradients of every rank's loss reach all ranks."""
+    """Stands in for `mmpt.ops.distributed`. Gathered tensors stay connected, so that gradients of every
+    rank's loss reach all ranks."""
 
     def __init__(self, monkeypatch, world: int, modules: list):
-        self.world, self.barrier, self.slots, self.local = world, threading.Barrier(world), [None] * world, threading.local()
+        self.world, self.barrier, self.slots, self.local = (
+            world,
+            threading.Barrier(world),
+            [None] * world,
+            threading.local(),
+        )
         for module in modules:
             for name in ("all_gather", "rank", "world_size"):
                 monkeypatch.setattr(module, name, getattr(self, name), raising=False)

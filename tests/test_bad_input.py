@@ -1,4 +1,5 @@
-"""Wrong annotation and feature files of end tasks: one clear error, or a counted skip, never a silent number."""
+"""Wrong annotation and feature files of end tasks: one clear error, or a counted skip, never a silent
+number."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from mmpt.processors import (
     RecognitionMetaProcessor,
     YoucookMetaProcessor,
 )
-from mmpt.processors.crosstask import read_segments
+from mmpt.processors.sets.crosstask import read_segments
 from tests.conftest import ROOT
 
 IMPOSSIBLE = {"reversed": [9.0, 3.0], "negative": [-2.0, 3.0], "not a number": [0.0, float("nan")]}
@@ -44,11 +45,22 @@ def write(path, value):
 
 
 def coin(segment):
-    return {"database": {"video0": {"subset": "testing", "annotation": [{"id": "1", "label": "stir", "segment": segment}]}}}
+    return {
+        "database": {
+            "video0": {"subset": "testing", "annotation": [{"id": "1", "label": "stir", "segment": segment}]}
+        }
+    }
 
 
 def youcook(segment, sentence="stir"):
-    return {"database": {"video0": {"subset": "validation", "annotations": [{"segment": segment, "id": 0, "sentence": sentence}]}}}
+    return {
+        "database": {
+            "video0": {
+                "subset": "validation",
+                "annotations": [{"segment": segment, "id": 0, "sentence": sentence}],
+            }
+        }
+    }
 
 
 def pickled(path, records=({"id": "video0_0", "caption": "stir"},)):
@@ -64,7 +76,9 @@ def test_an_impossible_segment_is_named_with_its_video(segment, features, tmp_pa
         COINActionSegmentationMetaProcessor(DatasetConfig(split="test", test_path=path, vfeat_dir=features))
     path, records = write(tmp_path / "youcook.json", youcook(segment)), pickled(tmp_path / "youcook.pkl")
     with pytest.raises(ValueError, match=message):
-        YoucookMetaProcessor(DatasetConfig(split="test", test_path=records, trainval_annotation=path, vfeat_dir=features))
+        YoucookMetaProcessor(
+            DatasetConfig(split="test", test_path=records, trainval_annotation=path, vfeat_dir=features)
+        )
     path = write(tmp_path / "htm.json", {"video0": [[1, *segment, "stir"]]})
     with pytest.raises(ValueError, match=message):
         HTMAlignMetaProcessor(DatasetConfig(split="test", anno_path=path, vfeat_dir=features))
@@ -88,7 +102,9 @@ def test_a_question_without_five_answers_and_a_right_one_is_named(end, features,
         MSRVTTQAMetaProcessor(DatasetConfig(split="test", test_path=path, vfeat_dir=features))
 
 
-@pytest.mark.parametrize("name", ["test_coin_ft", "test_crosstask_ft", "test_youcook_fullvideo_bg_zs", "test_htm_align_zs"])
+@pytest.mark.parametrize(
+    "name", ["test_coin_ft", "test_crosstask_ft", "test_youcook_fullvideo_bg_zs", "test_htm_align_zs"]
+)
 def test_a_video_of_zero_seconds_is_named(name, toy_world, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "toy").symlink_to(toy_world)
@@ -104,10 +120,19 @@ def test_a_missing_caption_is_an_error_that_names_the_record(caption, features, 
     table = write(tmp_path / "test.csv", f"key,vid_key,video_id,sentence\nret0,msr0,video0,{caption or ''}\n")
     with pytest.raises(MissingData, match="test.csv, line 2: video 'video0' has no sentence"):
         MSRVTTMetaProcessor(DatasetConfig(split="test", test_path=table, vfeat_dir=features))
-    records, path = pickled(tmp_path / "youcook.pkl"), write(tmp_path / "youcook.json", youcook([0, 5], caption))
+    records, path = (
+        pickled(tmp_path / "youcook.pkl"),
+        write(tmp_path / "youcook.json", youcook([0, 5], caption)),
+    )
     with pytest.raises(MissingData, match="record 'video0_0' has no caption"):
         YoucookMetaProcessor(
-            DatasetConfig(split="test", test_path=records, trainval_annotation=path, vfeat_dir=features, use_annotation_text=True)
+            DatasetConfig(
+                split="test",
+                test_path=records,
+                trainval_annotation=path,
+                vfeat_dir=features,
+                use_annotation_text=True,
+            )
         )
 
 
@@ -115,20 +140,39 @@ def test_the_file_of_another_data_set_is_refused_as_such(features, tmp_path):
     files = {
         "coin": write(tmp_path / "test_coin.json", coin([0, 5])),
         "youcook": write(tmp_path / "test_youcook.json", youcook([0, 5])),
-        "didemo": write(tmp_path / "test_didemo.json", [{"video": "video0", "description": "stir", "times": [[0, 0]]}]),
+        "didemo": write(
+            tmp_path / "test_didemo.json", [{"video": "video0", "description": "stir", "times": [[0, 0]]}]
+        ),
         "csv": write(tmp_path / "test.csv", "key,vid_key,video_id,sentence\nret0,msr0,video0,stir\n"),
     }
     readers = {
-        "coin": lambda path: COINActionSegmentationMetaProcessor(DatasetConfig(split="test", test_path=path, vfeat_dir=features)),
-        "didemo": lambda path: DiDeMoMetaProcessor(DatasetConfig(split="test", test_path=path, vfeat_dir=features)),
-        "htm": lambda path: HTMAlignMetaProcessor(DatasetConfig(split="test", anno_path=path, vfeat_dir=features)),
+        "coin": lambda path: COINActionSegmentationMetaProcessor(
+            DatasetConfig(split="test", test_path=path, vfeat_dir=features)
+        ),
+        "didemo": lambda path: DiDeMoMetaProcessor(
+            DatasetConfig(split="test", test_path=path, vfeat_dir=features)
+        ),
+        "htm": lambda path: HTMAlignMetaProcessor(
+            DatasetConfig(split="test", anno_path=path, vfeat_dir=features)
+        ),
         "youcook": lambda path: YoucookMetaProcessor(
-            DatasetConfig(split="test", test_path=path, trainval_annotation=files["youcook"], vfeat_dir=features)
+            DatasetConfig(
+                split="test", test_path=path, trainval_annotation=files["youcook"], vfeat_dir=features
+            )
         ),
         "crosstask": lambda path: CrossTaskMetaProcessor(
-            DatasetConfig(split="test", primary_path=path, related_path=path, train_csv_path=path, val_csv_path=path, vfeat_dir=features)
+            DatasetConfig(
+                split="test",
+                primary_path=path,
+                related_path=path,
+                train_csv_path=path,
+                val_csv_path=path,
+                vfeat_dir=features,
+            )
         ),
-        "msrvtt": lambda path: MSRVTTMetaProcessor(DatasetConfig(split="test", test_path=path, vfeat_dir=features)),
+        "msrvtt": lambda path: MSRVTTMetaProcessor(
+            DatasetConfig(split="test", test_path=path, vfeat_dir=features)
+        ),
     }
     for reader, read in readers.items():
         for kind, path in files.items():
@@ -140,7 +184,9 @@ def test_the_file_of_another_data_set_is_refused_as_such(features, tmp_path):
 
 def test_split_lists_that_are_not_there_say_what_was_looked_for(features, tmp_path):
     with pytest.raises(FileNotFoundError, match="neither UCF101's .* nor HMDB51's"):
-        RecognitionMetaProcessor(DatasetConfig(split="test", annotation_path=str(tmp_path), vfeat_dir=features))
+        RecognitionMetaProcessor(
+            DatasetConfig(split="test", annotation_path=str(tmp_path), vfeat_dir=features)
+        )
 
 
 class Broken(torch.nn.Module):
@@ -150,7 +196,12 @@ class Broken(torch.nn.Module):
         logits = torch.zeros(20, 3)
         logits[7, 1] = float("nan")
         vectors = torch.full((5, 4), float("nan"))
-        return {"logits": logits, "pooled_video": vectors, "pooled_text": vectors, "video_outputs": vectors[None].repeat(5, 1, 1)}
+        return {
+            "logits": logits,
+            "pooled_video": vectors,
+            "pooled_text": vectors,
+            "video_outputs": vectors[None].repeat(5, 1, 1),
+        }
 
 
 def window_batch():
@@ -162,7 +213,12 @@ def window_batch():
 def test_non_finite_scores_are_refused_with_the_video(predictor):
     config = SimpleNamespace(dataset=DatasetConfig(sliding_window=20, sliding_window_size=20))
     masks = torch.ones(1, 3, dtype=torch.bool)
-    batch = window_batch() | {"caps": torch.zeros(1, 5, 4), "cmasks": torch.ones(1, 5, 4), "vfeats": torch.zeros(1, 3, 4), "vmasks": masks}
+    batch = window_batch() | {
+        "caps": torch.zeros(1, 5, 4),
+        "cmasks": torch.ones(1, 5, 4),
+        "vfeats": torch.zeros(1, 3, 4),
+        "vmasks": masks,
+    }
     with pytest.raises(FloatingPointError, match="non-finite scores in the batch of abc"):
         predictor(config).predict(batch, Broken())
 
@@ -176,7 +232,9 @@ def test_fewer_seconds_than_steps_is_an_error_that_names_video_and_task():
 
 def test_a_task_without_an_annotated_step_is_left_out_and_counted():
     empty, full = np.zeros((3, 2), dtype=np.uint8), np.eye(3, 2, dtype=np.uint8)
-    outcome = CrossTaskMetric(EvalConfig(bootstrap=0)).evaluate(tasks=["a", "b"], Y_pred=[full, full], Y_true=[empty, full])
+    outcome = CrossTaskMetric(EvalConfig(bootstrap=0)).evaluate(
+        tasks=["a", "b"], Y_pred=[full, full], Y_true=[empty, full]
+    )
     assert outcome.values["recall"] == 1 and outcome.facts["tasks without annotated steps"] == 1
 
 

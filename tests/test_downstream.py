@@ -1,4 +1,5 @@
-"""Every end task on the embedded data: its toy twin trains a step and predicts; one of them through fairseq."""
+"""Every end task on the embedded data: its toy twin trains a step and predicts; one of them through
+fairseq."""
 
 from __future__ import annotations
 
@@ -88,10 +89,18 @@ def evaluate(name, *words):
 
 def write_fairseq_checkpoint(path, weights):
     """As fairseq leaves it behind, without optimiser state."""
-    history = {"criterion_name": "MMCriterion", "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 7}
+    history = {
+        "criterion_name": "MMCriterion",
+        "optimizer_name": "FairseqAdam",
+        "lr_scheduler_state": {},
+        "num_updates": 7,
+    }
     extra = {"train_iterator": {"epoch": 1, "iterations_in_epoch": 7, "shuffle": True}}
     model = {f"mmmodel.{name}": value for name, value in weights.items()}
-    torch.save({"args": None, "cfg": None, "model": model, "optimizer_history": [history], "extra_state": extra}, path)
+    torch.save(
+        {"args": None, "cfg": None, "model": model, "optimizer_history": [history], "extra_state": extra},
+        path,
+    )
 
 
 @pytest.mark.parametrize(("training", "test", "queries"), TWINS, ids=lambda value: str(value))
@@ -101,13 +110,17 @@ def test_a_toy_twin_trains_and_predicts(training, test, queries, workplace):
         assert np.isfinite([first, second]).all() and second < first
     report = evaluate(test, *(["--untrained"] if training is None else []))
     found = json.loads((workplace / "out/here/results.json").read_text())
-    assert found["best_metric"] in found["values"] and all(np.isfinite(value) for value in report.outcome.values.values())
+    assert found["best_metric"] in found["values"] and all(
+        np.isfinite(value) for value in report.outcome.values.values()
+    )
     with np.load(workplace / "out/here/per_query.npz") as stored:
         assert len(set(stored["ids"].tolist())) == queries
 
 
 def test_every_toy_test_file_is_tried_here():
-    assert {path.stem for path in (ROOT / "projects/toy").glob("test_*.yaml")} == {test for _, test, _ in TWINS}
+    assert {path.stem for path in (ROOT / "projects/toy").glob("test_*.yaml")} == {
+        test for _, test, _ in TWINS
+    }
 
 
 @pytest.mark.parametrize("page", ["endtask.md", "DATASET.md"])
@@ -129,14 +142,30 @@ def test_fairseq_fine_tunes_coin_from_a_retrieval_checkpoint_and_predict_reads_t
     torch.manual_seed(0)
     weights = build_task(twin("test_vtt_zs")).build_model().state_dict()
     write_fairseq_checkpoint("start.pt", weights)
-    settings = ["fairseq.checkpoint.restore_file=start.pt", "fairseq.optimization.max_update=2", "fairseq.common.log_interval=1"]
+    settings = [
+        "fairseq.checkpoint.restore_file=start.pt",
+        "fairseq.optimization.max_update=2",
+        "fairseq.common.log_interval=1",
+    ]
     words = [word for setting in settings for word in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "locallaunch.py"), str(ROOT / "projects/toy/coin_ft.yaml"), "--jobtype", "local_single", *words]
+    command = [
+        sys.executable,
+        str(ROOT / "locallaunch.py"),
+        str(ROOT / "projects/toy/coin_ft.yaml"),
+        "--jobtype",
+        "local_single",
+        *words,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert "video_encoder.classifier.* (2)" in done.stdout + done.stderr, "the new head is not named"
     predict.main([str(ROOT / "projects/toy/test_coin_ft.yaml"), "--set", "eval.bootstrap=20"])
-    found = json.loads((workplace / "runs/toy/coin/eval/test_coin_ft/checkpoint_last/results.json").read_text())
+    found = json.loads(
+        (workplace / "runs/toy/coin/eval/test_coin_ft/checkpoint_last/results.json").read_text()
+    )
     assert found["facts"]["videos"] == 6 and found["checkpoint"]["missing"] == []
-    assert found["values"].keys() >= {"frame_acc", "video_acc", "step_acc"} and "all background" in found["baselines"]
+    assert (
+        found["values"].keys() >= {"frame_acc", "video_acc", "step_acc"}
+        and "all background" in found["baselines"]
+    )

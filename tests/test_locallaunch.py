@@ -31,11 +31,15 @@ def project(tmp_path, monkeypatch):
         "fairseq: {checkpoint: {save_dir: runs/task/a, restore_file: old/runs/task}, common: {cpu: true}}\n"
         "dataset: {train_path: x}\nmodel: {model_cls: M}\nloss: {loss_cls: L, kept: [runs/task/b]}\n",
     )
-    write(tmp_path / "projects/task/test_a.yaml", "task_type: local_predict\neval: {save_path: runs/task/eval}\ndataset: {split: test}\n")
+    write(
+        tmp_path / "projects/task/test_a.yaml",
+        "task_type: local_predict\neval: {save_path: runs/task/eval}\ndataset: {split: test}\n",
+    )
     return write(
         tmp_path / "projects/p.yaml",
         "base_dir: task\nproject_dir: p\nrun_task: [train.yaml, [gone.yaml, test_a.yaml]]\ntask_group:\n"
-        "  pretrain: {task_list: [train.yaml], dataset: {max_len: 96}}\n  test: {task_list: [test_a.yaml]}\n  empty: {task_list: }\n",
+        "  pretrain: {task_list: [train.yaml], dataset: {max_len: 96}}\n  test: {task_list: "
+        "[test_a.yaml]}\n  empty: {task_list: }\n",
     )
 
 
@@ -46,12 +50,15 @@ def write(path, text):
 
 
 def corrected(line: str, job_type: str) -> str:
-    """The golden line with what differs on purpose: several processes start through torchrun and train.py, because fairseq-train alone
-    infers the number of processes from the GPUs it sees. (`fp16: false`, several learning rates and files written by a dry run were
-    wrong too; no golden line shows them: see tests/mmpt_cli/test_localjob.py and the dry-run tests below.)"""
+    """The golden line with what differs on purpose: several processes start through torchrun and train.py,
+    because fairseq-train alone infers the number of processes from the GPUs it sees. (`fp16: false`, several
+    learning rates and files written by a dry run were wrong too; no golden line shows them: see
+    tests/launch/test_local.py and the dry-run tests below.)"""
     if job_type != "local_small":
         return line
-    return line.replace("launching fairseq-train", "launching torchrun --nproc_per_node=2 --standalone train.py")
+    return line.replace(
+        "launching fairseq-train", "launching torchrun --nproc_per_node=2 --standalone train.py"
+    )
 
 
 @pytest.mark.parametrize("case", sorted(LINES))
@@ -65,7 +72,9 @@ def test_golden_norton_launch_lines_are_what_a_dry_run_shows(case, in_repository
 @pytest.mark.parametrize("path", ["projects/mtm/vlm.yaml", "projects/retri/videoclip.yaml"])
 def test_pipelines_reproduce_the_derived_files_that_are_shipped(path, in_repository, monkeypatch):
     written = {}
-    monkeypatch.setattr(locallaunch, "write_yaml", lambda target, tree, header: written.update({target: (tree, header)}))
+    monkeypatch.setattr(
+        locallaunch, "write_yaml", lambda target, tree, header: written.update({target: (tree, header)})
+    )
     locallaunch.Pipeline(path).derive(dryrun=False)
     folder = ROOT / path.removesuffix(".yaml")
     assert {target.name for target in written} == {file.name for file in folder.iterdir()}
@@ -75,15 +84,30 @@ def test_pipelines_reproduce_the_derived_files_that_are_shipped(path, in_reposit
 
 
 def test_every_shipped_job_has_a_dry_run(in_repository, capsys):
-    jobs = [path for folder in ("mtm/vlm", "retri/videoclip", "retri/norton") for path in (ROOT / "projects" / folder).glob("*.yaml")]
+    jobs = [
+        path
+        for folder in ("mtm/vlm", "retri/videoclip", "retri/norton")
+        for path in (ROOT / "projects" / folder).glob("*.yaml")
+    ]
     paths = [str(path.relative_to(ROOT)) for path in jobs if "how2align" not in path.name]
     assert locallaunch.main([",".join(paths), "--dryrun"]) == 0
     assert capsys.readouterr().out.count("\nlaunching ") == len(paths)
 
 
 def test_a_dry_run_is_quick_and_imports_no_torch():
-    code = "import sys, locallaunch; locallaunch.main(sys.argv[1:]); print([m for m in ('torch', 'numpy', 'fairseq') if m in sys.modules])"
-    command = [sys.executable, "-c", code, "projects/retri/norton/how2_pretrain.yaml", "--jobtype", "local_single", "--dryrun"]
+    code = (
+        "import sys, locallaunch; locallaunch.main(sys.argv[1:]); print([m for m in ('torch', 'numpy', "
+        "'fairseq') if m in sys.modules])"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "projects/retri/norton/how2_pretrain.yaml",
+        "--jobtype",
+        "local_single",
+        "--dryrun",
+    ]
     seconds = []
     for _ in range(3):  # the best of three: other work on the machine is not what is measured
         start = time.perf_counter()
@@ -194,12 +218,27 @@ def test_a_mistake_in_the_last_file_is_found_before_the_first_is_run(project, mo
     ("args", "message"),
     [
         (["job.py"], "expected a .yaml file. Start Python programs directly: python job.py"),
-        (["projects/task/train.yaml", "--set", "dataset.max_lenn=3"], "--set: dataset.max_lenn: unknown key. Did you mean"),
-        (["projects/p.yaml", "--set", "dataset.max_len=3"], "--set changes jobs, and without --run a pipeline starts none"),
-        (["projects/task/train.yaml", "--nnodes", "2"], "--nnodes 2: the machines need a place to meet. Add --rdzv-endpoint HOST:PORT"),
+        (
+            ["projects/task/train.yaml", "--set", "dataset.max_lenn=3"],
+            "--set: dataset.max_lenn: unknown key. Did you mean",
+        ),
+        (
+            ["projects/p.yaml", "--set", "dataset.max_len=3"],
+            "--set changes jobs, and without --run a pipeline starts none",
+        ),
+        (
+            ["projects/task/train.yaml", "--nnodes", "2"],
+            "--nnodes 2: the machines need a place to meet. Add --rdzv-endpoint HOST:PORT",
+        ),
         (["projects/task/train.yaml", "--rdzv-endpoint", "a:1"], "are for several machines. Add --nnodes N"),
-        (["projects/task/train.yaml", "--nnodes=2", "--rdzv-endpoint=a:1", "--node-rank=2"], "--node-rank 2: expected 0 to 1"),
-        (["projects/task/train.yaml", "--slurm", "tiny"], "has no resource set 'tiny'; it has small, big, huge, cpu"),
+        (
+            ["projects/task/train.yaml", "--nnodes=2", "--rdzv-endpoint=a:1", "--node-rank=2"],
+            "--node-rank 2: expected 0 to 1",
+        ),
+        (
+            ["projects/task/train.yaml", "--slurm", "tiny"],
+            "has no resource set 'tiny'; it has small, big, huge, cpu",
+        ),
     ],
 )
 def test_mistakes_are_one_error_and_exit_code_two(project, capsys, args, message):
@@ -218,8 +257,14 @@ def test_a_pipeline_without_project_dir_is_refused(project, tmp_path, capsys):
     [
         (["--nproc-per-node", "0"], "expected at least 1"),
         (["--nnodes", "2", "--rdzv-endpoint", "node1"], "expected HOST:PORT, got 'node1'"),
-        (["--slurm", "big", "--jobtype", "local_small"], "--slurm big and --jobtype local_small say two things"),
-        (["--slurm", "big", "--nnodes", "2", "--rdzv-endpoint", "a:1"], "processes and machines of a SLURM job stand in"),
+        (
+            ["--slurm", "big", "--jobtype", "local_small"],
+            "--slurm big and --jobtype local_small say two things",
+        ),
+        (
+            ["--slurm", "big", "--nnodes", "2", "--rdzv-endpoint", "a:1"],
+            "processes and machines of a SLURM job stand in",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_by_the_command_line(project, capsys, args, message):
@@ -232,7 +277,15 @@ STORED = {
     "slurm_huge": ["projects/retri/norton/how2_pretrain.yaml", "--slurm", "huge"],
     "slurm_predict": ["projects/retri/norton/test_vtt_zs.yaml", "--jobtype", "slurm"],
     "slurm_cpu": ["projects/toy/norton.yaml", "--slurm", "cpu"],
-    "two_nodes": ["projects/retri/norton/how2_pretrain.yaml", "--nnodes", "2", "--nproc-per-node", "8", "--rdzv-endpoint", "node1:29500"],
+    "two_nodes": [
+        "projects/retri/norton/how2_pretrain.yaml",
+        "--nnodes",
+        "2",
+        "--nproc-per-node",
+        "8",
+        "--rdzv-endpoint",
+        "node1:29500",
+    ],
     "second_of_two": [
         *("projects/toy/norton.yaml", "--cpu", "--nnodes", "2", "--nproc-per-node", "4"),
         *("--rdzv-endpoint", "node1:29500", "--rdzv-id", "toy", "--node-rank", "1"),

@@ -1,4 +1,5 @@
-"""Every loss with a toy file really trains through fairseq, on one process and on two; one line of YAML exchanges it."""
+"""Every loss with a toy file really trains through fairseq, on one process and on two; one line of YAML
+exchanges it."""
 
 from __future__ import annotations
 
@@ -9,27 +10,61 @@ from pathlib import Path
 
 import pytest
 
+from experiments import training_process
 from mmpt.config import load_config
 from mmpt.config.fairseq_args import fairseq_args
+from mmpt.demo.toy_runs import move_folders
+from mmpt.launch.local import PLUGIN
 from mmpt.losses import build_loss
 from mmpt.registry import LOSSES
-from mmpt_cli import training_process
-from mmpt_cli.localjob import PLUGIN
-from mmpt_cli.toy_runs import move_folders
 from tests.conftest import ROOT
 
 UPDATES = 2
 TOY = ROOT / "projects/toy"
-OTHERS = ("coin_ft", "crosstask_ft", "crosstask_tempclr", "fewshot", "gram/triangle", "stica/sequences", "stica/maps")
+OTHERS = (
+    "coin_ft",
+    "crosstask_ft",
+    "crosstask_tempclr",
+    "fewshot",
+    "gram/triangle",
+    "stica/sequences",
+    "stica/maps",
+)
 FILES = [*sorted((TOY / "losses").glob("*.yaml")), *(TOY / f"{name}.yaml" for name in OTHERS)]
 TERMS = {  # what the log must name, besides the loss, to show that it is this loss that trained
-    "videoclip": "text_to_video", "norton": "sequence", "t2v": "text_to_video", "v2t": "video_to_text", "sequence": "paragraph_to_video",
-    "milnce": "milnce", "tempclr_dtw": "qualifying_share", "tempclr_otam": "qualifying_share", "gdt": "base",
-    "gdt_reversal_shift": "shift_of_rev", "gram": "a2d", "pairwise": "pairwise", "pmrl": "separation", "symile": "symile",
-    "sum": "order/alignment", "nce": "nce", "mtm": "mtm", "mfmmlm": "mlm", "nlg": "nlg", "coin_ft": "loss", "crosstask_ft": "loss",
-    "labels_argmax": "loss", "labels_mse": "loss", "labels_l1": "loss", "labels_smooth_l1": "loss", "dummy": "loss", "dummy_k400": "loss",
-    "crosstask_tempclr": "bce", "fewshot": "accuracy", "triangle": "a2d", "sequences": "crop_ts_tl", "maps": "crop_ss_sl",
-}  # fmt: skip
+    "videoclip": "text_to_video",
+    "norton": "sequence",
+    "t2v": "text_to_video",
+    "v2t": "video_to_text",
+    "sequence": "paragraph_to_video",
+    "milnce": "milnce",
+    "tempclr_dtw": "qualifying_share",
+    "tempclr_otam": "qualifying_share",
+    "gdt": "base",
+    "gdt_reversal_shift": "shift_of_rev",
+    "gram": "a2d",
+    "pairwise": "pairwise",
+    "pmrl": "separation",
+    "symile": "symile",
+    "sum": "order/alignment",
+    "nce": "nce",
+    "mtm": "mtm",
+    "mfmmlm": "mlm",
+    "nlg": "nlg",
+    "coin_ft": "loss",
+    "crosstask_ft": "loss",
+    "labels_argmax": "loss",
+    "labels_mse": "loss",
+    "labels_l1": "loss",
+    "labels_smooth_l1": "loss",
+    "dummy": "loss",
+    "dummy_k400": "loss",
+    "crosstask_tempclr": "bce",
+    "fewshot": "accuracy",
+    "triangle": "a2d",
+    "sequences": "crop_ts_tl",
+    "maps": "crop_ss_sl",
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +90,38 @@ def train(server, world: Path, project: Path, folder: Path, processes: int = 1) 
         # whole batches only, which gathering over processes needs; few videos have maps
         settings.append(f"fairseq.dataset.batch_size={4 if project.stem == 'maps' else 16}")
     config = load_config(project, settings)
-    words = [str(project), "--user-dir", str(ROOT / "mmpt"), *PLUGIN, "--distributed-world-size", str(processes), *fairseq_args(config)]
+    words = [
+        str(project),
+        "--user-dir",
+        str(ROOT / "mmpt"),
+        *PLUGIN,
+        "--distributed-world-size",
+        str(processes),
+        *fairseq_args(config),
+    ]
     words += [word for setting in settings for word in ("--set", setting)]
     logs = [folder / f"rank{rank}.log" for rank in range(processes)]
     folder.mkdir(parents=True, exist_ok=True)
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
-    envs = [{**place, "RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {} for rank in range(processes)]
+    place = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(processes),
+        "OMP_NUM_THREADS": "1",
+    }
+    envs = [
+        {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+        for rank in range(processes)
+    ]
     runs = [training_process.start(server, words, log, env) for log, env in zip(logs, envs, strict=True)]
     codes = [run.wait()[0] for run in runs]
-    assert codes == [0] * processes, logs[codes.index(next(code for code in codes if code))].read_text()[-3000:]
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if '"train_inner"' in line]
+    assert codes == [0] * processes, logs[codes.index(next(code for code in codes if code))].read_text()[
+        -3000:
+    ]
+    return [
+        json.loads(line)
+        for line in (folder / "metrics.jsonl").read_text().splitlines()
+        if '"train_inner"' in line
+    ]
 
 
 def free_port() -> int:
@@ -89,7 +146,9 @@ def test_the_loss_trains_through_fairseq(project, processes, server, toy_world, 
 
 def readme_example() -> str:
     """The YAML block of README that exchanges the loss."""
-    return re.search(r"One line swaps the loss:\n\n```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    return re.search(
+        r"One line swaps the loss:\n\n```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )[1]
 
 
 def test_the_example_of_the_readme_gives_the_loss_that_it_names(tmp_path):
@@ -102,7 +161,11 @@ def test_the_example_of_the_readme_gives_the_loss_that_it_names(tmp_path):
 
 def test_the_example_of_the_readme_trains_on_the_embedded_data(server, toy_world, tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(readme_example().replace("projects/retri/norton/how2_pretrain.yaml", str(ROOT / "projects/toy/norton.yaml")))
+    path.write_text(
+        readme_example().replace(
+            "projects/retri/norton/how2_pretrain.yaml", str(ROOT / "projects/toy/norton.yaml")
+        )
+    )
     line = train(server, toy_world, path, tmp_path / "run")[-1]
     assert "alignment" in line and "sequence" not in line
 

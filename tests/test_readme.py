@@ -11,7 +11,11 @@ from tests.conftest import ROOT
 PAGES = ["README.md", "pretraining.md", "endtask.md"]
 TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
 COMMANDS = sorted(
-    {re.sub(r"\s+#.*", "", line).strip() for text in TEXTS.values() for line in re.findall(r"^python (locallaunch\.py .*)$", text, re.M)}
+    {
+        re.sub(r"\s+#.*", "", line).strip()
+        for text in TEXTS.values()
+        for line in re.findall(r"^python (locallaunch\.py .*)$", text, re.M)
+    }
 )
 LINKS = [(page, link) for page, text in TEXTS.items() for link in re.findall(r"\]\(([\w./-]+)\)", text)]
 

@@ -1,4 +1,5 @@
-"""run.sh with stand-ins for Python, the compiler and the disk: what it says, what it leaves behind. Nothing is installed."""
+"""run.sh with stand-ins for Python, the compiler and the disk: what it says, what it leaves behind. Nothing
+is installed."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ case "$*" in
     "-m venv "*) mkdir -p "$3/bin" "$3/lib/python3.11/site-packages"; cp "$0" "$3/bin/python" ;;
     *"pip install"*) [[ -z ${FAKE_PIP_SLEEP:-} ]] || sleep "$FAKE_PIP_SLEEP"
                      [[ -z ${FAKE_PIP_ERROR:-} ]] || { echo "$FAKE_PIP_ERROR"; exit 1; } ;;
-    "-m pytest"* | "-m mmpt_cli"*) echo "started: $*"; exit "${FAKE_JOB_CODE:-0}" ;;
+    "-m pytest"* | "-m mmpt"*) echo "started: $*"; exit "${FAKE_JOB_CODE:-0}" ;;
 esac
 """
 
@@ -110,7 +111,7 @@ def test_a_first_run_sets_up_and_starts_the_tests_with_their_arguments(machine):
 
 
 def test_without_arguments_the_main_job_starts(machine):
-    assert machine.run()[1].splitlines()[-1] == "started: -m mmpt_cli.main_job"
+    assert machine.run()[1].splitlines()[-1] == "started: -m mmpt.demo.main_job"
 
 
 def test_the_exit_code_of_the_job_is_passed_on(machine):
@@ -154,7 +155,8 @@ def test_an_environment_made_in_another_folder_is_made_again(machine):
 
 def test_a_wrong_python_is_named_with_the_cure(machine):
     assert machine.refused(FAKE_VERSION="3.9") == (
-        "error: Python 3.11 is needed, but python3.11 is Python 3.9. Install Python 3.11 and run: PYTHON=/path/to/python3.11 ./run.sh"
+        "error: Python 3.11 is needed, but python3.11 is Python 3.9. Install Python 3.11 and run: "
+        "PYTHON=/path/to/python3.11 ./run.sh"
     )
     assert not machine.venv.exists()
 
@@ -171,7 +173,9 @@ def test_the_python_variable_chooses_the_interpreter(machine):
 
 def test_a_missing_compiler_is_named_with_the_cure(machine):
     (machine.bin / "g++").unlink()
-    assert "A C++ compiler is needed to build fairseq, and g++ was not found. Install g++" in machine.refused()
+    assert (
+        "A C++ compiler is needed to build fairseq, and g++ was not found. Install g++" in machine.refused()
+    )
     assert not machine.venv.exists()
 
 
@@ -190,7 +194,10 @@ def test_a_full_disk_is_found_before_anything_is_installed(machine):
     ("said", "cure"),
     [
         ("OSError: [Errno 28] No space left on device", "the disk is full. Free 6 GB"),
-        ("ERROR: No matching distribution found for torch==2.13.0", "a download did not succeed. Check the network"),
+        (
+            "ERROR: No matching distribution found for torch==2.13.0",
+            "a download did not succeed. Check the network",
+        ),
         ("BadZipFile: bad magic", "a downloaded file is damaged"),
         ("something else went wrong", "run again once that is cured: something else went wrong"),
     ],
@@ -233,7 +240,10 @@ def test_torchaudio_is_detected_with_the_cure(machine):
 
 
 def test_an_unknown_command_lists_the_known_ones(machine):
-    assert machine.refused("tset") == "error: unknown command tset. Use ./run.sh, ./run.sh test or ./run.sh setup."
+    assert (
+        machine.refused("tset")
+        == "error: unknown command tset. Use ./run.sh, ./run.sh test or ./run.sh setup."
+    )
 
 
 def test_continuous_integration_runs_the_documented_test_command():
@@ -241,7 +251,12 @@ def test_continuous_integration_runs_the_documented_test_command():
 
 
 def test_the_tested_set_is_pinned_and_free_of_hosts_and_of_torchaudio():
-    lines = [line for name in FILES[1:3] for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for name in FILES[1:3]
+        for line in (ROOT / name).read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     assert not [line for line in lines if "torchaudio" in line]
     assert not [name for name in FILES if "://" in (ROOT / name).read_text()]
@@ -251,7 +266,12 @@ def test_the_pinned_set_lies_within_the_ranges_of_setup_py(monkeypatch):
     named = {}
     monkeypatch.setattr("setuptools.setup", lambda **arguments: named.update(arguments))
     runpy.run_path(str(ROOT / "setup.py"))
-    lines = [line for name in FILES[1:3] for line in (ROOT / name).read_text().splitlines() if "==" in line and line[0] != "#"]
+    lines = [
+        line
+        for name in FILES[1:3]
+        for line in (ROOT / name).read_text().splitlines()
+        if "==" in line and line[0] != "#"
+    ]
     pinned = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
     for wanted in map(Requirement, [*named["install_requires"], *named["extras_require"]["test"]]):
         assert wanted.specifier.contains(pinned[canonicalize_name(wanted.name)]), wanted

@@ -13,7 +13,8 @@ WORLD = 2
 
 
 def run_on_two_ranks(function: Callable[[int, Path], None], folder: Path) -> None:
-    """Calls `function(rank, folder)` in two processes with a process group; its exceptions reach the caller."""
+    """Calls `function(rank, folder)` in two processes with a process group; its exceptions reach the
+    caller."""
     mp.spawn(_enter, args=(function, folder), nprocs=WORLD)
 
 

@@ -1,7 +1,17 @@
-"""Project files: YAML -> includes merged -> typed, frozen dataclasses. Needs neither torch nor transformers."""
+"""Project files: YAML -> includes merged -> typed, frozen dataclasses. Needs neither torch nor
+transformers."""
 
 from mmpt.config.load import load_config, merge, recursive_config
 from mmpt.config.schema import Config, DatasetConfig, EvalConfig, ModelConfig
 from mmpt.config.yamlfile import ConfigError
 
-__all__ = ["Config", "ConfigError", "DatasetConfig", "EvalConfig", "ModelConfig", "load_config", "merge", "recursive_config"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DatasetConfig",
+    "EvalConfig",
+    "ModelConfig",
+    "load_config",
+    "merge",
+    "recursive_config",
+]

@@ -1,4 +1,5 @@
-"""A plain dict -> the dataclasses of `schema.py`; unknown keys and wrong types are collected, and raised together."""
+"""A plain dict -> the dataclasses of `schema.py`; unknown keys and wrong types are collected, and raised
+together."""
 
 from __future__ import annotations
 
@@ -13,7 +14,14 @@ from typing import Any
 from mmpt.config.schema import Config
 from mmpt.config.yamlfile import ConfigError
 
-_EXPECTED = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", Mapping: "`key: value` lines"}
+_EXPECTED = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    Mapping: "`key: value` lines",
+}
 
 
 class _Wrong(Exception):
@@ -36,7 +44,9 @@ def build_config(tree: Mapping[str, Any], source: str, origin: Callable[[str], s
     for name, group in (values.get("task_group") or {}).items():
         _check_group(group, f"task_group.{name}.", problems)
     if problems:
-        raise ConfigError("\n".join(f"{origin(key) if origin else source}: {key}: {text}" for key, text in problems))
+        raise ConfigError(
+            "\n".join(f"{origin(key) if origin else source}: {key}: {text}" for key, text in problems)
+        )
     return Config(source=source, **values)
 
 
@@ -50,8 +60,11 @@ def _check_group(group: Any, prefix: str, problems: list[tuple[str, str]]) -> No
     _section(Config, {name: value for name, value in group.items() if name != "task_list"}, prefix, problems)
 
 
-def _section(cls: type, tree: Mapping[str, Any], prefix: str, problems: list[tuple[str, str]]) -> dict[str, Any]:
-    """Keyword arguments for `cls`; keys left out, and nulls where null has no meaning, keep their defaults."""
+def _section(
+    cls: type, tree: Mapping[str, Any], prefix: str, problems: list[tuple[str, str]]
+) -> dict[str, Any]:
+    """Keyword arguments for `cls`; keys left out, and nulls where null has no meaning, keep their
+    defaults."""
     known, values = _keys(cls), {}
     for name, value in tree.items():
         path = f"{prefix}{name}"
@@ -116,7 +129,8 @@ def _all_names() -> dict[str, str]:
 
 
 def _hint(path: str) -> str:
-    """The declared key that was probably meant: the same name in another section, else the most similar one."""
+    """The declared key that was probably meant: the same name in another section, else the most similar
+    one."""
     name = ".".join(path.split(".")[2:]) if path.startswith("task_group.") else path
     elsewhere = [known for known, last in _all_names().items() if last == name.split(".")[-1]]
     near = elsewhere or difflib.get_close_matches(name, _all_names(), n=1, cutoff=0.6)

@@ -34,7 +34,9 @@ def check_training(config: Config) -> None:
 def _raise(config: Config, problems: Iterator[str] | list[str]) -> None:
     problems = list(problems)
     if problems:
-        raise ConfigError("\n".join(f"{config.source}: {problem}" if config.source else problem for problem in problems))
+        raise ConfigError(
+            "\n".join(f"{config.source}: {problem}" if config.source else problem for problem in problems)
+        )
 
 
 def _dataset(config: Config) -> Iterator[str]:
@@ -54,7 +56,8 @@ def _dataset(config: Config) -> Iterator[str]:
         smallest = dataset.max_video_len + _SPECIAL_TOKENS + 1
         if dataset.max_len < smallest:
             yield (
-                f"dataset.max_len={dataset.max_len} leaves no room for words beside dataset.max_video_len={dataset.max_video_len} "
+                f"dataset.max_len={dataset.max_len} leaves no room for words beside "
+                f"dataset.max_video_len={dataset.max_video_len} "
                 f"and {_SPECIAL_TOKENS} special tokens. Use at least {smallest}."
             )
 
@@ -81,22 +84,34 @@ def _windows(config: Config) -> Iterator[str]:
         stride = section.get("sliding_window") if isinstance(section, Mapping) else None
         cut = config.dataset.sliding_window
         if None not in (stride, cut) and stride != cut:
-            yield f"{place}.sliding_window={stride} differs from dataset.sliding_window={cut}; set both to one number."
+            yield (
+                f"{place}.sliding_window={stride} differs from dataset.sliding_window={cut}; set both "
+                "to one number."
+            )
 
 
 def _precision(config: Config) -> Iterator[str]:
     common = config.fairseq.get("common", {})
     for flag in ("fp16", "bf16"):
         if common.get("cpu") is True and common.get(flag) is True:
-            yield f"fairseq.common.{flag}: true does not run beside fairseq.common.cpu: true. Set fairseq.common.{flag}: false."
+            yield (
+                f"fairseq.common.{flag}: true does not run beside fairseq.common.cpu: true. Set "
+                f"fairseq.common.{flag}: false."
+            )
 
 
 def _training(config: Config) -> Iterator[str]:
     if config.dataset.split == "test":
-        yield "dataset.split: test makes this a test file; training from it makes no sense. Use --jobtype local_predict."
+        yield (
+            "dataset.split: test makes this a test file; training from it makes no sense. Use --jobtype "
+            "local_predict."
+        )
         return
     if not config.fairseq.get("checkpoint", {}).get("save_dir"):
-        yield "fairseq.checkpoint.save_dir is missing: training needs a folder for checkpoints, for example runs/my_model."
+        yield (
+            "fairseq.checkpoint.save_dir is missing: training needs a folder for checkpoints, for "
+            "example runs/my_model."
+        )
     if not config.dataset.train_path:
         yield "dataset.train_path is missing: training needs a list of items."
     if not config.model.model_cls:

@@ -8,7 +8,8 @@ from mmpt.config.schema import Config
 
 
 def batch_size(config: Config) -> int | None:
-    """Items per batch: `fairseq.dataset.batch_size` counts clips, an item holds `dataset.subsampling` of them. At least 1."""
+    """Items per batch: `fairseq.dataset.batch_size` counts clips, an item holds `dataset.subsampling` of
+    them. At least 1."""
     size = config.fairseq.get("dataset", {}).get("batch_size")
     if size is None or config.dataset.subsampling is None:
         return size
@@ -18,8 +19,9 @@ def batch_size(config: Config) -> int | None:
 def fairseq_args(config: Config, tensorboard_logdir: str | None = None) -> list[str]:
     """Flags in file order, one list item per word, ready for `subprocess` (no shell, no quoting).
 
-    True gives the bare flag; false and null give nothing (every boolean of fairseq's trainer is off by default). A list of one is its
-    element, a longer list is passed whole; tuples written as text, such as adam_betas, stay one item.
+    True gives the bare flag; false and null give nothing (every boolean of fairseq's trainer is off by
+    default). A list of one is its element, a longer list is passed whole; tuples written as text, such as
+    adam_betas, stay one item.
 
     Args:
         config: a resolved project file.

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from mmpt.config.build import build_config
 from mmpt.config.checks import check_config
-from mmpt.config.published import translated
 from mmpt.config.schema import Config
 from mmpt.config.yamlfile import ConfigError, parse_yaml, read_yaml
+from mmpt.historic.tempclr_files import translated
 
 
 class Layer(NamedTuple):
@@ -25,8 +25,8 @@ class Layer(NamedTuple):
 def recursive_config(path: str | Path) -> dict[str, Any]:
     """The file merged over everything it includes, as a plain dict without the `includes` key.
 
-    Maps are merged; lists and scalars replace what the included file says, and so does an explicit null. A `loss:` section that names
-    another `loss_cls` replaces the included one, whose keys were the other loss's.
+    Maps are merged; lists and scalars replace what the included file says, and so does an explicit null. A
+    `loss:` section that names another `loss_cls` replaces the included one, whose keys were the other loss's.
 
     Raises:
         ConfigError: a file is missing, unreadable, or includes itself.
@@ -35,7 +35,8 @@ def recursive_config(path: str | Path) -> dict[str, Any]:
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """A project file, checked: every key known, every value of the right type, values that must fit together fitting.
+    """A project file, checked: every key known, every value of the right type, values that must fit together
+    fitting.
 
     Args:
         path: the YAML file.
@@ -46,13 +47,16 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     layers = _layers(Path(path), ())
     layers += [Layer("--set", _override(text)) for text in overrides]
-    config = build_config(translated(_merged(layers), str(path)), str(path), functools.partial(_origin, layers))
+    config = build_config(
+        translated(_merged(layers), str(path)), str(path), functools.partial(_origin, layers)
+    )
     check_config(config)
     return config
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """A new dict: `over` on top of `base`, maps merged key by key, anything else replaced; so is a map that names another `loss_cls`."""
+    """A new dict: `over` on top of `base`, maps merged key by key, anything else replaced; so is a map that
+    names another `loss_cls`."""
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
         below = merged.get(key)
@@ -62,7 +66,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _swaps_loss(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    """Whether keys of `below` have lost their meaning, because they belong to a loss that `over` exchanges for another."""
+    """Whether keys of `below` have lost their meaning, because they belong to a loss that `over` exchanges
+    for another."""
     return "loss_cls" in below and over.get("loss_cls", below["loss_cls"]) != below["loss_cls"]
 
 
@@ -80,12 +85,16 @@ def _layers(path: Path, including: tuple[Path, ...]) -> list[Layer]:
     if included is None:
         return [Layer(str(path), tree)]
     if not isinstance(included, str):
-        raise ConfigError(f"{path}: includes: expected one path, got {included!r}. Chain files instead: each may include one other.")
+        raise ConfigError(
+            f"{path}: includes: expected one path, got {included!r}. Chain files instead: each may "
+            "include one other."
+        )
     return [*_layers(_find_include(included, path), (*including, path.resolve())), Layer(str(path), tree)]
 
 
 def _find_include(included: str, path: Path) -> Path:
-    """Relative to the current directory, else to the including file's folder or one above it, nearest first."""
+    """Relative to the current directory, else to the including file's folder or one above it, nearest
+    first."""
     for folder in (Path(), *path.resolve().parents):
         if (folder / included).is_file():
             return folder / included
@@ -99,7 +108,9 @@ def _override(text: str) -> dict[str, Any]:
     """`a.b=1` -> {"a": {"b": 1}}."""
     name, equals, value = text.partition("=")
     if not equals or not all(name.split(".")):
-        raise ConfigError(f"--set {text}: expected section.key=value, for example fairseq.optimization.max_epoch=1.")
+        raise ConfigError(
+            f"--set {text}: expected section.key=value, for example fairseq.optimization.max_epoch=1."
+        )
     tree = parse_yaml(value, f"--set {name}")
     for part in reversed(name.split(".")):
         tree = {part: tree}
@@ -111,7 +122,11 @@ def _origin(layers: list[Layer], name: str) -> str:
     for layer in reversed(layers):
         node: Any = layer.tree
         for part in name.split("."):
-            node = {str(key): value for key, value in node.items()}.get(part, layers) if isinstance(node, Mapping) else layers
+            node = (
+                {str(key): value for key, value in node.items()}.get(part, layers)
+                if isinstance(node, Mapping)
+                else layers
+            )
         if node is not layers:
             return layer.source
     return layers[-1].source

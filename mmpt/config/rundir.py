@@ -14,7 +14,8 @@ from mmpt.config.yamlfile import write_yaml
 
 
 def tensorboard_dir(config: Config) -> str | None:
-    """`save_dir/<name>_<n>` with the first number above those taken; None where the project file asks for no tensorboard.
+    """`save_dir/<name>_<n>` with the first number above those taken; None where the project file asks for no
+    tensorboard.
 
     Reads the folder, creates nothing. Entries such as `run_tmp` do not count.
     """
@@ -23,12 +24,15 @@ def tensorboard_dir(config: Config) -> str | None:
         return None
     save_dir = config.fairseq.get("checkpoint", {}).get("save_dir", "")
     entries = os.listdir(save_dir) if os.path.isdir(save_dir) else []
-    taken = [int(match[1]) for entry in entries if (match := re.fullmatch(rf"{re.escape(name)}_(\d+)", entry))]
+    taken = [
+        int(match[1]) for entry in entries if (match := re.fullmatch(rf"{re.escape(name)}_(\d+)", entry))
+    ]
     return os.path.join(save_dir, f"{name}_{max(taken, default=-1) + 1}")
 
 
 def create_run_dir(config: Config, rank: int = 0) -> Path | None:
-    """Create `fairseq.checkpoint.save_dir` and write the resolved `config.yaml` into it; other ranks than 0 do nothing.
+    """Create `fairseq.checkpoint.save_dir` and write the resolved `config.yaml` into it; other ranks than 0
+    do nothing.
 
     The file loads back to the same configuration.
 
@@ -39,7 +43,11 @@ def create_run_dir(config: Config, rank: int = 0) -> Path | None:
     if rank != 0:
         return None
     save_dir = Path(config.fairseq["checkpoint"]["save_dir"])
-    write_yaml(save_dir / "config.yaml", to_dict(config), header=f"{config.source} with its includes and defaults, as last trained")
+    write_yaml(
+        save_dir / "config.yaml",
+        to_dict(config),
+        header=f"{config.source} with its includes and defaults, as last trained",
+    )
     return save_dir
 
 

@@ -1,7 +1,7 @@
 """Every key a YAML may hold, with its default and one line of meaning.
 
-A missing key takes its default (mostly null), an unknown key is an error. Keys under `fairseq:` pass through to fairseq,
-keys under `loss:` other than `loss_cls` belong to the dataclass beside that loss (`mmpt.losses`).
+A missing key takes its default (mostly null), an unknown key is an error. Keys under `fairseq:` pass through
+to fairseq, keys under `loss:` other than `loss_cls` belong to the dataclass beside that loss (`mmpt.losses`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class DatasetConfig:
     video_processor: str | None = key(None, "class that reads the features of one video")
     text_processor: str | None = key(None, "class that reads or tokenises the text of one item")
     aligner: str | None = key(None, "class that joins features and tokens into padded tensors")
-    bert_name: str | None = key(None, "tokenizer and BERT: a hub name or a local folder with config.json and vocab.txt")
+    bert_name: str | None = key(
+        None, "tokenizer and BERT: a hub name or a local folder with config.json and vocab.txt"
+    )
     use_fast: bool | None = key(None, "fast tokenizer flag, passed on to transformers")
     split: str | None = key(None, "train, valid or test; a test YAML says test", ("train", "valid", "test"))
     train_path: str | None = key(None, "list of training items; null: no training")
@@ -38,7 +40,9 @@ class DatasetConfig:
     vfeat_dir: str | None = key(None, "folder of video features: <id>.npy files or shards")
     tfeat_dir: str | None = key(None, "path prefix of token shards, ends with a dot")
     max_video_len: int | None = key(None, "video tokens (seconds) per clip")
-    max_len: int | None = key(None, "video and text positions together; text tensors have max_len - max_video_len columns")
+    max_len: int | None = key(
+        None, "video and text positions together; text tensors have max_len - max_video_len columns"
+    )
     subsampling: int | None = key(None, "clips per item; also divides the batch size")
     clip_per_video: int | None = key(None, "clips drawn from one video; overrides subsampling in the aligner")
     num_video_per_batch: int | None = key(None, "videos in one item of the retrieval-batch data set")
@@ -47,21 +51,33 @@ class DatasetConfig:
     sampled_video_min_len: int | None = key(None, "smallest clip length in seconds, inclusive")
     sampled_video_max_len: int | None = key(None, "largest clip length in seconds, inclusive")
     sampler: str = key(
-        "generator", "generator: per-item random streams; python: replay the historic stream of Python's random", ("generator", "python")
+        "generator",
+        "generator: per-item random streams; python: replay the historic stream of Python's random",
+        ("generator", "python"),
     )
-    sort_clips: bool = key(True, "order the clips of a video by time, which the paragraph loss needs; false: as drawn")
-    views: list | None = key(None, "GDT views of a clip, some of orig, rev, shift, shiftrev in this order; subsampling states their number")
+    sort_clips: bool = key(
+        True, "order the clips of a video by time, which the paragraph loss needs; false: as drawn"
+    )
+    views: list | None = key(
+        None,
+        "GDT views of a clip, some of orig, rev, shift, shiftrev in this order; subsampling states their "
+        "number",
+    )
     min_shift: int | None = key(
-        None, "GDT: least seconds between a clip and its shifted view; null: max_video_len (of raw clips: any distance)"
+        None,
+        "GDT: least seconds between a clip and its shifted view; null: max_video_len (of raw clips: any "
+        "distance)",
     )
     text_reversal: str = key(
         "token",
-        "GDT: text of a reversed view: words reversed (token), order of captions reversed (sentence), as it is (none)",
+        "GDT: text of a reversed view: words reversed (token), order of captions reversed (sentence), as "
+        "it is (none)",
         ("token", "sentence", "none"),
     )
     reversal: str = key(
         "sequence",
-        "GDT: features of a reversed view: flipped in time (sequence), or of frames played backwards, files <id>_rev.npy (precomputed)",
+        "GDT: features of a reversed view: flipped in time (sequence), or of frames played backwards, "
+        "files <id>_rev.npy (precomputed)",
         ("sequence", "precomputed"),
     )
     num_iso_layer: int | None = key(None, "modality-isolated layers of single-encoder models")
@@ -78,12 +94,16 @@ class DatasetConfig:
     json_path: str | None = key(None, "MSR-VTT captions")
     dup: int | None = key(None, "passes over the training table per epoch")
     trainval_annotation: str | None = key(None, "YouCook2 annotation JSON")
-    use_annotation_text: bool = key(False, "take the sentence of the annotation instead of the pickled caption")
+    use_annotation_text: bool = key(
+        False, "take the sentence of the annotation instead of the pickled caption"
+    )
     train_csv_path: str | None = key(None, "CrossTask training videos")
     val_csv_path: str | None = key(None, "CrossTask validation videos")
     primary_path: str | None = key(None, "CrossTask primary tasks")
     related_path: str | None = key(None, "CrossTask related tasks")
-    annotation_path: str | None = key(None, "folder of annotations: CrossTask's csv files, or the split lists of UCF101 or HMDB51")
+    annotation_path: str | None = key(
+        None, "folder of annotations: CrossTask's csv files, or the split lists of UCF101 or HMDB51"
+    )
     n_train: int | None = key(None, "CrossTask training videos per primary task")
     anno_path: str | None = key(None, "HTM-Align annotation JSON")
     way: int | None = key(None, "few-shot: classes in an episode")
@@ -93,27 +113,41 @@ class DatasetConfig:
     caption_pkl_path: str | None = key(None, "pickle of timed captions for pre-tokenisation")
     target_dir: str | None = key(None, "output folder of pre-tokenisation")
     on_damaged: str = key(
-        "error", "shards that are missing, truncated or contradictory: error, or skip their videos (named)", ("error", "skip")
+        "error",
+        "shards that are missing, truncated or contradictory: error, or skip their videos (named)",
+        ("error", "skip"),
     )
     read_ahead: bool = key(
-        True, "have the system fetch each video's rows of a shard in one go, and nothing around them; false: its own way"
+        True,
+        "have the system fetch each video's rows of a shard in one go, and nothing around them; false: "
+        "its own way",
     )
-    cache_dir: str | None = key(None, "where copies of remote shards (s3://... in vfeat_dir, tfeat_dir) are kept; null: ~/.cache/mmpt")
+    cache_dir: str | None = key(
+        None, "where copies of remote shards (s3://... in vfeat_dir, tfeat_dir) are kept; null: ~/.cache/mmpt"
+    )
     on_missing: str = key(
         "skip",
-        "ids without features, captions or index entry: skip = drop (counted and named) or error; N modalities: mask keeps what is there",
+        "ids without features, captions or index entry: skip = drop (counted and named) or error; N "
+        "modalities: mask keeps what is there",
         ("skip", "drop", "mask", "error"),
     )
     modalities: Mapping[str, Mapping[str, Any]] | None = key(
-        None, "N modalities: name -> {path, width, rate, max_len, map, versions}; without path: subtitles; null takes an included one out"
+        None,
+        "N modalities: name -> {path, width, rate, max_len, map, versions}; without path: subtitles; null "
+        "takes an included one out",
     )
     raw: Mapping[str, Any] | None = key(
-        None, "clips straight from video files: {frames, fps, size, sound_s, sample_rate, filters, spec_augment, volume}"
+        None,
+        "clips straight from video files: {frames, fps, size, sound_s, sample_rate, filters, "
+        "spec_augment, volume}",
     )
-    modality_dropout: float = key(0.0, "N modalities: probability of hiding each modality of a training item, never all")
+    modality_dropout: float = key(
+        0.0, "N modalities: probability of hiding each modality of a training item, never all"
+    )
     frame_sampling: str = key(
         "chunk",
-        "N modalities, streams longer than max_len: one of each chunk at random (chunk_random), its middle (chunk_middle), uniform; "
+        "N modalities, streams longer than max_len: one of each chunk at random (chunk_random), its "
+        "middle (chunk_middle), uniform; "
         "chunk = random in training, middle else",
         ("chunk", "chunk_random", "chunk_middle", "uniform"),
     )
@@ -131,28 +165,56 @@ class ModelConfig:
     use_seg_emb: bool | None = key(None, "adds the unused segment embedding that VLM checkpoints hold")
     max_decode_length: int | None = key(None, "longest generated caption, the three prompt ids included")
     layernorm_only: bool | None = key(None, "train LayerNorm weights and biases only")
-    activation_checkpointing: bool = key(False, "compute transformer activations again in the backward pass instead of keeping them")
-    micro_batch: int | None = key(None, "clips that pass the towers at once in training; the loss still sees the whole batch")
-    length_buckets: int | None = key(None, "groups by length that each tower reads one after the other in training, which saves padding")
+    activation_checkpointing: bool = key(
+        False, "compute transformer activations again in the backward pass instead of keeping them"
+    )
+    micro_batch: int | None = key(
+        None, "clips that pass the towers at once in training; the loss still sees the whole batch"
+    )
+    length_buckets: int | None = key(
+        None, "groups by length that each tower reads one after the other in training, which saves padding"
+    )
     compile: bool = key(False, "torch.compile the towers")
-    learnable_temperature: bool = key(False, "the model owns a trained logit_scale, starting at ln(1/0.07), which losses then read")
+    learnable_temperature: bool = key(
+        False, "the model owns a trained logit_scale, starting at ln(1/0.07), which losses then read"
+    )
     feature_dim: int = key(512, "width of the features, for models without a transformer")
     s3d_weights: str = key("pretrained_models/s3d_howto100m.pth", "S3D weights, for models that read frames")
     s3d_dict: str = key("pretrained_models/s3d_dict.npy", "word list of S3D's text branch")
     contra_dim: int = key(512, "MMGram: width of the common space")
-    modality_layers: Mapping[str, int] | None = key(None, "MMGram: modality -> layers of its tower; null: num_hidden_video_layers")
-    captions: bool = key(True, "MMGram: embed the captions; false: the modalities alone, for audio-video training without labels")
-    matching_head: bool = key(False, "MMGram: cross-attention and a head that tells matched pairs, for loss.dam_weight and eval.rerank")
+    modality_layers: Mapping[str, int] | None = key(
+        None, "MMGram: modality -> layers of its tower; null: num_hidden_video_layers"
+    )
+    captions: bool = key(
+        True,
+        "MMGram: embed the captions; false: the modalities alone, for audio-video training without labels",
+    )
+    matching_head: bool = key(
+        False,
+        "MMGram: cross-attention and a head that tells matched pairs, for loss.dam_weight and eval.rerank",
+    )
     matching_condition: list | None = key(None, "MMGram: modalities that the matching head reads; null: all")
-    frozen: list | None = key(None, "MMGram: modalities (text among them) whose towers are not trained, only their projections")
-    crops: Mapping[str, Any] | None = key(None, "MMSTiCA: modality that is cropped, number and size of its crops")
-    pooling: Mapping[str, Any] | None = key(None, "MMSTiCA: attention pooling of that modality: layers, heads, ffn, positional, ...")
-    augment: Mapping[str, Any] | None = key(None, "MMSTiCA: what tells two versions of a clip apart: feature_dropout, frame_dropout, noise")
+    frozen: list | None = key(
+        None, "MMGram: modalities (text among them) whose towers are not trained, only their projections"
+    )
+    crops: Mapping[str, Any] | None = key(
+        None, "MMSTiCA: modality that is cropped, number and size of its crops"
+    )
+    pooling: Mapping[str, Any] | None = key(
+        None, "MMSTiCA: attention pooling of that modality: layers, heads, ffn, positional, ..."
+    )
+    augment: Mapping[str, Any] | None = key(
+        None, "MMSTiCA: what tells two versions of a clip apart: feature_dropout, frame_dropout, noise"
+    )
     video_depth: int = key(18, "RawAVGDT: layers of the video network, 18 or 34")
     audio_depth: int = key(9, "RawAVGDT: layers of the audio network, 9 or 18")
-    init_from: str | None = key(None, "MMGram: two-tower checkpoint whose video and text towers it starts from")
+    init_from: str | None = key(
+        None, "MMGram: two-tower checkpoint whose video and text towers it starts from"
+    )
     init: str = key(
-        "pretrained", "pretrained: start the towers from bert_name's weights; random: from its config.json alone", ("pretrained", "random")
+        "pretrained",
+        "pretrained: start the towers from bert_name's weights; random: from its config.json alone",
+        ("pretrained", "random"),
     )
 
 
@@ -162,13 +224,28 @@ class EvalConfig:
 
     save_path: str | None = key(None, "folder of predictions; its parent is the checkpoint folder")
     compat: bool = key(False, "make the historic variant of a metric the headline number")
-    protocol: str = key("norton", "whose cost offsets and scales full-video alignment uses", ("norton", "tempclr"))
-    valid_project: str | None = key(None, "test project file run at every validation; its numbers are logged as zero_shot_<name>")
-    tie_rule: str = key("mean", "rank of a tied query: mean, optimistic or pessimistic", ("mean", "optimistic", "pessimistic"))
-    modalities: list | None = key(None, "N modalities: subsets compared, e.g. [tv, tva, tvas]: t and first letters; null: all modalities")
+    protocol: str = key(
+        "norton", "whose cost offsets and scales full-video alignment uses", ("norton", "tempclr")
+    )
+    valid_project: str | None = key(
+        None, "test project file run at every validation; its numbers are logged as zero_shot_<name>"
+    )
+    tie_rule: str = key(
+        "mean", "rank of a tied query: mean, optimistic or pessimistic", ("mean", "optimistic", "pessimistic")
+    )
+    modalities: list | None = key(
+        None,
+        "N modalities: subsets compared, e.g. [tv, tva, tvas]: t and first letters; null: all modalities",
+    )
     scores: list = key(["volume"], "N modalities: volume, distance, logvolume, cosine, triangle, eigenvalue")
-    rerank: int = key(0, "N modalities: best items of the last subset that the matching head ranks again; 0: none")
-    rerank_mode: str = key("replace", "how: probability instead of score, added to it, or among equals", ("replace", "add", "tiebreak"))
+    rerank: int = key(
+        0, "N modalities: best items of the last subset that the matching head ranks again; 0: none"
+    )
+    rerank_mode: str = key(
+        "replace",
+        "how: probability instead of score, added to it, or among equals",
+        ("replace", "add", "tiebreak"),
+    )
     bootstrap: int = key(1000, "bootstrap samples behind a 95 % interval; 0 switches intervals off")
 
 
@@ -181,7 +258,9 @@ class Config:
     task: str | None = key(None, "task class; null means Task")
     task_type: str | None = key(None, "default job type of locallaunch.py")
     slurm_config: str | None = key(None, "name of a SLURM resource set")
-    project_dir: str | None = key(None, "pipelines: folder below projects/ and runs/ that the pipeline writes")
+    project_dir: str | None = key(
+        None, "pipelines: folder below projects/ and runs/ that the pipeline writes"
+    )
     base_dir: str | None = key(None, "pipelines: folder below projects/ with the templates")
     run_task: list | None = key(None, "pipelines: files to run, nested lists run side by side")
     task_group: Mapping | None = key(None, "pipelines: group name -> overwriting keys and task_list")

@@ -24,8 +24,10 @@ class MMDataset(Dataset):
     Args:
         meta_processor, video_processor, text_processor, aligner: the four parts.
         seed: of all draws.
-        fixed: items of a test set: the same in every epoch, carrying their index as `idx`, and never replaced.
-        skip_missing: an item without features or captions is replaced by the next that has them (counted and logged); else it is an error.
+        fixed: items of a test set: the same in every epoch, carrying their index as `idx`, and never
+            replaced.
+        skip_missing: an item without features or captions is replaced by the next that has them (counted and
+            logged); else it is an error.
     """
 
     MAX_SKIPS = 100  # in a row; beyond that the paths are wrong rather than a few videos absent
@@ -72,9 +74,14 @@ class MMDataset(Dataset):
                 if not self.skip_missing:
                     raise
                 self.n_skipped += 1
-                level = logging.WARNING if self.n_skipped <= 10 else logging.DEBUG  # name some, do not flood the log
+                level = (
+                    logging.WARNING if self.n_skipped <= 10 else logging.DEBUG
+                )  # name some, do not flood the log
                 logger.log(level, "skipped item %d: %s", (index + step) % len(self), error)
-        raise MissingData(f"items {index} to {index + step} all lack features or captions; check dataset.vfeat_dir and the captions.")
+        raise MissingData(
+            f"items {index} to {index + step} all lack features or captions; check dataset.vfeat_dir and "
+            "the captions."
+        )
 
     def _item(self, index: int, rng: ItemRandom) -> dict[str, Any]:
         video_id, text_id = self.meta_processor[index]

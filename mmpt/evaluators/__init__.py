@@ -1,21 +1,15 @@
-"""Evaluation: predictors (model -> arrays), metrics (arrays -> numbers), and the report that says how far to trust them."""
+"""Evaluation: predictors (model -> arrays), metrics (arrays -> numbers), and the report that says how far to
+trust them."""
 
 from mmpt.evaluators.bootstrap import PairedResult, paired_bootstrap
-from mmpt.evaluators.evaluator import Evaluator
 from mmpt.evaluators.metric import Metric, RetrievalMetric
-from mmpt.evaluators.metric_coin import COINActionSegmentationMetric
-from mmpt.evaluators.metric_crosstask import CrossTaskMetric
-from mmpt.evaluators.metric_didemo import DiDeMoMetric
-from mmpt.evaluators.metric_fewshot import FewShotMetric
-from mmpt.evaluators.metric_fullvideo import FullVideoBGRetrievalMetric, FullVideoRetrievalMetric
-from mmpt.evaluators.metric_gram import GramRetrievalMetric
-from mmpt.evaluators.metric_htm_align import HTMAlignMetric
-from mmpt.evaluators.metric_modalities import ModalityRecognitionMetric
-from mmpt.evaluators.metric_nlg import NLGMetric
-from mmpt.evaluators.metric_qa import QAMetric
-from mmpt.evaluators.metric_recognition import ActionRecognitionMetric
-from mmpt.evaluators.outcome import Outcome
-from mmpt.evaluators.predictor import BGRetrievalPredictor, Predictor, RetrievalPredictor, load_arrays, save_arrays
+from mmpt.evaluators.predictor import (
+    BGRetrievalPredictor,
+    Predictor,
+    RetrievalPredictor,
+    load_arrays,
+    save_arrays,
+)
 from mmpt.evaluators.predictor_didemo import DiDeMoPredictor
 from mmpt.evaluators.predictor_fewshot import FewShotPredictor
 from mmpt.evaluators.predictor_gram import GramPredictor
@@ -23,9 +17,26 @@ from mmpt.evaluators.predictor_htm_align import HTMAlignPredictor
 from mmpt.evaluators.predictor_modalities import ModalityRecognitionPredictor
 from mmpt.evaluators.predictor_nlg import NLGPredictor
 from mmpt.evaluators.predictor_qa import QAPredictor
-from mmpt.evaluators.predictor_recognition import RecognitionNNPredictor, RecognitionProbePredictor, RecognitionZSPredictor
+from mmpt.evaluators.predictor_recognition import (
+    RecognitionNNPredictor,
+    RecognitionProbePredictor,
+    RecognitionZSPredictor,
+)
 from mmpt.evaluators.predictor_segmentation import COINPredictor, COINZSPredictor, CrossTaskPredictor
 from mmpt.evaluators.report import Report
+from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.runner import Evaluator
+from mmpt.evaluators.tasks.coin import COINActionSegmentationMetric
+from mmpt.evaluators.tasks.crosstask import CrossTaskMetric
+from mmpt.evaluators.tasks.didemo import DiDeMoMetric
+from mmpt.evaluators.tasks.fewshot import FewShotMetric
+from mmpt.evaluators.tasks.fullvideo import FullVideoBGRetrievalMetric, FullVideoRetrievalMetric
+from mmpt.evaluators.tasks.gram import GramRetrievalMetric
+from mmpt.evaluators.tasks.htm_align import HTMAlignMetric
+from mmpt.evaluators.tasks.modalities import ModalityRecognitionMetric
+from mmpt.evaluators.tasks.nlg import NLGMetric
+from mmpt.evaluators.tasks.qa import QAMetric
+from mmpt.evaluators.tasks.recognition import ActionRecognitionMetric
 
 __all__ = [
     "ActionRecognitionMetric",

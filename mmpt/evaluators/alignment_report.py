@@ -1,4 +1,5 @@
-"""How well the modalities of matched items agree, by volume; all numbers from one sweep over captions x items.
+"""How well the modalities of matched items agree, by volume; all numbers from one sweep over captions x
+items.
 
 Letters: N captions, M items, K modalities, D width.
 """
@@ -35,10 +36,12 @@ def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence
     Items that have none of the modalities are left out.
 
     Returns:
-        positive_volume: mean over matched pairs; minimal_volume: mean over captions of the smallest volume with any item (gramian_value of
-        the released code); contrast: mean volume of mismatched over matched pairs; own_volume: of the items without caption; eigenvalue:
-        largest of the Gram matrix over its size; cosine_<a>_<b>; uniformity_<a>: log mean exp(-2 |x - y|^2), low = spread out; hubness:
-        skewness of how many captions have an item among their ten best by volume, 0 = no hubs; hubness_cosine: the same by mean cosine;
+        positive_volume: mean over matched pairs; minimal_volume: mean over captions of the smallest volume
+            with any item (gramian_value of
+        the released code); contrast: mean volume of mismatched over matched pairs; own_volume: of the items
+        without caption; eigenvalue: largest of the Gram matrix over its size; cosine_<a>_<b>; uniformity_<a>:
+        log mean exp(-2 |x - y|^2), low = spread out; hubness: skewness of how many captions have an item
+        among their ten best by volume, 0 = no hubs; hubness_cosine: the same by mean cosine;
         rank_correlation: Spearman, of matched volume with rank.
     """
     usable = items.mask.any(1)
@@ -61,7 +64,10 @@ def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence
         "eigenvalue": eigen.mean(),
         **_cosines(captions, items, targets, *names),
         f"uniformity_{names[0]}": _uniformity(captions),
-        **{f"uniformity_{name}": _uniformity(items.modalities[k][items.mask[:, k]]) for k, name in enumerate(names[1:])},
+        **{
+            f"uniformity_{name}": _uniformity(items.modalities[k][items.mask[:, k]])
+            for k, name in enumerate(names[1:])
+        },
         "hubness": _skewness(counts.double()),
         "hubness_cosine": _skewness(_occurrences(Scorer(captions, items, "cosine")).double()),
         "rank_correlation": spearman(positive.numpy(), ranks),
@@ -87,7 +93,8 @@ def _matched(captions: Tensor, items: ItemSet, targets: Tensor) -> tuple[Tensor,
 
 
 def _sweep(scorer: Scorer, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:
-    """Smallest and mean volume of each caption (N,), how often each item is among the best (M,), rank of the right item (N,)."""
+    """Smallest and mean volume of each caption (N,), how often each item is among the best (M,), rank of the
+    right item (N,)."""
     n_captions, n_items = scorer.shape
     least, mean = torch.empty(2, n_captions, dtype=torch.float64)
     counts, ranks = torch.zeros(n_items, dtype=torch.long), np.empty(n_captions)
@@ -109,7 +116,9 @@ def _occurrences(scorer: Scorer) -> Tensor:
 
 def _among_best(tile: Tensor) -> Tensor:
     """The same for the captions of a block (C, M) alone."""
-    return torch.bincount(tile.topk(min(HUB_K, tile.shape[1]), dim=1).indices.flatten(), minlength=tile.shape[1])
+    return torch.bincount(
+        tile.topk(min(HUB_K, tile.shape[1]), dim=1).indices.flatten(), minlength=tile.shape[1]
+    )
 
 
 def _cosines(captions: Tensor, items: ItemSet, targets: Tensor, anchor: str, *names: str) -> dict[str, float]:

@@ -1,4 +1,5 @@
-"""How far a number could move if other queries had been drawn: intervals and paired comparison of two runs."""
+"""How far a number could move if other queries had been drawn: intervals and paired comparison of two
+runs."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def resamples(n_queries: int, n_samples: int, generator: np.random.Generator) ->
         yield generator.integers(n_queries, size=(min(block, n_samples - start), n_queries))
 
 
-def interval(values: np.ndarray, of: Statistic, n_samples: int, generator: np.random.Generator) -> tuple[float, float]:
+def interval(
+    values: np.ndarray, of: Statistic, n_samples: int, generator: np.random.Generator
+) -> tuple[float, float]:
     """95 % percentile interval of `of(values)` over resampled queries.
 
     Args:
@@ -35,9 +38,11 @@ def interval(values: np.ndarray, of: Statistic, n_samples: int, generator: np.ra
 
 
 class PooledMean:
-    """The mean over queries that do not weigh the same, per group, then over groups; called with query indices (..., n), gives (...).
+    """The mean over queries that do not weigh the same, per group, then over groups; called with query
+    indices (..., n), gives (...).
 
-    COIN's frame accuracy pools seconds of videos, recall on HTM-Align sentences of videos, CrossTask's recall steps of videos by task.
+    COIN's frame accuracy pools seconds of videos, recall on HTM-Align sentences of videos, CrossTask's recall
+    steps of videos by task.
 
     Args:
         values: (N) one number per query.
@@ -72,7 +77,8 @@ def times_drawn(index: np.ndarray, n_queries: int) -> np.ndarray:
 
 
 class PairedResult(NamedTuple):
-    """Run B minus run A, its 95 % interval, and the two-sided probability of a difference this far from zero by draw of queries."""
+    """Run B minus run A, its 95 % interval, and the two-sided probability of a difference this far from zero
+    by draw of queries."""
 
     difference: float
     low: float
@@ -80,8 +86,11 @@ class PairedResult(NamedTuple):
     p: float
 
 
-def paired_bootstrap(ranks_a: np.ndarray, ranks_b: np.ndarray, metric: str = "R1", n: int = 10_000, seed: int = 0) -> PairedResult:
-    """Compare two runs on the same queries: both are read at the same resampled queries, so their common difficulty cancels.
+def paired_bootstrap(
+    ranks_a: np.ndarray, ranks_b: np.ndarray, metric: str = "R1", n: int = 10_000, seed: int = 0
+) -> PairedResult:
+    """Compare two runs on the same queries: both are read at the same resampled queries, so their common
+    difficulty cancels.
 
     Args:
         ranks_a: (N) ranks of run A.
@@ -98,14 +107,23 @@ def paired_bootstrap(ranks_a: np.ndarray, ranks_b: np.ndarray, metric: str = "R1
     """
     ranks_a, ranks_b = np.asarray(ranks_a), np.asarray(ranks_b)
     if ranks_a.shape != ranks_b.shape or ranks_a.ndim != 1 or not len(ranks_a):
-        raise ValueError(f"paired comparison needs the same queries in both runs, got ranks of shape {ranks_a.shape} and {ranks_b.shape}.")
+        raise ValueError(
+            f"paired comparison needs the same queries in both runs, got ranks of shape {ranks_a.shape} "
+            f"and {ranks_b.shape}."
+        )
     of = statistic(metric)
-    return paired_difference(lambda index: of(ranks_a[index]), lambda index: of(ranks_b[index]), len(ranks_a), n, seed)
+    return paired_difference(
+        lambda index: of(ranks_a[index]), lambda index: of(ranks_b[index]), len(ranks_a), n, seed
+    )
 
 
-def paired_difference(of_a: Statistic, of_b: Statistic, n_queries: int, n: int = 10_000, seed: int = 0) -> PairedResult:
+def paired_difference(
+    of_a: Statistic, of_b: Statistic, n_queries: int, n: int = 10_000, seed: int = 0
+) -> PairedResult:
     """As `paired_bootstrap`, for any two statistics of query indices."""
-    draws = np.concatenate([of_b(index) - of_a(index) for index in resamples(n_queries, n, np.random.default_rng(seed))])
+    draws = np.concatenate(
+        [of_b(index) - of_a(index) for index in resamples(n_queries, n, np.random.default_rng(seed))]
+    )
     everyone = np.arange(n_queries)
     low, high = np.quantile(draws, [0.025, 0.975])
     smaller_side = min((draws <= 0).sum(), (draws >= 0).sum())

@@ -24,7 +24,10 @@ def probe_scores(vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int)
     """
     with torch.inference_mode(False), torch.enable_grad():
         train, labels = train.clone(), labels.clone()
-        weight, bias = torch.zeros(n_classes, train.shape[1], requires_grad=True), torch.zeros(n_classes, requires_grad=True)
+        weight, bias = (
+            torch.zeros(n_classes, train.shape[1], requires_grad=True),
+            torch.zeros(n_classes, requires_grad=True),
+        )
         optimiser = torch.optim.LBFGS([weight, bias], max_iter=PROBE_STEPS, line_search_fn="strong_wolfe")
 
         def closure() -> Tensor:
@@ -37,8 +40,11 @@ def probe_scores(vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int)
     return vectors @ weight.detach().T + bias.detach()
 
 
-def neighbour_scores(vectors: Tensor, train: Tensor, labels: Tensor, own: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
-    """Scores (N, C), the cosine of each class's nearest training vector, and the rank (N,) of the nearest one of the right class.
+def neighbour_scores(
+    vectors: Tensor, train: Tensor, labels: Tensor, own: Tensor, n_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Scores (N, C), the cosine of each class's nearest training vector, and the rank (N,) of the nearest one
+    of the right class.
 
     Args:
         vectors: (N, D) unit rows.
@@ -47,5 +53,7 @@ def neighbour_scores(vectors: Tensor, train: Tensor, labels: Tensor, own: Tensor
         own: (N) right classes.
     """
     cosine = vectors @ train.T  # (N, M)
-    best = cosine.new_full((len(vectors), n_classes), LOWEST).scatter_reduce(1, labels.expand_as(cosine), cosine, "amax")
+    best = cosine.new_full((len(vectors), n_classes), LOWEST).scatter_reduce(
+        1, labels.expand_as(cosine), cosine, "amax"
+    )
     return best, 1 + (cosine > best.gather(1, own[:, None])).sum(1)

@@ -2,8 +2,8 @@
 
 Shapes: N texts, M items, K modalities of an item, D width, C texts or items of a block.
 
-Bases and directions are computed once per subset of modalities; a block costs K matrix products. Memory grows with K * M * D and with the
-block, never with N * M.
+Bases and directions are computed once per subset of modalities; a block costs K matrix products. Memory grows
+with K * M * D and with the block, never with N * M.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ EIGEN_NUMBERS = 2**22  # numbers of the small Gram matrices of a block
 class ItemSet(NamedTuple):
     """Items in one subset of modalities."""
 
-    modalities: list[Tensor]  # K x (M, D) unit rows, anything where missing: galleries are large, a cleared copy would double them
+    modalities: list[
+        Tensor
+    ]  # K x (M, D) unit rows, anything where missing: galleries are large, a cleared copy would double them
     mask: Tensor  # (M, K) bool
     dim_norm: bool  # scores of items with different numbers of modalities must compare
 
@@ -56,11 +58,11 @@ def compare(arrays: Mapping[str, Any], names: Sequence[str], subset: str) -> Com
     """A predictor's arrays in one subset.
 
     Args:
-        arrays: `pooled_text` (N, D), `targets` (N) item of each caption (None: caption i belongs to item i), `pooled_<name>` (M, D) and
-            `present` (M, K) (None: all there).
+        arrays: `pooled_text` (N, D), `targets` (N) item of each caption (None: caption i belongs to item i),
+            `pooled_<name>` (M, D) and `present` (M, K) (None: all there).
         names: the K modalities.
-        subset: first letters, the anchor first: `tva` = captions against video and audio, `va` = video against audio. Items that lack an
-            anchor other than text are no queries.
+        subset: first letters, the anchor first: `tva` = captions against video and audio, `va` = video
+            against audio. Items that lack an anchor other than text are no queries.
 
     Raises:
         ValueError: the subset is not of that form.
@@ -87,10 +89,21 @@ def parse_subset(subset: str, names: Sequence[str]) -> list[str]:
     by_letter = {name[0]: name for name in ("text", *names)}
     if len(by_letter) <= len(names):
         named = ", ".join(("text", *names))
-        raise ValueError(f"eval.modalities: first letters of {named} are not all different. Rename one in dataset.modalities.")
-    if len(subset) < 2 or len(set(subset)) < len(subset) or not set(subset) <= set(by_letter) or "t" in subset[1:]:
+        raise ValueError(
+            f"eval.modalities: first letters of {named} are not all different. Rename one in "
+            "dataset.modalities."
+        )
+    if (
+        len(subset) < 2
+        or len(set(subset)) < len(subset)
+        or not set(subset) <= set(by_letter)
+        or "t" in subset[1:]
+    ):
         known = ", ".join(f"{letter} ({name})" for letter, name in by_letter.items())
-        raise ValueError(f"eval.modalities: {subset!r} is no subset; expected the anchor and other modalities among {known}, text first.")
+        raise ValueError(
+            f"eval.modalities: {subset!r} is no subset; expected the anchor and other modalities among "
+            f"{known}, text first."
+        )
     return [by_letter[letter] for letter in subset]
 
 
@@ -100,15 +113,21 @@ def subsets(chosen: Sequence[str] | None, names: Sequence[str], with_text: bool)
 
 
 def _unit(x: Tensor, there: Tensor | None = None) -> Tensor:
-    """Unit rows, refused unless finite; without a copy where they are unit already. Only the rows that are `there` count."""
+    """Unit rows, refused unless finite; without a copy where they are unit already. Only the rows that are
+    `there` count."""
     norm = torch.linalg.vector_norm(x, dim=1)
     norm = norm if there is None else norm.where(there, 1.0)
     if not norm.isfinite().all():
         raise ValueError(
-            f"{int((~norm.isfinite()).sum())} of {len(x)} embeddings are not finite (first: row {(~norm.isfinite()).nonzero()[0].item()}); "
+            f"{int((~norm.isfinite()).sum())} of {len(x)} embeddings are not finite (first: row "
+            f"{(~norm.isfinite()).nonzero()[0].item()}); "
             "look for NaN features or a checkpoint of a diverged run."
         )
-    return x if x.dtype in (torch.float32, torch.float64) and ((norm - 1).abs() < 1e-5).all() else gram.unit_rows_once(x)
+    return (
+        x
+        if x.dtype in (torch.float32, torch.float64) and ((norm - 1).abs() < 1e-5).all()
+        else gram.unit_rows_once(x)
+    )
 
 
 class Scorer:
@@ -117,9 +136,10 @@ class Scorer:
     Args:
         texts: (N, D), unit rows.
         items: in one subset of modalities.
-        score: volume, distance (text to the span of the item), logvolume, each negated, the first and last as geometric mean over the
-            modalities present where some are missing; cosine (mean over the modalities); triangle: negated volume of the simplex of text
-            and modalities, which sees signs (twice a triangle's area for two; the distance for one); eigenvalue: the largest of the Gram
+        score: volume, distance (text to the span of the item), logvolume, each negated, the first and last as
+            geometric mean over the modalities present where some are missing; cosine (mean over the
+            modalities); triangle: negated volume of the simplex of text and modalities, which sees signs
+            (twice a triangle's area for two; the distance for one); eigenvalue: the largest of the Gram
             matrix over its size.
 
     Raises:
@@ -138,22 +158,35 @@ class Scorer:
         if score in ("cosine", "eigenvalue"):
             for rows in _slices(n_items):
                 vectors, mask = items.take(rows)
-                self.vectors[:, rows] = torch.stack(vectors) if score == "eigenvalue" else sum(vectors) / mask.sum(1)[:, None].clamp_min(1)
+                self.vectors[:, rows] = (
+                    torch.stack(vectors)
+                    if score == "eigenvalue"
+                    else sum(vectors) / mask.sum(1)[:, None].clamp_min(1)
+                )
         else:
             self._span()
 
     def _span(self) -> None:
-        """Orthonormal bases; of a triangle those of the edges from its first vertex, which becomes the last vector."""
+        """Orthonormal bases; of a triangle those of the edges from its first vertex, which becomes the last
+        vector."""
         is_triangle, n_items = self.score == "triangle", self.shape[1]
-        norms, counts = self.vectors.new_empty(len(self.items.modalities), n_items), torch.empty(n_items, dtype=torch.long)
+        norms, counts = (
+            self.vectors.new_empty(len(self.items.modalities), n_items),
+            torch.empty(n_items, dtype=torch.long),
+        )
         self.corner_along = torch.empty_like(norms) if is_triangle else None
         for rows in _slices(n_items):
             vectors, mask = self.items.take(rows)
             corner = _first_vertex(vectors, mask)
-            basis = gram.orthonormal_tuples(*(_edges(vectors, mask, corner) if is_triangle else (vectors, mask)))
+            basis = gram.orthonormal_tuples(
+                *(_edges(vectors, mask, corner) if is_triangle else (vectors, mask))
+            )
             self.vectors[: len(vectors), rows], norms[:, rows], counts[rows] = basis
             if is_triangle:
-                self.vectors[-1, rows], self.corner_along[:, rows] = corner, (basis.directions * corner).sum(2)
+                self.vectors[-1, rows], self.corner_along[:, rows] = (
+                    corner,
+                    (basis.directions * corner).sum(2),
+                )
         kind = "volume" if is_triangle else self.score
         self.corner_square = self.vectors[-1].square().sum(1) if is_triangle else None  # (M,)
         self.log_own = gram.log_own_volume(gram.TupleBasis(self.vectors[: len(norms)], norms, counts), kind)
@@ -162,8 +195,8 @@ class Scorer:
     def blocks(self, transposed: bool = False) -> Iterator[slice]:
         """Slices of rows of bounded size.
 
-        What a caller keeps of each block goes into arrays that are there before: small results between large blocks fragment the heap, up
-        to the size of the whole score matrix.
+        What a caller keeps of each block goes into arrays that are there before: small results between large
+        blocks fragment the heap, up to the size of the whole score matrix.
         """
         n_rows, n_columns = self.shape[::-1] if transposed else self.shape
         n = len(self.vectors) + 1
@@ -172,7 +205,8 @@ class Scorer:
         return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
 
     def rows(self, rows: slice, transposed: bool = False) -> Tensor:
-        """(C, M) scores of a block of texts, or transposed (C, N) of a block of items; -inf for an item without any modality."""
+        """(C, M) scores of a block of texts, or transposed (C, N) of a block of items; -inf for an item
+        without any modality."""
         texts, columns = (slice(None), rows) if transposed else (rows, slice(None))
         scores = self._block(self.texts[texts], columns)
         scores = scores.masked_fill(~self.items.mask[columns].any(1), -torch.inf)
@@ -211,11 +245,14 @@ def _first_vertex(vectors: Sequence[Tensor], mask: Tensor) -> Tensor:
 
 def _edges(vectors: Sequence[Tensor], mask: Tensor, corner: Tensor) -> tuple[list[Tensor], Tensor]:
     """Edges from the first vertex to the other modalities, and which of them there are."""
-    return [x - corner for x in vectors], mask & (torch.arange(mask.shape[1]) != mask.int().argmax(1)[:, None])
+    return [x - corner for x in vectors], mask & (
+        torch.arange(mask.shape[1]) != mask.int().argmax(1)[:, None]
+    )
 
 
 def _largest_eigenvalue(texts: Tensor, vectors: Tensor, mask: Tensor) -> Tensor:
-    """lambda_max of the Gram matrix of [text, item] over its size, (C, M); vectors (K, M, D), zero where missing."""
+    """lambda_max of the Gram matrix of [text, item] over its size, (C, M); vectors (K, M, D), zero where
+    missing."""
     dots = (texts @ vectors.flatten(0, 1).T).unflatten(1, vectors.shape[:2]).permute(0, 2, 1)  # (C, M, K)
     among = torch.einsum("kmd,lmd->mkl", vectors, vectors)
     size = vectors.shape[0] + 1

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmpt.evaluators import traps
+from mmpt.evaluators import sanity as traps
 from mmpt.evaluators.bootstrap import interval
-from mmpt.evaluators.outcome import Outcome
 from mmpt.evaluators.plots import plot_rank_histogram, plot_score_matrix
 from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, rank_metrics, statistic
+from mmpt.evaluators.result import Outcome
 from mmpt.registry import METRICS
 
 if TYPE_CHECKING:
@@ -42,10 +42,15 @@ class Metric(ABC):
         """Score the arrays that the predictor returned; arrays a metric does not read are ignored."""
 
     def plot(self, folder: Path, outcome: Outcome, **arrays) -> list[Path]:
-        """Pictures of the run that `evaluate` scored, written into `folder`; sub-classes add to the histogram of ranks."""
+        """Pictures of the run that `evaluate` scored, written into `folder`; sub-classes add to the histogram
+        of ranks."""
         if "ranks" not in outcome.per_query or "gallery" not in outcome.facts:
             return []
-        return [plot_rank_histogram(folder / "ranks.png", outcome.per_query["ranks"], outcome.facts["gallery"], "text to video")]
+        return [
+            plot_rank_histogram(
+                folder / "ranks.png", outcome.per_query["ranks"], outcome.facts["gallery"], "text to video"
+            )
+        ]
 
     def __call__(self, **arrays) -> dict[str, float]:
         return self.evaluate(**arrays).values
@@ -67,7 +72,8 @@ class Metric(ABC):
         ids: Sequence[str] | None = None,
         warnings: Sequence[str] = (),
     ) -> Outcome:
-        """Outcome of retrieval: R1, R5, R10 and MR of each measure ("" has no prefix), beside chance; `ids` name the queries."""
+        """Outcome of retrieval: R1, R5, R10 and MR of each measure ("" has no prefix), beside chance; `ids`
+        name the queries."""
         values, intervals, per_query = {}, {}, {}
         level = chance(n_items)
         for measure, of_measure in ranks.items():
@@ -78,9 +84,13 @@ class Metric(ABC):
                     intervals[prefix + name] = self.interval(of_measure, statistic(name))
             per_query[f"ranks_{measure}" if measure else "ranks"] = of_measure
         baselines = {"chance": {name: level[name.rsplit("-", 1)[-1]] for name in values}}
-        return Outcome(values, self.best_metric, intervals, baselines, facts, {**per_query, **named(ids)}, list(warnings))
+        return Outcome(
+            values, self.best_metric, intervals, baselines, facts, {**per_query, **named(ids)}, list(warnings)
+        )
 
-    def mean_outcome(self, hits: np.ndarray, baselines: dict[str, float], ids: Sequence[str] | None = None) -> Outcome:
+    def mean_outcome(
+        self, hits: np.ndarray, baselines: dict[str, float], ids: Sequence[str] | None = None
+    ) -> Outcome:
         """Outcome of a metric that is the mean of one number per query; `ids` name the queries."""
         hits = np.asarray(hits, dtype=np.float64)
         if not len(hits):
@@ -89,7 +99,9 @@ class Metric(ABC):
         intervals = {name: self.interval(hits, statistic("mean"))} if self.config.bootstrap else {}
         trivial = {model: {name: value} for model, value in baselines.items()}
         per_query = {name: hits, **named(ids)}
-        return Outcome({name: float(hits.mean())}, name, intervals, trivial, {"queries": len(hits)}, per_query)
+        return Outcome(
+            {name: float(hits.mean())}, name, intervals, trivial, {"queries": len(hits)}, per_query
+        )
 
 
 def named(ids: Sequence[str] | None) -> dict[str, np.ndarray]:
@@ -111,14 +123,17 @@ def count_duplicates(items: Sequence) -> int:
 class RetrievalMetric(Metric):
     """Text-to-video retrieval, and video-to-text (`V2T-`) where captions and videos pair one to one.
 
-    Ranks come from counting the gallery items that score higher, so memory grows with the gallery, not with its square.
-    `eval.tie_rule` places queries whose right item shares its score with others; the number of such queries is reported.
+    Ranks come from counting the gallery items that score higher, so memory grows with the gallery, not with
+    its square. `eval.tie_rule` places queries whose right item shares its score with others; the number of
+    such queries is reported.
     `eval.compat: true` ranks as Norton's reversed argsort does: of equal scores the later column wins.
     """
 
     best_metric = "R1"
 
-    def evaluate(self, scores=None, pooled_text=None, pooled_video=None, item_ids=None, texts=None, targets=None, **_) -> Outcome:
+    def evaluate(
+        self, scores=None, pooled_text=None, pooled_video=None, item_ids=None, texts=None, targets=None, **_
+    ) -> Outcome:
         """Score a retrieval run.
 
         Args:
@@ -149,6 +164,11 @@ class RetrievalMetric(Metric):
         ids = item_ids if targets is None else None
         return self.rank_outcome(ranks, matrix.shape[1], facts, ids, warnings)
 
-    def plot(self, folder: Path, outcome: Outcome, scores=None, pooled_text=None, pooled_video=None, **arrays) -> list[Path]:
+    def plot(
+        self, folder: Path, outcome: Outcome, scores=None, pooled_text=None, pooled_video=None, **arrays
+    ) -> list[Path]:
         matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
-        return [*super().plot(folder, outcome), plot_score_matrix(folder / "scores.png", matrix.thinned(), "scores")]
+        return [
+            *super().plot(folder, outcome),
+            plot_score_matrix(folder / "scores.png", matrix.thinned(), "scores"),
+        ]

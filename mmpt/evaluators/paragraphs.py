@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmpt.evaluators.compat import historic_dtw, historic_otam
 from mmpt.evaluators.ranking import ScoreMatrix
+from mmpt.historic.alignment_costs import historic_dtw, historic_otam
 from mmpt.ops.alignment import dtw, dtw_path, hard_otam, otam_path
 from mmpt.ops.sinkhorn import log_sinkhorn
 
@@ -25,13 +25,16 @@ _NO_MASS = -60.0  # e^-60 is nothing beside the logits 0..10 of real pairs, but 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Constants of one published evaluation. A cost is `offset - score`; alignment costs depend on the offset, so it is stated.
+    """Constants of one published evaluation. A cost is `offset - score`; alignment costs depend on the
+    offset, so it is stated.
 
     Attributes:
         dtw_offset: offset of the time-warping cost.
         otam_offset: offset of the ordered-alignment cost.
-        otam_scale: `area`: multiply a block by largest area / own area, as for time warping; `longest`: by longest side / own longest side.
-        keep: keep only int(keep x captions) clips, those whose lowest cost is smallest, in temporal order; None keeps all.
+        otam_scale: `area`: multiply a block by largest area / own area, as for time warping; `longest`: by
+            longest side / own longest side.
+        keep: keep only int(keep x captions) clips, those whose lowest cost is smallest, in temporal order;
+            None keeps all.
     """
 
     dtw_offset: float = 0.0
@@ -49,7 +52,8 @@ PROTOCOLS = {
 
 
 class Groups(NamedTuple):
-    """Rows of a flat list that belong to each video: `index` (V, longest), zero where padded, and `lengths` (V)."""
+    """Rows of a flat list that belong to each video: `index` (V, longest), zero where padded, and `lengths`
+    (V)."""
 
     index: Tensor
     lengths: Tensor
@@ -70,7 +74,8 @@ class Groups(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Scores of every pair of a tile, (Q, V, N, M), with real `rows` and `cols` (Q, V); padding holds zeros."""
+    """Scores of every pair of a tile, (Q, V, N, M), with real `rows` and `cols` (Q, V); padding holds
+    zeros."""
 
     scores: Tensor
     rows: Tensor
@@ -98,19 +103,30 @@ def video_bins(clips: Groups) -> list[Tensor]:
 
 
 def cut_block(rows: Tensor, captions: Groups, clips: Groups, queries: Tensor, videos: Tensor) -> Block:
-    """Scores of some paragraphs against some videos, from the score rows of these paragraphs, (Q * N, all clips)."""
+    """Scores of some paragraphs against some videos, from the score rows of these paragraphs, (Q * N, all
+    clips)."""
     width = int(clips.lengths[videos].max())
-    block = rows[:, clips.index[videos, :width].flatten()].view(len(queries), -1, len(videos), width).transpose(1, 2)  # (Q, V, N, M)
-    lengths = captions.lengths[queries, None].expand(-1, len(videos)), clips.lengths[videos].expand(len(queries), -1)
+    block = (
+        rows[:, clips.index[videos, :width].flatten()]
+        .view(len(queries), -1, len(videos), width)
+        .transpose(1, 2)
+    )  # (Q, V, N, M)
+    lengths = (
+        captions.lengths[queries, None].expand(-1, len(videos)),
+        clips.lengths[videos].expand(len(queries), -1),
+    )
     block = Block(block, *lengths)
     no_caption, no_clip = block.padding()
     return block._replace(scores=block.scores.masked_fill(no_caption | no_clip, 0.0))
 
 
 def keep_best(block: Block, keep: float) -> Block:
-    """The int(keep x captions) clips of each pair that some caption scores highest, in temporal order; equal ones by time."""
+    """The int(keep x captions) clips of each pair that some caption scores highest, in temporal order; equal
+    ones by time."""
     no_caption, no_clip = block.padding()
-    best = block.scores.masked_fill(no_caption, -torch.inf).amax(-2).masked_fill(no_clip.squeeze(-2), -torch.inf)  # (Q, V, M)
+    best = (
+        block.scores.masked_fill(no_caption, -torch.inf).amax(-2).masked_fill(no_clip.squeeze(-2), -torch.inf)
+    )  # (Q, V, M)
     cols = torch.minimum((keep * block.rows.double()).long(), block.cols)
     place = best.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     kept_first = (place >= cols[..., None]).int().argsort(dim=-1, stable=True)[..., : int(cols.max())]
@@ -127,16 +143,19 @@ def caption_average(block: Block) -> Tensor:
 
 
 def transport(block: Block, low: float, high: float, epsilon: float = 0.1, n_iters: int = 50) -> Tensor:
-    """Norton's transport as a paragraph score: mean score of the pairs that the entropic plan couples, (Q, V)."""
+    """Norton's transport as a paragraph score: mean score of the pairs that the entropic plan couples, (Q,
+    V)."""
     plan, scaled = transport_plan(block, low, high, epsilon, n_iters)
     return (plan * scaled).sum((-2, -1))
 
 
-def transport_plan(block: Block, low: float, high: float, epsilon: float = 0.1, n_iters: int = 50) -> tuple[Tensor, Tensor]:
+def transport_plan(
+    block: Block, low: float, high: float, epsilon: float = 0.1, n_iters: int = 50
+) -> tuple[Tensor, Tensor]:
     """Entropic plan of each pair, and the scaled scores that it couples, (Q, V, N, M) each.
 
-    Scores are scaled to 0..1 over the whole matrix, as during training. Marginals are uniform and no prompt bucket is used: its value
-    would have to be read from the right pairs, which a test must not look at.
+    Scores are scaled to 0..1 over the whole matrix, as during training. Marginals are uniform and no prompt
+    bucket is used: its value would have to be read from the right pairs, which a test must not look at.
     """
     scaled = (block.scores - low) / max(high - low, torch.finfo(block.scores.dtype).tiny)
     no_caption, no_clip = block.padding()
@@ -144,17 +163,22 @@ def transport_plan(block: Block, low: float, high: float, epsilon: float = 0.1, 
     log_nu = -block.cols[..., None].to(scaled.dtype).log().expand(*block.cols.shape, scaled.shape[-1])
     log_mu = log_mu.masked_fill(no_caption.squeeze(-1), -torch.inf)
     log_nu = log_nu.masked_fill(no_clip.squeeze(-2), -torch.inf)
-    logits = (scaled / epsilon).masked_fill(no_clip, _NO_MASS)  # the first step must not see padded clips, whose mass is still 1 there
+    logits = (scaled / epsilon).masked_fill(
+        no_clip, _NO_MASS
+    )  # the first step must not see padded clips, whose mass is still 1 there
     return log_sinkhorn(logits, log_mu, log_nu, n_iters=n_iters).exp(), scaled
 
 
 def _costs(block: Block, protocol: Protocol, largest: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Scaled costs of time warping and of ordered alignment. Scaling makes short and long videos comparable."""
+    """Scaled costs of time warping and of ordered alignment. Scaling makes short and long videos
+    comparable."""
     area = largest[0] * largest[1] / (block.rows * block.cols).double()
     longest = max(largest) / torch.maximum(block.rows, block.cols).double()
     otam_scale = {"area": area, "longest": longest}[protocol.otam_scale]
     scores = block.scores.double()
-    return (protocol.dtw_offset - scores) * area[..., None, None], (protocol.otam_offset - scores) * otam_scale[..., None, None]
+    return (protocol.dtw_offset - scores) * area[..., None, None], (
+        protocol.otam_offset - scores
+    ) * otam_scale[..., None, None]
 
 
 def paragraph_scores(
@@ -170,8 +194,8 @@ def paragraph_scores(
         historic: add the historic values of `DTW` and `OTAM`.
 
     Yields:
-        (queries, {measure: (Q, V)}): some paragraphs, each once in all, and their scores, higher = better. Measures: `""` (Cap. Avg.),
-        `DTW`, `OTAM`, `OT`, `historic-DTW`, `historic-OTAM`.
+        (queries, {measure: (Q, V)}): some paragraphs, each once in all, and their scores, higher = better.
+        Measures: `""` (Cap. Avg.), `DTW`, `OTAM`, `OT`, `historic-DTW`, `historic-OTAM`.
     """
     largest = captions.index.shape[1], clips.index.shape[1]
     extremes = _extremes(scores)
@@ -180,8 +204,17 @@ def paragraph_scores(
     for queries in query_tiles(captions, clips):
         height = int(captions.lengths[queries].max())
         rows = scores[captions.index[queries, :height].flatten()].cpu()
-        parts = [_measure(cut_block(rows, captions, clips, queries, videos), protocol, largest, extremes, historic) for videos in bins]
-        yield queries, {measure: torch.cat([part[measure] for part in parts], dim=1)[:, original_order] for measure in parts[0]}
+        parts = [
+            _measure(cut_block(rows, captions, clips, queries, videos), protocol, largest, extremes, historic)
+            for videos in bins
+        ]
+        yield (
+            queries,
+            {
+                measure: torch.cat([part[measure] for part in parts], dim=1)[:, original_order]
+                for measure in parts[0]
+            },
+        )
 
 
 def _measure(
@@ -208,7 +241,8 @@ def _extremes(scores: ScoreMatrix) -> tuple[float, float]:
 
 
 class PairAlignment(NamedTuple):
-    """One paragraph against one video, for a picture: cost, cells of the DTW and of the OTAM path, and transport plan, (N, M) each."""
+    """One paragraph against one video, for a picture: cost, cells of the DTW and of the OTAM path, and
+    transport plan, (N, M) each."""
 
     cost: Tensor
     dtw: Tensor
@@ -216,12 +250,18 @@ class PairAlignment(NamedTuple):
     plan: Tensor
 
 
-def align_pair(scores: ScoreMatrix, captions: Groups, clips: Groups, query: int, video: int, protocol: Protocol) -> PairAlignment:
+def align_pair(
+    scores: ScoreMatrix, captions: Groups, clips: Groups, query: int, video: int, protocol: Protocol
+) -> PairAlignment:
     """The alignments behind the scores of one pair; OTAM in its first direction, captions in order."""
     rows = scores[captions.index[query, : captions.lengths[query]]].cpu()
     block = cut_block(rows, captions, clips, torch.tensor([query]), torch.tensor([video]))
     if protocol.keep is not None:
         block = keep_best(block, protocol.keep)
-    dtw_cost, otam_cost = (cost[0, 0] for cost in _costs(block, protocol, (captions.index.shape[1], clips.index.shape[1])))
+    dtw_cost, otam_cost = (
+        cost[0, 0] for cost in _costs(block, protocol, (captions.index.shape[1], clips.index.shape[1]))
+    )
     plan, _ = transport_plan(block, *_extremes(scores))
-    return PairAlignment(protocol.dtw_offset - block.scores[0, 0], dtw_path(dtw_cost), otam_path(otam_cost), plan[0, 0])
+    return PairAlignment(
+        protocol.dtw_offset - block.scores[0, 0], dtw_path(dtw_cost), otam_path(otam_cost), plan[0, 0]
+    )

@@ -58,7 +58,8 @@ def plot_alignment(
     captions: Sequence[str] | None = None,
     title: str = "",
 ) -> Path:
-    """One long video: which clips the transport plan couples with each caption, beside what each caption really describes.
+    """One long video: which clips the transport plan couples with each caption, beside what each caption
+    really describes.
 
     Args:
         path: PNG (or any format matplotlib writes).
@@ -73,7 +74,10 @@ def plot_alignment(
     """
     plan = np.asarray(plan, dtype=np.float64)
     if plan.shape != (len(truth), len(clips)):
-        raise ValueError(f"plan is {plan.shape} for {len(truth)} captions and {len(clips)} clips; expected a row and a column for each.")
+        raise ValueError(
+            f"plan is {plan.shape} for {len(truth)} captions and {len(clips)} clips; expected a row and a "
+            "column for each."
+        )
     figure = _figure(13, 1.8 + 0.28 * len(truth))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     colours = optional_import("matplotlib", "plots").colormaps["viridis"]
@@ -87,14 +91,21 @@ def plot_alignment(
     left.set(title="transport plan", xlabel="seconds", ylabel="caption")
     right.set(title="true alignment", xlabel="seconds")
     if captions is not None:
-        left.set_yticks(range(len(captions)), [text if len(text) <= 48 else text[:45] + "..." for text in captions], fontsize=7)
+        left.set_yticks(
+            range(len(captions)),
+            [text if len(text) <= 48 else text[:45] + "..." for text in captions],
+            fontsize=7,
+        )
     left.invert_yaxis()
     figure.suptitle(title)
     return _save(figure, path)
 
 
-def plot_paths(path: str | Path, cost: np.ndarray, paths: Mapping[str, np.ndarray], plan: np.ndarray, title: str = "") -> Path:
-    """One long video against its paragraph: alignment paths as lines and the transport plan as dots, over the cost of each pair.
+def plot_paths(
+    path: str | Path, cost: np.ndarray, paths: Mapping[str, np.ndarray], plan: np.ndarray, title: str = ""
+) -> Path:
+    """One long video against its paragraph: alignment paths as lines and the transport plan as dots, over the
+    cost of each pair.
 
     Args:
         path: PNG (or any format matplotlib writes).
@@ -108,7 +119,13 @@ def plot_paths(path: str | Path, cost: np.ndarray, paths: Mapping[str, np.ndarra
     axes = figure.subplots()
     figure.colorbar(axes.imshow(cost, aspect="auto", cmap="gray", interpolation="nearest"), label="cost")
     rows, cols = np.indices((n, m))
-    axes.scatter(cols, rows, s=80 * plan / max(np.max(plan), np.finfo(np.float64).tiny), color="tab:orange", label="transport")
+    axes.scatter(
+        cols,
+        rows,
+        s=80 * plan / max(np.max(plan), np.finfo(np.float64).tiny),
+        color="tab:orange",
+        label="transport",
+    )
     for (name, cells), style in zip(paths.items(), PATH_STYLES, strict=False):
         on_path = np.argwhere(cells)
         axes.plot(on_path[:, 1], on_path[:, 0], style, marker=".", label=name)
@@ -117,7 +134,9 @@ def plot_paths(path: str | Path, cost: np.ndarray, paths: Mapping[str, np.ndarra
     return _save(figure, path)
 
 
-def plot_timeline(path: str | Path, truth: np.ndarray, predicted: np.ndarray, names: Sequence[str], title: str = "") -> Path:
+def plot_timeline(
+    path: str | Path, truth: np.ndarray, predicted: np.ndarray, names: Sequence[str], title: str = ""
+) -> Path:
     """One long video second by second: a row per label, its true seconds above and the predicted ones below.
 
     Args:
@@ -132,10 +151,16 @@ def plot_timeline(path: str | Path, truth: np.ndarray, predicted: np.ndarray, na
     """
     truth, predicted = np.asarray(truth, dtype=bool), np.asarray(predicted, dtype=bool)
     if not truth.shape == predicted.shape == (len(truth), len(names)):
-        raise ValueError(f"truth is {truth.shape}, prediction {predicted.shape} for {len(names)} names; expected seconds x names for both.")
+        raise ValueError(
+            f"truth is {truth.shape}, prediction {predicted.shape} for {len(names)} names; expected "
+            "seconds x names for both."
+        )
     figure = _figure(11, 1.8 + 0.3 * len(names))
     axes = figure.subplots()
-    for label, seconds, colour, above in ("truth", truth, "tab:orange", 0.4), ("predicted", predicted, "tab:blue", 0.0):
+    for label, seconds, colour, above in (
+        ("truth", truth, "tab:orange", 0.4),
+        ("predicted", predicted, "tab:blue", 0.0),
+    ):
         for row in range(len(names)):
             axes.broken_barh(runs(seconds[:, row]), (row - above, 0.4), facecolors=colour)
         axes.broken_barh([], (0, 0), facecolors=colour, label=label)

@@ -56,7 +56,10 @@ class Predictor(ABC):
         with torch.inference_mode():
             parts = [self.predict(_to_device(batch, device), model) for batch in progress(loader)]
         if not parts:
-            raise ValueError(f"{type(self).__name__}: the test set is empty; look at dataset.test_path and at the ids left out.")
+            raise ValueError(
+                f"{type(self).__name__}: the test set is empty; look at dataset.test_path and at the ids "
+                "left out."
+            )
         return {name: _join([part[name] for part in parts]) for name in parts[0]}
 
     @abstractmethod
@@ -72,7 +75,10 @@ class Predictor(ABC):
 
 
 def _to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
 
 
 def _join(values: list) -> Any:
@@ -82,14 +88,17 @@ def _join(values: list) -> Any:
 
 
 def check_finite(scores: Tensor, items: Iterable[Any]) -> Tensor:
-    """The scores, refused where they hold NaN or infinity: an argmax would turn those into a confident answer.
+    """The scores, refused where they hold NaN or infinity: an argmax would turn those into a confident
+    answer.
 
     Raises:
         FloatingPointError: names the items of the batch.
     """
     if not scores.isfinite().all():
         names = ", ".join(map(item_name, items))
-        raise FloatingPointError(f"non-finite scores in the batch of {names}; look at its features and at the checkpoint.")
+        raise FloatingPointError(
+            f"non-finite scores in the batch of {names}; look at its features and at the checkpoint."
+        )
     return scores
 
 
@@ -123,7 +132,8 @@ class RetrievalPredictor(Predictor):
 
 @PREDICTORS.register()
 class BGRetrievalPredictor(Predictor):
-    """Pooled vectors of the windows and captions of whole videos, one video per batch; `*_lengths` count them per video."""
+    """Pooled vectors of the windows and captions of whole videos, one video per batch; `*_lengths` count them
+    per video."""
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         outputs = model(**batch)
@@ -138,7 +148,8 @@ class BGRetrievalPredictor(Predictor):
 
 
 def save_arrays(path, arrays: Arrays) -> None:
-    """Write a predictor's arrays to one `.npz` without pickled objects; a list of arrays becomes `name/0`, `name/1`, ..."""
+    """Write a predictor's arrays to one `.npz` without pickled objects; a list of arrays becomes `name/0`,
+    `name/1`, ..."""
     flat = {}
     for name, value in arrays.items():
         if isinstance(value, list) and value and isinstance(value[0], np.ndarray):

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from mmpt.evaluators.metric_didemo import rank_moments
 from mmpt.evaluators.predictor import Arrays, Predictor, check_finite
+from mmpt.evaluators.tasks.didemo import rank_moments
 from mmpt.registry import PREDICTORS
 
 
 @PREDICTORS.register()
 class DiDeMoPredictor(Predictor):
-    """`rankings` (descriptions, 21, 2) of moments and `times` (descriptions, annotators, 2) of the annotators, both padded with -1."""
+    """`rankings` (descriptions, 21, 2) of moments and `times` (descriptions, annotators, 2) of the
+    annotators, both padded with -1."""
 
     def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
         arrays = super().__call__(loader, model, device, progress)
@@ -25,7 +26,10 @@ class DiDeMoPredictor(Predictor):
         padded = np.full((len(annotated), max(map(len, annotated)), 2), -1)
         for row, of_row in zip(padded, annotated, strict=True):
             row[: len(of_row)] = of_row
-        return arrays | {"times": padded, "ids": [f"{meta[index][0]}_{place}" for place, index in enumerate(asked)]}
+        return arrays | {
+            "times": padded,
+            "ids": [f"{meta[index][0]}_{place}" for place, index in enumerate(asked)],
+        }
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         outputs = model(**batch)

@@ -19,7 +19,8 @@ SMOOTHING = 0.1  # as in training: FewShotAlignmentLoss
 
 
 def episode_scores(support: Tensor, support_labels: Tensor, query: Tensor, way: int) -> Tensor:
-    """(Q, C) minus the mean OTAM distance, both directions, of each query (Q, F, D) to the supports (S, F, D) of each class."""
+    """(Q, C) minus the mean OTAM distance, both directions, of each query (Q, F, D) to the supports (S, F, D)
+    of each class."""
     distance = otam(cosine_cost(query[:, None], support[None]), SMOOTHING, both=True)  # (Q, S)
     member = one_hot(support_labels, way).to(distance.dtype)
     return -(distance @ member) / member.sum(0)
@@ -32,6 +33,15 @@ class FewShotPredictor(Predictor):
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         episode = {name: batch[name][0] for name in ("support", "support_labels", "query", "query_labels")}
         outputs = model(support=episode["support"], query=episode["query"])
-        scores = episode_scores(outputs["support"].float(), episode["support_labels"], outputs["query"].float(), self.config.dataset.way)
+        scores = episode_scores(
+            outputs["support"].float(),
+            episode["support_labels"],
+            outputs["query"].float(),
+            self.config.dataset.way,
+        )
         right = check_finite(scores, batch["video_id"]).argmax(-1) == episode["query_labels"]
-        return {"accuracy": right.float().mean()[None], "ids": batch["idx"].tolist(), "way": [self.config.dataset.way]}
+        return {
+            "accuracy": right.float().mean()[None],
+            "ids": batch["idx"].tolist(),
+            "way": [self.config.dataset.way],
+        }

@@ -1,6 +1,7 @@
 """Runs an N-modal model over a test set whose items may have several captions.
 
-Letters: B items in a batch, C captions of an item, N captions, M items, K modalities, D width, T text columns, k re-ranked candidates.
+Letters: B items in a batch, C captions of an item, N captions, M items, K modalities, D width, T text
+    columns, k re-ranked candidates.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ MATCH_BATCH = 256  # pairs that pass the matching head at once
 
 @PREDICTORS.register()
 class GramPredictor(Predictor):
-    """Embeddings of captions and of every modality of every item, each encoded once whatever subsets are compared.
+    """Embeddings of captions and of every modality of every item, each encoded once whatever subsets are
+    compared.
 
-    With `eval.rerank` it also runs the matching head on the best items of every caption and the best captions of every item, by the first
-    of `eval.scores` in the last of `eval.modalities`.
+    With `eval.rerank` it also runs the matching head on the best items of every caption and the best captions
+    of every item, by the first of `eval.scores` in the last of `eval.modalities`.
 
-    Returns `pooled_text` (N, D) and `targets` (N) item of each caption (without `model.captions` neither), `pooled_<modality>` (M, D),
-    `present` (M, K), `modalities` (K names), `item_ids`, `texts`, and re-ranked `match_items`, `match_items_prob` (N, k), `match_texts`,
-    `match_texts_prob` (M, k).
+    Returns `pooled_text` (N, D) and `targets` (N) item of each caption (without `model.captions` neither),
+    `pooled_<modality>` (M, D), `present` (M, K), `modalities` (K names), `item_ids`, `texts`, and re-ranked
+    `match_items`, `match_items_prob` (N, k), `match_texts`, `match_texts_prob` (M, k).
     """
 
     def __call__(
@@ -39,7 +41,10 @@ class GramPredictor(Predictor):
         progress: Callable[[Iterable], Iterable] = iter,
     ) -> Arrays:
         if self.config.eval.rerank and getattr(model, "matcher", None) is None:
-            raise ValueError(f"{self.config.source}: eval.rerank needs model.matching_head: true. Set eval.rerank: 0 to go without.")
+            raise ValueError(
+                f"{self.config.source}: eval.rerank needs model.matching_head: true. Set eval.rerank: 0 "
+                "to go without."
+            )
         arrays = super().__call__(loader, model, device, progress)
         arrays["modalities"] = list(model.names)
         if "n_captions" in arrays:
@@ -63,17 +68,32 @@ class GramPredictor(Predictor):
             return output
         valid = batch["caption_valid"]
         caps, cmasks = batch["caps"][valid], batch["cmasks"][valid]  # (n, T)
-        output |= {"pooled_text": model.encode_text(caps, cmasks), "n_captions": valid.sum(1), "texts": self.texts(caps)}
+        output |= {
+            "pooled_text": model.encode_text(caps, cmasks),
+            "n_captions": valid.sum(1),
+            "texts": self.texts(caps),
+        }
         if self.config.eval.rerank:
-            output |= {"caps": caps, "cmasks": cmasks, "condition": items["condition"], "condition_mask": items["condition_mask"]}
+            output |= {
+                "caps": caps,
+                "cmasks": cmasks,
+                "condition": items["condition"],
+                "condition_mask": items["condition_mask"],
+            }
         return output
 
     def _rerank(self, arrays: Arrays, model: nn.Module) -> Arrays:
         config = self.config.eval
-        inputs = {name: torch.from_numpy(arrays.pop(name)) for name in ("caps", "cmasks", "condition", "condition_mask")}
+        inputs = {
+            name: torch.from_numpy(arrays.pop(name))
+            for name in ("caps", "cmasks", "condition", "condition_mask")
+        }
         last = subsets(config.modalities, model.names, with_text=True)[-1]
         if last[0] != "t":
-            raise ValueError(f"eval.rerank compares texts with items, but eval.modalities ends with {last!r}. End with t and others.")
+            raise ValueError(
+                f"eval.rerank compares texts with items, but eval.modalities ends with {last!r}. End with "
+                "t and others."
+            )
         compared = compare(arrays, model.names, last)
         scorer = Scorer(compared.queries, compared.items, config.scores[0])
         for name, transposed in ("items", False), ("texts", True):
@@ -105,5 +125,9 @@ def match_pairs(model: nn.Module, inputs: Mapping[str, Tensor], text: Tensor, it
     parts = []
     for texts, items in zip(text.split(MATCH_BATCH), item.split(MATCH_BATCH), strict=True):
         rows = {"caps": texts, "cmasks": texts, "condition": items, "condition_mask": items}
-        parts.append(model.match(**{name: inputs[name][index].to(device) for name, index in rows.items()}).float().cpu())
+        parts.append(
+            model.match(**{name: inputs[name][index].to(device) for name, index in rows.items()})
+            .float()
+            .cpu()
+        )
     return torch.cat(parts)

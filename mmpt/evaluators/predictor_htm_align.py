@@ -1,4 +1,5 @@
-"""Similarity of every sentence of a narration with every second of its video (HTM-Align). One video per batch.
+"""Similarity of every sentence of a narration with every second of its video (HTM-Align). One video per
+batch.
 
 Letters: N sentences, T text columns, W windows, F seconds per window, D feature width.
 """
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
-from mmpt.evaluators.metric_htm_align import average_windows, window_sentences
 from mmpt.evaluators.predictor import Arrays, Predictor, item_name
+from mmpt.evaluators.tasks.htm_align import average_windows, window_sentences
 from mmpt.registry import PREDICTORS
 
 
@@ -21,8 +22,9 @@ from mmpt.registry import PREDICTORS
 class HTMAlignPredictor(Predictor):
     """`similarity` (N, seconds) and `annotations` (N, 3) of each video.
 
-    A batch holds the whole video: vfeats (1, seconds, D) without padding, caps and cmasks (1, N, T), `annotations` (1, N, 3) with alignable
-    0/1, start_s, end_s. Every window is encoded once, whatever the number of sentences.
+    A batch holds the whole video: vfeats (1, seconds, D) without padding, caps and cmasks (1, N, T),
+    `annotations` (1, N, 3) with alignable 0/1, start_s, end_s. Every window is encoded once, whatever the
+    number of sentences.
     """
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
@@ -32,9 +34,15 @@ class HTMAlignPredictor(Predictor):
         text = normalize(model.forward_text(caps, cmasks).pooled.float(), dim=-1)  # (N, D)
         cosines = []
         if windows:
-            vfeats, vmasks = cut_windows(video, [start for start, _ in windows], self.config.dataset.max_video_len)
-            repeated = (part[:1].expand(len(vfeats), -1) for part in (caps, cmasks))  # the video side reads [CLS] [SEP] alone
-            seconds = normalize(model.forward_video(vfeats, vmasks, *repeated).outputs[:, 1:-1].float(), dim=-1)  # (W, F, D)
+            vfeats, vmasks = cut_windows(
+                video, [start for start, _ in windows], self.config.dataset.max_video_len
+            )
+            repeated = (
+                part[:1].expand(len(vfeats), -1) for part in (caps, cmasks)
+            )  # the video side reads [CLS] [SEP] alone
+            seconds = normalize(
+                model.forward_video(vfeats, vmasks, *repeated).outputs[:, 1:-1].float(), dim=-1
+            )  # (W, F, D)
             products = (text @ seconds.transpose(1, 2)).cpu().numpy()  # (W, N, F)
             cosines = [product[:, : int(mask.sum())] for product, mask in zip(products, vmasks, strict=True)]
         return {

@@ -17,12 +17,16 @@ EMPTY = "none"  # stands for a caption without a word
 class NLGPredictor(Predictor):
     """`hyps`, the captions that the model writes, and `refs`, those of the data set.
 
-    `gen_param` of the project file holds the options of `MMFusionNLG.generate` (num_beams, length_penalty, ...).
+    `gen_param` of the project file holds the options of `MMFusionNLG.generate` (num_beams, length_penalty,
+    ...).
     """
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         if "ref" not in batch:
-            raise ValueError(f"{self.config.source}: the items hold no `ref`; captioning needs dataset.split: test and DSNLGAligner.")
+            raise ValueError(
+                f"{self.config.source}: the items hold no `ref`; captioning needs dataset.split: test and "
+                "DSNLGAligner."
+            )
         ids = model.generate(batch["caps"], batch["vfeats"], batch["vmasks"], **(self.config.gen_param or {}))
         return {
             "hyps": [text.strip() or EMPTY for text in self.texts(ids)],

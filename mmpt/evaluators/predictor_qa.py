@@ -15,7 +15,8 @@ from mmpt.registry import PREDICTORS
 
 
 def choose_answers(pooled_video: Tensor, pooled_text: Tensor, n_answers: int) -> Tensor:
-    """Index of the best answer to each question, (B,); both inputs (B*C, D), the video repeated for every answer."""
+    """Index of the best answer to each question, (B,); both inputs (B*C, D), the video repeated for every
+    answer."""
     video = pooled_video.view(-1, n_answers, pooled_video.shape[-1])[:, 0]  # (B, D)
     text = pooled_text.view(-1, n_answers, pooled_text.shape[-1])  # (B, C, D)
     return (text @ video[:, :, None]).squeeze(-1).argmax(-1)

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from mmpt.evaluators.frozen import neighbour_scores, probe_scores
-from mmpt.evaluators.metric_recognition import TRAIN
 from mmpt.evaluators.predictor import Arrays, Predictor, check_finite, item_name
+from mmpt.evaluators.tasks.recognition import TRAIN
 from mmpt.registry import PREDICTORS
 
 
 class RecognitionPredictor(Predictor):
-    """`vectors` (N, D) of the videos by the model's video side, `labels` (N), `splits` (N, R) with 1 training, 2 test, 0 unused."""
+    """`vectors` (N, D) of the videos by the model's video side, `labels` (N), `splits` (N, R) with 1
+    training, 2 test, 0 unused."""
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         pooled = model.forward_video(batch["vfeats"], batch["vmasks"], batch["caps"], batch["cmasks"]).pooled
@@ -35,7 +36,9 @@ class RecognitionPredictor(Predictor):
         arrays = super().__call__(loader, model, device, progress)
         vectors, labels = torch.from_numpy(arrays.pop("vectors")), torch.from_numpy(arrays["labels"])
         n_classes = len(loader.dataset.meta_processor.class_names)
-        return arrays | {"scores": self.scores(normalize(vectors, dim=-1), labels, arrays["splits"], n_classes)}
+        return arrays | {
+            "scores": self.scores(normalize(vectors, dim=-1), labels, arrays["splits"], n_classes)
+        }
 
     def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:
         """(R, N, C), from unit vectors; every split has its own training videos."""
@@ -54,7 +57,8 @@ class RecognitionPredictor(Predictor):
 
 @PREDICTORS.register()
 class RecognitionZSPredictor(RecognitionPredictor):
-    """Scores are dot products with the text vectors of the class names (`meta_processor.class_names`); nothing is trained."""
+    """Scores are dot products with the text vectors of the class names (`meta_processor.class_names`);
+    nothing is trained."""
 
     def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
         device = torch.device(device) if device is not None else next(model.parameters()).device
@@ -73,7 +77,8 @@ class RecognitionZSPredictor(RecognitionPredictor):
 
 @PREDICTORS.register()
 class RecognitionProbePredictor(RecognitionPredictor):
-    """A linear classifier on frozen unit vectors, fitted to each split's training videos by L-BFGS: the same result in every run."""
+    """A linear classifier on frozen unit vectors, fitted to each split's training videos by L-BFGS: the same
+    result in every run."""
 
     def class_scores(self, vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
         return probe_scores(vectors, train, labels, n_classes)
@@ -83,7 +88,8 @@ class RecognitionProbePredictor(RecognitionPredictor):
 class RecognitionNNPredictor(RecognitionPredictor):
     """A class scores the cosine of its nearest training video: accuracy is that of the nearest neighbour.
 
-    Also gives `neighbour_ranks` (R, N), the place of the nearest training video of the right class among all training videos.
+    Also gives `neighbour_ranks` (R, N), the place of the nearest training video of the right class among all
+    training videos.
     """
 
     def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:

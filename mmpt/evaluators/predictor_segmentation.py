@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmpt.evaluators.metric_crosstask import place_steps
 from mmpt.evaluators.predictor import Arrays, Predictor, check_finite, item_name
+from mmpt.evaluators.tasks.crosstask import place_steps
 from mmpt.evaluators.windows import merge_windows
 from mmpt.registry import PREDICTORS
 
@@ -23,7 +23,9 @@ class WindowPredictor(Predictor):
     def merge(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Windows -> (T, ...), averaged where they overlap."""
         dataset = self.config.dataset
-        rows = merge_windows(rows, int(batch["video_len"]), dataset.sliding_window, dataset.sliding_window_size).cpu()
+        rows = merge_windows(
+            rows, int(batch["video_len"]), dataset.sliding_window, dataset.sliding_window_size
+        ).cpu()
         return check_finite(rows, batch["video_id"])
 
 
@@ -45,7 +47,8 @@ class COINPredictor(WindowPredictor):
 
 
 def label_threshold(labels: Tensor) -> float:
-    """Highest dot product of two different labels (C, D): what is less like a label than labels are like each other is background."""
+    """Highest dot product of two different labels (C, D): what is less like a label than labels are like each
+    other is background."""
     products = labels @ labels.T
     return float(products.fill_diagonal_(-torch.inf).max())
 
@@ -60,14 +63,17 @@ def label_seconds(scores: Tensor, threshold: float) -> Tensor:
 class COINZSPredictor(COINPredictor):
     """Labels seconds by the step name they are closest to; nothing was trained for it.
 
-    Step names come from the data set: `meta_processor.step_names` (id -> name), tokenised and packed by the data set's own parts.
+    Step names come from the data set: `meta_processor.step_names` (id -> name), tokenised and packed by the
+    data set's own parts.
     """
 
     def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
         device = torch.device(device) if device is not None else next(model.parameters()).device
         dataset = loader.dataset
         names = dataset.meta_processor.step_names
-        caps, cmasks = dataset.aligner.label_captions([dataset.text_processor.tokenize(name) for name in names.values()])
+        caps, cmasks = dataset.aligner.label_captions(
+            [dataset.text_processor.tokenize(name) for name in names.values()]
+        )
         model.to(device).eval()
         with torch.inference_mode():
             self.step_vectors = model.forward_text(caps.to(device), cmasks.to(device)).pooled.float()
@@ -77,7 +83,9 @@ class COINZSPredictor(COINPredictor):
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         vfeats, vmasks, caps, cmasks = (batch[name][0] for name in ("vfeats", "vmasks", "caps", "cmasks"))
-        seconds = model.forward_video(vfeats, vmasks, caps, cmasks).outputs[:, 1 : vfeats.shape[1] + 1]  # (W, F, D)
+        seconds = model.forward_video(vfeats, vmasks, caps, cmasks).outputs[
+            :, 1 : vfeats.shape[1] + 1
+        ]  # (W, F, D)
         scores = self.merge(seconds.float() @ self.step_vectors.T, batch)
         return self.labels(self.step_ids[label_seconds(scores, self.threshold)], batch)
 
@@ -92,7 +100,9 @@ class CrossTaskPredictor(WindowPredictor):
         try:
             placed = place_steps(logits)
         except ValueError as error:
-            raise ValueError(f"video {item_name(batch['video_id'][0])} of task {batch['task'][0]}: {error}") from error
+            raise ValueError(
+                f"video {item_name(batch['video_id'][0])} of task {batch['task'][0]}: {error}"
+            ) from error
         return {
             "Y_pred": [placed],
             "Y_true": [true.numpy().astype("uint8")],

@@ -33,7 +33,13 @@ _YOUCOOK_TEST = [
 ]
 _FULL_VIDEOS = [PublishedSet(436, 436, "MIL-NCE's csv; TempCLR, Norton")]
 _COIN_TEST = [PublishedSet(2797, 2797, "COIN, Tang et al., CVPR 2019: testing")]
-_CROSSTASK_TEST = [PublishedSet(1850, None, "CrossTask release, all features, n_train 30: 2750 annotated - 360 for validation - 18 x 30")]
+_CROSSTASK_TEST = [
+    PublishedSet(
+        1850,
+        None,
+        "CrossTask release, all features, n_train 30: 2750 annotated - 360 for validation - 18 x 30",
+    )
+]
 _HOW2_VALID = [PublishedSet(23834, 23834, "how2_s3d_val.lst")]
 PUBLISHED: dict[tuple[str, str], list[PublishedSet]] = {  # (meta processor, split)
     ("MSRVTTMetaProcessor", "test"): _JSFUSION,
@@ -51,10 +57,14 @@ PUBLISHED: dict[tuple[str, str], list[PublishedSet]] = {  # (meta processor, spl
     ],
     ("YoucookFullVideoBGMetaProcessor", "test"): _FULL_VIDEOS,
     ("YoucookNLGMetaProcessor", "test"): [PublishedSet(3492, 457, "official annotations, validation")],
-    ("COINActionSegmentationMetaProcessor", "train"): [PublishedSet(9030, 9030, "COIN, Tang et al., CVPR 2019: training")],
+    ("COINActionSegmentationMetaProcessor", "train"): [
+        PublishedSet(9030, 9030, "COIN, Tang et al., CVPR 2019: training")
+    ],
     ("COINActionSegmentationMetaProcessor", "valid"): _COIN_TEST,
     ("COINActionSegmentationMetaProcessor", "test"): _COIN_TEST,
-    ("CrossTaskMetaProcessor", "train"): [PublishedSet(540, None, "CrossTask release, all features, n_train 30: 18 x 30")],
+    ("CrossTaskMetaProcessor", "train"): [
+        PublishedSet(540, None, "CrossTask release, all features, n_train 30: 18 x 30")
+    ],
     ("CrossTaskMetaProcessor", "valid"): _CROSSTASK_TEST,
     ("CrossTaskMetaProcessor", "test"): _CROSSTASK_TEST,
     ("DiDeMoMetaProcessor", "test"): [PublishedSet(4021, 1004, "DiDeMo, Hendricks et al., ICCV 2017: test")],
@@ -65,7 +75,13 @@ PUBLISHED: dict[tuple[str, str], list[PublishedSet]] = {  # (meta processor, spl
     ],
     ("ModalityMetaProcessor", "test"): [
         PublishedSet(items, items if name != "YouCook2" else 419, f"GRAM's {name}")
-        for items, name in ((1000, "MSR-VTT"), (1003, "DiDeMo"), (4917, "ActivityNet"), (1500, "VATEX"), (3216, "YouCook2"))
+        for items, name in (
+            (1000, "MSR-VTT"),
+            (1003, "DiDeMo"),
+            (4917, "ActivityNet"),
+            (1500, "VATEX"),
+            (3216, "YouCook2"),
+        )
     ],
     ("How2MetaProcessor", "valid"): _HOW2_VALID,
     ("ShardedHow2MetaProcessor", "valid"): _HOW2_VALID,
@@ -79,7 +95,12 @@ SETTINGS: dict[str, dict[str, tuple]] = {  # metric -> key -> values in the rele
     "RetrievalMetric": {**_CLIPS, **_COMPAT},
     "QAMetric": {"dataset.max_video_len": (16, 32), "dataset.max_len": (96,)},
     "FullVideoRetrievalMetric": {**_CLIPS, **_COMPAT},
-    "FullVideoBGRetrievalMetric": {**_CLIPS, **_COMPAT, "dataset.sliding_window": (16,), "dataset.sliding_window_size": (16,)},
+    "FullVideoBGRetrievalMetric": {
+        **_CLIPS,
+        **_COMPAT,
+        "dataset.sliding_window": (16,),
+        "dataset.sliding_window_size": (16,),
+    },
     "COINActionSegmentationMetric": _WINDOWS,
     "CrossTaskMetric": {**_WINDOWS, "dataset.n_train": (30,)},
     "DiDeMoMetric": _CLIPS,
@@ -89,16 +110,25 @@ SETTINGS: dict[str, dict[str, tuple]] = {  # metric -> key -> values in the rele
 
 
 def published_sets(settings: Mapping[str, Any]) -> list[PublishedSet]:
-    """The published test sets of a project file's data, as its metric counts them; empty where none is known."""
+    """The published test sets of a project file's data, as its metric counts them; empty where none is
+    known."""
     if settings.get("metric") == FULL_VIDEO_METRIC:
         return _FULL_VIDEOS
     return PUBLISHED.get((settings.get("dataset", {}).get("meta_processor"), "test"), [])
 
 
 def same_size(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> PublishedSet | None:
-    """The published test set with as many queries, and gallery items where there are any; None where there is none."""
+    """The published test set with as many queries, and gallery items where there are any; None where there is
+    none."""
     queries, gallery = _size(facts)
-    return next((known for known in published_sets(settings) if queries == known.items and gallery in (None, known.items)), None)
+    return next(
+        (
+            known
+            for known in published_sets(settings)
+            if queries == known.items and gallery in (None, known.items)
+        ),
+        None,
+    )
 
 
 def departures(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """Where the right item stands in each query's list, counted tile by tile.
 
-Letters: N queries, M gallery items, D width. Memory grows with M, never with N x M, unless the caller already holds the matrix.
+Letters: N queries, M gallery items, D width. Memory grows with M, never with N x M, unless the caller already
+    holds the matrix.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _COUNTED_ELEMENTS = 2**17
 
 
 class ScoreMatrix:
-    """Scores of queries (rows) against gallery items (columns): stored, or multiplied out row by row from embeddings.
+    """Scores of queries (rows) against gallery items (columns): stored, or multiplied out row by row from
+    embeddings.
 
     Args:
         scores: (N, M); or None with the next two.
@@ -26,7 +28,8 @@ class ScoreMatrix:
         gallery: (M, D) embeddings.
 
     Raises:
-        ValueError: not two-dimensional, unequal widths, or rows that are not finite (the message says how many).
+        ValueError: not two-dimensional, unequal widths, or rows that are not finite (the message says how
+            many).
     """
 
     def __init__(self, scores=None, *, queries=None, gallery=None):
@@ -36,11 +39,18 @@ class ScoreMatrix:
             self.shape = tuple(self._stored.shape)
             return
         if queries is None or gallery is None:
-            raise ValueError("retrieval needs a score matrix, or embeddings of queries and of the gallery; got neither in full.")
-        self.queries, self.gallery = _matrix("query embeddings", queries), _matrix("gallery embeddings", gallery)
+            raise ValueError(
+                "retrieval needs a score matrix, or embeddings of queries and of the gallery; got neither "
+                "in full."
+            )
+        self.queries, self.gallery = (
+            _matrix("query embeddings", queries),
+            _matrix("gallery embeddings", gallery),
+        )
         if self.queries.shape[1] != self.gallery.shape[1]:
             raise ValueError(
-                f"query embeddings are {self.queries.shape[1]} wide, gallery embeddings {self.gallery.shape[1]}; "
+                f"query embeddings are {self.queries.shape[1]} wide, gallery embeddings "
+                f"{self.gallery.shape[1]}; "
                 "both must come from one model."
             )
         for name, rows in ("query embeddings", self.queries), ("gallery embeddings", self.gallery):
@@ -69,22 +79,36 @@ class ScoreMatrix:
 
     def thinned(self, most: int = 400) -> Tensor:
         """At most `most` rows and columns, evenly spread, for pictures."""
-        rows, cols = (torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long() for n in self.shape)
+        rows, cols = (
+            torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long() for n in self.shape
+        )
         return self[rows][:, cols].cpu()
 
     def tiles(self) -> Iterator[tuple[slice, Tensor]]:
-        """Slices of queries and their score rows, a bounded number of elements at a time; a tile is overwritten by the next."""
+        """Slices of queries and their score rows, a bounded number of elements at a time; a tile is
+        overwritten by the next."""
         step = max(1, min(256, _TILE_ELEMENTS // self.shape[1]))
-        buffer = None if self._stored is not None else self.queries.new_empty(min(step, self.shape[0]), self.shape[1])
+        buffer = (
+            None
+            if self._stored is not None
+            else self.queries.new_empty(min(step, self.shape[0]), self.shape[1])
+        )
         for start in range(0, self.shape[0], step):
             rows = slice(start, min(start + step, self.shape[0]))
-            yield rows, self[rows] if buffer is None else torch.mm(self.queries[rows], self.gallery.T, out=buffer[: rows.stop - start])
+            yield (
+                rows,
+                self[rows]
+                if buffer is None
+                else torch.mm(self.queries[rows], self.gallery.T, out=buffer[: rows.stop - start]),
+            )
 
 
 def _matrix(name: str, values) -> Tensor:
     values = torch.as_tensor(values).detach()
     if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(f"{name} must be a matrix with at least one row and column, got shape {tuple(values.shape)}.")
+        raise ValueError(
+            f"{name} must be a matrix with at least one row and column, got shape {tuple(values.shape)}."
+        )
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
@@ -103,7 +127,8 @@ def _refuse_rows(name: str, bad: Tensor) -> None:
 
 
 class RankCounts(NamedTuple):
-    """Per query: gallery items that score strictly higher than the right one, and others that score the same, by side of its column."""
+    """Per query: gallery items that score strictly higher than the right one, and others that score the same,
+    by side of its column."""
 
     better: np.ndarray
     tied_before: np.ndarray
@@ -116,8 +141,8 @@ class RankCounts(NamedTuple):
     def ranks(self, rule: str = "mean") -> np.ndarray:
         """Ranks from 1 (best), float64.
 
-        `mean` gives a tied query the middle of the places it could take; `position` lets the later column win, as the historic reversed
-        argsort does.
+        `mean` gives a tied query the middle of the places it could take; `position` lets the later column
+        win, as the historic reversed argsort does.
         """
         if rule == "position":
             return 1.0 + self.better + self.tied_after
@@ -135,8 +160,8 @@ class RankCounts(NamedTuple):
 def count_tile(tile: Tensor, targets: Tensor) -> RankCounts:
     """Counts of one block of score rows (n, M) whose right columns are `targets` (n).
 
-    The right item's score is read from the same tile as its competitors': a second product could round differently and let an item
-    beat itself.
+    The right item's score is read from the same tile as its competitors': a second product could round
+    differently and let an item beat itself.
     """
     targets = targets.to(tile.device)
     right = tile.gather(1, targets[:, None])
@@ -151,7 +176,8 @@ def count_tile(tile: Tensor, targets: Tensor) -> RankCounts:
 
 
 def _count_rows(compare: Callable[[Tensor, Tensor], Tensor], tile: Tensor, right: Tensor) -> Tensor:
-    """True entries per row of compare(tile, right), a few rows at a time: counting widens its input, which should stay in the cache."""
+    """True entries per row of compare(tile, right), a few rows at a time: counting widens its input, which
+    should stay in the cache."""
     step = max(1, _COUNTED_ELEMENTS // tile.shape[1])
     parts = zip(tile.split(step), right.split(step), strict=True)
     return torch.cat([torch.count_nonzero(compare(rows, of_rows), dim=1) for rows, of_rows in parts])
@@ -171,14 +197,20 @@ def count_ranks(scores: ScoreMatrix, targets=None) -> RankCounts:
     if targets is None:
         if n_queries != n_items:
             raise ValueError(
-                f"{n_queries} queries against {n_items} gallery items: pairing row i with column i needs equal counts. "
+                f"{n_queries} queries against {n_items} gallery items: pairing row i with column i needs "
+                "equal counts. "
                 "Pass `targets` where several captions share a video."
             )
         targets = torch.arange(n_queries)
     targets = torch.as_tensor(targets)
     if len(targets) != n_queries or targets.min() < 0 or targets.max() >= n_items:
-        raise ValueError(f"targets must name one of {n_items} gallery items for each of {n_queries} queries, got {len(targets)} targets.")
-    counts = np.empty((3, n_queries), dtype=np.int64)  # filled in place: many small results between large tiles would fragment the heap
+        raise ValueError(
+            f"targets must name one of {n_items} gallery items for each of {n_queries} queries, got "
+            f"{len(targets)} targets."
+        )
+    counts = np.empty(
+        (3, n_queries), dtype=np.int64
+    )  # filled in place: many small results between large tiles would fragment the heap
     for rows, tile in scores.tiles():
         counts[:, rows] = count_tile(tile, targets[rows])
     return RankCounts(*counts)
@@ -190,7 +222,8 @@ def rank_metrics(ranks: np.ndarray) -> dict[str, float]:
 
 
 def statistic(name: str):
-    """The function over the last axis that a metric name means: `R<k>` and `MR` of ranks, `mean` of any per-query number."""
+    """The function over the last axis that a metric name means: `R<k>` and `MR` of ranks, `mean` of any
+    per-query number."""
     if name == "mean":
         return lambda values: np.asarray(values).mean(axis=-1)
     if name == "MR":

@@ -1,8 +1,9 @@
 """One evaluation as files: results.json, results.md and per_query.npz.
 
-The report holds the numbers and all that decides whether they may be compared with others: gallery and query counts beside the published
-ones, ids left out, duplicate captions, tie rule, chance, intervals, which files with which checksum, which checkpoint with which tensors
-missing, settings and which of them differ from the published protocol.
+The report holds the numbers and all that decides whether they may be compared with others: gallery and query
+counts beside the published ones, ids left out, duplicate captions, tie rule, chance, intervals, which files
+with which checksum, which checkpoint with which tensors missing, settings and which of them differ from the
+published protocol.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import numpy as np
 import torch
 
 import mmpt
-from mmpt.evaluators import traps
-from mmpt.evaluators.outcome import Outcome
+from mmpt.evaluators import sanity as traps
 from mmpt.evaluators.published import departures, same_size
+from mmpt.evaluators.result import Outcome
 from mmpt.utils.files import atomic_write
 
 NAMED = 5  # missing ids named in the text report; results.json holds all
@@ -37,7 +38,8 @@ class Report:
         checkpoint: path, sha256, missing and unexpected tensors, verdict; empty for an untrained model.
         data: one entry per file or folder read, see `describe_data`.
         missing: reason -> video of each item of the test list that was left out.
-        missing_queries: how many queries that makes, so that it can be said how far the score could move; None: unknown.
+        missing_queries: how many queries that makes, so that it can be said how far the score could move;
+            None: unknown.
         settings: the resolved project file.
         warnings: sentences about what looks wrong, beside those of the outcome.
         plots: names of pictures in the report's folder.
@@ -71,7 +73,8 @@ class Report:
         }
 
     def reach(self) -> dict[str, tuple[float, float]]:
-        """Lowest and highest value that each recall, or mean over queries, could take if the items left out were there.
+        """Lowest and highest value that each recall, or mean over queries, could take if the items left out
+        were there.
 
         A missing item may push every rank down by one, and its own query may be found or not.
         """
@@ -90,7 +93,10 @@ class Report:
         else:
             return {}
         n_queries = n_found + n_missing
-        return {name: (float(low / n_queries), float((high + n_missing) / n_queries)) for name, (low, high) in hits.items()}
+        return {
+            name: (float(low / n_queries), float((high + n_missing) / n_queries))
+            for name, (low, high) in hits.items()
+        }
 
     def all_warnings(self) -> list[str]:
         return [*self.outcome.warnings, *traps.no_better_than_trivial(self.outcome), *self.warnings]
@@ -104,29 +110,46 @@ class Report:
         if len(numbers := self.numbers()) > 1:
             sections.append(markdown_table(numbers))
         if self.data:
-            sections.append(markdown_table([["key", "path", "content"], *([e["key"], e["path"], _content(e)] for e in self.data)]))
+            sections.append(
+                markdown_table(
+                    [["key", "path", "content"], *([e["key"], e["path"], _content(e)] for e in self.data)]
+                )
+            )
         sections += [f"![{Path(name).stem}]({name})" for name in self.plots]
         return "\n\n".join(sections) + "\n"
 
     def text(self) -> str:
         """The report for a terminal."""
-        lines = [self.name, text_table(self.table()), *(f"warning: {text}" for text in self.all_warnings()), *self.facts()]
+        lines = [
+            self.name,
+            text_table(self.table()),
+            *(f"warning: {text}" for text in self.all_warnings()),
+            *self.facts(),
+        ]
         if len(numbers := self.numbers()) > 1:
             lines.append(text_table(numbers))
         return "\n".join(lines)
 
     def facts(self) -> list[str]:
         """One line per fact that is no map of numbers."""
-        lines = [f"{name}: {value}" for name, value in self.outcome.facts.items() if not isinstance(value, Mapping)]
+        lines = [
+            f"{name}: {value}" for name, value in self.outcome.facts.items() if not isinstance(value, Mapping)
+        ]
         same = same_size(self.settings, self.outcome.facts)
         if same:
             lines.append(f"test set as published: {same}")
-        lines += [f"differs from the published protocol: {text}" for text in departures(self.settings, self.outcome.facts)]
+        lines += [
+            f"differs from the published protocol: {text}"
+            for text in departures(self.settings, self.outcome.facts)
+        ]
         for reason, items in self.missing.items():
             ids = list(dict.fromkeys(items))
             named = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
             lines.append(f"missing: {len(items)} items of {len(ids)} ids {reason}: {named}")
-        lines += [f"{name} with the missing items: between {low:.4f} and {high:.4f}" for name, (low, high) in self.reach().items()]
+        lines += [
+            f"{name} with the missing items: between {low:.4f} and {high:.4f}"
+            for name, (low, high) in self.reach().items()
+        ]
         if self.checkpoint:
             lines.append(f"checkpoint: {self.checkpoint['path']}: {self.checkpoint['verdict']}")
         return lines
@@ -139,7 +162,12 @@ class Report:
         rows = [["measure", *statistics]]
         for measure in measures:
             names = [f"{measure}-{statistic}" if measure else statistic for statistic in statistics]
-            rows.append([measure or "main", *(_cell(outcome.values.get(name), outcome.intervals.get(name)) for name in names)])
+            rows.append(
+                [
+                    measure or "main",
+                    *(_cell(outcome.values.get(name), outcome.intervals.get(name)) for name in names),
+                ]
+            )
         for model, values in outcome.baselines.items():
             rows.append([model, *(_cell(_level(values, statistic)) for statistic in statistics)])
         return rows
@@ -148,7 +176,10 @@ class Report:
         """Facts that are maps of numbers, side by side: a column each."""
         facts = {name: value for name, value in self.outcome.facts.items() if isinstance(value, Mapping)}
         names = dict.fromkeys(name for values in facts.values() for name in values)
-        return [["fact", *facts], *([name, *(str(values.get(name, "")) for values in facts.values())] for name in names)]
+        return [
+            ["fact", *facts],
+            *([name, *(str(values.get(name, "")) for values in facts.values())] for name in names),
+        ]
 
     def write(self, folder: str | Path) -> Path:
         """Write the three files, each whole or not at all, and return the path of results.json."""
@@ -163,7 +194,8 @@ class Report:
 
 
 def describe_data(dataset_settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every file and folder that the `dataset` section names: checksum and size, or entries of a folder; absent ones say so."""
+    """Every file and folder that the `dataset` section names: checksum and size, or entries of a folder;
+    absent ones say so."""
     entries = []
     for key, value in dataset_settings.items():
         if not (isinstance(value, str) and key.endswith(("_path", "_dir", "_annotation"))):
@@ -189,7 +221,9 @@ def checksum(path: str | Path) -> str:
 def text_table(rows: list[list[str]]) -> str:
     """Columns aligned by spaces."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def markdown_table(rows: list[list[str]]) -> str:
@@ -219,8 +253,14 @@ def _content(entry: Mapping[str, Any]) -> str:
         return f"{entry['bytes']} bytes, sha256 {entry['sha256'][:16]}..."
     if "entries" not in entry:
         return "absent"
-    about = ", ".join(f"{name} {value}" for passport in entry.get("passports", ()) for name, value in passport.items())
-    return f"{entry['entries']} entries, {about or 'no passport'}" if "passports" in entry else f"{entry['entries']} entries"
+    about = ", ".join(
+        f"{name} {value}" for passport in entry.get("passports", ()) for name, value in passport.items()
+    )
+    return (
+        f"{entry['entries']} entries, {about or 'no passport'}"
+        if "passports" in entry
+        else f"{entry['entries']} entries"
+    )
 
 
 def _plain(value: Any) -> Any:

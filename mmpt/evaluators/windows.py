@@ -36,7 +36,8 @@ def merge_windows(rows: Tensor, length: int, stride: int, size: int) -> Tensor:
     seconds = torch.cat([torch.arange(start, end) for start, end in ranges]).to(rows.device)
     if len(seconds) != len(rows):
         raise ValueError(
-            f"{len(rows)} rows for a video of {length} s cut every {stride} s into windows of {size} s; expected {len(seconds)}. "
+            f"{len(rows)} rows for a video of {length} s cut every {stride} s into windows of {size} s; "
+            f"expected {len(seconds)}. "
             "Use the sliding_window and sliding_window_size that the data set used."
         )
     rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows

@@ -1,10 +1,12 @@
-"""mmpt inside fairseq: `--task mmtask --arch mmarch --criterion mmloss`. The only package that imports fairseq.
+"""mmpt inside fairseq: `--task mmtask --arch mmarch --criterion mmloss`. The only package that imports
+fairseq.
 
-Importing it repairs what fairseq needs on current torch (`compat`), lets signals stop training with a checkpoint (`signals`), and registers
-the three names.
+Importing it repairs what fairseq needs on current torch (`compat`), lets signals stop training with a
+checkpoint (`signals`), and registers the three names.
 """
 
-from mmpt.fairseq_plugin import compat, signals
+from mmpt.fairseq_plugin import patches as compat
+from mmpt.fairseq_plugin import signals
 
 compat.apply()
 signals.install()

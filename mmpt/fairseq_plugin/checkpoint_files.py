@@ -1,4 +1,5 @@
-"""Checkpoint files that survive a kill at any moment: written beside, synced, renamed; verified before they are trusted."""
+"""Checkpoint files that survive a kill at any moment: written beside, synced, renamed; verified before they
+are trusted."""
 
 from __future__ import annotations
 
@@ -50,11 +51,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 class AtomicPathManager(PathManager):
-    """fairseq copies one saved file to `checkpoint_best.pt` and `checkpoint_last.pt` in place, which a kill would leave half-written."""
+    """fairseq copies one saved file to `checkpoint_best.pt` and `checkpoint_last.pt` in place, which a kill
+    would leave half-written."""
 
     @staticmethod
     def copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
-        """A second name for the same data (hard link) where the file system allows, else a synced copy; replaces `dst_path` at once."""
+        """A second name for the same data (hard link) where the file system allows, else a synced copy;
+        replaces `dst_path` at once."""
         beside = dst_path + ".tmp"
         Path(beside).unlink(missing_ok=True)
         try:
@@ -73,14 +76,17 @@ class AtomicPathManager(PathManager):
 
 
 def newest_intact(folder: str | Path) -> Path | None:
-    """The checkpoint to resume from: `checkpoint_last.pt`, or the newest one that is not damaged; None when there is none.
+    """The checkpoint to resume from: `checkpoint_last.pt`, or the newest one that is not damaged; None when
+    there is none.
 
     Raises:
         ValueError: there are checkpoints and every one is damaged.
     """
     last, best = Path(folder) / "checkpoint_last.pt", Path(folder) / "checkpoint_best.pt"
     others = [p for p in Path(folder).glob("checkpoint*.pt") if p not in (last, best)]
-    candidates = [p for p in (last, *sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)) if p.is_file()]
+    candidates = [
+        p for p in (last, *sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)) if p.is_file()
+    ]
     if candidates and best.is_file():  # alone it may have been put there to start from
         candidates.append(best)
     for path in candidates:
@@ -90,7 +96,8 @@ def newest_intact(folder: str | Path) -> Path | None:
         logger.error("%s is damaged (%s); trying the checkpoint before it", path, problem)
     if candidates:
         raise ValueError(
-            f"all {len(candidates)} checkpoints in {folder} are damaged. Delete or move them to start afresh from restore_file."
+            f"all {len(candidates)} checkpoints in {folder} are damaged. Delete or move them to start "
+            "afresh from restore_file."
         )
     return None
 

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 @register_criterion("mmloss")
 class MMCriterion(FairseqCriterion):
-    """Calls the task with the (wrapped) model; sample size is 1, so gradients are means over processes and accumulated batches."""
+    """Calls the task with the (wrapped) model; sample size is 1, so gradients are means over processes and
+    accumulated batches."""
 
-    def forward(self, model: nn.Module, sample: Mapping[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
+    def forward(
+        self, model: nn.Module, sample: Mapping[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
         """Returns loss, sample size, and numbers that can be summed over processes."""
         step = self.task.mmtask(model, sample)
         log = {
@@ -24,7 +27,9 @@ class MMCriterion(FairseqCriterion):
             "sample_size": 1,
             "n_uncaptioned": step.n_uncaptioned,
         }
-        terms = dict(step.terms) if step.temperature is None else {**step.terms, "temperature": step.temperature}
+        terms = (
+            dict(step.terms) if step.temperature is None else {**step.terms, "temperature": step.temperature}
+        )
         log |= {f"term_{name}": value.detach() for name, value in terms.items()}
         return step.loss, 1, log
 
@@ -33,7 +38,9 @@ class MMCriterion(FairseqCriterion):
         """Means over processes and updates; clips without a single word as a share of all."""
         n_batches = sum(log["sample_size"] for log in logging_outputs)
         n_clips = sum(log["nsentences"] for log in logging_outputs)
-        metrics.log_scalar("loss", sum(log["loss"] for log in logging_outputs) / n_batches, n_batches, round=4)
+        metrics.log_scalar(
+            "loss", sum(log["loss"] for log in logging_outputs) / n_batches, n_batches, round=4
+        )
         for key in logging_outputs[0]:
             if key.startswith("term_"):
                 value = sum(log[key] for log in logging_outputs) / n_batches

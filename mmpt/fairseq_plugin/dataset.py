@@ -12,12 +12,14 @@ from mmpt.datasets import MMDataset
 
 
 class FairseqMMDataset(FairseqDataset):
-    """Wraps an MMDataset; an item depends on (seed, epoch, index) alone, never on the process or worker that draws it.
+    """Wraps an MMDataset; an item depends on (seed, epoch, index) alone, never on the process or worker that
+    draws it.
 
     Args:
         dataset: the items.
-        equal_batches: fill the last batch from the start of the list, as training does: losses that join the batches of several
-            processes need one size, and dropping the rest would always drop the same items.
+        equal_batches: fill the last batch from the start of the list, as training does: losses that join the
+            batches of several processes need one size, and dropping the rest would always drop the same
+            items.
     """
 
     def __init__(self, dataset: MMDataset, equal_batches: bool = False):
@@ -37,7 +39,8 @@ class FairseqMMDataset(FairseqDataset):
         return len(self.dataset)
 
     def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Stack items; an empty list (a rank whose share ran out) stays empty, which fairseq replaces by a dummy batch."""
+        """Stack items; an empty list (a rank whose share ran out) stays empty, which fairseq replaces by a
+        dummy batch."""
         return self.dataset.collate(samples) if len(samples) else {}
 
     def size(self, index: int) -> int:
@@ -53,9 +56,14 @@ class FairseqMMDataset(FairseqDataset):
         return np.arange(len(self), dtype=np.int64)
 
     def batch_by_size(
-        self, indices: np.ndarray, max_tokens: int | None = None, max_sentences: int | None = None, required_batch_size_multiple: int = 1
+        self,
+        indices: np.ndarray,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
     ) -> list[np.ndarray]:
-        """Consecutive runs of `max_sentences` items; the last one is shorter where the items do not divide, or filled (`equal_batches`).
+        """Consecutive runs of `max_sentences` items; the last one is shorter where the items do not divide,
+        or filled (`equal_batches`).
 
         fairseq's own routine drops the last item of a data set whose sizes come from a function.
 
@@ -63,7 +71,10 @@ class FairseqMMDataset(FairseqDataset):
             ValueError: no batch size.
         """
         if max_sentences is None:
-            raise ValueError("fairseq.dataset.batch_size is missing; batches are sized by it (max_tokens does not apply to videos).")
+            raise ValueError(
+                "fairseq.dataset.batch_size is missing; batches are sized by it (max_tokens does not "
+                "apply to videos)."
+            )
         if self.equal_batches and len(indices) > max_sentences:
             indices = np.concatenate([indices, indices[: -len(indices) % max_sentences]])
         return [indices[start : start + max_sentences] for start in range(0, len(indices), max_sentences)]

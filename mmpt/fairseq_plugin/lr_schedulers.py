@@ -16,9 +16,13 @@ from mmpt.utils.schedules import warmup_multistep, warmup_then
 
 @dataclass
 class WarmupMultistepConfig(FairseqDataclass):
-    lr_multiplier: float = field(default=1.0, metadata={"help": "full rate / lr, usually the number of processes"})
+    lr_multiplier: float = field(
+        default=1.0, metadata={"help": "full rate / lr, usually the number of processes"}
+    )
     lr_warmup_epochs: int = field(default=0, metadata={"help": "epochs until the full rate"})
-    lr_milestones: List[int] = field(default_factory=list, metadata={"help": "epochs (from 0) at which the rate drops"})
+    lr_milestones: List[int] = field(
+        default_factory=list, metadata={"help": "epochs (from 0) at which the rate drops"}
+    )
     lr_gamma: float = field(default=0.1, metadata={"help": "factor of a drop"})
     legacy_offset: bool = field(default=False, metadata={"help": "every drop one epoch later, as released"})
     lr: List[float] = II("optimization.lr")
@@ -37,7 +41,13 @@ class WarmupMultistep(FairseqLRScheduler):
         cfg = self.cfg
         self.optimizer.set_lr(
             warmup_multistep(
-                epoch - 1, cfg.lr[0], cfg.lr_multiplier, cfg.lr_warmup_epochs, cfg.lr_milestones, cfg.lr_gamma, cfg.legacy_offset
+                epoch - 1,
+                cfg.lr[0],
+                cfg.lr_multiplier,
+                cfg.lr_warmup_epochs,
+                cfg.lr_milestones,
+                cfg.lr_gamma,
+                cfg.legacy_offset,
             )
         )
         return self.optimizer.get_lr()
@@ -67,7 +77,8 @@ class WarmupThen(FairseqLRScheduler):
             raise ValueError(f"fairseq.optimization.decay={cfg.decay!r}: expected cosine or constant.")
         if cfg.decay == "cosine" and not cfg.max_update:
             raise ValueError(
-                "lr_scheduler warmup_constant_or_cosine with decay: cosine needs fairseq.optimization.max_update, where it ends."
+                "lr_scheduler warmup_constant_or_cosine with decay: cosine needs "
+                "fairseq.optimization.max_update, where it ends."
             )
         self.step_update(0)
 
@@ -75,5 +86,7 @@ class WarmupThen(FairseqLRScheduler):
         """Called after every update."""
         cfg = self.cfg
         total = cfg.max_update if cfg.decay == "cosine" else None
-        self.optimizer.set_lr(warmup_then(num_updates, cfg.lr[0], cfg.warmup_updates, cfg.warmup_init_lr, total, cfg.final_lr))
+        self.optimizer.set_lr(
+            warmup_then(num_updates, cfg.lr[0], cfg.warmup_updates, cfg.warmup_init_lr, total, cfg.final_lr)
+        )
         return self.optimizer.get_lr()

@@ -1,6 +1,7 @@
 """`metrics.jsonl` in the run folder: one line per logged update or validation, for plots and grep.
 
-    {"tag": "train_inner", "update": 20, "epoch": 1, "loss": 9.31, "text_to_video": 4.6, "clips_per_s": 812, "data_wait": 0.01, ...}
+    {"tag": "train_inner", "update": 20, "epoch": 1, "loss": 9.31, "text_to_video": 4.6, "clips_per_s": 812,
+    "data_wait": 0.01, ...}
 
 A resumed run appends; where an update was trained twice, its last line counts.
 """
@@ -20,13 +21,22 @@ from fairseq.logging.meters import AverageMeter, StopwatchMeter, TimeMeter
 _fairseq_progress_bar = progress_bar.progress_bar
 
 
-def progress_bar_with_file(iterator: Any, *args: Any, aim_param_checkpoint_dir: str | None = None, **kwargs: Any) -> Any:
-    """fairseq's progress bar, which also writes the file on the first process; fairseq names the run folder by that argument."""
+def progress_bar_with_file(
+    iterator: Any, *args: Any, aim_param_checkpoint_dir: str | None = None, **kwargs: Any
+) -> Any:
+    """fairseq's progress bar, which also writes the file on the first process; fairseq names the run folder
+    by that argument."""
     if aim_param_checkpoint_dir:
-        os.environ.setdefault("WANDB_DIR", aim_param_checkpoint_dir)  # else Weights & Biases litters the current folder
+        os.environ.setdefault(
+            "WANDB_DIR", aim_param_checkpoint_dir
+        )  # else Weights & Biases litters the current folder
     bar = _fairseq_progress_bar(iterator, *args, aim_param_checkpoint_dir=aim_param_checkpoint_dir, **kwargs)
     is_first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-    return MetricsFile(bar, Path(aim_param_checkpoint_dir) / "metrics.jsonl") if aim_param_checkpoint_dir and is_first else bar
+    return (
+        MetricsFile(bar, Path(aim_param_checkpoint_dir) / "metrics.jsonl")
+        if aim_param_checkpoint_dir and is_first
+        else bar
+    )
 
 
 class MetricsFile(progress_bar.BaseProgressBar):

@@ -29,7 +29,9 @@ class FairseqMMModel(BaseFairseqModel):
         """Passes through to the task, inside whatever data-parallel wrapper fairseq has put around this."""
         return self.mmtask.forward(self.mmmodel, batch)
 
-    def load_state_dict(self, state_dict: dict, strict: bool = True, model_cfg: Any = None, args: Any = None) -> None:
+    def load_state_dict(
+        self, state_dict: dict, strict: bool = True, model_cfg: Any = None, args: Any = None
+    ) -> None:
         """Load a checkpoint's weights; keys that differ are reported once, grouped, with a verdict.
 
         Raises:

@@ -1,7 +1,8 @@
-"""Stopping on request: SIGTERM or SIGUSR1 save a checkpoint after the update in hand and end training with exit code 85.
+"""Stopping on request: SIGTERM or SIGUSR1 save a checkpoint after the update in hand and end training with
+exit code 85.
 
-Clusters announce the end of a job's time, or its preemption, by a signal. A job that ends with 85 has its state in
-`checkpoint_last.pt`; the same command line goes on from there.
+Clusters announce the end of a job's time, or its preemption, by a signal. A job that ends with 85 has its
+state in `checkpoint_last.pt`; the same command line goes on from there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 logger = logging.getLogger(__name__)
 
-STOPPED = 85  # ERESTART, "should be restarted": what batch systems take for it too; no shell makes it of a signal, unlike 143
+# ERESTART, "should be restarted": what batch systems take for it too; no shell makes it of a signal, unlike
+# 143
+STOPPED = 85
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 ENTRY = "fairseq_cli.train"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -50,7 +53,8 @@ def install() -> None:
 
 
 def main(cfg: DictConfig) -> None:
-    """fairseq's `main` for one process; an error is recorded for the launcher, which shows the first one of all ranks.
+    """fairseq's `main` for one process; an error is recorded for the launcher, which shows the first one of
+    all ranks.
 
     Raises:
         SystemExit: with code 85, after a signal and with the checkpoint on disk.
@@ -63,7 +67,9 @@ def main(cfg: DictConfig) -> None:
     except Exception as error:
         get_error_handler().record_exception(error)
         raise
-    for number in SIGNALS:  # what comes now changes nothing; Python's way out restores the default, and a finished run would look killed
+    # what comes now changes nothing; Python's way out restores the default, and a finished run would look
+    # killed
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if _State.stopping:
         if dist.is_initialized():
@@ -76,9 +82,11 @@ def listen() -> None:
     for number in SIGNALS:
         signal.signal(number, _ask)
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
-        # a torchrun killed without warning would leave its ranks behind, writing checkpoints beside those of the next run
+        # a torchrun killed without warning would leave its ranks behind, writing checkpoints beside those of
+        # the next run
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # clusters signal the whole process tree, and torch's data loading processes would die of SIGTERM before the update is done
+    # clusters signal the whole process tree, and torch's data loading processes would die of SIGTERM before
+    # the update is done
     os.register_at_fork(after_in_child=_leave_to_parent)
     multiprocessing.util.Finalize(None, _end_children, exitpriority=0)
 
@@ -88,7 +96,8 @@ def _leave_to_parent() -> None:
 
 
 def _end_children() -> None:
-    """At exit: Python would send SIGTERM to data loading processes that are still there, and wait for them."""
+    """At exit: Python would send SIGTERM to data loading processes that are still there, and wait for
+    them."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes their end for an error
     for child in multiprocessing.active_children():
         child.kill()
@@ -99,31 +108,46 @@ def _ask(number: int, frame: FrameType | None) -> None:
 
 
 def train_epoch(cfg: DictConfig, trainer: Any, task: Any, epoch_itr: Any) -> tuple:
-    """fairseq's training of an epoch; a run that is done and is started again stays as it is, where fairseq would train one update more."""
+    """fairseq's training of an epoch; a run that is done and is started again stays as it is, where fairseq
+    would train one update more."""
     if task.is_done:
-        logger.info("all %d updates are done; raise max_update, or the patience that ended the run, to train on", trainer.get_num_updates())
+        logger.info(
+            "all %d updates are done; raise max_update, or the patience that ended the run, to train on",
+            trainer.get_num_updates(),
+        )
         return [None], True
     return _fairseq["train"](cfg, trainer, task, epoch_itr)
 
 
-def validate_and_save(cfg: DictConfig, trainer: Any, task: Any, epoch_itr: Any, valid_subsets: list[str], end_of_epoch: bool) -> tuple:
+def validate_and_save(
+    cfg: DictConfig, trainer: Any, task: Any, epoch_itr: Any, valid_subsets: list[str], end_of_epoch: bool
+) -> tuple:
     """What fairseq does after every update; on request, save first (time is short), and stop."""
     asked = anyone_asked(trainer)
     if asked:
         checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
-    valid_losses, finished = _fairseq["validate_and_save"](cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
+    valid_losses, finished = _fairseq["validate_and_save"](
+        cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch
+    )
     if asked and not finished:
         _State.stopping = True
         where = f"{cfg.checkpoint.save_dir}/checkpoint_last.pt"
         if cfg.checkpoint.no_save or cfg.checkpoint.no_last_checkpoints:
             where = "nowhere: fairseq.checkpoint.no_save or no_last_checkpoints is set"
         name = _State.asked.name if _State.asked else "a signal to another rank"
-        logger.info("%s: stopping after update %d, saved %s; exit code %d", name, trainer.get_num_updates(), where, STOPPED)
+        logger.info(
+            "%s: stopping after update %d, saved %s; exit code %d",
+            name,
+            trainer.get_num_updates(),
+            where,
+            STOPPED,
+        )
     return valid_losses, finished or asked
 
 
 def anyone_asked(trainer: Any) -> bool:
-    """Whether any rank was signalled; the same answer on all ranks, at the price of summing one number per update."""
+    """Whether any rank was signalled; the same answer on all ranks, at the price of summing one number per
+    update."""
     asked = _State.asked is not None
     if trainer.data_parallel_world_size == 1:
         return asked

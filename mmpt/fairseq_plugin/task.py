@@ -1,4 +1,5 @@
-"""mmpt's task as fairseq's `mmtask`: builds data, model and loss from a project file and feeds fairseq's iterators."""
+"""mmpt's task as fairseq's `mmtask`: builds data, model and loss from a project file and feeds fairseq's
+iterators."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from fairseq.tasks import LegacyFairseqTask, register_task
 
 from mmpt.config import load_config
 from mmpt.config.rundir import create_run_dir, to_dict
-from mmpt.fairseq_plugin import compat
+from mmpt.fairseq_plugin import patches as compat
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
 from mmpt.tasks import build_task
 
@@ -30,7 +31,12 @@ class FairseqMMTask(LegacyFairseqTask):
         """The project file is the positional argument; `--set` overrides its keys."""
         parser.add_argument("taskconfig", metavar="YAML", help="project file")
         parser.add_argument(
-            "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE", help="overrides a key of the project file"
+            "--set",
+            dest="overrides",
+            action="append",
+            default=[],
+            metavar="SECTION.KEY=VALUE",
+            help="overrides a key of the project file",
         )
 
     def __init__(self, args: Namespace):
@@ -50,16 +56,25 @@ class FairseqMMTask(LegacyFairseqTask):
             return
         path_key = {"train": "train_path", "valid": "val_path", "test": "test_path"}.get(split)
         if path_key is None:
-            raise ValueError(f"unknown split type {split!r}; known: train, valid, test. Check fairseq.dataset.valid_subset.")
+            raise ValueError(
+                f"unknown split type {split!r}; known: train, valid, test. Check "
+                "fairseq.dataset.valid_subset."
+            )
         if getattr(self.config.dataset, path_key) is None:
             raise ValueError(
-                f"{self.config.source}: dataset.{path_key} is missing, but fairseq asks for the {split} split. "
-                + ("Give a list, or set fairseq.dataset.disable_validation: true." if split == "valid" else "Give a list.")
+                f"{self.config.source}: dataset.{path_key} is missing, but fairseq asks for the {split} "
+                "split. "
+                + (
+                    "Give a list, or set fairseq.dataset.disable_validation: true."
+                    if split == "valid"
+                    else "Give a list."
+                )
             )
         dataset = self.mmtask.build_dataset(split)
         if len(dataset) == 0:
             raise ValueError(
-                f"{self.config.source}: the {split} split of dataset.{path_key}={getattr(self.config.dataset, path_key)} has no items."
+                f"{self.config.source}: the {split} split of "
+                f"dataset.{path_key}={getattr(self.config.dataset, path_key)} has no items."
             )
         logger.info("%s: %d items", split, len(dataset))
         dataset.seed = self.args.seed
@@ -70,14 +85,20 @@ class FairseqMMTask(LegacyFairseqTask):
         self.model = super().build_model(args, from_checkpoint)
         return self.model
 
-    def get_batch_iterator(self, dataset: FairseqMMDataset, *args: Any, epoch: int = 1, **kwargs: Any) -> EpochBatchIterator:
-        """Let the task compose the epoch's items first; never reuse a cached iterator, whose batch list may be stale."""
-        if dataset is self.datasets.get("train") and not self.is_done:  # composing groups of near neighbours may take long
+    def get_batch_iterator(
+        self, dataset: FairseqMMDataset, *args: Any, epoch: int = 1, **kwargs: Any
+    ) -> EpochBatchIterator:
+        """Let the task compose the epoch's items first; never reuse a cached iterator, whose batch list may
+        be stale."""
+        if (
+            dataset is self.datasets.get("train") and not self.is_done
+        ):  # composing groups of near neighbours may take long
             self.mmtask.begin_epoch(dataset.dataset, epoch, self.model)
         kwargs["disable_iterator_cache"] = True
         if kwargs.get("num_workers") == 0:
-            # fairseq would draw batches in a thread beside training; once that thread ends, training's own OpenMP threads wait for
-            # its pool at every step, and the last ten updates of an epoch take many times as long
+            # fairseq would draw batches in a thread beside training; once that thread ends, training's own
+            # OpenMP threads wait for its pool at every step, and the last ten updates of an epoch take many
+            # times as long
             kwargs["data_buffer_size"] = 0
         iterator = super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs)
         if dataset is self.datasets.get("train"):
@@ -88,7 +109,15 @@ class FairseqMMTask(LegacyFairseqTask):
         """Run the zero-shot test once per validation."""
         self.zero_shot_values = self.mmtask.zero_shot(self.model.mmmodel)
 
-    def train_step(self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False) -> Any:
+    def train_step(
+        self,
+        sample: Any,
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> Any:
         """Tells the losses which update this is."""
         self.mmtask.num_updates = update_num
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
@@ -100,19 +129,28 @@ class FairseqMMTask(LegacyFairseqTask):
         return {"mmtask": state, "config": to_dict(self.config)}
 
     def resume(self, extra_state: Mapping[str, Any]) -> None:
-        """Called before the first batches are drawn, with what a checkpoint stored; only the middle of an epoch matters."""
+        """Called before the first batches are drawn, with what a checkpoint stored; only the middle of an
+        epoch matters."""
         position, state = extra_state["train_iterator"], extra_state.get("mmtask", {})
         done, now = position["iterations_in_epoch"], self.args.distributed_world_size
         if done > 0:
             before = state.get("processes", now)
             if before != now:
-                # batches are dealt out in turns; those of a turn that the new number of processes would only partly finish are drawn again
+                # batches are dealt out in turns; those of a turn that the new number of processes would only
+                # partly finish are drawn again
                 position["iterations_in_epoch"] = done * before // now
-                logger.info("epoch %d: %d batches were done by %d processes, %d go on", position["epoch"], done * before, before, now)
+                logger.info(
+                    "epoch %d: %d batches were done by %d processes, %d go on",
+                    position["epoch"],
+                    done * before,
+                    before,
+                    now,
+                )
             self.mmtask.resume(state, position["epoch"])
 
     def reduce_metrics(self, logging_outputs: list, criterion: Any) -> None:
-        """Adds the share of time spent waiting for data, or in validation the numbers of `eval.valid_project`."""
+        """Adds the share of time spent waiting for data, or in validation the numbers of
+        `eval.valid_project`."""
         super().reduce_metrics(logging_outputs, criterion)
         if not criterion.training:
             for name, value in self.zero_shot_values.items():

@@ -1,11 +1,20 @@
 """Losses by the names that YAML files use; one import line a file registers its classes."""
 
-from mmpt.losses.classification import BCE, L1, MSE, ArgmaxCrossEntropy, CrossEntropy, DummyK400Loss, DummyLoss, SmoothL1
+from mmpt.losses.classification import (
+    BCE,
+    L1,
+    MSE,
+    ArgmaxCrossEntropy,
+    CrossEntropy,
+    DummyK400Loss,
+    DummyLoss,
+    SmoothL1,
+)
 from mmpt.losses.gdt import GDTLoss
-from mmpt.losses.gram import GRAMLoss
-from mmpt.losses.gram_peers import PairwiseNCE, PMRLLoss, SymileLoss, TriangleLoss
 from mmpt.losses.loss import Loss, LossConfig, build_loss, option
 from mmpt.losses.milnce import MILNCELoss
+from mmpt.losses.multimodal.gram import GRAMLoss
+from mmpt.losses.multimodal.peers import PairwiseNCE, PMRLLoss, SymileLoss, TriangleLoss
 from mmpt.losses.nce import NCE, MMContraLoss, T2VContraLoss, V2TContraLoss
 from mmpt.losses.sequence import SequenceContrastLoss
 from mmpt.losses.stica import STiCALoss
@@ -14,8 +23,36 @@ from mmpt.losses.tempclr import FewShotAlignmentLoss, TempCLRLocalisationLoss, T
 from mmpt.losses.vlm import MFMMLM, MTM, NLGLoss
 
 __all__ = [
-    "ArgmaxCrossEntropy", "BCE", "CrossEntropy", "DummyK400Loss", "DummyLoss", "FewShotAlignmentLoss", "GDTLoss", "GRAMLoss", "L1", "Loss",
-    "LossConfig", "MFMMLM", "MILNCELoss", "MMContraLoss", "MSE", "MTM", "NCE", "NLGLoss", "PMRLLoss", "PairwiseNCE", "STiCALoss",
-    "SequenceContrastLoss", "SmoothL1", "SumLoss", "SymileLoss", "T2VContraLoss", "TempCLRLocalisationLoss", "TempCLRLoss", "TriangleLoss",
-    "V2TContraLoss", "build_loss", "option",
-]  # fmt: skip
+    "ArgmaxCrossEntropy",
+    "BCE",
+    "CrossEntropy",
+    "DummyK400Loss",
+    "DummyLoss",
+    "FewShotAlignmentLoss",
+    "GDTLoss",
+    "GRAMLoss",
+    "L1",
+    "Loss",
+    "LossConfig",
+    "MFMMLM",
+    "MILNCELoss",
+    "MMContraLoss",
+    "MSE",
+    "MTM",
+    "NCE",
+    "NLGLoss",
+    "PMRLLoss",
+    "PairwiseNCE",
+    "STiCALoss",
+    "SequenceContrastLoss",
+    "SmoothL1",
+    "SumLoss",
+    "SymileLoss",
+    "T2VContraLoss",
+    "TempCLRLocalisationLoss",
+    "TempCLRLoss",
+    "TriangleLoss",
+    "V2TContraLoss",
+    "build_loss",
+    "option",
+]

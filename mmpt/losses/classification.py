@@ -16,26 +16,31 @@ IGNORED = -100  # target of positions that carry no label
 
 
 def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy of logits (P, C) over the targets (P,) that are not -100; 0, with gradient 0, where there are none."""
+    """Mean cross entropy of logits (P, C) over the targets (P,) that are not -100; 0, with gradient 0, where
+    there are none."""
     total = F.cross_entropy(full_precision(logits), targets, ignore_index=IGNORED, reduction="sum")
     return total / (targets != IGNORED).sum().clamp(min=1)
 
 
 class _LogitLoss(Loss):
-    """A function of `logits` and `targets`; a leading dimension of 1 that the targets alone have is dropped."""
+    """A function of `logits` and `targets`; a leading dimension of 1 that the targets alone have is
+    dropped."""
 
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         raise NotImplementedError
 
     def forward(self, *, logits: Tensor, targets: Tensor, **batch) -> Tensor:
-        loss = self.value(full_precision(logits), targets.squeeze(0) if targets.dim() > logits.dim() else targets)
+        loss = self.value(
+            full_precision(logits), targets.squeeze(0) if targets.dim() > logits.dim() else targets
+        )
         self.record(loss=loss)
         return loss
 
 
 @LOSSES.register()
 class CrossEntropy(_LogitLoss):
-    """Pulls the logits (..., C) to class indices (...); -100 is ignored, and a batch of nothing else gives 0."""
+    """Pulls the logits (..., C) to class indices (...); -100 is ignored, and a batch of nothing else gives
+    0."""
 
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         return mean_cross_entropy(logits.flatten(0, -2), targets.flatten())
@@ -95,7 +100,8 @@ class DummyK400Config(LossConfig):
 
 @LOSSES.register()
 class DummyK400Loss(Loss):
-    """Cross entropy of logits (..., at least 400) against random classes: for measuring speed, nothing is learned."""
+    """Cross entropy of logits (..., at least 400) against random classes: for measuring speed, nothing is
+    learned."""
 
     Config = DummyK400Config
 
@@ -105,6 +111,9 @@ class DummyK400Loss(Loss):
 
     def forward(self, *, logits: Tensor, **batch) -> Tensor:
         logits = full_precision(logits).flatten(0, -2)
-        loss = F.cross_entropy(logits, torch.randint(400, (len(logits),), generator=self.generator).to(logits.device, non_blocking=True))
+        loss = F.cross_entropy(
+            logits,
+            torch.randint(400, (len(logits),), generator=self.generator).to(logits.device, non_blocking=True),
+        )
         self.record(loss=loss)
         return loss

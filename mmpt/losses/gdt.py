@@ -1,6 +1,7 @@
 """GDT: contrast across modalities under hypotheses about time reversal and time shift.
 
-Shapes: S views of the hypothesis, B samples on this rank, R ranks, D width; batches are view-major: all samples of `orig`, then of the next
+Shapes: S views of the hypothesis, B samples on this rank, R ranks, D width; batches are view-major: all
+    samples of `orig`, then of the next
 view (`mmpt.ops.gdt.VIEWS`, those that the hypothesis uses, in that order).
 """
 
@@ -14,8 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.losses.loss import Loss, LossConfig, option
-from mmpt.ops.gather import all_gather, rank, world_size
-from mmpt.ops.gdt import SCOPES, VIEWS, Contrast, GDTHypothesis, contrast, multiplicity, require_visible_reversal, sample_negatives
+from mmpt.ops.distributed import all_gather, rank, world_size
+from mmpt.ops.gdt import (
+    SCOPES,
+    VIEWS,
+    Contrast,
+    GDTHypothesis,
+    contrast,
+    multiplicity,
+    require_visible_reversal,
+    sample_negatives,
+)
 from mmpt.ops.gram import unit_rows_once
 from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
@@ -25,57 +35,91 @@ LAYOUTS = ("view_major", "item_major")
 
 @LOSSES.register()
 class GDTLoss(Loss):
-    """Pulls the two modalities of a clip together and pushes other clips away; reversed and shifted clips of the same video are positives
-    or negatives as the hypothesis says.
+    """Pulls the two modalities of a clip together and pushes other clips away; reversed and shifted clips of
+    the same video are positives or negatives as the hypothesis says.
 
-    The nine hypotheses are terms over pairs of views (`mmpt.ops.gdt`; `python -m mmpt_cli.gdt_masks 8` prints them); each term is a mean of
-    cross entropies in both directions. Source: GDT (arXiv 2003.04298).
+    The nine hypotheses are terms over pairs of views (`mmpt.ops.gdt`; `python -m mmpt_cli.gdt_masks 8` prints
+    them); each term is a mean of cross entropies in both directions. Source: GDT (arXiv 2003.04298).
 
-    Departures from the released code: negatives do not depend on how a batch is split over ranks (`negative_scope: rank` is what the code
-    intended, `rank_asis` what it computed); one process works. As published, keys carry no gradient unless `key_grad`.
+    Departures from the released code: negatives do not depend on how a batch is split over ranks
+    (`negative_scope: rank` is what the code intended, `rank_asis` what it computed); one process works. As
+    published, keys carry no gradient unless `key_grad`.
 
-    Reads `pooled_<modality>` (S*B, D) view-major, or (S, B, D), and optionally `view_valid` (S*B,) bool: false where a view could not be
-    made, for instance of a video too short to shift; it is then neither a query nor a key. Batches of `GDTAligner` hold the views of an
-    item side by side: `layout: item_major`.
+    Reads `pooled_<modality>` (S*B, D) view-major, or (S, B, D), and optionally `view_valid` (S*B,) bool:
+    false where a view could not be made, for instance of a video too short to shift; it is then neither a
+    query nor a key. Batches of `GDTAligner` hold the views of an item side by side: `layout: item_major`.
     """
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LossConfig):
         hypothesis: int | str | None = option(None, "1 to 9 or a name such as v_reversal_i_shift; required")
-        modalities: list | None = option(None, "the two modalities; null: video and text, or audio where there is no text")
-        temperature: float = option(0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="rho", above=0)
+        modalities: list | None = option(
+            None, "the two modalities; null: video and text, or audio where there is no text"
+        )
+        temperature: float = option(
+            0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="rho", above=0
+        )
         max_logit_scale: float = option(100.0, "upper bound of a learned inverse temperature", above=0)
         layout: str = option(
-            "view_major", "rows of the batch: view_major (a view's samples in a row) or item_major (a sample's views)", one_of=LAYOUTS
+            "view_major",
+            "rows of the batch: view_major (a view's samples in a row) or item_major (a sample's views)",
+            one_of=LAYOUTS,
         )
         negative_scope: str = option(
-            "global", "global; rank = only one view of the own rank; rank_asis = as the released code counts", one_of=SCOPES
+            "global",
+            "global; rank = only one view of the own rank; rank_asis = as the released code counts",
+            one_of=SCOPES,
         )
         composition: str = option(
-            "pairwise", "pairwise: terms over pairs of views; joint: every query against all views", one_of=("pairwise", "joint")
+            "pairwise",
+            "pairwise: terms over pairs of views; joint: every query against all views",
+            one_of=("pairwise", "joint"),
         )
-        exclude_other_positives: bool = option(False, "joint: leave a query's further positives out of the denominator")
-        sync_direction_weights: list | None = option(None, "weights of first-to-second and second-to-first; null: equal")
+        exclude_other_positives: bool = option(
+            False, "joint: leave a query's further positives out of the denominator"
+        )
+        sync_direction_weights: list | None = option(
+            None, "weights of first-to-second and second-to-first; null: equal"
+        )
         key_grad: bool = option(False, "let gradients reach positives and negatives too")
         gather: bool = option(True, "negatives of all ranks")
         normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
-        num_negatives: int | None = option(None, "negatives drawn for each comparison, without replacement; null: all", least=1)
+        num_negatives: int | None = option(
+            None, "negatives drawn for each comparison, without replacement; null: all", least=1
+        )
         seed: int = option(0, "of the drawn negatives")
-        text_reversal: str = option("token", "how the data reverse text: none, sentence or token; checked against hypothesis and data")
-        order_sensitive: bool = option(True, "whether the text encoder sees word order, where the model does not say so itself")
-        allow_degenerate: bool = option(False, "train even if a reversed view looks the same as the distinctive original")
+        text_reversal: str = option(
+            "token", "how the data reverse text: none, sentence or token; checked against hypothesis and data"
+        )
+        order_sensitive: bool = option(
+            True, "whether the text encoder sees word order, where the model does not say so itself"
+        )
+        allow_degenerate: bool = option(
+            False, "train even if a reversed view looks the same as the distinctive original"
+        )
 
         def __post_init__(self):
             super().__post_init__()
             weights = self.sync_direction_weights
             if self.hypothesis is None:
-                raise ValueError("loss.hypothesis (GDTLoss) is missing: 1 to 9 or a name; `python -m mmpt_cli.gdt_masks 8` shows one.")
+                raise ValueError(
+                    "loss.hypothesis (GDTLoss) is missing: 1 to 9 or a name; `python -m "
+                    "mmpt_cli.gdt_masks 8` shows one."
+                )
             if self.modalities is not None and len(set(self.modalities)) != 2:
                 raise ValueError(f"loss.modalities (GDTLoss): expected two names, got {self.modalities}.")
-            if weights is not None and (len(weights) != 2 or not all(isinstance(w, (int, float)) and w >= 0 for w in weights)):
-                raise ValueError(f"loss.sync_direction_weights (GDTLoss): expected two numbers of at least 0, got {weights}.")
+            if weights is not None and (
+                len(weights) != 2 or not all(isinstance(w, (int, float)) and w >= 0 for w in weights)
+            ):
+                raise ValueError(
+                    "loss.sync_direction_weights (GDTLoss): expected two numbers of at least 0, got "
+                    f"{weights}."
+                )
             if self.composition == "joint" and self.negative_scope != "global":
-                raise ValueError(f"loss.negative_scope={self.negative_scope} (GDTLoss) needs composition: pairwise; joint is global.")
+                raise ValueError(
+                    f"loss.negative_scope={self.negative_scope} (GDTLoss) needs composition: pairwise; "
+                    "joint is global."
+                )
 
     def __init__(self, config: Mapping[str, Any] | LossConfig | None = None):
         super().__init__(config)
@@ -101,30 +145,52 @@ class GDTLoss(Loss):
         views = list(dataset.views or needed)  # an aligner of one's own may make them without being told
         if views != needed:
             raise ValueError(
-                f"loss.hypothesis {self.hypothesis.number} ({self.hypothesis.name}) compares the views {', '.join(needed)}; dataset.views "
-                f"are {', '.join(views)}. Set dataset.views: [{', '.join(needed)}] and dataset.subsampling: {len(needed)}."
+                f"loss.hypothesis {self.hypothesis.number} ({self.hypothesis.name}) compares the views "
+                f"{', '.join(needed)}; dataset.views "
+                f"are {', '.join(views)}. Set dataset.views: [{', '.join(needed)}] and "
+                f"dataset.subsampling: {len(needed)}."
             )
         if dataset.views and (dataset.subsampling or 1) != len(needed):
             raise ValueError(
-                f"dataset.subsampling={dataset.subsampling}, but loss.hypothesis compares {len(needed)} views of an item; set it so."
+                f"dataset.subsampling={dataset.subsampling}, but loss.hypothesis compares {len(needed)} "
+                "views of an item; set it so."
             )
         has_views = bool(dataset.views) and len(needed) > 1
         if has_views and config.layout != "item_major":
-            raise ValueError("dataset.views puts the views of an item side by side; set loss.layout: item_major (GDTLoss).")
-        if has_views and "text" in (config.modalities or ["text"]) and config.text_reversal != dataset.text_reversal:
             raise ValueError(
-                f"loss.text_reversal={config.text_reversal} (GDTLoss) differs from dataset.text_reversal={dataset.text_reversal}; say the "
+                "dataset.views puts the views of an item side by side; set loss.layout: item_major (GDTLoss)."
+            )
+        if (
+            has_views
+            and "text" in (config.modalities or ["text"])
+            and config.text_reversal != dataset.text_reversal
+        ):
+            raise ValueError(
+                f"loss.text_reversal={config.text_reversal} (GDTLoss) differs from "
+                f"dataset.text_reversal={dataset.text_reversal}; say the "
                 "same in both."
             )
 
     def check_model(self, model: nn.Module) -> None:
         super().check_model(model)
-        names = self.config.modalities or ["video", "text" if "pooled_text" in getattr(model, "returns", ("pooled_text",)) else "audio"]
-        absent = [f"pooled_{name}" for name in names if f"pooled_{name}" not in getattr(model, "returns", (f"pooled_{name}",))]
+        names = self.config.modalities or [
+            "video",
+            "text" if "pooled_text" in getattr(model, "returns", ("pooled_text",)) else "audio",
+        ]
+        absent = [
+            f"pooled_{name}"
+            for name in names
+            if f"pooled_{name}" not in getattr(model, "returns", (f"pooled_{name}",))
+        ]
         if absent:
-            raise ValueError(f"GDTLoss compares {' and '.join(names)}; {type(model).__name__} does not return {', '.join(absent)}.")
+            raise ValueError(
+                f"GDTLoss compares {' and '.join(names)}; {type(model).__name__} does not return "
+                f"{', '.join(absent)}."
+            )
         for name in names if hasattr(model, "order_sensitive") and not self.config.allow_degenerate else ():
-            require_visible_reversal(self.hypothesis, "token", model.order_sensitive(name), encoder=f"the {name} encoder")
+            require_visible_reversal(
+                self.hypothesis, "token", model.order_sensitive(name), encoder=f"the {name} encoder"
+            )
 
     def forward(
         self,
@@ -135,19 +201,27 @@ class GDTLoss(Loss):
         num_updates: int | None = None,
         **batch: Any,
     ) -> Tensor:
-        embeddings = [self._by_view(name, x) for name, x in self._pair({"pooled_video": pooled_video, **batch}).items()]
+        embeddings = [
+            self._by_view(name, x) for name, x in self._pair({"pooled_video": pooled_video, **batch}).items()
+        ]
         if embeddings[0].shape != embeddings[1].shape:
             shapes = " and ".join(str(tuple(x.shape)) for x in embeddings)
-            raise ValueError(f"GDTLoss: the two modalities have shapes {shapes}; expected the same (S, B, D).")
+            raise ValueError(
+                f"GDTLoss: the two modalities have shapes {shapes}; expected the same (S, B, D)."
+            )
         n_views, batch_size, _ = embeddings[0].shape
         if view_valid is None:
             view_valid = torch.ones(n_views * batch_size, dtype=torch.bool, device=embeddings[0].device)
         valid = self._views_first(view_valid)
         scale = self._scale(logit_scale, embeddings[0])
-        logits = torch.stack([scale * embeddings[m] @ self._keys(embeddings[1 - m]).flatten(0, 2).T for m in (0, 1)])  # (2, S, B, S*R*B)
+        logits = torch.stack(
+            [scale * embeddings[m] @ self._keys(embeddings[1 - m]).flatten(0, 2).T for m in (0, 1)]
+        )  # (2, S, B, S*R*B)
         return self._combine(self._evaluate(logits, valid, self._keys(valid), num_updates), logits)
 
-    def _evaluate(self, logits: Tensor, valid: Tensor, key_valid: Tensor, num_updates: int | None) -> Contrast:
+    def _evaluate(
+        self, logits: Tensor, valid: Tensor, key_valid: Tensor, num_updates: int | None
+    ) -> Contrast:
         """All C directed comparisons on this rank's queries; valid (S, B), key_valid (S, R, B)."""
         n_ranks, batch_size = key_valid.shape[1:]
         own_rank = rank() if n_ranks > 1 else 0
@@ -155,11 +229,15 @@ class GDTLoss(Loss):
         query = _sent([views.index(call.query_view) for call in self.calls], logits.device)
         target = _sent([views.index(call.positive_view) for call in self.calls], logits.device)
         modality = _sent([call.query_modality for call in self.calls], logits.device)
-        positive = (target[:, None] * n_ranks + own_rank) * batch_size + torch.arange(batch_size, device=logits.device)  # (C, B)
+        positive = (target[:, None] * n_ranks + own_rank) * batch_size + torch.arange(
+            batch_size, device=logits.device
+        )  # (C, B)
         mult = self._multiplicities(own_rank, n_ranks, batch_size, logits.device) * key_valid.flatten()
         if self.config.num_negatives is not None:
             # The same keys on every rank: the draw depends on seed and update alone.
-            generator = torch.Generator(logits.device).manual_seed(self.config.seed * 1_000_003 + (num_updates or 0))
+            generator = torch.Generator(logits.device).manual_seed(
+                self.config.seed * 1_000_003 + (num_updates or 0)
+            )
             mult = sample_negatives(mult, positive, self.config.num_negatives, generator)
         return contrast(logits[modality, query], mult, positive, valid[query] & valid[target])
 
@@ -167,11 +245,16 @@ class GDTLoss(Loss):
         """(C, B, S*R*B), kept between steps: it depends on the layout of the batch alone."""
         if layout not in self._mult:
             views = list(self.hypothesis.views)
-            self._mult = {layout: torch.stack([multiplicity(call, *layout)[:, views].flatten(1) for call in self.calls]).to(torch.uint8)}
+            self._mult = {
+                layout: torch.stack(
+                    [multiplicity(call, *layout)[:, views].flatten(1) for call in self.calls]
+                ).to(torch.uint8)
+            }
         return self._mult[layout]
 
     def _combine(self, result: Contrast, like: Tensor) -> Tensor:
-        """Weighted mean over the comparisons that have a usable query; a term is the same mean over its own comparisons."""
+        """Weighted mean over the comparisons that have a usable query; a term is the same mean over its own
+        comparisons."""
         weights = _sent([call.weight for call in self.calls], like.device).to(like.dtype) * result.usable
         terms = _sent([call.term for call in self.calls], like.device)
         modality = _sent([call.query_modality for call in self.calls], like.device)
@@ -181,16 +264,25 @@ class GDTLoss(Loss):
             return (share * values).sum() / share.sum().clamp_min(torch.finfo(share.dtype).tiny)
 
         logs = {name: mean(result.loss, terms == number) for number, name in enumerate(self.term_names)}
-        logs |= {"top1_first": mean(result.top1, modality == 0), "top1_second": mean(result.top1, modality == 1)}
+        logs |= {
+            "top1_first": mean(result.top1, modality == 0),
+            "top1_second": mean(result.top1, modality == 1),
+        }
         self.record(**logs, positive=mean(result.positive), hardest=mean(result.hardest))
         return mean(result.loss)
 
     def _pair(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        names = self.config.modalities or ["video", "text" if batch.get("pooled_text") is not None else "audio"]
+        names = self.config.modalities or [
+            "video",
+            "text" if batch.get("pooled_text") is not None else "audio",
+        ]
         keys = [f"pooled_{name}" for name in names]
         absent = [key for key in keys if batch.get(key) is None]
         if absent:
-            raise ValueError(f"GDTLoss: loss.modalities = {list(names)} needs {', '.join(absent)}, which the model does not return.")
+            raise ValueError(
+                f"GDTLoss: loss.modalities = {list(names)} needs {', '.join(absent)}, which the model "
+                "does not return."
+            )
         return {key: batch[key] for key in keys}
 
     def _by_view(self, name: str, x: Tensor) -> Tensor:
@@ -198,7 +290,8 @@ class GDTLoss(Loss):
         n_views = len(self.hypothesis.views)
         if (x.dim() == 3 and len(x) != n_views) or x.dim() not in (2, 3) or len(x) % n_views:
             raise ValueError(
-                f"GDTLoss: {name} has shape {tuple(x.shape)}; hypothesis {self.hypothesis.name} needs {n_views} views "
+                f"GDTLoss: {name} has shape {tuple(x.shape)}; hypothesis {self.hypothesis.name} needs "
+                f"{n_views} views "
                 f"({', '.join(VIEWS[v] for v in self.hypothesis.views)}): ({n_views} * B, D)."
             )
         x = x if x.dim() == 3 else self._views_first(x)
@@ -216,15 +309,23 @@ class GDTLoss(Loss):
         with_grad = self.config.key_grad and x.is_floating_point()
         if not self.config.gather or world_size() == 1:
             return (x if with_grad else x.detach())[:, None]
-        return all_gather(x.transpose(0, 1).contiguous(), with_grad).unflatten(0, (world_size(), -1)).movedim(2, 0)
+        return (
+            all_gather(x.transpose(0, 1).contiguous(), with_grad)
+            .unflatten(0, (world_size(), -1))
+            .movedim(2, 0)
+        )
 
     def _scale(self, logit_scale: Tensor | None, like: Tensor) -> Tensor:
         if logit_scale is None:
             return like.new_full((), 1 / self.config.temperature)
         scale = logit_scale.to(like.dtype).exp()
-        return scale + (scale.clamp_max(self.config.max_logit_scale) - scale).detach()  # at the bound gradients still flow
+        return (
+            scale + (scale.clamp_max(self.config.max_logit_scale) - scale).detach()
+        )  # at the bound gradients still flow
 
 
 def _sent(values: list[float], device: torch.device) -> Tensor:
     """Numbers of the host as a tensor on the device, without waiting for it."""
-    return torch.tensor(values, dtype=torch.float64 if isinstance(values[0], float) else None).to(device, non_blocking=True)
+    return torch.tensor(values, dtype=torch.float64 if isinstance(values[0], float) else None).to(
+        device, non_blocking=True
+    )

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmpt.ops.gather import all_gather
+from mmpt.ops.distributed import all_gather
 from mmpt.ops.precision import autocast_off
 from mmpt.registry import LOSSES
 
@@ -47,14 +47,18 @@ class Allowed(NamedTuple):
             return value in self.one_of
         if not isinstance(value, (int, float)):
             return True
-        too_low = (self.above is not None and value <= self.above) or (self.least is not None and value < self.least)
+        too_low = (self.above is not None and value <= self.above) or (
+            self.least is not None and value < self.least
+        )
         return math.isfinite(value) and not too_low and (self.most is None or value <= self.most)
 
     def __str__(self) -> str:
         if self.one_of:
             return f"one of {', '.join(self.one_of)}"
         bounds = {"above": self.above, "at least": self.least, "at most": self.most}
-        return " and ".join(["a finite number", *(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)])
+        return " and ".join(
+            ["a finite number", *(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)]
+        )
 
 
 def option(
@@ -68,7 +72,8 @@ def option(
     most: float | None = None,
     one_of: Collection[str] = (),
 ) -> Any:
-    """A key of a loss: its default, one line of meaning, its spelling in YAML where that differs, its symbol in the paper, its values."""
+    """A key of a loss: its default, one line of meaning, its spelling in YAML where that differs, its symbol
+    in the paper, its values."""
     allowed = Allowed(above, least, most, one_of)
     return field(default=default, metadata={"help": help, "yaml": yaml, "symbol": symbol, "allowed": allowed})
 
@@ -93,7 +98,8 @@ class LossConfig:
         """Reads a section in YAML spelling.
 
         Raises:
-            ValueError: unknown keys or values of the wrong type; all of them in one message, each with the place and what is expected.
+            ValueError: unknown keys or values of the wrong type; all of them in one message, each with the
+                place and what is expected.
         """
         known, hints, values, faults = cls.yaml_names(), typing.get_type_hints(cls), {}, []
         for name, value in section.items():
@@ -114,16 +120,28 @@ class LossConfig:
     @classmethod
     def _out_of_range(cls, values: Mapping[str, Any], where: str) -> list[str]:
         """One message for each of the values, by field name, that its key does not allow."""
-        allowed = {f.name: (name, f.metadata["allowed"]) for name, f in cls.yaml_names().items() if "allowed" in f.metadata}
-        found = [(*allowed[name], value) for name, value in values.items() if value is not None and name in allowed]
-        return [f"{where}.{name}: expected {wanted}, got {value!r}." for name, wanted, value in found if value not in wanted]
+        allowed = {
+            f.name: (name, f.metadata["allowed"])
+            for name, f in cls.yaml_names().items()
+            if "allowed" in f.metadata
+        }
+        found = [
+            (*allowed[name], value) for name, value in values.items() if value is not None and name in allowed
+        ]
+        return [
+            f"{where}.{name}: expected {wanted}, got {value!r}."
+            for name, wanted, value in found
+            if value not in wanted
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NegativesConfig(LossConfig):
     """Keys of losses whose negatives are the other clips of the batch."""
 
-    global_negatives: bool = option(False, "join the clips of all ranks, with gradient; every rank needs the same shapes")
+    global_negatives: bool = option(
+        False, "join the clips of all ranks, with gradient; every rank needs the same shapes"
+    )
 
     def join(self, x: Tensor) -> Tensor:
         """The rows of all ranks, or `x` itself where negatives are local."""
@@ -131,7 +149,8 @@ class NegativesConfig(LossConfig):
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:
-    """A YAML value as the type that the dataclass states; "1e-5", which YAML reads as a string, becomes a number.
+    """A YAML value as the type that the dataclass states; "1e-5", which YAML reads as a string, becomes a
+    number.
 
     Raises:
         ValueError: it is of another type; the message names the place.
@@ -142,10 +161,19 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     for choice in choices:
         if isinstance(choice, type) and issubclass(choice, LossConfig) and isinstance(value, Mapping):
             return choice.from_yaml(value, where)
-        if choice is float and isinstance(value, (int, float, str)) and not isinstance(value, bool) and _is_number(value):
+        if (
+            choice is float
+            and isinstance(value, (int, float, str))
+            and not isinstance(value, bool)
+            and _is_number(value)
+        ):
             return float(value)
         plain = typing.get_origin(choice) or choice
-        if isinstance(plain, type) and isinstance(value, plain) and not (plain is int and isinstance(value, bool)):
+        if (
+            isinstance(plain, type)
+            and isinstance(value, plain)
+            and not (plain is int and isinstance(value, bool))
+        ):
             return value
     expected = " or ".join("null" if c is type(None) else getattr(c, "__name__", str(c)) for c in choices)
     raise ValueError(f"{where}: expected {expected}, got {value!r}.")
@@ -162,11 +190,13 @@ def _is_number(value: Any) -> bool:
 class Loss(nn.Module):
     """A Module without parameters over maths in `mmpt.ops`.
 
-    Subclasses name every tensor they read as a keyword-only argument of `forward`, accept the rest of the batch as `**batch`, and return
-    a scalar. All maths runs outside autocast: float32 for half inputs, float64 for float64 inputs.
+    Subclasses name every tensor they read as a keyword-only argument of `forward`, accept the rest of the
+    batch as `**batch`, and return a scalar. All maths runs outside autocast: float32 for half inputs, float64
+    for float64 inputs.
 
     Args:
-        config: the `loss:` section in YAML spelling (without or with `loss_cls`), a ready `Config`, or None for the defaults.
+        config: the `loss:` section in YAML spelling (without or with `loss_cls`), a ready `Config`, or None
+            for the defaults.
 
     Attributes:
         terms: detached value of each term of the last forward pass, by name.
@@ -187,7 +217,8 @@ class Loss(nn.Module):
         missing = [name for name in self.reads if batch.get(name) is None]
         if missing:
             raise TypeError(
-                f"{type(self).__name__} reads {', '.join(missing)}, which neither the model nor the batch gives "
+                f"{type(self).__name__} reads {', '.join(missing)}, which neither the model nor the batch "
+                "gives "
                 f"(given: {', '.join(sorted(name for name, value in batch.items() if value is not None))})."
             )
         with autocast_off(tensor):
@@ -214,24 +245,29 @@ class Loss(nn.Module):
         """
 
     def check_model(self, model: nn.Module) -> None:
-        """Before training: does the model return what this loss reads? A model without `returns` is not asked; its first batch will tell.
+        """Before training: does the model return what this loss reads? A model without `returns` is not
+        asked; its first batch will tell.
 
         Raises:
             ValueError: it does not; the message names what is missing, and what there is.
         """
         returned = getattr(model, "returns", None)
-        missing = [name for name in self.reads if _comes_from_a_model(name) and name not in (returned or self.reads)]
+        missing = [
+            name for name in self.reads if _comes_from_a_model(name) and name not in (returned or self.reads)
+        ]
         if missing:
             raise ValueError(
-                f"loss.loss_cls {type(self).__name__} reads {', '.join(missing)}, which model.model_cls {type(model).__name__} does not "
-                f"return (it returns {', '.join(sorted(returned))}). Choose another loss, or a model that does."
+                f"loss.loss_cls {type(self).__name__} reads {', '.join(missing)}, which model.model_cls "
+                f"{type(model).__name__} does not "
+                f"return (it returns {', '.join(sorted(returned))}). Choose another loss, or a model that "
+                "does."
             )
 
     def record(self, **terms: Tensor) -> None:
         """Keeps the terms for the log.
 
-        On the CPU, where looking at a value costs nothing, a non-finite term raises at once; elsewhere call `assert_finite` when the values
-        are read anyway.
+        On the CPU, where looking at a value costs nothing, a non-finite term raises at once; elsewhere call
+        `assert_finite` when the values are read anyway.
         """
         self.terms = {name: term.detach() for name, term in terms.items()}
         if all(term.device.type == "cpu" for term in self.terms.values()):
@@ -242,7 +278,8 @@ class Loss(nn.Module):
         bad = [f"{name} = {term.item()}" for name, term in self.terms.items() if not torch.isfinite(term)]
         if bad:
             raise FloatingPointError(
-                f"{type(self).__name__}: {', '.join(bad)}. Look for NaN in the features, a learning rate that is too high, or overflow in "
+                f"{type(self).__name__}: {', '.join(bad)}. Look for NaN in the features, a learning rate "
+                "that is too high, or overflow in "
                 "half precision."
             )
 

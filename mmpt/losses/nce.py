@@ -13,7 +13,13 @@ from torch import Tensor
 
 from mmpt.losses.loss import Loss, NegativesConfig, option
 from mmpt.losses.sequence import SequenceConfig, SequenceContrastLoss, SimilarityConfig
-from mmpt.ops.contrastive import dot_scores, exclude_negatives, info_nce, soft_cross_entropy, symmetric_info_nce
+from mmpt.ops.contrastive import (
+    dot_scores,
+    exclude_negatives,
+    info_nce,
+    soft_cross_entropy,
+    symmetric_info_nce,
+)
 from mmpt.ops.precision import full_precision
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.registry import LOSSES
@@ -23,7 +29,8 @@ from mmpt.registry import LOSSES
 class NCE(Loss):
     """Pulls each aligned score above the scores of all misaligned pairs of the batch.
 
-    Reads `align_scores` (2b, 2): column 0 scores "aligned", the first b rows are aligned pairs, the rest are not.
+    Reads `align_scores` (2b, 2): column 0 scores "aligned", the first b rows are aligned pairs, the rest are
+    not.
     """
 
     def forward(self, *, align_scores: Tensor, **batch) -> Tensor:
@@ -45,7 +52,8 @@ class _PooledContrast(Loss):
 
 @LOSSES.register()
 class T2VContraLoss(_PooledContrast):
-    """Pulls each caption to its clip, pushes it from the other clips of the batch: cross entropy of raw dot products, rows = captions."""
+    """Pulls each caption to its clip, pushes it from the other clips of the batch: cross entropy of raw dot
+    products, rows = captions."""
 
     def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch) -> Tensor:
         loss = info_nce(self.scores(pooled_text, pooled_video))
@@ -55,7 +63,8 @@ class T2VContraLoss(_PooledContrast):
 
 @LOSSES.register()
 class V2TContraLoss(_PooledContrast):
-    """Pulls each clip to its caption, pushes it from the other captions of the batch: cross entropy of raw dot products, rows = clips."""
+    """Pulls each clip to its caption, pushes it from the other captions of the batch: cross entropy of raw
+    dot products, rows = clips."""
 
     def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch) -> Tensor:
         loss = info_nce(self.scores(pooled_video, pooled_text))
@@ -74,9 +83,15 @@ class MMContraConfig(SimilarityConfig):
         symbol="I",
         least=1,
     )
-    beta: float = option(0.3, "share of the softened targets; 0: one-hot targets", symbol="beta", least=0, most=1)
-    sequence_contrast: SequenceConfig | None = option(None, "section of the video-paragraph loss; null: without it")
-    mask_duplicate_clips: bool = option(False, "clips drawn twice (same span of video or of captions) are not each other's negatives")
+    beta: float = option(
+        0.3, "share of the softened targets; 0: one-hot targets", symbol="beta", least=0, most=1
+    )
+    sequence_contrast: SequenceConfig | None = option(
+        None, "section of the video-paragraph loss; null: without it"
+    )
+    mask_duplicate_clips: bool = option(
+        False, "clips drawn twice (same span of video or of captions) are not each other's negatives"
+    )
 
 
 @LOSSES.register()
@@ -84,12 +99,14 @@ class MMContraLoss(_PooledContrast):
     """Pulls each clip and its caption together, pushes them from the other captions and clips of the batch.
 
     VideoCLIP: CE(p_v p_t^T) + CE(p_t p_v^T), summed, raw dot products, no temperature.
-    Norton: the targets are beta * Q + (1 - beta) * identity, Q the balanced transport plan of the same scores without gradient, so that
-    captions which also fit another clip are not pushed away; plus `sequence_contrast_weight` times `SequenceContrastLoss`, which takes
-    50 steps of transport where `sinkhorn_iterations` is null.
+    Norton: the targets are beta * Q + (1 - beta) * identity, Q the balanced transport plan of the same scores
+        without gradient, so that
+    captions which also fit another clip are not pushed away; plus `sequence_contrast_weight` times
+    `SequenceContrastLoss`, which takes 50 steps of transport where `sinkhorn_iterations` is null.
 
-    Negatives are the clips of this rank, so that the loss depends on the number of ranks; with `global_negatives` only on the joined batch.
-    With `compat: true` the identity is rounded to float32 in the targets, and the sequence loss is the historic one.
+    Negatives are the clips of this rank, so that the loss depends on the number of ranks; with
+    `global_negatives` only on the joined batch. With `compat: true` the identity is rounded to float32 in the
+    targets, and the sequence loss is the historic one.
 
     Source: Xu et al., "VideoCLIP", EMNLP 2021; Lin et al. (Norton), ICLR 2024, eq. 5-6.
     """
@@ -103,7 +120,9 @@ class MMContraLoss(_PooledContrast):
         if section is not None and section.weight is not None:
             shared = {f.name: getattr(self.config, f.name) for f in fields(SimilarityConfig)}
             steps = {} if self.config.n_iters is None else {"n_iters": self.config.n_iters}
-            self.sequence = SequenceContrastLoss(SequenceContrastLoss.Config(**asdict(section), **shared, **steps))
+            self.sequence = SequenceContrastLoss(
+                SequenceContrastLoss.Config(**asdict(section), **shared, **steps)
+            )
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -114,16 +133,23 @@ class MMContraLoss(_PooledContrast):
             self.sequence.check(clips_per_video, videos_per_batch)
 
     def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch) -> Tensor:
-        # the sequence part first: its large gradients are then made last, when the rest of the graph is already freed
+        # the sequence part first: its large gradients are then made last, when the rest of the graph is
+        # already freed
         weighted = 0.0
         if self.sequence is not None:
             sequence = self.sequence(pooled_video=pooled_video, pooled_text=pooled_text, **batch)
             weighted = self.config.sequence_contrast.weight * sequence
         to_text, to_video = self.clip_caption_losses(pooled_video, pooled_text, **batch)
-        self.record(video_to_text=to_text, text_to_video=to_video, **({} if self.sequence is None else {"sequence": sequence}))
+        self.record(
+            video_to_text=to_text,
+            text_to_video=to_video,
+            **({} if self.sequence is None else {"sequence": sequence}),
+        )
         return to_text + to_video + weighted
 
-    def clip_caption_losses(self, pooled_video: Tensor, pooled_text: Tensor, **batch) -> tuple[Tensor, Tensor]:
+    def clip_caption_losses(
+        self, pooled_video: Tensor, pooled_text: Tensor, **batch
+    ) -> tuple[Tensor, Tensor]:
         """Cross entropies of clips over captions and of captions over clips."""
         scores = self.scores(pooled_video, pooled_text)
         excluded = self._duplicates(len(scores), batch) if self.config.mask_duplicate_clips else None
@@ -143,7 +169,10 @@ class MMContraLoss(_PooledContrast):
         names = ("video_start", "video_end", "text_start", "text_end")
         missing = [name for name in (*names, "clips_per_video") if batch.get(name) is None]
         if missing:
-            raise ValueError(f"loss.mask_duplicate_clips needs {', '.join(missing)} in the batch; use an aligner that draws timed clips.")
+            raise ValueError(
+                f"loss.mask_duplicate_clips needs {', '.join(missing)} in the batch; use an aligner that "
+                "draws timed clips."
+            )
         spans = [self.config.join(batch[name].flatten()) for name in names]
         video = torch.arange(n, device=spans[0].device) // batch["clips_per_video"]
         same_video, *same = (x[:, None] == x for x in (video, *spans))
@@ -152,7 +181,8 @@ class MMContraLoss(_PooledContrast):
 
 @torch.no_grad()
 def soft_targets(scores: Tensor, n_iters: int) -> Tensor:
-    """Q (N, N), rows clips, columns captions: balanced transport plan of the scores scaled so that rows and columns sum to one.
+    """Q (N, N), rows clips, columns captions: balanced transport plan of the scores scaled so that rows and
+    columns sum to one.
 
     Columns do so exactly, rows as far as `n_iters` steps converge.
     """

@@ -1,7 +1,10 @@
-"""Norton's video-paragraph loss: sequences of captions against sequences of clips, aligned by optimal transport.
+"""Norton's video-paragraph loss: sequences of captions against sequences of clips, aligned by optimal
+transport.
 
-Shapes: N clips in the batch (rows of C are captions, columns clips), L clips per sequence, S = N / L sequences, D width.
-From YAML to the Sinkhorn iteration: SequenceContrastLoss.forward -> transport_log_plan -> mmpt.ops.sinkhorn.log_sinkhorn.
+Shapes: N clips in the batch (rows of C are captions, columns clips), L clips per sequence, S = N / L
+    sequences, D width.
+From YAML to the Sinkhorn iteration: SequenceContrastLoss.forward -> transport_log_plan ->
+mmpt.ops.sinkhorn.log_sinkhorn.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ TOKENS = ("video_outputs", "text_outputs", "video_mask_outputs", "text_mask_outp
 class SequenceConfig(LossConfig):
     """The `sequence_contrast:` section."""
 
-    weight: float | None = option(0.1, "weight of the video-paragraph loss; null: without it", yaml="sequence_contrast_weight", least=0)
+    weight: float | None = option(
+        0.1, "weight of the video-paragraph loss; null: without it", yaml="sequence_contrast_weight", least=0
+    )
     sequence_length: int = option(8, "clips per sequence", yaml="threshold", symbol="L", least=1)
     bucket_quantile: float | None = option(
         0.3,
@@ -41,7 +46,13 @@ class SequenceConfig(LossConfig):
         least=0,
         most=1,
     )
-    epsilon: float = option(0.1, "entropic regulariser of the transport between two sequences", yaml="scale", symbol="epsilon", above=0)
+    epsilon: float = option(
+        0.1,
+        "entropic regulariser of the transport between two sequences",
+        yaml="scale",
+        symbol="epsilon",
+        above=0,
+    )
     mask_same_video: bool = option(False, "sequences of the same video are not each other's negatives")
 
 
@@ -50,13 +61,22 @@ class SimilarityConfig(NegativesConfig):
     """Keys of the clip-caption similarity, which in YAML stand beside the `sequence_contrast:` section."""
 
     alpha: float | None = option(
-        1.0, "smoothing of the maximum over tokens; 0 or null: hard maximum", yaml="alpha_lse", symbol="alpha", least=0
+        1.0,
+        "smoothing of the maximum over tokens; 0 or null: hard maximum",
+        yaml="alpha_lse",
+        symbol="alpha",
+        least=0,
     )
     fusion_weight: float | None = option(
-        0.5, "weight of the cosine of pooled vectors beside token similarity; null: pooled vectors alone", symbol="w", least=0
+        0.5,
+        "weight of the cosine of pooled vectors beside token similarity; null: pooled vectors alone",
+        symbol="w",
+        least=0,
     )
     precision: str = option(
-        "float32", "float32, or bf16: rounds the factors of the token products where the hardware then is faster", one_of=PRECISIONS
+        "float32",
+        "float32, or bf16: rounds the factors of the token products where the hardware then is faster",
+        one_of=PRECISIONS,
     )
     compat: bool = option(False, "historic behaviour where it is known to be wrong")
 
@@ -65,23 +85,29 @@ class SimilarityConfig(NegativesConfig):
 class SequenceContrastConfig(SequenceConfig, SimilarityConfig):
     """The section with what it shares with the clip-caption loss, for use as a loss of its own."""
 
-    n_iters: int = option(50, "row-then-column steps of the transport", yaml="sinkhorn_iterations", symbol="I", least=1)
+    n_iters: int = option(
+        50, "row-then-column steps of the transport", yaml="sinkhorn_iterations", symbol="I", least=1
+    )
 
 
 @LOSSES.register()
 class SequenceContrastLoss(Loss):
-    """Pulls the captions of a sequence of clips to those clips as a whole, pushes them from the other sequences of the batch.
+    """Pulls the captions of a sequence of clips to those clips as a whole, pushes them from the other
+    sequences of the batch.
 
-    Clip-caption similarities fuse pooled cosines and token similarities, each scaled to [0, 1] over the batch. For every pair of sequences
-    a transport plan with a bucket for what cannot be aligned says which caption belongs to which clip; the similarity under the plan, which
-    carries no gradient itself, is the logit of a symmetric cross entropy.
+    Clip-caption similarities fuse pooled cosines and token similarities, each scaled to [0, 1] over the
+    batch. For every pair of sequences a transport plan with a bucket for what cannot be aligned says which
+    caption belongs to which clip; the similarity under the plan, which carries no gradient itself, is the
+    logit of a symmetric cross entropy.
 
     The temperature is exp(`logit_scale`) of the batch where the model learns one, else 1/0.07.
 
-    Departs from the released code (all of it back with `compat: true`): padded query tokens do not enter the token similarity; log-sum-exp
-    over valid tokens only instead of a difference that cancels; a batch whose similarities are all equal gives 0 instead of 0/0.
+    Departs from the released code (all of it back with `compat: true`): padded query tokens do not enter the
+    token similarity; log-sum-exp over valid tokens only instead of a difference that cancels; a batch whose
+    similarities are all equal gives 0 instead of 0/0.
 
-    Source: Lin et al., "Multi-granularity Correspondence Learning from Long-term Noisy Videos", ICLR 2024, section 3.
+    Source: Lin et al., "Multi-granularity Correspondence Learning from Long-term Noisy Videos", ICLR 2024,
+        section 3.
     """
 
     Config = SequenceContrastConfig
@@ -94,7 +120,8 @@ class SequenceContrastLoss(Loss):
         length = self.config.sequence_length
         if clips_per_video is not None and clips_per_video % length:
             raise ValueError(
-                f"dataset.clip_per_video={clips_per_video} is not a multiple of loss.sequence_contrast.threshold={length}; sequences need "
+                f"dataset.clip_per_video={clips_per_video} is not a multiple of "
+                f"loss.sequence_contrast.threshold={length}; sequences need "
                 f"whole groups. Use {length * max(1, round(clips_per_video / length))}."
             )
 
@@ -115,7 +142,11 @@ class SequenceContrastLoss(Loss):
             pooled_video, pooled_text, video_outputs, text_outputs, video_mask_outputs, text_mask_outputs
         )
         logits = self.paragraph_video_logits(similarity, logit_scale)
-        excluded = self._same_video(len(logits), clips_per_video, logits.device) if self.config.mask_same_video else None
+        excluded = (
+            self._same_video(len(logits), clips_per_video, logits.device)
+            if self.config.mask_same_video
+            else None
+        )
         to_video, to_paragraph = symmetric_info_nce(logits, excluded)
         self.record(paragraph_to_video=to_video, video_to_paragraph=to_paragraph)
         return to_video + to_paragraph
@@ -129,7 +160,8 @@ class SequenceContrastLoss(Loss):
         video_mask_outputs: Tensor | None = None,
         text_mask_outputs: Tensor | None = None,
     ) -> Tensor:
-        """C (N, N), rows captions, columns clips: (w * pooled cosine + token similarity) / (w + 1), each in [0, 1]."""
+        """C (N, N), rows captions, columns clips: (w * pooled cosine + token similarity) / (w + 1), each in
+        [0, 1]."""
         config, join = self.config, self.config.join
         if config.fusion_weight is None:
             return scale_to_unit_interval(cosine_scores(join(pooled_text), join(pooled_video)))
@@ -149,10 +181,15 @@ class SequenceContrastLoss(Loss):
         return tokens.add_(pooled, alpha=config.fusion_weight).div_(config.fusion_weight + 1)
 
     def paragraph_video_logits(self, similarity: Tensor, logit_scale: Tensor | None = None) -> Tensor:
-        """(S, S): exp(logit_scale) * sum of similarity under the transport plan of each pair; rows paragraphs, columns videos."""
+        """(S, S): exp(logit_scale) * sum of similarity under the transport plan of each pair; rows
+        paragraphs, columns videos."""
         config = self.config
         blocks = sequence_blocks(similarity, config.sequence_length)
-        bucket = None if config.bucket_quantile is None else bucket_score(similarity.detach(), config.bucket_quantile)
+        bucket = (
+            None
+            if config.bucket_quantile is None
+            else bucket_score(similarity.detach(), config.bucket_quantile)
+        )
         log_plan = transport_log_plan(blocks.detach(), bucket, config.epsilon, config.n_iters)
         n_sequences = len(similarity) // config.sequence_length
         aligned = (unit_mass_per_clip(log_plan) * blocks).sum((1, 2)).view(n_sequences, n_sequences)
@@ -160,18 +197,23 @@ class SequenceContrastLoss(Loss):
 
     def _same_video(self, n_sequences: int, clips_per_video: int | None, device: torch.device) -> Tensor:
         if clips_per_video is None:
-            raise ValueError("loss.sequence_contrast.mask_same_video needs clips_per_video in the batch (dataset.clip_per_video).")
+            raise ValueError(
+                "loss.sequence_contrast.mask_same_video needs clips_per_video in the batch "
+                "(dataset.clip_per_video)."
+            )
         video = torch.arange(n_sequences, device=device) * self.config.sequence_length // clips_per_video
         return video[:, None] == video
 
 
 def scale_to_unit_interval(scores: Tensor) -> Tensor:
-    """Scores minus their minimum, over their range; zero where all are equal. Gradients flow through minimum and maximum."""
+    """Scores minus their minimum, over their range; zero where all are equal. Gradients flow through minimum
+    and maximum."""
     return _UnitInterval.apply(scores)
 
 
 class _UnitInterval(torch.autograd.Function):
-    """Written out because it needs one (N, N) matrix for its backward pass where autograd would keep three."""
+    """Written out because it needs one (N, N) matrix for its backward pass where autograd would keep
+    three."""
 
     @staticmethod
     def forward(ctx, scores: Tensor) -> Tensor:
@@ -195,7 +237,8 @@ class _UnitInterval(torch.autograd.Function):
 
 
 def sequence_blocks(similarity: Tensor, length: int) -> Tensor:
-    """C (N, N) cut into the blocks of all pairs of sequences: (S*S, L, L), pair index = paragraph * S + video.
+    """C (N, N) cut into the blocks of all pairs of sequences: (S*S, L, L), pair index = paragraph * S +
+    video.
 
     Raises:
         ValueError: N is not a multiple of L.
@@ -203,7 +246,8 @@ def sequence_blocks(similarity: Tensor, length: int) -> Tensor:
     n = len(similarity)
     if n % length:
         raise ValueError(
-            f"{n} clips in the batch do not divide into sequences of loss.sequence_contrast.threshold={length}; "
+            f"{n} clips in the batch do not divide into sequences of "
+            f"loss.sequence_contrast.threshold={length}; "
             f"use a batch of {max(1, n // length) * length} clips."
         )
     s = n // length
@@ -211,7 +255,8 @@ def sequence_blocks(similarity: Tensor, length: int) -> Tensor:
 
 
 def bucket_score(similarity: Tensor, quantile: float) -> Tensor:
-    """Score of the alignable prompt bucket: the k-th smallest similarity of aligned pairs, k = int(quantile * N) within 1..N."""
+    """Score of the alignable prompt bucket: the k-th smallest similarity of aligned pairs, k = int(quantile *
+    N) within 1..N."""
     k = min(max(int(quantile * len(similarity)), 1), len(similarity))
     return similarity.diagonal().kthvalue(k).values
 
@@ -222,7 +267,8 @@ def transport_log_plan(blocks: Tensor, bucket: Tensor | None, epsilon: float, n_
 
     Args:
         blocks: (P, L, L) clip-caption similarities.
-        bucket: score of the extra row and column that take what aligns with nothing; None: plain balanced transport.
+        bucket: score of the extra row and column that take what aligns with nothing; None: plain balanced
+            transport.
         epsilon: entropic regulariser.
         n_iters: row-then-column steps.
     """
@@ -245,7 +291,8 @@ def unit_mass_per_clip(log_plan: Tensor) -> Tensor:
 
 
 def bounded_scale(logit_scale: Tensor | None, like: Tensor) -> Tensor:
-    """exp(logit_scale) with the exponent held in [0, 4.6052]; at a bound the gradient still flows, so that the scale can come back."""
+    """exp(logit_scale) with the exponent held in [0, 4.6052]; at a bound the gradient still flows, so that
+    the scale can come back."""
     if logit_scale is None:
         return like.new_full((), math.exp(LOGIT_SCALE))
     logit_scale = full_precision(logit_scale).to(like.dtype)

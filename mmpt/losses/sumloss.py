@@ -15,7 +15,9 @@ from mmpt.registry import LOSSES
 class SumConfig(LossConfig):
     """The list of losses."""
 
-    losses: list | None = option(None, "sections of losses: loss_cls, its own keys, and optionally weight (1.0) and name (loss_cls)")
+    losses: list | None = option(
+        None, "sections of losses: loss_cls, its own keys, and optionally weight (1.0) and name (loss_cls)"
+    )
 
     def __post_init__(self):
         if not self.losses:
@@ -23,7 +25,9 @@ class SumConfig(LossConfig):
         names = [part_name(section) for section in self.losses]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"loss.losses: two parts are called {name!r}; give them different names with `name:`.")
+                raise ValueError(
+                    f"loss.losses: two parts are called {name!r}; give them different names with `name:`."
+                )
 
 
 def part_name(section: Any) -> str:
@@ -52,10 +56,14 @@ class SumLoss(Loss):
         super().__init__(config)
         sections = {part_name(section): dict(section) for section in self.config.losses}
         self.weights = {
-            name: convert(section.pop("weight", 1.0), float, f"loss.losses ({name}).weight") for name, section in sections.items()
+            name: convert(section.pop("weight", 1.0), float, f"loss.losses ({name}).weight")
+            for name, section in sections.items()
         }
         # a list: the names of a ModuleDict may hold no dots
-        self.parts = nn.ModuleList(build_loss({key: section[key] for key in section if key != "name"}) for section in sections.values())
+        self.parts = nn.ModuleList(
+            build_loss({key: section[key] for key in section if key != "name"})
+            for section in sections.values()
+        )
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -75,6 +83,10 @@ class SumLoss(Loss):
 
     def forward(self, **batch) -> Tensor:
         values = [part(**batch) for part in self.parts]
-        inner = {f"{name}/{term}": value for name, part in zip(self.weights, self.parts, strict=True) for term, value in part.terms.items()}
+        inner = {
+            f"{name}/{term}": value
+            for name, part in zip(self.weights, self.parts, strict=True)
+            for term, value in part.terms.items()
+        }
         self.record(**dict(zip(self.weights, values, strict=True)), **inner)
         return sum(weight * value for weight, value in zip(self.weights.values(), values, strict=True))

@@ -1,9 +1,13 @@
-"""TempCLR's losses: an ordered sequence of texts aligns with its video more cheaply than the same texts in a shuffled order.
+"""TempCLR's losses: an ordered sequence of texts aligns with its video more cheaply than the same texts in a
+shuffled order.
 
-Shapes: V videos of c sampled clips each, D width, L clips (or annotated steps) per sequence, M shuffled orders, F labelled frames,
-K steps of a task, T frames; few shots: Q queries, S supports. `cost` is the unit distance of text rows and video columns, low = close.
+Shapes: V videos of c sampled clips each, D width, L clips (or annotated steps) per sequence, M shuffled
+    orders, F labelled frames,
+K steps of a task, T frames; few shots: Q queries, S supports. `cost` is the unit distance of text rows and
+video columns, low = close.
 
-Source: Yang et al., "TempCLR: Temporal Alignment Representation with Contrastive Learning", ICLR 2023 (arXiv 2212.13738).
+Source: Yang et al., "TempCLR: Temporal Alignment Representation with Contrastive Learning", ICLR 2023 (arXiv
+    2212.13738).
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from torch import Tensor
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.losses.nce import MMContraConfig, MMContraLoss
 from mmpt.ops.alignment import cosine_cost, otam, soft_dtw
-from mmpt.ops.gather import all_gather
+from mmpt.ops.distributed import all_gather
 from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
 
@@ -30,21 +34,35 @@ METRICS = ("dtw", "otam")
 class DistanceConfig(LossConfig):
     """How far one sequence is from another."""
 
-    metric: str = option("dtw", "distance of two sequences: dtw, or otam (both directions summed)", one_of=METRICS)
-    smoothing: float = option(0.1, "of the soft minimum over alignments, in units of cost", yaml="lbda", symbol="lambda", above=0)
+    metric: str = option(
+        "dtw", "distance of two sequences: dtw, or otam (both directions summed)", one_of=METRICS
+    )
+    smoothing: float = option(
+        0.1, "of the soft minimum over alignments, in units of cost", yaml="lbda", symbol="lambda", above=0
+    )
     eps: float = option(0.01, "added to the product of norms in the cosine", above=0)
 
     def distance(self, cost: Tensor) -> Tensor:
         """(..., R, C) -> (...)."""
-        return soft_dtw(cost, self.smoothing) if self.metric == "dtw" else otam(cost, self.smoothing, both=True)
+        return (
+            soft_dtw(cost, self.smoothing) if self.metric == "dtw" else otam(cost, self.smoothing, both=True)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShuffleConfig(DistanceConfig):
     """One ordered sequence against shuffled ones."""
 
-    n_orders: int = option(32, "orders of a sequence: the true one and shuffled ones", yaml="total_sample_size", least=2)
-    weight: float = option(0.7, "share of the alignment loss; the other loss has the rest", yaml="alignment_loss_coeff", least=0, most=1)
+    n_orders: int = option(
+        32, "orders of a sequence: the true one and shuffled ones", yaml="total_sample_size", least=2
+    )
+    weight: float = option(
+        0.7,
+        "share of the alignment loss; the other loss has the rest",
+        yaml="alignment_loss_coeff",
+        least=0,
+        most=1,
+    )
 
     def loss(self, costs: Tensor) -> Tensor:
         """Cross entropy of the true order, the first of (..., 1 + M, R, C), among all: (...)."""
@@ -55,36 +73,44 @@ class ShuffleConfig(DistanceConfig):
 class TempCLRConfig(ShuffleConfig):
     """Pre-training."""
 
-    sequence_length: int = option(5, "disjoint clips per sequence; videos with fewer do not count", yaml="sampling_threshold", least=2)
+    sequence_length: int = option(
+        5, "disjoint clips per sequence; videos with fewer do not count", yaml="sampling_threshold", least=2
+    )
     global_negatives: bool = option(
-        False, "join the clips of all ranks in the clip-caption part, with gradient; every rank needs the same shapes"
+        False,
+        "join the clips of all ranks in the clip-caption part, with gradient; every rank needs the same "
+        "shapes",
     )
 
     def __post_init__(self):
         super().__post_init__()
         if self.n_orders > math.factorial(self.sequence_length):
             raise ValueError(
-                f"loss.total_sample_size={self.n_orders}, but loss.sampling_threshold={self.sequence_length} clips have only "
+                f"loss.total_sample_size={self.n_orders}, but "
+                f"loss.sampling_threshold={self.sequence_length} clips have only "
                 f"{math.factorial(self.sequence_length)} orders. Use at most that many."
             )
 
 
 @LOSSES.register()
 class TempCLRLoss(Loss):
-    """Pulls a video's captions in their true order to its clips, pushes them away in shuffled orders; beside the clip-caption loss.
+    """Pulls a video's captions in their true order to its clips, pushes them away in shuffled orders; beside
+    the clip-caption loss.
 
-    loss = (1 - weight) * VideoCLIP's loss + weight * alignment. From each video the clips that overlap no earlier one are kept; if there
-    are L or more, L of them, evenly spread, form a sequence. Alignment is the mean, over these videos, of the cross entropy of the true
-    order among the L! (M of them) by minus the alignment distance, without temperature; 0 if no video qualifies. Other videos are no
-    negatives of the sequence: with `global_negatives` ranks exchange the clips of the other part, and how many videos qualify.
+    loss = (1 - weight) * VideoCLIP's loss + weight * alignment. From each video the clips that overlap no
+    earlier one are kept; if there are L or more, L of them, evenly spread, form a sequence. Alignment is the
+    mean, over these videos, of the cross entropy of the true order among the L! (M of them) by minus the
+    alignment distance, without temperature; 0 if no video qualifies. Other videos are no negatives of the
+    sequence: with `global_negatives` ranks exchange the clips of the other part, and how many videos qualify.
 
-    Reads `pooled_video`, `pooled_text` (V*c, D) video by video, `clips_per_video`, and `text_start`, `text_end` (caption indices),
-    `video_start`, `video_end` (seconds), (V*c,), ends exclusive, each video's clips sorted by start (`dataset.sort_clips`). Orders are
-    drawn from `generator` (a CPU generator; default torch's own, which a trainer seeds every update). The terms hold both losses and the
-    share of videos that qualify.
+    Reads `pooled_video`, `pooled_text` (V*c, D) video by video, `clips_per_video`, and `text_start`,
+    `text_end` (caption indices), `video_start`, `video_end` (seconds), (V*c,), ends exclusive, each video's
+    clips sorted by start (`dataset.sort_clips`). Orders are drawn from `generator` (a CPU generator; default
+    torch's own, which a trainer seeds every update). The terms hold both losses and the share of videos that
+    qualify.
 
-    Departs from the released code: orders are drawn one by one, not from a list of all L! of them, and too many of them are an error
-    instead of mixing videos; costs stay in float32 or better under half precision.
+    Departs from the released code: orders are drawn one by one, not from a list of all L! of them, and too
+    many of them are an error instead of mixing videos; costs stay in float32 or better under half precision.
     """
 
     Config = TempCLRConfig
@@ -97,18 +123,21 @@ class TempCLRLoss(Loss):
         length = self.config.sequence_length
         if clips_per_video is not None and clips_per_video < length:
             raise ValueError(
-                f"dataset.clip_per_video={clips_per_video} is less than loss.sampling_threshold={length}: no video could ever form a "
+                f"dataset.clip_per_video={clips_per_video} is less than loss.sampling_threshold={length}: "
+                "no video could ever form a "
                 f"sequence. Use at least {length} clips; with overlaps dropped, several times that."
             )
 
     def check_data(self, dataset: Any) -> None:
         if not dataset.sort_clips:
             raise ValueError(
-                "dataset.sort_clips: false leaves clips in any order; TempCLRLoss walks through a video in time. Set it to true."
+                "dataset.sort_clips: false leaves clips in any order; TempCLRLoss walks through a video "
+                "in time. Set it to true."
             )
         if not (dataset.clip_per_video or dataset.subsampling):
             raise ValueError(
-                "dataset.clip_per_video is missing: TempCLRLoss makes a sequence of several clips of a video. "
+                "dataset.clip_per_video is missing: TempCLRLoss makes a sequence of several clips of a "
+                "video. "
                 f"Use several times loss.sampling_threshold={self.config.sequence_length}."
             )
 
@@ -127,24 +156,35 @@ class TempCLRLoss(Loss):
     ) -> Tensor:
         config = self.config
         contrastive = self.contrast(pooled_video=pooled_video, pooled_text=pooled_text)
-        times = (x.to(pooled_video.device).view(-1, clips_per_video) for x in (text_start, text_end, video_start, video_end))
+        times = (
+            x.to(pooled_video.device).view(-1, clips_per_video)
+            for x in (text_start, text_end, video_start, video_end)
+        )
         kept = disjoint_clips(*times)
         clips, qualifies = sequence_clips(kept, config.sequence_length)
-        text, video = (x.view(*kept.shape, -1).take_along_dim(clips[..., None], 1) for x in (pooled_text, pooled_video))  # (V, L, D)
-        orders = draw_orders(len(kept), config.n_orders - 1, config.sequence_length, generator).to(text.device, non_blocking=True)
+        text, video = (
+            x.view(*kept.shape, -1).take_along_dim(clips[..., None], 1) for x in (pooled_text, pooled_video)
+        )  # (V, L, D)
+        orders = draw_orders(len(kept), config.n_orders - 1, config.sequence_length, generator).to(
+            text.device, non_blocking=True
+        )
         per_video = config.loss(reordered(cosine_cost(text, video, config.eps), orders))
         # no index of the qualifying videos: it would have to wait for the device
         counted = all_gather(qualifies, with_grad=False) if config.global_negatives else qualifies
-        n_ranks = len(counted) // len(qualifies)  # the mean over ranks of this rank's alignment is the mean over all qualifying videos
+        n_ranks = len(counted) // len(
+            qualifies
+        )  # the mean over ranks of this rank's alignment is the mean over all qualifying videos
         alignment = n_ranks * torch.where(qualifies, per_video, 0.0).sum() / counted.sum().clamp(min=1)
         self.record(contrastive=contrastive, alignment=alignment, qualifying_share=qualifies.double().mean())
         return (1 - config.weight) * contrastive + config.weight * alignment
 
 
 def disjoint_clips(text_start: Tensor, text_end: Tensor, video_start: Tensor, video_end: Tensor) -> Tensor:
-    """Greedy choice of clips, in the given order, that begin after all chosen ones in both caption index and seconds.
+    """Greedy choice of clips, in the given order, that begin after all chosen ones in both caption index and
+    seconds.
 
-    A clip that begins exactly at an exclusive end is not chosen: as published, a gap of one caption and one second is required.
+    A clip that begins exactly at an exclusive end is not chosen: as published, a gap of one caption and one
+    second is required.
 
     Args:
         text_start, text_end, video_start, video_end: (V, c) integers, ends exclusive.
@@ -156,12 +196,16 @@ def disjoint_clips(text_start: Tensor, text_end: Tensor, video_start: Tensor, vi
     kept = torch.empty_like(text_start, dtype=torch.bool)
     for i in range(kept.shape[1]):
         kept[:, i] = free = (text_start[:, i] > last_text) & (video_start[:, i] > last_video)
-        last_text, last_video = torch.where(free, text_end[:, i], last_text), torch.where(free, video_end[:, i], last_video)
+        last_text, last_video = (
+            torch.where(free, text_end[:, i], last_text),
+            torch.where(free, video_end[:, i], last_video),
+        )
     return kept
 
 
 def sequence_clips(kept: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """L evenly spread clips of the kept ones (V, c): their indices (V, L) in ascending order, and which videos have L or more (V,)."""
+    """L evenly spread clips of the kept ones (V, c): their indices (V, L) in ascending order, and which
+    videos have L or more (V,)."""
     n_kept = kept.sum(1)
     positions = spread(n_kept, length)
     kept_first = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
@@ -169,7 +213,8 @@ def sequence_clips(kept: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 def spread(n: Tensor, count: int) -> Tensor:
-    """floor(linspace(0, n - 1, count)) for each n >= 1, ends included: (...) -> (..., count) int64, in float64 arithmetic."""
+    """floor(linspace(0, n - 1, count)) for each n >= 1, ends included: (...) -> (..., count) int64, in
+    float64 arithmetic."""
     last = (n - 1).clamp(min=0)[..., None]
     steps = torch.arange(count, device=n.device, dtype=torch.float64) * (last.double() / max(count - 1, 1))
     positions = steps.long()
@@ -179,22 +224,30 @@ def spread(n: Tensor, count: int) -> Tensor:
 
 
 def draw_orders(n_draws: int, n_orders: int, length: int, generator: torch.Generator | None = None) -> Tensor:
-    """Orders of 0..L-1, drawn without replacement from all but the identity, anew for each of V videos: (V, M, L), on the CPU.
+    """Orders of 0..L-1, drawn without replacement from all but the identity, anew for each of V videos: (V,
+    M, L), on the CPU.
 
     Raises:
         ValueError: there are fewer than M such orders.
     """
     if n_orders >= math.factorial(length):
-        raise ValueError(f"{length} items have only {math.factorial(length) - 1} shuffled orders, asked for {n_orders} different ones.")
+        raise ValueError(
+            f"{length} items have only {math.factorial(length) - 1} shuffled orders, asked for {n_orders} "
+            "different ones."
+        )
     orders = torch.arange(length).repeat(n_draws, n_orders + 1, 1)
-    place_value = length ** torch.arange(length)  # wraps round for long sequences: then two orders may, very rarely, count as equal
+    place_value = length ** torch.arange(
+        length
+    )  # wraps round for long sequences: then two orders may, very rarely, count as equal
     while True:
         codes = (orders * place_value).sum(-1)
         same = codes[:, :, None] == codes[:, None, :]
         again = same.tril(-1).any(-1)  # equal to an earlier order, of which the first is the identity
         if not again.any():
             return orders[:, 1:]
-        orders[again] = torch.rand(int(again.sum()), length, generator=generator, dtype=torch.float64).argsort(-1)
+        orders[again] = torch.rand(
+            int(again.sum()), length, generator=generator, dtype=torch.float64
+        ).argsort(-1)
 
 
 def reordered(cost: Tensor, orders: Tensor) -> Tensor:
@@ -207,14 +260,26 @@ def reordered(cost: Tensor, orders: Tensor) -> Tensor:
 class TempCLRLocalisationConfig(ShuffleConfig):
     """CrossTask fine-tuning."""
 
-    weight: float = option(0.12, "share of the alignment loss; the other loss has the rest", yaml="alignment_loss_coeff", least=0, most=1)
-    frames_per_step: int = option(
-        10, "at most this many frames per annotated step enter the alignment", yaml="video_sampling_multiplier", least=1
+    weight: float = option(
+        0.12,
+        "share of the alignment loss; the other loss has the rest",
+        yaml="alignment_loss_coeff",
+        least=0,
+        most=1,
     )
-    shuffle_frames: bool = option(True, "shuffled orders also shuffle the frames within each run of one step", yaml="inner_shuffling")
+    frames_per_step: int = option(
+        10,
+        "at most this many frames per annotated step enter the alignment",
+        yaml="video_sampling_multiplier",
+        least=1,
+    )
+    shuffle_frames: bool = option(
+        True, "shuffled orders also shuffle the frames within each run of one step", yaml="inner_shuffling"
+    )
     window_stride: int | None = option(
         16,
-        "dataset.sliding_window, by which overlapping windows are averaged into one state per second; null: as they come (released code)",
+        "dataset.sliding_window, by which overlapping windows are averaged into one state per second; "
+        "null: as they come (released code)",
         yaml="sliding_window",
         least=1,
     )
@@ -222,16 +287,20 @@ class TempCLRLocalisationConfig(ShuffleConfig):
 
 @LOSSES.register()
 class TempCLRLocalisationLoss(Loss):
-    """Pulls each frame's logits to its steps, and the annotated steps in their true order to the labelled frames, away in shuffled orders.
+    """Pulls each frame's logits to its steps, and the annotated steps in their true order to the labelled
+    frames, away in shuffled orders.
 
-    loss = (1 - weight) * binary cross entropy + weight * alignment. Alignment compares the sequence of annotated steps (repeats collapsed)
-    with evenly spread labelled frames; it is 0 in evaluation, for a single step, and with fewer than two labelled frames.
+    loss = (1 - weight) * binary cross entropy + weight * alignment. Alignment compares the sequence of
+    annotated steps (repeats collapsed) with evenly spread labelled frames; it is 0 in evaluation, for a
+    single step, and with fewer than two labelled frames.
 
-    Reads one video: `logits` (T, K), `targets` (T, K) 0/1, `video_seq` (T, D) states of the valid frames of all windows, `pooled_text`
-    (K, D), `sequence_targets` (annotated steps in time order), and, if there, `vmasks` (W, F), which frames of the windows are valid.
-    Orders are drawn with repetition, from `generator` as in `TempCLRLoss`. Shapes depend on the labels: on a GPU it waits for the device.
+    Reads one video: `logits` (T, K), `targets` (T, K) 0/1, `video_seq` (T, D) states of the valid frames of
+    all windows, `pooled_text` (K, D), `sequence_targets` (annotated steps in time order), and, if there,
+    `vmasks` (W, F), which frames of the windows are valid. Orders are drawn with repetition, from `generator`
+    as in `TempCLRLoss`. Shapes depend on the labels: on a GPU it waits for the device.
 
-    Departs from the released code, which aligned overlapping windows as one sequence in which time runs backwards (`sliding_window: null`).
+    Departs from the released code, which aligned overlapping windows as one sequence in which time runs
+    backwards (`sliding_window: null`).
     """
 
     Config = TempCLRLocalisationConfig
@@ -239,7 +308,8 @@ class TempCLRLocalisationLoss(Loss):
     def check_data(self, dataset: Any) -> None:
         if self.config.window_stride not in (None, dataset.sliding_window):
             raise ValueError(
-                f"loss.sliding_window={self.config.window_stride} differs from dataset.sliding_window={dataset.sliding_window}, by which "
+                f"loss.sliding_window={self.config.window_stride} differs from "
+                f"dataset.sliding_window={dataset.sliding_window}, by which "
                 "the windows were cut. Use that number, or null."
             )
 
@@ -256,18 +326,28 @@ class TempCLRLocalisationLoss(Loss):
         **batch,
     ) -> Tensor:
         targets = targets.view(logits.shape)
-        bce = F.binary_cross_entropy_with_logits(full_precision(logits), targets.to(full_precision(logits).dtype))
+        bce = F.binary_cross_entropy_with_logits(
+            full_precision(logits), targets.to(full_precision(logits).dtype)
+        )
         alignment = torch.zeros_like(bce)
         if self.training:
             if vmasks is not None and self.config.window_stride is not None:
                 second = window_seconds(vmasks.view(-1, vmasks.shape[-1]), self.config.window_stride)
-                video_seq, targets = mean_by_second(full_precision(video_seq), second), mean_by_second(targets.float(), second)
+                video_seq, targets = (
+                    mean_by_second(full_precision(video_seq), second),
+                    mean_by_second(targets.float(), second),
+                )
             alignment = self.alignment(video_seq, pooled_text, targets, sequence_targets, generator)
         self.record(bce=bce, alignment=alignment)
         return (1 - self.config.weight) * bce + self.config.weight * alignment
 
     def alignment(
-        self, video_seq: Tensor, pooled_text: Tensor, targets: Tensor, sequence_targets: Tensor, generator: torch.Generator | None = None
+        self,
+        video_seq: Tensor,
+        pooled_text: Tensor,
+        targets: Tensor,
+        sequence_targets: Tensor,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Cross entropy of the true order of steps among shuffled ones."""
         config = self.config
@@ -287,9 +367,12 @@ class TempCLRLocalisationLoss(Loss):
 
 
 def window_seconds(vmasks: Tensor, stride: int) -> Tensor:
-    """The second of the video that each valid frame of windows (W, F) shows: (T,) in the order of the concatenated windows."""
+    """The second of the video that each valid frame of windows (W, F) shows: (T,) in the order of the
+    concatenated windows."""
     windows, size = vmasks.shape
-    second = torch.arange(windows, device=vmasks.device)[:, None] * stride + torch.arange(size, device=vmasks.device)
+    second = torch.arange(windows, device=vmasks.device)[:, None] * stride + torch.arange(
+        size, device=vmasks.device
+    )
     return second[vmasks.bool()]
 
 
@@ -303,7 +386,9 @@ def draw_step_orders(steps: Tensor, n_orders: int, generator: torch.Generator | 
     """M arrangements (M, L) of the steps (L,), each different from the given one, drawn independently."""
     orders = steps.repeat(n_orders, 1)
     while (again := (orders == steps).all(-1)).any():
-        orders[again] = steps[torch.rand(int(again.sum()), len(steps), generator=generator, dtype=torch.float64).argsort(-1)]
+        orders[again] = steps[
+            torch.rand(int(again.sum()), len(steps), generator=generator, dtype=torch.float64).argsort(-1)
+        ]
     return orders
 
 
@@ -317,23 +402,29 @@ def draw_frame_orders(classes: Tensor, n_orders: int, generator: torch.Generator
 class FewShotConfig(DistanceConfig):
     """Few-shot episodes."""
 
-    metric: str = option("otam", "distance of two sequences: dtw, or otam (both directions summed)", one_of=METRICS)
+    metric: str = option(
+        "otam", "distance of two sequences: dtw, or otam (both directions summed)", one_of=METRICS
+    )
     way: int = option(5, "classes in an episode", least=1)
 
 
 @LOSSES.register()
 class FewShotAlignmentLoss(Loss):
-    """Pulls each query video to the support videos of its class, pushes it from those of the other classes, frame order respected.
+    """Pulls each query video to the support videos of its class, pushes it from those of the other classes,
+    frame order respected.
 
-    Cross entropy over minus the mean alignment distance to a class's supports. Reads `support` (S, T, D) and `query` (Q, T, D) frame
-    features, and `support_labels` (S,), `query_labels` (Q,) in 0..way-1, every class with a support. The terms hold loss and accuracy.
+    Cross entropy over minus the mean alignment distance to a class's supports. Reads `support` (S, T, D) and
+    `query` (Q, T, D) frame features, and `support_labels` (S,), `query_labels` (Q,) in 0..way-1, every class
+    with a support. The terms hold loss and accuracy.
 
     Source: Cao et al., "Few-Shot Video Classification via Temporal Alignment", CVPR 2020 (arXiv 1906.11415).
     """
 
     Config = FewShotConfig
 
-    def forward(self, *, support: Tensor, support_labels: Tensor, query: Tensor, query_labels: Tensor, **batch) -> Tensor:
+    def forward(
+        self, *, support: Tensor, support_labels: Tensor, query: Tensor, query_labels: Tensor, **batch
+    ) -> Tensor:
         logits = few_shot_logits(support, support_labels, query, self.config)
         loss = F.cross_entropy(logits, query_labels)
         self.record(few_shot=loss, accuracy=(logits.argmax(-1) == query_labels).float().mean())

@@ -1,6 +1,7 @@
 """Losses of VLM and of captioning: masked frames, masked tokens, generated tokens.
 
-Shapes: m masked frames, w labelled tokens, n candidate frames, C vocabulary. Models give logits of the masked positions only; labels come
+Shapes: m masked frames, w labelled tokens, n candidate frames, C vocabulary. Models give logits of the masked
+    positions only; labels come
 whole, with -100 at the other positions.
 """
 
@@ -21,7 +22,8 @@ from mmpt.registry import LOSSES
 def labelled(text_label: Tensor, text_logits: Tensor) -> Tensor:
     """Token ids at the positions that carry a label, in the order of the logits.
 
-    Sorted to the front, not selected: a selection would have to wait for the device to learn how many there are.
+    Sorted to the front, not selected: a selection would have to wait for the device to learn how many there
+    are.
     """
     flat = text_label.flatten()
     return flat[(flat == IGNORED).to(torch.uint8).argsort(stable=True)[: len(text_logits)]]
@@ -34,10 +36,11 @@ def own_frame(video_logits: Tensor) -> Tensor:
 
 @LOSSES.register()
 class MFMMLM(Loss):
-    """Pulls each masked frame to its own features among the frames of the batch, each masked token to its word.
+    """Pulls each masked frame to its own features among the frames of the batch, each masked token to its
+    word.
 
-    Reads `video_logits` (m, 1 + n), own frame first, `text_logits` (w, C), and `text_label` with w labels other than -100. The sum of two
-    means; a modality without masked positions counts 0.
+    Reads `video_logits` (m, 1 + n), own frame first, `text_logits` (w, C), and `text_label` with w labels
+    other than -100. The sum of two means; a modality without masked positions counts 0.
     """
 
     def forward(self, *, video_logits: Tensor, text_logits: Tensor, text_label: Tensor, **batch) -> Tensor:
@@ -56,12 +59,14 @@ class MTMConfig(LossConfig):
 
 @LOSSES.register()
 class MTM(Loss):
-    """Pulls masked frames and masked tokens to their own frame or word, with the frames and words of both modalities as candidates.
+    """Pulls masked frames and masked tokens to their own frame or word, with the frames and words of both
+    modalities as candidates.
 
-    Reads `video_logits` (m, 1 + n + C): own frame, other frames, words; `text_logits` (w, C + n): words, frames; `text_label` with w labels
-    other than -100. One mean over all m + w rows; without any row it is 0.
+    Reads `video_logits` (m, 1 + n + C): own frame, other frames, words; `text_logits` (w, C + n): words,
+    frames; `text_label` with w labels other than -100. One mean over all m + w rows; without any row it is 0.
 
-    Departs from the released code (back with `compat: true`): the column that text rows lack is no candidate, instead of one of logit 0.
+    Departs from the released code (back with `compat: true`): the column that text rows lack is no candidate,
+    instead of one of logit 0.
 
     Source: Xu et al., "VLM", Findings of ACL 2021.
     """

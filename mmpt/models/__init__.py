@@ -1,4 +1,4 @@
-"""Models; importing this package registers those that YAML files can name."""
+"""Networks; importing this package registers those that YAML files can name."""
 
 from mmpt.models import (
     features,
@@ -12,17 +12,11 @@ from mmpt.models import (
     transformermodel,
 )
 from mmpt.models.build import build_model
-from mmpt.models.checkpoint import LoadReport, load_weights, read_state_dict
-from mmpt.models.mmpt_model import MMPTModel
-from mmpt.models.s3dg import S3D
 
 __all__ = [
-    "LoadReport",
     "MMPTModel",
-    "S3D",
     "build_model",
     "features",
-    "load_weights",
     "mmfusion",
     "mmfusion_align",
     "mmfusion_downstream",
@@ -30,6 +24,15 @@ __all__ = [
     "mmgram",
     "mmstica",
     "raw_clips",
-    "read_state_dict",
     "transformermodel",
 ]
+
+
+def __getattr__(name: str) -> type:
+    """`from mmpt.models import MMPTModel`, the line that papers print; lazily, since inference is built on
+    models."""
+    if name == "MMPTModel":
+        from mmpt.inference import MMPTModel
+
+        return MMPTModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

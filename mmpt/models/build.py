@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
+from mmpt.checkpoints.weights import load_weights
 from mmpt.config.schema import Config
-from mmpt.models.checkpoint import load_weights
 from mmpt.registry import MODELS
 
 
@@ -17,17 +17,22 @@ def build_model(config: Config, checkpoint: str | Path | None = None) -> nn.Modu
 
     Args:
         config: the resolved project file.
-        checkpoint: weights to load (fairseq `.pt`, plain state dict or safetensors), BERT's own are then not needed; None: the model
-            starts as `model.init` says.
+        checkpoint: weights to load (fairseq `.pt`, plain state dict or safetensors), BERT's own are then not
+            needed; None: the model starts as `model.init` says.
 
     Raises:
         KeyError: unknown model class.
         ValueError: no model class, or the checkpoint belongs to another model.
     """
     if config.model.model_cls is None:
-        raise ValueError(f"{config.source or 'config'}: model.model_cls is not set; name one of {', '.join(MODELS.names())}.")
+        raise ValueError(
+            f"{config.source or 'config'}: model.model_cls is not set; name one of "
+            f"{', '.join(MODELS.names())}."
+        )
     if checkpoint is not None:
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, init="random", init_from=None))
+        config = dataclasses.replace(
+            config, model=dataclasses.replace(config.model, init="random", init_from=None)
+        )
     model = MODELS.get(config.model.model_cls, f"{config.source}: model.model_cls")(config)
     if checkpoint is not None:
         load_weights(model, checkpoint)
@@ -37,7 +42,10 @@ def build_model(config: Config, checkpoint: str | Path | None = None) -> nn.Modu
 
 
 def freeze_all_but_layernorm(model: nn.Module) -> None:
-    """Leaves trainable only the weights and biases of modules called exactly `LayerNorm`, and a learned temperature."""
+    """Leaves trainable only the weights and biases of modules called exactly `LayerNorm`, and a learned
+    temperature."""
     for name, parameter in model.named_parameters():
         module = name.split(".")[-2:-1]
-        parameter.requires_grad_(parameter.requires_grad and (module == ["LayerNorm"] or name == "logit_scale"))
+        parameter.requires_grad_(
+            parameter.requires_grad and (module == ["LayerNorm"] or name == "logit_scale")
+        )

@@ -1,4 +1,5 @@
-"""Models on ready-made features, without a transformer: the baselines of recognition, and few-shot classification.
+"""Models on ready-made features, without a transformer: the baselines of recognition, and few-shot
+classification.
 
 Shape letters: B videos, F frames or seconds, D feature width; S supports and Q queries of an episode.
 """
@@ -26,7 +27,8 @@ class FeatureMean(nn.Module):
 
 @MODELS.register()
 class FrameProjection(nn.Module):
-    """One linear map of every frame, starting as the identity: untrained, it compares the features themselves."""
+    """One linear map of every frame, starting as the identity: untrained, it compares the features
+    themselves."""
 
     returns = frozenset({"support", "query"})
 

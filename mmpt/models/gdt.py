@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmpt.models.audio import AudioResNet
-from mmpt.models.r2plus1d import R2Plus1D
-from mmpt.models.word2vec import WordEncoder
+from mmpt.backbones.audio import AudioResNet
+from mmpt.backbones.r2plus1d import R2Plus1D
+from mmpt.backbones.words import WordEncoder
 from mmpt.modules.heads import ProjectionHead
 from mmpt.modules.pooling import AttentionPool, CropEmbedding
 from mmpt.ops.crops import Crop
@@ -46,7 +46,8 @@ class AVGDT(nn.Module):
         self.mlp_a = ProjectionHead(WIDTH)
 
     def forward(self, video: Tensor, audio: Tensor) -> dict[str, Tensor]:
-        """Clips (B, 3, T, H, W) and spectrograms (B, 1, M, A) -> `pooled_video`, `pooled_audio` (B, D) unit rows."""
+        """Clips (B, 3, T, H, W) and spectrograms (B, 1, M, A) -> `pooled_video`, `pooled_audio` (B, D) unit
+        rows."""
         return {
             "pooled_video": _unit(self.mlp_v(self.video_network["base"](video))),
             "pooled_audio": _unit(self.mlp_a(self.audio_network["base"](audio))),
@@ -92,7 +93,9 @@ class STiCANetwork(nn.Module):
         self.mlp_v = ProjectionHead(WIDTH)
         self.mlp_a = ProjectionHead(WIDTH)
 
-    def forward(self, video: Tensor, audio: Tensor, crops: Iterable[Crop] = (), version: int = 2) -> dict[str, Tensor]:
+    def forward(
+        self, video: Tensor, audio: Tensor, crops: Iterable[Crop] = (), version: int = 2
+    ) -> dict[str, Tensor]:
         """Clips, spectrograms and crops of the feature map.
 
         Args:
@@ -102,7 +105,8 @@ class STiCANetwork(nn.Module):
             version: 1 or 2, which augmented version of the clips this is.
 
         Returns:
-            `pooled_video_<version>`, `pooled_audio` (B, D), and per kind of crop `<kind><version>` (n, B, D), unit rows.
+            `pooled_video_<version>`, `pooled_audio` (B, D), and per kind of crop `<kind><version>` (n, B, D),
+            unit rows.
         """
         embedding = CropEmbedding(self.video_pooling["2"], self.mlp_v)
         whole, parts = embedding(self.video_network["base"](video), crops, version)

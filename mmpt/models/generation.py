@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-NextLogits = Callable[[Tensor], Tensor]  # ids (rows, n) -> logits (rows, C) of the next token; rows = B, or B K ordered by sequence
+NextLogits = Callable[
+    [Tensor], Tensor
+]  # ids (rows, n) -> logits (rows, C) of the next token; rows = B, or B K ordered by sequence
 NEVER = -1e9
 
 
-def greedy_search(next_logits: NextLogits, prompt: Tensor, max_length: int, eos_id: int, pad_id: int) -> Tensor:
+def greedy_search(
+    next_logits: NextLogits, prompt: Tensor, max_length: int, eos_id: int, pad_id: int
+) -> Tensor:
     """The likeliest token at every step.
 
     Args:
@@ -68,7 +72,8 @@ def beam_search(
 ) -> Tensor:
     """The best of K sequences kept side by side.
 
-    2 K candidates are looked at in each step, so that K remain when some end; candidates that end count only among the best K.
+    2 K candidates are looked at in each step, so that K remain when some end; candidates that end count only
+    among the best K.
 
     Args:
         next_logits, prompt, max_length, eos_id, pad_id: as in `greedy_search`.
@@ -95,7 +100,14 @@ def beam_search(
             if done[i]:
                 kept = [(0.0, 0, pad_id)] * k
             else:
-                kept = _step(ids[i * k : (i + 1) * k], best[i].tolist(), place[i].tolist(), n_words, eos_id, finished[i])
+                kept = _step(
+                    ids[i * k : (i + 1) * k],
+                    best[i].tolist(),
+                    place[i].tolist(),
+                    n_words,
+                    eos_id,
+                    finished[i],
+                )
                 done[i] = finished[i].is_done(float(best[i, 0]), ids.shape[1])
             scores[i] = torch.tensor([score for score, _, _ in kept], device=scores.device)
             rows += [i * k + beam for _, beam, _ in kept]

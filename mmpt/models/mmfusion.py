@@ -1,7 +1,8 @@
 """Fusion models: clips in, pooled vectors and token sequences of both modalities out.
 
-Every model returns one dict with `pooled_video`, `pooled_text` (B, D), `video_outputs` (B, F + 2, D), `text_outputs`
-(B, T - 1, D), their pooling masks `video_mask_outputs`, `text_mask_outputs` (bool), and `logit_scale` when the temperature is learned.
+Every model returns one dict with `pooled_video`, `pooled_text` (B, D), `video_outputs` (B, F + 2, D),
+`text_outputs` (B, T - 1, D), their pooling masks `video_mask_outputs`, `text_mask_outputs` (bool), and
+`logit_scale` when the temperature is learned.
 
 Shape letters: B clips, F video tokens (seconds), T caption columns, D width.
 """
@@ -16,13 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.config.schema import Config
-from mmpt.models import layout
+from mmpt.models import sequence_layout as layout
 from mmpt.models.transformermodel import build_encoder, read_bert_config
 from mmpt.modules.layers import masked_mean
 from mmpt.registry import ENCODERS, MODELS
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
-RETURNED = ("pooled_video", "pooled_text", "video_outputs", "text_outputs", "video_mask_outputs", "text_mask_outputs")
+RETURNED = (
+    "pooled_video",
+    "pooled_text",
+    "video_outputs",
+    "text_outputs",
+    "video_mask_outputs",
+    "text_mask_outputs",
+)
 
 
 class Encoded(NamedTuple):
@@ -41,7 +49,8 @@ class MMFusion(nn.Module):
     """What all fusion models share: sizes, encoder building, the output dict.
 
     Args:
-        config: `dataset.bert_name`, `dataset.max_video_len`, `dataset.max_len` and the `model` section are read.
+        config: `dataset.bert_name`, `dataset.max_video_len`, `dataset.max_len` and the `model` section are
+            read.
     """
 
     def __init__(self, config: Config):
@@ -52,18 +61,26 @@ class MMFusion(nn.Module):
         max_len = config.dataset.max_len or self.max_video_len + layout.SPECIAL
         if max_len > self.bert_config.max_position_embeddings:
             available = self.bert_config.max_position_embeddings
-            raise ValueError(f"dataset.max_len={max_len} exceeds the {available} positions of {config.dataset.bert_name}.")
-        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE)) if config.model.learnable_temperature else None
+            raise ValueError(
+                f"dataset.max_len={max_len} exceeds the {available} positions of {config.dataset.bert_name}."
+            )
+        self.logit_scale = (
+            nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE)) if config.model.learnable_temperature else None
+        )
 
     def required(self, section: str, key: str):
         """`config.<section>.<key>`, which must be set."""
         value = getattr(getattr(self.config, section), key)
         if value is None:
-            raise ValueError(f"{self.config.source or 'config'}: {type(self).__name__} needs {section}.{key}, which is not set.")
+            raise ValueError(
+                f"{self.config.source or 'config'}: {type(self).__name__} needs {section}.{key}, which is "
+                "not set."
+            )
         return value
 
     def build_encoder(self, encoder_cls: str | type, n_layers: int | None = None) -> nn.Module:
-        """An encoder started from `dataset.bert_name` as `model.init` says, with its first `n_layers` layers."""
+        """An encoder started from `dataset.bert_name` as `model.init` says, with its first `n_layers`
+        layers."""
         bert_config = copy.deepcopy(self.bert_config)
         bert_config.max_video_len = self.max_video_len
         bert_config.use_seg_emb = bool(self.config.model.use_seg_emb)
@@ -80,7 +97,8 @@ class MMFusion(nn.Module):
         return frozenset(names)
 
     def order_sensitive(self, name: str) -> bool:
-        """Whether the embedding of `video` or `text` changes with the order of its positions; an encoder without such an attribute does."""
+        """Whether the embedding of `video` or `text` changes with the order of its positions; an encoder
+        without such an attribute does."""
         return getattr(getattr(self, f"{name}_encoder", None), "order_sensitive", True)
 
     def outputs(self, video: Encoded, text: Encoded) -> dict[str, Tensor]:
@@ -104,14 +122,21 @@ class MMFusion(nn.Module):
             caps: (B, >= 2) token ids.
             cmasks: (B, >= 2) true on tokens to read.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot encode a video alone; use a Separate or Share model.")
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot encode a video alone; use a Separate or Share model."
+        )
 
     def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
         """Text alone: `caps` (B, T) = [CLS] [SEP] words [SEP] [PAD].., `cmasks` (B, T)."""
-        raise NotImplementedError(f"{type(self).__name__} cannot encode a text alone; use a Separate or Share model.")
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot encode a text alone; use a Separate or Share model."
+        )
 
-    def forward(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch) -> dict[str, Tensor]:
-        """Both modalities of B clips, with one caption each or the same number of candidates; further entries of the batch are ignored."""
+    def forward(
+        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch
+    ) -> dict[str, Tensor]:
+        """Both modalities of B clips, with one caption each or the same number of candidates; further entries
+        of the batch are ignored."""
         candidates = len(caps) // len(vfeats)
         video = self.forward_video(vfeats, vmasks, caps[::candidates], cmasks[::candidates])
         return self.outputs(video, self.forward_text(caps, cmasks))
@@ -122,7 +147,9 @@ class VideoTower(MMFusion):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.video_encoder = self.build_encoder(self.required("model", "video_encoder_cls"), config.model.num_hidden_video_layers)
+        self.video_encoder = self.build_encoder(
+            self.required("model", "video_encoder_cls"), config.model.num_hidden_video_layers
+        )
 
     def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
         ids, mask, pool = layout.video_segment(caps, cmasks, vmasks)
@@ -131,7 +158,8 @@ class VideoTower(MMFusion):
 
 @MODELS.register()
 class MMFusionSeparate(VideoTower):
-    """Two towers (VideoCLIP, Norton): a short video transformer and BERT, compared by dot product of mean-pooled tokens."""
+    """Two towers (VideoCLIP, Norton): a short video transformer and BERT, compared by dot product of
+    mean-pooled tokens."""
 
     def __init__(self, config: Config):
         super().__init__(config)

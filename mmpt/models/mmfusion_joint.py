@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmpt.config.schema import Config
-from mmpt.models import layout
+from mmpt.models import sequence_layout as layout
 from mmpt.models.generation import beam_search, greedy_search
 from mmpt.models.mmfusion import Encoded, MMFusion
 from mmpt.models.transformermodel import MMBertForMTM
@@ -20,8 +20,8 @@ from mmpt.registry import MODELS
 class MMFusionJoint(MMFusion):
     """One encoder over both modalities; its first `dataset.num_iso_layer` layers keep them apart.
 
-    Pooled vectors are read after the last isolated layer, so that a video's vector does not depend on the caption beside it;
-    without isolated layers they are read after the last layer, where it does.
+    Pooled vectors are read after the last isolated layer, so that a video's vector does not depend on the
+    caption beside it; without isolated layers they are read after the last layer, where it does.
     """
 
     def __init__(self, config: Config):
@@ -30,7 +30,10 @@ class MMFusionJoint(MMFusion):
         self.n_isolated = config.dataset.num_iso_layer or 0
         n_layers = self.mm_encoder.bert.config.num_hidden_layers
         if self.n_isolated > n_layers:
-            raise ValueError(f"dataset.num_iso_layer={self.n_isolated} exceeds the {n_layers} layers of {config.dataset.bert_name}.")
+            raise ValueError(
+                f"dataset.num_iso_layer={self.n_isolated} exceeds the {n_layers} layers of "
+                f"{config.dataset.bert_name}."
+            )
 
     def encoder_cls(self) -> str | type:
         return self.required("model", "mm_encoder_cls")
@@ -41,17 +44,22 @@ class MMFusionJoint(MMFusion):
         types = layout.token_types(caps.shape[1], vfeats.shape[1], caps.device)
         return self.mm_encoder(caps, vfeats, mask, types, self.n_isolated or None)
 
-    def forward(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch) -> dict[str, Tensor]:
+    def forward(
+        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch
+    ) -> dict[str, Tensor]:
         video, text = layout.split(self.joint_hidden(caps, cmasks, vfeats, vmasks), vfeats.shape[1])
         video_pool = layout.video_segment(caps, cmasks, vmasks).pool
-        return self.outputs(Encoded.of(video, video_pool), Encoded.of(text, layout.text_segment(caps, cmasks).pool))
+        return self.outputs(
+            Encoded.of(video, video_pool), Encoded.of(text, layout.text_segment(caps, cmasks).pool)
+        )
 
 
 @MODELS.register()
 class MMFusionMFMMLM(MMFusionJoint):
     """Masked frame and masked language modelling.
 
-    With labels in the batch it returns `video_logits` and `text_logits` of the masked tokens; without, the pooled pair.
+    With labels in the batch it returns `video_logits` and `text_logits` of the masked tokens; without, the
+    pooled pair.
     """
 
     @property
@@ -72,8 +80,10 @@ class MMFusionMFMMLM(MMFusionJoint):
         """Logits of masked tokens, or the pooled pair.
 
         Args:
-            caps, cmasks, vfeats, vmasks: the batch; masked words are replaced already, masked frames are zeroed here.
-            attention_mask: (B, L, L) which position reads which, for generation-like masking; None: all valid positions.
+            caps, cmasks, vfeats, vmasks: the batch; masked words are replaced already, masked frames are
+                zeroed here.
+            attention_mask: (B, L, L) which position reads which, for generation-like masking; None: all valid
+                positions.
             video_label: (B, F) true on masked frames.
             text_label: (B, T) the id behind a masked word, -100 elsewhere.
         """
@@ -93,7 +103,8 @@ class MMFusionMFMMLM(MMFusionJoint):
 
 @MODELS.register()
 class MMFusionMTM(MMFusionMFMMLM):
-    """Masked token modelling over frames and vocabulary together; always uses its own encoder, whatever the YAML names."""
+    """Masked token modelling over frames and vocabulary together; always uses its own encoder, whatever the
+    YAML names."""
 
     def encoder_cls(self) -> type:
         return MMBertForMTM
@@ -106,7 +117,14 @@ class MMFusionNLG(MMFusionJoint):
     returns = frozenset({"logits"})
 
     def forward(
-        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, attention_mask: Tensor, text_label: Tensor, **batch
+        self,
+        caps: Tensor,
+        cmasks: Tensor,
+        vfeats: Tensor,
+        vmasks: Tensor,
+        attention_mask: Tensor,
+        text_label: Tensor,
+        **batch,
     ) -> dict[str, Tensor]:
         """`logits` (n, C) of the n labelled words.
 
@@ -122,7 +140,13 @@ class MMFusionNLG(MMFusionJoint):
 
     @torch.no_grad()
     def generate(
-        self, caps: Tensor, vfeats: Tensor, vmasks: Tensor, num_beams: int = 1, max_length: int | None = None, **options
+        self,
+        caps: Tensor,
+        vfeats: Tensor,
+        vmasks: Tensor,
+        num_beams: int = 1,
+        max_length: int | None = None,
+        **options,
     ) -> Tensor:
         """Captions of clips.
 
@@ -144,9 +168,20 @@ class MMFusionNLG(MMFusionJoint):
             "pad_id": self.bert_config.pad_token_id,
         }
         if num_beams == 1:
-            return greedy_search(lambda ids: self.next_logits(ids, vfeats, vmasks), prompt, **search, **options)
-        vfeats, vmasks = vfeats.repeat_interleave(num_beams, dim=0), vmasks.repeat_interleave(num_beams, dim=0)
-        return beam_search(lambda ids: self.next_logits(ids, vfeats, vmasks), prompt, num_beams=num_beams, **search, **options)
+            return greedy_search(
+                lambda ids: self.next_logits(ids, vfeats, vmasks), prompt, **search, **options
+            )
+        vfeats, vmasks = (
+            vfeats.repeat_interleave(num_beams, dim=0),
+            vmasks.repeat_interleave(num_beams, dim=0),
+        )
+        return beam_search(
+            lambda ids: self.next_logits(ids, vfeats, vmasks),
+            prompt,
+            num_beams=num_beams,
+            **search,
+            **options,
+        )
 
     def longest_caption(self) -> int:
         """Ids of the longest caption, prompt included."""

@@ -1,7 +1,7 @@
 """One tower per modality into one space: the model of GRAM and its peers, on ready-made features.
 
-Shape letters: B items, K modalities besides the captions, L positions of a modality, T caption columns, H transformer width,
-D = model.contra_dim.
+Shape letters: B items, K modalities besides the captions, L positions of a modality, T caption columns, H
+transformer width, D = model.contra_dim.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.bert.modeling_bert import BertAttention
 
+from mmpt.checkpoints.weights import read_state_dict
 from mmpt.config.schema import Config
-from mmpt.models import layout
-from mmpt.models.checkpoint import read_state_dict
+from mmpt.models import sequence_layout as layout
 from mmpt.models.mmfusion import Encoded, MMFusion
 from mmpt.models.transformermodel import MMBertForEncoder, build_encoder, init_like_bert
 from mmpt.modules.matching import PairMatcher
@@ -33,28 +33,35 @@ NORM_EPS = 1e-12
 
 @MODELS.register()
 class MMGram(MMFusion):
-    """Captions and the modalities of `dataset.modalities`, each pooled, projected without bias and brought to unit length.
+    """Captions and the modalities of `dataset.modalities`, each pooled, projected without bias and brought to
+    unit length.
 
-    A stream of features has a tower like the video tower of two-tower models (`model.modality_layers` layers); captions and subtitles share
-    one text encoder and have a projection each. `model.learnable_temperature` puts the temperature into the model.
+    A stream of features has a tower like the video tower of two-tower models (`model.modality_layers`
+    layers); captions and subtitles share one text encoder and have a projection each.
+    `model.learnable_temperature` puts the temperature into the model.
 
     With `model.captions: false` captions are not read: two streams then train as in GDT, without labels.
 
-    With `model.matching_head`, the text encoder also reads the tokens of the other modalities by cross-attention (a type embedding each,
-    padding and missing modalities masked) and a head tells whether text and item match. The cross-attention layers play no part in the
-    embeddings.
+    With `model.matching_head`, the text encoder also reads the tokens of the other modalities by
+    cross-attention (a type embedding each, padding and missing modalities masked) and a head tells whether
+    text and item match. The cross-attention layers play no part in the embeddings.
 
     Towers read no more columns than the longest row of the batch fills.
 
-    `model.init_from` names a checkpoint of a two-tower model. Its video and text towers are taken over, and all projections start as one
-    orthogonal matrix, so that where contra_dim is at least H cosines are those of that model at first.
+    `model.init_from` names a checkpoint of a two-tower model. Its video and text towers are taken over, and
+    all projections start as one orthogonal matrix, so that where contra_dim is at least H cosines are those
+    of that model at first.
     """
 
     def __init__(self, config: Config):
         super().__init__(config)
         self.names = list(self.required("dataset", "modalities"))
         if config.model.micro_batch or "text" in self.names:
-            what = "model.micro_batch does not work with MMGram" if config.model.micro_batch else "dataset.modalities.text is the captions"
+            what = (
+                "model.micro_batch does not work with MMGram"
+                if config.model.micro_batch
+                else "dataset.modalities.text is the captions"
+            )
             raise ValueError(f"{config.source or 'config'}: {what}; remove it.")
         for name in self.stream_names:
             entry = config.dataset.modalities[name]
@@ -66,7 +73,9 @@ class MMGram(MMFusion):
         self.text_encoder = self.build_encoder("BertModel") if with_text else None
         for name in self.stream_names:
             self.add_module(f"{name}_encoder", self._tower(name))
-        self.projections = nn.ModuleDict({name: nn.Linear(hidden, config.model.contra_dim, bias=False) for name in self._all_names()})
+        self.projections = nn.ModuleDict(
+            {name: nn.Linear(hidden, config.model.contra_dim, bias=False) for name in self._all_names()}
+        )
         init_like_bert(self.projections, self.bert_config.initializer_range)
         self.matcher: PairMatcher | None = None
         if config.model.matching_head:
@@ -78,7 +87,10 @@ class MMGram(MMFusion):
         for name in config.model.frozen or []:
             tower = getattr(self, f"{name}_encoder", None)
             if tower is None:
-                raise ValueError(f"model.frozen names {name}, which has no tower; there are: {', '.join(self._tower_names())}.")
+                raise ValueError(
+                    f"model.frozen names {name}, which has no tower; there are: "
+                    f"{', '.join(self._tower_names())}."
+                )
             tower.requires_grad_(False)
 
     @property
@@ -101,48 +113,65 @@ class MMGram(MMFusion):
         """Captions (N, T) -> unit rows (N, D)."""
         return self.embed("text", self._text(caps, cmasks).pooled)
 
-    def encode_items(self, caps: Tensor, cmasks: Tensor, present: Tensor | None = None, **batch: Tensor) -> dict[str, Any]:
+    def encode_items(
+        self, caps: Tensor, cmasks: Tensor, present: Tensor | None = None, **batch: Tensor
+    ) -> dict[str, Any]:
         """The modalities of B items.
 
         Args:
             caps, cmasks: (B, >= 2) of which only [CLS] and [SEP] are read.
             present: (B, K) bool; null: all there.
-            batch: `<name>_feats` (B, L, width) and `<name>_masks` (B, L), or `<name>_caps` and `<name>_cmasks` (B, L).
+            batch: `<name>_feats` (B, L, width) and `<name>_masks` (B, L), or `<name>_caps` and
+                `<name>_cmasks` (B, L).
 
         Returns:
-            `pooled_<name>` (B, D), `present`: name -> (B,) bool, and with a matching head `condition` (B, L', H), `condition_mask` (B, L').
+            `pooled_<name>` (B, D), `present`: name -> (B,) bool, and with a matching head `condition` (B, L',
+            H), `condition_mask` (B, L').
         """
         if present is None:
             present = torch.ones(len(caps), len(self.names), dtype=torch.bool, device=caps.device)
         encoded = {name: self._encode(name, caps, cmasks, batch) for name in self.names}
         there = dict(zip(self.names, present.unbind(1), strict=True))
-        output: dict[str, Any] = {f"pooled_{name}": self.embed(name, one.pooled) for name, one in encoded.items()}
+        output: dict[str, Any] = {
+            f"pooled_{name}": self.embed(name, one.pooled) for name, one in encoded.items()
+        }
         output["present"] = there
         if self.matcher is not None:
             output["condition"], output["condition_mask"] = self.condition(encoded, there)
         return output
 
     def forward(self, caps: Tensor, cmasks: Tensor, **batch: Any) -> dict[str, Any]:
-        """B items with a caption each: `pooled_text` (B, D), what `encode_items` returns, `logit_scale`, and `matcher` for the loss."""
+        """B items with a caption each: `pooled_text` (B, D), what `encode_items` returns, `logit_scale`, and
+        `matcher` for the loss."""
         output = self.encode_items(caps, cmasks, **batch)
         if self.config.model.captions:
             output["pooled_text"] = self.encode_text(caps, cmasks)
         if self.logit_scale is not None:
             output["logit_scale"] = self.logit_scale
         if self.matcher is not None:
-            output["matcher"] = self.matcher.bind(caps, cmasks, output.pop("condition"), output.pop("condition_mask"))
+            output["matcher"] = self.matcher.bind(
+                caps, cmasks, output.pop("condition"), output.pop("condition_mask")
+            )
         return output
 
     def match(self, caps: Tensor, cmasks: Tensor, condition: Tensor, condition_mask: Tensor) -> Tensor:
-        """Probability (n,) that text i (T columns) belongs to item i, whose condition `encode_items` returned."""
+        """Probability (n,) that text i (T columns) belongs to item i, whose condition `encode_items`
+        returned."""
         return self.matcher(caps, cmasks, condition, condition_mask).softmax(1)[:, 1]
 
     def stream(self, name: str, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Features (B, L, ...) and mask (B, L) of a modality, or token ids and mask (B, L) of subtitles."""
-        keys = (f"{name}_feats", f"{name}_masks") if name in self.stream_names else (f"{name}_caps", f"{name}_cmasks")
+        keys = (
+            (f"{name}_feats", f"{name}_masks")
+            if name in self.stream_names
+            else (f"{name}_caps", f"{name}_cmasks")
+        )
         lacking = [key for key in keys if key not in batch]
         if lacking:
-            raise ValueError(f"{type(self).__name__}: the batch has no {', '.join(lacking)}. Set dataset.aligner: ModalityAligner.")
+            raise ValueError(
+                f"{type(self).__name__}: the batch has no {', '.join(lacking)}. Set dataset.aligner: "
+                "ModalityAligner."
+            )
         return batch[keys[0]], batch[keys[1]]
 
     def reads_as_stored(self, name: str) -> bool:
@@ -155,12 +184,17 @@ class MMGram(MMFusion):
             return self._text(first, mask)
         n = columns_in_use(mask)
         ids, readable, pool = layout.video_segment(caps, cmasks, mask[:, :n])
-        return widened(Encoded.of(getattr(self, f"{name}_encoder")(ids, first[:, :n], readable), pool), mask.shape[1] - n)
+        return widened(
+            Encoded.of(getattr(self, f"{name}_encoder")(ids, first[:, :n], readable), pool), mask.shape[1] - n
+        )
 
     def _text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
         n = columns_in_use(cmasks)
         ids, mask, pool = layout.text_segment(caps[:, :n], cmasks[:, :n])
-        return widened(Encoded.of(self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state, pool), cmasks.shape[1] - n)
+        return widened(
+            Encoded.of(self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state, pool),
+            cmasks.shape[1] - n,
+        )
 
     def embed(self, name: str, pooled: Tensor) -> Tensor:
         """Pooled tokens (..., H) of a modality -> unit rows (..., D)."""
@@ -168,17 +202,24 @@ class MMGram(MMFusion):
 
     def _tower(self, name: str) -> nn.Module:
         entry, bert_config = self.config.dataset.modalities[name], copy.deepcopy(self.bert_config)
-        bert_config.max_video_len = max(entry.get("max_len", 0), self.max_video_len)  # fewer frames in a test: [SEP] stays in its place
+        bert_config.max_video_len = max(
+            entry.get("max_len", 0), self.max_video_len
+        )  # fewer frames in a test: [SEP] stays in its place
         if bert_config.max_video_len + layout.SPECIAL > bert_config.max_position_embeddings:
             raise ValueError(
-                f"dataset.modalities.{name}.max_len={bert_config.max_video_len}, with {layout.SPECIAL} special tokens, exceeds the "
+                f"dataset.modalities.{name}.max_len={bert_config.max_video_len}, with {layout.SPECIAL} "
+                "special tokens, exceeds the "
                 f"{bert_config.max_position_embeddings} positions of {self.config.dataset.bert_name}. "
                 f"Use at most {bert_config.max_position_embeddings - layout.SPECIAL}."
             )
         bert_config.input_dim = entry.get("width", VIDEO_WIDTH)
-        layers = (self.config.model.modality_layers or {}).get(name, self.config.model.num_hidden_video_layers)
+        layers = (self.config.model.modality_layers or {}).get(
+            name, self.config.model.num_hidden_video_layers
+        )
         bert_config.num_hidden_layers = layers or bert_config.num_hidden_layers
-        return build_encoder(MMBertForEncoder, self.config.dataset.bert_name, bert_config, self.config.model.init)
+        return build_encoder(
+            MMBertForEncoder, self.config.dataset.bert_name, bert_config, self.config.model.init
+        )
 
     def _tower_names(self) -> list[str]:
         return [*self.stream_names, *(["text"] if self.text_encoder is not None else [])]
@@ -190,20 +231,32 @@ class MMGram(MMFusion):
         names = list(self.config.model.matching_condition or self.names)
         unknown = [name for name in names if name not in self.names]
         if unknown:
-            raise ValueError(f"model.matching_condition names {', '.join(unknown)}; dataset.modalities has {', '.join(self.names)}.")
+            raise ValueError(
+                f"model.matching_condition names {', '.join(unknown)}; dataset.modalities has "
+                f"{', '.join(self.names)}."
+            )
         return names
 
     def _start_from(self, path: str) -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(
-                f"model.init_from={path}: no such checkpoint of a two-tower model. Train that one first (projects/toy/videoclip.yaml on "
-                "the embedded data, projects/retri/videoclip/how2.yaml on HowTo100M), or start from nothing: --set model.init_from=null."
+                f"model.init_from={path}: no such checkpoint of a two-tower model. Train that one first "
+                "(projects/toy/videoclip.yaml on "
+                "the embedded data, projects/retri/videoclip/how2.yaml on HowTo100M), or start from "
+                "nothing: --set model.init_from=null."
             )
         state, own = read_state_dict(path), self.state_dict()
-        taken = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+        taken = {
+            name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape
+        }
         for tower in ("video_encoder", "text_encoder"):
-            if getattr(self, tower, None) is not None and not any(name.startswith(f"{tower}.") for name in taken):
-                raise ValueError(f"model.init_from={path}: no {tower} of these sizes in it; expected a checkpoint of MMFusionSeparate.")
+            if getattr(self, tower, None) is not None and not any(
+                name.startswith(f"{tower}.") for name in taken
+            ):
+                raise ValueError(
+                    f"model.init_from={path}: no {tower} of these sizes in it; expected a checkpoint of "
+                    "MMFusionSeparate."
+                )
         self.load_state_dict(taken, strict=False)
         common = nn.init.orthogonal_(torch.empty_like(next(iter(self.projections.values())).weight))
         for projection in self.projections.values():
@@ -212,24 +265,34 @@ class MMGram(MMFusion):
 
 
 def columns_in_use(mask: Tensor) -> int:
-    """Columns of a mask (B, L) up to the last one that any row uses, at least one: what towers read of a padded batch."""
+    """Columns of a mask (B, L) up to the last one that any row uses, at least one: what towers read of a
+    padded batch."""
     return max(1, int((mask.any(0) * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax()))
 
 
 def widened(encoded: Encoded, n: int) -> Encoded:
-    """With n more columns, empty and masked: batches and processes need the same shape, however long their longest row."""
-    return encoded._replace(outputs=functional.pad(encoded.outputs, (0, 0, 0, n)), mask=functional.pad(encoded.mask, (0, n)))
+    """With n more columns, empty and masked: batches and processes need the same shape, however long their
+    longest row."""
+    return encoded._replace(
+        outputs=functional.pad(encoded.outputs, (0, 0, 0, n)), mask=functional.pad(encoded.mask, (0, n))
+    )
 
 
 class Condition(nn.Module):
     """Tokens of several modalities as one sequence for cross-attention.
 
-    Linear and LayerNorm per modality plus a type embedding; a learned first token keeps the sequence from being empty.
+    Linear and LayerNorm per modality plus a type embedding; a learned first token keeps the sequence from
+    being empty.
     """
 
     def __init__(self, names: list[str], hidden: int, std: float):
         super().__init__()
-        self.maps = nn.ModuleDict({name: nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden, eps=NORM_EPS)) for name in names})
+        self.maps = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden, eps=NORM_EPS))
+                for name in names
+            }
+        )
         init_like_bert(self.maps, std)
         self.types = nn.ParameterDict({name: nn.Parameter(std * torch.randn(hidden)) for name in names})
         self.first = nn.Parameter(std * torch.randn(hidden))
@@ -246,7 +309,8 @@ class Condition(nn.Module):
 
 
 class TextFusion(nn.Module):
-    """The text encoder reading a condition: (caps, cmasks (n, T), condition (n, L, H), its mask (n, L)) -> first position (n, H)."""
+    """The text encoder reading a condition: (caps, cmasks (n, T), condition (n, L, H), its mask (n, L)) ->
+    first position (n, H)."""
 
     def __init__(self, text_encoder: nn.Module):
         super().__init__()
@@ -257,12 +321,18 @@ class TextFusion(nn.Module):
         ids, mask, _ = layout.text_segment(caps[:, :n], cmasks[:, :n])
         condition, condition_mask = condition[:, used], condition_mask[:, used]
         encoder = self._shared[0]
-        output = encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=condition, encoder_attention_mask=condition_mask)
+        output = encoder(
+            input_ids=ids,
+            attention_mask=mask,
+            encoder_hidden_states=condition,
+            encoder_attention_mask=condition_mask,
+        )
         return output.last_hidden_state[:, 0]
 
 
 def add_cross_attention(bert: nn.Module) -> None:
-    """Give every layer of a bidirectional BERT cross-attention, used when hidden states of another encoder are passed.
+    """Give every layer of a bidirectional BERT cross-attention, used when hidden states of another encoder
+    are passed.
 
     (BertConfig.is_decoder would add it too, and make self-attention causal.)
     """

@@ -1,6 +1,8 @@
-"""STiCA on stored features: one modality is embedded whole and by crops of its feature map, in time and where there are maps in space.
+"""STiCA on stored features: one modality is embedded whole and by crops of its feature map, in time and where
+there are maps in space.
 
-Shape letters: B items, L positions in time, H x W positions of a map, C hidden width, D = model.contra_dim, n crops of a kind.
+Shape letters: B items, L positions in time, H x W positions of a map, C hidden width, D = model.contra_dim, n
+crops of a kind.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from mmpt.models.transformermodel import init_like_bert
 from mmpt.modules.layers import VideoTokenMLP
 from mmpt.modules.pooling import AttentionPool, CropEmbedding
 from mmpt.ops.crops import Crop, FeatureCrop, map_tokens
-from mmpt.ops.gather import rank
+from mmpt.ops.distributed import rank
 from mmpt.registry import MODELS
 
 VERSIONS = (1, 2)
@@ -36,7 +38,8 @@ class Crops(FeatureCrop):
 
     Attributes:
         modality: which one.
-        per_sample_crops: every clip has windows in time of its own, in its own length; false: all of a batch share one, in the shortest.
+        per_sample_crops: every clip has windows in time of its own, in its own length; false: all of a batch
+            share one, in the shortest.
         share_across_ranks: all processes draw the same boxes.
         seed: with the number of the update and the version, seeds the draw.
     """
@@ -73,7 +76,8 @@ class Pooling:
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """`model.augment`: how a version of a clip differs from the other where only one is stored; in training alone.
+    """`model.augment`: how a version of a clip differs from the other where only one is stored; in training
+    alone.
 
     Attributes:
         feature_dropout: probability that a channel is zero in a whole clip, the others scaled up.
@@ -89,7 +93,15 @@ class Augment:
         """(B, L, ..., width), another draw at every call."""
         channels = features.new_ones(len(features), *[1] * (features.dim() - 2), features.shape[-1])
         moments = features.new_ones(*features.shape[:2], *[1] * (features.dim() - 2))
-        size = features.flatten(1).float().square().mean(1).sqrt().to(features.dtype).view(-1, *[1] * (features.dim() - 1))
+        size = (
+            features.flatten(1)
+            .float()
+            .square()
+            .mean(1)
+            .sqrt()
+            .to(features.dtype)
+            .view(-1, *[1] * (features.dim() - 1))
+        )
         changed = features + self.noise * size * torch.randn_like(features)
         kept = functional.dropout(moments, self.frame_dropout) * (1 - self.frame_dropout)
         return changed * functional.dropout(channels, self.feature_dropout) * kept
@@ -105,9 +117,14 @@ def read_keys(cls: type[Keys], section: Mapping[str, Any] | None, where: str) ->
     for name, value in (section or {}).items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f"{where}.{name}: unknown key; {f'did you mean {near[0]}?' if near else 'known: ' + ', '.join(known)}")
+            raise ValueError(
+                f"{where}.{name}: unknown key; "
+                f"{f'did you mean {near[0]}?' if near else 'known: ' + ', '.join(known)}"
+            )
         kind = type(known[name].default)
-        if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
+        if not isinstance(value, (int, float) if kind is float else kind) or (
+            isinstance(value, bool) and kind is not bool
+        ):
             raise ValueError(f"{where}.{name}: expected {kind.__name__}, got {value!r}.")
     return cls(**(section or {}))
 
@@ -145,15 +162,18 @@ class CropTower(nn.Module):
 
 @MODELS.register()
 class MMSTiCA(MMGram):
-    """`MMGram` one of whose modalities (`model.crops.modality`) is pooled by attention and also embedded by crops: STiCA.
+    """`MMGram` one of whose modalities (`model.crops.modality`) is pooled by attention and also embedded by
+    crops: STiCA.
 
-    In place of a transformer, that modality has tokens made position by position, as stored features are the end of a backbone already, and
-    attention pooling over time (`model.pooling`); maps (`map: [7, 7]` of the modality) are averaged over their positions after cropping. A
-    clip has two versions: two stored ones (`versions: 2` of the modality), or the same features augmented twice (`model.augment`). Each
-    gives the whole clip and crops, whose boxes are drawn anew in each update: once for all clips, within the shortest of the batch, or
-    (`per_sample_crops`) a window in time for each.
+    In place of a transformer, that modality has tokens made position by position, as stored features are the
+    end of a backbone already, and attention pooling over time (`model.pooling`); maps (`map: [7, 7]` of the
+    modality) are averaged over their positions after cropping. A clip has two versions: two stored ones
+    (`versions: 2` of the modality), or the same features augmented twice (`model.augment`). Each gives the
+    whole clip and crops, whose boxes are drawn anew in each update: once for all clips, within the shortest
+    of the batch, or (`per_sample_crops`) a window in time for each.
 
-    `forward` returns what `MMGram` does, `pooled_<modality>_1`, `pooled_<modality>_2` (B, D), and `crops`: kind and version -> (n, B, D).
+    `forward` returns what `MMGram` does, `pooled_<modality>_1`, `pooled_<modality>_2` (B, D), and `crops`:
+    kind and version -> (n, B, D).
     Source: STiCA (arXiv 2103.10211), sections 3.2 and 3.3.
     """
 
@@ -204,12 +224,17 @@ class MMSTiCA(MMGram):
         if name != self.crop.modality:
             return super()._encode(name, caps, cmasks, batch)
         features, mask = self.stream(name, batch)
-        return self.cropped_tower.whole(self.cropped_tower.tokens(features.chunk(self.stored_versions, dim=-1)[0]), mask)
+        return self.cropped_tower.whole(
+            self.cropped_tower.tokens(features.chunk(self.stored_versions, dim=-1)[0]), mask
+        )
 
     def _tower(self, name: str) -> nn.Module:
         if name != self.crop.modality:
             return super()._tower(name)
-        entry, pooling = self.config.dataset.modalities[name], read_keys(Pooling, self.config.model.pooling, "model.pooling")
+        entry, pooling = (
+            self.config.dataset.modalities[name],
+            read_keys(Pooling, self.config.model.pooling, "model.pooling"),
+        )
         hidden, activation = self.bert_config.hidden_size, ACT2FN[self.bert_config.hidden_act]
         tower = CropTower(entry.get("width", 512), hidden, activation, pooling)
         init_like_bert(tower.videomlp, self.bert_config.initializer_range)
@@ -218,14 +243,24 @@ class MMSTiCA(MMGram):
     def _check(self) -> None:
         name = self.crop.modality
         if name not in self.stream_names:
-            raise ValueError(f"model.crops.modality={name}: expected a stream of dataset.modalities ({', '.join(self.stream_names)}).")
+            raise ValueError(
+                f"model.crops.modality={name}: expected a stream of dataset.modalities "
+                f"({', '.join(self.stream_names)})."
+            )
         entry = self.config.dataset.modalities[name]
         if self.crop.in_space and not entry.get("map"):
             raise ValueError(
                 "model.crops: crops in space need stored feature maps (dataset.modalities."
-                f"{name}.map), but {name} is a sequence of vectors. Set model.crops.num_large_crops and num_small_crops to 0."
+                f"{name}.map), but {name} is a sequence of vectors. Set model.crops.num_large_crops and "
+                "num_small_crops to 0."
             )
         if self.stored_versions not in (1, 2):
-            raise ValueError(f"dataset.modalities.{name}.versions={self.stored_versions}: STiCA compares two versions; use 1 or 2.")
+            raise ValueError(
+                f"dataset.modalities.{name}.versions={self.stored_versions}: STiCA compares two versions; "
+                "use 1 or 2."
+            )
         if self.config.dataset.on_missing == "mask" or self.config.dataset.modality_dropout:
-            raise ValueError("MMSTiCA compares modalities that are there: set dataset.on_missing: drop, dataset.modality_dropout: 0.")
+            raise ValueError(
+                "MMSTiCA compares modalities that are there: set dataset.on_missing: drop, "
+                "dataset.modality_dropout: 0."
+            )

@@ -24,7 +24,9 @@ class RawAVGDT(AVGDT):
     def __init__(self, config: Config):
         super().__init__(config.model.video_depth, config.model.audio_depth)
 
-    def forward(self, video: Tensor, audio: Tensor, clips_per_video: int | None = None, **batch: Any) -> dict[str, Tensor]:
+    def forward(
+        self, video: Tensor, audio: Tensor, clips_per_video: int | None = None, **batch: Any
+    ) -> dict[str, Tensor]:
         """Embeds each view by itself, so that its BatchNorm sees no other view, as published.
 
         Args:
@@ -37,5 +39,11 @@ class RawAVGDT(AVGDT):
             `pooled_video`, `pooled_audio` (B S, D) unit rows in the same order.
         """
         n_views = clips_per_video or 1
-        outputs = [super(RawAVGDT, self).forward(video[view::n_views], audio[view::n_views]) for view in range(n_views)]
-        return {name: torch.stack([output[name] for output in outputs], dim=1).flatten(0, 1) for name in outputs[0]}
+        outputs = [
+            super(RawAVGDT, self).forward(video[view::n_views], audio[view::n_views])
+            for view in range(n_views)
+        ]
+        return {
+            name: torch.stack([output[name] for output in outputs], dim=1).flatten(0, 1)
+            for name in outputs[0]
+        }

@@ -1,7 +1,8 @@
-"""BERT over video and text tokens, on the public transformers API, with the parameter names of published checkpoints.
+"""BERT over video and text tokens, on the public transformers API, with the parameter names of published
+checkpoints.
 
-An encoder is built from a `BertConfig` that also carries `max_video_len`, `input_dim` (video feature width) and `use_seg_emb`.
-Shape letters: B clips, F video tokens, T caption columns, D width, C vocabulary.
+An encoder is built from a `BertConfig` that also carries `max_video_len`, `input_dim` (video feature width)
+and `use_seg_emb`. Shape letters: B clips, F video tokens, T caption columns, D width, C vocabulary.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmpt.models import layout
+from mmpt.models import sequence_layout as layout
 from mmpt.modules.layers import VideoTokenMLP
 from mmpt.registry import ENCODERS
 from mmpt.utils import optional_import
@@ -21,13 +22,21 @@ optional_import("transformers", extra="text")
 try:
     from transformers import BertConfig, BertForPreTraining, BertModel
     from transformers.activations import ACT2FN
-except (OSError, RuntimeError) as error:  # transformers imports any torchaudio it finds; one built for CUDA breaks beside a CPU torch
+except (
+    OSError,
+    RuntimeError,
+) as error:  # transformers imports any torchaudio it finds; one built for CUDA breaks beside a CPU torch
     cure = "If that names torchaudio: pip uninstall torchaudio"
     raise ImportError(f"transformers is installed but does not import ({error}). {cure}") from error
 
 DEFAULT_INPUT_DIM = 512
 COIN_LABELS = 779
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
 
 ENCODERS.register("BertModel")(BertModel)
 
@@ -38,13 +47,22 @@ class MMBert(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.max_video_len = config.max_video_len
-        self.videomlp = VideoTokenMLP(getattr(config, "input_dim", DEFAULT_INPUT_DIM), config.hidden_size, ACT2FN[config.hidden_act])
+        self.videomlp = VideoTokenMLP(
+            getattr(config, "input_dim", DEFAULT_INPUT_DIM), config.hidden_size, ACT2FN[config.hidden_act]
+        )
         self.bert = BertModel(config)
         if getattr(config, "use_seg_emb", False):
             self.bert.embeddings.seg_embeddings = nn.Embedding(256, config.hidden_size)
         init_like_bert(self.videomlp, config.initializer_range)
 
-    def forward(self, ids: Tensor, vfeats: Tensor | None, mask: Tensor, types: Tensor | None = None, n_layers: int | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        vfeats: Tensor | None,
+        mask: Tensor,
+        types: Tensor | None = None,
+        n_layers: int | None = None,
+    ) -> Tensor:
         """Hidden states of `[CLS] video ids..`.
 
         Args:
@@ -60,7 +78,9 @@ class MMBert(nn.Module):
         n_video = None if vfeats is None else vfeats.shape[1]
         video = None if vfeats is None else self.videomlp(vfeats)
         embeds = layout.splice(self.bert.embeddings.word_embeddings(ids), video)
-        types = torch.zeros(1, embeds.shape[1], dtype=torch.long, device=ids.device) if types is None else types
+        types = (
+            torch.zeros(1, embeds.shape[1], dtype=torch.long, device=ids.device) if types is None else types
+        )
         output = self.bert(
             inputs_embeds=embeds,
             attention_mask=mask[:, None] if mask.dim() == 3 else mask,
@@ -137,7 +157,8 @@ class MMBertWithHead(MMBert):
         return self.cls["predictions"]
 
     def video_targets(self, vfeats: Tensor, vmasks: Tensor, video_label: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens of the masked frames (n, D), and of all other valid frames of the batch (m, D), the negatives."""
+        """Tokens of the masked frames (n, D), and of all other valid frames of the batch (m, D), the
+        negatives."""
         tokens = self.videomlp(vfeats)
         return tokens[video_label], tokens[vmasks & ~video_label]
 
@@ -146,8 +167,11 @@ class MMBertWithHead(MMBert):
 class MMBertForMFMMLM(MMBertWithHead):
     """Masked frames are told apart from the batch's other frames, masked words from the vocabulary."""
 
-    def logits(self, video: Tensor, text: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states of masked frames (n, D) and words (k, D) -> logits (n, 1 + m), target 0, and (k, C)."""
+    def logits(
+        self, video: Tensor, text: Tensor, targets: Tensor, negatives: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states of masked frames (n, D) and words (k, D) -> logits (n, 1 + m), target 0, and (k,
+        C)."""
         video = self.head.transform(video)
         return frame_logits(video, targets, negatives), self.head.decoder(self.head.transform(text))
 
@@ -158,8 +182,11 @@ class MMBertForMTM(MMBertWithHead):
 
     head_bias = False
 
-    def logits(self, video: Tensor, text: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states of masked frames (n, D) and words (k, D) -> logits (n, 1 + m + C), target 0, and (k, C + m)."""
+    def logits(
+        self, video: Tensor, text: Tensor, targets: Tensor, negatives: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states of masked frames (n, D) and words (k, D) -> logits (n, 1 + m + C), target 0, and (k,
+        C + m)."""
         video, text = self.head.transform(video), self.head.transform(text)
         video_logits = torch.cat([frame_logits(video, targets, negatives), self.head.decoder(video)], dim=1)
         return video_logits, torch.cat([self.head.decoder(text), text @ negatives.T], dim=1)
@@ -175,7 +202,8 @@ class MMBertForNLG(MMBertWithHead):
 
 
 def frame_logits(hidden: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-    """Dot products with the own frame (column 0) and with the negatives: (n, D), (n, D), (m, D) -> (n, 1 + m)."""
+    """Dot products with the own frame (column 0) and with the negatives: (n, D), (n, D), (m, D) -> (n, 1 +
+    m)."""
     own = (hidden * targets).sum(dim=-1, keepdim=True)
     return torch.cat([own, hidden @ negatives.T], dim=1)
 
@@ -195,7 +223,8 @@ def read_bert_config(bert_name: str) -> BertConfig:
         return BertConfig.from_pretrained(bert_name)
     except OSError as error:
         raise FileNotFoundError(
-            f"dataset.bert_name={bert_name!r} is neither a folder with config.json nor a model that can be downloaded now. "
+            f"dataset.bert_name={bert_name!r} is neither a folder with config.json nor a model that can "
+            "be downloaded now. "
             "Give the path of a folder that holds config.json and vocab.txt, or check the network."
         ) from error
 
@@ -223,22 +252,33 @@ def pretrained_bert(bert_name: str, config: BertConfig) -> dict[str, Tensor]:
     cure = "Set model.init: random to train from scratch, or give a bert_name with weights."
     folder = Path(bert_name)
     if folder.is_dir() and not any((folder / name).exists() for name in WEIGHT_FILES):
-        raise FileNotFoundError(f"model.init is pretrained, but {folder} holds no weights ({', '.join(WEIGHT_FILES[:2])}). {cure}")
+        raise FileNotFoundError(
+            f"model.init is pretrained, but {folder} holds no weights ({', '.join(WEIGHT_FILES[:2])}). {cure}"
+        )
     chatter = logging.getLogger("transformers.modeling_utils")
     level = chatter.level
     chatter.setLevel(logging.ERROR)  # layers beyond the tower's are left out on purpose: not worth a warning
     try:
         return BertForPreTraining.from_pretrained(bert_name, config=config).state_dict()
     except OSError as error:
-        raise FileNotFoundError(f"model.init is pretrained, but the weights of {bert_name!r} cannot be had: {error}. {cure}") from error
+        raise FileNotFoundError(
+            f"model.init is pretrained, but the weights of {bert_name!r} cannot be had: {error}. {cure}"
+        ) from error
     finally:
         chatter.setLevel(level)
 
 
 def load_bert_weights(encoder: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copies what `encoder` has in common with a BertForPreTraining state; every BERT tensor must be there."""
+    """Copies what `encoder` has in common with a BertForPreTraining state; every BERT tensor must be
+    there."""
     prefix = "" if hasattr(encoder, "bert") else "bert."
     found = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    result = encoder.load_state_dict({k: v for k, v in found.items() if k in encoder.state_dict()}, strict=False)
-    absent = [k for k in result.missing_keys if k.startswith(("bert.", "embeddings.", "encoder.")) and "seg_embeddings" not in k]
+    result = encoder.load_state_dict(
+        {k: v for k, v in found.items() if k in encoder.state_dict()}, strict=False
+    )
+    absent = [
+        k
+        for k in result.missing_keys
+        if k.startswith(("bert.", "embeddings.", "encoder.")) and "seg_embeddings" not in k
+    ]
     assert not absent, absent

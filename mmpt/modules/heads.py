@@ -10,8 +10,9 @@ from torch import Tensor, nn
 class ProjectionHead(nn.Module):
     """Two linear layers with batch norm between, as GDT and STiCA put on each encoder.
 
-    dropout, Linear without bias, BatchNorm, ReLU, dropout, Linear. The numbers in `block_forward.<n>` are those of the checkpoints, which
-    count reshaping steps that are not needed here. In training, batch norm needs at least two rows.
+    dropout, Linear without bias, BatchNorm, ReLU, dropout, Linear. The numbers in `block_forward.<n>` are
+    those of the checkpoints, which count reshaping steps that are not needed here. In training, batch norm
+    needs at least two rows.
 
     Args:
         inputs: width of the encoder output.

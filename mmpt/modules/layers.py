@@ -30,8 +30,8 @@ class VideoTokenMLP(nn.Module):
 def masked_mean(sequence: Tensor, mask: Tensor) -> Tensor:
     """Mean over the positions where `mask` (B, L) is true: (B, L, D) -> (B, D).
 
-    A row without any such position gives zeros. Sums run as one matrix product with weights 1/n in the sequence's dtype, so half
-    precision cannot overflow.
+    A row without any such position gives zeros. Sums run as one matrix product with weights 1/n in the
+    sequence's dtype, so half precision cannot overflow.
     """
     weights = mask.to(sequence.dtype)
     weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mmpt.ops.gather import all_gather
+from mmpt.ops.distributed import all_gather
 
 NORM_EPS = 1e-12
 
@@ -41,8 +41,8 @@ class PairMatcher(nn.Module):
     """A fusion encoder with the matching head, bound to a batch for `GRAMLoss`.
 
     Args:
-        fusion: module (token ids (n, S), token mask (n, S), condition (n, L, H), condition mask (n, L)) -> fused (n, H); usually the
-            text encoder with cross-attention to the condition, first position.
+        fusion: module (token ids (n, S), token mask (n, S), condition (n, L, H), condition mask (n, L)) ->
+            fused (n, H); usually the text encoder with cross-attention to the condition, first position.
         hidden: width H.
     """
 
@@ -58,7 +58,8 @@ class PairMatcher(nn.Module):
     def bind(
         self, ids: Tensor, mask: Tensor, condition: Tensor, condition_mask: Tensor | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """What the model returns as `matcher`: (text index (n,), condition index (n,)) over all ranks -> logits (n, 2).
+        """What the model returns as `matcher`: (text index (n,), condition index (n,)) over all ranks ->
+        logits (n, 2).
 
         Conditions are gathered with gradient, texts are ids.
 

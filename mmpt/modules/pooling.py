@@ -1,4 +1,5 @@
-"""Attention pooling of token sequences and embedding of feature crops, with the parameter names of published STiCA checkpoints.
+"""Attention pooling of token sequences and embedding of feature crops, with the parameter names of published
+STiCA checkpoints.
 
 Shapes: B clips, T time steps, C width, A attention heads.
 """
@@ -21,7 +22,8 @@ INIT_STD = 0.02
 class AttentionPool(nn.Module):
     """A small transformer over time whose first output step is the pooled vector; without layers, the mean.
 
-    Layers are post-norm; attention mixes the inputs themselves unless `value_proj` adds value and output projections.
+    Layers are post-norm; attention mixes the inputs themselves unless `value_proj` adds value and output
+    projections.
 
     Args:
         dim: width C.
@@ -53,13 +55,18 @@ class AttentionPool(nn.Module):
         if layers and dim % heads:
             raise ValueError(f"dim={dim} is not a multiple of heads={heads}.")
         self.out_step = out_step
-        self.order_sensitive = bool(layers) and (positional or out_step == "first")  # the first step asks, all steps answer
-        self.transformer = nn.ModuleList(PoolLayer(dim, heads, ffn, value_proj, dropout) for _ in range(layers))
+        self.order_sensitive = bool(layers) and (
+            positional or out_step == "first"
+        )  # the first step asks, all steps answer
+        self.transformer = nn.ModuleList(
+            PoolLayer(dim, heads, ffn, value_proj, dropout) for _ in range(layers)
+        )
         self.pos_embs = nn.ModuleList([nn.Embedding(max_steps, dim)] if positional and layers else [])
         self.apply(_init)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Tokens (B, T, C), mask (B, T) bool with true = real token -> (B, C); a row without tokens gives zeros."""
+        """Tokens (B, T, C), mask (B, T) bool with true = real token -> (B, C); a row without tokens gives
+        zeros."""
         hidden = self.steps(tokens, mask)
         if mask is None:
             return hidden.mean(1) if not self.transformer or self.out_step == "mean" else hidden[:, 0]
@@ -109,11 +116,14 @@ class PoolAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         query, key, value = (
-            lin(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for lin in (self.q_lin, self.k_lin, self.v_lin)
+            lin(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for lin in (self.q_lin, self.k_lin, self.v_lin)
         )  # (B, A, T, C / A)
         scores = full_precision(query @ key.mT / math.sqrt(query.shape[-1]))
         if mask is not None:
-            scores = scores.masked_fill(~mask[:, None, None], torch.finfo(scores.dtype).min)  # finite: a row of padding stays finite
+            scores = scores.masked_fill(
+                ~mask[:, None, None], torch.finfo(scores.dtype).min
+            )  # finite: a row of padding stays finite
             value = value.masked_fill(~mask[:, None, :, None], 0.0)
         context = self.dropout(scores.softmax(-1).to(x.dtype)) @ value
         return self.out_lin(context.transpose(1, 2).flatten(2))
@@ -124,7 +134,8 @@ class CropEmbedding(nn.Module):
 
     Args:
         pool: `AttentionPool`.
-        head: projection to the embedding; each kind of crop passes it separately, as batch norm statistics differ between kinds.
+        head: projection to the embedding; each kind of crop passes it separately, as batch norm statistics
+            differ between kinds.
         steps: time steps that every crop is stretched to; null: those of the map.
     """
 
@@ -136,7 +147,9 @@ class CropEmbedding(nn.Module):
         """Maps (B, C, T, H, W) or sequences (B, T, C) -> (B, D)."""
         return self.head(self.pool(map_tokens(features, self.steps)))
 
-    def forward(self, features: Tensor, crops: Iterable[Crop], version: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, features: Tensor, crops: Iterable[Crop], version: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Embedding of the whole map (B, D), and of its crops: kind and version, such as `sl1` -> (n, B, D).
 
         Small crops of version 1 take part in no comparison and are skipped.
@@ -149,7 +162,9 @@ class CropEmbedding(nn.Module):
         found: dict[str, list[Tensor]] = {}
         for crop in crops:
             if version == 2 or crop.kind.endswith("l"):
-                found.setdefault(f"{crop.kind}{version}", []).append(self.head(self.pool(crop.tokens(features, n_steps))))
+                found.setdefault(f"{crop.kind}{version}", []).append(
+                    self.head(self.pool(crop.tokens(features, n_steps)))
+                )
         return {kind: torch.stack(embedded) for kind, embedded in found.items()}
 
 

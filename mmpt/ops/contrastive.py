@@ -23,7 +23,8 @@ def cosine_scores(queries: Tensor, candidates: Tensor) -> Tensor:
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Rows of `x` (..., D) divided by their norm, in at least float32; zero rows stay zero and receive no gradient."""
+    """Rows of `x` (..., D) divided by their norm, in at least float32; zero rows stay zero and receive no
+    gradient."""
     x = full_precision(x)
     square = x.square().sum(-1, keepdim=True)
     positive = square > torch.finfo(x.dtype).tiny
@@ -53,7 +54,8 @@ def symmetric_info_nce(scores: Tensor, excluded: Tensor | None = None) -> tuple[
 
 
 def exclude_negatives(scores: Tensor, excluded: Tensor | None) -> Tensor:
-    """Scores with excluded off-diagonal entries so low that no softmax sees them, but finite, so that 0 * score stays 0."""
+    """Scores with excluded off-diagonal entries so low that no softmax sees them, but finite, so that 0 *
+    score stays 0."""
     if excluded is None:
         return scores
     own = torch.eye(*scores.shape, dtype=torch.bool, device=scores.device)

@@ -1,6 +1,7 @@
 """Crops of feature maps in time and space, as STiCA makes many cheap views of one encoded clip.
 
-Shapes: B clips, C channels, T time steps, H x W positions of a map (B, C, T, H, W); sequences (B, T, C) without positions.
+Shapes: B clips, C channels, T time steps, H x W positions of a map (B, C, T, H, W); sequences (B, T, C)
+    without positions.
 Source: STiCA (arXiv 2103.10211), with the off-by-one of the released sampler corrected.
 """
 
@@ -46,8 +47,9 @@ class Crop(NamedTuple):
 class FeatureCrop:
     """How many crops of which size.
 
-    Sizes are fractions of the axis (rounded half up, at least 1) or whole numbers of steps: 6/7 and 4/7 of a 7 x 7 map are 6 and 4; 3/4 and
-    1/2 of 8 steps are 6 and 4. The released code keeps 6 and 4 for longer clips, too: state whole numbers for that.
+    Sizes are fractions of the axis (rounded half up, at least 1) or whole numbers of steps: 6/7 and 4/7 of a
+    7 x 7 map are 6 and 4; 3/4 and 1/2 of 8 steps are 6 and 4. The released code keeps 6 and 4 for longer
+    clips, too: state whole numbers for that.
 
     Attributes:
         legacy_offsets: never draw the last valid offset, as the released code does.
@@ -67,8 +69,9 @@ class FeatureCrop:
         """Draws the crops of one version of a batch.
 
         Args:
-            shape: (T, H, W) of the map, or (T,) of a sequence. With padding, T is the shortest valid one of the batch, or a tensor (B,) of
-                the lengths: every clip then has windows in time of its own, as long as its length says. Boxes in space are shared.
+            shape: (T, H, W) of the map, or (T,) of a sequence. With padding, T is the shortest valid one of
+                the batch, or a tensor (B,) of the lengths: every clip then has windows in time of its own, as
+                long as its length says. Boxes in space are shared.
             generator: source of the offsets (a CPU generator).
 
         Raises:
@@ -77,21 +80,30 @@ class FeatureCrop:
         spatial = self.num_small_crops > 0 or self.num_large_crops > 1
         if spatial and len(shape) == 1:
             raise ValueError(
-                "spatial crops need feature maps (T, H, W), but the features are sequences: set num_large_crops and num_small_crops to 0."
+                "spatial crops need feature maps (T, H, W), but the features are sequences: set "
+                "num_large_crops and num_small_crops to 0."
             )
         steps, height, width = (*shape, 1, 1)[:3]
         crops = []
-        for kind, number, size in (("sl", self.num_large_crops, self.spatial_large), ("ss", self.num_small_crops, self.spatial_small)):
+        for kind, number, size in (
+            ("sl", self.num_large_crops, self.spatial_large),
+            ("ss", self.num_small_crops, self.spatial_small),
+        ):
             for _ in range(number if spatial else 0):
                 rows, columns = self._window(height, size, generator), self._window(width, size, generator)
                 crops.append(Crop(kind, 0 * steps, steps, *rows, *columns))
         temporal = self.num_small_tcrops > 0 or self.num_large_tcrops > 1
-        for kind, number, size in (("tl", self.num_large_tcrops, self.temporal_large), ("ts", self.num_small_tcrops, self.temporal_small)):
+        for kind, number, size in (
+            ("tl", self.num_large_tcrops, self.temporal_large),
+            ("ts", self.num_small_tcrops, self.temporal_small),
+        ):
             for _ in range(number if temporal else 0):
                 crops.append(Crop(kind, *self._window(steps, size, generator), 0, height, 0, width))
         return crops
 
-    def _window(self, length: int | Tensor, size: Size, generator: torch.Generator | None) -> tuple[int | Tensor, int | Tensor]:
+    def _window(
+        self, length: int | Tensor, size: Size, generator: torch.Generator | None
+    ) -> tuple[int | Tensor, int | Tensor]:
         one_more = 0 if self.legacy_offsets else 1
         if isinstance(length, Tensor):
             windows = window_sizes(length, size)
@@ -118,12 +130,16 @@ def window_size(length: int, size: Size) -> int:
     """
     window = size if isinstance(size, int) else max(1, math.floor(size * length + 0.5))
     if not 1 <= window <= length:
-        raise ValueError(f"a crop of {window} steps does not fit into an axis of {length}; state a smaller number or a fraction below 1.")
+        raise ValueError(
+            f"a crop of {window} steps does not fit into an axis of {length}; state a smaller number or a "
+            "fraction below 1."
+        )
     return window
 
 
 def map_tokens(features: Tensor, steps: int | None = None) -> Tensor:
-    """Maps (B, C, T, H, W), or sequences (B, T, C), as tokens (B, steps, C): mean over positions, adaptive mean to `steps` (default T)."""
+    """Maps (B, C, T, H, W), or sequences (B, T, C), as tokens (B, steps, C): mean over positions, adaptive
+    mean to `steps` (default T)."""
     tokens = features.mean((3, 4)) if features.dim() == 5 else features.transpose(1, 2)  # (B, C, T)
     if steps is not None and steps != tokens.shape[2]:
         tokens = F.adaptive_avg_pool1d(tokens, steps)
@@ -131,9 +147,13 @@ def map_tokens(features: Tensor, steps: int | None = None) -> Tensor:
 
 
 def stretched_windows(sequences: Tensor, start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """A window [start, end) (B,) of each sequence (B, T, C) as adaptive means, (B, steps, C): what `map_tokens` makes of it alone."""
+    """A window [start, end) (B,) of each sequence (B, T, C) as adaptive means, (B, steps, C): what
+    `map_tokens` makes of it alone."""
     step, length = torch.arange(steps, device=sequences.device), (end - start)[:, None]
-    first, last = start[:, None] + step * length // steps, start[:, None] - (-(step + 1) * length // steps)  # (B, steps)
+    first, last = (
+        start[:, None] + step * length // steps,
+        start[:, None] - (-(step + 1) * length // steps),
+    )  # (B, steps)
     time = torch.arange(sequences.shape[1], device=sequences.device)
     inside = (time >= first[..., None]) & (time < last[..., None])  # (B, steps, T)
     return inside.to(sequences.dtype) @ sequences / (last - first)[..., None]

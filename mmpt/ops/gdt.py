@@ -1,9 +1,12 @@
-"""Generalised data transformations: which transformed clips attract, which repel, as a table, as masks and as a loss.
+"""Generalised data transformations: which transformed clips attract, which repel, as a table, as masks and as
+a loss.
 
-Shapes: S views of a clip (orig, rev, shift, shiftrev), R ranks, B samples on a rank, D width; keys are ordered (view, rank, sample).
+Shapes: S views of a clip (orig, rev, shift, shiftrev), R ranks, B samples on a rank, D width; keys are
+    ordered (view, rank, sample).
 
-A hypothesis says for time reversal and for time shift whether the transformed clip of the same video is a positive (invariant) or a
-negative (distinctive), or that the factor is not used. The contrast is always across two modalities. Source: GDT (arXiv 2003.04298).
+A hypothesis says for time reversal and for time shift whether the transformed clip of the same video is a
+positive (invariant) or a negative (distinctive), or that the factor is not used. The contrast is always
+across two modalities. Source: GDT (arXiv 2003.04298).
 """
 
 from __future__ import annotations
@@ -32,8 +35,9 @@ _FACTORS = {  # number -> (reversal, shift)
     8: (DISTINCTIVE, INVARIANT),
     9: (INVARIANT, INVARIANT),
 }
-# How often remote keys of each view entered the denominator in the released code, which extends its lists of remote features in place and
-# reuses them in later terms. Terms not listed count the two views of their pair once.
+# How often remote keys of each view entered the denominator in the released code, which extends its lists of
+# remote features in place and reuses them in later terms. Terms not listed count the two views of their pair
+# once.
 _AS_EXECUTED = {
     (3, "rev"): (1, 2, 0, 0),
     (5, "shift"): (1, 0, 2, 0),
@@ -54,7 +58,9 @@ class Term(NamedTuple):
     """One pair of views in the loss."""
 
     name: str
-    kind: str  # base: own view is the positive, own partner view left out; inv: partner view is the positive, own view left out;
+    # base: own view is the positive, own partner view left out; inv: partner view is the positive, own view
+    # left out;
+    kind: str
     # var: own view is the positive, own partner view a hard negative
     views: tuple[int, ...]
     weight: float
@@ -69,7 +75,9 @@ class Call(NamedTuple):
     positive_view: int
     weight: float  # share in the loss, if all calls of the hypothesis can be made
     remote: tuple[int, int, int, int]  # how often a key of another rank counts, by view
-    local: tuple[str, str, str, str]  # which keys of the own rank count once, by view: all, others (than the query's sample), none
+    local: tuple[
+        str, str, str, str
+    ]  # which keys of the own rank count once, by view: all, others (than the query's sample), none
 
 
 @dataclass(frozen=True)
@@ -94,15 +102,25 @@ class GDTHypothesis:
         """
         every = [cls(number, *factors) for number, factors in _FACTORS.items()]
         text = str(value).strip().lower()
-        name = "cross_modal_baseline" if text == "base" else "_".join("v" if part == "d" else part for part in text.split("_"))
+        name = (
+            "cross_modal_baseline"
+            if text == "base"
+            else "_".join("v" if part == "d" else part for part in text.split("_"))
+        )
         for hypothesis in every:
             if name in (hypothesis.name, str(hypothesis.number)):
                 return hypothesis
-        raise ValueError(f"hypothesis {value!r} is unknown; expected 1 to 9 or one of {', '.join(h.name for h in every)}.")
+        raise ValueError(
+            f"hypothesis {value!r} is unknown; expected 1 to 9 or one of {', '.join(h.name for h in every)}."
+        )
 
     @property
     def name(self) -> str:
-        used = [f"{kind}_{factor}" for factor, kind in (("reversal", self.reversal), ("shift", self.shift)) if kind]
+        used = [
+            f"{kind}_{factor}"
+            for factor, kind in (("reversal", self.reversal), ("shift", self.shift))
+            if kind
+        ]
         return "_".join(used) or "cross_modal_baseline"
 
     @property
@@ -112,8 +130,12 @@ class GDTHypothesis:
 
     @property
     def terms(self) -> list[Term]:
-        """The pair terms with equal weights; an invariant factor also gets the synchronous pair that starts at `orig`."""
-        pairs = {"rev": [("rev", (0, 1)), ("rev_of_shift", (2, 3))], "shift": [("shift", (0, 2)), ("shift_of_rev", (1, 3))]}
+        """The pair terms with equal weights; an invariant factor also gets the synchronous pair that starts
+        at `orig`."""
+        pairs = {
+            "rev": [("rev", (0, 1)), ("rev_of_shift", (2, 3))],
+            "shift": [("shift", (0, 2)), ("shift_of_rev", (1, 3))],
+        }
         factors = [(name, kind) for name, kind in (("rev", self.reversal), ("shift", self.shift)) if kind]
         found = [(f"base_{name}", "base", pairs[name][0][1]) for name, kind in factors if kind == INVARIANT]
         for name, kind in factors:
@@ -126,9 +148,15 @@ class GDTHypothesis:
         """The directed comparisons of all terms."""
         if scope not in SCOPES:
             raise ValueError(f"negative_scope={scope!r}: expected one of {', '.join(SCOPES)}.")
-        return [call for number, term in enumerate(self.terms) for call in self._calls_of(number, term, scope, direction_weights)]
+        return [
+            call
+            for number, term in enumerate(self.terms)
+            for call in self._calls_of(number, term, scope, direction_weights)
+        ]
 
-    def _calls_of(self, number: int, term: Term, scope: str, direction_weights: tuple[float, float]) -> Iterator[Call]:
+    def _calls_of(
+        self, number: int, term: Term, scope: str, direction_weights: tuple[float, float]
+    ) -> Iterator[Call]:
         remote = tuple(int(view in term.views) for view in range(4))
         if scope == "rank_asis":
             remote = _AS_EXECUTED.get((self.number, term.name), remote)
@@ -136,13 +164,18 @@ class GDTHypothesis:
         for query_view in term.views:
             partner = sum(term.views) - query_view if len(term.views) == 2 else query_view
             positive = partner if term.kind == "inv" else query_view
-            local = tuple("all" if v == positive else other_rule if v in term.views else "none" for v in range(4))
+            local = tuple(
+                "all" if v == positive else other_rule if v in term.views else "none" for v in range(4)
+            )
             for modality in (0, 1):
                 weight = term.weight * direction_weights[modality] / len(term.views)
                 yield Call(number, modality, query_view, positive, weight, remote, local)
 
-    def joint_calls(self, exclude_other_positives: bool = False, direction_weights: tuple[float, float] = (0.5, 0.5)) -> list[Call]:
-        """The composition as the paper writes it: every query against all used views, one call for each of its positive views.
+    def joint_calls(
+        self, exclude_other_positives: bool = False, direction_weights: tuple[float, float] = (0.5, 0.5)
+    ) -> list[Call]:
+        """The composition as the paper writes it: every query against all used views, one call for each of
+        its positive views.
 
         Positive views agree with the query's in every distinctive factor.
         """
@@ -150,7 +183,9 @@ class GDTHypothesis:
         for query_view in self.views:
             positives = [v for v in self.views if self._agree(v, query_view)]
             for positive in positives:
-                rule = {v: "others" if exclude_other_positives and v in positives else "all" for v in self.views} | {positive: "all"}
+                rule = {
+                    v: "others" if exclude_other_positives and v in positives else "all" for v in self.views
+                } | {positive: "all"}
                 local = tuple(rule.get(v, "none") for v in range(4))
                 remote = tuple(int(v in self.views) for v in range(4))
                 for modality in (0, 1):
@@ -166,13 +201,16 @@ class GDTHypothesis:
         """What each directed comparison counts, to look at and to test.
 
         Returns:
-            One dict a call: `term`, `query_modality`, `query_view`, `pos` (R*B,) index of the positive key and `mult` (R*B, 4*R*B) uint8,
-            how often each key enters the denominator; query index = rank*B + sample, key index = (view*R + rank)*B + sample.
+            One dict a call: `term`, `query_modality`, `query_view`, `pos` (R*B,) index of the positive key
+            and `mult` (R*B, 4*R*B) uint8, how often each key enters the denominator; query index = rank*B +
+            sample, key index = (view*R + rank)*B + sample.
         """
         found = []
         samples = torch.arange(world_size * batch_per_rank)
         for call in self.calls(scope):
-            mult = torch.cat([multiplicity(call, rank, world_size, batch_per_rank) for rank in range(world_size)]).to(torch.uint8)
+            mult = torch.cat(
+                [multiplicity(call, rank, world_size, batch_per_rank) for rank in range(world_size)]
+            ).to(torch.uint8)
             found.append(
                 {
                     "term": self.terms[call.term].name,
@@ -198,9 +236,15 @@ class GDTHypothesis:
         return "\n".join(lines)
 
 
-def multiplicity(call: Call, rank: int, world_size: int, batch: int, device: torch.device | None = None) -> Tensor:
+def multiplicity(
+    call: Call, rank: int, world_size: int, batch: int, device: torch.device | None = None
+) -> Tensor:
     """How often each key enters the denominator of one rank's queries: (B, 4, R, B)."""
-    mult = torch.tensor(call.remote).to(device, non_blocking=True)[None, :, None, None].repeat(batch, 1, world_size, batch)
+    mult = (
+        torch.tensor(call.remote)
+        .to(device, non_blocking=True)[None, :, None, None]
+        .repeat(batch, 1, world_size, batch)
+    )
     own = torch.eye(batch, dtype=mult.dtype, device=device)
     rules = {"all": torch.ones_like(own), "others": 1 - own, "none": torch.zeros_like(own)}
     for view, rule in enumerate(call.local):
@@ -219,7 +263,8 @@ class Contrast(NamedTuple):
 
 
 def contrast(logits: Tensor, mult: Tensor, positive: Tensor, usable: Tensor) -> Contrast:
-    """mean_i [ logsumexp_k (log mult_ik + logit_ik) - logit_i,pos(i) ] over usable queries i, for C directed comparisons at once.
+    """mean_i [ logsumexp_k (log mult_ik + logit_ik) - logit_i,pos(i) ] over usable queries i, for C directed
+    comparisons at once.
 
     Args:
         logits: (C, B, keys), high = close.
@@ -236,15 +281,20 @@ def contrast(logits: Tensor, mult: Tensor, positive: Tensor, usable: Tensor) -> 
     with torch.no_grad():
         hardest = logits.masked_fill(mult == 0, low).scatter(-1, column, low).amax(-1)
         alone = hardest == low
-        means = [(share * x).sum(-1) for x in ((own > hardest).to(share.dtype), own, hardest.masked_fill(alone, 0.0))]
+        means = [
+            (share * x).sum(-1)
+            for x in ((own > hardest).to(share.dtype), own, hardest.masked_fill(alone, 0.0))
+        ]
     return Contrast(loss, usable.any(-1), *means)
 
 
 def sample_negatives(mult: Tensor, positive: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Keeps of `mult` (C, B, keys) the positives (C, B) and `number` negatives drawn without replacement, the same keys for all queries
-    of a comparison as far as they are negatives there."""
+    """Keeps of `mult` (C, B, keys) the positives (C, B) and `number` negatives drawn without replacement, the
+    same keys for all queries of a comparison as far as they are negatives there."""
     own = torch.zeros_like(mult, dtype=torch.bool).scatter(-1, positive[..., None], True)
-    order = torch.rand(len(mult), 1, mult.shape[-1], generator=generator, device=mult.device).expand(mult.shape)
+    order = torch.rand(len(mult), 1, mult.shape[-1], generator=generator, device=mult.device).expand(
+        mult.shape
+    )
     order = order.masked_fill((mult == 0) | own, -1.0)
     drawn = order.topk(min(number, mult.shape[-1]), dim=-1).indices
     kept = torch.zeros_like(own).scatter(-1, drawn, True) & (order >= 0)
@@ -252,15 +302,22 @@ def sample_negatives(mult: Tensor, positive: Tensor, number: int, generator: tor
 
 
 def require_visible_reversal(
-    hypothesis: GDTHypothesis, order: str, order_sensitive: bool, units: int | None = None, encoder: str = "the text encoder"
+    hypothesis: GDTHypothesis,
+    order: str,
+    order_sensitive: bool,
+    units: int | None = None,
+    encoder: str = "the text encoder",
 ) -> None:
-    """Refuses a distinctive time reversal of what its encoder cannot tell from the original when it is reversed.
+    """Refuses a distinctive time reversal of what its encoder cannot tell from the original when it is
+    reversed.
 
-    The loss would then push a clip from an identical copy: every such comparison is stuck near log 2 with contradictory targets.
+    The loss would then push a clip from an identical copy: every such comparison is stuck near log 2 with
+    contradictory targets.
 
     Args:
         hypothesis: reversal is checked if it is distinctive.
-        order: how the reversed text is made: `none`, `sentence` (order of the captions in the window) or `token`.
+        order: how the reversed text is made: `none`, `sentence` (order of the captions in the window) or
+            `token`.
         order_sensitive: whether the encoder sees the order of its input.
         units: captions in a window, where known; reversing the order of one caption changes nothing.
         encoder: what to call it.
@@ -278,7 +335,9 @@ def require_visible_reversal(
     found = [reason for reason, holds in reasons.items() if holds]
     if hypothesis.reversal == DISTINCTIVE and found:
         raise ValueError(
-            f"hypothesis {hypothesis.number} ({hypothesis.name}) treats time reversal as distinctive, but {' and '.join(found)}. "
-            "Use text_reversal: token with an order-sensitive encoder, a hypothesis without distinctive reversal, or "
+            f"hypothesis {hypothesis.number} ({hypothesis.name}) treats time reversal as distinctive, but "
+            f"{' and '.join(found)}. "
+            "Use text_reversal: token with an order-sensitive encoder, a hypothesis without distinctive "
+            "reversal, or "
             "allow_degenerate: true."
         )

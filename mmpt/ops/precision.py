@@ -1,4 +1,5 @@
-"""Half-precision inputs are computed in float32; float64 stays float64. Matrix products at a chosen precision and speed."""
+"""Half-precision inputs are computed in float32; float64 stays float64. Matrix products at a chosen precision
+and speed."""
 
 from __future__ import annotations
 
@@ -26,14 +27,16 @@ def autocast_off(x: Tensor) -> AbstractContextManager:
 def product(a: Tensor, b: Tensor, precision: str = "float32", rounded_result: bool = False) -> Tensor:
     """a @ b.T of (P, K) and (Q, K), sums in at least float32, for use outside autograd.
 
-    Where torch has oneDNN, float32 goes there: its products are as exact as those of the BLAS behind `@`, and on some CPUs twice as fast.
+    Where torch has oneDNN, float32 goes there: its products are as exact as those of the BLAS behind `@`, and
+    on some CPUs twice as fast.
 
     Args:
         a: (P, K).
         b: (Q, K), same type.
-        precision: "float32", or "bf16": where the hardware is faster with it, float32 factors are rounded to bfloat16 (CPU) or TF32
-            (CUDA). What the hardware does not speed up stays float32.
-        rounded_result: "bf16" may round the sums, too: most CPUs are faster only if they may. The result is then bfloat16.
+        precision: "float32", or "bf16": where the hardware is faster with it, float32 factors are rounded to
+            bfloat16 (CPU) or TF32 (CUDA). What the hardware does not speed up stays float32.
+        rounded_result: "bf16" may round the sums, too: most CPUs are faster only if they may. The result is
+            then bfloat16.
     """
     if a.dtype != torch.float32 or a.device.type != "cpu":
         with _float32_products_as(precision):

@@ -13,14 +13,54 @@ from mmpt.processors.aligners import (
     VideoRetriOverlappedAligner,
 )
 from mmpt.processors.base import Aligner, MetaProcessor, MissingData, TextProcessor, VideoProcessor
-from mmpt.processors.captions import Captions
-from mmpt.processors.coin import COINActionSegmentationAligner, COINActionSegmentationMetaProcessor, COINActionSegmentationTextProcessor
-from mmpt.processors.crosstask import CrossTaskAligner, CrossTaskMetaProcessor, CrossTaskTextProcessor, CrossTaskVideoProcessor
-from mmpt.processors.didemo import DiDeMoAligner, DiDeMoMetaProcessor, DiDeMoTextProcessor
+from mmpt.processors.captions.captions import Captions
 from mmpt.processors.downstream import DSAligner, DSNLGAligner, MetaTextBinarizer, NLGTextProcessor
-from mmpt.processors.fewshot import FewShotAligner, FewShotMetaProcessor, FewShotTextProcessor, FewShotVideoProcessor
 from mmpt.processors.gdt import GDTAligner
-from mmpt.processors.how2 import (
+from mmpt.processors.masking import (
+    FrameMaskingProcessor,
+    MFMMLMAligner,
+    MMAttentionMask2DProcessor,
+    TextGenerationProcessor,
+    TextMaskingProcessor,
+)
+from mmpt.processors.modalities.modalities import (
+    ModalityAligner,
+    ModalityMetaProcessor,
+    ModalityTextProcessor,
+    ModalityVideoProcessor,
+    read_annotation,
+)
+from mmpt.processors.modalities.raw_clips import (
+    NoTextProcessor,
+    RawAVAligner,
+    RawAVProcessor,
+    RawClipMetaProcessor,
+)
+from mmpt.processors.modalities.recognition import (
+    ModalityRecognitionAligner,
+    ModalityRecognitionMetaProcessor,
+)
+from mmpt.processors.modalities.views import ModalityViewAligner
+from mmpt.processors.sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor
+from mmpt.processors.sets.coin import (
+    COINActionSegmentationAligner,
+    COINActionSegmentationMetaProcessor,
+    COINActionSegmentationTextProcessor,
+)
+from mmpt.processors.sets.crosstask import (
+    CrossTaskAligner,
+    CrossTaskMetaProcessor,
+    CrossTaskTextProcessor,
+    CrossTaskVideoProcessor,
+)
+from mmpt.processors.sets.didemo import DiDeMoAligner, DiDeMoMetaProcessor, DiDeMoTextProcessor
+from mmpt.processors.sets.fewshot import (
+    FewShotAligner,
+    FewShotMetaProcessor,
+    FewShotTextProcessor,
+    FewShotVideoProcessor,
+)
+from mmpt.processors.sets.how2 import (
     How2MetaProcessor,
     PKLJSONStrTextProcessor,
     ShardedHow2MetaProcessor,
@@ -30,24 +70,8 @@ from mmpt.processors.how2 import (
     ShardedVideoRetriTextProcessor,
     ShardedVideoRetriVideoProcessor,
 )
-from mmpt.processors.htm_align import HTMAlignAligner, HTMAlignMetaProcessor, HTMAlignTextProcessor
-from mmpt.processors.masking import (
-    FrameMaskingProcessor,
-    MFMMLMAligner,
-    MMAttentionMask2DProcessor,
-    TextGenerationProcessor,
-    TextMaskingProcessor,
-)
-from mmpt.processors.modalities import (
-    ModalityAligner,
-    ModalityMetaProcessor,
-    ModalityTextProcessor,
-    ModalityVideoProcessor,
-    read_annotation,
-)
-from mmpt.processors.modality_recognition import ModalityRecognitionAligner, ModalityRecognitionMetaProcessor
-from mmpt.processors.modality_views import ModalityViewAligner
-from mmpt.processors.msrvtt import (
+from mmpt.processors.sets.htm_align import HTMAlignAligner, HTMAlignMetaProcessor, HTMAlignTextProcessor
+from mmpt.processors.sets.msrvtt import (
     MSRVTTMetaProcessor,
     MSRVTTNLGTextProcessor,
     MSRVTTQAAligner,
@@ -55,11 +79,12 @@ from mmpt.processors.msrvtt import (
     MSRVTTQATextProcessor,
     MSRVTTTextProcessor,
 )
-from mmpt.processors.raw_clips import NoTextProcessor, RawAVAligner, RawAVProcessor, RawClipMetaProcessor
-from mmpt.processors.recognition import RecognitionAligner, RecognitionMetaProcessor, RecognitionTextProcessor
-from mmpt.processors.sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor
-from mmpt.processors.tokens import SpecialIds, load_tokenizer
-from mmpt.processors.youcook import (
+from mmpt.processors.sets.recognition import (
+    RecognitionAligner,
+    RecognitionMetaProcessor,
+    RecognitionTextProcessor,
+)
+from mmpt.processors.sets.youcook import (
     YoucookFullVideoBGAligner,
     YoucookFullVideoBGMetaProcessor,
     YoucookFullVideoBGProcessor,
@@ -68,6 +93,7 @@ from mmpt.processors.youcook import (
     YoucookNLGMetaProcessor,
     YoucookVideoProcessor,
 )
+from mmpt.processors.tokens import SpecialIds, load_tokenizer
 
 __all__ = [
     "Aligner",

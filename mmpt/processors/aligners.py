@@ -3,12 +3,14 @@
     FixedLenAligner    text fills the caption tensor, video = the seconds its captions span
     VariedLenAligner   the same with a drawn text budget
     StartClipAligner   always from the first caption
-    OverlappedAligner  text with a drawn budget; video of a drawn length round a second inside the text's span (VideoCLIP)
-    VideoRetri...      the same for a group of videos at once (retrieval-augmented batches)
+    OverlappedAligner  text with a drawn budget; video of a drawn length round a second inside the text's span
+    (VideoCLIP) VideoRetri...      the same for a group of videos at once (retrieval-augmented batches)
 
-The K clips of a video come sorted by time (dataset.sort_clips), so that runs of them are sequences for the paragraph loss.
+The K clips of a video come sorted by time (dataset.sort_clips), so that runs of them are sequences for the
+paragraph loss.
 
-Letters: m videos of a group, K clips per video, B = m K, T text positions, F video positions, D feature width.
+Letters: m videos of a group, K clips per video, B = m K, T text positions, F video positions, D feature
+    width.
 """
 
 from __future__ import annotations
@@ -22,9 +24,22 @@ import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import NAMED, Aligner, MissingData, check_feature, check_finite, pack_videos, required
-from mmpt.processors.captions import Captions
-from mmpt.processors.sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor, text_ranges, video_ranges
+from mmpt.processors.base import (
+    NAMED,
+    Aligner,
+    MissingData,
+    check_feature,
+    check_finite,
+    pack_videos,
+    required,
+)
+from mmpt.processors.captions.captions import Captions
+from mmpt.processors.sampling import (
+    TextClipSamplingProcessor,
+    VideoClipSamplingProcessor,
+    text_ranges,
+    video_ranges,
+)
 from mmpt.processors.tokens import SPECIAL_TOKENS_PER_CAPTION, SpecialIds, pack_captions
 from mmpt.registry import ALIGNERS
 from mmpt.utils.seed import ItemRandom
@@ -36,7 +51,8 @@ Budget = int | tuple[int, int]  # fixed, or drawn from an inclusive range
 
 @dataclass
 class Clips:
-    """B drawn clips. Captions are numbered over all videos of the group, [text_start, text_end); seconds are [video_start, video_end)."""
+    """B drawn clips. Captions are numbered over all videos of the group, [text_start, text_end); seconds are
+    [video_start, video_end)."""
 
     video: np.ndarray
     text_start: np.ndarray
@@ -46,7 +62,9 @@ class Clips:
 
     def sorted(self) -> Clips:
         """By time within each video: text start, video start, text end, video end."""
-        return self.take(np.lexsort((self.video_end, self.text_end, self.video_start, self.text_start, self.video)))
+        return self.take(
+            np.lexsort((self.video_end, self.text_end, self.video_start, self.text_start, self.video))
+        )
 
     def take(self, order: np.ndarray) -> Clips:
         """The clips in another order."""
@@ -54,7 +72,8 @@ class Clips:
 
 
 class ClipAligner(Aligner):
-    """Common part: K clips per video, sampled by the default sampler or by replaying Python's `random` (dataset.sampler).
+    """Common part: K clips per video, sampled by the default sampler or by replaying Python's `random`
+    (dataset.sampler).
 
     Sub-classes set the class attributes and the budgets.
     """
@@ -66,31 +85,51 @@ class ClipAligner(Aligner):
         super().__init__(config, special)
         self.clips_per_video = config.clip_per_video or config.subsampling or 0
         if self.clips_per_video < 1:
-            raise ValueError(f"{type(self).__name__} needs dataset.clip_per_video or dataset.subsampling to be at least 1.")
+            raise ValueError(
+                f"{type(self).__name__} needs dataset.clip_per_video or dataset.subsampling to be at least 1."
+            )
         if config.sampler not in ("generator", "python"):
             raise ValueError(f"dataset.sampler is {config.sampler!r}, expected generator or python.")
-        # skipping captions leaves holes, which ranges cannot express; MFMMLMAligner draws such clips one by one
+        # skipping captions leaves holes, which ranges cannot express; MFMMLMAligner draws such clips one by
+        # one
         if config.keep_prob != 1.0 and not self.allows_holes:
-            raise ValueError(f"dataset.keep_prob={config.keep_prob} has no effect with {type(self).__name__}; leave it at 1.")
+            raise ValueError(
+                f"dataset.keep_prob={config.keep_prob} has no effect with {type(self).__name__}; leave it "
+                "at 1."
+            )
         self.text_budget: Budget = self.max_text_len - SPECIAL_TOKENS_PER_CAPTION
         self.video_budget: Budget | None = None  # None: the seconds that the captions span
         self.short_videos: set[Any] = set()  # with captions behind the end of their features; in this process
 
     def __call__(
-        self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None
+        self,
+        video_id: Any,
+        video_feature: np.ndarray,
+        text_feature: Mapping[str, Any],
+        rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
-        """caps, cmasks (K, T), vfeats (K, F, D), vmasks (K, F), video_start, video_end, text_start, text_end (K), video_id."""
+        """caps, cmasks (K, T), vfeats (K, F, D), vmasks (K, F), video_start, video_end, text_start, text_end
+        (K), video_id."""
         name = bare_id(video_id)
         return {**self.align([name], [video_feature], [text_feature], rng), "video_id": name}
 
     def align(
-        self, video_ids: Sequence[Any], features: Sequence[np.ndarray], texts: Sequence[Mapping[str, Any]], rng: ItemRandom | None
+        self,
+        video_ids: Sequence[Any],
+        features: Sequence[np.ndarray],
+        texts: Sequence[Mapping[str, Any]],
+        rng: ItemRandom | None,
     ) -> dict[str, torch.Tensor]:
         """Clips of m videos, video by video: tensors of the single form with m K in place of K."""
         if rng is None:
             raise ValueError(f"{type(self).__name__} draws clips: pass the random streams of the item (rng).")
-        features = [check_feature(feature, video_id) for feature, video_id in zip(features, video_ids, strict=True)]
-        parts = [self.usable(Captions.of(text), len(feature), name) for text, feature, name in zip(texts, features, video_ids, strict=True)]
+        features = [
+            check_feature(feature, video_id) for feature, video_id in zip(features, video_ids, strict=True)
+        ]
+        parts = [
+            self.usable(Captions.of(text), len(feature), name)
+            for text, feature, name in zip(texts, features, video_ids, strict=True)
+        ]
         base = np.cumsum([0, *map(len, parts)])  # (m + 1,) first caption of each video
         lengths = np.array([len(feature) for feature in features])
         captions = Captions.join(parts)
@@ -101,7 +140,8 @@ class ClipAligner(Aligner):
         return self.pack_clips(video_ids, features, captions, base, clips)
 
     def usable(self, captions: Captions, seconds: int, video_id: Any) -> Captions:
-        """The captions to draw from: those that begin before the features end (all of them when replaying the historic sampler).
+        """The captions to draw from: those that begin before the features end (all of them when replaying the
+        historic sampler).
 
         Raises:
             MissingData: none is left, or some lie behind the features and dataset.on_missing is error.
@@ -111,14 +151,19 @@ class ClipAligner(Aligner):
             raise MissingData(f"video {video_id!r} has no captions within its {seconds} seconds of features.")
         if len(kept) < len(captions):
             text = (
-                f"video {video_id!r}: {len(captions) - len(kept)} of {len(captions)} captions begin after its {seconds} seconds of features"
+                f"video {video_id!r}: {len(captions) - len(kept)} of {len(captions)} captions begin "
+                f"after its {seconds} seconds of features"
             )
             if self.config.on_missing == "error":
                 raise MissingData(f"{text}. Extract the whole video, or set dataset.on_missing: skip.")
             if video_id not in self.short_videos:
                 self.short_videos.add(video_id)
-                level = logging.WARNING if len(self.short_videos) <= NAMED else logging.DEBUG  # name some, do not flood the log
-                logger.log(level, "%s; these are not drawn (video %d of this kind)", text, len(self.short_videos))
+                level = (
+                    logging.WARNING if len(self.short_videos) <= NAMED else logging.DEBUG
+                )  # name some, do not flood the log
+                logger.log(
+                    level, "%s; these are not drawn (video %d of this kind)", text, len(self.short_videos)
+                )
         return kept
 
     def draw(self, captions: Captions, base: np.ndarray, lengths: np.ndarray, rng: ItemRandom) -> Clips:
@@ -127,7 +172,9 @@ class ClipAligner(Aligner):
         video = np.repeat(np.arange(len(lengths)), self.clips_per_video)
         lowest, highest, length = base[video], base[video + 1], lengths[video]
         centre = lowest if self.from_first_clip else random.integers(lowest, highest)
-        text_start, text_end = text_ranges(captions, lowest, highest, centre, _drawn(self.text_budget, len(video), random), random)
+        text_start, text_end = text_ranges(
+            captions, lowest, highest, centre, _drawn(self.text_budget, len(video), random), random
+        )
         low, high = np.floor(captions.start_s[text_start]), np.ceil(captions.end_s[text_end - 1])
         if self.video_budget is None:
             start, end = inside(low, high, length)
@@ -137,7 +184,9 @@ class ClipAligner(Aligner):
             start, end = video_ranges(length, _drawn(self.video_budget, len(video), random), second, random)
         return Clips(video, text_start, text_end, start, end)
 
-    def draw_replayed(self, captions: Captions, base: np.ndarray, lengths: np.ndarray, rng: ItemRandom) -> Clips:
+    def draw_replayed(
+        self, captions: Captions, base: np.ndarray, lengths: np.ndarray, rng: ItemRandom
+    ) -> Clips:
         """The same law, one draw after the other in the historic order."""
         rows = []
         for video, length in enumerate(lengths.tolist()):
@@ -159,16 +208,27 @@ class ClipAligner(Aligner):
             return chosen, int(start), int(end)
         second = random.randint(int(low), int(high)) if low < high else int(low + high) // 2
         second = min(max(second, 0), length - 1)
-        start, end = VideoClipSamplingProcessor()(length, _draw_one(self.video_budget, random), second, random)
+        start, end = VideoClipSamplingProcessor()(
+            length, _draw_one(self.video_budget, random), second, random
+        )
         return chosen, start, end
 
     def pack_clips(
-        self, video_ids: Sequence[Any], features: Sequence[np.ndarray], captions: Captions, base: np.ndarray, clips: Clips
+        self,
+        video_ids: Sequence[Any],
+        features: Sequence[np.ndarray],
+        captions: Captions,
+        base: np.ndarray,
+        clips: Clips,
     ) -> dict[str, torch.Tensor]:
         """Padded tensors of the drawn clips, in their order."""
         first = captions.offsets[clips.text_start]
-        caps, cmasks = pack_captions(captions.words, first, captions.offsets[clips.text_end] - first, self.max_text_len, self.special)
-        vfeats, vmasks = pack_videos(features, clips.video, np.stack([clips.video_start, clips.video_end], axis=1), self.max_video_len)
+        caps, cmasks = pack_captions(
+            captions.words, first, captions.offsets[clips.text_end] - first, self.max_text_len, self.special
+        )
+        vfeats, vmasks = pack_videos(
+            features, clips.video, np.stack([clips.video_start, clips.video_end], axis=1), self.max_video_len
+        )
         return {
             "caps": torch.from_numpy(caps),
             "cmasks": torch.from_numpy(cmasks),
@@ -204,7 +264,8 @@ class VariedLenAligner(ClipAligner):
 
 @ALIGNERS.register()
 class OverlappedAligner(VariedLenAligner):
-    """Video and text overlap, but neither fixes the other's extent: VideoCLIP's positive pairs (section 3.2 of its paper)."""
+    """Video and text overlap, but neither fixes the other's extent: VideoCLIP's positive pairs (section 3.2
+    of its paper)."""
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         super().__init__(config, special)
@@ -221,10 +282,14 @@ class GroupAligner:
         text_feature: Sequence[Mapping[str, Any]],
         rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
-        """caps, cmasks (m, K, T), vfeats (m, K, F, D), vmasks (m, K, F), starts and ends (m, K), video_id (list of m)."""
+        """caps, cmasks (m, K, T), vfeats (m, K, F, D), vmasks (m, K, F), starts and ends (m, K), video_id
+        (list of m)."""
         names = [bare_id(name) for name in video_id]
         batch = self.align(names, video_feature, text_feature, rng)  # (m K, ...)
-        grouped = {key: value.view(len(names), self.clips_per_video, *value.shape[1:]) for key, value in batch.items()}
+        grouped = {
+            key: value.view(len(names), self.clips_per_video, *value.shape[1:])
+            for key, value in batch.items()
+        }
         return {**grouped, "video_id": names}
 
 
@@ -250,7 +315,11 @@ class How2MILNCEAligner(ClipAligner):
     CLIP_SECONDS = 3.2
 
     def __call__(
-        self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None
+        self,
+        video_id: Any,
+        video_feature: np.ndarray,
+        text_feature: Mapping[str, Any],
+        rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
         feature = check_feature(video_feature, video_id)
         video_id = bare_id(video_id)
@@ -262,7 +331,9 @@ class How2MILNCEAligner(ClipAligner):
             words.extend(captions.ids(clip) for clip in self.candidates(captions, centre))
             ranges.append(self.seconds(captions.start_s[centre], captions.end_s[centre], len(feature), rng))
         caps, cmasks = self.pack(words)  # (K * 4, T)
-        vfeats, vmasks = pack_videos([feature], np.zeros(len(ranges), np.int64), np.array(ranges), self.max_video_len)
+        vfeats, vmasks = pack_videos(
+            [feature], np.zeros(len(ranges), np.int64), np.array(ranges), self.max_video_len
+        )
         shape = (self.clips_per_video, self.N_CANDIDATES, self.max_text_len)
         return {
             "caps": caps.view(shape),
@@ -273,14 +344,18 @@ class How2MILNCEAligner(ClipAligner):
         }
 
     def candidates(self, captions: Captions, centre: int) -> list[int]:
-        """Four captions round `centre`, each time adding the neighbour that keeps the time span smaller; short videos repeat the last."""
+        """Four captions round `centre`, each time adding the neighbour that keeps the time span smaller;
+        short videos repeat the last."""
         first = last = centre
         while last - first + 1 < min(self.N_CANDIDATES, len(captions)):
             if first == 0:
                 last += 1
             elif last == len(captions) - 1:
                 first -= 1
-            elif captions.end_s[last] - captions.start_s[first - 1] < captions.end_s[last + 1] - captions.start_s[first]:
+            elif (
+                captions.end_s[last] - captions.start_s[first - 1]
+                < captions.end_s[last + 1] - captions.start_s[first]
+            ):
                 first -= 1
             else:
                 last += 1
@@ -311,19 +386,30 @@ def inside(low: Any, high: Any, length: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _part(captions: Captions, first: int, behind: int) -> Captions:
     """The captions of one video of a group; `words` stay shared, so offsets do not start at 0."""
-    return Captions(captions.start_s[first:behind], captions.end_s[first:behind], captions.words, captions.offsets[first : behind + 1])
+    return Captions(
+        captions.start_s[first:behind],
+        captions.end_s[first:behind],
+        captions.words,
+        captions.offsets[first : behind + 1],
+    )
 
 
 def budget_range(config: DatasetConfig, low: str, high: str) -> tuple[int, int]:
     """An inclusive range of lengths from two keys."""
     bounds = required(config, low), required(config, high)
     if not 1 <= bounds[0] <= bounds[1]:
-        raise ValueError(f"dataset.{low}={bounds[0]} and dataset.{high}={bounds[1]} are not a range of positive lengths.")
+        raise ValueError(
+            f"dataset.{low}={bounds[0]} and dataset.{high}={bounds[1]} are not a range of positive lengths."
+        )
     return bounds
 
 
 def _drawn(budget: Budget, count: int, random: np.random.Generator) -> np.ndarray:
-    return np.full(count, budget) if isinstance(budget, int) else random.integers(*budget, size=count, endpoint=True)
+    return (
+        np.full(count, budget)
+        if isinstance(budget, int)
+        else random.integers(*budget, size=count, endpoint=True)
+    )
 
 
 def _draw_one(budget: Budget, random: Any) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.captions import Captions
+from mmpt.processors.captions.captions import Captions
 from mmpt.processors.tokens import SpecialIds, load_tokenizer, pack_captions
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
@@ -48,7 +48,8 @@ def required(config: DatasetConfig, name: str) -> Any:
 class MetaProcessor:
     """Lists the items of one split.
 
-    Sub-classes fill `self.data`; `self.missing` maps a reason to the id of each item left out for it, for reports.
+    Sub-classes fill `self.data`; `self.missing` maps a reason to the id of each item left out for it, for
+    reports.
     """
 
     SPLIT_KEYS = {"train": "train_path", "valid": "val_path", "test": "test_path"}
@@ -57,7 +58,9 @@ class MetaProcessor:
         self.config = config
         self.split = config.split or "train"
         if self.split not in self.SPLIT_KEYS:
-            raise ValueError(f"dataset.split is {self.split!r}, expected one of {', '.join(self.SPLIT_KEYS)}.")
+            raise ValueError(
+                f"dataset.split is {self.split!r}, expected one of {', '.join(self.SPLIT_KEYS)}."
+            )
         self.data: Sequence[Any] = ()
         self.missing: dict[str, list[str]] = {}
 
@@ -71,8 +74,11 @@ class MetaProcessor:
         """The list of this split, from the key that belongs to it."""
         return required(self.config, self.SPLIT_KEYS[self.split])
 
-    def keep(self, items: Sequence[Item], present: Callable[[Item], bool], name: Callable[[Item], str], reason: str) -> list[Item]:
-        """The items that are present. The others are counted and named, or refused (dataset.on_missing: error).
+    def keep(
+        self, items: Sequence[Item], present: Callable[[Item], bool], name: Callable[[Item], str], reason: str
+    ) -> list[Item]:
+        """The items that are present. The others are counted and named, or refused (dataset.on_missing:
+        error).
 
         Raises:
             MissingData: something is missing and must not be, or nothing is left.
@@ -83,7 +89,8 @@ class MetaProcessor:
         self.report_missing(reason, list(map(name, lost)))
         if not kept:
             raise MissingData(
-                f"{self.split_path()}: no item left of {len(items)}; {len(lost)} {reason}, e.g. {[name(item) for item in lost[:NAMED]]}."
+                f"{self.split_path()}: no item left of {len(items)}; {len(lost)} {reason}, e.g. "
+                f"{[name(item) for item in lost[:NAMED]]}."
             )
         return kept
 
@@ -93,7 +100,10 @@ class MetaProcessor:
             return
         ids = list(dict.fromkeys(names))
         count = f"{len(ids)} ids" if len(ids) == len(names) else f"{len(names)} items of {len(ids)} ids"
-        text = f"{self.split} split: {count} {reason}: {', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''}"
+        text = (
+            f"{self.split} split: {count} {reason}: "
+            f"{', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''}"
+        )
         if self.config.on_missing == "error":
             raise MissingData(f"{text}. Provide them, or set dataset.on_missing: skip to leave them out.")
         logger.warning("%s; left out", text)
@@ -120,9 +130,13 @@ class VideoProcessor:
         try:
             return np.load(path, allow_pickle=False)
         except FileNotFoundError as error:
-            raise MissingData(f"{path}: no features for video {video_id!r}. Extract them, or correct dataset.vfeat_dir.") from error
+            raise MissingData(
+                f"{path}: no features for video {video_id!r}. Extract them, or correct dataset.vfeat_dir."
+            ) from error
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{path}: not a whole .npy file ({error}). Extract the features again.") from error
+            raise ValueError(
+                f"{path}: not a whole .npy file ({error}). Extract the features again."
+            ) from error
 
 
 @TEXT_PROCESSORS.register()
@@ -171,7 +185,9 @@ class Aligner:
     def special(self) -> SpecialIds:
         return SpecialIds.of(load_tokenizer(self.config.bert_name, self.config.use_fast))
 
-    def __call__(self, video_id: Any, video_feature: np.ndarray, text_feature: Any, rng: ItemRandom | None = None) -> dict[str, Any]:
+    def __call__(
+        self, video_id: Any, video_feature: np.ndarray, text_feature: Any, rng: ItemRandom | None = None
+    ) -> dict[str, Any]:
         """One item.
 
         Args:
@@ -187,7 +203,9 @@ class Aligner:
         caps, cmasks = self.build_text(text_feature)
         return {"caps": caps, "cmasks": cmasks, "vfeats": vfeats, "vmasks": vmasks, "video_id": video_id}
 
-    def build_text(self, text: Sequence[int] | Mapping[str, Any], clips: Sequence[int] = (0,)) -> tuple[torch.Tensor, torch.Tensor]:
+    def build_text(
+        self, text: Sequence[int] | Mapping[str, Any], clips: Sequence[int] = (0,)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """caps (T) and cmasks (T) of token ids, or of the chosen clips of timed captions joined."""
         if isinstance(text, Mapping):
             captions = Captions.of(text)
@@ -199,13 +217,20 @@ class Aligner:
         """caps (B, T) and cmasks (B, T) of B lists of token ids."""
         counts = np.array([len(ids) for ids in captions], dtype=np.int64)
         words = np.array([token for ids in captions for token in ids], dtype=np.int64)
-        caps, cmasks = pack_captions(words, np.cumsum(counts) - counts, counts, self.max_text_len, self.special)
+        caps, cmasks = pack_captions(
+            words, np.cumsum(counts) - counts, counts, self.max_text_len, self.special
+        )
         return torch.from_numpy(caps), torch.from_numpy(cmasks)
 
-    def build_video(self, feature: np.ndarray, video_id: Any, start: int = 0, end: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """vfeats (F, D) float32 and vmasks (F) of the seconds [start, end), cut at F seconds and at the end of the video."""
+    def build_video(
+        self, feature: np.ndarray, video_id: Any, start: int = 0, end: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """vfeats (F, D) float32 and vmasks (F) of the seconds [start, end), cut at F seconds and at the end
+        of the video."""
         ranges = np.array([[start, len(feature) if end is None else end]])
-        vfeats, vmasks = pack_videos([check_feature(feature, video_id)], np.zeros(1, np.int64), ranges, self.max_video_len)
+        vfeats, vmasks = pack_videos(
+            [check_feature(feature, video_id)], np.zeros(1, np.int64), ranges, self.max_video_len
+        )
         return check_finite(vfeats, [video_id])[0], vmasks[0]
 
 
@@ -213,14 +238,17 @@ def check_feature(feature: Any, video_id: Any) -> np.ndarray:
     """The features of a video, refused unless they are a (seconds, D) array of at least one second."""
     if not isinstance(feature, np.ndarray) or feature.ndim != 2:
         raise ValueError(
-            f"video {video_id!r}: features are {getattr(feature, 'shape', type(feature).__name__)}, expected an array (seconds, D)."
+            f"video {video_id!r}: features are {getattr(feature, 'shape', type(feature).__name__)}, "
+            "expected an array (seconds, D)."
         )
     if not len(feature):
         raise MissingData(f"video {video_id!r} has features of zero seconds.")
     return feature
 
 
-def pack_videos(features: Sequence[np.ndarray], which: np.ndarray, ranges: np.ndarray, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+def pack_videos(
+    features: Sequence[np.ndarray], which: np.ndarray, ranges: np.ndarray, length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cut and pad B stretches of videos.
 
     Args:
@@ -246,16 +274,20 @@ def pack_videos(features: Sequence[np.ndarray], which: np.ndarray, ranges: np.nd
 
 
 def check_finite(vfeats: torch.Tensor, video_ids: Sequence[Any]) -> torch.Tensor:
-    """The features, refused if they hold NaN or infinity: one such value would silently poison the whole model.
+    """The features, refused if they hold NaN or infinity: one such value would silently poison the whole
+    model.
 
     Args:
         vfeats: (B, F, D), the B clips in equal groups, one group per video.
         video_ids: the videos, for the message.
     """
-    sums = vfeats.view(len(video_ids), -1).sum(1)  # NaN and infinity survive a sum, which is the cheapest pass over the data
+    sums = vfeats.view(len(video_ids), -1).sum(
+        1
+    )  # NaN and infinity survive a sum, which is the cheapest pass over the data
     for video in torch.nonzero(~torch.isfinite(sums)).flatten().tolist():
         if not torch.isfinite(vfeats.view(len(video_ids), -1)[video]).all():
             raise ValueError(
-                f"video {video_ids[video]!r}: features hold NaN or infinite values. Extract them again or drop the video from the list."
+                f"video {video_ids[video]!r}: features hold NaN or infinite values. Extract them again or "
+                "drop the video from the list."
             )
     return vfeats

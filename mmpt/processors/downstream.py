@@ -33,12 +33,14 @@ class MetaTextBinarizer(TextProcessor):
 
 
 def window_starts(seconds: int, stride: int, size: int) -> np.ndarray:
-    """First seconds of windows over a video, every `stride` until one reaches the end: 1 + max(0, ceil((seconds - size) / stride))."""
+    """First seconds of windows over a video, every `stride` until one reaches the end: 1 + max(0,
+    ceil((seconds - size) / stride))."""
     return np.arange(1 + max(0, -(-(seconds - size) // stride))) * stride
 
 
 class WindowAligner(Aligner):
-    """Base of aligners that cut a long video into windows (dataset.sliding_window, dataset.sliding_window_size)."""
+    """Base of aligners that cut a long video into windows (dataset.sliding_window,
+    dataset.sliding_window_size)."""
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         super().__init__(config, special)
@@ -46,7 +48,8 @@ class WindowAligner(Aligner):
         self.size: int = required(config, "sliding_window_size")
         if not 1 <= self.stride or not 1 <= self.size <= self.max_video_len:
             raise ValueError(
-                f"dataset.sliding_window={self.stride} must be at least 1 and dataset.sliding_window_size={self.size} "
+                f"dataset.sliding_window={self.stride} must be at least 1 and "
+                f"dataset.sliding_window_size={self.size} "
                 f"between 1 and dataset.max_video_len={self.max_video_len}."
             )
 
@@ -60,20 +63,30 @@ class WindowAligner(Aligner):
 
 
 def check_segment(start_s: float, end_s: float, where: str) -> None:
-    """Refuse a segment that is reversed, begins before the video, or is no number; `where` names it in the message."""
+    """Refuse a segment that is reversed, begins before the video, or is no number; `where` names it in the
+    message."""
     if not (0 <= start_s <= end_s and math.isfinite(end_s)):
-        raise ValueError(f"{where} runs from {start_s} to {end_s} seconds; expected 0 <= start <= end. Correct or remove it.")
+        raise ValueError(
+            f"{where} runs from {start_s} to {end_s} seconds; expected 0 <= start <= end. Correct or "
+            "remove it."
+        )
 
 
 def read_database(path: str | Path, segments_key: str) -> dict[str, dict[str, Any]]:
-    """Video -> entry of a JSON {"database": {video: {"subset", <segments_key>: [{"segment": [s, e], ...}]}}}, segments checked.
+    """Video -> entry of a JSON {"database": {video: {"subset", <segments_key>: [{"segment": [s, e], ...}]}}},
+    segments checked.
 
     Raises:
         ValueError: the file is of another kind, or a segment is impossible.
     """
     database = read_json(path, dict).get("database")
-    if not isinstance(database, dict) or not all("subset" in entry and segments_key in entry for entry in database.values()):
-        raise ValueError(f'{path}: expected {{"database": {{video: {{"subset", "{segments_key}"}}}}}}; is this another data set\'s file?')
+    if not isinstance(database, dict) or not all(
+        "subset" in entry and segments_key in entry for entry in database.values()
+    ):
+        raise ValueError(
+            f'{path}: expected {{"database": {{video: {{"subset", "{segments_key}"}}}}}}; is this another '
+            "data set's file?"
+        )
     for video, entry in database.items():
         for index, clip in enumerate(entry[segments_key]):
             check_segment(*clip["segment"], f"{path}: video {video!r}: segment {index}")
@@ -89,9 +102,14 @@ def read_json(path: str | Path, kind: type) -> Any:
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error}); is this the file of another data set?") from error
+        raise ValueError(
+            f"{path}: not a JSON file ({error}); is this the file of another data set?"
+        ) from error
     if not isinstance(value, kind) or not value:
-        raise ValueError(f"{path}: expected a non-empty JSON {kind.__name__}, got {type(value).__name__}; is this another data set's file?")
+        raise ValueError(
+            f"{path}: expected a non-empty JSON {kind.__name__}, got {type(value).__name__}; is this "
+            "another data set's file?"
+        )
     return value
 
 
@@ -110,7 +128,8 @@ class NLGTextProcessor(TextProcessor):
 
 @ALIGNERS.register()
 class DSNLGAligner(Aligner):
-    """Captioning: adds text_label (T) and attention_mask (L, L); in training the caption shifted by one, else the prompt alone and `ref`.
+    """Captioning: adds text_label (T) and attention_mask (L, L); in training the caption shifted by one, else
+    the prompt alone and `ref`.
 
     The [CLS] token doubles as begin, [SEP] as end of sentence.
     """
@@ -121,7 +140,11 @@ class DSNLGAligner(Aligner):
         self.attention = MMAttentionMask2DProcessor()
 
     def __call__(
-        self, video_id: Any, video_feature: np.ndarray, text_feature: tuple[Sequence[int], str], rng: ItemRandom | None = None
+        self,
+        video_id: Any,
+        video_feature: np.ndarray,
+        text_feature: tuple[Sequence[int], str],
+        rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
         ids, _ = text_feature
         item = super().__call__(video_id, video_feature, ids, rng)
@@ -145,6 +168,9 @@ class DSNLGAligner(Aligner):
         }
 
     def reference(self, ids: Sequence[int]) -> str:
-        """What a perfect model could say: the caption cut to the room there is, through the tokenizer and back."""
+        """What a perfect model could say: the caption cut to the room there is, through the tokenizer and
+        back."""
         tokenizer = self.tokenizer or load_tokenizer(self.config.bert_name, self.config.use_fast)
-        return tokenizer.decode(list(ids)[: self.max_text_len - SPECIAL_TOKENS_PER_CAPTION], skip_special_tokens=True)
+        return tokenizer.decode(
+            list(ids)[: self.max_text_len - SPECIAL_TOKENS_PER_CAPTION], skip_special_tokens=True
+        )

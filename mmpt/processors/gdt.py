@@ -1,4 +1,5 @@
-"""Views of a clip for GDT: in its own order, reversed in time, from another moment of the same video, and both.
+"""Views of a clip for GDT: in its own order, reversed in time, from another moment of the same video, and
+both.
 
 Letters: S views of an item, T text positions, F video positions, D feature width.
 """
@@ -14,7 +15,7 @@ import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.aligners import OverlappedAligner, bare_id
-from mmpt.processors.captions import Captions
+from mmpt.processors.captions.captions import Captions
 from mmpt.processors.tokens import SPECIAL_TOKENS_PER_CAPTION, SpecialIds
 from mmpt.registry import ALIGNERS
 from mmpt.utils.seed import ItemRandom
@@ -27,30 +28,47 @@ CANDIDATES = 16  # clips among which the shifted one is looked for
 class GDTAligner(OverlappedAligner):
     """One clip of a video in the views that `dataset.views` lists, in the order orig, rev, shift, shiftrev.
 
-    The shifted clip is drawn like the first one and starts at least `dataset.min_shift` seconds from it, or as far as the drawn candidates
-    allow; where that is nowhere else, `view_valid` is false. Reversal flips the valid features (each still shows forward motion of its own
-    second: only the coarse order is reversed) and, as `dataset.text_reversal` says, the words (`token`) or the order of the captions, whose
-    words keep theirs (`sentence`; a clip with a single caption then has no reversed view); `none` keeps the text.
+    The shifted clip is drawn like the first one and starts at least `dataset.min_shift` seconds from it, or
+    as far as the drawn candidates allow; where that is nowhere else, `view_valid` is false. Reversal flips
+    the valid features (each still shows forward motion of its own
+    second: only the coarse order is reversed) and, as `dataset.text_reversal` says, the words (`token`) or
+        the order of the captions, whose
+    words keep theirs (`sentence`; a clip with a single caption then has no reversed view); `none` keeps the
+    text.
     """
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         views = list(config.views or [])
         if views != [view for view in VIEWS if view in views] or views[:1] != ["orig"]:
-            raise ValueError(f"dataset.views={views}: expected some of {', '.join(VIEWS)}, in this order, orig first.")
+            raise ValueError(
+                f"dataset.views={views}: expected some of {', '.join(VIEWS)}, in this order, orig first."
+            )
         if config.text_reversal not in ("token", "sentence", "none"):
-            raise ValueError(f"dataset.text_reversal={config.text_reversal!r}: expected token, sentence or none.")
+            raise ValueError(
+                f"dataset.text_reversal={config.text_reversal!r}: expected token, sentence or none."
+            )
         if config.reversal != "sequence":
-            raise ValueError("dataset.reversal: precomputed needs a file per video and modality: use ModalityViewAligner.")
+            raise ValueError(
+                "dataset.reversal: precomputed needs a file per video and modality: use ModalityViewAligner."
+            )
         if (config.subsampling or 1) != len(views):
-            raise ValueError(f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(views)}: use that number.")
+            raise ValueError(
+                f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(views)}: use "
+                "that number."
+            )
         n_clips = CANDIDATES if any(view.startswith("shift") for view in views) else 1
         super().__init__(replace(config, clip_per_video=n_clips), special)
         self.views = views
 
     def __call__(
-        self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None
+        self,
+        video_id: Any,
+        video_feature: np.ndarray,
+        text_feature: Mapping[str, Any],
+        rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
-        """caps, cmasks (S, T), vfeats (S, F, D), vmasks (S, F), starts and ends (S), view_valid (S), video_id; without S if it is 1."""
+        """caps, cmasks (S, T), vfeats (S, F, D), vmasks (S, F), starts and ends (S), view_valid (S),
+        video_id; without S if it is 1."""
         name = bare_id(video_id)
         clips = self.align([name], [video_feature], [text_feature], rng)
         order = rng.numpy.permutation(self.clips_per_video)  # they may come sorted by time
@@ -75,7 +93,8 @@ class GDTAligner(OverlappedAligner):
         return [0, int(other) if distance[other] else 0]
 
     def reverse(self, item: dict[str, torch.Tensor], row: int, counts: np.ndarray) -> None:
-        """Flips one view in time; padding stays at the end, special tokens where they are. counts: words of each caption of the clip."""
+        """Flips one view in time; padding stays at the end, special tokens where they are. counts: words of
+        each caption of the clip."""
         seconds = int(item["vmasks"][row].sum())
         item["vfeats"][row, :seconds] = item["vfeats"][row, :seconds].flip(0)
         n_words = int(item["cmasks"][row].sum()) - SPECIAL_TOKENS_PER_CAPTION  # a long text was cut

@@ -14,7 +14,7 @@ import torch
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.aligners import ClipAligner, bare_id, budget_range
 from mmpt.processors.base import check_feature
-from mmpt.processors.captions import Captions
+from mmpt.processors.captions.captions import Captions
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import ALIGNERS
 from mmpt.utils.seed import ItemRandom
@@ -23,7 +23,8 @@ IGNORED = -100  # label of a position that no loss reads
 
 
 def mask_rate(mode: str | None, rate: float) -> float:
-    """Probability that a position is masked: None or "mask" the given rate, "full" 1, "no" 0, "inverse" 1 - rate."""
+    """Probability that a position is masked: None or "mask" the given rate, "full" 1, "no" 0, "inverse" 1 -
+    rate."""
     rates = {None: rate, "mask": rate, "full": 1.0, "no": 0.0, "inverse": 1 - rate}
     if mode not in rates:
         raise ValueError(f"mask mode {mode!r}, expected one of {list(rates)}.")
@@ -37,9 +38,14 @@ class FrameMaskingProcessor:
         self.rate = config.mfm_probability
 
     def __call__(
-        self, vmasks: torch.Tensor, generator: torch.Generator, mode: str | None = None, vfeats: torch.Tensor | None = None
+        self,
+        vmasks: torch.Tensor,
+        generator: torch.Generator,
+        mode: str | None = None,
+        vfeats: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Label (F) bool, true = to be predicted; those rows of `vfeats`, where given, are zeroed in place."""
+        """Label (F) bool, true = to be predicted; those rows of `vfeats`, where given, are zeroed in
+        place."""
         rates = torch.full(vmasks.shape, mask_rate(mode, self.rate)).masked_fill_(~vmasks, 0.0)
         label = torch.bernoulli(rates, generator=generator).bool()
         if vfeats is not None:
@@ -56,7 +62,8 @@ class TextGenerationProcessor:
     def __call__(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and labels, each (T).
 
-        [CLS] [SEP] w1 ... wn [SEP] pad becomes [CLS] [SEP] [BOS] w1 ... wn pad; the labels are w1 to the last [SEP], where they stood.
+        [CLS] [SEP] w1 ... wn [SEP] pad becomes [CLS] [SEP] [BOS] w1 ... wn pad; the labels are w1 to the last
+        [SEP], where they stood.
         """
         padding = ids == self.special.pad
         labels = ids.masked_fill(padding, IGNORED)
@@ -68,20 +75,24 @@ class TextGenerationProcessor:
 
 
 class TextMaskingProcessor:
-    """BERT's masking (dataset.mlm_probability, 0.15): of the chosen words 80 % become [MASK], 10 % a random word, 10 % stay."""
+    """BERT's masking (dataset.mlm_probability, 0.15): of the chosen words 80 % become [MASK], 10 % a random
+    word, 10 % stay."""
 
     def __init__(self, config: DatasetConfig, special: SpecialIds):
         self.rate = config.mlm_probability
         self.special = special
         self.shift = TextGenerationProcessor(special)
 
-    def __call__(self, ids: torch.Tensor, generator: torch.Generator, mode: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(
+        self, ids: torch.Tensor, generator: torch.Generator, mode: str | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and labels, each (T).
 
         Args:
             ids: (T) a packed caption.
             generator: of the draws.
-            mode: None, "no", "full", "inverse"; "mask" masks without labels; "textgen" shifts for generation, "textgenmask" masks as well.
+            mode: None, "no", "full", "inverse"; "mask" masks without labels; "textgen" shifts for generation,
+                "textgenmask" masks as well.
         """
         if mode is not None and mode.startswith("textgen"):
             inputs, labels = self.shift(ids)
@@ -91,8 +102,11 @@ class TextMaskingProcessor:
         inputs, labels = self.mask(ids, generator, mode)
         return inputs, torch.full_like(labels, IGNORED) if mode == "mask" else labels
 
-    def mask(self, ids: torch.Tensor, generator: torch.Generator, mode: str | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Masked ids and labels; every draw covers all T positions, so that the stream does not depend on the words."""
+    def mask(
+        self, ids: torch.Tensor, generator: torch.Generator, mode: str | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Masked ids and labels; every draw covers all T positions, so that the stream does not depend on the
+        words."""
 
         def coin(rate: float) -> torch.Tensor:
             return torch.bernoulli(torch.full(ids.shape, rate), generator=generator).bool()
@@ -116,8 +130,8 @@ class MMAttentionMask2DProcessor:
         Args:
             vmask: (F) valid frames.
             cmask: (T) valid text positions, [CLS] and the video's [SEP] first.
-            mode: "textgen": text sees the video and the text before it, video sees itself; "videogen" the other way round; else every
-                position sees all valid ones.
+            mode: "textgen": text sees the video and the text before it, video sees itself; "videogen" the
+                other way round; else every position sees all valid ones.
         """
         visible = torch.cat([cmask[:1], vmask, cmask[1:]])  # (L)
         position = torch.arange(len(visible))
@@ -135,10 +149,11 @@ class MMAttentionMask2DProcessor:
 
 @ALIGNERS.register()
 class MFMMLMAligner(ClipAligner):
-    """VLM's items: clips with a drawn text budget, some of each masked; now and then a whole modality is masked (dataset.mm_prob).
+    """VLM's items: clips with a drawn text budget, some of each masked; now and then a whole modality is
+    masked (dataset.mm_prob).
 
-    Adds video_label (K, F) bool and text_label (K, T) int64, with mm_type "textgen" also attention_mask (K, L, L). Clips are drawn one by
-    one from the stream of Python's `random` in both samplers, masks from torch.
+    Adds video_label (K, F) bool and text_label (K, T) int64, with mm_type "textgen" also attention_mask (K,
+    L, L). Clips are drawn one by one from the stream of Python's `random` in both samplers, masks from torch.
     """
 
     allows_holes = True
@@ -150,17 +165,30 @@ class MFMMLMAligner(ClipAligner):
         self.attention = MMAttentionMask2DProcessor()
 
     def __call__(
-        self, video_id: Any, video_feature: np.ndarray, text_feature: Mapping[str, Any], rng: ItemRandom | None = None
+        self,
+        video_id: Any,
+        video_feature: np.ndarray,
+        text_feature: Mapping[str, Any],
+        rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
         feature = check_feature(video_feature, video_id)
         video_id = bare_id(video_id)
         captions = self.usable(Captions.of(text_feature), len(feature), video_id)
         clips = [self.draw_clip(feature, captions, video_id, rng) for _ in range(self.clips_per_video)]
         if self.config.sort_clips:
-            clips.sort(key=lambda clip: [clip[name] for name in ("text_start", "video_start", "text_end", "video_end")])
-        return {**{name: torch.stack([torch.as_tensor(clip[name]) for clip in clips]) for name in clips[0]}, "video_id": video_id}
+            clips.sort(
+                key=lambda clip: [
+                    clip[name] for name in ("text_start", "video_start", "text_end", "video_end")
+                ]
+            )
+        return {
+            **{name: torch.stack([torch.as_tensor(clip[name]) for clip in clips]) for name in clips[0]},
+            "video_id": video_id,
+        }
 
-    def draw_clip(self, feature: np.ndarray, captions: Captions, video_id: Any, rng: ItemRandom) -> dict[str, Any]:
+    def draw_clip(
+        self, feature: np.ndarray, captions: Captions, video_id: Any, rng: ItemRandom
+    ) -> dict[str, Any]:
         """One masked clip."""
         chosen, start, end = self.draw_one(captions, len(feature), rng)
         words = [token for clip in chosen for token in captions.ids(clip)]

@@ -1,11 +1,14 @@
 """Drawing training clips: which captions, which seconds.
 
-Text: start from one caption and add neighbours, left or right by a coin, until the clip holds its budget of words or 256 seconds.
-Video: start from one second and grow left or right by a coin, until the clip has its budget of seconds; at an end of the video grow the
+Text: start from one caption and add neighbours, left or right by a coin, until the clip holds its budget of
+    words or 256 seconds.
+Video: start from one second and grow left or right by a coin, until the clip has its budget of seconds; at an
+    end of the video grow the
 other way.
 
-The law is stated once, one draw at a time, by TextClipSamplingProcessor and VideoClipSamplingProcessor, which replay the historic stream of
-Python's `random`. `text_ranges` and `video_ranges` draw the same law for all clips of a batch at once.
+The law is stated once, one draw at a time, by TextClipSamplingProcessor and VideoClipSamplingProcessor, which
+replay the historic stream of Python's `random`. `text_ranges` and `video_ranges` draw the same law for all
+clips of a batch at once.
 
 Letters: B clips, n captions.
 """
@@ -16,7 +19,7 @@ import random
 
 import numpy as np
 
-from mmpt.processors.captions import Captions
+from mmpt.processors.captions.captions import Captions
 
 MAX_CLIP_SECONDS = 256
 
@@ -26,21 +29,28 @@ class TextClipSamplingProcessor:
 
     Args:
         max_len: budget of words where a call gives none.
-        keep_prob: probability of keeping the neighbour that would be added next; else it is skipped for the one behind it.
+        keep_prob: probability of keeping the neighbour that would be added next; else it is skipped for the
+            one behind it.
     """
 
     def __init__(self, max_len: int, keep_prob: float = 1.0):
         self.max_len = max_len
         self.keep_prob = keep_prob
 
-    def __call__(self, captions: Captions, rng: random.Random, centre: int | None = None, max_len: int | None = None) -> list[int]:
+    def __call__(
+        self, captions: Captions, rng: random.Random, centre: int | None = None, max_len: int | None = None
+    ) -> list[int]:
         """Indices of the chosen captions, rising. The last one added may exceed the budget."""
         n, budget = len(captions), self.max_len if max_len is None else max_len
         first = rng.randint(0, n - 1) if centre is None else centre
         behind = first + 1
         chosen = [first]
         words = captions.counts[first]
-        while (first > 0 or behind < n) and words < budget and captions.end_s[chosen[-1]] - captions.start_s[chosen[0]] < MAX_CLIP_SECONDS:
+        while (
+            (first > 0 or behind < n)
+            and words < budget
+            and captions.end_s[chosen[-1]] - captions.start_s[chosen[0]] < MAX_CLIP_SECONDS
+        ):
             right = rng.random() > 0.5
             right = behind < n if right else first == 0
             skip = rng.random() > self.keep_prob
@@ -58,7 +68,9 @@ class TextClipSamplingProcessor:
 class VideoClipSamplingProcessor:
     """One stretch of seconds, draw by draw."""
 
-    def __call__(self, video_len: int, max_video_len: int, centre: int, rng: random.Random) -> tuple[int, int]:
+    def __call__(
+        self, video_len: int, max_video_len: int, centre: int, rng: random.Random
+    ) -> tuple[int, int]:
         """[start, end) of min(max_video_len, video_len) seconds."""
         start = end = centre
         while end - start < min(max_video_len, video_len):
@@ -74,7 +86,12 @@ class VideoClipSamplingProcessor:
 
 
 def text_ranges(
-    captions: Captions, lowest: np.ndarray, highest: np.ndarray, centre: np.ndarray, budget: np.ndarray, rng: np.random.Generator
+    captions: Captions,
+    lowest: np.ndarray,
+    highest: np.ndarray,
+    centre: np.ndarray,
+    budget: np.ndarray,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """B text clips at once, none skipped (keep_prob 1).
 
@@ -100,11 +117,14 @@ def text_ranges(
         first -= grows & ~right
 
 
-def video_ranges(length: np.ndarray, budget: np.ndarray, centre: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def video_ranges(
+    length: np.ndarray, budget: np.ndarray, centre: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """B stretches of seconds at once.
 
-    Of the walk's `steps` moves, the number that go left is binomial, clamped to what fits on either side: once the walk stands at an end of
-    the video every later move goes the other way, whatever its coin says, so a coin that is tossed and ignored changes nothing.
+    Of the walk's `steps` moves, the number that go left is binomial, clamped to what fits on either side:
+    once the walk stands at an end of the video every later move goes the other way, whatever its coin says,
+    so a coin that is tossed and ignored changes nothing.
 
     Args:
         length: (B,) seconds of the clip's video.

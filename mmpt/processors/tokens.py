@@ -3,8 +3,8 @@
     caps     [CLS] [SEP] w1 ... wn [SEP] [PAD] ...      (T,) int64
     cmasks    true  true true  ... true   false ...     (T,) bool
 
-The first [SEP] ends the video segment: single-encoder models splice the F video tokens between positions 0 and 1, two-tower models drop it.
-T = max_len - max_video_len, so at most T - 3 words fit.
+The first [SEP] ends the video segment: single-encoder models splice the F video tokens between positions 0
+and 1, two-tower models drop it. T = max_len - max_video_len, so at most T - 3 words fit.
 
 Letters: B clips, T text positions, n words of a clip.
 """
@@ -20,7 +20,9 @@ import numpy as np
 from mmpt.utils.optional import optional_import
 
 SPECIAL_TOKENS_PER_CAPTION = 3  # [CLS] [SEP] ... [SEP]
-NO_LIMIT = 10**9  # of what a tokenizer takes without a warning: `pack_captions` cuts what is too long for the model
+NO_LIMIT = (
+    10**9
+)  # of what a tokenizer takes without a warning: `pack_captions` cuts what is too long for the model
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,13 @@ class SpecialIds:
 def load_tokenizer(bert_name: str | None, use_fast: bool | None = None) -> Any:
     """The tokenizer of `dataset.bert_name`: a hub name, or a local folder with config.json and vocab.txt."""
     if bert_name is None:
-        raise ValueError("dataset.bert_name is not set; give a tokenizer: a hub name, or a folder with config.json and vocab.txt.")
-    transformers = optional_import("transformers", extra="text")  # takes seconds to import, and only text needs it
+        raise ValueError(
+            "dataset.bert_name is not set; give a tokenizer: a hub name, or a folder with config.json and "
+            "vocab.txt."
+        )
+    transformers = optional_import(
+        "transformers", extra="text"
+    )  # takes seconds to import, and only text needs it
     options = {"model_max_length": NO_LIMIT} | ({} if use_fast is None else {"use_fast": use_fast})
     return transformers.AutoTokenizer.from_pretrained(bert_name, **options)
 
@@ -73,7 +80,8 @@ def pack_captions(
     room = length - SPECIAL_TOKENS_PER_CAPTION
     if room < 1:
         raise ValueError(
-            f"dataset.max_len - dataset.max_video_len is {length}; a caption needs at least {SPECIAL_TOKENS_PER_CAPTION + 1} positions."
+            f"dataset.max_len - dataset.max_video_len is {length}; a caption needs at least "
+            f"{SPECIAL_TOKENS_PER_CAPTION + 1} positions."
         )
     count = np.minimum(count, room)[:, None]
     column = np.arange(room)

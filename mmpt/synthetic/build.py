@@ -31,8 +31,8 @@ STAMP = "stamp.json"
 def build_world(out: str | Path, settings: Settings, track: Track = lambda items, label: items) -> bool:
     """Make sure that `out` holds the world of these settings.
 
-    Files are written to a neighbouring folder that takes the name `out` at the very end. A second process that asks for the same
-    folder waits, then finds it done.
+    Files are written to a neighbouring folder that takes the name `out` at the very end. A second process
+    that asks for the same folder waits, then finds it done.
 
     Args:
         out: folder; its parent is created.
@@ -51,13 +51,19 @@ def build_world(out: str | Path, settings: Settings, track: Track = lambda items
         if is_complete(out, settings):
             return False
         if out.exists() and not (out / STAMP).is_file() and (not out.is_dir() or any(out.iterdir())):
-            raise FileExistsError(f"{out}: exists and is no embedded world (it has no {STAMP}). Choose another folder, or remove this one.")
+            raise FileExistsError(
+                f"{out}: exists and is no embedded world (it has no {STAMP}). Choose another folder, or "
+                "remove this one."
+            )
         partial = out.with_name(f".{out.name}.partial")
         _remove(partial)  # of a process that was killed: whoever is alive holds the lock
         try:
             partial.mkdir()
             write_world(partial, settings, track)
-            write_json(partial / STAMP, {**_identity(settings), "settings": asdict(settings), "files": _sizes(partial)})
+            write_json(
+                partial / STAMP,
+                {**_identity(settings), "settings": asdict(settings), "files": _sizes(partial)},
+            )
             _remove(out)
             os.replace(partial, out)
         finally:
@@ -66,7 +72,8 @@ def build_world(out: str | Path, settings: Settings, track: Track = lambda items
 
 
 def is_complete(out: str | Path, settings: Settings) -> bool:
-    """True where `out` was finished with these settings and no file of it has gone or changed its size since."""
+    """True where `out` was finished with these settings and no file of it has gone or changed its size
+    since."""
     out = Path(out)
     try:
         stamp = json.loads((out / STAMP).read_text(encoding="utf-8"))
@@ -82,7 +89,9 @@ def is_complete(out: str | Path, settings: Settings) -> bool:
 def write_world(root: Path, settings: Settings, track: Track) -> None:
     """Write every data set and the model folder below an empty folder."""
     world = World(settings)
-    narration = {video.id: world.narration(video) for split in ("train", "val") for video in world.videos(split)}
+    narration = {
+        video.id: world.narration(video) for split in ("train", "val") for video in world.videos(split)
+    }
     training = (sentence.text for video in world.videos("train") for sentence in narration[video.id])
     vocabulary = build_vocabulary(training)
     write_model_folder(root / "model", vocabulary, settings.dropout)
@@ -101,7 +110,10 @@ def _truth(world: World, narration: dict[str, list[Sentence]]) -> Iterable[tuple
         for video in world.videos(split):
             if split == "test":
                 pairs = zip(video.segments, world.captions(video), strict=True)
-                sentences = [Sentence(text, float(shown.start_s), float(shown.end_s), i) for i, (shown, text) in enumerate(pairs)]
+                sentences = [
+                    Sentence(text, float(shown.start_s), float(shown.end_s), i)
+                    for i, (shown, text) in enumerate(pairs)
+                ]
             else:
                 sentences = narration.get(video.id) or world.narration(video)
             yield video.id, truth_entry(video, sentences)
@@ -112,7 +124,11 @@ def _identity(settings: Settings) -> dict:
 
 
 def _sizes(root: Path) -> dict[str, int]:
-    return {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): path.stat().st_size
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _remove(folder: Path) -> None:

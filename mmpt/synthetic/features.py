@@ -1,6 +1,7 @@
 """What a video looks like: one vector per second.
 
-x_t = seen parts of the step (verb, ingredient, third) + look of the pair + person + place + drift_t + noise_t,   f_t = x_t / |x_t|
+x_t = seen parts of the step (verb, ingredient, third) + look of the pair + person + place + drift_t +
+    noise_t,  f_t = x_t / |x_t|
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def draw_features(video: Video, looks: Looks, noise: Noise, rng: np.random.Gener
     background = np.ones(n, dtype=bool)
     for segment in video.segments:
         background[segment.start_s : segment.end_s] = False
-        x[segment.start_s : segment.end_s] += _sight(segment, seen[segment.start_s : segment.end_s], looks, noise)
+        x[segment.start_s : segment.end_s] += _sight(
+            segment, seen[segment.start_s : segment.end_s], looks, noise
+        )
     shown = background & (views >= 0)
     x[shown] += noise.w_scenery * looks.scenery[views[shown]]
     return normalise(x).astype(np.float16)

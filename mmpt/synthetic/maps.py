@@ -1,8 +1,10 @@
 """Where in the picture something happens: one feature map per second.
 
-    m_t[h, w] = background of the place + noise_t[h, w],  plus at the step's spot its verb and tool, beside it its ingredient
+    m_t[h, w] = background of the place + noise_t[h, w],  plus at the step's spot its verb and tool, beside it
+    its ingredient
 
-Every position is brought to unit length. The spot changes from step to step, so a crop in space may or may not show the action.
+Every position is brought to unit length. The spot changes from step to step, so a crop in space may or may
+not show the action.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ class Patches:
 
     def __init__(self, seed: int):
         rng = stream(seed, "patches")
-        self.verbs, self.objects, self.tools = (normalise(_draw(rng, len(parts))) for parts in (VERBS, OBJECTS, TOOLS))
+        self.verbs, self.objects, self.tools = (
+            normalise(_draw(rng, len(parts))) for parts in (VERBS, OBJECTS, TOOLS)
+        )
 
 
 def draw_maps(video: Video, patches: Patches, noise: Noise, rng: np.random.Generator) -> np.ndarray:
@@ -37,7 +41,9 @@ def draw_maps(video: Video, patches: Patches, noise: Noise, rng: np.random.Gener
         if not step.partner:
             action = action + noise.w_third * patches.tools[step.third]
         x[seconds, row, column] += seen[seconds, 0, None] * action
-        x[seconds, row, (column + 1) % MAP_SIDE] += seen[seconds, 1, None] * (noise.w_object * patches.objects[step.obj])
+        x[seconds, row, (column + 1) % MAP_SIDE] += seen[seconds, 1, None] * (
+            noise.w_object * patches.objects[step.obj]
+        )
     return normalise(x).astype(np.float16)
 
 

@@ -16,34 +16,80 @@ MIN_DURATION_S = 1.5
 
 # V verb, O ingredient, Z tool, P second ingredient
 WITH_TOOL = (
-    "V the O with the Z", "now take the Z and V the O", "you want to V the O using a Z", "go ahead and V your O with a Z",
-    "grab the Z and V some O", "so i V the O here with my Z", "next we V the O with our Z", "with the Z just V the O",
-    "use the Z to V the O", "then V all of the O with this Z", "i am going to V the O using the Z", "get a Z ready and V the O",
-)  # fmt: skip
+    "V the O with the Z",
+    "now take the Z and V the O",
+    "you want to V the O using a Z",
+    "go ahead and V your O with a Z",
+    "grab the Z and V some O",
+    "so i V the O here with my Z",
+    "next we V the O with our Z",
+    "with the Z just V the O",
+    "use the Z to V the O",
+    "then V all of the O with this Z",
+    "i am going to V the O using the Z",
+    "get a Z ready and V the O",
+)
 WITHOUT_TOOL = (
-    "V the O", "now V the O", "you want to V the O", "go ahead and V your O", "next we V the O", "so i V the O here",
-    "then V all of the O", "i am going to V the O", "it is time to V the O", "let us V some O",
-)  # fmt: skip
+    "V the O",
+    "now V the O",
+    "you want to V the O",
+    "go ahead and V your O",
+    "next we V the O",
+    "so i V the O here",
+    "then V all of the O",
+    "i am going to V the O",
+    "it is time to V the O",
+    "let us V some O",
+)
 # Either ingredient may be named first: only the words between them tell the roles.
 WITH_PARTNER = (
-    "V the O with some P", "add the P to the O and V it", "V the O together with the P", "with some P you V the O",
-    "take the P over to the O and V it", "now V your O and use P for it", "put P on the O then V it", "to the O goes the P and we V it",
-)  # fmt: skip
+    "V the O with some P",
+    "add the P to the O and V it",
+    "V the O together with the P",
+    "with some P you V the O",
+    "take the P over to the O and V it",
+    "now V your O and use P for it",
+    "put P on the O then V it",
+    "to the O goes the P and we V it",
+)
 FOLLOW_UPS = (
-    "keep going like that", "that is the O done", "just like this", "that looks about right", "make sure you get all of the O",
-    "the O is coming along nicely", "do not rush this", "look at that O",
-)  # fmt: skip
+    "keep going like that",
+    "that is the O done",
+    "just like this",
+    "that looks about right",
+    "make sure you get all of the O",
+    "the O is coming along nicely",
+    "do not rush this",
+    "look at that O",
+)
 CHATTER = (
-    "hi everybody welcome back to my kitchen", "please subscribe to the channel", "this is my favorite recipe of all time",
-    "i learned this from my grandmother", "leave me a comment down below", "it smells so good in here", "we are almost there",
-    "my kids really love this one", "thanks so much for watching", "it is really easy to do at home", "all right so moving on",
-    "i hope you are having a great day", "this only takes a few minutes", "you can find the recipe on my website",
-    "that is going to be delicious", "let me know what you think",
-)  # fmt: skip
+    "hi everybody welcome back to my kitchen",
+    "please subscribe to the channel",
+    "this is my favorite recipe of all time",
+    "i learned this from my grandmother",
+    "leave me a comment down below",
+    "it smells so good in here",
+    "we are almost there",
+    "my kids really love this one",
+    "thanks so much for watching",
+    "it is really easy to do at home",
+    "all right so moving on",
+    "i hope you are having a great day",
+    "this only takes a few minutes",
+    "you can find the recipe on my website",
+    "that is going to be delicious",
+    "let me know what you think",
+)
 MISLEADING = (
-    "you could also use O if you like", "last time i did this with a Z", "some people V the O first", "do not V it yet",
-    "later on we need the O and the P", "i did not have any O today", "my mother would V the O", "if you have no Z that is fine",
-)  # fmt: skip
+    "you could also use O if you like",
+    "last time i did this with a Z",
+    "some people V the O first",
+    "do not V it yet",
+    "later on we need the O and the P",
+    "i did not have any O today",
+    "my mother would V the O",
+    "if you have no Z that is fine",
+)
 FILLERS = ("um", "uh", "like", "you know", "so", "okay")
 TEMPLATES = WITH_TOOL + WITHOUT_TOOL + WITH_PARTNER + FOLLOW_UPS + CHATTER + MISLEADING
 SLOT = re.compile(r"\b[VOZP]\b")
@@ -86,18 +132,27 @@ def caption(step: Step, rng: np.random.Generator) -> str:
 def word_list() -> list[str]:
     """Every word that can be said, sorted."""
     names = [name for part in VERBS + OBJECTS + TOOLS for name in part]
-    return sorted({word for text in (*names, *TEMPLATES, *FILLERS) for word in text.split() if not SLOT.fullmatch(word)})
+    return sorted(
+        {word for text in (*names, *TEMPLATES, *FILLERS) for word in text.split() if not SLOT.fullmatch(word)}
+    )
 
 
 WORDS = word_list()
 
 
-def _tell(index: int, segment: Segment, shift: float, length_s: int, noise: Noise, rng: np.random.Generator) -> list[Sentence]:
+def _tell(
+    index: int, segment: Segment, shift: float, length_s: int, noise: Noise, rng: np.random.Generator
+) -> list[Sentence]:
     """The sentence on one step and perhaps a weak one after it."""
     step = segment.step
     named = step.partner or rng.random() < noise.p_tool_named
     text = caption(step, rng) if named else _fill(_pick(WITHOUT_TOOL, rng), step, rng)
-    start = segment.start_s + rng.uniform(0, 0.4 * (segment.end_s - segment.start_s)) + shift + rng.normal(0.0, noise.offset_s)
+    start = (
+        segment.start_s
+        + rng.uniform(0, 0.4 * (segment.end_s - segment.start_s))
+        + shift
+        + rng.normal(0.0, noise.offset_s)
+    )
     sentences = [_say(text, start, index, length_s, noise, rng)]
     if rng.random() < noise.p_follow:
         start = sentences[0].end_s + rng.uniform(1, 4)
@@ -108,11 +163,18 @@ def _tell(index: int, segment: Segment, shift: float, length_s: int, noise: Nois
 def _chatter(noise: Noise, rng: np.random.Generator) -> str:
     if rng.random() >= noise.p_misleading:
         return _pick(CHATTER, rng)
-    anything = Step(int(rng.integers(len(VERBS))), int(rng.integers(len(OBJECTS))), int(rng.integers(len(TOOLS))), partner=False)
+    anything = Step(
+        int(rng.integers(len(VERBS))),
+        int(rng.integers(len(OBJECTS))),
+        int(rng.integers(len(TOOLS))),
+        partner=False,
+    )
     return _fill(_pick(MISLEADING, rng), anything, rng)
 
 
-def _say(text: str, start_s: float, step: int, length_s: int, noise: Noise, rng: np.random.Generator) -> Sentence:
+def _say(
+    text: str, start_s: float, step: int, length_s: int, noise: Noise, rng: np.random.Generator
+) -> Sentence:
     """A sentence as it is heard, its times inside the video."""
     heard = _hear(text.split(), noise, rng)
     start = float(np.clip(start_s, 0, length_s - MIN_DURATION_S))
@@ -136,7 +198,8 @@ def _hear(words: list[str], noise: Noise, rng: np.random.Generator) -> list[str]
 
 
 def _fill(template: str, step: Step, rng: np.random.Generator) -> str:
-    """The template with one of the names of each part; P is the second ingredient, or any one where the step has none."""
+    """The template with one of the names of each part; P is the second ingredient, or any one where the step
+    has none."""
     partner = step.third if step.partner else int(rng.integers(len(OBJECTS)))
     tool = 0 if step.partner else step.third
     parts = {"V": VERBS[step.verb], "O": OBJECTS[step.obj], "Z": TOOLS[tool], "P": OBJECTS[partner]}

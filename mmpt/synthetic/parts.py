@@ -11,28 +11,97 @@ DIM = 512  # of a feature, as S3D's
 
 # Each line is one part; its names mean the same to the viewer, and a speaker picks one at random.
 VERBS = (
-    ("chop", "cut up", "dice"), ("slice", "cut into slices"), ("peel", "skin"), ("grate", "shred"), ("mash", "crush"),
-    ("stir", "mix"), ("whisk", "beat"), ("fry", "pan fry"), ("boil", "cook in water"), ("bake", "put in the oven"),
-    ("roast",), ("grill", "barbecue"), ("steam",), ("simmer", "cook gently"), ("drain", "strain"),
-    ("rinse", "wash"), ("season", "spice up"), ("marinate",), ("knead", "work"), ("roll", "roll out"),
-    ("spread", "smear"), ("pour", "tip in"), ("sprinkle", "scatter"), ("fold", "fold in"), ("blend", "puree"),
-    ("melt",), ("toast", "brown"), ("chill", "cool down"), ("wrap", "roll up"), ("stuff", "fill"),
-)  # fmt: skip
+    ("chop", "cut up", "dice"),
+    ("slice", "cut into slices"),
+    ("peel", "skin"),
+    ("grate", "shred"),
+    ("mash", "crush"),
+    ("stir", "mix"),
+    ("whisk", "beat"),
+    ("fry", "pan fry"),
+    ("boil", "cook in water"),
+    ("bake", "put in the oven"),
+    ("roast",),
+    ("grill", "barbecue"),
+    ("steam",),
+    ("simmer", "cook gently"),
+    ("drain", "strain"),
+    ("rinse", "wash"),
+    ("season", "spice up"),
+    ("marinate",),
+    ("knead", "work"),
+    ("roll", "roll out"),
+    ("spread", "smear"),
+    ("pour", "tip in"),
+    ("sprinkle", "scatter"),
+    ("fold", "fold in"),
+    ("blend", "puree"),
+    ("melt",),
+    ("toast", "brown"),
+    ("chill", "cool down"),
+    ("wrap", "roll up"),
+    ("stuff", "fill"),
+)
 OBJECTS = (
-    ("onion", "onions"), ("garlic", "garlic cloves"), ("tomato", "tomatoes"), ("potato", "potatoes"), ("carrot", "carrots"),
-    ("pepper", "bell pepper"), ("mushroom", "mushrooms"), ("spinach",), ("cabbage",), ("celery",),
-    ("chicken", "chicken breast"), ("beef", "ground beef"), ("pork",), ("bacon",), ("fish", "salmon"),
-    ("shrimp", "prawns"), ("tofu",), ("egg", "eggs"), ("cheese", "cheddar"), ("butter",),
-    ("milk",), ("cream", "heavy cream"), ("yogurt",), ("flour",), ("sugar", "brown sugar"),
-    ("rice",), ("pasta", "noodles"), ("bread", "bread slices"), ("dough", "pizza dough"), ("beans", "kidney beans"),
-    ("lentils",), ("corn", "sweet corn"), ("lemon", "lemon juice"), ("apple", "apples"), ("banana", "bananas"),
-    ("ginger",), ("parsley", "fresh parsley"), ("basil",), ("chocolate",), ("almonds", "nuts"),
-)  # fmt: skip
+    ("onion", "onions"),
+    ("garlic", "garlic cloves"),
+    ("tomato", "tomatoes"),
+    ("potato", "potatoes"),
+    ("carrot", "carrots"),
+    ("pepper", "bell pepper"),
+    ("mushroom", "mushrooms"),
+    ("spinach",),
+    ("cabbage",),
+    ("celery",),
+    ("chicken", "chicken breast"),
+    ("beef", "ground beef"),
+    ("pork",),
+    ("bacon",),
+    ("fish", "salmon"),
+    ("shrimp", "prawns"),
+    ("tofu",),
+    ("egg", "eggs"),
+    ("cheese", "cheddar"),
+    ("butter",),
+    ("milk",),
+    ("cream", "heavy cream"),
+    ("yogurt",),
+    ("flour",),
+    ("sugar", "brown sugar"),
+    ("rice",),
+    ("pasta", "noodles"),
+    ("bread", "bread slices"),
+    ("dough", "pizza dough"),
+    ("beans", "kidney beans"),
+    ("lentils",),
+    ("corn", "sweet corn"),
+    ("lemon", "lemon juice"),
+    ("apple", "apples"),
+    ("banana", "bananas"),
+    ("ginger",),
+    ("parsley", "fresh parsley"),
+    ("basil",),
+    ("chocolate",),
+    ("almonds", "nuts"),
+)
 TOOLS = (
-    ("knife", "sharp knife"), ("spoon", "wooden spoon"), ("fork",), ("spatula",), ("tongs",), ("ladle",),
-    ("pan", "skillet"), ("pot", "saucepan"), ("bowl", "mixing bowl"), ("tray", "sheet"), ("board", "cutting board"),
-    ("blender", "food processor"), ("peeler",), ("sieve", "colander"), ("brush",), ("foil",),
-)  # fmt: skip
+    ("knife", "sharp knife"),
+    ("spoon", "wooden spoon"),
+    ("fork",),
+    ("spatula",),
+    ("tongs",),
+    ("ladle",),
+    ("pan", "skillet"),
+    ("pot", "saucepan"),
+    ("bowl", "mixing bowl"),
+    ("tray", "sheet"),
+    ("board", "cutting board"),
+    ("blender", "food processor"),
+    ("peeler",),
+    ("sieve", "colander"),
+    ("brush",),
+    ("foil",),
+)
 N_SCENERY = 12
 
 
@@ -42,7 +111,8 @@ class Step:
 
     Attributes:
         verb, obj: into VERBS and OBJECTS.
-        third: into TOOLS, or into OBJECTS where `partner` says that a second ingredient takes the tool's place.
+        third: into TOOLS, or into OBJECTS where `partner` says that a second ingredient takes the tool's
+            place.
     """
 
     verb: int
@@ -63,8 +133,8 @@ class Step:
 class Looks:
     """The unit vectors that parts look like, drawn once per world.
 
-    A second ingredient looks like the same ingredient under a fixed orthogonal map, so that "milk with rice" and "rice with milk",
-    which use the same words, are different sights.
+    A second ingredient looks like the same ingredient under a fixed orthogonal map, so that "milk with rice"
+    and "rice with milk", which use the same words, are different sights.
     """
 
     def __init__(self, seed: int):
@@ -84,7 +154,8 @@ class Looks:
 def stream(seed: int, *key: str | int) -> np.random.Generator:
     """The random stream of one thing, e.g. `stream(0, "train", 17, "narration")`.
 
-    Every video has its own, one per theme: nothing depends on process or order, and a knob of the narration leaves the sights alone.
+    Every video has its own, one per theme: nothing depends on process or order, and a knob of the narration
+    leaves the sights alone.
     """
     numbers = (zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key)
     return np.random.default_rng([seed, *numbers])
@@ -97,5 +168,6 @@ def unit_rows(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def normalise(rows: np.ndarray) -> np.ndarray:
-    """Rows of (..., DIM) at length 1. (Not a BLAS call: those may sum in another order in another process.)"""
+    """Rows of (..., DIM) at length 1. (Not a BLAS call: those may sum in another order in another
+    process.)"""
     return rows / np.sqrt(np.square(rows).sum(axis=-1, keepdims=True))

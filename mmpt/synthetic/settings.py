@@ -19,14 +19,17 @@ def knob(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """What makes the world hard. Probabilities in [0, 1], times in seconds, weights relative to unit vectors."""
+    """What makes the world hard. Probabilities in [0, 1], times in seconds, weights relative to unit
+    vectors."""
 
     p_chatter: float = knob(0.30, "share of all sentences that tell no step")
     p_misleading: float = knob(0.5, "share of the chatter that names parts which are not shown")
     p_silent: float = knob(0.25, "a step is shown but not told")
     p_follow: float = knob(0.4, "a told step gets a weak second sentence")
     p_tool_named: float = knob(0.6, "a sentence on a step with a tool names the tool")
-    offset_s: float = knob(4.0, "standard deviation by which a sentence is early or late; each video is shifted by half as much")
+    offset_s: float = knob(
+        4.0, "standard deviation by which a sentence is early or late; each video is shifted by half as much"
+    )
     p_word: float = knob(0.05, "per word: misheard (half lost, half replaced by another word)")
     p_filler: float = knob(0.06, "per word: a filler before it")
     p_false_start: float = knob(0.10, "a sentence repeats its first one to three words")
@@ -42,7 +45,11 @@ class Noise:
     w_verb: float = knob(1.0, "weight of the action")
     w_object: float = knob(1.0, "weight of the ingredient")
     w_third: float = knob(0.8, "weight of the tool or second ingredient")
-    w_pair: float = knob(0.4, "weight of a look that only this action with this ingredient has; nothing predicts it for unseen pairs")
+    w_pair: float = knob(
+        0.4,
+        "weight of a look that only this action with this ingredient has; nothing predicts it for unseen "
+        "pairs",
+    )
     w_scenery: float = knob(1.2, "weight of a general view")
     w_who: float = knob(0.8, "weight of the person, new in every video")
     w_where: float = knob(0.8, "weight of the place, new in every video")
@@ -59,9 +66,13 @@ class Noise:
 
 
 NOISE = {
-    "clean": Noise(p_chatter=0.05, p_silent=0.05, offset_s=1.0, p_word=0.01, p_filler=0.02, p_false_start=0.02),
+    "clean": Noise(
+        p_chatter=0.05, p_silent=0.05, offset_s=1.0, p_word=0.01, p_filler=0.02, p_false_start=0.02
+    ),
     "moderate": Noise(),
-    "heavy": Noise(p_chatter=0.50, p_silent=0.45, offset_s=10.0, p_word=0.10, p_filler=0.10, p_false_start=0.15),
+    "heavy": Noise(
+        p_chatter=0.50, p_silent=0.45, offset_s=10.0, p_word=0.10, p_filler=0.10, p_false_start=0.15
+    ),
 }
 
 
@@ -72,7 +83,9 @@ class Size:
     train_videos: int = knob(1600, "narrated training videos")
     tasks: int = knob(400, "tasks (ordered lists of steps) that training videos follow")
     val_videos: int = knob(64, "narrated videos of the same tasks, held back")
-    labelled_videos: int = knob(48, "videos of the same tasks with clean labels, for fine-tuning and the further test formats")
+    labelled_videos: int = knob(
+        48, "videos of the same tasks with clean labels, for fine-tuning and the further test formats"
+    )
     test_groups: int = knob(25, "groups of five look-alike test videos")
     test_singles: int = knob(35, "test videos without look-alikes")
     max_gallery: int = knob(512, "largest number of clips in the clip-retrieval galleries")
@@ -81,7 +94,14 @@ class Size:
 
 SIZES = {
     "tiny": Size(
-        train_videos=48, tasks=12, val_videos=4, labelled_videos=12, test_groups=2, test_singles=6, max_gallery=64, videos_per_shard=16
+        train_videos=48,
+        tasks=12,
+        val_videos=4,
+        labelled_videos=12,
+        test_groups=2,
+        test_singles=6,
+        max_gallery=64,
+        videos_per_shard=16,
     ),
     "small": Size(train_videos=800, tasks=200, val_videos=32),
     "main": Size(),
@@ -113,13 +133,25 @@ class Settings:
         settings = self
         for name, value in knobs.items():
             if name in Noise.__dataclass_fields__:
-                settings = dataclasses.replace(settings, noise=dataclasses.replace(settings.noise, **{name: float(value)}))
+                settings = dataclasses.replace(
+                    settings, noise=dataclasses.replace(settings.noise, **{name: float(value)})
+                )
             elif name in Size.__dataclass_fields__:
-                settings = dataclasses.replace(settings, size=dataclasses.replace(settings.size, **{name: int(value)}))
+                settings = dataclasses.replace(
+                    settings, size=dataclasses.replace(settings.size, **{name: int(value)})
+                )
             elif name in ("dropout", "p_held_out", "p_partner"):
                 settings = dataclasses.replace(settings, **{name: float(value)})
             else:
-                known = ", ".join([*Noise.__dataclass_fields__, *Size.__dataclass_fields__, "dropout", "p_held_out", "p_partner"])
+                known = ", ".join(
+                    [
+                        *Noise.__dataclass_fields__,
+                        *Size.__dataclass_fields__,
+                        "dropout",
+                        "p_held_out",
+                        "p_partner",
+                    ]
+                )
                 raise ValueError(f"unknown knob {name!r} of the embedded world. Known: {known}.")
             _check(name, value)
         return settings
@@ -129,4 +161,7 @@ def _check(name: str, value: float) -> None:
     is_probability = name.startswith(("p_", "visible_", "audible_")) or name == "dropout"
     least = 1 if name in Size.__dataclass_fields__ and not name.startswith("test_") else 0
     if value < least or (is_probability and value > 1) or (name == "p_chatter" and value >= 1):
-        raise ValueError(f"knob {name}={value}: expected {'a probability' if is_probability else f'a number of at least {least}'}.")
+        raise ValueError(
+            f"knob {name}={value}: expected "
+            f"{'a probability' if is_probability else f'a number of at least {least}'}."
+        )

@@ -26,10 +26,13 @@ class Sounds:
 
 
 def draw_sound(video: Video, sounds: Sounds, noise: Noise, rng: np.random.Generator) -> np.ndarray | None:
-    """Sound of a whole video, (seconds, SOUND_DIM) float16, unit length before rounding; None where there is no track."""
+    """Sound of a whole video, (seconds, SOUND_DIM) float16, unit length before rounding; None where there is
+    no track."""
     has_track = rng.random() >= noise.p_no_sound
     n = video.length_s
-    x = noise.w_hiss * _draw(rng, n) / np.float32(np.sqrt(SOUND_DIM)) + noise.w_room * normalise(_draw(rng, 1))
+    x = noise.w_hiss * _draw(rng, n) / np.float32(np.sqrt(SOUND_DIM)) + noise.w_room * normalise(
+        _draw(rng, 1)
+    )
     heard = rng.random((n, 2)) < (noise.audible_verb, noise.audible_tool)
     for segment in video.segments:
         seconds, step = slice(segment.start_s, segment.end_s), segment.step

@@ -33,7 +33,8 @@ class Video:
         segments: in order of time, with background between them.
         length_s: seconds, which is also the number of features.
         task: number of the training task it follows; -1 in test videos.
-        kind: of test videos: single, or base, permuted, exchanged, replaced, swapped in a group of look-alikes.
+        kind: of test videos: single, or base, permuted, exchanged, replaced, swapped in a group of
+            look-alikes.
         group: number of that group, -1 without.
     """
 
@@ -51,8 +52,11 @@ class Video:
 
 
 def vary(steps: tuple[Step, ...], noise: Noise, rng: np.random.Generator) -> tuple[Step, ...]:
-    """The steps as one person does them: some left out, one perhaps done twice, two neighbours perhaps exchanged."""
-    kept = [step for step, draw in zip(steps, rng.random(len(steps)), strict=True) if draw >= noise.p_dropped] or [steps[0]]
+    """The steps as one person does them: some left out, one perhaps done twice, two neighbours perhaps
+    exchanged."""
+    kept = [
+        step for step, draw in zip(steps, rng.random(len(steps)), strict=True) if draw >= noise.p_dropped
+    ] or [steps[0]]
     if rng.random() < noise.p_repeated:
         at = int(rng.integers(len(kept)))
         kept.insert(at, kept[at])

@@ -1,10 +1,12 @@
 """truth.json: what is really shown and told in every video of the embedded world, and how to read it.
 
     {"train00000": {"split": "train", "task": 0, "kind": "", "group": -1, "length_s": 141,
-      "steps": [{"start_s": 4, "end_s": 15, "label": "chop onion with knife", "verb": 0, "object": 0, "third": 0, "partner": false}, ...],
-      "captions": [{"text": "um now chop the onions", "start_s": 6.1, "end_s": 8.1, "step": 0}, ...]}, ...}
+      "steps": [{"start_s": 4, "end_s": 15, "label": "chop onion with knife", "verb": 0, "object": 0, "third":
+      0, "partner": false}, ...], "captions": [{"text": "um now chop the onions", "start_s": 6.1, "end_s":
+      8.1, "step": 0}, ...]}, ...}
 
-A caption's `step` is an index into `steps`, -1 for chatter. Captions are the narration, in test videos the clean sentence of each step.
+A caption's `step` is an index into `steps`, -1 for chatter. Captions are the narration, in test videos the
+clean sentence of each step.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ class Alignment:
             spans_s: (spans, 2) seconds; default the steps themselves, which makes the matrix 0/1.
         """
         spans = self.shown_s if spans_s is None else np.asarray(spans_s, dtype=np.float64)
-        overlap = np.minimum(self.shown_s[:, None, 1], spans[None, :, 1]) - np.maximum(self.shown_s[:, None, 0], spans[None, :, 0])
+        overlap = np.minimum(self.shown_s[:, None, 1], spans[None, :, 1]) - np.maximum(
+            self.shown_s[:, None, 0], spans[None, :, 0]
+        )
         share = np.clip(overlap, 0, None) / np.maximum(spans[:, 1] - spans[:, 0], 1e-9)  # (steps, spans)
         return np.where(self.caption_step[:, None] >= 0, share[self.caption_step], 0.0)
 
@@ -64,7 +68,9 @@ def truth_alignment(root: str | Path, video_id: str) -> Alignment:
     path = Path(root) / TRUTH
     videos = json.loads(path.read_text(encoding="utf-8"))
     if video_id not in videos:
-        raise KeyError(f"{path}: no video {video_id!r}; it holds {len(videos)} videos, e.g. {next(iter(videos))!r}.")
+        raise KeyError(
+            f"{path}: no video {video_id!r}; it holds {len(videos)} videos, e.g. {next(iter(videos))!r}."
+        )
     steps, captions = videos[video_id]["steps"], videos[video_id]["captions"]
     return Alignment(
         captions=[caption["text"] for caption in captions],
@@ -90,5 +96,11 @@ def truth_entry(video: Video, sentences: list[Sentence]) -> dict:
         for segment in video.segments
     ]
     captions = [{"text": s.text, "start_s": s.start_s, "end_s": s.end_s, "step": s.step} for s in sentences]
-    about = {"split": video.split, "task": video.task, "kind": video.kind, "group": video.group, "length_s": video.length_s}
+    about = {
+        "split": video.split,
+        "task": video.task,
+        "kind": video.kind,
+        "group": video.group,
+        "length_s": video.length_s,
+    }
     return {**about, "steps": steps, "captions": captions}

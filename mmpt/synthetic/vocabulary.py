@@ -1,8 +1,9 @@
 """A WordPiece vocabulary by a stated rule, and a folder that transformers loads as a small BERT.
 
-Rule: special tokens; every letter and digit, sorted; the same as continuations (`##a`); words seen at least twice, most frequent first,
-equal counts in alphabetical order. Trainers of tokenizer libraries break ties at random, and other ids make another model: two runs of
-one seed would differ by several points.
+Rule: special tokens; every letter and digit, sorted; the same as continuations (`##a`); words seen at least
+    twice, most frequent first,
+equal counts in alphabetical order. Trainers of tokenizer libraries break ties at random, and other ids make
+another model: two runs of one seed would differ by several points.
 """
 
 from __future__ import annotations
@@ -22,9 +23,16 @@ POSITIONS = 64
 def build_vocabulary(texts: Iterable[str]) -> list[str]:
     """Entries in the order of their ids, from lower-case texts without punctuation."""
     counts = Counter(word for text in texts for word in text.split())
-    characters = sorted({*string.ascii_lowercase, *string.digits, *(character for word in counts for character in word)})
+    characters = sorted(
+        {*string.ascii_lowercase, *string.digits, *(character for word in counts for character in word)}
+    )
     words = [word for word, count in counts.items() if count >= 2 and len(word) > 1]
-    return [*SPECIALS, *characters, *(f"##{character}" for character in characters), *sorted(words, key=lambda word: (-counts[word], word))]
+    return [
+        *SPECIALS,
+        *characters,
+        *(f"##{character}" for character in characters),
+        *sorted(words, key=lambda word: (-counts[word], word)),
+    ]
 
 
 class WordPiece:
@@ -71,7 +79,8 @@ class WordPiece:
 
 
 def write_model_folder(folder: Path, vocabulary: list[str], dropout: float) -> None:
-    """config.json, vocab.txt and tokenizer_config.json: what `dataset.bert_name` points to. There are no weights.
+    """config.json, vocab.txt and tokenizer_config.json: what `dataset.bert_name` points to. There are no
+    weights.
 
     Args:
         folder: created.

@@ -45,7 +45,8 @@ class Clip:
 class World:
     """All videos that some settings lead to; nothing is stored, a video is drawn when asked for.
 
-    Splits: `train` and `val` (narrated, same tasks), `labelled` (a few of these tasks, narrated, with clean labels), `test` (pairs of
+    Splits: `train` and `val` (narrated, same tasks), `labelled` (a few of these tasks, narrated, with clean
+        labels), `test` (pairs of
     verb and ingredient that no training video shows, clean captions, groups of look-alikes).
 
     Args:
@@ -54,19 +55,33 @@ class World:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.looks, self.sounds, self.patches = Looks(settings.seed), Sounds(settings.seed), Patches(settings.seed)
+        self.looks, self.sounds, self.patches = (
+            Looks(settings.seed),
+            Sounds(settings.seed),
+            Patches(settings.seed),
+        )
         draw = stream(settings.seed, "held out").random((len(VERBS), len(OBJECTS)))
         self.held_out = draw < settings.p_held_out  # (verb, ingredient)
-        self.tasks = [self._steps(TASK_STEPS, False, stream(settings.seed, "task", i)) for i in range(settings.size.tasks)]
+        self.tasks = [
+            self._steps(TASK_STEPS, False, stream(settings.seed, "task", i))
+            for i in range(settings.size.tasks)
+        ]
         size = settings.size
         self.test_plans = [plan for group in range(size.test_groups) for plan in self._look_alikes(group)]
         for i in range(size.test_singles):
-            self.test_plans.append(Plan(self._steps(TEST_STEPS, True, stream(settings.seed, "single", i)), "single", -1))
+            self.test_plans.append(
+                Plan(self._steps(TEST_STEPS, True, stream(settings.seed, "single", i)), "single", -1)
+            )
 
     def count(self, split: str) -> int:
         """Number of videos of a split."""
         size = self.settings.size
-        counts = {"train": size.train_videos, "val": size.val_videos, "labelled": size.labelled_videos, "test": len(self.test_plans)}
+        counts = {
+            "train": size.train_videos,
+            "val": size.val_videos,
+            "labelled": size.labelled_videos,
+            "test": len(self.test_plans),
+        }
         return counts[split]
 
     def videos(self, split: str) -> Iterator[Video]:
@@ -88,15 +103,21 @@ class World:
 
     def features(self, video: Video) -> np.ndarray:
         """(seconds, 512) float16."""
-        return draw_features(video, self.looks, self.settings.noise, self._stream(video.split, video.index, "features"))
+        return draw_features(
+            video, self.looks, self.settings.noise, self._stream(video.split, video.index, "features")
+        )
 
     def maps(self, video: Video) -> np.ndarray:
         """(seconds, 4, 4, 32) float16."""
-        return draw_maps(video, self.patches, self.settings.noise, self._stream(video.split, video.index, "maps"))
+        return draw_maps(
+            video, self.patches, self.settings.noise, self._stream(video.split, video.index, "maps")
+        )
 
     def sound(self, video: Video) -> np.ndarray | None:
         """(seconds, 128) float16, or None for a video without sound track."""
-        return draw_sound(video, self.sounds, self.settings.noise, self._stream(video.split, video.index, "sound"))
+        return draw_sound(
+            video, self.sounds, self.settings.noise, self._stream(video.split, video.index, "sound")
+        )
 
     def narration(self, video: Video) -> list[Sentence]:
         """What speech recognition hears, noise and all."""
@@ -108,12 +129,14 @@ class World:
         return [caption(segment.step, rng) for segment in video.segments]
 
     def gallery(self, latest: bool = False) -> list[Clip]:
-        """Test clips for clip retrieval, one per distinct step: first those whose role-swapped twin is there too, then the rest.
+        """Test clips for clip retrieval, one per distinct step: first those whose role-swapped twin is there
+        too, then the rest.
 
         Look-alike videos share steps; two clips of one step could not be told apart by any caption.
 
         Args:
-            latest: show the last take of each step instead of the first: the same questions about other footage.
+            latest: show the last take of each step instead of the first: the same questions about other
+                footage.
         """
         takes: dict[Step, Clip] = {}
         for video in self.videos("test"):
@@ -134,7 +157,8 @@ class World:
         return tuple(self._step(int(verb), int(obj), rng) for verb, obj in rng.permutation(pairs)[:n])
 
     def _step(self, verb: int, obj: int, rng: np.random.Generator) -> Step:
-        """Complete a pair by a tool or a second ingredient. Exchanging the ingredients of a step never crosses the split."""
+        """Complete a pair by a tool or a second ingredient. Exchanging the ingredients of a step never
+        crosses the split."""
         partners = np.flatnonzero(self.held_out[verb] == self.held_out[verb, obj])
         partners = partners[partners != obj]
         if len(partners) and rng.random() < self.settings.p_partner:
@@ -156,4 +180,7 @@ class World:
         other = next(step for step in self._steps(TEST_STEPS, True, rng) if step not in base)
         replaced = (*base[:at], other, *base[at + 1 :])
         swapped = tuple(step.swapped() for step in base)
-        return [Plan(steps, kind, group) for kind, steps in zip(LOOK_ALIKES, (base, permuted, exchanged, replaced, swapped), strict=True)]
+        return [
+            Plan(steps, kind, group)
+            for kind, steps in zip(LOOK_ALIKES, (base, permuted, exchanged, replaced, swapped), strict=True)
+        ]

@@ -2,7 +2,8 @@
 
 how2/how2_s3d_train.lst, how2_s3d_val.lst   one video id per line
 how2/caption.pkl                            {id: '{"start": [...], "end": [...], "text": [...]}'}
-how2/feat/train_<k>_{data,starts}.npy       float16 (seconds, 512) of 256 videos; train_meta.pkl {k: [id, ...]}; the same for val
+how2/feat/train_<k>_{data,starts}.npy  float16 (seconds, 512) of 256 videos; train_meta.pkl {k: [id, ...]};
+    the same for val
 how2/feat/narration.train_<k>.startends_{data,starts}.npy   float32 (captions, 2), seconds
 how2/feat/narration.train_<k>.caps_ids_{data,starts}.npy    int32 (captions, 32), padded with -1
 """
@@ -27,11 +28,19 @@ T = TypeVar("T")
 Track = Callable[[Iterable[T], str], Iterable[T]]  # wraps a loop to show how far it is
 
 MAX_TOKENS = 32
-PASSPORT = {"backbone": "synthetic", "frames_per_second": None, "seconds_per_feature": 1.0, "normalised": True, "dimensions": DIM}
+PASSPORT = {
+    "backbone": "synthetic",
+    "frames_per_second": None,
+    "seconds_per_feature": 1.0,
+    "normalised": True,
+    "dimensions": DIM,
+}
 TEXT_PREFIX = "narration."
 
 
-def write_how2(world: World, root: Path, narration: dict[str, list[Sentence]], tokenize: WordPiece, track: Track) -> None:
+def write_how2(
+    world: World, root: Path, narration: dict[str, list[Sentence]], tokenize: WordPiece, track: Track
+) -> None:
     """Write `how2/`.
 
     Args:
@@ -41,13 +50,20 @@ def write_how2(world: World, root: Path, narration: dict[str, list[Sentence]], t
     (folder / "feat").mkdir(parents=True)
     for split in ("train", "val"):
         videos = list(world.videos(split))
-        (folder / f"how2_s3d_{split}.lst").write_text("".join(f"{video.id}\n" for video in videos), encoding="utf-8")
+        (folder / f"how2_s3d_{split}.lst").write_text(
+            "".join(f"{video.id}\n" for video in videos), encoding="utf-8"
+        )
         size = world.settings.size.videos_per_shard
         shards = {k: videos[start : start + size] for k, start in enumerate(range(0, len(videos), size))}
         for k, members in track(shards.items(), f"{split} shards"):
             _write_shard(world, folder / "feat", f"{split}_{k}", members, narration, tokenize)
-        save_plain_pickle({k: [video.id for video in members] for k, members in shards.items()}, folder / "feat" / f"{split}_meta.pkl")
-    save_plain_pickle({video_id: _as_json(sentences) for video_id, sentences in narration.items()}, folder / "caption.pkl")
+        save_plain_pickle(
+            {k: [video.id for video in members] for k, members in shards.items()},
+            folder / "feat" / f"{split}_meta.pkl",
+        )
+    save_plain_pickle(
+        {video_id: _as_json(sentences) for video_id, sentences in narration.items()}, folder / "caption.pkl"
+    )
 
 
 def write_npy(folder: Path, name: str, features: np.ndarray) -> None:
@@ -63,7 +79,12 @@ def write_json(path: Path, value: object) -> None:
 
 
 def _write_shard(
-    world: World, folder: Path, name: str, videos: list[Video], narration: dict[str, list[Sentence]], tokenize: WordPiece
+    world: World,
+    folder: Path,
+    name: str,
+    videos: list[Video],
+    narration: dict[str, list[Sentence]],
+    tokenize: WordPiece,
 ) -> None:
     about_tokens = {"bert_name": "model", "max_tokens": MAX_TOKENS, "padding": -1}
     with (
@@ -85,5 +106,9 @@ def _padded(ids: list[int]) -> np.ndarray:
 
 
 def _as_json(sentences: list[Sentence]) -> str:
-    columns = {"start": [s.start_s for s in sentences], "end": [s.end_s for s in sentences], "text": [s.text for s in sentences]}
+    columns = {
+        "start": [s.start_s for s in sentences],
+        "end": [s.end_s for s in sentences],
+        "text": [s.text for s in sentences],
+    }
     return json.dumps(columns)

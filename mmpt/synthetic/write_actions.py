@@ -1,14 +1,16 @@
 """Short two-step activities, for action recognition and few-shot classification.
 
     actions/ucfTrainTestlist/classInd.txt       1 ChopOnionThenFryEgg
-    actions/ucfTrainTestlist/trainlist01.txt    ChopOnionThenFryEgg/v_ChopOnionThenFryEgg_g02.avi 1      (01 to 03)
+    actions/ucfTrainTestlist/trainlist01.txt  ChopOnionThenFryEgg/v_ChopOnionThenFryEgg_g02.avi 1  (01 to 03)
     actions/ucfTrainTestlist/testlist01.txt     ChopOnionThenFryEgg/v_ChopOnionThenFryEgg_g01.avi
     actions/feat/v_ChopOnionThenFryEgg_g01.npy  (seconds, 512)
     actions/audio/v_ChopOnionThenFryEgg_g01.npy (seconds, 128) float16, of the videos with a sound track
-    actions/train.list, val.list, test.list     5/v_FryEggThenChopOnion_g01: few-shot splits with distinct classes
+    actions/train.list, val.list, test.list  5/v_FryEggThenChopOnion_g01: few-shot splits with distinct
+        classes
     actions/sequences/5/<video>.npy             the same features by class folder
 
-Every activity has a counterpart that shows its two steps in the other order: what is shown alone does not tell them apart.
+Every activity has a counterpart that shows its two steps in the other order: what is shown alone does not
+tell them apart.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ def write_actions(world: World, root: Path) -> None:
     lists = folder / "ucfTrainTestlist"
     lists.mkdir(parents=True)
     classes = _classes(world)
-    names = ["Then".join(VERBS[step.verb][0].title() + OBJECTS[step.obj][0].title() for step in steps) for steps in classes]
+    names = [
+        "Then".join(VERBS[step.verb][0].title() + OBJECTS[step.obj][0].title() for step in steps)
+        for steps in classes
+    ]
     sequences: dict[str, list[str]] = {split: [] for split in SPLITS}
     recognition: dict[str, list[str]] = {}
     for label, (steps, name) in enumerate(zip(classes, names, strict=True)):
@@ -51,7 +56,9 @@ def write_actions(world: World, root: Path) -> None:
             for split in range(RECOGNITION_SPLITS):
                 tested = take % RECOGNITION_SPLITS == split
                 line = f"{name}/{video}.avi" + ("" if tested else f" {label + 1}")
-                recognition.setdefault(f"{'test' if tested else 'train'}list{split + 1:02d}.txt", []).append(line)
+                recognition.setdefault(f"{'test' if tested else 'train'}list{split + 1:02d}.txt", []).append(
+                    line
+                )
     for split, lines in sequences.items():
         _write_lines(folder / f"{split}.list", lines)
     for file, lines in recognition.items():
@@ -65,7 +72,9 @@ def _classes(world: World) -> list[tuple[Step, Step]]:
     verbs, objects = rng.permutation(len(VERBS)), rng.permutation(len(OBJECTS))
     pairs = []
     for i in range(0, CLASSES_PER_SPLIT * len(SPLITS), 2):
-        first, second = (Step(int(verbs[i + k]), int(objects[i + k]), third=i % 16, partner=False) for k in (0, 1))
+        first, second = (
+            Step(int(verbs[i + k]), int(objects[i + k]), third=i % 16, partner=False) for k in (0, 1)
+        )
         pairs += [(first, second), (second, first)]
     return pairs
 

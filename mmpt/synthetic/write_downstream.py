@@ -1,10 +1,13 @@
-"""Small versions of the further end-task data sets, from the labelled and test videos; whole-video features are those in `videos/`.
+"""Small versions of the further end-task data sets, from the labelled and test videos; whole-video features
+are those in `videos/`.
 
-coin/COIN.json                    {"database": {video: {"subset", "annotation": [{"id", "label", "segment"}]}}}, ids from 1
-crosstask/tasks_primary.txt, tasks_related.txt   records of id, title, url, number of steps, comma-separated steps, blank line
+coin/COIN.json  {"database": {video: {"subset", "annotation": [{"id", "label", "segment"}]}}}, ids from 1
+crosstask/tasks_primary.txt, tasks_related.txt  records of id, title, url, number of steps, comma-separated
+    steps, blank line
 crosstask/videos.csv, videos_val.csv             task,video,url
 crosstask/annotations/<task>_<video>.csv         step (from 1),start,end
-didemo/test_data.json             [{"video", "description", "times": [[first chunk, last chunk], ...]}]; didemo/feat: 30 s each
+didemo/test_data.json  [{"video", "description", "times": [[first chunk, last chunk], ...]}]; didemo/feat: 30
+    s each
 msrvtt/MSR_MC_test.csv            tab-separated vid_key, a1 .. a5, answer (0 .. 4)
 how2-align/htm_align.json         {video: [[alignable, start, end, text], ...]}
 """
@@ -38,16 +41,24 @@ def write_downstream(world: World, root: Path) -> None:
 
 
 def _write_coin(world: World, folder: Path) -> None:
-    """Every second video of a task is for testing; the classes are the steps that occur, those of the test videos first."""
+    """Every second video of a task is for testing; the classes are the steps that occur, those of the test
+    videos first."""
     videos = list(world.videos("labelled"))
     nth = {video.id: sum(other.task == video.task for other in videos[: video.index]) for video in videos}
     tested = {segment.step.label() for video in videos if nth[video.id] % 2 for segment in video.segments}
     labels = {segment.step.label() for video in videos for segment in video.segments}
-    ids = {label: i for i, label in enumerate(sorted(labels, key=lambda label: (label not in tested, label)), start=1)}
+    ids = {
+        label: i
+        for i, label in enumerate(sorted(labels, key=lambda label: (label not in tested, label)), start=1)
+    }
     database = {}
     for video in videos:
         annotation = [
-            {"id": str(ids[segment.step.label()]), "label": segment.step.label(), "segment": [float(segment.start_s), float(segment.end_s)]}
+            {
+                "id": str(ids[segment.step.label()]),
+                "label": segment.step.label(),
+                "segment": [float(segment.start_s), float(segment.end_s)],
+            }
             for segment in video.segments
         ]
         subset = "testing" if nth[video.id] % 2 else "training"
@@ -56,7 +67,8 @@ def _write_coin(world: World, folder: Path) -> None:
 
 
 def _write_crosstask(world: World, folder: Path) -> None:
-    """Two thirds of the tasks are primary, the rest related; the last video of a primary task is for validation."""
+    """Two thirds of the tasks are primary, the rest related; the last video of a primary task is for
+    validation."""
     videos = list(world.videos("labelled"))
     tasks = sorted({video.task for video in videos})
     n_primary = max(1, 2 * len(tasks) // 3)
@@ -68,7 +80,10 @@ def _write_crosstask(world: World, folder: Path) -> None:
     write_table(folder / "videos_val.csv", None, [rows[video_id] for video_id in last.values()])
     for video in videos:
         numbers = {step: number for number, step in enumerate(world.tasks[video.task], start=1)}
-        shown = [(numbers[segment.step], float(segment.start_s), float(segment.end_s)) for segment in video.segments]
+        shown = [
+            (numbers[segment.step], float(segment.start_s), float(segment.end_s))
+            for segment in video.segments
+        ]
         write_table(folder / "annotations" / f"{FIRST_TASK_ID + video.task}_{video.id}.csv", None, shown)
 
 
@@ -87,7 +102,11 @@ def _write_didemo(world: World, folder: Path) -> None:
         rng = stream(world.settings.seed, "didemo", video.index)
         index = int(rng.integers(len(video.segments)))
         segment = video.segments[index]
-        start = int(np.clip(segment.start_s - rng.integers(CHUNK_S * CHUNKS // 2), 0, video.length_s - CHUNK_S * CHUNKS))
+        start = int(
+            np.clip(
+                segment.start_s - rng.integers(CHUNK_S * CHUNKS // 2), 0, video.length_s - CHUNK_S * CHUNKS
+            )
+        )
         name = f"moment{video.index:05d}"
         write_npy(folder / "feat", name, world.features(video)[start : start + CHUNK_S * CHUNKS])
         times = [_chunks(segment, start)] * ANNOTATORS
@@ -96,7 +115,8 @@ def _write_didemo(world: World, folder: Path) -> None:
 
 
 def _chunks(segment: Segment, start_s: int) -> list[int]:
-    """First and last chunk of the piece that the step fills by half at least, or else the one it fills most."""
+    """First and last chunk of the piece that the step fills by half at least, or else the one it fills
+    most."""
     edges = start_s + CHUNK_S * np.arange(CHUNKS)
     filled = np.minimum(segment.end_s, edges + CHUNK_S) - np.maximum(segment.start_s, edges)
     inside = np.flatnonzero(2 * filled >= min(CHUNK_S, 2 * filled.max()))
@@ -104,7 +124,8 @@ def _chunks(segment: Segment, start_s: int) -> list[int]:
 
 
 def _write_multiple_choice(world: World, path: Path) -> None:
-    """The true caption of each gallery clip among four others, the role-swapped twin's included where there is one."""
+    """The true caption of each gallery clip among four others, the role-swapped twin's included where there
+    is one."""
     gallery = world.gallery()
     captions = {clip.step: world.captions(clip.video)[clip.index] for clip in gallery}
     rows = [(f"msr{i}", *_choices(world, i, clip, captions)) for i, clip in enumerate(gallery)]
@@ -122,8 +143,15 @@ def _choices(world: World, index: int, clip: Clip, captions: dict[Step, str]) ->
 
 
 def _write_htm_align(world: World, path: Path) -> None:
-    """The narration of the labelled videos; a sentence is alignable where it tells a step, and its times are then the step's."""
-    write_json(path, {video.id: [_judged(video, sentence) for sentence in world.narration(video)] for video in world.videos("labelled")})
+    """The narration of the labelled videos; a sentence is alignable where it tells a step, and its times are
+    then the step's."""
+    write_json(
+        path,
+        {
+            video.id: [_judged(video, sentence) for sentence in world.narration(video)]
+            for video in world.videos("labelled")
+        },
+    )
 
 
 def _judged(video: Video, sentence: Sentence) -> list:

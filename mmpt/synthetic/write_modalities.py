@@ -1,17 +1,22 @@
 """Sound and feature maps beside the video features, and clips annotated with captions and subtitles.
 
-    how2/audio/train_<k>_{data,starts}.npy, train_meta.pkl   float16 (seconds, 128) of the videos that have a sound track; the same for val
+    how2/audio/train_<k>_{data,starts}.npy, train_meta.pkl  float16 (seconds, 128) of the videos that have a
+        sound track; the same for val
     audio/<video>.npy                                        whole test and labelled videos with a sound track
-    how2/maps/train_<k>_{data,starts}.npy, train_meta.pkl    float16 (seconds, 4, 4, 32), feature maps of every fourth video; all of val
+    how2/maps/train_<k>_{data,starts}.npy, train_meta.pkl  float16 (seconds, 4, 4, 32), feature maps of every
+        fourth video; all of val
     maps/<video>.npy                                         of the whole test videos
     clips/train.json, val.json       clips of the narrated videos (features in how2/feat and how2/audio)
-    clips/finetune.json, test.json   clips of the labelled videos, and the gallery (features in videos/ and audio/)
+    clips/finetune.json, test.json  clips of the labelled videos, and the gallery (features in videos/ and
+        audio/)
     clips/test_captions.json         the gallery with five captions a clip
     clips/videos_train.json, videos_val.json   whole narrated videos, without captions
 
-An annotation lists its clips; what speech recognition heard in the seconds of a clip is its subtitle, "" when nothing:
+An annotation lists its clips; what speech recognition heard in the seconds of a clip is its subtitle, "" when
+nothing:
 
-    [{"clip_id": "train00000_0", "video_id": "train00000", "segment": [4, 15], "caption": ["chop the onion with a knife"],
+    [{"clip_id": "train00000_0", "video_id": "train00000", "segment": [4, 15], "caption": ["chop the onion
+    with a knife"],
       "subtitle": "um now chop the onions"}, ...]
 """
 
@@ -36,12 +41,23 @@ CAPTIONS = 5  # where there are several, each by another annotator
 def write_modalities(world: World, root: Path, track: Track) -> None:
     """Write `how2/audio/`, `audio/`, `how2/maps/`, `maps/` and `clips/`."""
     for split in ("train", "val"):
-        sounds = ((video.id, world.sound(video)) for video in track(list(world.videos(split)), f"{split} sound"))
+        sounds = (
+            (video.id, world.sound(video)) for video in track(list(world.videos(split)), f"{split} sound")
+        )
         _write_shards(world, root / "how2" / "audio", split, sounds, SOUND_DIM)
         with_maps = list(world.videos(split))[:: MAPS_EVERY if split == "train" else 1]
-        _write_shards(world, root / "how2" / "maps", split, ((video.id, world.maps(video)) for video in with_maps), MAP_DIM)
+        _write_shards(
+            world,
+            root / "how2" / "maps",
+            split,
+            ((video.id, world.maps(video)) for video in with_maps),
+            MAP_DIM,
+        )
         _write_annotation(world, root / "clips" / f"{split}.json", _clips(world, split), 1)
-        whole = [{"video_id": video.id, "caption": "", "subtitle": _spoken_in(world.narration(video))} for video in world.videos(split)]
+        whole = [
+            {"video_id": video.id, "caption": "", "subtitle": _spoken_in(world.narration(video))}
+            for video in world.videos(split)
+        ]
         write_json(root / "clips" / f"videos_{split}.json", whole)
     for split in ("labelled", "test"):
         for video in track(list(world.videos(split)), "sound"):
@@ -59,7 +75,9 @@ def _clips(world: World, split: str) -> Iterable[Clip]:
     return (Clip(video, index) for video in world.videos(split) for index in range(len(video.segments)))
 
 
-def _write_shards(world: World, folder: Path, split: str, streams: Iterable[tuple[str, np.ndarray | None]], width: int) -> None:
+def _write_shards(
+    world: World, folder: Path, split: str, streams: Iterable[tuple[str, np.ndarray | None]], width: int
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     there = [(video_id, stream) for video_id, stream in streams if stream is not None]
     size, meta = world.settings.size.videos_per_shard, {}

@@ -1,14 +1,18 @@
-"""Clip and full-video retrieval in the formats of MSR-VTT and YouCook2, with small training sets for fine-tuning.
+"""Clip and full-video retrieval in the formats of MSR-VTT and YouCook2, with small training sets for
+fine-tuning.
 
-msrvtt/MSRVTT_JSFUSION_test.csv          key,vid_key,video_id,sentence     e.g. ret0,msr0,video0,chop the onion with a knife
-msrvtt/MSRVTT_train.csv, MSRVTT_full_test.csv      video_id                (the full test list = the gallery and some more clips)
-msrvtt/MSRVTT_data.json                  {"videos": [...], "sentences": [{"video_id", "caption", "sen_id"}, ...]}
+msrvtt/MSRVTT_JSFUSION_test.csv  key,vid_key,video_id,sentence  e.g. ret0,msr0,video0,chop the onion with a
+    knife
+msrvtt/MSRVTT_train.csv, MSRVTT_full_test.csv  video_id  (the full test list = the gallery and some more
+    clips)
+msrvtt/MSRVTT_data.json  {"videos": [...], "sentences": [{"video_id", "caption", "sen_id"}, ...]}
 msrvtt/feat/<video_id>.npy               one clip each
-youcook/youcook_val.pkl                  [{"id": "<video>_<clip>", "caption"}, ...]: every step of every test video
+youcook/youcook_val.pkl  [{"id": "<video>_<clip>", "caption"}, ...]: every step of every test video
 youcook/youcook_val_distinct.pkl         one clip per distinct step, for clip retrieval without ties
 youcook/youcook_train.pkl                clips of the labelled videos
 youcook/train_list.txt, val_list.txt     <recipe>/<video>, for captioning
-youcook/youcookii_annotations_trainval.json   {"database": {video: {"annotations": [{"segment": [s, e], "id", "sentence"}]}}}
+youcook/youcookii_annotations_trainval.json  {"database": {video: {"annotations": [{"segment": [s, e], "id",
+    "sentence"}]}}}
 videos/<video>.npy                       whole test and labelled videos, which the further data sets share
 """
 
@@ -26,7 +30,9 @@ from mmpt.synthetic.write import Track, write_json, write_npy
 from mmpt.utils import save_plain_pickle
 
 CAPTIONS_PER_CLIP = 5  # of a training clip, each by another annotator
-EXTRA_TEST_SHARE = 10  # one labelled clip in this many goes to the full test list instead of the training list
+EXTRA_TEST_SHARE = (
+    10  # one labelled clip in this many goes to the full test list instead of the training list
+)
 MAX_CLIP_S = 16
 
 
@@ -38,21 +44,38 @@ def write_videos(world: World, root: Path, track: Track) -> None:
 
 
 def write_msrvtt(world: World, root: Path, track: Track) -> None:
-    """Write `msrvtt/`: the gallery of distinct test clips, and clips of the labelled videos to fine-tune on."""
+    """Write `msrvtt/`: the gallery of distinct test clips, and clips of the labelled videos to fine-tune
+    on."""
     folder = root / "msrvtt"
     test = world.gallery()
-    labelled = [Clip(video, index) for video in world.videos("labelled") for index in range(len(video.segments))]
+    labelled = [
+        Clip(video, index) for video in world.videos("labelled") for index in range(len(video.segments))
+    ]
     names = [f"video{i}" for i in range(len(test) + len(labelled))]
     for name, clip in track(list(zip(names, test + labelled, strict=True)), "clips"):
         write_npy(folder / "feat", name, clip_features(world, clip))
-    rows = [(f"ret{i}", f"msr{i}", name, _sentence(world, clip)) for i, (name, clip) in enumerate(zip(names, test, strict=False))]
+    rows = [
+        (f"ret{i}", f"msr{i}", name, _sentence(world, clip))
+        for i, (name, clip) in enumerate(zip(names, test, strict=False))
+    ]
     write_table(folder / "MSRVTT_JSFUSION_test.csv", ("key", "vid_key", "video_id", "sentence"), rows)
     rest = names[len(test) :]
     extra = rest[::EXTRA_TEST_SHARE]
-    write_table(folder / "MSRVTT_full_test.csv", ("video_id",), [(name,) for name in names[: len(test)] + extra])
-    write_table(folder / "MSRVTT_train.csv", ("video_id",), [(name,) for name in rest if name not in set(extra)])
-    takes = [(name, clip, take) for name, clip in zip(rest, labelled, strict=True) for take in range(CAPTIONS_PER_CLIP)]
-    sentences = [{"sen_id": i, "video_id": name, "caption": _sentence(world, clip, take)} for i, (name, clip, take) in enumerate(takes)]
+    write_table(
+        folder / "MSRVTT_full_test.csv", ("video_id",), [(name,) for name in names[: len(test)] + extra]
+    )
+    write_table(
+        folder / "MSRVTT_train.csv", ("video_id",), [(name,) for name in rest if name not in set(extra)]
+    )
+    takes = [
+        (name, clip, take)
+        for name, clip in zip(rest, labelled, strict=True)
+        for take in range(CAPTIONS_PER_CLIP)
+    ]
+    sentences = [
+        {"sen_id": i, "video_id": name, "caption": _sentence(world, clip, take)}
+        for i, (name, clip, take) in enumerate(takes)
+    ]
     videos = [{"id": i, "video_id": name} for i, name in enumerate(names)]
     write_json(folder / "MSRVTT_data.json", {"videos": videos, "sentences": sentences})
 
@@ -70,7 +93,9 @@ def write_youcook(world: World, root: Path) -> None:
         every = [Clip(video, index) for video in videos for index in range(len(video.segments))]
         save_plain_pickle(_youcook_records(world, every), folder / f"youcook_{name}.pkl")
     write_json(folder / "youcookii_annotations_trainval.json", {"database": database})
-    save_plain_pickle(_youcook_records(world, world.gallery(latest=True)), folder / "youcook_val_distinct.pkl")
+    save_plain_pickle(
+        _youcook_records(world, world.gallery(latest=True)), folder / "youcook_val_distinct.pkl"
+    )
 
 
 def clip_features(world: World, clip: Clip) -> np.ndarray:
@@ -79,7 +104,9 @@ def clip_features(world: World, clip: Clip) -> np.ndarray:
     return world.features(clip.video)[segment.start_s : min(segment.end_s, segment.start_s + MAX_CLIP_S)]
 
 
-def write_table(path: Path, header: Sequence[str] | None, rows: Iterable[Sequence[object]], delimiter: str = ",") -> None:
+def write_table(
+    path: Path, header: Sequence[str] | None, rows: Iterable[Sequence[object]], delimiter: str = ","
+) -> None:
     """A csv or tsv file, its folder created; header None leaves it out."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -98,7 +125,12 @@ def _youcook_entry(world: World, video: Video, subset: str) -> dict:
         {"segment": [segment.start_s, segment.end_s], "id": i, "sentence": sentence}
         for i, (segment, sentence) in enumerate(zip(video.segments, world.captions(video), strict=True))
     ]
-    return {"duration": float(video.length_s), "subset": subset, "recipe_type": str(max(video.task, 0)), "annotations": annotations}
+    return {
+        "duration": float(video.length_s),
+        "subset": subset,
+        "recipe_type": str(max(video.task, 0)),
+        "annotations": annotations,
+    }
 
 
 def _youcook_records(world: World, clips: list[Clip]) -> list[dict[str, str]]:

@@ -6,4 +6,13 @@ from mmpt.tasks.retritask import RetriTask, VideoRetriTask
 from mmpt.tasks.task import StepOutput, Task, build_task
 from mmpt.tasks.vlmtask import VLMTask
 
-__all__ = ["FewShotTask", "MILNCETask", "RetriTask", "StepOutput", "Task", "VLMTask", "VideoRetriTask", "build_task"]
+__all__ = [
+    "FewShotTask",
+    "MILNCETask",
+    "RetriTask",
+    "StepOutput",
+    "Task",
+    "VLMTask",
+    "VideoRetriTask",
+    "build_task",
+]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mmpt.config import Config
 from mmpt.datasets import MMDataset
+from mmpt.neighbours.batches import RetrievalBatches
 from mmpt.registry import TASKS
-from mmpt.tasks.retrieval import RetrievalBatches
 from mmpt.tasks.task import Task
 
 
@@ -20,7 +20,8 @@ from mmpt.tasks.task import Task
 class RetriTask(Task):
     """A task whose training items are groups of videos, composed anew every epoch.
 
-    Before `retri_epoch` (and always when it is null) the groups are a seeded random partition; from then on near neighbours.
+    Before `retri_epoch` (and always when it is null) the groups are a seeded random partition; from then on
+    near neighbours.
     """
 
     def __init__(self, config: Config):
@@ -59,7 +60,8 @@ class VideoRetriTask(RetriTask):
     """Retrieval by whole videos: items are (1, videos, clips, ...) and become (videos * clips, ...)."""
 
     def flatten(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """(1, m, K, ...) or (m, K, ...) -> (m*K, ...); rows are video-major, a video's clips sorted by time."""
+        """(1, m, K, ...) or (m, K, ...) -> (m*K, ...); rows are video-major, a video's clips sorted by
+        time."""
         if (self.clips_per_video or 1) <= 1:
             return super().flatten(sample)
         return {name: _flatten_videos(value) for name, value in sample.items()}

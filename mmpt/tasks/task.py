@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmpt.checkpoints.weights import fit_state_dict, plain_state_dict
 from mmpt.config import Config
 from mmpt.datasets import MMDataset, build_dataset
 from mmpt.losses import Loss, build_loss
 from mmpt.models import build_model
-from mmpt.models.checkpoint import fit_state_dict, plain_state_dict
-from mmpt.models.memory import (
+from mmpt.models.batching import (
     check_towers_read_alone,
     checkpoint_activations,
     compile_towers,
@@ -46,9 +46,13 @@ class Task:
 
     def __init__(self, config: Config):
         self.config = config
-        self.loss: Loss | None = build_loss(config.loss, config.source) if config.loss and config.loss.get("loss_cls") else None
+        self.loss: Loss | None = (
+            build_loss(config.loss, config.source) if config.loss and config.loss.get("loss_cls") else None
+        )
         if self.loss is not None:
-            self.loss.check(clips_per_video=self.clips_per_video, videos_per_batch=config.dataset.num_video_per_batch)
+            self.loss.check(
+                clips_per_video=self.clips_per_video, videos_per_batch=config.dataset.num_video_per_batch
+            )
             self.loss.check_data(config.dataset)
         self._zero_shot_test: ZeroShotTest | None = None
         self.num_updates = 0  # of the trainer; losses that warm up or draw negatives read it
@@ -76,7 +80,8 @@ class Task:
         return model
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The bare model's outputs of a batch, in training as `model.micro_batch` and `model.length_buckets` say."""
+        """The bare model's outputs of a batch, in training as `model.micro_batch` and `model.length_buckets`
+        say."""
         size, buckets = self.config.model.micro_batch, self.config.model.length_buckets
         if not model.training:
             return model(**batch)
@@ -92,7 +97,8 @@ class Task:
         return self._zero_shot_test(model)
 
     def restore(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Put the weights of a trainer's checkpoint into the bare model; what does not fit is reported or, for another model, an error."""
+        """Put the weights of a trainer's checkpoint into the bare model; what does not fit is reported or,
+        for another model, an error."""
         fit_state_dict(model, plain_state_dict(state), "the checkpoint")
 
     def begin_epoch(self, dataset: MMDataset, epoch: int, model: nn.Module | None) -> None:
@@ -115,7 +121,8 @@ class Task:
         """One batch through model and loss.
 
         Args:
-            model: the model, bare or in a data-parallel wrapper; its own forward is called, so that a wrapper synchronises gradients.
+            model: the model, bare or in a data-parallel wrapper; its own forward is called, so that a wrapper
+                synchronises gradients.
             sample: a collated batch.
 
         Raises:
@@ -123,8 +130,14 @@ class Task:
             TypeError: the loss reads what neither batch nor model gives.
         """
         if self.loss is None:
-            raise ValueError(f"{self.config.source}: loss.loss_cls is missing; training needs a loss, e.g. `loss_cls: MMContraLoss`.")
-        batch = self.flatten(sample) | {"clips_per_video": self.clips_per_video, "num_updates": self.num_updates}
+            raise ValueError(
+                f"{self.config.source}: loss.loss_cls is missing; training needs a loss, e.g. `loss_cls: "
+                "MMContraLoss`."
+            )
+        batch = self.flatten(sample) | {
+            "clips_per_video": self.clips_per_video,
+            "num_updates": self.num_updates,
+        }
         batch |= model(**batch)
         loss = self.loss(**batch)
         self.loss.assert_finite()

@@ -14,13 +14,17 @@ from mmpt.tasks.task import Task
 
 @TASKS.register()
 class VLMTask(Task):
-    """A task whose rows are ordered as published: the clips of each item at even places first, then those at odd places."""
+    """A task whose rows are ordered as published: the clips of each item at even places first, then those at
+    odd places."""
 
     def flatten(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """(B, K, ...) -> (B*K, ...)."""
         clips = self.config.dataset.subsampling or 1
         if clips % 2:
-            raise ValueError(f"{self.config.source}: dataset.subsampling={clips}: VLMTask needs an even number of clips per item.")
+            raise ValueError(
+                f"{self.config.source}: dataset.subsampling={clips}: VLMTask needs an even number of "
+                "clips per item."
+            )
         return {name: _halves(value) for name, value in sample.items()}
 
 

@@ -1,4 +1,5 @@
-"""A zero-shot test that runs at every validation, so that the best checkpoint can be picked by what it is for."""
+"""A zero-shot test that runs at every validation, so that the best checkpoint can be picked by what it is
+for."""
 
 from __future__ import annotations
 
@@ -20,7 +21,11 @@ class ZeroShotTest:
     def __init__(self, path: str):
         config = load_config(path)
         dataset = build_dataset(config, "test")
-        self.loader = DataLoader(dataset, batch_size=config.fairseq.get("dataset", {}).get("batch_size", 1), collate_fn=dataset.collate)
+        self.loader = DataLoader(
+            dataset,
+            batch_size=config.fairseq.get("dataset", {}).get("batch_size", 1),
+            collate_fn=dataset.collate,
+        )
         self.evaluator = Evaluator(config, tokenizer=dataset.text_processor.tokenizer)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:

@@ -4,18 +4,14 @@ from mmpt.utils.files import atomic_write
 from mmpt.utils.optional import optional_import
 from mmpt.utils.safe_pickle import UnsafePickle, load_plain_pickle, save_plain_pickle
 from mmpt.utils.seed import ItemRandom, set_seed
-from mmpt.utils.shardcache import ShardCache
 from mmpt.utils.shardedtensor import ShardedTensor, ShardError, ShardWriter
-from mmpt.utils.videoindex import VideoIndex
 
 __all__ = [
     "ItemRandom",
-    "ShardCache",
     "ShardError",
     "ShardWriter",
     "ShardedTensor",
     "UnsafePickle",
-    "VideoIndex",
     "atomic_write",
     "load_plain_pickle",
     "optional_import",

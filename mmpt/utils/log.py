@@ -14,7 +14,8 @@ PACKAGES = (ROOT / "mmpt", ROOT / "mmpt_cli")
 
 
 def short_errors() -> None:
-    """From now on an error that mmpt raises on purpose ends the command as one message; anything else keeps its traceback.
+    """From now on an error that mmpt raises on purpose ends the command as one message; anything else keeps
+    its traceback.
 
     `MMPT_TRACEBACK=1` shows the traceback of both.
     """
@@ -35,4 +36,6 @@ def _raised_by_mmpt(trace: TracebackType | None) -> bool:
     if trace is None:
         return False
     frame = traceback.extract_tb(trace)[-1]
-    return not set(PACKAGES).isdisjoint(Path(frame.filename).resolve().parents) and (frame.line or "").startswith("raise ")
+    return not set(PACKAGES).isdisjoint(Path(frame.filename).resolve().parents) and (
+        frame.line or ""
+    ).startswith("raise ")

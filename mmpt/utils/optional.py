@@ -24,10 +24,13 @@ def optional_import(module: str, extra: str) -> ModuleType:
         missing = error.name or module
         there = f"{package!r} is installed, but " if missing.split(".")[0] != package else ""
         raise ImportError(
-            f"{there}this needs the package {missing!r}, which is not there. Install it: pip install 'mmpt[{extra}]'"
+            f"{there}this needs the package {missing!r}, which is not there. Install it: pip install "
+            f"'mmpt[{extra}]'"
         ) from error
     except (ImportError, OSError, RuntimeError) as error:  # a compiled part that does not fit this machine
-        raise ImportError(f"{package!r} is installed, but cannot be loaded here: {_reason(error)}. Or do without it.") from error
+        raise ImportError(
+            f"{package!r} is installed, but cannot be loaded here: {_reason(error)}. Or do without it."
+        ) from error
 
 
 def _reason(error: Exception) -> str:

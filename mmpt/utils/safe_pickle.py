@@ -8,8 +8,13 @@ from typing import Any
 
 from mmpt.utils.files import atomic_write
 
-# Containers that old pickle protocols name as classes. Everything else plain has its own opcode and never reaches find_class.
-_PLAIN = {(module, name): kind for module in ("builtins", "__builtin__") for name, kind in (("set", set), ("frozenset", frozenset))}
+# Containers that old pickle protocols name as classes. Everything else plain has its own opcode and never
+# reaches find_class.
+_PLAIN = {
+    (module, name): kind
+    for module in ("builtins", "__builtin__")
+    for name, kind in (("set", set), ("frozenset", frozenset))
+}
 
 
 class UnsafePickle(pickle.UnpicklingError):
@@ -25,8 +30,10 @@ class _PlainUnpickler(pickle.Unpickler):
         if (module, name) in _PLAIN:
             return _PLAIN[module, name]
         raise UnsafePickle(
-            f"{self._path}: refused to load {module}.{name}; expected a pickle of plain dict, list, tuple, set, str, bytes, int, float, "
-            f"bool and None only, as other objects can run code. Convert the file to plain data where you trust it."
+            f"{self._path}: refused to load {module}.{name}; expected a pickle of plain dict, list, "
+            "tuple, set, str, bytes, int, float, "
+            "bool and None only, as other objects can run code. Convert the file to plain data where you "
+            "trust it."
         )
 
 
@@ -44,7 +51,9 @@ def load_plain_pickle(path: str | Path) -> Any:
         except UnsafePickle:
             raise
         except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}: not a whole pickle ({error}). Fetch or build the file again.") from error
+            raise ValueError(
+                f"{path}: not a whole pickle ({error}). Fetch or build the file again."
+            ) from error
 
 
 def save_plain_pickle(value: Any, path: str | Path) -> None:

@@ -26,7 +26,8 @@ def warmup_multistep(
         gamma: factor of a drop.
         legacy_offset: let every drop come one epoch later, as the released code does.
 
-    Source: Patrick et al., "On Compositions of Transformations in Contrastive Self-Supervised Learning" (GDT), ICCV 2021, released code.
+    Source: Patrick et al., "On Compositions of Transformations in Contrastive Self-Supervised Learning"
+        (GDT), ICCV 2021, released code.
     """
     if epoch <= warmup_epochs and warmup_epochs:
         return lr * (1 + (multiplier - 1) * epoch / warmup_epochs)
@@ -35,7 +36,12 @@ def warmup_multistep(
 
 
 def warmup_then(
-    update: int, lr: float, warmup_updates: int = 0, start_lr: float = 0.0, total_updates: int | None = None, final_lr: float = 0.0
+    update: int,
+    lr: float,
+    warmup_updates: int = 0,
+    start_lr: float = 0.0,
+    total_updates: int | None = None,
+    final_lr: float = 0.0,
 ) -> float:
     """Linear warm-up from `start_lr` to `lr`, both reached, then constant, or a half cosine to `final_lr`.
 

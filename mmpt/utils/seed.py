@@ -18,7 +18,8 @@ class ItemRandom:
     """The random streams of one item; each is created when first used.
 
     Args:
-        seed: seeds all streams alike, so `ItemRandom(s)` draws what `random.seed(s)`, `torch.manual_seed(s)` would have global code draw.
+        seed: seeds all streams alike, so `ItemRandom(s)` draws what `random.seed(s)`, `torch.manual_seed(s)`
+            would have global code draw.
     """
 
     def __init__(self, seed: int):

@@ -1,12 +1,16 @@
-"""Arrays of different lengths laid end to end in one file: how features and tokens of thousands of videos are stored.
+"""Arrays of different lengths laid end to end in one file: how features and tokens of thousands of videos are
+stored.
 
-A shard `train_0` is two files: `train_0_data.npy` (all rows, one video after the other) and `train_0_starts.npy` (int64, n + 1 row
-offsets, the first 0, the last the number of rows). A folder may hold `shards.json`, the manifest: per shard its counts, dtype, row
-shape, a SHA-256 per file and the passport that says what the rows are, e.g.
+A shard `train_0` is two files: `train_0_data.npy` (all rows, one video after the other) and
+`train_0_starts.npy` (int64, n + 1 row offsets, the first 0, the last the number of rows). A folder may hold
+`shards.json`, the manifest: per shard its counts, dtype, row shape, a SHA-256 per file and the passport that
+says what the rows are, e.g.
 
-    {"format": 1, "shards": {"train_0": {"items": 4096, "rows": 1622016, "dtype": "float16", "row_shape": [512],
+    {"format": 1, "shards": {"train_0": {"items": 4096, "rows": 1622016, "dtype": "float16", "row_shape":
+    [512],
      "sha256": {"train_0_data.npy": "9f0c...", "train_0_starts.npy": "51ab..."},
-     "passport": {"backbone": "s3d", "frames_per_second": 30, "seconds_per_feature": 1.0, "normalised": true}}}}
+     "passport": {"backbone": "s3d", "frames_per_second": 30, "seconds_per_feature": 1.0, "normalised":
+     true}}}}
 """
 
 from __future__ import annotations
@@ -51,11 +55,13 @@ class ShardedTensor:
         starts = np.asarray(starts)
         if starts.ndim != 1 or len(starts) < 2 or starts.dtype.kind not in "iu":
             raise ShardError(
-                f"{name}: starts has shape {starts.shape} and dtype {starts.dtype}, expected (items + 1,) integers with at least one item."
+                f"{name}: starts has shape {starts.shape} and dtype {starts.dtype}, expected (items + 1,) "
+                "integers with at least one item."
             )
         if starts[0] != 0 or starts[-1] != len(data) or (np.diff(starts) < 0).any():
             raise ShardError(
-                f"{name}: starts runs from {starts[0]} to {starts[-1]}, expected to rise from 0 to the {len(data)} rows of data. "
+                f"{name}: starts runs from {starts[0]} to {starts[-1]}, expected to rise from 0 to the "
+                f"{len(data)} rows of data. "
                 f"The two files do not belong together, or one is truncated: copy or build the shard again."
             )
         self.data = data
@@ -84,12 +90,14 @@ class ShardedTensor:
         return np.diff(self.starts)
 
     def expect_scattered_reads(self) -> None:
-        """Have the system read nothing but what is asked for; on some machines it fetches megabytes round every page. See `read_ahead`."""
+        """Have the system read nothing but what is asked for; on some machines it fetches megabytes round
+        every page. See `read_ahead`."""
         if isinstance(self.data.base, np.memmap):
             self.data.base._mmap.madvise(mmap.MADV_RANDOM)
 
     def read_ahead(self, index: int) -> None:
-        """Let the system fetch the rows of item `index` in one go, while this process goes on; without effect unless they are mapped."""
+        """Let the system fetch the rows of item `index` in one go, while this process goes on; without effect
+        unless they are mapped."""
         mapped = self.data.base
         if not isinstance(mapped, np.memmap):
             return
@@ -128,10 +136,20 @@ class ShardedTensor:
         tensor = cls(data, starts, name=str(path))
         entry = read_manifest(Path(path).parent).get(Path(path).name)
         if entry is not None:
-            found = {"items": len(tensor), "rows": len(data), "dtype": data.dtype.name, "row_shape": list(data.shape[1:])}
-            wrong = [f"{key} {found[key]} (manifest: {entry[key]})" for key in found if found[key] != entry[key]]
+            found = {
+                "items": len(tensor),
+                "rows": len(data),
+                "dtype": data.dtype.name,
+                "row_shape": list(data.shape[1:]),
+            }
+            wrong = [
+                f"{key} {found[key]} (manifest: {entry[key]})" for key in found if found[key] != entry[key]
+            ]
             if wrong:
-                raise ShardError(f"{path}: does not match {MANIFEST} beside it: {', '.join(wrong)}. Copy or build the shard again.")
+                raise ShardError(
+                    f"{path}: does not match {MANIFEST} beside it: {', '.join(wrong)}. Copy or build the "
+                    "shard again."
+                )
         return tensor
 
 
@@ -142,7 +160,8 @@ class ShardWriter:
             for video in videos:
                 writer.append(features[video])
 
-    Leaving the block gives the files their names and enters the shard in the manifest; an exception leaves nothing behind.
+    Leaving the block gives the files their names and enters the shard in the manifest; an exception leaves
+    nothing behind.
 
     Args:
         path: the shard without `_data.npy`.
@@ -174,11 +193,15 @@ class ShardWriter:
             self.row_shape = array.shape[1:]
             self._write_header(0)
         if array.ndim == 0 or array.shape[1:] != self.row_shape:
-            raise ShardError(f"{self.path}: item {len(self._starts) - 1} has shape {array.shape}, expected rows of shape {self.row_shape}.")
+            raise ShardError(
+                f"{self.path}: item {len(self._starts) - 1} has shape {array.shape}, expected rows of "
+                f"shape {self.row_shape}."
+            )
         array = np.ascontiguousarray(array, dtype=self.dtype)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ShardError(
-                f"{self.path}: item {len(self._starts) - 1} holds NaN or infinity (as {self.dtype}). Extract it again or leave it out."
+                f"{self.path}: item {len(self._starts) - 1} holds NaN or infinity (as {self.dtype}). "
+                "Extract it again or leave it out."
             )
         self._file.write(array.data if array.size else b"")
         self._starts.append(self._starts[-1] + len(array))
@@ -198,7 +221,11 @@ class ShardWriter:
 
     def _write_header(self, rows: int) -> None:
         # numpy pads headers so that the first dimension can grow in place: both headers have one size
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (rows, *self.row_shape)}
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (rows, *self.row_shape),
+        }
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
@@ -217,7 +244,10 @@ def _parse_manifest(path: Path, stamp: int) -> dict[str, dict]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))["shards"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"{path}: not a shard manifest ({error!r}). Restore it, or delete it to open the shards unchecked.") from error
+        raise ShardError(
+            f"{path}: not a shard manifest ({error!r}). Restore it, or delete it to open the shards "
+            "unchecked."
+        ) from error
 
 
 def seal(path: str | Path) -> None:
@@ -232,7 +262,9 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _enter_in_manifest(path: Path, dtype: np.dtype, shape: tuple[int, ...], items: int, passport: Mapping[str, Any]) -> None:
+def _enter_in_manifest(
+    path: Path, dtype: np.dtype, shape: tuple[int, ...], items: int, passport: Mapping[str, Any]
+) -> None:
     names = [f"{path.name}{suffix}" for suffix in SUFFIXES]
     entry = {
         "items": items,
@@ -243,18 +275,25 @@ def _enter_in_manifest(path: Path, dtype: np.dtype, shape: tuple[int, ...], item
         "passport": dict(passport),
     }
     with open(path.parent / f".{MANIFEST}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # jobs that write shards side by side must not lose each other's entries
+        fcntl.flock(
+            lock, fcntl.LOCK_EX
+        )  # jobs that write shards side by side must not lose each other's entries
         shards = {**read_manifest(path.parent), path.name: entry}
         with atomic_write(path.parent / MANIFEST, "w") as file:
             json.dump({"format": 1, "shards": shards}, file, indent=1)
 
 
 def _open_npy(path: Path, mmap_mode: str | None) -> np.ndarray:
-    """A .npy file as a plain array (np.memmap does much bookkeeping at every slice), refused unless it has exactly the size it states."""
+    """A .npy file as a plain array (np.memmap does much bookkeeping at every slice), refused unless it has
+    exactly the size it states."""
     try:
         with open(path, "rb") as file:
             version = np.lib.format.read_magic(file)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read_header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, column_major, dtype = read_header(file)
             if dtype.hasobject:
                 raise ValueError("it holds pickled objects")
@@ -268,7 +307,10 @@ def _open_npy(path: Path, mmap_mode: str | None) -> np.ndarray:
             return np.fromfile(file, dtype).reshape(shape, order=order)
     except FileNotFoundError as error:
         raise ShardError(
-            f"{path}: no such shard file. Check dataset.vfeat_dir and dataset.tfeat_dir, and that the shard was copied."
+            f"{path}: no such shard file. Check dataset.vfeat_dir and dataset.tfeat_dir, and that the "
+            "shard was copied."
         ) from error
     except (ValueError, EOFError) as error:
-        raise ShardError(f"{path}: truncated or damaged shard file ({error}). Copy or build the shard again.") from error
+        raise ShardError(
+            f"{path}: truncated or damaged shard file ({error}). Copy or build the shard again."
+        ) from error

@@ -1,14 +1,15 @@
 """Timed captions -> token shards.
 
     python scripts/text_token_extractor/pretokenization.py tokens.yaml
-    python scripts/text_token_extractor/pretokenization.py --captions data/how2/sentencified_htm_1200k.pkl --tokenizer bert-base-uncased \\
+    python scripts/text_token_extractor/pretokenization.py --captions data/how2/sentencified_htm_1200k.pkl
+    --tokenizer bert-base-uncased \\
         --target data/feat/shards
 
-reads a pickle or JSON of {video id: {"start": [...], "end": [...], "text": [...]}} (the value may be such a JSON as a string) and, for
-each `train_meta.pkl` and `val_meta.pkl` of the feature shards in the target folder, writes
-`<captions>.<tokenizer>.train_<k>.startends_*.npy` and `.caps_ids_*.npy`, videos in the same order. Ids without captions get none.
-Stopped in the middle, the same command goes on. The YAML holds `dataset:` with bert_name, caption_pkl_path, target_dir and, if wanted,
-use_fast; arguments overrule it.
+reads a pickle or JSON of {video id: {"start": [...], "end": [...], "text": [...]}} (the value may be such a
+JSON as a string) and, for each `train_meta.pkl` and `val_meta.pkl` of the feature shards in the target
+folder, writes `<captions>.<tokenizer>.train_<k>.startends_*.npy` and `.caps_ids_*.npy`, videos in the same
+order. Ids without captions get none. Stopped in the middle, the same command goes on. The YAML holds
+`dataset:` with bert_name, caption_pkl_path, target_dir and, if wanted, use_fast; arguments overrule it.
 """
 
 from __future__ import annotations
@@ -33,14 +34,17 @@ PADDING = -1
 
 def load_captions(path: Path) -> Mapping[str, Any]:
     """{video id: captions} from a .json file or a pickle of plain data."""
-    captions = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else load_plain_pickle(path)
+    captions = (
+        json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else load_plain_pickle(path)
+    )
     if not isinstance(captions, Mapping) or not captions:
         sys.exit(f"{path}: expected {{video id: {{start, end, text}}}} with at least one video.")
     return captions
 
 
 def tokenize(clips: Any, tokenizer: Any, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Times (n, 2) float32 and ids (n, columns) int32, padded with -1, of the captions of one video (None: no captions)."""
+    """Times (n, 2) float32 and ids (n, columns) int32, padded with -1, of the captions of one video (None: no
+    captions)."""
     if isinstance(clips, str):
         clips = json.loads(clips)
     if not clips or not clips["text"]:
@@ -52,7 +56,14 @@ def tokenize(clips: Any, tokenizer: Any, columns: int) -> tuple[np.ndarray, np.n
     return np.stack([clips["start"], clips["end"]], axis=1).astype(np.float32), ids
 
 
-def write_shard(prefix: Path, videos: Sequence[str], captions: Mapping[str, Any], tokenizer: Any, columns: int, passport: dict) -> None:
+def write_shard(
+    prefix: Path,
+    videos: Sequence[str],
+    captions: Mapping[str, Any],
+    tokenizer: Any,
+    columns: int,
+    passport: dict,
+) -> None:
     """The two token shards of one feature shard."""
     with (
         ShardWriter(f"{prefix}.startends", passport=passport) as times_writer,
@@ -66,15 +77,22 @@ def write_shard(prefix: Path, videos: Sequence[str], captions: Mapping[str, Any]
 
 def is_done(prefix: Path, videos: Sequence[str], passport: dict) -> bool:
     """Whether both shards of an earlier run are there, of these captions and this tokenizer."""
-    entries = [read_manifest(prefix.parent).get(f"{prefix.name}.{kind}") for kind in ("startends", "caps_ids")]
-    return all(entry is not None and entry["items"] == len(videos) and entry["passport"] == passport for entry in entries)
+    entries = [
+        read_manifest(prefix.parent).get(f"{prefix.name}.{kind}") for kind in ("startends", "caps_ids")
+    ]
+    return all(
+        entry is not None and entry["items"] == len(videos) and entry["passport"] == passport
+        for entry in entries
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Timed captions -> token shards.")
     parser.add_argument(
-        "config", nargs="?", help="YAML with dataset.{bert_name, use_fast, caption_pkl_path, target_dir}; arguments overrule it"
+        "config",
+        nargs="?",
+        help="YAML with dataset.{bert_name, use_fast, caption_pkl_path, target_dir}; arguments overrule it",
     )
     parser.add_argument("--captions", help="pickle or JSON of timed captions")
     parser.add_argument("--tokenizer", help="hub name, or folder with config.json and vocab.txt")
@@ -95,11 +113,17 @@ def main(argv: list[str] | None = None) -> None:
     metas = {split: path for split in ("train", "val") if (path := target / f"{split}_meta.pkl").exists()}
     if not metas:
         sys.exit(
-            f"{target}: no train_meta.pkl or val_meta.pkl. Shard the features first (scripts/video_feature_extractor/shard_feature.py)."
+            f"{target}: no train_meta.pkl or val_meta.pkl. Shard the features first "
+            "(scripts/video_feature_extractor/shard_feature.py)."
         )
     tokenizer = load_tokenizer(bert_name, dataset.use_fast if dataset else None)
     captions = load_captions(captions_path)
-    passport = {"tokenizer": Path(bert_name).name, "vocabulary": len(tokenizer), "captions": captions_path.name, "columns": args.columns}
+    passport = {
+        "tokenizer": Path(bert_name).name,
+        "vocabulary": len(tokenizer),
+        "captions": captions_path.name,
+        "columns": args.columns,
+    }
     base = target / f"{captions_path.stem}.{Path(bert_name).name}"
     for split, path in metas.items():
         meta = load_plain_pickle(path)
@@ -108,7 +132,10 @@ def main(argv: list[str] | None = None) -> None:
             if not is_done(prefix, videos, passport):
                 write_shard(prefix, videos, captions, tokenizer, args.columns, passport)
         without = [video for videos in meta.values() for video in videos if video not in captions]
-        print(f"{base}.{split}_*: {len(meta)} shards; {len(without)} videos without captions {without[:5] if without else ''}")
+        print(
+            f"{base}.{split}_*: {len(meta)} shards; {len(without)} videos without captions "
+            f"{without[:5] if without else ''}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Features of single videos -> shards: the same as `python -m mmpt_cli.shards build`.
 
-    python scripts/video_feature_extractor/shard_feature.py data/feat/feat_how2_s3d data/how2/how2_s3d_train.lst data/feat/shards \\
+    python scripts/video_feature_extractor/shard_feature.py data/feat/feat_how2_s3d
+    data/how2/how2_s3d_train.lst data/feat/shards \\
         --split train
 """
 

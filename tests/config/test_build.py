@@ -20,7 +20,10 @@ def problems(tree: dict) -> list[str]:
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"dataset": {"clip_per_vide": 16}}, "x.yaml: dataset.clip_per_vide: unknown key. Did you mean dataset.clip_per_video?"),
+        (
+            {"dataset": {"clip_per_vide": 16}},
+            "x.yaml: dataset.clip_per_vide: unknown key. Did you mean dataset.clip_per_video?",
+        ),
         ({"clip_per_video": 16}, "x.yaml: clip_per_video: unknown key. Did you mean dataset.clip_per_video?"),
         ({"datset": {}}, "x.yaml: datset: unknown key. Did you mean dataset?"),
         ({"qqqqqq": 1}, "x.yaml: qqqqqq: unknown key. See mmpt/config/schema.py for all keys."),
@@ -29,11 +32,17 @@ def problems(tree: dict) -> list[str]:
         ({"dataset": {"max_len": 96.0}}, "x.yaml: dataset.max_len: expected a whole number, got 96.0."),
         ({"dataset": {"max_len": True}}, "x.yaml: dataset.max_len: expected a whole number, got True."),
         ({"dataset": {"keep_prob": "high"}}, "x.yaml: dataset.keep_prob: expected a number, got 'high'."),
-        ({"model": {"layernorm_only": "yes please"}}, "x.yaml: model.layernorm_only: expected true or false, got 'yes please'."),
+        (
+            {"model": {"layernorm_only": "yes please"}},
+            "x.yaml: model.layernorm_only: expected true or false, got 'yes please'.",
+        ),
         ({"project_dir": 2024}, 'x.yaml: project_dir: expected text, got 2024. Quote it: "2024".'),
         ({"dataset": "data"}, "x.yaml: dataset: expected `key: value` lines, got 'data'."),
         ({"fairseq": {"common": 3}}, "x.yaml: fairseq: expected `key: value` lines, got 3."),
-        ({"dataset": {"split": "tset"}}, "x.yaml: dataset.split: expected one of train, valid, test, got 'tset'."),
+        (
+            {"dataset": {"split": "tset"}},
+            "x.yaml: dataset.split: expected one of train, valid, test, got 'tset'.",
+        ),
         ({"run_task": "a.yaml"}, "x.yaml: run_task: expected a list, got 'a.yaml'."),
     ],
 )
@@ -42,8 +51,15 @@ def test_what_is_wrong_is_named_with_file_key_expected_and_got(tree, message):
 
 
 def test_all_errors_of_a_file_come_at_once():
-    found = problems({"tsk": "A", "dataset": {"max_len": "x", "vfeatdir": "y"}, "model": {"model_class": "z"}})
-    assert [line.split(": ")[1] for line in found] == ["tsk", "dataset.max_len", "dataset.vfeatdir", "model.model_class"]
+    found = problems(
+        {"tsk": "A", "dataset": {"max_len": "x", "vfeatdir": "y"}, "model": {"model_class": "z"}}
+    )
+    assert [line.split(": ")[1] for line in found] == [
+        "tsk",
+        "dataset.max_len",
+        "dataset.vfeatdir",
+        "model.model_class",
+    ]
 
 
 def test_the_file_that_sets_the_wrong_key_is_named_not_the_one_that_includes_it(tmp_path):
@@ -57,8 +73,14 @@ def test_the_file_that_sets_the_wrong_key_is_named_not_the_one_that_includes_it(
 
 
 def test_keys_inside_task_groups_are_checked_too():
-    tree = {"base_dir": "task", "project_dir": "p", "task_group": {"pretrain": {"task_list": ["a.yaml"], "dataset": {"max_lenn": 1}}}}
-    assert problems(tree) == ["x.yaml: task_group.pretrain.dataset.max_lenn: unknown key. Did you mean dataset.max_len?"]
+    tree = {
+        "base_dir": "task",
+        "project_dir": "p",
+        "task_group": {"pretrain": {"task_list": ["a.yaml"], "dataset": {"max_lenn": 1}}},
+    }
+    assert problems(tree) == [
+        "x.yaml: task_group.pretrain.dataset.max_lenn: unknown key. Did you mean dataset.max_len?"
+    ]
 
 
 def test_a_task_list_must_be_a_list():
@@ -73,7 +95,9 @@ def test_whole_numbers_pass_for_numbers():
 
 
 def test_null_means_the_default():
-    config = build_config({"dataset": {"mm_prob": None, "max_len": None}, "model": None, "fairseq": {"common": None}}, "x.yaml")
+    config = build_config(
+        {"dataset": {"mm_prob": None, "max_len": None}, "model": None, "fairseq": {"common": None}}, "x.yaml"
+    )
     assert config.dataset == DatasetConfig()
     assert config.model == ModelConfig()
     assert config.fairseq == {}
@@ -81,7 +105,10 @@ def test_null_means_the_default():
 
 def test_null_takes_an_included_modality_out():
     modalities = {"video": {"path": "x"}, "audio": None, "subtitle": {}}
-    assert list(build_config({"dataset": {"modalities": modalities}}, "x.yaml").dataset.modalities) == ["video", "subtitle"]
+    assert list(build_config({"dataset": {"modalities": modalities}}, "x.yaml").dataset.modalities) == [
+        "video",
+        "subtitle",
+    ]
 
 
 def test_a_configuration_cannot_be_written_to():

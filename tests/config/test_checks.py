@@ -8,7 +8,10 @@ from mmpt.config import ConfigError
 from mmpt.config.build import build_config
 from mmpt.config.checks import check_config, check_training
 
-SEQUENCES = {"loss_cls": "MMContraLoss", "sequence_contrast": {"sequence_contrast_weight": 0.1, "threshold": 8}}
+SEQUENCES = {
+    "loss_cls": "MMContraLoss",
+    "sequence_contrast": {"sequence_contrast_weight": 0.1, "threshold": 8},
+}
 TRAINABLE = {
     "dataset": {"train_path": "a.lst"},
     "model": {"model_cls": "M"},
@@ -25,18 +28,28 @@ def refused(tree: dict, check=check_config) -> str:
 
 def test_clips_that_do_not_fill_whole_sequences_are_refused_with_the_cure():
     assert refused({"dataset": {"clip_per_video": 15}, "loss": SEQUENCES}) == (
-        "x.yaml: dataset.clip_per_video=15 is not a multiple of loss.sequence_contrast.threshold=8; sequences need whole groups. Use 16."
+        "x.yaml: dataset.clip_per_video=15 is not a multiple of loss.sequence_contrast.threshold=8; "
+        "sequences need whole groups. Use 16."
     )
 
 
 def test_subsampling_counts_where_clip_per_video_is_missing():
-    assert "dataset.subsampling=12 is not a multiple" in refused({"dataset": {"subsampling": 12}, "loss": SEQUENCES})
+    assert "dataset.subsampling=12 is not a multiple" in refused(
+        {"dataset": {"subsampling": 12}, "loss": SEQUENCES}
+    )
 
 
 @pytest.mark.parametrize("weight", [None, 0])
 def test_sequence_length_does_not_matter_where_the_sequence_loss_is_off(weight):
     section = {"sequence_contrast_weight": weight, "threshold": 8}
-    assert check_config(build_config({"dataset": {"clip_per_video": 15}, "loss": {"sequence_contrast": section}}, "x.yaml")) is None
+    assert (
+        check_config(
+            build_config(
+                {"dataset": {"clip_per_video": 15}, "loss": {"sequence_contrast": section}}, "x.yaml"
+            )
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("flag", ["fp16", "bf16"])
@@ -51,7 +64,10 @@ def test_half_precision_on_the_cpu_is_refused_with_the_cure(flag):
     [
         ({"clip_per_video": 0}, "dataset.clip_per_video=0: expected at least 1"),
         ({"subsampling": -1}, "dataset.subsampling=-1: expected at least 1"),
-        ({"sampled_min_len": 9, "sampled_max_len": 8}, "dataset.sampled_min_len=9 is larger than dataset.sampled_max_len=8"),
+        (
+            {"sampled_min_len": 9, "sampled_max_len": 8},
+            "dataset.sampled_min_len=9 is larger than dataset.sampled_max_len=8",
+        ),
         ({"mm_prob": 1.5}, "dataset.mm_prob=1.5: expected a probability"),
         ({"max_len": 35, "max_video_len": 32}, "Use at least 36"),
     ],
@@ -93,6 +109,13 @@ def test_training_from_a_test_file_is_refused():
 def test_windows_must_be_merged_as_they_were_cut():
     tree = {"dataset": {"sliding_window": 8}, "loss": {"loss_cls": "L", "sliding_window": 16}}
     assert "loss.sliding_window=16 differs from dataset.sliding_window=8" in refused(tree)
-    tree["loss"] = {"loss_cls": "SumLoss", "losses": [{"loss_cls": "A"}, {"loss_cls": "L", "sliding_window": 4}]}
+    tree["loss"] = {
+        "loss_cls": "SumLoss",
+        "losses": [{"loss_cls": "A"}, {"loss_cls": "L", "sliding_window": 4}],
+    }
     assert "loss.losses[1].sliding_window=4 differs" in refused(tree)
-    check_config(build_config({"dataset": {"sliding_window": 8}, "loss": {"loss_cls": "L", "sliding_window": 8}}, "x.yaml"))
+    check_config(
+        build_config(
+            {"dataset": {"sliding_window": 8}, "loss": {"loss_cls": "L", "sliding_window": 8}}, "x.yaml"
+        )
+    )

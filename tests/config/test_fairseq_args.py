@@ -21,7 +21,12 @@ def test_reset_flags_follow_their_value():
 
 
 def test_a_zero_is_a_value():
-    assert flags(optimization={"weight_decay": 0.0, "warmup_updates": 0}) == ["--weight-decay", "0.0", "--warmup-updates", "0"]
+    assert flags(optimization={"weight_decay": 0.0, "warmup_updates": 0}) == [
+        "--weight-decay",
+        "0.0",
+        "--warmup-updates",
+        "0",
+    ]
 
 
 def test_one_learning_rate_is_a_number_and_several_are_a_list():
@@ -51,16 +56,25 @@ def test_fairseq_knows_no_boolean_that_is_on_by_default():
     assert "_StoreFalseAction" not in kinds
 
 
-@pytest.mark.parametrize(("size", "subsampling", "expected"), [(256, 32, 8), (1, 1, 1), (8, 32, 1), (7, None, 7), (None, 4, None)])
+@pytest.mark.parametrize(
+    ("size", "subsampling", "expected"), [(256, 32, 8), (1, 1, 1), (8, 32, 1), (7, None, 7), (None, 4, None)]
+)
 def test_batch_size_counts_clips_and_never_becomes_zero(size, subsampling, expected):
-    config = build_config({"fairseq": {"dataset": {"batch_size": size}}, "dataset": {"subsampling": subsampling}}, "x.yaml")
+    config = build_config(
+        {"fairseq": {"dataset": {"batch_size": size}}, "dataset": {"subsampling": subsampling}}, "x.yaml"
+    )
     assert batch_size(config) == expected
 
 
 def test_the_adjusted_batch_size_is_what_fairseq_gets():
-    config = build_config({"fairseq": {"dataset": {"batch_size": 256}}, "dataset": {"subsampling": 32}}, "x.yaml")
+    config = build_config(
+        {"fairseq": {"dataset": {"batch_size": 256}}, "dataset": {"subsampling": 32}}, "x.yaml"
+    )
     assert fairseq_args(config) == ["--batch-size", "8"]
 
 
 def test_the_run_folder_replaces_the_tensorboard_name():
-    assert flags(common={"tensorboard_logdir": "run"}, logdir="runs/a/run_0") == ["--tensorboard-logdir", "runs/a/run_0"]
+    assert flags(common={"tensorboard_logdir": "run"}, logdir="runs/a/run_0") == [
+        "--tensorboard-logdir",
+        "runs/a/run_0",
+    ]

@@ -19,8 +19,14 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_maps_merge_while_lists_scalars_and_nulls_replace(tmp_path):
-    write(tmp_path / "base.yaml", "fairseq: {optimization: {lr: [1, 2], max_epoch: 3}}\nmodel: {mm_encoder_cls: A, model_cls: B}\n")
-    top = write(tmp_path / "top.yaml", "includes: base.yaml\nfairseq: {optimization: {lr: [5]}}\nmodel:\n  mm_encoder_cls:\n")
+    write(
+        tmp_path / "base.yaml",
+        "fairseq: {optimization: {lr: [1, 2], max_epoch: 3}}\nmodel: {mm_encoder_cls: A, model_cls: B}\n",
+    )
+    top = write(
+        tmp_path / "top.yaml",
+        "includes: base.yaml\nfairseq: {optimization: {lr: [5]}}\nmodel:\n  mm_encoder_cls:\n",
+    )
     assert recursive_config(top) == {
         "fairseq": {"optimization": {"lr": [5], "max_epoch": 3}},
         "model": {"mm_encoder_cls": None, "model_cls": "B"},
@@ -97,7 +103,10 @@ def test_bad_yaml_names_the_file(tmp_path, text, message):
         recursive_config(write(tmp_path / "x.yaml", text))
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-5", 1e-5), ("1e-05", 1e-5), ("5.0e-05", 5e-5), ("-2E3", -2000.0), ("1_0e1", 100.0)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-5", 1e-5), ("1e-05", 1e-5), ("5.0e-05", 5e-5), ("-2E3", -2000.0), ("1_0e1", 100.0)],
+)
 def test_numbers_with_an_exponent_are_floats(tmp_path, text, value):
     read = recursive_config(write(tmp_path / "x.yaml", f"loss: {{beta: {text}}}\n"))["loss"]["beta"]
     assert isinstance(read, float)
@@ -105,7 +114,10 @@ def test_numbers_with_an_exponent_are_floats(tmp_path, text, value):
 
 
 def test_dates_and_tuples_stay_text(tmp_path):
-    path = write(tmp_path / "x.yaml", "project_dir: 2024-01-02\nfairseq:\n  optimization:\n    adam_betas: (0.9, 0.98)\n")
+    path = write(
+        tmp_path / "x.yaml",
+        "project_dir: 2024-01-02\nfairseq:\n  optimization:\n    adam_betas: (0.9, 0.98)\n",
+    )
     config = load_config(path)
     assert config.project_dir == "2024-01-02"
     assert config.fairseq["optimization"]["adam_betas"] == "(0.9, 0.98)"
@@ -118,7 +130,9 @@ def test_an_empty_file_gives_the_defaults(tmp_path):
 
 def test_overrides_come_last_and_keep_their_yaml_type(tmp_path):
     path = write(tmp_path / "x.yaml", "dataset: {max_len: 96, max_video_len: 32}\n")
-    config = load_config(path, ["dataset.max_len=48", "fairseq.optimization.lr=[1e-4, 1e-5]", "model.mm_encoder_cls=null"])
+    config = load_config(
+        path, ["dataset.max_len=48", "fairseq.optimization.lr=[1e-4, 1e-5]", "model.mm_encoder_cls=null"]
+    )
     assert config.dataset.max_len == 48
     assert config.dataset.max_video_len == 32
     assert config.fairseq["optimization"]["lr"] == [1e-4, 1e-5]
@@ -137,8 +151,11 @@ def test_a_wrong_override_is_blamed_on_the_command_line(tmp_path):
 
 def test_loading_imports_neither_torch_nor_transformers():
     code = (
-        "import sys; from mmpt.config import load_config; load_config('projects/retri/norton/how2_pretrain.yaml');"
+        "import sys; from mmpt.config import load_config; "
+        "load_config('projects/retri/norton/how2_pretrain.yaml');"
         "print([m for m in ('torch', 'transformers', 'fairseq', 'numpy') if m in sys.modules])"
     )
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert shown.strip() == "[]"

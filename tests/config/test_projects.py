@@ -11,7 +11,9 @@ from tests.conftest import GOLDEN, ROOT
 
 RESOLVED_FILE = GOLDEN / "norton_resolved_configs.json"
 RESOLVED = json.loads(RESOLVED_FILE.read_text()) if RESOLVED_FILE.exists() else {}
-COMPARISONS = {str(path.relative_to(ROOT)) for path in (ROOT / "projects/toy").glob("compare*.yaml")}  # of compare_losses: no projects
+COMPARISONS = {
+    str(path.relative_to(ROOT)) for path in (ROOT / "projects/toy").glob("compare*.yaml")
+}  # of compare_losses: no projects
 SHIPPED = sorted({str(path.relative_to(ROOT)) for path in (ROOT / "projects").rglob("*.yaml")} - COMPARISONS)
 
 

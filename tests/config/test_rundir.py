@@ -41,7 +41,12 @@ def test_without_a_tensorboard_key_there_is_no_folder(tmp_path):
 def test_the_resolved_file_loads_back_to_the_same_configuration(config):
     folder = create_run_dir(config)
     again = load_config(folder / "config.yaml")
-    assert (again.dataset, again.model, again.loss, again.fairseq) == (config.dataset, config.model, config.loss, config.fairseq)
+    assert (again.dataset, again.model, again.loss, again.fairseq) == (
+        config.dataset,
+        config.model,
+        config.loss,
+        config.fairseq,
+    )
 
 
 def test_writing_leaves_no_second_file(config):

@@ -27,7 +27,11 @@ from tests.processors.helpers import CONFIG, SPECIAL, WordTokenizer, how2, touch
 
 
 def groups(config, **options):
-    parts = ShardedHow2VideoRetriMetaProcessor(config), ShardedVideoRetriVideoProcessor(config), ShardedVideoRetriTextProcessor(config)
+    parts = (
+        ShardedHow2VideoRetriMetaProcessor(config),
+        ShardedVideoRetriVideoProcessor(config),
+        ShardedVideoRetriTextProcessor(config),
+    )
     return MMDataset(*parts, VideoRetriOverlappedAligner(config, SPECIAL), **options)
 
 
@@ -43,7 +47,8 @@ def singles(config, **options):
 
 def equal(one, other):
     return one.keys() == other.keys() and all(
-        torch.equal(value, other[key]) if torch.is_tensor(value) else value == other[key] for key, value in one.items()
+        torch.equal(value, other[key]) if torch.is_tensor(value) else value == other[key]
+        for key, value in one.items()
     )
 
 
@@ -70,7 +75,9 @@ def test_clips_of_a_shard_hold_their_own_video_and_words(tmp_path):
 @pytest.mark.parametrize("sampler", ["generator", "python"])
 def test_items_do_not_depend_on_the_number_of_workers(tmp_path, sampler):
     dataset = groups(how2(tmp_path, sampler=sampler))
-    here, workers = (list(DataLoader(dataset, batch_size=1, collate_fn=dataset.collate, num_workers=n)) for n in (0, 2))
+    here, workers = (
+        list(DataLoader(dataset, batch_size=1, collate_fn=dataset.collate, num_workers=n)) for n in (0, 2)
+    )
     assert len(here) == 3 and all(equal(a, b) for a, b in zip(here, workers, strict=True))
 
 
@@ -103,7 +110,9 @@ def test_an_item_past_the_end_is_an_index_error(tmp_path):
 def short_video(config):
     """Captions of v0 all begin after its features end."""
     dataset = singles(config)
-    dataset.video_processor = lambda place: np.ones((60, 4), np.float32) if place[0] != "v0" else np.ones((0, 4), np.float32)
+    dataset.video_processor = lambda place: (
+        np.ones((60, 4), np.float32) if place[0] != "v0" else np.ones((0, 4), np.float32)
+    )
     return dataset
 
 
@@ -134,7 +143,9 @@ def test_a_data_set_of_unusable_items_only_says_so(tmp_path):
 
 def test_collate_stacks_tensors_and_lists_the_rest(tmp_path):
     dataset = singles(how2(tmp_path))
-    items = [{"x": torch.ones(2), "n": i, "name": f"v{i}", "clip": ("a", 1, 2), "none": None} for i in range(3)]
+    items = [
+        {"x": torch.ones(2), "n": i, "name": f"v{i}", "clip": ("a", 1, 2), "none": None} for i in range(3)
+    ]
     batch = dataset.collate(items)
     assert batch["x"].shape == (3, 2) and batch["n"].tolist() == [0, 1, 2]
     assert batch["name"] == ["v0", "v1", "v2"] and batch["clip"] == [("a", 1, 2)] * 3 and "none" not in batch
@@ -182,10 +193,17 @@ def test_an_unknown_missing_policy_is_refused(tmp_path):
 def test_msrvtt_rows_become_batches(tmp_path):
     (tmp_path / "test.csv").write_text("video_id,sentence\nvideo0,a bb\nvideo1,ccc\n")
     config = replace(
-        CONFIG, split="test", test_path=f"{tmp_path}/test.csv", vfeat_dir=str(touch_features(tmp_path / "f", ["video0", "video1"]))
+        CONFIG,
+        split="test",
+        test_path=f"{tmp_path}/test.csv",
+        vfeat_dir=str(touch_features(tmp_path / "f", ["video0", "video1"])),
     )
     dataset = MMDataset(
-        MSRVTTMetaProcessor(config), VideoProcessor(config), TextProcessor(config, WordTokenizer()), DSAligner(config, SPECIAL), fixed=True
+        MSRVTTMetaProcessor(config),
+        VideoProcessor(config),
+        TextProcessor(config, WordTokenizer()),
+        DSAligner(config, SPECIAL),
+        fixed=True,
     )
     (batch,) = DataLoader(dataset, batch_size=2, collate_fn=dataset.collate)
     assert batch["caps"][:, :5].tolist() == [[1, 2, 11, 12, 2], [1, 2, 13, 2, 0]]

@@ -27,7 +27,10 @@ def test_golden_norton_metrics_retrieval_tied_is_reproduced_in_compat_mode(path)
 
 def test_video_to_text_is_retrieval_on_the_transposed_scores():
     scores = np.random.default_rng(0).normal(size=(25, 25))
-    both, turned = RetrievalMetric(EvalConfig())(scores=scores), RetrievalMetric(EvalConfig())(scores=scores.T)
+    both, turned = (
+        RetrievalMetric(EvalConfig())(scores=scores),
+        RetrievalMetric(EvalConfig())(scores=scores.T),
+    )
     assert [both[f"V2T-{name}"] for name in NAMES] == [turned[name] for name in NAMES]
 
 
@@ -35,8 +38,16 @@ def test_the_outcome_states_counts_ties_duplicates_and_chance():
     vectors = torch.eye(20)
     vectors[1] = vectors[0]
     texts = ["chop the onion", "chop the onion", *map(str, range(18))]
-    outcome = RetrievalMetric(EvalConfig(bootstrap=50)).evaluate(pooled_text=vectors, pooled_video=vectors, texts=texts)
-    assert outcome.facts == {"queries": 20, "gallery": 20, "tie rule": "mean", "tied queries": 2, "duplicate captions": 1}
+    outcome = RetrievalMetric(EvalConfig(bootstrap=50)).evaluate(
+        pooled_text=vectors, pooled_video=vectors, texts=texts
+    )
+    assert outcome.facts == {
+        "queries": 20,
+        "gallery": 20,
+        "tie rule": "mean",
+        "tied queries": 2,
+        "duplicate captions": 1,
+    }
     assert outcome.baselines["chance"] == {"R1": 0.05, "R5": 0.25, "R10": 0.5, "MR": 10.5} | {
         "V2T-R1": 0.05, "V2T-R5": 0.25, "V2T-R10": 0.5, "V2T-MR": 10.5
     }  # fmt: skip
@@ -47,7 +58,9 @@ def test_the_outcome_states_counts_ties_duplicates_and_chance():
 
 
 def test_a_gallery_that_lists_a_video_twice_is_named():
-    outcome = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(scores=np.eye(4), item_ids=["a", "a", "b", "c"])
+    outcome = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(
+        scores=np.eye(4), item_ids=["a", "a", "b", "c"]
+    )
     assert "4 items but only 3 different" in outcome.warnings[0]
 
 

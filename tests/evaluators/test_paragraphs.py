@@ -16,7 +16,9 @@ def matrices(scores, captions, clips, protocol):
     n_videos = len(clips.lengths)
     for queries, found in paragraph_scores(ScoreMatrix(scores), captions, clips, protocol):
         for measure, tile in found.items():
-            whole.setdefault(measure, torch.full((n_videos, n_videos), torch.nan, dtype=tile.dtype))[queries] = tile
+            whole.setdefault(measure, torch.full((n_videos, n_videos), torch.nan, dtype=tile.dtype))[
+                queries
+            ] = tile
     return {measure: matrix.numpy() for measure, matrix in whole.items()}
 
 
@@ -26,10 +28,15 @@ def test_golden_norton_metrics_fullvideo_and_bg_matrices(path, group):
     arrays = load_golden(path)
     if group == "fullvideo":
         index = arrays["fullvideo_clip_video_index"]
-        captions = clips = Groups.from_lists([np.flatnonzero(index == video) for video in range(index.max() + 1)])
+        captions = clips = Groups.from_lists(
+            [np.flatnonzero(index == video) for video in range(index.max() + 1)]
+        )
         found = matrices(arrays["fullvideo_scores"], captions, clips, PROTOCOLS["norton", "removed"])
     else:
-        captions, clips = Groups.from_lengths(arrays["bg_text_lengths"]), Groups.from_lengths(arrays["bg_video_lengths"])
+        captions, clips = (
+            Groups.from_lengths(arrays["bg_text_lengths"]),
+            Groups.from_lengths(arrays["bg_video_lengths"]),
+        )
         found = matrices(arrays["bg_scores"], captions, clips, PROTOCOLS["norton", "kept"])
     np.testing.assert_allclose(found[""], arrays[f"{group}_matrix_capavg"], rtol=1e-6)
     for measure, key in ("DTW", "dtw"), ("OTAM", "otam"):
@@ -41,9 +48,14 @@ def test_golden_norton_metrics_fullvideo_and_bg_matrices(path, group):
 def test_golden_tempclr_fullvideo_matrices(path):
     arrays = load_golden(path)
     for i in range(int(arrays["n_cases"])):
-        case = {name.removeprefix(f"c{i}_"): value for name, value in arrays.items() if name.startswith(f"c{i}_")}
+        case = {
+            name.removeprefix(f"c{i}_"): value for name, value in arrays.items() if name.startswith(f"c{i}_")
+        }
         background = "removed" if np.array_equal(case["text_lengths"], case["video_lengths"]) else "kept"
-        captions, clips = Groups.from_lengths(case["text_lengths"]), Groups.from_lengths(case["video_lengths"])
+        captions, clips = (
+            Groups.from_lengths(case["text_lengths"]),
+            Groups.from_lengths(case["video_lengths"]),
+        )
         found = matrices(case["sim"], captions, clips, PROTOCOLS["tempclr", background])
         np.testing.assert_allclose(found[""], case["score_cap"], rtol=1e-4)
         np.testing.assert_allclose(found[""], case["upstream_score_cap"], rtol=1e-4)
@@ -79,7 +91,9 @@ def blocks_of(scores, rows, cols):
 
 def test_all_measures_equal_a_slow_loop_over_pairs():
     scores, rows, cols = ragged()
-    found = matrices(scores, Groups.from_lengths(rows), Groups.from_lengths(cols), PROTOCOLS["tempclr", "removed"])
+    found = matrices(
+        scores, Groups.from_lengths(rows), Groups.from_lengths(cols), PROTOCOLS["tempclr", "removed"]
+    )
     scaled = (scores - scores.min()) / (scores.max() - scores.min())
     for i, j, block in blocks_of(scores, rows, cols):
         assert found[""][i, j] == pytest.approx(block.max(1).mean())
@@ -94,7 +108,9 @@ def test_all_measures_equal_a_slow_loop_over_pairs():
 
 def test_kept_windows_are_the_best_ones_in_temporal_order():
     scores, rows, cols = ragged(background=True)
-    found = matrices(scores, Groups.from_lengths(rows), Groups.from_lengths(cols), PROTOCOLS["norton", "kept"])
+    found = matrices(
+        scores, Groups.from_lengths(rows), Groups.from_lengths(cols), PROTOCOLS["norton", "kept"]
+    )
     for i, j, block in blocks_of(scores, rows, cols):
         keep = min(int(1.3 * len(block)), block.shape[1])
         kept = block[:, np.sort(np.argsort(-block.max(0), kind="stable")[:keep])]

@@ -15,7 +15,9 @@ def is_png(path):
 def test_the_alignment_picture_is_written(tmp_path):
     clips = [(8.0 * i, 8.0 * i + 8) for i in range(5)]
     truth = [(0.0, 8.0), None, (24.0, 40.0)]
-    path = plots.plot_alignment(tmp_path / "new" / "a.png", np.eye(3, 5), truth, clips, ["chop", "hello", "fry " * 30], "one video")
+    path = plots.plot_alignment(
+        tmp_path / "new" / "a.png", np.eye(3, 5), truth, clips, ["chop", "hello", "fry " * 30], "one video"
+    )
     assert is_png(path)
 
 

@@ -40,7 +40,9 @@ def test_background_batches_count_captions_and_windows_of_each_video():
         for n, w, name in ((2, 5, "a"), (3, 1, "b"))
     ]
     arrays = BGRetrievalPredictor(Config())(loader, Towers())
-    assert arrays["text_lengths"] == [2, 3] and arrays["video_lengths"] == [5, 1] and len(arrays["texts"]) == 5
+    assert (
+        arrays["text_lengths"] == [2, 3] and arrays["video_lengths"] == [5, 1] and len(arrays["texts"]) == 5
+    )
     assert arrays["pooled_video"].shape == (6, 4)
 
 

@@ -51,9 +51,15 @@ def run(toy_world, gallery):
 def test_every_caption_and_every_modality_is_embedded_once(run):
     config, model, loader, arrays = run
     n = len(loader.dataset)
-    assert arrays["pooled_text"].shape == (5 * n, 128) and arrays["targets"].tolist() == [i for i in range(n) for _ in range(5)]
+    assert arrays["pooled_text"].shape == (5 * n, 128) and arrays["targets"].tolist() == [
+        i for i in range(n) for _ in range(5)
+    ]
     assert all(arrays[f"pooled_{name}"].shape == (n, 128) for name in ("video", "audio", "subtitle"))
-    assert arrays["modalities"] == ["video", "audio", "subtitle"] and arrays["present"][:, 0].all() and not arrays["present"].all()
+    assert (
+        arrays["modalities"] == ["video", "audio", "subtitle"]
+        and arrays["present"][:, 0].all()
+        and not arrays["present"].all()
+    )
     assert len(arrays["item_ids"]) == n and len(arrays["texts"]) == 5 * n
 
 
@@ -65,8 +71,13 @@ def test_reranked_probabilities_are_those_of_the_matching_head_on_the_pairs(run)
         items = model.encode_items(batch["caps"][:, 0], batch["cmasks"][:, 0], **streams)
         query = next(q for q in range(40) if arrays["match_items"][q].min() < 8)
         item = int(arrays["match_items"][query].min())
-        caps, cmasks = batch["caps"].flatten(0, 1)[query : query + 1], batch["cmasks"].flatten(0, 1)[query : query + 1]
-        expected = model.match(caps, cmasks, items["condition"][item : item + 1], items["condition_mask"][item : item + 1])
+        caps, cmasks = (
+            batch["caps"].flatten(0, 1)[query : query + 1],
+            batch["cmasks"].flatten(0, 1)[query : query + 1],
+        )
+        expected = model.match(
+            caps, cmasks, items["condition"][item : item + 1], items["condition_mask"][item : item + 1]
+        )
     found = arrays["match_items_prob"][query][arrays["match_items"][query] == item]
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
     assert arrays["match_texts"].shape == (len(loader.dataset), 3)
@@ -76,7 +87,13 @@ def test_all_subsets_and_the_reranked_one_are_scored(run):
     config, model, loader, _ = run
     outcome, _ = Evaluator(config).evaluate(model, loader)
     measures = {name.rsplit("-", 1)[0] for name in outcome.values}
-    assert {"tv-volume", "ta-distance-D2T", "tvas-cosine", "tvas-volume-rerank", "tvas-volume-rerank-D2T"} <= measures
+    assert {
+        "tv-volume",
+        "ta-distance-D2T",
+        "tvas-cosine",
+        "tvas-volume-rerank",
+        "tvas-volume-rerank-D2T",
+    } <= measures
     assert outcome.best_metric == "tvas-volume-rerank-R1"
 
 
@@ -103,6 +120,8 @@ def test_a_model_without_captions_is_tested_by_sound_against_sight(toy_world, ga
     paths = [text for text in settings(toy_world, gallery) if "rerank" not in text]
     config = load_config("projects/toy/gram/test_gdt_av.yaml", paths)
     data = build_dataset(config, "test")
-    outcome, arrays = Evaluator(config).evaluate(build_model(config), DataLoader(data, batch_size=8, collate_fn=data.collate))
+    outcome, arrays = Evaluator(config).evaluate(
+        build_model(config), DataLoader(data, batch_size=8, collate_fn=data.collate)
+    )
     assert "pooled_text" not in arrays and outcome.best_metric == "av-cosine-R1"
     assert {"va-cosine-R1", "av-cosine-D2T-R1"} <= set(outcome.values)

@@ -21,14 +21,22 @@ class Writer(nn.Module):
         return vfeats[:, :, 0].long()
 
 
-BATCH = {"caps": torch.zeros(2, 3), "vfeats": torch.tensor([[[3.0], [4.0]], [[0.0], [0.0]]]), "vmasks": torch.ones(2, 2, dtype=torch.bool)}
+BATCH = {
+    "caps": torch.zeros(2, 3),
+    "vfeats": torch.tensor([[[3.0], [4.0]], [[0.0], [0.0]]]),
+    "vmasks": torch.ones(2, 2, dtype=torch.bool),
+}
 
 
 def test_captions_are_decoded_and_an_empty_one_is_none():
     model = Writer()
     predictor = NLGPredictor(Config(gen_param={"num_beams": 5}), Words())
     arrays = predictor([BATCH | {"ref": ["fry it", "cut it"], "video_id": [("a", 0, 4), ("a", 4, 9)]}], model)
-    assert arrays == {"hyps": ["word3 word4", "none"], "refs": ["fry it", "cut it"], "ids": ["a_0_4", "a_4_9"]}
+    assert arrays == {
+        "hyps": ["word3 word4", "none"],
+        "refs": ["fry it", "cut it"],
+        "ids": ["a_0_4", "a_4_9"],
+    }
     assert model.num_beams == 5
 
 

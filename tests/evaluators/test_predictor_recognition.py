@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from mmpt.config import EvalConfig
-from mmpt.evaluators import ActionRecognitionMetric, RecognitionNNPredictor, RecognitionProbePredictor, RecognitionZSPredictor
+from mmpt.evaluators import (
+    ActionRecognitionMetric,
+    RecognitionNNPredictor,
+    RecognitionProbePredictor,
+    RecognitionZSPredictor,
+)
 
 PER_CLASS, CLASSES, WIDTH = 6, 4, 8
 
@@ -27,7 +32,14 @@ def loader(noise=0.3):
     labels = torch.arange(CLASSES).repeat(PER_CLASS)
     vectors = torch.eye(WIDTH)[labels] + noise * torch.randn(len(labels), WIDTH, generator=generator)
     splits = torch.tensor([[1, 2], [2, 1], [1, 0]]).repeat_interleave(CLASSES, 0).repeat(2, 1)
-    batch = {"vfeats": vectors[:, None], "vmasks": None, "caps": None, "cmasks": None, "label": labels, "splits": splits}
+    batch = {
+        "vfeats": vectors[:, None],
+        "vmasks": None,
+        "caps": None,
+        "cmasks": None,
+        "label": labels,
+        "splits": splits,
+    }
     names = [f"video{i}" for i in range(len(labels))]
     meta = SimpleNamespace(class_names=list("abcd"))
     text = SimpleNamespace(tokenize=lambda name: ["abcd".index(name)])
@@ -41,7 +53,9 @@ def outcome(predictor, noise=0.3):
     return ActionRecognitionMetric(EvalConfig(bootstrap=0)).evaluate(**arrays), arrays
 
 
-@pytest.mark.parametrize("predictor", [RecognitionZSPredictor, RecognitionProbePredictor, RecognitionNNPredictor])
+@pytest.mark.parametrize(
+    "predictor", [RecognitionZSPredictor, RecognitionProbePredictor, RecognitionNNPredictor]
+)
 def test_separated_classes_are_recognised_in_every_split(predictor):
     values = outcome(predictor, noise=0.05)[0].values
     assert values["split1-acc"] == values["split2-acc"] == values["mean-R1"] == 1

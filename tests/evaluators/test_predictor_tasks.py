@@ -8,7 +8,14 @@ import torch
 from torch import nn
 
 from mmpt.config import Config, DatasetConfig
-from mmpt.evaluators import COINPredictor, COINZSPredictor, CrossTaskPredictor, DiDeMoPredictor, HTMAlignPredictor, QAPredictor
+from mmpt.evaluators import (
+    COINPredictor,
+    COINZSPredictor,
+    CrossTaskPredictor,
+    DiDeMoPredictor,
+    HTMAlignPredictor,
+    QAPredictor,
+)
 from mmpt.evaluators.windows import window_ranges
 
 WINDOWS = Config(dataset=DatasetConfig(sliding_window=4, sliding_window_size=8, max_video_len=8))
@@ -34,7 +41,11 @@ class Mirror(nn.Module):
         if vfeats.ndim == 4:
             return {"logits": vfeats[0][vmasks[0]]}
         video = self.forward_video(vfeats, vmasks, caps, cmasks)
-        return {"pooled_text": self.forward_text(caps, cmasks).pooled, "pooled_video": video.pooled, "video_outputs": video.outputs}
+        return {
+            "pooled_text": self.forward_text(caps, cmasks).pooled,
+            "pooled_video": video.pooled,
+            "video_outputs": video.outputs,
+        }
 
 
 def windowed(seconds):
@@ -59,7 +70,9 @@ def test_question_answering_takes_the_closest_answer():
     caps = torch.tensor([[[0, 0], [1, 0], [2, 0]], [[3, 0], [4, 0], [5, 0]]])
     video = torch.eye(D)[[2, 3]][:, None]
     batch = {"caps": caps, "cmasks": caps > 0, "vfeats": video, "vmasks": torch.ones(2, 1, dtype=torch.bool)}
-    arrays = QAPredictor(Config())([batch | {"answers": torch.tensor([[2], [1]]), "video_id": ["a", "b"]}], Mirror())
+    arrays = QAPredictor(Config())(
+        [batch | {"answers": torch.tensor([[2], [1]]), "video_id": ["a", "b"]}], Mirror()
+    )
     assert arrays["choices"].tolist() == [2, 0] and arrays["answers"].tolist() == [2, 1]
 
 
@@ -75,7 +88,9 @@ def test_coin_zero_shot_names_the_ids_of_the_step_names():
     dataset = SimpleNamespace(
         meta_processor=SimpleNamespace(step_names={7: "chop", 9: "fry"}),
         text_processor=SimpleNamespace(tokenize=lambda name: [{"chop": 1, "fry": 2}[name]]),
-        aligner=SimpleNamespace(label_captions=lambda ids: (torch.tensor(ids), torch.ones(len(ids), 1, dtype=torch.bool))),
+        aligner=SimpleNamespace(
+            label_captions=lambda ids: (torch.tensor(ids), torch.ones(len(ids), 1, dtype=torch.bool))
+        ),
     )
     loader = Loader([windowed([0, 1, 1, 2, 4]) | {"video_targets": torch.tensor([[0, 7, 7, 9, 0]])}])
     loader.dataset = dataset
@@ -87,7 +102,9 @@ def test_crosstask_steps_are_placed_in_order():
     seconds = [4, 0, 4, 1, 4, 2, 3, 4, 4, 5, 4, 4]
     batch = windowed(seconds)
     targets = batch["vfeats"][0][batch["vmasks"][0]]
-    arrays = CrossTaskPredictor(WINDOWS)([batch | {"targets": targets[None], "task": ["t"], "vfeats": 9 * batch["vfeats"]}], Mirror())
+    arrays = CrossTaskPredictor(WINDOWS)(
+        [batch | {"targets": targets[None], "task": ["t"], "vfeats": 9 * batch["vfeats"]}], Mirror()
+    )
     assert arrays["tasks"] == ["t"] and arrays["Y_true"][0].argmax(1).tolist() == seconds
     assert arrays["Y_pred"][0].sum(0).tolist() == [1] * D and np.diff(arrays["Y_pred"][0].argmax(0)).min() > 0
 
@@ -97,7 +114,12 @@ def test_didemo_moments_meet_the_annotations_of_their_description_even_where_it_
         times = [[[2, 2], [2, 3]], [[0, 0]]]
 
     video = torch.eye(D)[torch.arange(30) // 5][None]
-    batch = {"caps": torch.tensor([[2]]), "cmasks": torch.ones(1, 1), "vfeats": video, "vmasks": torch.ones(1, 30, dtype=torch.bool)}
+    batch = {
+        "caps": torch.tensor([[2]]),
+        "cmasks": torch.ones(1, 1),
+        "vfeats": video,
+        "vmasks": torch.ones(1, 30, dtype=torch.bool),
+    }
     batch |= {"video_id": ["a"]}
     loader = Loader([batch | {"idx": torch.tensor([0])}, batch | {"idx": torch.tensor([1])}])
     loader.dataset = SimpleNamespace(meta_processor=Meta([("a", "x"), ("a", "x")]))
@@ -111,7 +133,13 @@ def test_narration_is_compared_with_every_second_of_its_windows():
     video = torch.eye(D)[torch.arange(n_seconds) % D]
     annotations = torch.tensor([[0, 0, 40.0], [1, 2.0, 3.0], [0, 3.0, 4.0]])
     caps = torch.tensor([[[1, 0], [2, 0], [3, 0]]])
-    batch = {"vfeats": video[None], "caps": caps, "cmasks": caps > 0, "annotations": annotations[None], "video_id": ["v"]}
+    batch = {
+        "vfeats": video[None],
+        "caps": caps,
+        "cmasks": caps > 0,
+        "annotations": annotations[None],
+        "video_id": ["v"],
+    }
     arrays = HTMAlignPredictor(WINDOWS)([batch], Mirror())
     assert arrays["similarity"][0].shape == (3, n_seconds)
     assert arrays["similarity"][0][1].argmax() == 2 and arrays["similarity"][0][1, 2] == pytest.approx(1)

@@ -24,9 +24,14 @@ def test_a_shipped_file_with_historic_ties_differs_in_nothing():
 
 
 def test_counts_and_settings_that_differ_are_listed():
-    found = departures(settings("retri/norton/test_youcook_zs", "dataset.max_video_len=8"), FACTS | {"queries": 3000})
+    found = departures(
+        settings("retri/norton/test_youcook_zs", "dataset.max_video_len=8"), FACTS | {"queries": 3000}
+    )
     assert [text.split(":")[0] for text in found] == ["test set", "dataset.max_video_len", "eval.compat"]
-    assert "3000 against a gallery of 3350; published: 3350 of 436 videos" in found[0] and "or 3492 of 457" in found[0]
+    assert (
+        "3000 against a gallery of 3350; published: 3350 of 436 videos" in found[0]
+        and "or 3492 of 457" in found[0]
+    )
 
 
 def test_metrics_over_videos_are_compared_by_videos():

@@ -80,9 +80,13 @@ def test_the_position_rule_is_the_place_in_a_reversed_stable_argsort():
 def test_golden_norton_metrics_retrieval_tied_spreads_a_query_over_its_places_as_videoclip_did(path):
     arrays = load_golden(path)
     counts = count_ranks(ScoreMatrix(arrays["retrieval_tied_scores"]))
-    places = [range(better + 1, better + tied + 2) for better, tied in zip(counts.better, counts.tied, strict=True)]
+    places = [
+        range(better + 1, better + tied + 2) for better, tied in zip(counts.better, counts.tied, strict=True)
+    ]
     found = rank_metrics(np.array([place for of_query in places for place in of_query]))
-    np.testing.assert_allclose([found[name] for name in ("R1", "R5", "R10", "MR")], arrays["retrieval_tied_videoclip"], rtol=1e-6)
+    np.testing.assert_allclose(
+        [found[name] for name in ("R1", "R5", "R10", "MR")], arrays["retrieval_tied_videoclip"], rtol=1e-6
+    )
 
 
 def test_queries_and_gallery_of_different_length_need_targets():

@@ -27,7 +27,9 @@ def test_perfect_vectors_are_perfect_on_the_msrvtt_gallery_whose_five_duplicate_
     rows = read("msrvtt", "MSRVTT_JSFUSION_test.csv")
     video, _ = vectors(len(rows))
     names = {"item_ids": [row["video_id"] for row in rows], "texts": [row["sentence"] for row in rows]}
-    outcome = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(pooled_text=video, pooled_video=video, **names)
+    outcome = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(
+        pooled_text=video, pooled_video=video, **names
+    )
     assert outcome.best == 1 and outcome.warnings == []
     assert outcome.facts["gallery"] == 1000 and outcome.facts["duplicate captions"] == 5
 
@@ -49,7 +51,9 @@ def test_perfect_and_shuffled_vectors_on_youcook2_videos():
     video, generator = vectors(len(ids))
     metric = FullVideoRetrievalMetric(EvalConfig(bootstrap=0))
     perfect = metric(pooled_text=video, pooled_video=video, video_ids=ids)
-    shuffled = metric(pooled_text=video[torch.randperm(len(ids), generator=generator)], pooled_video=video, video_ids=ids)
+    shuffled = metric(
+        pooled_text=video[torch.randperm(len(ids), generator=generator)], pooled_video=video, video_ids=ids
+    )
     exact = [name for name in perfect if name.endswith("-R1") and "historic" not in name]
     assert perfect["R1"] == 1 and np.mean([perfect[name] for name in exact]) > 0.9
     assert np.mean([shuffled[name] for name in exact]) < 0.15

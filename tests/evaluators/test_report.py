@@ -33,7 +33,9 @@ def test_the_table_has_measures_as_rows_and_chance_below():
 
 @pytest.mark.parametrize("other, cell", [(0.1, "0.1000"), (0.2, "")])
 def test_chance_stands_below_measures_that_share_it(other, cell):
-    outcome = Outcome({"tv-R1": 0.5, "ta-R1": 0.4}, "tv-R1", baselines={"chance": {"tv-R1": 0.1, "ta-R1": other}})
+    outcome = Outcome(
+        {"tv-R1": 0.5, "ta-R1": 0.4}, "tv-R1", baselines={"chance": {"tv-R1": 0.1, "ta-R1": other}}
+    )
     assert Report("toy", outcome).table()[-1] == ["chance", cell]
 
 
@@ -47,7 +49,9 @@ def test_facts_that_are_maps_of_numbers_are_one_table_of_page_and_terminal():
 
 
 def test_missing_items_bound_what_the_recall_could_be():
-    outcome = Outcome({"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 1.0, 4.0, 9.0])}, facts={"gallery": 4})
+    outcome = Outcome(
+        {"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 1.0, 4.0, 9.0])}, facts={"gallery": 4}
+    )
     bounds = Report("toy", outcome, missing={"without features": ["x", "x"]}, missing_queries=2).reach()
     assert bounds["R1"] == (0, pytest.approx(4 / 6))
     assert bounds["R5"] == (pytest.approx(2 / 6), pytest.approx(5 / 6))
@@ -55,11 +59,17 @@ def test_missing_items_bound_what_the_recall_could_be():
 
 def test_missing_items_bound_what_an_accuracy_could_be():
     outcome = Outcome({"acc": 0.75}, "acc", per_query={"acc": np.array([1.0, 1.0, 1.0, 0.0])})
-    assert Report("toy", outcome, missing_queries=1).reach() == {"acc": (pytest.approx(3 / 5), pytest.approx(4 / 5))}
+    assert Report("toy", outcome, missing_queries=1).reach() == {
+        "acc": (pytest.approx(3 / 5), pytest.approx(4 / 5))
+    }
 
 
 def test_no_bounds_are_claimed_for_a_number_that_is_no_mean_over_queries():
-    outcome = Outcome({"frame_acc": 0.6}, "frame_acc", per_query={"frame_acc": np.array([1.0, 0.0]), "weight": np.array([6, 4])})
+    outcome = Outcome(
+        {"frame_acc": 0.6},
+        "frame_acc",
+        per_query={"frame_acc": np.array([1.0, 0.0]), "weight": np.array([6, 4])},
+    )
     assert Report("toy", outcome, missing_queries=1).reach() == {}
 
 
@@ -69,9 +79,15 @@ def test_no_bounds_are_claimed_when_it_is_unknown_how_many_queries_are_missing()
 
 
 def test_what_differs_from_the_published_protocol_is_told():
-    settings = {"dataset": {"meta_processor": "MSRVTTMetaProcessor", "max_len": 64}, "metric": "RetrievalMetric"}
+    settings = {
+        "dataset": {"meta_processor": "MSRVTTMetaProcessor", "max_len": 64},
+        "metric": "RetrievalMetric",
+    }
     report = retrieval_report(settings=settings)
-    assert "differs from the published protocol: test set: 30 against a gallery of 30; published: 1000 of 1000 videos" in report.text()
+    assert (
+        "differs from the published protocol: test set: 30 against a gallery of 30; published: 1000 of "
+        "1000 videos" in report.text()
+    )
     assert "dataset.max_len: 64; published: 96" in report.to_dict()["differs_from_published"]
 
 
@@ -81,14 +97,19 @@ def test_pictures_are_named_in_the_page():
 
 def test_a_folder_of_features_shows_its_passport():
     entry = {"key": "vfeat_dir", "path": "features", "entries": 3}
-    assert "| 3 entries, backbone s3d |" in retrieval_report(data=[entry | {"passports": [{"backbone": "s3d"}]}]).markdown()
+    assert (
+        "| 3 entries, backbone s3d |"
+        in retrieval_report(data=[entry | {"passports": [{"backbone": "s3d"}]}]).markdown()
+    )
     assert "| 3 entries, no passport |" in retrieval_report(data=[entry | {"passports": []}]).markdown()
 
 
 def test_missing_ids_checkpoint_and_warnings_are_told():
     outcome = Outcome({"acc": 0.5}, "acc", warnings=["odd gallery"])
     checkpoint = {"path": "a.pt", "verdict": "all 3 tensors loaded"}
-    report = Report("toy", outcome, checkpoint, missing={"without features": list("abcdefgg")}, warnings=["odd features"])
+    report = Report(
+        "toy", outcome, checkpoint, missing={"without features": list("abcdefgg")}, warnings=["odd features"]
+    )
     for text in (report.text(), report.markdown()):
         assert "8 items of 7 ids without features: a, b, c, d, e, ..." in text
         assert "a.pt: all 3 tensors loaded" in text and "odd gallery" in text and "odd features" in text
@@ -103,7 +124,14 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path):
 
 def test_data_files_are_described_by_checksum_and_folders_by_entries(tmp_path):
     (tmp_path / "list.csv").write_text("abc")
-    found = describe_data({"test_path": str(tmp_path / "list.csv"), "vfeat_dir": str(tmp_path), "json_path": "absent.json", "max_len": 3})
+    found = describe_data(
+        {
+            "test_path": str(tmp_path / "list.csv"),
+            "vfeat_dir": str(tmp_path),
+            "json_path": "absent.json",
+            "max_len": 3,
+        }
+    )
     assert found[0]["sha256"].startswith("ba7816bf") and found[1]["entries"] == 1 and found[2]["absent"]
 
 

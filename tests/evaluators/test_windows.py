@@ -12,11 +12,15 @@ from tests.conftest import golden_cases, load_golden
 def test_golden_norton_metrics_merge(path):
     arrays = load_golden(path)
     for i in range(sum(name.startswith("merge") and name.endswith("_out") for name in arrays)):
-        merged = merge_windows(torch.as_tensor(arrays[f"merge{i}_logits"]), *arrays[f"merge{i}_len_stride_size"].tolist())
+        merged = merge_windows(
+            torch.as_tensor(arrays[f"merge{i}_logits"]), *arrays[f"merge{i}_len_stride_size"].tolist()
+        )
         np.testing.assert_allclose(merged, arrays[f"merge{i}_out"], rtol=2e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("length, stride, size", [(1, 16, 32), (32, 16, 32), (33, 16, 32), (53, 8, 8), (100, 16, 32), (40, 32, 16)])
+@pytest.mark.parametrize(
+    "length, stride, size", [(1, 16, 32), (32, 16, 32), (33, 16, 32), (53, 8, 8), (100, 16, 32), (40, 32, 16)]
+)
 def test_the_number_of_windows_follows_the_formula(length, stride, size):
     ranges = window_ranges(length, stride, size)
     assert len(ranges) == 1 + max(0, -(-(length - size) // stride))

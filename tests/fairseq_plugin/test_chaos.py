@@ -10,8 +10,21 @@ from tests.conftest import ROOT
 
 
 def hit(world, folder, *words: str) -> tuple[int, str]:
-    """Number of hits of one chaotic run, and what it printed; it must have ended with the quiet run's parameters."""
-    command = [sys.executable, "benchmarks/chaos.py", "--runs", "1", "--seed", "1", "--world", str(world), "--keep", str(folder), *words]
+    """Number of hits of one chaotic run, and what it printed; it must have ended with the quiet run's
+    parameters."""
+    command = [
+        sys.executable,
+        "benchmarks/chaos.py",
+        "--runs",
+        "1",
+        "--seed",
+        "1",
+        "--world",
+        str(world),
+        "--keep",
+        str(folder),
+        *words,
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     hits, losses = re.search(r"(\d+) hits, \d+ resumes, (\d+) losses", done.stdout).groups()

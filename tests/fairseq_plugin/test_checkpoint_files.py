@@ -61,7 +61,10 @@ def test_without_checkpoints_there_is_nothing_to_resume(tmp_path):
 
 @pytest.mark.parametrize("spoil", [truncate, flip_a_byte])
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, spoil, caplog):
-    older, newer = write(tmp_path, "checkpoint_1_10.pt", 1, age=20), write(tmp_path, "checkpoint_1_20.pt", 2, age=10)
+    older, newer = (
+        write(tmp_path, "checkpoint_1_10.pt", 1, age=20),
+        write(tmp_path, "checkpoint_1_20.pt", 2, age=10),
+    )
     last = write(tmp_path, "checkpoint_last.pt", 3)
     spoil(last)
     assert checkpoint_files.newest_intact(tmp_path) == newer

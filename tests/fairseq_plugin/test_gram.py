@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from mmpt.models.checkpoint import read_state_dict
+from mmpt.checkpoints.weights import read_state_dict
 from tests.fairseq_plugin.test_training import launch
 
 UPDATES = 3
@@ -30,11 +30,23 @@ def command(world, run, *settings, project="gram", clips="train", jobtype="local
     }
     words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
     words += [word for setting in settings for word in ("--set", setting)]
-    return [sys.executable, "locallaunch.py", f"projects/toy/gram/{project}.yaml", "--jobtype", jobtype, "--cpu", *words]
+    return [
+        sys.executable,
+        "locallaunch.py",
+        f"projects/toy/gram/{project}.yaml",
+        "--jobtype",
+        jobtype,
+        "--cpu",
+        *words,
+    ]
 
 
 def logged(output):
-    return [json.loads(line.split("| train_inner |")[1]) for line in output.splitlines() if "| train_inner |" in line]
+    return [
+        json.loads(line.split("| train_inner |")[1])
+        for line in output.splitlines()
+        if "| train_inner |" in line
+    ]
 
 
 def test_gram_trains_with_volume_and_matching_loss(toy_world, tmp_path):
@@ -42,17 +54,24 @@ def test_gram_trains_with_volume_and_matching_loss(toy_world, tmp_path):
     assert len(values) == UPDATES and {"a2d", "d2a", "matching", "temperature"} <= set(values[0])
     assert float(values[0]["matching"]) == 0 < float(values[-1]["matching"])  # it warms up
     weights = read_state_dict(tmp_path / "checkpoint_last.pt")
-    assert {"video_encoder", "audio_encoder", "text_encoder", "matcher", "condition"} <= {name.split(".")[0] for name in weights}
+    assert {"video_encoder", "audio_encoder", "text_encoder", "matcher", "condition"} <= {
+        name.split(".")[0] for name in weights
+    }
 
 
 def test_gdt_trains_on_sights_and_sounds_without_captions(toy_world, tmp_path):
     values = logged(launch(command(toy_world, tmp_path, project="gdt_av", clips="videos_train")))
     assert len(values) == UPDATES and "top1_first" in values[0]
-    assert not any(name.startswith("text_encoder") for name in read_state_dict(tmp_path / "checkpoint_last.pt"))
+    assert not any(
+        name.startswith("text_encoder") for name in read_state_dict(tmp_path / "checkpoint_last.pt")
+    )
 
 
 STICA = {"project": "../stica/sequences", "clips": "videos_train"}
-MAPS = ("dataset.modalities.video={path: %s/how2/maps, width: 32, max_len: 16, map: [4, 4]}", "fairseq.dataset.batch_size=4")
+MAPS = (
+    "dataset.modalities.video={path: %s/how2/maps, width: 32, max_len: 16, map: [4, 4]}",
+    "fairseq.dataset.batch_size=4",
+)
 
 
 @pytest.mark.slow
@@ -60,7 +79,9 @@ MAPS = ("dataset.modalities.video={path: %s/how2/maps, width: 32, max_len: 16, m
 @pytest.mark.parametrize("project", ["gram", "sequences", "maps"])
 def test_a_resumed_run_ends_where_an_undisturbed_one_ends(toy_world, tmp_path, project, jobtype):
     settings = {"gram": GRAM, "sequences": (), "maps": (MAPS[0] % toy_world, MAPS[1])}[project]
-    place = {"gram": {}, "sequences": STICA, "maps": {**STICA, "project": "../stica/maps"}}[project] | {"jobtype": jobtype}
+    place = {"gram": {}, "sequences": STICA, "maps": {**STICA, "project": "../stica/maps"}}[project] | {
+        "jobtype": jobtype
+    }
     launch(command(toy_world, tmp_path / "whole", *settings, **place))
     launch(command(toy_world, tmp_path / "parts", *settings, "fairseq.optimization.max_update=2", **place))
     launch(command(toy_world, tmp_path / "parts", *settings, **place))

@@ -1,4 +1,5 @@
-"""Two processes on one node, on two "nodes" that meet on the loopback, and stopped in between: the same weights."""
+"""Two processes on one node, on two "nodes" that meet on the loopback, and stopped in between: the same
+weights."""
 
 from __future__ import annotations
 
@@ -35,8 +36,16 @@ def two_processes(world, run):
 @pytest.mark.slow
 def test_two_nodes_end_with_the_weights_of_one_node_with_the_same_ranks(one_node, toy_world, tmp_path):
     run = tmp_path / "two"
-    words = [*two_processes(toy_world, run), *("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-endpoint", f"127.0.0.1:{free_port()}")]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    words = [
+        *two_processes(toy_world, run),
+        *("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-endpoint", f"127.0.0.1:{free_port()}"),
+    ]
+    options = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
+    }
     nodes = [subprocess.Popen(words, cwd=ROOT, **options) for _ in range(2)]
     outputs = [node.communicate(timeout=300)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)[-3000:]
@@ -46,7 +55,9 @@ def test_two_nodes_end_with_the_weights_of_one_node_with_the_same_ranks(one_node
 
 
 @pytest.mark.slow
-def test_two_processes_stopped_by_a_signal_to_the_launcher_resume_bit_identical(one_node, toy_world, tmp_path):
+def test_two_processes_stopped_by_a_signal_to_the_launcher_resume_bit_identical(
+    one_node, toy_world, tmp_path
+):
     run = tmp_path / "stopped"
     words = two_processes(toy_world, run)
     job = start(words, run)

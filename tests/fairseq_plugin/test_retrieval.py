@@ -1,4 +1,5 @@
-"""fairseq trains on batches of near neighbours, is stopped within an epoch, and goes on with the same batches."""
+"""fairseq trains on batches of near neighbours, is stopped within an epoch, and goes on with the same
+batches."""
 
 import json
 from pathlib import Path
@@ -15,7 +16,8 @@ def groups(run: Path, epoch: int) -> list[list[str]]:
 
 
 def quiet_and_resumed(world: Path, folder: Path, *settings: str, jobtype: str) -> tuple[Path, Path]:
-    """A run that nothing disturbs, and one stopped after three updates of its first epoch and started again."""
+    """A run that nothing disturbs, and one stopped after three updates of its first epoch and started
+    again."""
     settings = (*RETRIEVAL, *settings)
     launch(command(world, folder / "quiet", *settings, jobtype=jobtype))
     resumed = folder / "resumed"

@@ -26,16 +26,26 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     config = how2(tmp_path_factory.mktemp("shards"), n_videos=VIDEOS, num_video_per_batch=GROUP)
-    parts = ShardedHow2VideoRetriMetaProcessor(config), ShardedVideoRetriVideoProcessor(config), ShardedVideoRetriTextProcessor(config)
+    parts = (
+        ShardedHow2VideoRetriMetaProcessor(config),
+        ShardedVideoRetriVideoProcessor(config),
+        ShardedVideoRetriTextProcessor(config),
+    )
     return FairseqMMDataset(MMDataset(*parts, VideoRetriOverlappedAligner(config, SPECIAL)))
 
 
 def share(dataset, rank, ranks, workers, skip=0):
     """The batches that one rank draws in epoch 1, dummy ones left out."""
     iterator = EpochBatchIterator(
-        dataset=dataset, collate_fn=dataset.collater, batch_sampler=dataset.batch_by_size(dataset.ordered_indices(), max_sentences=1),
-        seed=1, num_shards=ranks, shard_id=rank, num_workers=workers, epoch=1,
-    )  # fmt: skip
+        dataset=dataset,
+        collate_fn=dataset.collater,
+        batch_sampler=dataset.batch_by_size(dataset.ordered_indices(), max_sentences=1),
+        seed=1,
+        num_shards=ranks,
+        shard_id=rank,
+        num_workers=workers,
+        epoch=1,
+    )
     batches = iterator.next_epoch_itr(shuffle=True)
     batches.skip(skip)
     return [batch for batch in batches if batch]
@@ -43,13 +53,22 @@ def share(dataset, rank, ranks, workers, skip=0):
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 2), (2, 0), (2, 2), (3, 2), (5, 1)])
 def test_every_video_is_drawn_once_whatever_the_ranks_and_workers(dataset, ranks, workers):
-    drawn = Counter(video for rank in range(ranks) for batch in share(dataset, rank, ranks, workers) for video in batch["video_id"][0])
+    drawn = Counter(
+        video
+        for rank in range(ranks)
+        for batch in share(dataset, rank, ranks, workers)
+        for video in batch["video_id"][0]
+    )
     assert drawn == Counter(f"v{i}" for i in range(VIDEOS))
 
 
 def test_workers_change_neither_order_nor_content(dataset):
     for one, other in zip(share(dataset, 1, 2, 0), share(dataset, 1, 2, 2), strict=True):
-        assert one["video_id"] == other["video_id"] and one["caps"].equal(other["caps"]) and one["vfeats"].equal(other["vfeats"])
+        assert (
+            one["video_id"] == other["video_id"]
+            and one["caps"].equal(other["caps"])
+            and one["vfeats"].equal(other["vfeats"])
+        )
 
 
 def test_ranks_together_draw_what_one_process_draws_in_turns(dataset):

@@ -1,4 +1,5 @@
-"""Signals: a checkpoint after the update in hand, exit code 85, and a resumed run that does not show it was stopped."""
+"""Signals: a checkpoint after the update in hand, exit code 85, and a resumed run that does not show it was
+stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from mmpt.fairseq_plugin import signals
-from mmpt_cli.torchrunjob import STOPPED
+from mmpt.launch.torchrun import STOPPED
 from tests.conftest import ROOT
 from tests.fairseq_plugin.test_training import UPDATES, assert_same_weights, command, launch, weights
 
@@ -28,7 +29,10 @@ def state(monkeypatch):
 
 def trainer(world: int = 1) -> SimpleNamespace:
     return SimpleNamespace(
-        data_parallel_world_size=world, data_parallel_process_group=None, device=torch.device("cpu"), get_num_updates=lambda: 7
+        data_parallel_world_size=world,
+        data_parallel_process_group=None,
+        device=torch.device("cpu"),
+        get_num_updates=lambda: 7,
     )
 
 
@@ -39,9 +43,17 @@ def after_update(monkeypatch):
     checkpoint = SimpleNamespace(save_dir="run", no_save=False, no_last_checkpoints=False)
 
     def call(finished=False):
-        monkeypatch.setitem(signals._fairseq, "validate_and_save", lambda *args: happened.append("fairseq") or ([None], finished))
-        monkeypatch.setattr(signals.checkpoint_utils, "save_checkpoint", lambda *args: happened.append("saved"))
-        return signals.validate_and_save(SimpleNamespace(checkpoint=checkpoint), trainer(), None, None, [], False)[1], happened
+        monkeypatch.setitem(
+            signals._fairseq,
+            "validate_and_save",
+            lambda *args: happened.append("fairseq") or ([None], finished),
+        )
+        monkeypatch.setattr(
+            signals.checkpoint_utils, "save_checkpoint", lambda *args: happened.append("saved")
+        )
+        return signals.validate_and_save(
+            SimpleNamespace(checkpoint=checkpoint), trainer(), None, None, [], False
+        )[1], happened
 
     return call
 
@@ -89,7 +101,12 @@ def processes(run: Path) -> list[int]:
 def start(words: list[str], run: Path) -> subprocess.Popen:
     """A run that has saved its first checkpoint."""
     job = subprocess.Popen(
-        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        words,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
     while not list(run.glob("checkpoint_1_*.pt")) and time.monotonic() < deadline:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmpt.models.checkpoint import read_state_dict
+from mmpt.checkpoints.weights import read_state_dict
 from tests.conftest import ROOT
 
 UPDATES = 8  # epochs of 6 batches: a run ends in the middle of its second
@@ -37,11 +37,26 @@ def command(world: Path, run: Path, *settings: str, jobtype: str = "local_single
     }
     words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
     words += [word for setting in settings for word in ("--set", setting)]
-    return [sys.executable, "locallaunch.py", "projects/toy/norton.yaml", "--jobtype", jobtype, "--cpu", *words]
+    return [
+        sys.executable,
+        "locallaunch.py",
+        "projects/toy/norton.yaml",
+        "--jobtype",
+        jobtype,
+        "--cpu",
+        *words,
+    ]
 
 
 def launch(words: list[str], expect: int = 0) -> str:
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        words,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     output = done.stdout + done.stderr
     assert done.returncode == expect, output[-3000:]
     return output
@@ -64,7 +79,11 @@ def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.
 
 
 def logged(output: str) -> list[dict]:
-    return [json.loads(line.split("| train_inner |")[1]) for line in output.splitlines() if "| train_inner |" in line]
+    return [
+        json.loads(line.split("| train_inner |")[1])
+        for line in output.splitlines()
+        if "| train_inner |" in line
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +115,15 @@ def quiet_pair(toy_world, tmp_path_factory):
 def test_the_log_names_each_loss_term_and_what_data_loading_costs(quiet):
     values = logged(quiet[1])
     assert len(values) == UPDATES
-    for name in ("loss", "text_to_video", "video_to_text", "sequence", "uncaptioned", "clips_per_s", "data_wait"):
+    for name in (
+        "loss",
+        "text_to_video",
+        "video_to_text",
+        "sequence",
+        "uncaptioned",
+        "clips_per_s",
+        "data_wait",
+    ):
         assert name in values[-1], values[-1]
     assert 0 <= float(values[-1]["data_wait"]) <= 1
 
@@ -110,8 +137,14 @@ def test_metrics_are_also_a_file_of_json_lines(quiet):
 
 
 def test_tensorboard_gets_the_loss_terms_and_the_zero_shot_numbers(quiet):
-    written = {path.parent.name: path.read_bytes() for path in (quiet[0] / "board_0").rglob("events.out.tfevents.*")}
-    assert b"text_to_video" in written["train_inner"] and b"sequence" in written["train"] and b"zero_shot_R1" in written["valid"]
+    written = {
+        path.parent.name: path.read_bytes() for path in (quiet[0] / "board_0").rglob("events.out.tfevents.*")
+    }
+    assert (
+        b"text_to_video" in written["train_inner"]
+        and b"sequence" in written["train"]
+        and b"zero_shot_R1" in written["valid"]
+    )
 
 
 def test_validation_runs_a_zero_shot_test_and_picks_the_best_checkpoint_by_it(quiet):
@@ -124,7 +157,10 @@ def test_validation_runs_a_zero_shot_test_and_picks_the_best_checkpoint_by_it(qu
 
 def test_training_moves_the_weights_and_keeps_the_published_names(quiet, toy_world):
     last = weights(quiet[0])
-    assert "video_encoder.videomlp.linear1.weight" in last and "text_encoder.embeddings.word_embeddings.weight" in last
+    assert (
+        "video_encoder.videomlp.linear1.weight" in last
+        and "text_encoder.embeddings.word_embeddings.weight" in last
+    )
     raw = stored(quiet[0] / "checkpoint_last.pt")
     assert all(name.startswith("mmmodel.") for name in raw["model"])
     assert raw["optimizer_history"][-1]["num_updates"] == UPDATES
@@ -151,17 +187,23 @@ def test_a_run_killed_by_sigkill_and_started_again_ends_bit_identical(quiet, toy
     updates = [int(path.stem.split("_")[-1]) for path in run.glob("checkpoint_1_*.pt")]
     assert updates and max(updates) < UPDATES, "killed too late to mean anything"
     output = launch(words)
-    assert f"epoch 1 @ {max(updates)} updates" in output or f"epoch 1 @ {max(updates) - 1} updates" in output, "did not resume"
+    assert (
+        f"epoch 1 @ {max(updates)} updates" in output or f"epoch 1 @ {max(updates) - 1} updates" in output
+    ), "did not resume"
     assert_same_weights(weights(run), weights(quiet[0]))
 
 
 @pytest.mark.slow
-def test_a_run_with_compiled_towers_goes_on_without_compiling_and_the_other_way_round(quiet, toy_world, tmp_path):
+def test_a_run_with_compiled_towers_goes_on_without_compiling_and_the_other_way_round(
+    quiet, toy_world, tmp_path
+):
     run = tmp_path / "run"
     launch(command(toy_world, run, "model.compile=true", "fairseq.optimization.max_update=2"))
     assert weights(run).keys() == weights(quiet[0]).keys()
     assert "@ 2 updates" in launch(command(toy_world, run, "fairseq.optimization.max_update=3"))
-    assert "@ 3 updates" in launch(command(toy_world, run, "model.compile=true", "fairseq.optimization.max_update=4"))
+    assert "@ 3 updates" in launch(
+        command(toy_world, run, "model.compile=true", "fairseq.optimization.max_update=4")
+    )
 
 
 def test_two_processes_train_one_model(quiet_pair):
@@ -172,7 +214,15 @@ def test_two_processes_train_one_model(quiet_pair):
 
 def test_two_processes_stopped_in_an_epoch_resume_bit_identical(quiet_pair, toy_world, tmp_path):
     run = tmp_path / "stopped"
-    launch(command(toy_world, run, "loss.global_negatives=true", "fairseq.optimization.max_update=3", jobtype="local_small"))
+    launch(
+        command(
+            toy_world,
+            run,
+            "loss.global_negatives=true",
+            "fairseq.optimization.max_update=3",
+            jobtype="local_small",
+        )
+    )
     output = launch(command(toy_world, run, "loss.global_negatives=true", jobtype="local_small"))
     assert "epoch 1 @ 3 updates" in output
     assert_same_weights(weights(run), weights(quiet_pair[0]))

@@ -26,14 +26,20 @@ def test_the_place_in_the_epoch_is_counted_in_batches_of_all_processes(before, n
 def test_an_epoch_begun_by_two_processes_is_finished_by_one_without_loss(toy_world, tmp_path):
     run, settings = tmp_path / "run", ("retri_epoch=1", "num_cands=12")
     launch(command(toy_world, run, "fairseq.optimization.max_update=3", *settings, jobtype="local_small"))
-    output = launch(command(toy_world, run, "dataset.num_video_per_batch=4", "fairseq.optimization.max_update=10", *settings))
+    output = launch(
+        command(
+            toy_world, run, "dataset.num_video_per_batch=4", "fairseq.optimization.max_update=10", *settings
+        )
+    )
     # 12 batches: 3 updates of two, then 6 of one
     assert '"epoch": 1,' in output and '"train_num_updates": "9"' in output
 
 
 @pytest.mark.slow
 def test_a_run_that_is_done_and_is_started_again_stays_as_it_is(toy_world, tmp_path):
-    words = command(toy_world, tmp_path / "run", "fairseq.optimization.max_update=6", "retri_epoch=1", "num_cands=12")  # to an epoch's end
+    words = command(
+        toy_world, tmp_path / "run", "fairseq.optimization.max_update=6", "retri_epoch=1", "num_cands=12"
+    )  # to an epoch's end
     assert "batches of near neighbours" in launch(words)
     before = (tmp_path / "run/checkpoint_last.pt").stat().st_mtime_ns
     output = launch(words)
@@ -53,5 +59,7 @@ def test_patience_goes_on_counting_where_a_stopped_run_left_it_and_ends_a_run_fo
     launch(command(toy_world, run, *settings, "fairseq.optimization.max_update=2"))
     words = command(toy_world, run, *settings)
     output = launch(words)
-    assert "hasn't improved for last 3 runs" in output and len(logged(output)) == 2, "1 best, 2 in the first run, 3 and 4 in the second"
+    assert "hasn't improved for last 3 runs" in output and len(logged(output)) == 2, (
+        "1 best, 2 in the first run, 3 and 4 in the second"
+    )
     assert "all 4 updates are done" in launch(words)

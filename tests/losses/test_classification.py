@@ -18,7 +18,9 @@ GOLDEN_PAIRS = [
 @pytest.mark.parametrize(("loss", "inputs", "value"), GOLDEN_PAIRS)
 def test_golden_norton_other_losses_on_logits_and_targets(loss, inputs, value):
     golden = load_golden("norton_other_losses.npz")
-    got = loss()(logits=torch.tensor(golden[f"{inputs}_logits"]), targets=torch.tensor(golden[f"{inputs}_targets"]))
+    got = loss()(
+        logits=torch.tensor(golden[f"{inputs}_logits"]), targets=torch.tensor(golden[f"{inputs}_targets"])
+    )
     assert got.item() == pytest.approx(float(golden[value]), rel=1e-10)
 
 
@@ -30,7 +32,9 @@ def test_a_batch_without_labels_costs_nothing():
 
 
 def test_integer_targets_serve_bce():
-    assert BCE()(logits=torch.zeros(3, 2), targets=torch.ones(1, 3, 2, dtype=torch.long)).item() == pytest.approx(0.6931472)
+    assert BCE()(
+        logits=torch.zeros(3, 2), targets=torch.ones(1, 3, 2, dtype=torch.long)
+    ).item() == pytest.approx(0.6931472)
 
 
 def test_random_labels_follow_the_seed():
@@ -42,6 +46,8 @@ def test_random_labels_follow_the_seed():
 @pytest.mark.parametrize("loss", [CrossEntropy, BCE, MSE, L1, SmoothL1])
 def test_half_precision_logits_are_computed_in_float32(loss):
     logits = torch.full((4, 3), 6e4, dtype=torch.float16)
-    targets = torch.zeros(4, dtype=torch.long) if loss is CrossEntropy else torch.zeros(4, 3, dtype=torch.float16)
+    targets = (
+        torch.zeros(4, dtype=torch.long) if loss is CrossEntropy else torch.zeros(4, 3, dtype=torch.float16)
+    )
     value = loss()(logits=logits, targets=targets)
     assert value.dtype == torch.float32 and torch.isfinite(value)

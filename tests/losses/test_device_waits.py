@@ -1,7 +1,8 @@
 """No loss makes the host wait for the device.
 
-The "meta" device has shapes and no values: whatever would have to read a value there (item, bool, nonzero, boolean indexing, a copy to the
-host) raises. Copies from pageable host memory, which wait on CUDA, work there; a dispatch mode finds them.
+The "meta" device has shapes and no values: whatever would have to read a value there (item, bool, nonzero,
+boolean indexing, a copy to the host) raises. Copies from pageable host memory, which wait on CUDA, work
+there; a dispatch mode finds them.
 """
 
 import pytest
@@ -43,7 +44,9 @@ def tokens():
 
 
 def times():
-    return {name: integers(N) for name in ("text_start", "text_end", "video_start", "video_end")} | {"clips_per_video": 4}
+    return {name: integers(N) for name in ("text_start", "text_end", "video_start", "video_end")} | {
+        "clips_per_video": 4
+    }
 
 
 def masked():
@@ -58,32 +61,65 @@ def views():
     return {f"pooled_{name}": floats(2 * N, D) for name in ("video", "text")} | {"view_valid": truths(2 * N)}
 
 
-NORTON = {"sinkhorn_iterations": 3, "sequence_contrast": {"threshold": 4, "mask_same_video": True}, "mask_duplicate_clips": True}
+NORTON = {
+    "sinkhorn_iterations": 3,
+    "sequence_contrast": {"threshold": 4, "mask_same_video": True},
+    "mask_duplicate_clips": True,
+}
 CASES = [
-    *[(name, {}, lambda: {"logits": floats(N, 5), "targets": integers(N)}) for name in ("CrossEntropy", "DummyLoss")],
-    *[(name, {}, lambda: {"logits": floats(N, 5), "targets": truths(N, 5)}) for name in ("BCE", "MSE", "L1", "SmoothL1")],
+    *[
+        (name, {}, lambda: {"logits": floats(N, 5), "targets": integers(N)})
+        for name in ("CrossEntropy", "DummyLoss")
+    ],
+    *[
+        (name, {}, lambda: {"logits": floats(N, 5), "targets": truths(N, 5)})
+        for name in ("BCE", "MSE", "L1", "SmoothL1")
+    ],
     ("ArgmaxCrossEntropy", {}, lambda: {"logits": floats(N, 5), "targets": floats(N, 5).detach()}),
     ("DummyK400Loss", {}, lambda: {"logits": floats(N, 400)}),
     ("NCE", {}, lambda: {"align_scores": floats(N, N)}),
     *[(name, {}, pooled) for name in ("T2VContraLoss", "V2TContraLoss", "MMContraLoss", "MILNCELoss")],
     ("MMContraLoss", NORTON, lambda: pooled() | tokens() | times()),
-    ("MMContraLoss", NORTON | {"alpha_lse": 0.01, "compat": True}, lambda: pooled() | tokens() | times() | {"logit_scale": floats()}),
+    (
+        "MMContraLoss",
+        NORTON | {"alpha_lse": 0.01, "compat": True},
+        lambda: pooled() | tokens() | times() | {"logit_scale": floats()},
+    ),
     ("SequenceContrastLoss", {"threshold": 4}, lambda: pooled() | tokens()),
     ("SumLoss", {"losses": [{"loss_cls": "MMContraLoss"}, {"loss_cls": "MILNCELoss"}]}, pooled),
     *[
-        ("TempCLRLoss", {"metric": metric, "total_sample_size": 3, "sampling_threshold": 3}, lambda: pooled() | times())
+        (
+            "TempCLRLoss",
+            {"metric": metric, "total_sample_size": 3, "sampling_threshold": 3},
+            lambda: pooled() | times(),
+        )
         for metric in ("dtw", "otam")
     ],
     *[(name, {}, masked) for name in ("MFMMLM", "MTM")],
     ("NLGLoss", {}, lambda: {"logits": floats(3, 9), "text_label": integers(2, 6)}),
     *[(name, {}, pooled) for name in ("GRAMLoss", "PMRLLoss", "PairwiseNCE")],
-    *[(name, {"modalities": ["video", "audio"]}, lambda: pooled("audio")) for name in ("GRAMLoss", "TriangleLoss", "SymileLoss")],
+    *[
+        (name, {"modalities": ["video", "audio"]}, lambda: pooled("audio"))
+        for name in ("GRAMLoss", "TriangleLoss", "SymileLoss")
+    ],
     ("GDTLoss", {"hypothesis": 9}, views),
-    ("STiCALoss", {}, lambda: {"crops": crops(), **{f"pooled_{name}": floats(N, D) for name in ("video_1", "video_2", "audio")}}),
+    (
+        "STiCALoss",
+        {},
+        lambda: {
+            "crops": crops(),
+            **{f"pooled_{name}": floats(N, D) for name in ("video_1", "video_2", "audio")},
+        },
+    ),
     (
         "FewShotAlignmentLoss",
         {"way": 2},
-        lambda: {"support": floats(4, 3, D), "support_labels": integers(4), "query": floats(2, 3, D), "query_labels": integers(2)},
+        lambda: {
+            "support": floats(4, 3, D),
+            "support_labels": integers(4),
+            "query": floats(2, 3, D),
+            "query_labels": integers(2),
+        },
     ),
 ]
 WAITS = {"TempCLRLocalisationLoss"}  # its shapes depend on the labels, as its description says
@@ -94,8 +130,14 @@ class NoCopies(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        host = [tuple(x.shape) for x in tree_leaves(args) if isinstance(x, torch.Tensor) and x.device.type == "cpu"]
-        copies = function is torch.ops.aten._to_copy.default or any(host)  # scalars of the host are otherwise passed by value
+        host = [
+            tuple(x.shape)
+            for x in tree_leaves(args)
+            if isinstance(x, torch.Tensor) and x.device.type == "cpu"
+        ]
+        copies = function is torch.ops.aten._to_copy.default or any(
+            host
+        )  # scalars of the host are otherwise passed by value
         if host and copies and on_device(out) and not (kwargs or {}).get("non_blocking"):
             raise AssertionError(f"{function} copies from the host: {host}")
         return out
@@ -106,7 +148,13 @@ class NoLiterals(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        makes = function in (torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.Tensor.new_tensor)
+        makes = function in (
+            torch.tensor,
+            torch.as_tensor,
+            torch.asarray,
+            torch.scalar_tensor,
+            torch.Tensor.new_tensor,
+        )
         if makes and on_device(out) and not isinstance(args[-1], torch.Tensor):
             raise AssertionError(f"{function.__name__}({args[-1]}) copies from the host; full() does not")
         return out
@@ -116,7 +164,9 @@ def on_device(out):
     return isinstance(out, torch.Tensor) and out.device.type == "meta"
 
 
-@pytest.mark.parametrize(("name", "section", "make_batch"), CASES, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("name", "section", "make_batch"), CASES, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(CASES)]
+)
 def test_forward_and_backward_never_wait_for_the_device(name, section, make_batch):
     loss, batch = build_loss({"loss_cls": name, **section}), make_batch()
     with NoCopies(), NoLiterals():

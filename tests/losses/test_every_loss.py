@@ -1,4 +1,5 @@
-"""What every registered loss promises, whatever it computes: finite values and gradients, float32 maths, errors at start."""
+"""What every registered loss promises, whatever it computes: finite values and gradients, float32 maths,
+errors at start."""
 
 from __future__ import annotations
 
@@ -38,27 +39,49 @@ class Maker:
         n = self.n
         tokens = {"video_outputs": self.floats(n, FRAMES, D), "text_outputs": self.floats(n, TOKENS, D)}
         masks = {"video_mask_outputs": self.mask(n, FRAMES), "text_mask_outputs": self.mask(n, TOKENS)}
-        starts = 3 * torch.arange(n) * (self.case != "masked")  # all at once: no clip is free of the first, no video qualifies
-        times = {f"{side}_{end}": starts + shift for side in ("video", "text") for end, shift in (("start", 0), ("end", 1))}
+        starts = (
+            3 * torch.arange(n) * (self.case != "masked")
+        )  # all at once: no clip is free of the first, no video qualifies
+        times = {
+            f"{side}_{end}": starts + shift
+            for side in ("video", "text")
+            for end, shift in (("start", 0), ("end", 1))
+        }
         return self.pooled("video", "text") | tokens | masks | times | {"clips_per_video": n}
 
     def tuples(self) -> dict[str, object]:
-        present = {"present": {name: self.mask(self.n) for name in ("text", "video", "audio")}} if self.case == "masked" else {}
-        return self.pooled("text", "video", "audio") | present | {"matcher": lambda texts, tuples: self.floats(len(texts), 2)}
+        present = (
+            {"present": {name: self.mask(self.n) for name in ("text", "video", "audio")}}
+            if self.case == "masked"
+            else {}
+        )
+        return (
+            self.pooled("text", "video", "audio")
+            | present
+            | {"matcher": lambda texts, tuples: self.floats(len(texts), 2)}
+        )
 
     def views(self) -> dict[str, object]:
         return self.pooled("video", "text", rows=4 * self.n) | {"view_valid": self.mask(4 * self.n)}
 
     def crops(self) -> dict[str, object]:
         kinds = ("sl1", "sl2", "ss2", "tl1", "tl2", "ts2")
-        return self.pooled("video_1", "video_2", "audio") | {"crops": {kind: self.floats(2, self.n, D) for kind in kinds}}
+        return self.pooled("video_1", "video_2", "audio") | {
+            "crops": {kind: self.floats(2, self.n, D) for kind in kinds}
+        }
 
     def labels(self) -> dict[str, object]:
         targets = self.integers(5, self.n)
-        return {"logits": self.floats(self.n, 5), "targets": torch.full_like(targets, -100) if self.case == "masked" else targets}
+        return {
+            "logits": self.floats(self.n, 5),
+            "targets": torch.full_like(targets, -100) if self.case == "masked" else targets,
+        }
 
     def soft_labels(self) -> dict[str, object]:
-        return {"logits": self.floats(self.n, 5), "targets": torch.eye(5)[self.integers(5, self.n)] * (self.case != "masked")}
+        return {
+            "logits": self.floats(self.n, 5),
+            "targets": torch.eye(5)[self.integers(5, self.n)] * (self.case != "masked"),
+        }
 
     def masked_tokens(self) -> dict[str, object]:
         rows = 0 if self.case == "masked" else self.n
@@ -71,7 +94,11 @@ class Maker:
         n = self.n
         tensors = {"logits": self.floats(n, 4), "video_seq": self.floats(n, D)} | self.pooled("text", rows=4)
         targets = torch.eye(4)[torch.arange(n) % 4] * (self.case != "masked")
-        return tensors | {"targets": targets, "sequence_targets": torch.arange(min(n, 4)), "vmasks": torch.ones(1, n, dtype=torch.bool)}
+        return tensors | {
+            "targets": targets,
+            "sequence_targets": torch.arange(min(n, 4)),
+            "vmasks": torch.ones(1, n, dtype=torch.bool),
+        }
 
     def episode(self) -> dict[str, object]:
         frames = {name: self.floats(self.n, 3, D) for name in ("support", "query")}
@@ -79,15 +106,25 @@ class Maker:
         return frames | {"support_labels": way, "query_labels": way}
 
 
-NORTON = {"sinkhorn_iterations": 3, "mask_duplicate_clips": True, "sequence_contrast": {"mask_same_video": True}}
+NORTON = {
+    "sinkhorn_iterations": 3,
+    "mask_duplicate_clips": True,
+    "sequence_contrast": {"mask_same_video": True},
+}
 PARTS = [{"loss_cls": "MMContraLoss"}, {"loss_cls": "MILNCELoss", "weight": 0.5}]
 LOSS_OF = {  # name -> keys of the loss for n items, what makes its batch
     **{name: (lambda n: {}, Maker.labels) for name in ("CrossEntropy", "DummyLoss")},
-    **{name: (lambda n: {}, Maker.soft_labels) for name in ("ArgmaxCrossEntropy", "BCE", "MSE", "L1", "SmoothL1")},
+    **{
+        name: (lambda n: {}, Maker.soft_labels)
+        for name in ("ArgmaxCrossEntropy", "BCE", "MSE", "L1", "SmoothL1")
+    },
     "DummyK400Loss": (lambda n: {}, lambda maker: {"logits": maker.floats(maker.n, 400)}),
     "NCE": (lambda n: {}, lambda maker: {"align_scores": maker.floats(2 * maker.n, 2)}),
     **{name: (lambda n: {}, Maker.clips) for name in ("T2VContraLoss", "V2TContraLoss", "MILNCELoss")},
-    "MMContraLoss": (lambda n: NORTON | {"sequence_contrast": NORTON["sequence_contrast"] | {"threshold": (n + 1) // 2}}, Maker.clips),
+    "MMContraLoss": (
+        lambda n: NORTON | {"sequence_contrast": NORTON["sequence_contrast"] | {"threshold": (n + 1) // 2}},
+        Maker.clips,
+    ),
     "SequenceContrastLoss": (lambda n: {"threshold": (n + 1) // 2}, Maker.clips),
     "TempCLRLoss": (lambda n: {"sampling_threshold": 3, "total_sample_size": 4}, Maker.clips),
     "TempCLRLocalisationLoss": (lambda n: {"total_sample_size": 4}, Maker.steps),

@@ -69,17 +69,29 @@ def test_golden_gdt_loss_of_every_rank_and_hypothesis(path, scope, monkeypatch):
 
         def step(rank, number=number, views=views):
             embeddings = [torch.tensor(golden[name][rank][views], requires_grad=True) for name in ("v", "a")]
-            section = {"hypothesis": number, "negative_scope": scope, "temperature": float(golden["temperature"])}
+            section = {
+                "hypothesis": number,
+                "negative_scope": scope,
+                "temperature": float(golden["temperature"]),
+            }
             loss = GDTLoss(section)
             value = loss(pooled_video=embeddings[0], pooled_audio=embeddings[1])
             value.backward()
-            return value.item(), [loss.terms[str(name)].item() for name in golden[f"h{number}.term_names"]], embeddings
+            return (
+                value.item(),
+                [loss.terms[str(name)].item() for name in golden[f"h{number}.term_names"]],
+                embeddings,
+            )
 
         results = ranks.run(step)
         values, terms = [r[0] for r in results], [r[1] for r in results]
         per_rank = scope != "global"
-        np.testing.assert_allclose(values if per_rank else np.mean(values), golden[f"h{number}.loss{suffix}"], rtol=rtol)
-        np.testing.assert_allclose(terms if per_rank else np.mean(terms, 0), golden[f"h{number}.terms{suffix}"], rtol=rtol)
+        np.testing.assert_allclose(
+            values if per_rank else np.mean(values), golden[f"h{number}.loss{suffix}"], rtol=rtol
+        )
+        np.testing.assert_allclose(
+            terms if per_rank else np.mean(terms, 0), golden[f"h{number}.terms{suffix}"], rtol=rtol
+        )
         for name, which in (("v", 0), ("a", 1)):
             expected = golden[f"h{number}.grad_{name}{suffix}"][:, views]
             found = np.stack([r[2][which].grad for r in results]) / (1 if per_rank else world)
@@ -90,19 +102,25 @@ def test_golden_gdt_loss_of_every_rank_and_hypothesis(path, scope, monkeypatch):
 def test_equals_the_loop_over_its_masks(number):
     batch = views_of(number)
     loss = GDTLoss({"hypothesis": number})(**batch)
-    torch.testing.assert_close(loss, by_loops(number, **{k.removeprefix("pooled_"): x for k, x in batch.items()}))
+    torch.testing.assert_close(
+        loss, by_loops(number, **{k.removeprefix("pooled_"): x for k, x in batch.items()})
+    )
 
 
 def test_the_layout_of_the_batch_is_a_matter_of_order():
     batch, valid = views_of(8), torch.arange(12) != 5
     by_item = {name: x.view(4, 3, -1).transpose(0, 1).flatten(0, 1) for name, x in batch.items()}
-    found = GDTLoss({"hypothesis": 8, "layout": "item_major"})(**by_item, view_valid=valid.view(4, 3).T.flatten())
+    found = GDTLoss({"hypothesis": 8, "layout": "item_major"})(
+        **by_item, view_valid=valid.view(4, 3).T.flatten()
+    )
     torch.testing.assert_close(found, GDTLoss({"hypothesis": 8})(**batch, view_valid=valid))
 
 
 def test_a_name_gives_the_loss_of_its_number():
     batch = views_of(8)
-    assert torch.equal(GDTLoss({"hypothesis": 8})(**batch), GDTLoss({"hypothesis": "v_reversal_i_shift"})(**batch))
+    assert torch.equal(
+        GDTLoss({"hypothesis": 8})(**batch), GDTLoss({"hypothesis": "v_reversal_i_shift"})(**batch)
+    )
 
 
 def test_swapping_modalities_leaves_the_loss_alone():
@@ -115,7 +133,9 @@ def test_swapping_modalities_leaves_the_loss_alone():
 def test_swapping_original_and_reversed_views_leaves_the_loss_alone(number):
     batch = views_of(number)
     swapped = {name: x.roll(3, 0) for name, x in batch.items()}
-    torch.testing.assert_close(GDTLoss({"hypothesis": number})(**swapped), GDTLoss({"hypothesis": number})(**batch))
+    torch.testing.assert_close(
+        GDTLoss({"hypothesis": number})(**swapped), GDTLoss({"hypothesis": number})(**batch)
+    )
 
 
 def test_aligned_orthogonal_embeddings_have_the_closed_form():
@@ -126,7 +146,9 @@ def test_aligned_orthogonal_embeddings_have_the_closed_form():
 
 def test_identical_reversed_embeddings_cannot_fall_below_log_two():
     x = torch.eye(4, dtype=torch.float64).repeat(2, 1)
-    assert GDTLoss({"hypothesis": 2, "temperature": 0.01})(pooled_video=x, pooled_text=x).item() == pytest.approx(math.log(2))
+    assert GDTLoss({"hypothesis": 2, "temperature": 0.01})(
+        pooled_video=x, pooled_text=x
+    ).item() == pytest.approx(math.log(2))
 
 
 def test_keys_are_constants_unless_asked():
@@ -149,7 +171,9 @@ def test_views_that_could_not_be_made_neither_ask_nor_answer():
     valid = torch.ones(8, dtype=torch.bool)
     valid[[2, 6]] = False  # sample 2 in both views: as if it were not in the batch
     kept = {name: x[valid] for name, x in batch.items()}
-    torch.testing.assert_close(GDTLoss({"hypothesis": 4})(**batch, view_valid=valid), GDTLoss({"hypothesis": 4})(**kept))
+    torch.testing.assert_close(
+        GDTLoss({"hypothesis": 4})(**batch, view_valid=valid), GDTLoss({"hypothesis": 4})(**kept)
+    )
 
 
 @pytest.mark.parametrize("number", [3, 7, 9])
@@ -171,12 +195,19 @@ def test_without_any_shifted_view_a_shift_hypothesis_is_the_baseline():
 def test_the_joint_composition_equals_its_definition():
     batch, total = views_of(7), []
     n, agree = 3, {0: [0, 1], 1: [0, 1], 2: [2, 3], 3: [2, 3]}  # reversal invariant, shift distinctive
-    for queries, keys in ((batch["pooled_video"], batch["pooled_text"]), (batch["pooled_text"], batch["pooled_video"])):
+    for queries, keys in (
+        (batch["pooled_video"], batch["pooled_text"]),
+        (batch["pooled_text"], batch["pooled_video"]),
+    ):
         logits = queries @ keys.T / 0.07
         for view, positives in agree.items():
             for i in range(n):
-                total += [logits[view * n + i].logsumexp(0) - logits[view * n + i, p * n + i] for p in positives]
-    torch.testing.assert_close(GDTLoss({"hypothesis": 7, "composition": "joint"})(**batch), torch.stack(total).mean())
+                total += [
+                    logits[view * n + i].logsumexp(0) - logits[view * n + i, p * n + i] for p in positives
+                ]
+    torch.testing.assert_close(
+        GDTLoss({"hypothesis": 7, "composition": "joint"})(**batch), torch.stack(total).mean()
+    )
 
 
 def test_drawn_negatives_lower_the_loss_and_depend_on_the_update():
@@ -201,7 +232,11 @@ def test_logs_hold_accuracy_and_logits():
     loss = GDTLoss({"hypothesis": 1})
     x = torch.eye(4)
     loss(pooled_video=x, pooled_text=x)
-    assert loss.terms["top1_first"] == 1 and loss.terms["positive"].item() == pytest.approx(1 / 0.07) and loss.terms["hardest"] == 0
+    assert (
+        loss.terms["top1_first"] == 1
+        and loss.terms["positive"].item() == pytest.approx(1 / 0.07)
+        and loss.terms["hardest"] == 0
+    )
 
 
 def test_one_sample_under_the_baseline_is_exactly_zero():
@@ -216,7 +251,10 @@ def test_one_sample_under_the_baseline_is_exactly_zero():
 def test_values_and_gradients_stay_finite(number, case):
     batch = views_of(number, n=1 if case == "one sample" else 3, dtype=torch.float32)
     if case in ("duplicates", "zeros"):
-        batch = {name: (x.detach()[:1].expand_as(x) * (case == "duplicates")).clone().requires_grad_() for name, x in batch.items()}
+        batch = {
+            name: (x.detach()[:1].expand_as(x) * (case == "duplicates")).clone().requires_grad_()
+            for name, x in batch.items()
+        }
     valid = torch.zeros(len(batch["pooled_text"]), dtype=torch.bool) if case == "nothing valid" else None
     loss = GDTLoss({"hypothesis": number, "temperature": 0.01})(**batch, view_valid=valid)
     loss.backward()
@@ -226,7 +264,9 @@ def test_values_and_gradients_stay_finite(number, case):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_inputs_are_finite_and_give_the_float32_loss(dtype):
     batch = {name: (300 * x.detach()).to(dtype).requires_grad_() for name, x in views_of(9).items()}
-    expected = GDTLoss({"hypothesis": 9, "temperature": 0.01})(**{name: x.detach().float() for name, x in batch.items()})
+    expected = GDTLoss({"hypothesis": 9, "temperature": 0.01})(
+        **{name: x.detach().float() for name, x in batch.items()}
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = GDTLoss({"hypothesis": 9, "temperature": 0.01})(**batch)
     loss.backward()
@@ -237,12 +277,23 @@ def test_half_precision_inputs_are_finite_and_give_the_float32_loss(dtype):
 @pytest.mark.parametrize("number", [1, 6, 9])
 def test_the_global_loss_does_not_depend_on_the_number_of_ranks(number, monkeypatch):
     n_views = len(GDTHypothesis.parse(number).views)
-    whole = {name: x.detach().view(n_views, 4, -1).requires_grad_() for name, x in views_of(number, n=4).items()}
+    whole = {
+        name: x.detach().view(n_views, 4, -1).requires_grad_() for name, x in views_of(number, n=4).items()
+    }
     section = {"hypothesis": number, "key_grad": True}
     expected = GDTLoss(section)(**whole)
     gradients = torch.autograd.grad(expected, list(whole.values()))
     ranks = SimulatedRanks(monkeypatch, 2, [gdt_losses])
-    mean = sum(ranks.run(lambda rank: GDTLoss(section)(**{name: x[:, 2 * rank : 2 * rank + 2] for name, x in whole.items()}))) / 2
+    mean = (
+        sum(
+            ranks.run(
+                lambda rank: GDTLoss(section)(
+                    **{name: x[:, 2 * rank : 2 * rank + 2] for name, x in whole.items()}
+                )
+            )
+        )
+        / 2
+    )
     torch.testing.assert_close(mean, expected)
     for found, gradient in zip(torch.autograd.grad(mean, list(whole.values())), gradients, strict=True):
         torch.testing.assert_close(found, gradient)
@@ -261,16 +312,21 @@ def test_ill_posed_hypotheses_are_refused_at_the_start_unless_allowed():
 def test_views_and_text_of_the_data_must_be_those_of_the_hypothesis():
     data = DatasetConfig(views=["orig", "rev", "shift", "shiftrev"], subsampling=4)
     with pytest.raises(
-        ValueError, match=r"compares the views orig, shift; .* Set dataset.views: \[orig, shift\] and dataset.subsampling: 2"
+        ValueError,
+        match=r"compares the views orig, shift; .* dataset.views: \[orig, shift\] and dataset.subsampling: 2",
     ):
         GDTLoss({"hypothesis": "v_shift", "layout": "item_major"}).check_data(data)
     with pytest.raises(ValueError, match="dataset.subsampling=3, but loss.hypothesis compares 4 views"):
         GDTLoss({"hypothesis": 8, "layout": "item_major"}).check_data(replace(data, subsampling=3))
     with pytest.raises(ValueError, match="loss.layout: item_major"):
         GDTLoss({"hypothesis": 8}).check_data(data)
-    with pytest.raises(ValueError, match="loss.text_reversal=token .* differs from dataset.text_reversal=sentence"):
+    with pytest.raises(
+        ValueError, match="loss.text_reversal=token .* differs from dataset.text_reversal=sentence"
+    ):
         GDTLoss({"hypothesis": 8, "layout": "item_major"}).check_data(replace(data, text_reversal="sentence"))
-    GDTLoss({"hypothesis": 8, "layout": "item_major", "text_reversal": "sentence"}).check_data(replace(data, text_reversal="sentence"))
+    GDTLoss({"hypothesis": 8, "layout": "item_major", "text_reversal": "sentence"}).check_data(
+        replace(data, text_reversal="sentence")
+    )
     GDTLoss({"hypothesis": 8}).check_data(DatasetConfig())  # an aligner of one's own
 
 

@@ -22,12 +22,19 @@ def section_of(golden, **changes):
         "sequence_contrast_weight": hp["sequence_contrast_weight"],
     }
     shared = {name: hp[name] for name in ("beta", "alpha_lse", "fusion_weight")}
-    return {"sinkhorn_iterations": int(hp["sinkhorn_iterations"]), **shared, "sequence_contrast": sequence, **changes}
+    return {
+        "sinkhorn_iterations": int(hp["sinkhorn_iterations"]),
+        **shared,
+        "sequence_contrast": sequence,
+        **changes,
+    }
 
 
 def batch_of(golden, dtype=torch.float64):
     tensors = {name: torch.tensor(golden[name], dtype=dtype, requires_grad=True) for name in INPUTS}
-    return tensors | {f"{side}_mask_outputs": torch.tensor(golden[f"{side}_mask"]) for side in ("video", "text")}
+    return tensors | {
+        f"{side}_mask_outputs": torch.tensor(golden[f"{side}_mask"]) for side in ("video", "text")
+    }
 
 
 def random_batch(n=16, words=6, frames=5, width=8, dtype=torch.float64, seed=0):
@@ -35,18 +42,29 @@ def random_batch(n=16, words=6, frames=5, width=8, dtype=torch.float64, seed=0):
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=dtype)  # noqa: E731
     batch = {"pooled_video": draw(n, width), "pooled_text": draw(n, width)}
     batch |= {"video_outputs": draw(n, frames, width), "text_outputs": draw(n, words, width)}
-    lengths = torch.randint(1, frames + 1, (n, 1), generator=generator), torch.randint(1, words + 1, (n, 1), generator=generator)
-    return batch | {"video_mask_outputs": torch.arange(frames) < lengths[0], "text_mask_outputs": torch.arange(words) < lengths[1]}
+    lengths = (
+        torch.randint(1, frames + 1, (n, 1), generator=generator),
+        torch.randint(1, words + 1, (n, 1), generator=generator),
+    )
+    return batch | {
+        "video_mask_outputs": torch.arange(frames) < lengths[0],
+        "text_mask_outputs": torch.arange(words) < lengths[1],
+    }
 
 
 NORTON = {"sinkhorn_iterations": 50, "beta": 0.3, "sequence_contrast": {"threshold": 4}}
 
 
 def loss_and_gradients(loss, batch):
-    batch = {name: value.clone().requires_grad_() if value.is_floating_point() else value for name, value in batch.items()}
+    batch = {
+        name: value.clone().requires_grad_() if value.is_floating_point() else value
+        for name, value in batch.items()
+    }
     value = loss(**batch)
     value.backward()
-    return value.detach(), {name: x.grad for name, x in batch.items() if x.is_floating_point() and x.grad is not None}
+    return value.detach(), {
+        name: x.grad for name, x in batch.items() if x.is_floating_point() and x.grad is not None
+    }
 
 
 def close(got, want, tolerance):
@@ -67,7 +85,9 @@ def test_golden_norton_mmcontra_historic_values_and_gradients_float64(path):
     close(loss.terms["video_to_text"] + loss.terms["text_to_video"], golden["loss_clip_f64"], 1e-8)
     for name in INPUTS:
         close(batch[name].grad, golden[f"grad_total_{name}_f64"], 1e-7)
-    close(logit_scale.grad, golden["grad_total_logit_scale_f64"], 1e-6)  # the original computes in float32 here and there
+    close(
+        logit_scale.grad, golden["grad_total_logit_scale_f64"], 1e-6
+    )  # the original computes in float32 here and there
 
 
 @pytest.mark.parametrize("path", CASES)
@@ -134,12 +154,16 @@ def test_nce_puts_all_negatives_behind_each_positive():
 def test_videoclip_loss_is_the_sum_of_a_loop_over_rows_and_columns():
     batch = random_batch()
     scores = batch["pooled_video"] @ batch["pooled_text"].T
-    expected = sum(scores[i].logsumexp(0) + scores[:, i].logsumexp(0) - 2 * scores[i, i] for i in range(16)) / 16
+    expected = (
+        sum(scores[i].logsumexp(0) + scores[:, i].logsumexp(0) - 2 * scores[i, i] for i in range(16)) / 16
+    )
     torch.testing.assert_close(MMContraLoss()(**batch), expected)
     torch.testing.assert_close(T2VContraLoss()(**batch) + V2TContraLoss()(**batch), expected)
 
 
-@pytest.mark.parametrize("off", [{"beta": 0}, {"beta": 0, "sequence_contrast": {"sequence_contrast_weight": None}}])
+@pytest.mark.parametrize(
+    "off", [{"beta": 0}, {"beta": 0, "sequence_contrast": {"sequence_contrast_weight": None}}]
+)
 def test_norton_without_its_parts_is_videoclip(off):
     batch = random_batch()
     assert torch.equal(MMContraLoss({"sinkhorn_iterations": 50, **off})(**batch), MMContraLoss()(**batch))
@@ -149,7 +173,9 @@ def test_soft_targets_of_a_permutation_like_matrix_are_that_permutation():
     permutation = torch.eye(5, dtype=torch.float64)[[3, 1, 4, 0, 2]]
     targets = soft_targets(80 * permutation, 50)
     torch.testing.assert_close(targets, permutation)
-    torch.testing.assert_close(soft_targets(torch.randn(5, 5, dtype=torch.float64), 500).sum(1), torch.ones(5, dtype=torch.float64))
+    torch.testing.assert_close(
+        soft_targets(torch.randn(5, 5, dtype=torch.float64), 500).sum(1), torch.ones(5, dtype=torch.float64)
+    )
 
 
 def test_sequence_weight_scales_the_paragraph_term_only():
@@ -162,7 +188,9 @@ def test_sequence_weight_scales_the_paragraph_term_only():
 def test_permuting_whole_sequences_changes_nothing():
     batch = random_batch()
     order = torch.arange(16).view(4, 4)[[2, 0, 3, 1]].flatten()
-    torch.testing.assert_close(MMContraLoss(NORTON)(**{k: v[order] for k, v in batch.items()}), MMContraLoss(NORTON)(**batch))
+    torch.testing.assert_close(
+        MMContraLoss(NORTON)(**{k: v[order] for k, v in batch.items()}), MMContraLoss(NORTON)(**batch)
+    )
 
 
 def test_only_the_historic_form_depends_on_padding():
@@ -194,7 +222,9 @@ def test_sizes_that_do_not_divide_are_refused_with_a_size_that_works():
         MMContraLoss(NORTON)(**random_batch(14))
 
 
-@pytest.mark.parametrize("fault", [{"beta": 1.5}, {"sinkhorn_iterations": 0}, {"sequence_contrast": {"scale": 0}}])
+@pytest.mark.parametrize(
+    "fault", [{"beta": 1.5}, {"sinkhorn_iterations": 0}, {"sequence_contrast": {"scale": 0}}]
+)
 def test_values_out_of_range_are_refused_with_their_key(fault):
     with pytest.raises(ValueError, match=f"{list(fault)[0]}.*expected"):
         MMContraLoss({**NORTON, **fault})
@@ -202,15 +232,28 @@ def test_values_out_of_range_are_refused_with_their_key(fault):
 
 def test_duplicate_clips_are_not_negatives():
     batch = random_batch(8)
-    spans = {"video_start": torch.tensor([0, 0, 5, 9, 0, 3, 5, 9]), "video_end": torch.tensor([4, 4, 8, 12, 4, 6, 8, 12])}
-    spans |= {"text_start": torch.tensor([0, 0, 1, 1, 0, 1, 2, 3]), "text_end": torch.tensor([1, 2, 3, 3, 1, 2, 3, 4])}
+    spans = {
+        "video_start": torch.tensor([0, 0, 5, 9, 0, 3, 5, 9]),
+        "video_end": torch.tensor([4, 4, 8, 12, 4, 6, 8, 12]),
+    }
+    spans |= {
+        "text_start": torch.tensor([0, 0, 1, 1, 0, 1, 2, 3]),
+        "text_end": torch.tensor([1, 2, 3, 3, 1, 2, 3, 4]),
+    }
     scores = batch["pooled_video"] @ batch["pooled_text"].T
-    for i, j in ((0, 1), (2, 3)):  # the same seconds; the same captions; equal spans of the other video (4..7) are another thing
+    for i, j in (
+        (0, 1),
+        (2, 3),
+    ):  # the same seconds; the same captions; equal spans of the other video (4..7) are another thing
         scores[i, j] = scores[j, i] = -torch.inf
-    expected = sum(scores[i].logsumexp(0) + scores[:, i].logsumexp(0) - 2 * scores[i, i] for i in range(8)) / 8
+    expected = (
+        sum(scores[i].logsumexp(0) + scores[:, i].logsumexp(0) - 2 * scores[i, i] for i in range(8)) / 8
+    )
     got = MMContraLoss({"mask_duplicate_clips": True})(**batch, **spans, clips_per_video=4)
     torch.testing.assert_close(got, expected)
-    softened = MMContraLoss({"mask_duplicate_clips": True, "sinkhorn_iterations": 20})(**batch, **spans, clips_per_video=4)
+    softened = MMContraLoss({"mask_duplicate_clips": True, "sinkhorn_iterations": 20})(
+        **batch, **spans, clips_per_video=4
+    )
     assert torch.isfinite(softened)
     with pytest.raises(ValueError, match="mask_duplicate_clips needs video_start"):
         MMContraLoss({"mask_duplicate_clips": True})(**batch)
@@ -218,9 +261,16 @@ def test_duplicate_clips_are_not_negatives():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_inputs_with_extreme_scores_give_finite_float32(dtype):
-    batch = {k: (v * 60).to(dtype) if v.is_floating_point() else v for k, v in random_batch(dtype=torch.float32, width=64).items()}
+    batch = {
+        k: (v * 60).to(dtype) if v.is_floating_point() else v
+        for k, v in random_batch(dtype=torch.float32, width=64).items()
+    }
     value, gradients = loss_and_gradients(MMContraLoss(NORTON), batch)
-    assert value.dtype == torch.float32 and torch.isfinite(value) and all(torch.isfinite(g).all() for g in gradients.values())
+    assert (
+        value.dtype == torch.float32
+        and torch.isfinite(value)
+        and all(torch.isfinite(g).all() for g in gradients.values())
+    )
 
 
 def test_autocast_does_not_change_the_loss():
@@ -245,7 +295,9 @@ def test_degenerate_batches_are_finite_with_finite_gradients(collapsed):
 
 
 def test_a_batch_of_one_clip_is_finite():
-    value, gradients = loss_and_gradients(MMContraLoss({**NORTON, "sequence_contrast": {"threshold": 1}}), random_batch(1))
+    value, gradients = loss_and_gradients(
+        MMContraLoss({**NORTON, "sequence_contrast": {"threshold": 1}}), random_batch(1)
+    )
     assert torch.isfinite(value) and all(torch.isfinite(g).all() for g in gradients.values())
 
 
@@ -257,7 +309,9 @@ def _check_global_negatives(rank, folder):
         value, gradients = loss_and_gradients(MMContraLoss({**section, "global_negatives": True}), mine)
         torch.testing.assert_close(value, expected)
         for name, gradient in gradients.items():  # data-parallel training averages over ranks
-            torch.testing.assert_close(gradient / WORLD, expected_gradients[name].chunk(WORLD)[rank], rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(
+                gradient / WORLD, expected_gradients[name].chunk(WORLD)[rank], rtol=1e-9, atol=1e-12
+            )
 
 
 def test_two_ranks_with_global_negatives_equal_one_process_on_the_joined_batch(tmp_path):

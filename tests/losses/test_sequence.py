@@ -33,7 +33,9 @@ def test_golden_norton_mmcontra_intermediate_values(path):
     close(similarity, golden["clip_caption_similarity"], 1e-7)
     bucket = bucket_score(similarity, config.bucket_quantile)
     close(bucket, golden["bucket"], 1e-7)
-    log_plan = transport_log_plan(sequence_blocks(similarity, config.sequence_length), bucket, config.epsilon, config.n_iters)
+    log_plan = transport_log_plan(
+        sequence_blocks(similarity, config.sequence_length), bucket, config.epsilon, config.n_iters
+    )
     close(log_plan, golden["log_plan"], 1e-6)
     close(loss.paragraph_video_logits(similarity), golden["paragraph_video_logits"], 1e-6)
 
@@ -60,14 +62,18 @@ def slow_logits(similarity, length, quantile, epsilon, n_iters):
     """Pair by pair, with the bucket as an explicit extra row and column."""
     n = len(similarity) // length
     bucket = sorted(similarity.diagonal().tolist())[max(1, int(quantile * len(similarity))) - 1]
-    log_mass = torch.tensor([-math.log(2 * length)] * length + [math.log(length) - math.log(2 * length)], dtype=similarity.dtype)
+    log_mass = torch.tensor(
+        [-math.log(2 * length)] * length + [math.log(length) - math.log(2 * length)], dtype=similarity.dtype
+    )
     out = torch.zeros(n, n, dtype=similarity.dtype)
     for i in range(n):
         for j in range(n):
             block = similarity[i * length : (i + 1) * length, j * length : (j + 1) * length]
             padded = torch.full((length + 1, length + 1), bucket, dtype=similarity.dtype)
             padded[:length, :length] = block
-            plan = log_sinkhorn(padded / epsilon, log_mass, log_mass, n_iters, method="log").exp()[:length, :length]
+            plan = log_sinkhorn(padded / epsilon, log_mass, log_mass, n_iters, method="log").exp()[
+                :length, :length
+            ]
             out[i, j] = (plan * length / plan.sum() * block).sum() / 0.07
     return out
 
@@ -75,13 +81,19 @@ def slow_logits(similarity, length, quantile, epsilon, n_iters):
 def test_logits_equal_a_loop_over_pairs_of_sequences():
     similarity = torch.rand(12, 12, dtype=torch.float64)
     loss = SequenceContrastLoss({"threshold": 3, "prompt_ratio": 0.4, "scale": 0.2, "sinkhorn_iterations": 7})
-    torch.testing.assert_close(loss.paragraph_video_logits(similarity), slow_logits(similarity, 3, 0.4, 0.2, 7))
+    torch.testing.assert_close(
+        loss.paragraph_video_logits(similarity), slow_logits(similarity, 3, 0.4, 0.2, 7)
+    )
 
 
 def test_plans_with_bucket_keep_real_rows_and_columns_at_most_one():
-    plan = transport_log_plan(torch.rand(5, 4, 4, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64), 0.1, 200).exp()
+    plan = transport_log_plan(
+        torch.rand(5, 4, 4, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64), 0.1, 200
+    ).exp()
     assert (plan.sum(1) <= 1 + 1e-9).all() and (plan.sum(2) <= 1 + 1e-9).all()
-    torch.testing.assert_close(unit_mass_per_clip(plan.log()).sum((1, 2)), torch.full((5,), 4.0, dtype=torch.float64))
+    torch.testing.assert_close(
+        unit_mass_per_clip(plan.log()).sum((1, 2)), torch.full((5,), 4.0, dtype=torch.float64)
+    )
 
 
 def test_matching_sequences_of_distinct_clips_align_near_the_diagonal():
@@ -98,7 +110,10 @@ def test_a_bucket_that_takes_everything_leaves_finite_plans():
 
 def test_a_bucket_that_takes_nothing_tends_to_no_bucket():
     blocks = torch.rand(3, 4, 4, dtype=torch.float64)
-    plans = [unit_mass_per_clip(transport_log_plan(blocks, bucket, 0.1, 2000)) for bucket in (blocks.new_tensor(-1e4), None)]
+    plans = [
+        unit_mass_per_clip(transport_log_plan(blocks, bucket, 0.1, 2000))
+        for bucket in (blocks.new_tensor(-1e4), None)
+    ]
     torch.testing.assert_close(*plans, rtol=0, atol=1e-3)
 
 
@@ -134,13 +149,17 @@ def test_logit_scale_is_held_within_bounds_but_can_return():
         scale = torch.tensor(value, dtype=torch.float64, requires_grad=True)
         factor = bounded_scale(scale, like)
         factor.backward()
-        assert factor.item() == pytest.approx(math.exp(bound)) and scale.grad.item() == pytest.approx(math.exp(bound))
+        assert factor.item() == pytest.approx(math.exp(bound)) and scale.grad.item() == pytest.approx(
+            math.exp(bound)
+        )
 
 
 def test_logit_scale_of_the_batch_replaces_the_fixed_temperature():
     batch, loss = random_batch(), SequenceContrastLoss({"threshold": 4})
     fixed = loss(**batch)
-    torch.testing.assert_close(loss(**batch, logit_scale=torch.tensor(math.log(1 / 0.07), dtype=torch.float64)), fixed)
+    torch.testing.assert_close(
+        loss(**batch, logit_scale=torch.tensor(math.log(1 / 0.07), dtype=torch.float64)), fixed
+    )
     assert (loss(**batch, logit_scale=torch.tensor(1.0)) - fixed).abs() > 1e-3
 
 
@@ -150,7 +169,9 @@ def test_sequences_of_the_same_video_can_be_left_out_of_the_negatives():
     logits = loss.paragraph_video_logits(loss.clip_caption_similarity(**batch))
     for i, j in ((0, 1), (1, 0), (2, 3), (3, 2)):
         logits[i, j] = -torch.inf
-    expected = sum(logits[i].logsumexp(0) + logits[:, i].logsumexp(0) - 2 * logits[i, i] for i in range(4)) / 4
+    expected = (
+        sum(logits[i].logsumexp(0) + logits[:, i].logsumexp(0) - 2 * logits[i, i] for i in range(4)) / 4
+    )
     torch.testing.assert_close(loss(**batch, clips_per_video=8), expected)
     with pytest.raises(ValueError, match="mask_same_video needs clips_per_video"):
         loss(**batch)
@@ -165,7 +186,8 @@ def test_hard_maximum_and_pooled_vectors_alone_are_switches():
 
 
 def test_sequence_loss_gradient_is_that_of_finite_differences_when_the_plan_is_held():
-    """The plan is a constant for the gradient: with one step of huge epsilon it does not move, and the loss is then checkable."""
+    """The plan is a constant for the gradient: with one step of huge epsilon it does not move, and the loss
+    is then checkable."""
     batch = random_batch(4, 3, 2, 4)
     names = ("pooled_video", "pooled_text", "video_outputs", "text_outputs")
     loss = SequenceContrastLoss({"threshold": 2, "scale": 1e9})

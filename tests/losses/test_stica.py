@@ -19,9 +19,16 @@ LOGS = ("crop_sl_sl", "crop_ss_sl", "crop_tl_tl", "crop_ts_tl")
 
 def batch_of(n=4, d=8, counts=(2, 3, 2, 1), dtype=torch.float64):
     sizes = dict(zip(("sl", "ss", "tl", "ts"), counts, strict=True))
-    crops = {kind: unit(sizes[kind[:2]], n, d, seed=i, dtype=dtype).requires_grad_() for i, kind in enumerate(KINDS) if sizes[kind[:2]]}
+    crops = {
+        kind: unit(sizes[kind[:2]], n, d, seed=i, dtype=dtype).requires_grad_()
+        for i, kind in enumerate(KINDS)
+        if sizes[kind[:2]]
+    }
     names = ("pooled_video_1", "pooled_video_2", "pooled_audio")
-    return {"crops": crops, **{name: unit(n, d, seed=10 + i, dtype=dtype).requires_grad_() for i, name in enumerate(names)}}
+    return {
+        "crops": crops,
+        **{name: unit(n, d, seed=10 + i, dtype=dtype).requires_grad_() for i, name in enumerate(names)},
+    }
 
 
 def nce(q, k, temperature):
@@ -41,8 +48,14 @@ def test_golden_gdt_stica_loss_of_every_rank(path, monkeypatch):
     section = {key: golden[key].item() for key in ("temp", "av_temp", "cross_modal_alpha", "num_small_crops")}
 
     def step(rank):
-        crops = {kind: torch.tensor(golden[kind][:, rank], requires_grad=True) for kind in KINDS if golden[kind].size}
-        wholes = {name: torch.tensor(golden[name][rank], requires_grad=True) for name in ("v1", "v2", "a1", "a2")}
+        crops = {
+            kind: torch.tensor(golden[kind][:, rank], requires_grad=True)
+            for kind in KINDS
+            if golden[kind].size
+        }
+        wholes = {
+            name: torch.tensor(golden[name][rank], requires_grad=True) for name in ("v1", "v2", "a1", "a2")
+        }
         loss = STiCALoss(section)
         value = loss(
             crops=crops,
@@ -81,7 +94,10 @@ def test_equals_the_definition():
 
 def test_without_crops_the_loss_is_the_cross_modal_part():
     batch = batch_of(counts=(0, 0, 0, 0))
-    expected = (sym(batch["pooled_video_1"], batch["pooled_audio"], 0.1) + sym(batch["pooled_video_2"], batch["pooled_audio"], 0.1)) / 2
+    expected = (
+        sym(batch["pooled_video_1"], batch["pooled_audio"], 0.1)
+        + sym(batch["pooled_video_2"], batch["pooled_audio"], 0.1)
+    ) / 2
     torch.testing.assert_close(STiCALoss()(**batch), expected)
     torch.testing.assert_close(STiCALoss()(**batch_of(counts=(1, 0, 0, 0))), expected)
 
@@ -117,7 +133,10 @@ def test_values_and_gradients_stay_finite(case, dtype):
     def change(x):
         return (factor * x.detach()[..., :1, :].expand_as(x)).to(dtype).clone().requires_grad_()
 
-    batch = {name: {k: change(c) for k, c in x.items()} if name == "crops" else change(x) for name, x in batch.items()}
+    batch = {
+        name: {k: change(c) for k, c in x.items()} if name == "crops" else change(x)
+        for name, x in batch.items()
+    }
     loss = STiCALoss({"temp": 0.01, "av_temp": 0.01, "key_grad": True})(**batch)
     loss.backward()
     leaves = [*batch["crops"].values(), *(x for name, x in batch.items() if name != "crops")]
@@ -138,7 +157,9 @@ def test_a_map_trains_through_crops_pooling_and_loss():
         for version in (1, 2):
             video, embedded = model(maps, crop.sample((4, 7, 7), generator), version)
             videos, crops = [*videos, video], crops | embedded
-        value = loss(crops=crops, pooled_video_1=videos[0], pooled_video_2=videos[1], pooled_audio=head(audio))
+        value = loss(
+            crops=crops, pooled_video_1=videos[0], pooled_video_2=videos[1], pooled_audio=head(audio)
+        )
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

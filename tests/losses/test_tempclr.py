@@ -39,22 +39,32 @@ def seeded(seed=0):
 def cases(path):
     golden = load_golden(path)
     for i in range(int(golden["n_cases"])):
-        arrays = {name.removeprefix(f"c{i}_"): value for name, value in golden.items() if name.startswith(f"c{i}_")}
-        yield {name: torch.from_numpy(value) if value.ndim else value.item() for name, value in arrays.items()}
+        arrays = {
+            name.removeprefix(f"c{i}_"): value for name, value in golden.items() if name.startswith(f"c{i}_")
+        }
+        yield {
+            name: torch.from_numpy(value) if value.ndim else value.item() for name, value in arrays.items()
+        }
 
 
 def close(actual, expected, dtype):
     expected = np.asarray(expected)
     tolerance = 1e-8 if dtype == torch.float64 else 1e-4
     scale = max(1.0, np.abs(expected).max(initial=0))
-    np.testing.assert_allclose(torch.as_tensor(actual).detach(), expected, rtol=tolerance, atol=tolerance * scale)
+    np.testing.assert_allclose(
+        torch.as_tensor(actual).detach(), expected, rtol=tolerance, atol=tolerance * scale
+    )
 
 
 def pretraining_batch(n_videos=3, clips=16, dim=12, seed=0, dtype=torch.float64, gap=3):
     start = torch.arange(clips).repeat(n_videos) * gap
     return {
-        "pooled_video": torch.randn(n_videos * clips, dim, generator=seeded(seed), dtype=torch.float64).to(dtype).requires_grad_(),
-        "pooled_text": torch.randn(n_videos * clips, dim, generator=seeded(seed + 1), dtype=torch.float64).to(dtype).requires_grad_(),
+        "pooled_video": torch.randn(n_videos * clips, dim, generator=seeded(seed), dtype=torch.float64)
+        .to(dtype)
+        .requires_grad_(),
+        "pooled_text": torch.randn(n_videos * clips, dim, generator=seeded(seed + 1), dtype=torch.float64)
+        .to(dtype)
+        .requires_grad_(),
         **dict.fromkeys(("text_start", "video_start"), start),
         **dict.fromkeys(("text_end", "video_end"), start + 2),
         "clips_per_video": clips,
@@ -69,7 +79,9 @@ def test_golden_tempclr_retri_loss(path, monkeypatch):
         for row, expected in zip(kept, case["kept"], strict=True):
             assert row.nonzero().flatten().tolist() == expected[expected >= 0].tolist()
         chosen, qualifies = sequence_clips(kept, case["threshold"])
-        assert (chosen + torch.arange(len(kept))[:, None] * clips)[qualifies].tolist() == case["selected"].tolist()
+        assert (chosen + torch.arange(len(kept))[:, None] * clips)[qualifies].tolist() == case[
+            "selected"
+        ].tolist()
 
         def golden_orders(n_draws, n_orders, length, generator, case=case, qualifies=qualifies):
             orders = torch.arange(length).repeat(n_draws, n_orders, 1)
@@ -79,8 +91,19 @@ def test_golden_tempclr_retri_loss(path, monkeypatch):
         monkeypatch.setattr(tempclr, "draw_orders", golden_orders)
         video, text = (case[name].clone().requires_grad_() for name in ("pooled_video", "pooled_text"))
         names = ("metric", "total_sample_size")
-        loss = TempCLRLoss({"sampling_threshold": case["threshold"], "alignment_loss_coeff": case["coeff"], **{n: case[n] for n in names}})
-        batch = {"pooled_video": video, "pooled_text": text, "clips_per_video": clips, **{name: case[name] for name in TIMES}}
+        loss = TempCLRLoss(
+            {
+                "sampling_threshold": case["threshold"],
+                "alignment_loss_coeff": case["coeff"],
+                **{n: case[n] for n in names},
+            }
+        )
+        batch = {
+            "pooled_video": video,
+            "pooled_text": text,
+            "clips_per_video": clips,
+            **{name: case[name] for name in TIMES},
+        }
         total = loss(**batch)
         total.backward()
         close(loss.terms["alignment"], case["align_loss"], video.dtype)
@@ -95,11 +118,17 @@ def test_golden_tempclr_retri_loss(path, monkeypatch):
 def test_golden_tempclr_local_loss(path, monkeypatch):
     for case in cases(path):
         if "negative_steps" in case:
-            monkeypatch.setattr(tempclr, "draw_step_orders", lambda steps, n, generator, case=case: case["negative_steps"])
-            monkeypatch.setattr(tempclr, "draw_frame_orders", lambda classes, n, generator, case=case: case["negative_frames"])
+            monkeypatch.setattr(
+                tempclr, "draw_step_orders", lambda steps, n, generator, case=case: case["negative_steps"]
+            )
+            monkeypatch.setattr(
+                tempclr, "draw_frame_orders", lambda classes, n, generator, case=case: case["negative_frames"]
+            )
         video, text = (case[name].clone().requires_grad_() for name in ("video_seq", "pooled_text"))
         names = ("metric", "total_sample_size", "video_sampling_multiplier", "inner_shuffling")
-        loss = TempCLRLocalisationLoss({"alignment_loss_coeff": case["coeff"], **{name: case[name] for name in names if name in case}})
+        loss = TempCLRLocalisationLoss(
+            {"alignment_loss_coeff": case["coeff"], **{name: case[name] for name in names if name in case}}
+        )
         given = {"targets": case["targets"][None], "sequence_targets": case["sequence_targets"]}
         total = loss(logits=video @ text.T, video_seq=video, pooled_text=text, **given)
         total.backward()
@@ -116,8 +145,17 @@ def test_golden_tempclr_fewshot(path, metric):
     for case in cases(path):
         support, query = (case[name].clone().requires_grad_() for name in ("support", "query"))
         loss = FewShotAlignmentLoss({"metric": metric, "way": case[f"{metric}_logits"].shape[1]})
-        close(few_shot_logits(support, case["support_labels"], query, loss.config), case[f"{metric}_logits"], query.dtype)
-        value = loss(support=support, query=query, support_labels=case["support_labels"], query_labels=case["query_labels"])
+        close(
+            few_shot_logits(support, case["support_labels"], query, loss.config),
+            case[f"{metric}_logits"],
+            query.dtype,
+        )
+        value = loss(
+            support=support,
+            query=query,
+            support_labels=case["support_labels"],
+            query_labels=case["query_labels"],
+        )
         value.backward()
         close(value, case[f"{metric}_loss"], query.dtype)
         close(support.grad, case[f"{metric}_grad_support"], query.dtype)
@@ -128,16 +166,23 @@ def test_golden_tempclr_fewshot(path, metric):
 @pytest.mark.parametrize("metric", ["dtw", "otam"])
 def test_pretraining_loss_equals_a_loop_over_videos_and_orders(metric):
     batch = pretraining_batch()
-    loss = TempCLRLoss({"metric": metric, "total_sample_size": 4, "sampling_threshold": 3, "alignment_loss_coeff": 1.0})
+    loss = TempCLRLoss(
+        {"metric": metric, "total_sample_size": 4, "sampling_threshold": 3, "alignment_loss_coeff": 1.0}
+    )
     total = loss(**batch, generator=seeded(5))
     orders = draw_orders(3, 3, 3, seeded(5))
-    video, text = batch["pooled_video"].detach().view(3, 16, -1), batch["pooled_text"].detach().view(3, 16, -1)
+    video, text = (
+        batch["pooled_video"].detach().view(3, 16, -1),
+        batch["pooled_text"].detach().view(3, 16, -1),
+    )
     expected = 0.0
     for v in range(3):
         x, y = text[v, [0, 7, 15]], video[v, [0, 7, 15]]  # all 16 clips are disjoint
         distances = []
         for order in [[0, 1, 2], *orders[v].tolist()]:
-            d = np.array([[1 - (a @ b).item() / (a.norm() * b.norm() + 0.01).item() for b in y] for a in x[order]])
+            d = np.array(
+                [[1 - (a @ b).item() / (a.norm() * b.norm() + 0.01).item() for b in y] for a in x[order]]
+            )
             distances.append(loop_dtw(d, 0.1) if metric == "dtw" else loop_otam(d, 0.1) + loop_otam(d.T, 0.1))
         expected += (distances[0] + math.log(sum(math.exp(-d) for d in distances))) / 3
     assert total.item() == pytest.approx(expected, rel=1e-9)
@@ -152,13 +197,17 @@ def test_a_clip_that_starts_where_the_last_ended_is_not_kept():
 
 def test_spread_is_the_truncated_linspace():
     for n, count in itertools.product(range(1, 60), range(1, 60)):
-        np.testing.assert_array_equal(spread(torch.tensor(n), count), np.linspace(0, n - 1, count).astype(np.int64))
+        np.testing.assert_array_equal(
+            spread(torch.tensor(n), count), np.linspace(0, n - 1, count).astype(np.int64)
+        )
 
 
 def test_orders_are_distinct_and_never_the_identity():
     for length, n_orders in [(2, 1), (3, 5), (5, 31), (5, 119), (10, 200), (24, 50)]:
         orders = draw_orders(4, n_orders, length, seeded())
-        assert orders.shape == (4, n_orders, length) and (orders.sort(-1).values == torch.arange(length)).all()
+        assert (
+            orders.shape == (4, n_orders, length) and (orders.sort(-1).values == torch.arange(length)).all()
+        )
         for drawn in orders.tolist():
             assert len({tuple(range(length)), *map(tuple, drawn)}) == n_orders + 1
 
@@ -213,11 +262,16 @@ def test_localisation_merges_windows_before_it_aligns():
     loss = TempCLRLocalisationLoss({"sliding_window": 2, "alignment_loss_coeff": 1.0})
     merged = loss(**batch, vmasks=vmasks, generator=seeded())
     second = window_seconds(vmasks[0], 2)
-    video, targets = mean_by_second(batch["video_seq"], second), mean_by_second(batch["targets"].double(), second)
+    video, targets = (
+        mean_by_second(batch["video_seq"], second),
+        mean_by_second(batch["targets"].double(), second),
+    )
     by_hand = loss.alignment(video, batch["pooled_text"], targets, batch["sequence_targets"], seeded())
     historic = TempCLRLocalisationLoss({"sliding_window": None, "alignment_loss_coeff": 1.0})
     as_they_come = historic(**batch, vmasks=vmasks, generator=seeded())
-    assert merged.item() == pytest.approx(by_hand.item()) and merged.item() != pytest.approx(as_they_come.item())
+    assert merged.item() == pytest.approx(by_hand.item()) and merged.item() != pytest.approx(
+        as_they_come.item()
+    )
 
 
 def test_localisation_drops_the_alignment_in_evaluation_but_keeps_its_share():
@@ -245,7 +299,10 @@ def test_equal_costs_give_the_log_of_the_number_of_orders(metric):
     batch["pooled_video"] = torch.ones_like(batch["pooled_video"]).requires_grad_()
     loss = TempCLRLoss({"metric": metric})
     loss(**batch).backward()
-    assert loss.terms["alignment"].item() == pytest.approx(math.log(32)) and batch["pooled_video"].grad.isfinite().all()
+    assert (
+        loss.terms["alignment"].item() == pytest.approx(math.log(32))
+        and batch["pooled_video"].grad.isfinite().all()
+    )
 
 
 def test_no_qualifying_video_leaves_the_contrastive_share():
@@ -254,7 +311,10 @@ def test_no_qualifying_video_leaves_the_contrastive_share():
     value = loss(**batch)
     value.backward()
     assert loss.terms["alignment"] == 0 and loss.terms["qualifying_share"] == 0
-    assert value.item() == pytest.approx(0.3 * loss.terms["contrastive"].item()) and batch["pooled_text"].grad.isfinite().all()
+    assert (
+        value.item() == pytest.approx(0.3 * loss.terms["contrastive"].item())
+        and batch["pooled_text"].grad.isfinite().all()
+    )
 
 
 def test_the_qualifying_share_counts_videos():
@@ -280,7 +340,9 @@ def test_a_sequence_in_order_scores_better_than_one_reversed():
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 50.0])
 def test_half_precision_zero_and_large_vectors_give_finite_losses_and_gradients(dtype, scale):
     batch = pretraining_batch(dtype=dtype)
-    video, text = ((batch[name] * scale).detach().requires_grad_() for name in ("pooled_video", "pooled_text"))
+    video, text = (
+        (batch[name] * scale).detach().requires_grad_() for name in ("pooled_video", "pooled_text")
+    )
     TempCLRLoss({"metric": "otam"})(**batch | {"pooled_video": video, "pooled_text": text}).backward()
     assert video.grad.dtype == dtype and video.grad.isfinite().all() and text.grad.isfinite().all()
 
@@ -298,7 +360,9 @@ def test_few_shot_takes_the_mean_over_a_class_whatever_the_order_of_supports():
     config = FewShotAlignmentLoss({"way": 3}).config
     logits = few_shot_logits(support, labels, query, config)
     shuffle = torch.tensor([3, 1, 0, 5, 4, 2])
-    assert torch.allclose(logits, few_shot_logits(support[shuffle], labels[shuffle], query, config), atol=1e-5)
+    assert torch.allclose(
+        logits, few_shot_logits(support[shuffle], labels[shuffle], query, config), atol=1e-5
+    )
 
 
 def test_losses_are_found_by_name_with_yaml_keys():
@@ -313,7 +377,13 @@ def test_losses_are_found_by_name_with_yaml_keys():
 
 def test_reads_names_what_model_and_batch_must_give():
     assert set(TempCLRLoss().reads) == {"pooled_video", "pooled_text", *TIMES, "clips_per_video"}
-    assert set(TempCLRLocalisationLoss().reads) == {"logits", "targets", "video_seq", "pooled_text", "sequence_targets"}
+    assert set(TempCLRLocalisationLoss().reads) == {
+        "logits",
+        "targets",
+        "video_seq",
+        "pooled_text",
+        "sequence_targets",
+    }
 
 
 @pytest.mark.parametrize(
@@ -323,9 +393,17 @@ def test_reads_names_what_model_and_batch_must_give():
         (TempCLRLoss, {"sampling_threshold": 4}, "only 24 orders"),
         (TempCLRLoss, {"sampling_threshold": 1}, "at least 2"),
         (TempCLRLoss, {"total_sample_size": 1}, "total_sample_size: expected .* at least 2, got 1"),
-        (TempCLRLoss, {"alignment_loss_coeff": 1.5}, "alignment_loss_coeff: expected .* at least 0 and at most 1, got 1.5"),
+        (
+            TempCLRLoss,
+            {"alignment_loss_coeff": 1.5},
+            "alignment_loss_coeff: expected .* at least 0 and at most 1, got 1.5",
+        ),
         (TempCLRLoss, {"lbda": 0.0}, "lbda: expected .* above 0, got 0.0"),
-        (TempCLRLocalisationLoss, {"video_sampling_multiplier": 0}, "video_sampling_multiplier: expected .* at least 1"),
+        (
+            TempCLRLocalisationLoss,
+            {"video_sampling_multiplier": 0},
+            "video_sampling_multiplier: expected .* at least 1",
+        ),
     ],
 )
 def test_values_out_of_range_are_named(loss, keys, words):
@@ -340,7 +418,8 @@ def test_too_few_clips_per_video_are_refused_before_training():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [({"sort_clips": False}, "dataset.sort_clips"), ({"clip_per_video": None}, "clip_per_video is missing")]
+    ("change", "words"),
+    [({"sort_clips": False}, "dataset.sort_clips"), ({"clip_per_video": None}, "clip_per_video is missing")],
 )
 def test_data_without_an_order_of_several_clips_are_refused_before_training(change, words):
     data = DatasetConfig(clip_per_video=16)

@@ -8,7 +8,9 @@ from tests.conftest import load_golden
 def golden_value(loss, prefix):
     golden = load_golden("norton_other_losses.npz")
     logits = {f"{side}_logits": torch.tensor(golden[f"{prefix}_{side}_logits"]) for side in ("video", "text")}
-    return loss(**logits, text_label=torch.tensor(golden["text_label"])).item(), float(golden[f"{prefix}_loss"])
+    return loss(**logits, text_label=torch.tensor(golden["text_label"])).item(), float(
+        golden[f"{prefix}_loss"]
+    )
 
 
 @pytest.mark.parametrize(("loss", "prefix"), [(MTM({"compat": True}), "mtm"), (MFMMLM(), "mfmmlm")])
@@ -26,8 +28,12 @@ def test_golden_norton_other_losses_nlg():
 def test_without_compat_text_rows_have_no_invented_candidate():
     video, text = torch.randn(2, 5, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
     label = torch.tensor([[1, -100, 0], [-100, 3, -100]])
-    rows = [row.logsumexp(0) - row[target] for row, target in zip([*video, *text], [0, 0, 1, 0, 3], strict=True)]
-    torch.testing.assert_close(MTM()(video_logits=video, text_logits=text, text_label=label), torch.stack(rows).mean())
+    rows = [
+        row.logsumexp(0) - row[target] for row, target in zip([*video, *text], [0, 0, 1, 0, 3], strict=True)
+    ]
+    torch.testing.assert_close(
+        MTM()(video_logits=video, text_logits=text, text_label=label), torch.stack(rows).mean()
+    )
 
 
 @pytest.mark.parametrize("loss", [MTM(), MTM({"compat": True}), MFMMLM()])

@@ -10,7 +10,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from mmpt.models.checkpoint import read_state_dict
+from mmpt.checkpoints.weights import read_state_dict
 from mmpt_cli import checkpoint
 
 CONFIG = {
@@ -29,7 +29,11 @@ def write(folder, name="checkpoint_1_10.pt", value=1.0, updates=10, config=None)
     state = {
         "args": None,
         "cfg": {"task": Namespace(taskconfig="projects/x.yaml")},
-        "model": {"mmmodel.a.b.weight": weights, "mmmodel.a.tied.weight": weights, "mmmodel.c.count": torch.tensor(updates)},
+        "model": {
+            "mmmodel.a.b.weight": weights,
+            "mmmodel.a.tied.weight": weights,
+            "mmmodel.c.count": torch.tensor(updates),
+        },
         "optimizer_history": [{"optimizer_name": "FairseqAdam", "num_updates": updates}],
         "extra_state": {
             "metrics": OrderedDict(train=meters),
@@ -110,7 +114,10 @@ def test_the_mean_is_of_the_longest_trained_checkpoints_and_says_so(tmp_path):
     state = read_state_dict(run / "mean.safetensors")
     assert torch.equal(state["a.b.weight"], torch.full((2, 3), 2.5))
     assert state["c.count"] == 30
-    assert checkpoint.describe(run / "mean.safetensors")["averaged_from"] == ["checkpoint_1_20.pt", "checkpoint_1_30.pt"]
+    assert checkpoint.describe(run / "mean.safetensors")["averaged_from"] == [
+        "checkpoint_1_20.pt",
+        "checkpoint_1_30.pt",
+    ]
 
 
 def test_one_number_of_updates_counts_once(tmp_path):
@@ -158,5 +165,11 @@ def test_show_prints_the_description_and_the_parts(tmp_path, capsys):
     path = write(tmp_path, config=CONFIG)
     checkpoint.main(["show", str(path)])
     shown = capsys.readouterr().out
-    for line in ("  loss:", "    loss_cls: MMContraLoss", "  updates: 10", "    train_loss: 1.5", "    a.b: 6"):
+    for line in (
+        "  loss:",
+        "    loss_cls: MMContraLoss",
+        "  updates: 10",
+        "    train_loss: 1.5",
+        "    a.b: 6",
+    ):
         assert f"{line}\n" in shown

@@ -50,7 +50,11 @@ def test_a_mean_over_queries_is_compared_under_its_name(tmp_path, capsys):
 
 
 def test_what_weighs_differently_is_pooled_as_in_the_report(tmp_path, capsys):
-    about = {"weight": np.array([1, 3, 4]), "group": np.array(["x", "x", "y"]), "ids": np.array(["v", "w", "z"])}
+    about = {
+        "weight": np.array([1, 3, 4]),
+        "group": np.array(["x", "x", "y"]),
+        "ids": np.array(["v", "w", "z"]),
+    }
     a = save(tmp_path / "a", recall=np.array([1.0, 0, 0.5]), **about)
     b = save(tmp_path / "b", recall=np.array([1.0, 1, 0.5]), **about)
     compare_runs.main([a, b, "--samples", "50"])

@@ -10,7 +10,7 @@ import pytest
 
 from mmpt.config import load_config
 from mmpt.processors import load_tokenizer
-from mmpt.processors.crosstask import read_segments, read_tasks, read_videos
+from mmpt.processors.sets.crosstask import read_segments, read_tasks, read_videos
 from mmpt_cli import data, predict
 from tests.conftest import ROOT, real_path
 from tests.oracle import WIDTH, code
@@ -24,7 +24,9 @@ def bert(tmp_path_factory):
     """The canonical vocabulary as a tokenizer folder."""
     folder = tmp_path_factory.mktemp("bert")
     (folder / "vocab.txt").write_text(real_path("tokenizer", "bert-base-uncased-vocab.txt").read_text())
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 30522, "do_lower_case": True}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "bert", "vocab_size": 30522, "do_lower_case": True})
+    )
     return str(folder)
 
 
@@ -41,8 +43,15 @@ def show(events, seconds):
 
 
 def evaluate(project, model, output, settings):
-    sizes = ["dataset.max_len=64", "dataset.max_video_len=32", "eval.bootstrap=0", "fairseq.dataset.num_workers=0"]
-    config = load_config(ROOT / "projects" / f"{project}.yaml", [f"model.model_cls={model}", *sizes, *settings])
+    sizes = [
+        "dataset.max_len=64",
+        "dataset.max_video_len=32",
+        "eval.bootstrap=0",
+        "fairseq.dataset.num_workers=0",
+    ]
+    config = load_config(
+        ROOT / "projects" / f"{project}.yaml", [f"model.model_cls={model}", *sizes, *settings]
+    )
     __import__("tests.oracle")
     args = predict.parse_args([project, "--untrained", "--device", "cpu", "--output", str(output)])
     return predict.Evaluation(config, args)(None, "oracle").outcome
@@ -50,7 +59,8 @@ def evaluate(project, model, output, settings):
 
 @pytest.fixture(scope="module")
 def youcook(bert, tmp_path_factory):
-    """Galleries and features of the validation videos: `right` shows each clip's caption, `shuffled` another clip's."""
+    """Galleries and features of the validation videos: `right` shows each clip's caption, `shuffled` another
+    clip's."""
     root = tmp_path_factory.mktemp("youcook")
     annotations = real_path("youcook2", "youcookii_annotations_trainval.json")
     data.main(["convert", "youcook", str(annotations), str(root / "official.pkl")])
@@ -60,10 +70,15 @@ def youcook(bert, tmp_path_factory):
     videos = {video: entry for video, entry in database.items() if entry["subset"] == "validation"}
     chosen = list(videos)[:SOME_VIDEOS]
     (root / "ids.txt").write_text("\n".join(chosen))
-    data.main(["convert", "youcook", str(annotations), str(root / "some.pkl"), "--videos", str(root / "ids.txt")])
+    data.main(
+        ["convert", "youcook", str(annotations), str(root / "some.pkl"), "--videos", str(root / "ids.txt")]
+    )
     clips = [(video, clip) for video, entry in videos.items() for clip in entry["annotations"]]
     codes = np.stack([code(tokenize(bert, clip["sentence"])) for _, clip in clips])
-    for name, order in ("right", np.arange(len(clips))), ("shuffled", np.random.default_rng(0).permutation(len(clips))):
+    for name, order in (
+        ("right", np.arange(len(clips))),
+        ("shuffled", np.random.default_rng(0).permutation(len(clips))),
+    ):
         (root / name).mkdir()
         events = defaultdict(list)
         for (video, clip), vector in zip(clips, codes[order], strict=True):
@@ -85,7 +100,12 @@ def youcook_settings(youcook, bert, gallery, features):
 
 
 def youcook_clips(youcook, bert, output, gallery, features):
-    return evaluate("retri/norton/test_youcook_zs", "OracleRetrieval", output, youcook_settings(youcook, bert, gallery, features))
+    return evaluate(
+        "retri/norton/test_youcook_zs",
+        "OracleRetrieval",
+        output,
+        youcook_settings(youcook, bert, gallery, features),
+    )
 
 
 @pytest.mark.parametrize(("gallery", "clips"), [("official", 3492), ("milnce", 3350)])
@@ -93,7 +113,11 @@ def test_perfect_features_find_every_real_youcook2_clip(gallery, clips, youcook,
     found = youcook_clips(youcook, bert, tmp_path, gallery, "right")
     assert found.facts["gallery"] == found.facts["queries"] == clips
     # a clip that overlaps another shows both their codes, so one in a hundred may lose
-    assert min(found.values["R1"], found.values["V2T-R1"]) > 0.98 and found.values["R5"] > 0.999 and found.values["MR"] == 1
+    assert (
+        min(found.values["R1"], found.values["V2T-R1"]) > 0.98
+        and found.values["R5"] > 0.999
+        and found.values["MR"] == 1
+    )
 
 
 def test_shuffled_features_find_real_youcook2_clips_by_chance(youcook, bert, tmp_path):
@@ -106,18 +130,31 @@ def test_shuffled_features_find_real_youcook2_clips_by_chance(youcook, bert, tmp
     [("test_youcook_fullvideo_zs", "OracleRetrieval"), ("test_youcook_fullvideo_bg_zs", "OracleFullVideo")],
     ids=["background removed", "background kept"],
 )
-def test_perfect_features_find_real_youcook2_videos_by_every_measure_and_shuffled_ones_by_chance(project, model, youcook, bert, tmp_path):
+def test_perfect_features_find_real_youcook2_videos_by_every_measure_and_shuffled_ones_by_chance(
+    project, model, youcook, bert, tmp_path
+):
     right, wrong = (
-        evaluate(f"retri/norton/{project}", model, tmp_path / name, youcook_settings(youcook, bert, "some", name))
+        evaluate(
+            f"retri/norton/{project}", model, tmp_path / name, youcook_settings(youcook, bert, "some", name)
+        )
         for name in ("right", "shuffled")
     )
     assert right.facts["gallery"] == SOME_VIDEOS
     # with background, a window of 16 s may show several clips, which can cost an alignment one video
-    assert right.values["cosine-R1"] == 1 and min(right.values[f"cosine-{name}"] for name in ("DTW-R1", "OTAM-R1", "OT-R1")) > 0.95
-    assert max(wrong.values[f"cosine-{name}"] for name in ("R1", "DTW-R1", "OTAM-R1", "OT-R1")) < 5 / SOME_VIDEOS
+    assert (
+        right.values["cosine-R1"] == 1
+        and min(right.values[f"cosine-{name}"] for name in ("DTW-R1", "OTAM-R1", "OT-R1")) > 0.95
+    )
+    assert (
+        max(wrong.values[f"cosine-{name}"] for name in ("R1", "DTW-R1", "OTAM-R1", "OT-R1")) < 5 / SOME_VIDEOS
+    )
 
 
-TASKS, VIDEOS, N_TRAIN = 2, 15, 5  # of the 18 tasks and their videos: the others have no features, which the report counts
+TASKS, VIDEOS, N_TRAIN = (
+    2,
+    15,
+    5,
+)  # of the 18 tasks and their videos: the others have no features, which the report counts
 
 
 def labels(segments, seconds, n_steps):
@@ -129,7 +166,8 @@ def labels(segments, seconds, n_steps):
 
 
 def longest_ordered(true):
-    """Most steps of a video (T, K) that can be found by placing one second per step in the order of the task, by brute recursion."""
+    """Most steps of a video (T, K) that can be found by placing one second per step in the order of the task,
+    by brute recursion."""
     best = [0] * (len(true) + 1)  # best[t]: steps so far, all before second t
     for step in range(true.shape[1]):
         previous, best = best, list(best)
@@ -165,16 +203,34 @@ def crosstask(bert, tmp_path_factory):
 
 def crosstask_settings(crosstask, bert, features):
     root, release = crosstask
-    files = {"train_csv_path": "videos.csv", "val_csv_path": "videos_val.csv", "primary_path": "tasks_primary.txt"}
-    files |= {"related_path": "tasks_related.txt", "annotation_path": "annotations", "test_path": "videos_val.csv"}
+    files = {
+        "train_csv_path": "videos.csv",
+        "val_csv_path": "videos_val.csv",
+        "primary_path": "tasks_primary.txt",
+    }
+    files |= {
+        "related_path": "tasks_related.txt",
+        "annotation_path": "annotations",
+        "test_path": "videos_val.csv",
+    }
     paths = [f"dataset.{key}={release / name}" for key, name in files.items()]
-    return [*paths, f"dataset.vfeat_dir={root / features}", f"dataset.bert_name={bert}", f"dataset.n_train={N_TRAIN}"]
+    return [
+        *paths,
+        f"dataset.vfeat_dir={root / features}",
+        f"dataset.bert_name={bert}",
+        f"dataset.n_train={N_TRAIN}",
+    ]
 
 
-def test_perfect_features_find_every_real_crosstask_step_shown_in_order_and_shuffled_ones_do_not(crosstask, bert, tmp_path):
+def test_perfect_features_find_every_real_crosstask_step_shown_in_order_and_shuffled_ones_do_not(
+    crosstask, bert, tmp_path
+):
     right, wrong = (
         evaluate(
-            "retri/videoclip/test_crosstask_zs_videoclip", "OracleLocalisation", tmp_path / name, crosstask_settings(crosstask, bert, name)
+            "retri/videoclip/test_crosstask_zs_videoclip",
+            "OracleLocalisation",
+            tmp_path / name,
+            crosstask_settings(crosstask, bert, name),
         )
         for name in ("right", "shuffled")
     )

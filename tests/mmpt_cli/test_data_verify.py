@@ -21,7 +21,13 @@ def workplace(toy_world, tmp_path, monkeypatch):
 
 
 def verify(name, *settings):
-    return data.main(["verify", str(ROOT / f"projects/toy/{name}.yaml"), *[word for setting in settings for word in ("--set", setting)]])
+    return data.main(
+        [
+            "verify",
+            str(ROOT / f"projects/toy/{name}.yaml"),
+            *[word for setting in settings for word in ("--set", setting)],
+        ]
+    )
 
 
 def test_whole_data_pass_and_other_counts_than_published_are_a_warning(workplace, capsys):
@@ -41,7 +47,10 @@ def test_a_training_file_has_both_its_splits_checked(workplace, capsys):
 def test_a_missing_file_says_what_it_should_be_and_fails(workplace, capsys):
     (workplace / "coin/COIN.json").unlink()
     assert verify("test_coin_ft") == 1
-    assert "error   dataset.test_path: data/toy/coin/COIN.json: not there; expected COIN.json: {database" in capsys.readouterr().out
+    assert (
+        "error   dataset.test_path: data/toy/coin/COIN.json: not there; expected COIN.json: {database"
+        in capsys.readouterr().out
+    )
 
 
 def test_ids_without_features_are_counted_and_named(workplace, capsys):
@@ -73,7 +82,9 @@ def test_features_of_another_rate_are_an_error(workplace, capsys):
 
 
 def test_a_passport_that_says_another_rate_is_an_error(workplace, capsys):
-    (workplace / "videos/passport.json").write_text(json.dumps({"backbone": "s3d", "seconds_per_feature": 1.5}))
+    (workplace / "videos/passport.json").write_text(
+        json.dumps({"backbone": "s3d", "seconds_per_feature": 1.5})
+    )
     assert verify("test_coin_ft") == 1
     assert "one feature per 1.5 s by the passport" in capsys.readouterr().out
 
@@ -106,7 +117,9 @@ def test_all_captions_of_a_video_as_gallery_is_an_error(workplace, capsys):
     table.write_text("video_id,sentence\n" + "".join(f"video{i % 4},stir pan {i}\n" for i in range(20)))
     (workplace / "msrvtt/feat").mkdir(exist_ok=True)
     assert verify("test_vtt_zs") == 1
-    assert "the gallery lists 20 items but only 4 different ones, 5 captions for each" in capsys.readouterr().out
+    assert (
+        "the gallery lists 20 items but only 4 different ones, 5 captions for each" in capsys.readouterr().out
+    )
 
 
 def test_the_file_of_another_data_set_is_an_error(workplace, capsys):
@@ -117,10 +130,14 @@ def test_the_file_of_another_data_set_is_an_error(workplace, capsys):
 def test_a_fine_tuned_checkpoint_in_a_zero_shot_file_is_a_warning(workplace, capsys, tmp_path):
     run = tmp_path / "runs/vtt"
     run.mkdir(parents=True)
-    (run / "config.yaml").write_text("dataset: {meta_processor: MSRVTTMetaProcessor, train_path: MSRVTT_train.9k.csv}\n")
+    (run / "config.yaml").write_text(
+        "dataset: {meta_processor: MSRVTTMetaProcessor, train_path: MSRVTT_train.9k.csv}\n"
+    )
     verify("test_vtt_zs", f"fairseq.common_eval.path={run}/checkpoint_best.pt")
     assert "is named zero-shot, but" in capsys.readouterr().out
-    (run / "config.yaml").write_text("dataset: {train_path: how2_s3d_train.lst, tfeat_dir: feat/narration.}\n")
+    (run / "config.yaml").write_text(
+        "dataset: {train_path: how2_s3d_train.lst, tfeat_dir: feat/narration.}\n"
+    )
     verify("test_vtt_zs", f"fairseq.common_eval.path={run}/checkpoint_best.pt")
     assert "is named zero-shot" not in capsys.readouterr().out
 
@@ -145,15 +162,25 @@ def write_lengths(folder, lengths):
     return folder
 
 
-@pytest.mark.parametrize(("gallery", "counts"), [("milnce", "3350 items of 436 videos"), ("official", "3492 items of 457 videos")])
+@pytest.mark.parametrize(
+    ("gallery", "counts"), [("milnce", "3350 items of 436 videos"), ("official", "3492 items of 457 videos")]
+)
 def test_real_youcook2_passes_with_its_published_counts(gallery, counts, tmp_path, capsys):
     annotations = real_path("youcook2", "youcookii_annotations_trainval.json")
-    words = ["--csv", str(real_path("youcook2", "milnce_validation_youcook.csv"))] if gallery == "milnce" else []
+    words = (
+        ["--csv", str(real_path("youcook2", "milnce_validation_youcook.csv"))] if gallery == "milnce" else []
+    )
     data.main(["convert", "youcook", str(annotations), str(tmp_path / "val.pkl"), *words])
     database = json.loads(annotations.read_text())["database"]
-    videos = {name: round(entry["duration"]) for name, entry in database.items() if entry["subset"] == "validation"}
+    videos = {
+        name: round(entry["duration"]) for name, entry in database.items() if entry["subset"] == "validation"
+    }
     features = write_lengths(tmp_path / "features", videos)
-    settings = [f"dataset.test_path={tmp_path}/val.pkl", f"dataset.trainval_annotation={annotations}", f"dataset.vfeat_dir={features}"]
+    settings = [
+        f"dataset.test_path={tmp_path}/val.pkl",
+        f"dataset.trainval_annotation={annotations}",
+        f"dataset.vfeat_dir={features}",
+    ]
     assert verify("test_youcook_zs", *settings) == 0
     shown = capsys.readouterr().out
     assert f"ok      test: {counts}, as published" in shown and "1.00 feature rows per second" in shown
@@ -164,7 +191,11 @@ def test_the_real_crosstask_release_passes_with_1850_test_and_540_training_video
     release = real_path("crosstask")
     names = {line.split(",")[1] for line in (release / "videos.csv").read_text().splitlines()}
     features = write_lengths(tmp_path / "features", dict.fromkeys(names, 3600))
-    paths = {"train_csv_path": "videos.csv", "val_csv_path": "videos_val.csv", "primary_path": "tasks_primary.txt"}
+    paths = {
+        "train_csv_path": "videos.csv",
+        "val_csv_path": "videos_val.csv",
+        "primary_path": "tasks_primary.txt",
+    }
     paths |= {"related_path": "tasks_related.txt", "annotation_path": "annotations"}
     paths |= {"train_path": "videos.csv", "val_path": "videos_val.csv"}
     settings = [f"dataset.{key}={release / name}" for key, name in paths.items()]
@@ -178,8 +209,15 @@ def test_real_msrvtt_lists_pass_with_their_published_counts(tmp_path, capsys):
     features = write_lengths(tmp_path / "features", {f"video{i}": 10 for i in range(10000)})
     assert verify("test_vtt_zs", f"dataset.test_path={test}", f"dataset.vfeat_dir={features}") == 0
     shown = capsys.readouterr().out
-    assert "ok      test: 1000 items of 1000 videos, as published" in shown and "5 captions repeat an earlier one" in shown
+    assert (
+        "ok      test: 1000 items of 1000 videos, as published" in shown
+        and "5 captions repeat an earlier one" in shown
+    )
     for name, counts in ("MSRVTT_train.9k.csv", 9000), ("MSRVTT_train.7k.csv", 7010):
-        settings = [f"dataset.train_path={train.with_name(name)}", f"dataset.val_path={test}", f"dataset.vfeat_dir={features}"]
+        settings = [
+            f"dataset.train_path={train.with_name(name)}",
+            f"dataset.val_path={test}",
+            f"dataset.vfeat_dir={features}",
+        ]
         assert verify("vtt_ft", *settings, "dataset.json_path=null", f"dataset.jsfusion_path={test}") == 0
         assert f"ok      train: {counts} items of {counts} videos, as published" in capsys.readouterr().out

@@ -40,5 +40,7 @@ def test_keys_of_a_section_follow_it():
 
 def test_what_a_loss_reads_comes_from_its_signature():
     assert describe_losses.reads(LOSSES.get("T2VContraLoss")) == "`pooled_video`, `pooled_text`"
-    assert describe_losses.reads(LOSSES.get("GRAMLoss")).startswith("`pooled_<modality>` of what it compares; if there:")
+    assert describe_losses.reads(LOSSES.get("GRAMLoss")).startswith(
+        "`pooled_<modality>` of what it compares; if there:"
+    )
     assert describe_losses.reads(LOSSES.get("SumLoss")) == "what its parts read"

@@ -10,7 +10,11 @@ def options(*arguments):
 
 
 def test_place_in_a_slurm_array_is_the_rank(monkeypatch):
-    for name, value in {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "4"}.items():
+    for name, value in {
+        "SLURM_ARRAY_TASK_ID": "7",
+        "SLURM_ARRAY_TASK_MIN": "5",
+        "SLURM_ARRAY_TASK_COUNT": "4",
+    }.items():
         monkeypatch.setenv(name, value)
     assert (options().rank, options().world_size) == (2, 4)
     monkeypatch.setenv("RANK", "1")

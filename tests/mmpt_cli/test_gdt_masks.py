@@ -26,7 +26,9 @@ def test_json_holds_the_masks(capsys):
     assert [mask["term"] for mask in found] == [mask["term"] for mask in expected]
 
 
-@pytest.mark.parametrize("arguments, message", [(["10"], "expected 1 to 9"), (["1", "--world", "0"], "at least 1")])
+@pytest.mark.parametrize(
+    "arguments, message", [(["10"], "expected 1 to 9"), (["1", "--world", "0"], "at least 1")]
+)
 def test_wrong_arguments_end_with_a_message(arguments, message, capsys):
     with pytest.raises(SystemExit):
         main(arguments)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import locallaunch
-from mmpt.models.checkpoint import read_state_dict
-from mmpt.utils.audio import read_audio
-from mmpt.utils.video import probe, read_clip
+from mmpt.checkpoints.weights import read_state_dict
+from mmpt.media.audio import read_audio
+from mmpt.media.video import probe, read_clip
 from mmpt_cli.make_clips import main
 from tests.conftest import ROOT
 
@@ -28,7 +28,13 @@ def clips(tmp_path_factory):
 
 def test_files_are_videos_with_sound_of_the_asked_length(clips):
     files = sorted(path.relative_to(clips).as_posix() for path in clips.rglob("*.mkv"))
-    assert files == ["train/train000.mkv", "train/train001.mkv", "train/train002.mkv", "train/train003.mkv", "val/val000.mkv"]
+    assert files == [
+        "train/train000.mkv",
+        "train/train001.mkv",
+        "train/train002.mkv",
+        "train/train003.mkv",
+        "val/val000.mkv",
+    ]
     info = probe(clips / files[0])
     assert info.has_audio and info.duration_s == pytest.approx(2, abs=0.05)
 
@@ -54,14 +60,21 @@ def test_sound_gets_higher_while_the_bar_rises(clips):
 @pytest.mark.parametrize(
     ("project", "flags"),
     [
-        ("retri/gdt/raw_k400_av", "--fp16 --num-workers 10 --batch-size 8 --lr 0.01 --optimizer sgd --momentum 0.9 --weight-decay 1e-05"),
+        (
+            "retri/gdt/raw_k400_av",
+            "--fp16 --num-workers 10 --batch-size 8 --lr 0.01 --optimizer sgd --momentum 0.9 "
+            "--weight-decay 1e-05",
+        ),
         ("toy/raw_av", "--num-workers 0 --batch-size 8 --lr 0.0005 --optimizer adam --weight-decay 1e-05"),
     ],
 )
 def test_raw_clips_start_with_eight_videos_a_process(project, flags, capsys):
     assert locallaunch.main([f"projects/{project}.yaml", "--jobtype", "local_single", "--dryrun"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    start = f"launching fairseq-train projects/{project}.yaml --user-dir mmpt --task mmtask --arch mmarch --criterion mmloss "
+    start = (
+        f"launching fairseq-train projects/{project}.yaml --user-dir mmpt --task mmtask --arch mmarch "
+        "--criterion mmloss "
+    )
     assert line.startswith(start) and flags in line
 
 
@@ -76,7 +89,14 @@ def test_fairseq_trains_on_the_files(clips, tmp_path):
         "fairseq.checkpoint.no_save_optimizer_state": "true",
     }
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    command = [sys.executable, "locallaunch.py", "projects/toy/raw_av.yaml", "--jobtype", "local_single", *words]
+    command = [
+        sys.executable,
+        "locallaunch.py",
+        "projects/toy/raw_av.yaml",
+        "--jobtype",
+        "local_single",
+        *words,
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -4,7 +4,18 @@ import pytest
 
 from mmpt_cli.make_data import main
 
-MINI = ["--size", "tiny", "--set", "train_videos=6", "--set", "test_groups=1", "--set", "labelled_videos=4", "--set", "max_gallery=8"]
+MINI = [
+    "--size",
+    "tiny",
+    "--set",
+    "train_videos=6",
+    "--set",
+    "test_groups=1",
+    "--set",
+    "labelled_videos=4",
+    "--set",
+    "max_gallery=8",
+]
 
 
 def test_data_is_made_once_and_then_reused(tmp_path, caplog):

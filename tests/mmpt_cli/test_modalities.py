@@ -48,7 +48,21 @@ def test_check_says_what_is_absent_everywhere(tmp_path, annotation, capsys):
 def test_folders_become_shards_that_read_the_same(tmp_path, annotation):
     out = tmp_path / "shards"
     words = [f"--from={name}={tmp_path / name}" for name in ("video", "audio")]
-    main(["shards", str(annotation), "--split", "train", "--out", str(out), "--per-shard", "3", "--rate", "audio=2", *words])
+    main(
+        [
+            "shards",
+            str(annotation),
+            "--split",
+            "train",
+            "--out",
+            str(out),
+            "--per-shard",
+            "3",
+            "--rate",
+            "audio=2",
+            *words,
+        ]
+    )
     modalities = {name: {"path": str(out / name), "width": 3} for name in ("video", "audio")}
     config = DatasetConfig(train_path=str(annotation), on_missing="mask", modalities=modalities)
     read, items = ModalityVideoProcessor(config), ModalityMetaProcessor(config).data
@@ -62,10 +76,23 @@ def test_folders_become_shards_that_read_the_same(tmp_path, annotation):
 def test_a_folder_of_other_ids_is_refused(tmp_path, annotation):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="none of the 4 ids, e.g. v0.npy"):
-        main(["shards", str(annotation), "--split", "train", "--out", str(tmp_path / "o"), "--from", f"audio={tmp_path / 'empty'}"])
+        main(
+            [
+                "shards",
+                str(annotation),
+                "--split",
+                "train",
+                "--out",
+                str(tmp_path / "o"),
+                "--from",
+                f"audio={tmp_path / 'empty'}",
+            ]
+        )
 
 
-@pytest.mark.parametrize("text, match", [("audio=fast", "a number above 0"), ("depth=2", "a modality of --from .video.")])
+@pytest.mark.parametrize(
+    "text, match", [("audio=fast", "a number above 0"), ("depth=2", "a modality of --from .video.")]
+)
 def test_a_rate_that_makes_no_sense_is_refused(text, match, tmp_path, annotation):
     with pytest.raises(SystemExit, match=match):
         words = ["--from", f"video={tmp_path / 'video'}", "--rate", text.replace("audio", "video")]
@@ -81,14 +108,21 @@ def test_maps_and_stored_versions_become_shards_that_read_the_same(tmp_path, ann
     (tmp_path / "maps").mkdir()
     for i in range(4):
         for k in range(2):
-            np.save(tmp_path / "maps" / f"v{i}_aug{k}.npy", np.random.default_rng(10 * i + k).random((5 + i, 2, 3, 4)).astype(np.float16))
+            np.save(
+                tmp_path / "maps" / f"v{i}_aug{k}.npy",
+                np.random.default_rng(10 * i + k).random((5 + i, 2, 3, 4)).astype(np.float16),
+            )
     entry = {"path": str(tmp_path / "maps"), "width": 4, "map": [2, 3], "versions": 2}
     words = ["--from", f"maps={tmp_path / 'maps'}", "--versions", "2", "--per-shard", "3"]
     main(["shards", str(annotation), "--split", "train", "--out", str(tmp_path / "shards"), *words])
     found = []
     for path in (entry["path"], str(tmp_path / "shards" / "maps")):
-        config = DatasetConfig(train_path=str(annotation), on_missing="drop", modalities={"maps": {**entry, "path": path}})
-        found.append([ModalityVideoProcessor(config)(item)["maps"] for item in ModalityMetaProcessor(config).data])
+        config = DatasetConfig(
+            train_path=str(annotation), on_missing="drop", modalities={"maps": {**entry, "path": path}}
+        )
+        found.append(
+            [ModalityVideoProcessor(config)(item)["maps"] for item in ModalityMetaProcessor(config).data]
+        )
     for files, shards in zip(*found, strict=True):
         assert files.shape[1:] == (2, 3, 8)
         np.testing.assert_array_equal(files, shards)

@@ -13,7 +13,8 @@ from mmpt_cli import predict
 YAML = """
 plugins: [tests.mmpt_cli.toy_plugin]
 dataset:
-  {{split: test, meta_processor: ToyMeta, video_processor: ToyVideo, text_processor: ToyText, aligner: ToyAligner, test_path: {test_path}}}
+  {{split: test, meta_processor: ToyMeta, video_processor: ToyVideo, text_processor: ToyText, aligner:
+      ToyAligner, test_path: {test_path}}}
 fairseq: {{dataset: {{batch_size: 5, num_workers: 0}}, common_eval: {{path: {path}}}}}
 model: {{model_cls: ToyTowers}}
 eval: {{save_path: {save_path}, bootstrap: 20}}
@@ -24,17 +25,24 @@ metric: {metric}
 
 @pytest.fixture
 def project(tmp_path):
-    """A test YAML and a run folder with a bad, a good and a useless checkpoint; the last is the configured path."""
+    """A test YAML and a run folder with a bad, a good and a useless checkpoint; the last is the configured
+    path."""
     run = tmp_path / "run"
     run.mkdir()
     eye = torch.eye(12)
-    for name, table in ("checkpoint_best", eye), ("checkpoint1", -eye), ("checkpoint_last", torch.zeros(12, 12)):
+    for name, table in (
+        ("checkpoint_best", eye),
+        ("checkpoint1", -eye),
+        ("checkpoint_last", torch.zeros(12, 12)),
+    ):
         torch.save({"model": {"mmmodel.table": table}}, run / f"{name}.pt")
     (tmp_path / "list.txt").write_text("a list\n")
 
     def write(metric="RetrievalMetric", path=run / "checkpoint_last.pt"):
         config = tmp_path / "toy_zs.yaml"
-        config.write_text(YAML.format(path=path, save_path=f"{run}/", metric=metric, test_path=tmp_path / "list.txt"))
+        config.write_text(
+            YAML.format(path=path, save_path=f"{run}/", metric=metric, test_path=tmp_path / "list.txt")
+        )
         return str(config)
 
     return write
@@ -48,35 +56,60 @@ def test_every_checkpoint_of_the_run_folder_is_evaluated_once_by_name(project, t
     predict.main([project(), "--device", "cpu"])
     summary = json.loads((tmp_path / "run" / "toy_zs" / "results.json").read_text())
     assert list(summary["checkpoints"]) == ["checkpoint1", "checkpoint_best", "checkpoint_last"]
-    assert summary["best"] == "checkpoint_best" and summary["checkpoints"]["checkpoint_best"]["values"]["R1"] == 1
+    assert (
+        summary["best"] == "checkpoint_best"
+        and summary["checkpoints"]["checkpoint_best"]["values"]["R1"] == 1
+    )
     printed = capsys.readouterr().out
     best = printed.split("best results:")[1]
     assert "checkpoint_best.pt" in best and "checkpoint1.pt" not in best
 
 
 def test_one_checkpoint_alone_can_be_named(project, tmp_path):
-    predict.main([project(), "--checkpoint", str(tmp_path / "run" / "checkpoint1.pt"), "--output", str(tmp_path / "out")])
+    predict.main(
+        [
+            project(),
+            "--checkpoint",
+            str(tmp_path / "run" / "checkpoint1.pt"),
+            "--output",
+            str(tmp_path / "out"),
+        ]
+    )
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["checkpoint1"]
 
 
 def test_the_report_says_what_was_evaluated(project, tmp_path):
     predict.main([project(), "--checkpoint", str(tmp_path / "run" / "checkpoint_best.pt")])
     found = results(tmp_path, "checkpoint_best")
-    assert found["facts"] | {"queries": 12, "gallery": 12, "duplicate captions": 0, "tie rule": "mean"} == found["facts"]
+    assert (
+        found["facts"] | {"queries": 12, "gallery": 12, "duplicate captions": 0, "tie rule": "mean"}
+        == found["facts"]
+    )
     assert found["missing"] == {"without features": ["lost"]}
     assert found["if_missing_were_there"]["R1"] == [0, 1]  # 12 clips found, 1 of a lost video
     assert found["warnings"] == []
     assert found["checkpoint"]["missing"] == [] and len(found["checkpoint"]["sha256"]) == 64
-    assert {"key": "test_path", "bytes": 7}.items() <= found["data"][0].items() and len(found["data"][0]["sha256"]) == 64
+    assert {"key": "test_path", "bytes": 7}.items() <= found["data"][0].items() and len(
+        found["data"][0]["sha256"]
+    ) == 64
     assert found["settings"]["predictor"] == "RetrievalPredictor"
 
 
 def test_pictures_are_drawn_on_demand_and_named_in_the_page(project, tmp_path):
     pytest.importorskip("matplotlib")
-    predict.main([project("FullVideoRetrievalMetric"), "--checkpoint", str(tmp_path / "run" / "checkpoint_best.pt"), "--plots"])
+    predict.main(
+        [
+            project("FullVideoRetrievalMetric"),
+            "--checkpoint",
+            str(tmp_path / "run" / "checkpoint_best.pt"),
+            "--plots",
+        ]
+    )
     folder = tmp_path / "run" / "toy_zs" / "checkpoint_best"
     for name in ("ranks", "scores", "alignment"):
-        assert (folder / f"{name}.png").is_file() and f"![{name}]({name}.png)" in (folder / "results.md").read_text()
+        assert (folder / f"{name}.png").is_file() and f"![{name}]({name}.png)" in (
+            folder / "results.md"
+        ).read_text()
     assert results(tmp_path, "checkpoint_best")["plots"] == ["ranks.png", "scores.png", "alignment.png"]
 
 
@@ -85,7 +118,9 @@ def test_a_fine_tuned_checkpoint_and_features_of_another_rate_are_warned_of(proj
     path = tmp_path / "tuned.pt"
     state = {"mmmodel.table": torch.eye(12)}
     extra = {"config": {"dataset": {"train_path": "data/msrvtt/train.csv"}}}
-    torch.save({"model": state, "cfg": None, "args": None, "optimizer_history": [{}], "extra_state": extra}, path)
+    torch.save(
+        {"model": state, "cfg": None, "args": None, "optimizer_history": [{}], "extra_state": extra}, path
+    )
     predict.main([project(), "--checkpoint", str(path), "--set", f"dataset.vfeat_dir={tmp_path}"])
     found = results(tmp_path, "tuned")
     assert found["checkpoint"]["training"]["data"] == {"train_path": "data/msrvtt/train.csv"}
@@ -95,7 +130,9 @@ def test_a_fine_tuned_checkpoint_and_features_of_another_rate_are_warned_of(proj
 
 def test_layers_that_the_checkpoint_lacks_are_warned_of(project, tmp_path):
     torch.save({"model": {"mmmodel.table": torch.eye(12)}}, tmp_path / "small.pt")
-    predict.main([project(), "--checkpoint", str(tmp_path / "small.pt"), "--set", "model.model_cls=ToyTowersWithHead"])
+    predict.main(
+        [project(), "--checkpoint", str(tmp_path / "small.pt"), "--set", "model.model_cls=ToyTowersWithHead"]
+    )
     (warning,) = results(tmp_path, "small")["warnings"]
     assert "lacks 1 tensors of the model (head)" in warning
 
@@ -109,12 +146,18 @@ def test_predictions_can_be_kept_without_a_metric(project, tmp_path):
     predict.main([project(), "--checkpoint", str(tmp_path / "run" / "checkpoint_best.pt"), "--predict-only"])
     folder = tmp_path / "run" / "toy_zs" / "checkpoint_best"
     arrays = load_arrays(folder / "predictions.npz")
-    assert arrays["texts"][3] == "word3" and arrays["video_ids"][3] == "video1" and arrays["item_ids"][3] == "video1_3_4"
+    assert (
+        arrays["texts"][3] == "word3"
+        and arrays["video_ids"][3] == "video1"
+        and arrays["item_ids"][3] == "video1_3_4"
+    )
     assert not (folder / "results.json").exists()
 
 
 def test_full_videos_are_scored_from_their_clips(project, tmp_path):
-    predict.main([project("FullVideoRetrievalMetric"), "--checkpoint", str(tmp_path / "run" / "checkpoint_best.pt")])
+    predict.main(
+        [project("FullVideoRetrievalMetric"), "--checkpoint", str(tmp_path / "run" / "checkpoint_best.pt")]
+    )
     found = results(tmp_path, "checkpoint_best")
     assert found["facts"]["gallery"] == 4 and found["values"]["OTAM-R1"] == 1
     assert found["if_missing_were_there"]["R1"] == [0, 1]

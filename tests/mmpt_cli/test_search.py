@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmpt.config import load_config
+from mmpt.inference.moments import Moment, MomentIndex
 from mmpt.models import MMPTModel, build_model
-from mmpt.models.moments import Moment, MomentIndex
 from mmpt.processors import load_tokenizer
 from mmpt.registry import ALIGNERS
 from mmpt_cli.search import main
 from mmpt_cli.search_page import clock, write_page
 from tests.conftest import ROOT
-from tests.utils.media import write_video
+from tests.media.media import write_video
 
 av = pytest.importorskip("av")
 
@@ -56,13 +56,31 @@ def world(tmp_path_factory):
 def index(world, model_folder, tmp_path, capsys):
     path = tmp_path / "index.npz"
     folders = [str(world / "features"), "--videos", str(world / "videos")]
-    assert main(["build", *folders, "--model", str(model_folder), "--index", str(path), "--window", "4", "--stride", "2"]) == 0
+    assert (
+        main(
+            [
+                "build",
+                *folders,
+                "--model",
+                str(model_folder),
+                "--index",
+                str(path),
+                "--window",
+                "4",
+                "--stride",
+                "2",
+            ]
+        )
+        == 0
+    )
     return path
 
 
 def test_build_counts_moments_and_names_what_it_leaves_out(index, capsys):
     said = capsys.readouterr().out
-    assert "index.npz: 13 moments of 2 videos" in said and "left out: damaged: " in said and "not finite" in said
+    assert (
+        "index.npz: 13 moments of 2 videos" in said and "left out: damaged: " in said and "not finite" in said
+    )
 
 
 def test_query_prints_the_moments_that_fit_best_first(index, model_folder, capsys):
@@ -73,7 +91,8 @@ def test_query_prints_the_moments_that_fit_best_first(index, model_folder, capsy
     expected = model.search(MomentIndex.load(index), "pour the milk", 3)
     assert lines[0] == "pour the milk" and len(lines) == 4
     for rank, (line, moment) in enumerate(zip(lines[1:], expected, strict=True), start=1):
-        pattern = rf"\s*{rank}\s+{moment.score:.3f}\s+{moment.video_id}\s+{clock(moment.start_s)} - {clock(moment.end_s)}"
+        span = f"{clock(moment.start_s)} - {clock(moment.end_s)}"
+        pattern = rf"\s*{rank}\s+{moment.score:.3f}\s+{moment.video_id}\s+{span}"
         assert re.fullmatch(pattern, line)
 
 
@@ -88,7 +107,9 @@ def test_page_holds_thumbnails_and_plays_from_the_moment(index, tmp_path):
     with av.open(str(tmp_path / "poster.jpg")) as container:
         image = next(container.decode(video=0)).to_ndarray(format="rgb24")
     assert image.shape == (240, 320, 3) and image[..., 0].mean() > 150 > 60 > image[..., 2].mean()
-    assert re.search(r'src="[^"]*videos/red\.mp4#t=\d+,\d+"', text) and re.search(r'<a href="[^"]*red\.mp4#t=\d+,\d+">red</a>', text)
+    assert re.search(r'src="[^"]*videos/red\.mp4#t=\d+,\d+"', text) and re.search(
+        r'<a href="[^"]*red\.mp4#t=\d+,\d+">red</a>', text
+    )
 
 
 def test_page_needs_nothing_else_but_the_videos(index, tmp_path):
@@ -99,7 +120,9 @@ def test_page_needs_nothing_else_but_the_videos(index, tmp_path):
 def test_page_links_a_video_whose_name_means_something_in_html_and_in_addresses(tmp_path):
     name = """50% "<i>" & 'x' #1?"""
     write_video(tmp_path / f"{name}.mp4", [0, 500])
-    write_page(tmp_path / "page.html", {"a": [Moment(name, 0, 1, 0.5)]}, {name: str(tmp_path / f"{name}.mp4")})
+    write_page(
+        tmp_path / "page.html", {"a": [Moment(name, 0, 1, 0.5)]}, {name: str(tmp_path / f"{name}.mp4")}
+    )
     text = (tmp_path / "page.html").read_text()
     assert "<i>" not in text
     address = re.search(r'href="([^"]*)"', text)[1]
@@ -114,7 +137,10 @@ def test_page_survives_a_video_that_is_gone(tmp_path):
 def test_an_index_of_other_weights_is_refused(index, model_folder, tmp_path):
     other = shutil.copytree(model_folder, tmp_path / "trained on")
     weights = load_file(other / "model.safetensors")
-    save_file({name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in weights.items()}, other / "model.safetensors")
+    save_file(
+        {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in weights.items()},
+        other / "model.safetensors",
+    )
     stale = MomentIndex.load(index)
     replace(stale, origin={**stale.origin, "model": str(other)}).save(index)
     with pytest.raises(SystemExit, match="made with other weights than .*trained on has now.*Build it again"):
@@ -126,7 +152,9 @@ def test_query_without_an_index_says_how_to_make_one(tmp_path):
         main(["query", "a", "--index", str(tmp_path / "none.npz")])
 
 
-@pytest.mark.parametrize(("option", "message"), [(["-k", "0"], "k=0: ask for at least one"), ([" "], "without words")])
+@pytest.mark.parametrize(
+    ("option", "message"), [(["-k", "0"], "k=0: ask for at least one"), ([" "], "without words")]
+)
 def test_query_for_nothing_is_refused(index, option, message, capsys):
     with pytest.raises((ValueError, SystemExit)) as error:
         main(["query", "a", *option, "--index", str(index)])

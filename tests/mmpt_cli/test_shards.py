@@ -69,7 +69,11 @@ def test_old_shards_without_manifest_pass_and_are_counted(folder, capsys):
 def test_a_meta_pickle_with_other_counts_is_named(folder, capsys):
     save_plain_pickle({0: ["v0"], 1: ["v4", "v5", "v6", "v7"], 9: ["v8"]}, folder / "train_meta.pkl")
     status, out = verify(folder, capsys)
-    assert status == 1 and "train_0_starts.npy: 4 items, but train_meta.pkl lists 1 ids" in out and "lists shard 9" in out
+    assert (
+        status == 1
+        and "train_0_starts.npy: 4 items, but train_meta.pkl lists 1 ids" in out
+        and "lists shard 9" in out
+    )
 
 
 def test_a_folder_without_shards_fails(tmp_path, capsys):

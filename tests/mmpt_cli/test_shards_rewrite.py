@@ -45,7 +45,12 @@ def run(*words):
 
 def test_split_keeps_every_row_of_features_and_text_in_order(folder, tmp_path):
     assert run("split", folder, tmp_path / "out", "--shard-size", 3) == 0
-    assert {k: len(ids) for k, ids in load_plain_pickle(tmp_path / "out/train_meta.pkl").items()} == {0: 3, 1: 3, 2: 3, 3: 1}
+    assert {k: len(ids) for k, ids in load_plain_pickle(tmp_path / "out/train_meta.pkl").items()} == {
+        0: 3,
+        1: 3,
+        2: 3,
+        3: 1,
+    }
     assert_same(contents(tmp_path / "out"), contents(folder))
     assert run("verify", tmp_path / "out") == 0
 
@@ -86,7 +91,9 @@ def test_a_split_that_was_stopped_goes_on_and_leaves_no_index_before_its_end(fol
 
 
 def test_going_on_with_other_arguments_is_refused(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards_rewrite, "ShardWriter", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        shards_rewrite, "ShardWriter", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         run("split", folder, tmp_path / "out", "--shard-size", 3)
     with pytest.raises(SystemExit, match="begun with other arguments"):
@@ -113,15 +120,23 @@ def test_folders_with_and_without_tokens_do_not_mix(folder, tmp_path):
     for file in (tmp_path / "other").glob("text.*"):
         file.unlink()
     (tmp_path / "other" / MANIFEST).unlink()
-    with pytest.raises(SystemExit, match=r"text.train_\*.caps_ids, text.train_\*.startends: in some of .* only"):
+    with pytest.raises(
+        SystemExit, match=r"text.train_\*.caps_ids, text.train_\*.startends: in some of .* only"
+    ):
         run("merge", folder, tmp_path / "other", tmp_path / "out")
 
 
 def test_stats_count_shards_items_rows_and_ids(folder, capsys):
     assert run("stats", folder, "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["train_*"]["shards"] == 3 and report["train_*"]["items"] == 10 and report["train_*"]["rows"] == 600
-    assert report["text.train_*.caps_ids"]["rows"] == 120 and report["text.train_*.caps_ids"]["row"] == ["int32[8]"]
+    assert (
+        report["train_*"]["shards"] == 3
+        and report["train_*"]["items"] == 10
+        and report["train_*"]["rows"] == 600
+    )
+    assert report["text.train_*.caps_ids"]["rows"] == 120 and report["text.train_*.caps_ids"]["row"] == [
+        "int32[8]"
+    ]
     assert report["train_meta.pkl"] == {"ids": 10, "different ids": 10}
 
 
@@ -130,7 +145,9 @@ def test_sealing_enters_old_shards_with_their_checksums(folder):
     (folder / MANIFEST).unlink()
     assert run("verify", folder, "--seal") == 0
     sealed = read_manifest(folder)
-    assert {name: entry["sha256"] for name, entry in sealed.items()} == {name: entry["sha256"] for name, entry in listed.items()}
+    assert {name: entry["sha256"] for name, entry in sealed.items()} == {
+        name: entry["sha256"] for name, entry in listed.items()
+    }
 
 
 def test_damaged_shards_are_not_sealed(folder):

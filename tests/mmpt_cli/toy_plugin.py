@@ -1,4 +1,5 @@
-"""Smallest parts that a project file can name: items whose caption id is the index of their video, and a model that may know it."""
+"""Smallest parts that a project file can name: items whose caption id is the index of their video, and a
+model that may know it."""
 
 import torch
 from torch import nn

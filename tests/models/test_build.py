@@ -23,11 +23,17 @@ def pretrained_folder(bert_folder, tmp_path):
 
 
 def two_towers(make_config, folder, **model):
-    towers = {"video_encoder_cls": "MMBertForEncoder", "text_encoder_cls": "BertModel", "num_hidden_video_layers": 1}
+    towers = {
+        "video_encoder_cls": "MMBertForEncoder",
+        "text_encoder_cls": "BertModel",
+        "num_hidden_video_layers": 1,
+    }
     return make_config("MMFusionSeparate", {"bert_name": str(folder)}, **(towers | model))
 
 
-def test_pretrained_towers_start_from_the_folder_and_the_video_tower_from_its_first_layers(make_config, pretrained_folder):
+def test_pretrained_towers_start_from_the_folder_and_the_video_tower_from_its_first_layers(
+    make_config, pretrained_folder
+):
     source = BertForPreTraining.from_pretrained(pretrained_folder).state_dict()
     model = build_model(two_towers(make_config, pretrained_folder, init="pretrained"))
     for name, tensor in model.text_encoder.state_dict().items():
@@ -39,7 +45,12 @@ def test_pretrained_towers_start_from_the_folder_and_the_video_tower_from_its_fi
 
 def test_pretrained_prediction_head_is_loaded(make_config, pretrained_folder):
     source = BertForPreTraining.from_pretrained(pretrained_folder).state_dict()
-    config = make_config("MMFusionMFMMLM", {"bert_name": str(pretrained_folder)}, mm_encoder_cls="MMBertForMFMMLM", init="pretrained")
+    config = make_config(
+        "MMFusionMFMMLM",
+        {"bert_name": str(pretrained_folder)},
+        mm_encoder_cls="MMBertForMFMMLM",
+        init="pretrained",
+    )
     state = build_model(config).mm_encoder.cls.state_dict()
     assert all(torch.equal(tensor, source[f"cls.{name}"]) for name, tensor in state.items())
 
@@ -72,7 +83,12 @@ def test_model_class_must_be_named(make_config):
 
 
 def test_sequences_beyond_the_position_table_are_refused(make_config, bert_folder):
-    config = make_config("MMFusionSeparate", {"max_len": 65}, video_encoder_cls="MMBertForEncoder", text_encoder_cls="BertModel")
+    config = make_config(
+        "MMFusionSeparate",
+        {"max_len": 65},
+        video_encoder_cls="MMBertForEncoder",
+        text_encoder_cls="BertModel",
+    )
     with pytest.raises(ValueError, match="max_len=65 exceeds the 64 positions"):
         build_model(config)
 
@@ -86,14 +102,21 @@ def test_layernorm_only_trains_layernorms_and_the_temperature(make_config, bert_
 
 
 def test_only_modules_called_exactly_layernorm_stay_trainable():
-    model = nn.ModuleDict({name: nn.LayerNorm(2) for name in ("LayerNorm", "LayerNorm2", "norm", "MyLayerNorm")})
+    model = nn.ModuleDict(
+        {name: nn.LayerNorm(2) for name in ("LayerNorm", "LayerNorm2", "norm", "MyLayerNorm")}
+    )
     freeze_all_but_layernorm(model)
-    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["LayerNorm.weight", "LayerNorm.bias"]
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == [
+        "LayerNorm.weight",
+        "LayerNorm.bias",
+    ]
 
 
 def test_checkpoint_weights_reach_the_model(make_config, separate_config, tmp_path):
     source = build_model(separate_config)
-    torch.save({"model": {f"mmmodel.{k}": v.half() for k, v in source.state_dict().items()}}, tmp_path / "c.pt")
+    torch.save(
+        {"model": {f"mmmodel.{k}": v.half() for k, v in source.state_dict().items()}}, tmp_path / "c.pt"
+    )
     loaded = build_model(separate_config, tmp_path / "c.pt")
     for name, tensor in source.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor.half().float()), name
@@ -102,7 +125,9 @@ def test_checkpoint_weights_reach_the_model(make_config, separate_config, tmp_pa
 def test_with_a_checkpoint_the_weights_of_bert_are_not_needed(make_config, bert_folder, tmp_path):
     source = build_model(two_towers(make_config, bert_folder)).state_dict()
     torch.save(source, tmp_path / "c.pt")
-    loaded = build_model(two_towers(make_config, bert_folder, init="pretrained"), tmp_path / "c.pt").state_dict()
+    loaded = build_model(
+        two_towers(make_config, bert_folder, init="pretrained"), tmp_path / "c.pt"
+    ).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in source.items())
 
 
@@ -113,14 +138,19 @@ def test_seg_embeddings_of_vlm_checkpoints_have_a_place(make_config):
 
 def test_learnable_temperature_is_in_the_outputs(make_config, bert_folder, clips):
     output = build_model(two_towers(make_config, bert_folder, learnable_temperature=True))(**clips)
-    assert output["logit_scale"].item() == pytest.approx(INITIAL_LOGIT_SCALE) and output["logit_scale"].requires_grad
+    assert (
+        output["logit_scale"].item() == pytest.approx(INITIAL_LOGIT_SCALE)
+        and output["logit_scale"].requires_grad
+    )
 
 
 def test_bert_base_sizes_are_those_of_the_published_model(make_config, tmp_path, bert_folder):
     shutil.copytree(bert_folder, tmp_path / "base")
     BertConfig().save_pretrained(tmp_path / "base")
     with torch.device("meta"):
-        model = build_model(two_towers(make_config, tmp_path / "base", num_hidden_video_layers=6, layernorm_only=True))
+        model = build_model(
+            two_towers(make_config, tmp_path / "base", num_hidden_video_layers=6, layernorm_only=True)
+        )
     count = lambda parameters: sum(p.numel() for p in parameters)  # noqa: E731
     assert count(model.text_encoder.parameters()) == 109_482_240
     assert count(model.video_encoder.bert.parameters()) == 66_955_008

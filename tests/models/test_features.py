@@ -14,6 +14,8 @@ def test_the_mean_leaves_padding_out():
 
 def test_an_untrained_projection_changes_nothing():
     frames = torch.randn(3, 8, 6)
-    outputs = FrameProjection(Config(model=ModelConfig(feature_dim=6)))(support=frames, query=frames[:1], support_labels=None)
+    outputs = FrameProjection(Config(model=ModelConfig(feature_dim=6)))(
+        support=frames, query=frames[:1], support_labels=None
+    )
     torch.testing.assert_close(outputs["support"], frames)
     assert outputs["query"].shape == (1, 8, 6)

@@ -58,7 +58,9 @@ def test_wide_beams_find_the_best_sequence_of_all(language):
 
 
 def test_sequences_in_a_batch_do_not_influence_each_other(language):
-    alone = [beam_search(language, torch.tensor([[w]]), 7, EOS, PAD, num_beams=3)[0].tolist() for w in (2, 3, 4)]
+    alone = [
+        beam_search(language, torch.tensor([[w]]), 7, EOS, PAD, num_beams=3)[0].tolist() for w in (2, 3, 4)
+    ]
     together = beam_search(language, torch.tensor([[2], [3], [4]]), 7, EOS, PAD, num_beams=3).tolist()
     for one, row in zip(alone, together, strict=True):
         trimmed = [t for t in row if t != PAD]
@@ -76,7 +78,10 @@ def test_an_end_ranked_below_the_beams_is_dropped():
     beams = torch.tensor([[2, 3], [2, 4]])
     place = [3, C + 4, EOS, 2]  # beam 0 word 3, beam 1 word 4, then an end and a word
     assert _step(beams, [-1.0, -2.0, -3.0, -4.0], place, C, EOS, finished) == [(-1.0, 0, 3), (-2.0, 1, 4)]
-    assert _step(beams, [-1.0, -2.0, -3.0, -4.0], [EOS, 3, C + EOS, 4], C, EOS, finished) == [(-2.0, 0, 3), (-4.0, 0, 4)]
+    assert _step(beams, [-1.0, -2.0, -3.0, -4.0], [EOS, 3, C + EOS, 4], C, EOS, finished) == [
+        (-2.0, 0, 3),
+        (-4.0, 0, 4),
+    ]
     assert [(score, ids.tolist()) for score, ids in finished.beams] == [(-0.5, [2, 3])]
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mmpt.losses import build_loss
-from mmpt.models import build_model, layout
+from mmpt.models import build_model
+from mmpt.models import sequence_layout as layout
 from tests.conftest import golden_cases, load_golden
 
 TOWERS = {"video_encoder_cls": "MMBertForEncoder", "text_encoder_cls": "BertModel"}
@@ -15,7 +16,9 @@ TOWERS = {"video_encoder_cls": "MMBertForEncoder", "text_encoder_cls": "BertMode
 def build(config, arrays):
     """The model in eval mode with every `state.*` array, none missing, none left over."""
     model = build_model(config)
-    state = {k.removeprefix("state."): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("state.")}
+    state = {
+        k.removeprefix("state."): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("state.")
+    }
     model.load_state_dict({k: v for k, v in state.items() if not k.endswith("position_ids")}, strict=True)
     return model.eval()
 
@@ -29,7 +32,9 @@ def assert_equal(got, expected, names=None):
         if expected[name].dtype == torch.bool:
             assert torch.equal(got[name], expected[name]), name
         else:
-            torch.testing.assert_close(got[name], expected[name], rtol=2e-4, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}")
+            torch.testing.assert_close(
+                got[name], expected[name], rtol=2e-4, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}"
+            )
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_model_separate*.npz"))
@@ -58,7 +63,11 @@ class TestSeparate:
 @pytest.mark.parametrize("path", golden_cases("norton_model_segmentation*.npz"))
 def test_golden_norton_model_segmentation(path, make_config):
     arrays = load_golden(path)
-    config = make_config("MMFusionSeparateActionSegmentation", video_encoder_cls="MMBertForTokenClassification", num_hidden_video_layers=1)
+    config = make_config(
+        "MMFusionSeparateActionSegmentation",
+        video_encoder_cls="MMBertForTokenClassification",
+        num_hidden_video_layers=1,
+    )
     with torch.no_grad():
         assert_equal(build(config, arrays)(**group(arrays, "in.")), group(arrays, "out."))
 
@@ -71,26 +80,40 @@ class TestShareAndJoint:
         with torch.no_grad():
             assert_equal(model(**group(arrays, "in.")), group(arrays, "share."))
 
-    @pytest.mark.parametrize("name", ["joint_iso0_train", "joint_iso1_train", "joint_iso2_train", "joint_iso2_test"])
+    @pytest.mark.parametrize(
+        "name", ["joint_iso0_train", "joint_iso1_train", "joint_iso2_train", "joint_iso2_test"]
+    )
     def test_golden_norton_model_share_joint_joint(self, path, name, make_config):
         arrays = load_golden(path)
         n_isolated, batch, expected = int(name[9]), group(arrays, "in."), group(arrays, f"{name}.")
-        model = build(make_config("MMFusionJoint", {"num_iso_layer": n_isolated}, mm_encoder_cls="MMBertForJoint"), arrays)
+        model = build(
+            make_config("MMFusionJoint", {"num_iso_layer": n_isolated}, mm_encoder_cls="MMBertForJoint"),
+            arrays,
+        )
         with torch.no_grad():
             assert_equal(model(**batch), expected, ["pooled_video", "pooled_text"])
 
     def test_golden_norton_model_share_joint_mask_without_isolation(self, path):
         arrays = load_golden(path)
         batch = group(arrays, "in.")
-        assert torch.equal(layout.splice(batch["cmasks"], batch["vmasks"]), torch.from_numpy(arrays["joint_iso0_train.attention_mask"]))
+        assert torch.equal(
+            layout.splice(batch["cmasks"], batch["vmasks"]),
+            torch.from_numpy(arrays["joint_iso0_train.attention_mask"]),
+        )
 
     @pytest.mark.parametrize("name", ["joint_iso1_train", "joint_iso2_train", "joint_iso2_test"])
     def test_golden_norton_model_share_joint_isolation_mask(self, path, name):
         arrays = load_golden(path)
-        n_isolated, batch, expected = int(name[9]), group(arrays, "in."), group(arrays, f"{name}.")["attention_mask"]
+        n_isolated, batch, expected = (
+            int(name[9]),
+            group(arrays, "in."),
+            group(arrays, f"{name}.")["attention_mask"],
+        )
         isolated = layout.isolated_mask(batch["cmasks"], batch["vmasks"])
         assert all(torch.equal(expected[:, layer], isolated) for layer in range(n_isolated))
-        fused = layout.splice(batch["cmasks"], batch["vmasks"])[:, None, None].expand_as(expected[:, n_isolated:])
+        fused = layout.splice(batch["cmasks"], batch["vmasks"])[:, None, None].expand_as(
+            expected[:, n_isolated:]
+        )
         assert torch.equal(expected[:, n_isolated:], fused)
 
     @pytest.mark.parametrize("kind", ["joint", "share"])
@@ -105,13 +128,17 @@ class TestShareAndJoint:
 @pytest.mark.parametrize("path", golden_cases("norton_model_mtm*.npz"))
 def test_golden_norton_model_mtm(path, make_config):
     arrays = load_golden(path)
-    check_masked_modelling(build(make_config("MMFusionMTM", mm_encoder_cls="MMBertForMFMMLM"), arrays), arrays, "MTM")
+    check_masked_modelling(
+        build(make_config("MMFusionMTM", mm_encoder_cls="MMBertForMFMMLM"), arrays), arrays, "MTM"
+    )
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_model_mfmmlm*.npz"))
 def test_golden_norton_model_mfmmlm(path, make_config):
     arrays = load_golden(path)
-    check_masked_modelling(build(make_config("MMFusionMFMMLM", mm_encoder_cls="MMBertForMFMMLM"), arrays), arrays, "MFMMLM")
+    check_masked_modelling(
+        build(make_config("MMFusionMFMMLM", mm_encoder_cls="MMBertForMFMMLM"), arrays), arrays, "MFMMLM"
+    )
 
 
 def check_masked_modelling(model, arrays, loss_cls):

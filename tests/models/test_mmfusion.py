@@ -17,7 +17,9 @@ def model(separate_config):
 def test_one_modality_alone_equals_both_together(model, clips):
     with torch.no_grad():
         both = model(**clips)
-        video = model.forward_video(clips["vfeats"], clips["vmasks"], clips["caps"][:, :2], clips["cmasks"][:, :2])
+        video = model.forward_video(
+            clips["vfeats"], clips["vmasks"], clips["caps"][:, :2], clips["cmasks"][:, :2]
+        )
         text = model.forward_text(clips["caps"], clips["cmasks"])
     assert torch.equal(video.pooled, both["pooled_video"]) and torch.equal(text.pooled, both["pooled_text"])
 
@@ -46,7 +48,9 @@ def test_every_model_of_clips_returns_the_same_keys_and_shapes(make_config, clip
 
 
 def test_isolated_layers_make_a_video_vector_independent_of_its_caption(make_config, clips):
-    model = build_model(make_config("MMFusionJoint", {"num_iso_layer": 1}, mm_encoder_cls="MMBertForJoint")).eval()
+    model = build_model(
+        make_config("MMFusionJoint", {"num_iso_layer": 1}, mm_encoder_cls="MMBertForJoint")
+    ).eval()
     other = clips | {"caps": clips["caps"].clone()}
     other["caps"][:, 2:5] = 7
     with torch.no_grad():
@@ -68,9 +72,18 @@ def test_joint_model_says_that_it_cannot_encode_one_modality(make_config, clips)
 
 def test_windowed_models_take_one_video_per_batch(make_config):
     model = build_model(
-        make_config("MMFusionSeparateFullVideoBGRetrieval", video_encoder_cls="MMBertForEncoder", text_encoder_cls="BertModel")
+        make_config(
+            "MMFusionSeparateFullVideoBGRetrieval",
+            video_encoder_cls="MMBertForEncoder",
+            text_encoder_cls="BertModel",
+        )
     )
-    two = [torch.ones(2, 3, 16).long(), torch.ones(2, 3, 16).bool(), torch.ones(2, 4, 8, 24), torch.ones(2, 4, 8).bool()]
+    two = [
+        torch.ones(2, 3, 16).long(),
+        torch.ones(2, 3, 16).bool(),
+        torch.ones(2, 4, 8, 24),
+        torch.ones(2, 4, 8).bool(),
+    ]
     with pytest.raises(ValueError, match="batch_size: 1"):
         model(*two)
 
@@ -82,7 +95,11 @@ def test_masked_modelling_gradients_reach_frames_words_and_head(make_config, cli
     output = model(**clips, video_label=video_label, text_label=text_label)
     (output["video_logits"].logsumexp(1).sum() + output["text_logits"].logsumexp(1).sum()).backward()
     encoder = model.mm_encoder
-    for part in (encoder.videomlp.linear1, encoder.bert.encoder.layer[0].output.dense, encoder.head.transform.dense):
+    for part in (
+        encoder.videomlp.linear1,
+        encoder.bert.encoder.layer[0].output.dense,
+        encoder.head.transform.dense,
+    ):
         assert part.weight.grad.abs().sum() > 0
 
 

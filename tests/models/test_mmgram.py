@@ -8,13 +8,24 @@ from mmpt.losses import build_loss
 from mmpt.models import build_model
 from mmpt.models.mmgram import columns_in_use
 
-MODALITIES = {"video": {"path": "x", "width": 24}, "audio": {"path": "y", "width": 6, "max_len": 4}, "subtitle": {"max_len": 10}}
+MODALITIES = {
+    "video": {"path": "x", "width": 24},
+    "audio": {"path": "y", "width": 6, "max_len": 4},
+    "subtitle": {"max_len": 10},
+}
 
 
 @pytest.fixture
 def config(make_config):
     sizes = {"modalities": MODALITIES}
-    return make_config("MMGram", sizes, num_hidden_video_layers=1, contra_dim=16, learnable_temperature=True, matching_head=True)
+    return make_config(
+        "MMGram",
+        sizes,
+        num_hidden_video_layers=1,
+        contra_dim=16,
+        learnable_temperature=True,
+        matching_head=True,
+    )
 
 
 @pytest.fixture
@@ -45,7 +56,10 @@ def test_every_modality_becomes_a_unit_row(model, batch):
     for name in ("text", *MODALITIES):
         torch.testing.assert_close(output[f"pooled_{name}"].norm(dim=1), torch.ones(3))
         assert output[f"pooled_{name}"].shape == (3, 16)
-    assert output["present"]["audio"].tolist() == [True, True, False] and output["logit_scale"] is model.logit_scale
+    assert (
+        output["present"]["audio"].tolist() == [True, True, False]
+        and output["logit_scale"] is model.logit_scale
+    )
 
 
 def test_padding_does_not_reach_the_embedding(model, batch):
@@ -67,11 +81,16 @@ def test_a_test_with_fewer_frames_embeds_a_short_clip_as_training_did(config, mo
 
 
 def test_columns_that_no_row_fills_are_not_read_and_change_nothing(model, batch, monkeypatch):
-    model, batch = model.double(), {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
+    model, batch = (
+        model.double(),
+        {key: value.double() if value.is_floating_point() else value for key, value in batch.items()},
+    )
     for key in ("caps", "cmasks", "subtitle_caps", "subtitle_cmasks"):
         batch[key] = functional.pad(batch[key], (0, 5))
     pairs, results, read = (torch.tensor([0, 1, 2]), torch.tensor([2, 0, 1])), [], []
-    model.text_encoder.embeddings.register_forward_hook(lambda module, args, kwargs, output: read.append(output.shape[1]), with_kwargs=True)
+    model.text_encoder.embeddings.register_forward_hook(
+        lambda module, args, kwargs, output: read.append(output.shape[1]), with_kwargs=True
+    )
     for columns in (columns_in_use, lambda mask: mask.shape[1]):
         monkeypatch.setattr("mmpt.models.mmgram.columns_in_use", columns)
         model.zero_grad()
@@ -80,10 +99,19 @@ def test_columns_that_no_row_fills_are_not_read_and_change_nothing(model, batch,
         loss = logits.sum() + sum(x.sum() for name, x in output.items() if name.startswith("pooled_"))
         loss.backward()
         gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-        results.append([output["pooled_text"], output["pooled_video"], output["pooled_subtitle"], logits, *gradients])
+        results.append(
+            [output["pooled_text"], output["pooled_video"], output["pooled_subtitle"], logits, *gradients]
+        )
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected)
-    assert read == [9, 15, 15, 14, 20, 20]  # subtitles, captions, captions of the matching head; without [SEP] of the video
+    assert read == [
+        9,
+        15,
+        15,
+        14,
+        20,
+        20,
+    ]  # subtitles, captions, captions of the matching head; without [SEP] of the video
 
 
 def test_what_processes_exchange_has_one_shape_however_long_their_texts(model, batch):
@@ -138,20 +166,31 @@ def test_volume_and_matching_losses_reach_every_tower(model, batch):
 
 @pytest.mark.parametrize("name", ["TriangleLoss", "PMRLLoss", "SymileLoss", "PairwiseNCE", "GDTLoss"])
 def test_the_peers_train_on_the_same_output(model, batch, name):
-    keys = {"hypothesis": 1, "modalities": ["video", "audio"]} if name == "GDTLoss" else {"modalities": ["video", "audio"]}
+    keys = (
+        {"hypothesis": 1, "modalities": ["video", "audio"]}
+        if name == "GDTLoss"
+        else {"modalities": ["video", "audio"]}
+    )
     loss = build_loss({"loss_cls": name, **keys})(**{**batch, **model(**batch)})
     loss.backward()
     assert torch.isfinite(loss) and model.audio_encoder.videomlp.linear1.weight.grad.abs().sum() > 0
 
 
-def test_it_starts_from_a_two_tower_checkpoint_with_that_models_cosines(config, separate_config, clips, batch, tmp_path):
+def test_it_starts_from_a_two_tower_checkpoint_with_that_models_cosines(
+    config, separate_config, clips, batch, tmp_path
+):
     two_tower = build_model(separate_config).eval()
     torch.save(two_tower.state_dict(), tmp_path / "two.pt")
     started = replace(config, model=replace(config.model, init_from=str(tmp_path / "two.pt"), contra_dim=32))
     output = build_model(started).eval()(**batch)
     pooled = two_tower(**clips)
-    expected = functional.normalize(pooled["pooled_text"], dim=1) @ functional.normalize(pooled["pooled_video"], dim=1).T
-    torch.testing.assert_close(output["pooled_text"] @ output["pooled_video"].T, expected, atol=1e-5, rtol=1e-4)
+    expected = (
+        functional.normalize(pooled["pooled_text"], dim=1)
+        @ functional.normalize(pooled["pooled_video"], dim=1).T
+    )
+    torch.testing.assert_close(
+        output["pooled_text"] @ output["pooled_video"].T, expected, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_a_checkpoint_of_other_sizes_is_refused(config, tmp_path):
@@ -161,7 +200,9 @@ def test_a_checkpoint_of_other_sizes_is_refused(config, tmp_path):
 
 
 def test_a_start_that_is_not_there_says_what_to_train(config):
-    with pytest.raises(FileNotFoundError, match="model.init_from=no.pt: no such checkpoint.*model.init_from=null"):
+    with pytest.raises(
+        FileNotFoundError, match="model.init_from=no.pt: no such checkpoint.*model.init_from=null"
+    ):
         build_model(replace(config, model=replace(config.model, init_from="no.pt")))
 
 
@@ -197,14 +238,21 @@ def test_different_numbers_of_items_are_named_and_a_single_item_is_defined(model
     one = model(**{key: value[:1] for key, value in batch.items()})
     value = loss(**one)
     value.backward()
-    assert torch.isfinite(value) and all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert torch.isfinite(value) and all(
+        torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None
+    )
 
 
 def test_a_frozen_tower_keeps_its_weights_and_its_projection_learns(config, batch):
     model = build_model(replace(config, model=replace(config.model, frozen=["video", "text"])))
     build_loss({"loss_cls": "GRAMLoss"})(**{**batch, **model(**batch)}).backward()
-    assert all(p.grad is None for tower in (model.video_encoder, model.text_encoder) for p in tower.parameters())
-    assert model.projections["video"].weight.grad is not None and model.audio_encoder.videomlp.linear1.weight.grad is not None
+    assert all(
+        p.grad is None for tower in (model.video_encoder, model.text_encoder) for p in tower.parameters()
+    )
+    assert (
+        model.projections["video"].weight.grad is not None
+        and model.audio_encoder.videomlp.linear1.weight.grad is not None
+    )
     with pytest.raises(ValueError, match="model.frozen names depth"):
         build_model(replace(config, model=replace(config.model, frozen=["depth"])))
 
@@ -218,11 +266,21 @@ def test_what_a_model_says_it_returns_is_what_it_returns(config, separate_config
 @pytest.mark.parametrize(
     "section, match",
     [
-        ({"loss_cls": "STiCALoss"}, "STiCALoss reads crops, pooled_video_1, pooled_video_2, which model.model_cls MMGram does not return"),
+        (
+            {"loss_cls": "STiCALoss"},
+            "STiCALoss reads crops, pooled_video_1, pooled_video_2, which model.model_cls MMGram does not "
+            "return",
+        ),
         ({"loss_cls": "GRAMLoss", "modalities": ["video", "depth"]}, "GRAMLoss reads pooled_depth"),
-        ({"loss_cls": "GDTLoss", "hypothesis": 1, "modalities": ["video", "depth"]}, "GDTLoss reads pooled_depth"),
+        (
+            {"loss_cls": "GDTLoss", "hypothesis": 1, "modalities": ["video", "depth"]},
+            "GDTLoss reads pooled_depth",
+        ),
         ({"loss_cls": "TriangleLoss"}, "two modalities, got 3"),
-        ({"loss_cls": "SumLoss", "losses": [{"loss_cls": "GRAMLoss"}, {"loss_cls": "CrossEntropy"}]}, "CrossEntropy reads logits"),
+        (
+            {"loss_cls": "SumLoss", "losses": [{"loss_cls": "GRAMLoss"}, {"loss_cls": "CrossEntropy"}]},
+            "CrossEntropy reads logits",
+        ),
     ],
 )
 def test_a_loss_that_reads_more_is_refused_before_training(config, section, match):
@@ -254,8 +312,15 @@ def test_the_matching_head_learns_the_pairs_that_its_own_test_then_finds(model, 
         optimizer.step()
     with torch.no_grad():
         items = model.encode_items(**batch)
-        text, item = (rows.flatten() for rows in torch.meshgrid(torch.arange(3), torch.arange(3), indexing="ij"))
-        found = model.match(batch["caps"][text], batch["cmasks"][text], items["condition"][item], items["condition_mask"][item]).view(3, 3)
+        text, item = (
+            rows.flatten() for rows in torch.meshgrid(torch.arange(3), torch.arange(3), indexing="ij")
+        )
+        found = model.match(
+            batch["caps"][text],
+            batch["cmasks"][text],
+            items["condition"][item],
+            items["condition_mask"][item],
+        ).view(3, 3)
     assert (found.diag() > 0.8).all() and (found - torch.diag(found.diag())).max() < 0.2
 
 
@@ -265,10 +330,19 @@ def test_gradients_are_finite_for_half_precision_inputs(model, batch, dtype, cas
     output = model(**batch)
     pooled = {name: x.detach() for name, x in output.items() if name.startswith("pooled_")}
     if case != "missing":
-        pooled = {name: torch.zeros_like(x) if case == "zeros" else pooled["pooled_text"].clone() for name, x in pooled.items()}
-    present = output["present"] if case != "missing" else {name: torch.zeros(3, dtype=torch.bool) for name in output["present"]}
+        pooled = {
+            name: torch.zeros_like(x) if case == "zeros" else pooled["pooled_text"].clone()
+            for name, x in pooled.items()
+        }
+    present = (
+        output["present"]
+        if case != "missing"
+        else {name: torch.zeros(3, dtype=torch.bool) for name in output["present"]}
+    )
     for cls in ("GRAMLoss", "PMRLLoss", "SymileLoss", "PairwiseNCE"):
         leaves = {name: x.to(dtype).requires_grad_() for name, x in pooled.items()}
         value = build_loss({"loss_cls": cls})(**leaves, present=present)
         value.backward()
-        assert torch.isfinite(value) and all(torch.isfinite(x.grad).all() for x in leaves.values() if x.grad is not None), cls
+        assert torch.isfinite(value) and all(
+            torch.isfinite(x.grad).all() for x in leaves.values() if x.grad is not None
+        ), cls

@@ -1,4 +1,5 @@
-"""MMGram and its loss on two real gloo processes equal one process on the joined batch, though each reads texts of its own length."""
+"""MMGram and its loss on two real gloo processes equal one process on the joined batch, though each reads
+texts of its own length."""
 
 from __future__ import annotations
 
@@ -10,12 +11,15 @@ import torch
 from mmpt.config.schema import Config, DatasetConfig, ModelConfig
 from mmpt.losses import build_loss
 from mmpt.models import build_model
-from mmpt.ops.gather import rank, world_size
-from tests.models.conftest import TINY_BERT
+from mmpt.ops.distributed import rank, world_size
+from tests.tiny_models import TINY_BERT
 from tests.two_processes import WORLD, run_on_two_ranks
 
 N = 2  # items on a rank
-WORDS, SECONDS = torch.tensor([3, 9, 1, 2]), torch.tensor([2, 3, 8, 1])  # the second rank has the shorter texts and the longest video
+WORDS, SECONDS = (
+    torch.tensor([3, 9, 1, 2]),
+    torch.tensor([2, 3, 8, 1]),
+)  # the second rank has the shorter texts and the longest video
 
 
 def batch():
@@ -32,19 +36,32 @@ def batch():
 
 
 def gradients(folder, rows):
-    """Of every parameter, from the volume loss and the matching head's opinion on the own texts with every item."""
+    """Of every parameter, from the volume loss and the matching head's opinion on the own texts with every
+    item."""
     (folder / "config.json").write_text(json.dumps(TINY_BERT))
     modalities = {"video": {"path": "x", "width": 24}, "subtitle": {"max_len": 16}}
     sizes = {"bert_name": str(folder), "max_video_len": 8, "max_len": 24, "modalities": modalities}
-    keys = {"init": "random", "num_hidden_video_layers": 1, "contra_dim": 16, "learnable_temperature": True, "matching_head": True}
+    keys = {
+        "init": "random",
+        "num_hidden_video_layers": 1,
+        "contra_dim": 16,
+        "learnable_temperature": True,
+        "matching_head": True,
+    }
     torch.manual_seed(0)
-    model = build_model(Config(dataset=DatasetConfig(**sizes), model=ModelConfig(model_cls="MMGram", **keys))).eval()
+    model = build_model(
+        Config(dataset=DatasetConfig(**sizes), model=ModelConfig(model_cls="MMGram", **keys))
+    ).eval()
     output = model(**{name: value[rows] for name, value in batch().items()})
     n_own = WORLD * N // world_size()
     own = (torch.arange(n_own) + rank() * n_own).repeat_interleave(WORLD * N)
     matching = output["matcher"](own, torch.arange(WORLD * N).repeat(n_own))[:, 1]
-    (build_loss({"loss_cls": "GRAMLoss", "cosine_weight": 0.5})(**output) + matching.square().mean()).backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    (
+        build_loss({"loss_cls": "GRAMLoss", "cosine_weight": 0.5})(**output) + matching.square().mean()
+    ).backward()
+    return {
+        name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
 
 
 def on_rank(rank, folder):
@@ -66,4 +83,6 @@ def test_gradients_of_two_processes_are_those_of_one(tmp_path):
         "logit_scale",
     }
     for name, gradient in expected.items():
-        torch.testing.assert_close(sum(of_rank[name] for of_rank in ranks) / WORLD, gradient, rtol=1e-3, atol=1e-5, msg=name)
+        torch.testing.assert_close(
+            sum(of_rank[name] for of_rank in ranks) / WORLD, gradient, rtol=1e-3, atol=1e-5, msg=name
+        )

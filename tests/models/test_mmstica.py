@@ -14,7 +14,10 @@ def make(make_config):
     """`make(map, versions, **model keys)`: a model on video (5 wide) and audio (6 wide)."""
 
     def build(place=None, versions=1, dataset=(), **keys):
-        streams = {"video": {"path": "x", "width": 5, "map": place, "versions": versions}, "audio": {"path": "y", "width": 6, "max_len": 4}}
+        streams = {
+            "video": {"path": "x", "width": 5, "map": place, "versions": versions},
+            "audio": {"path": "y", "width": 6, "max_len": 4},
+        }
         sizes = {"modalities": streams, "on_missing": "drop", **dict(dataset)}
         small = {"captions": False, "num_hidden_video_layers": 1, "contra_dim": 16, "pooling": POOLING}
         keys = {"crops": {} if place else IN_TIME, **small, **keys}
@@ -42,14 +45,23 @@ def batch_of(place=(), versions=1, lengths=(8, 5, 6)):
 def test_a_sequence_gives_both_versions_and_their_crops_in_time(make):
     output = make()(**batch_of())
     assert {kind: len(crop) for kind, crop in output["crops"].items()} == {"tl1": 2, "tl2": 2, "ts2": 1}
-    embeddings = [output[f"pooled_{name}"] for name in ("video_1", "video_2", "audio")] + list(output["crops"]["tl1"])
+    embeddings = [output[f"pooled_{name}"] for name in ("video_1", "video_2", "audio")] + list(
+        output["crops"]["tl1"]
+    )
     assert all(x.shape == (3, 16) for x in embeddings)
     torch.testing.assert_close(torch.stack(embeddings).norm(dim=-1), torch.ones(5, 3))
 
 
 def test_maps_are_also_cropped_in_space(make):
     output = make([4, 4])(**batch_of((4, 4)))
-    assert {kind: len(crop) for kind, crop in output["crops"].items()} == {"sl1": 2, "sl2": 2, "ss2": 4, "tl1": 2, "tl2": 2, "ts2": 1}
+    assert {kind: len(crop) for kind, crop in output["crops"].items()} == {
+        "sl1": 2,
+        "sl2": 2,
+        "ss2": 4,
+        "tl1": 2,
+        "tl2": 2,
+        "ts2": 1,
+    }
 
 
 def test_boxes_depend_on_the_update_alone_and_versions_differ(make):
@@ -118,7 +130,9 @@ def test_an_augmentation_of_nothing_changes_nothing_and_others_have_their_size()
     noisy = Augment(feature_dropout=0.0, frame_dropout=0.0, noise=0.5)(3 * features)
     assert (noisy - 3).std().item() == pytest.approx(1.5, rel=0.05)
     masked = Augment(feature_dropout=0.0, frame_dropout=0.25, noise=0.0)(features)
-    assert set(masked.unique().tolist()) <= {0.0, 1.0} and (masked == 0).all(2).float().mean().item() == pytest.approx(0.25, abs=0.08)
+    assert set(masked.unique().tolist()) <= {0.0, 1.0} and (masked == 0).all(
+        2
+    ).float().mean().item() == pytest.approx(0.25, abs=0.08)
     dropped = Augment(feature_dropout=0.5, frame_dropout=0.0, noise=0.0)(features)
     assert set(dropped.unique().tolist()) == {0.0, 2.0} and (dropped == dropped[:, :1]).all()
 
@@ -152,7 +166,10 @@ def test_eight_clips_are_learnt(make):
     "keys, message",
     [
         ({"crops": {"num_large_crops": 2}}, "crops in space need stored feature maps"),
-        ({"crops": {**IN_TIME, "temporal_larg": 0.5}}, "model.crops.temporal_larg: unknown key; did you mean temporal_large"),
+        (
+            {"crops": {**IN_TIME, "temporal_larg": 0.5}},
+            "model.crops.temporal_larg: unknown key; did you mean temporal_large",
+        ),
         ({"crops": {**IN_TIME, "num_small_tcrops": "one"}}, "model.crops.num_small_tcrops: expected int"),
         ({"crops": {**IN_TIME, "modality": "depth"}}, "model.crops.modality=depth"),
         ({"pooling": {"layer": 1}}, "model.pooling.layer: unknown key; did you mean layers"),
@@ -178,10 +195,14 @@ def test_pooling_without_layers_sees_no_order_and_a_distinctive_reversal_is_refu
     blind = make(pooling={"layers": 0})
     with pytest.raises(ValueError, match="the video encoder does not see the order"):
         loss.check_model(blind)
-    allowed = build_loss({"loss_cls": "GDTLoss", "hypothesis": 2, "modalities": ["video", "audio"], "allow_degenerate": True})
+    allowed = build_loss(
+        {"loss_cls": "GDTLoss", "hypothesis": 2, "modalities": ["video", "audio"], "allow_degenerate": True}
+    )
     allowed.check_model(blind)
     reversed_clip = batch_of(lengths=(8, 8, 8))
     reversed_clip["video_feats"] = reversed_clip["video_feats"].flip(1)
     for model, same in ((make().eval(), False), (blind.eval(), True)):  # the property says what is so
-        whole, flipped = (model.encode_items(**b)["pooled_video"] for b in (batch_of(lengths=(8, 8, 8)), reversed_clip))
+        whole, flipped = (
+            model.encode_items(**b)["pooled_video"] for b in (batch_of(lengths=(8, 8, 8)), reversed_clip)
+        )
         assert torch.allclose(whole, flipped, atol=1e-5) == same

@@ -10,7 +10,7 @@ from mmpt.models.gdt import AVGDT
 from mmpt.models.raw_clips import RawAVGDT
 from mmpt.tasks.task import build_task
 from tests.conftest import ROOT
-from tests.utils.media import write_clip
+from tests.media.media import write_clip
 
 pytest.importorskip("av")
 
@@ -21,7 +21,10 @@ def config(tmp_path_factory):
     for n in range(2):
         write_clip(folder / f"v{n}.mkv", 4 + n)
     settings = "{frames: 8, fps: 8, size: 16, sample_rate: 8000}"
-    return load_config(ROOT / "projects/retri/gdt/raw_k400_av.yaml", [f"dataset.train_path={folder}", f"dataset.raw={settings}"])
+    return load_config(
+        ROOT / "projects/retri/gdt/raw_k400_av.yaml",
+        [f"dataset.train_path={folder}", f"dataset.raw={settings}"],
+    )
 
 
 def test_views_do_not_share_statistics(config):
@@ -34,7 +37,9 @@ def test_views_do_not_share_statistics(config):
         model.train()
         model.mlp_v.eval(), model.mlp_a.eval()  # dropout draws
         first = model(video, audio, clips_per_video=2)["pooled_video"]
-        changed = model(torch.stack([video[0], video[1] * 9, video[2], video[3] * 9]), audio, clips_per_video=2)["pooled_video"]
+        changed = model(
+            torch.stack([video[0], video[1] * 9, video[2], video[3] * 9]), audio, clips_per_video=2
+        )["pooled_video"]
     torch.testing.assert_close(first[::2], changed[::2])
     assert not torch.allclose(first[1::2], changed[1::2])
 
@@ -47,4 +52,6 @@ def test_step_on_files_reaches_every_weight(config):
     step = task(model, dataset.collate([dataset[0], dataset[1]]))
     step.loss.backward()
     assert step.loss.isfinite() and step.n_clips == 8
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters()
+    )

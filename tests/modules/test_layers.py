@@ -31,5 +31,7 @@ def test_masked_mean_of_nothing_is_zero():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_masked_mean_does_not_overflow_in_half_precision(dtype):
-    pooled = masked_mean(torch.full((1, 2048, 1), 60000.0, dtype=dtype), torch.ones(1, 2048, dtype=torch.bool))
+    pooled = masked_mean(
+        torch.full((1, 2048, 1), 60000.0, dtype=dtype), torch.ones(1, 2048, dtype=torch.bool)
+    )
     assert pooled.isfinite().all() and pooled.dtype == dtype

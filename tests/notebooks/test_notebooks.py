@@ -20,11 +20,14 @@ NAMES = {"quick_start", "transport_plan", "three_alignments", "your_own_data"}
 
 
 def run(path):
-    """The notebook with its outputs. Its kernel listens on sockets in the file system: a TCP port may be taken by the test beside it."""
+    """The notebook with its outputs. Its kernel listens on sockets in the file system: a TCP port may be
+    taken by the test beside it."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         kernel = jupyter_client.AsyncKernelManager(transport="ipc", connection_file=f"{folder}/kernel.json")
-        return nbclient.NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+        return nbclient.NotebookClient(
+            notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(path.parent)}}
+        ).execute()
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,12 @@ def executed():
 
 
 def printed(notebook):
-    return "".join(output.text for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "stream")
+    return "".join(
+        output.text
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if output.output_type == "stream"
+    )
 
 
 def test_there_is_a_notebook_for_each_first_step():
@@ -68,13 +76,21 @@ def test_bucket_takes_captions_of_nothing_and_sharpens_the_plan(executed):
 
 
 def test_otam_leaves_out_what_the_middle_of_a_video_does_not_show(executed):
-    line = next(line for line in printed(executed["three_alignments"]).splitlines() if line.startswith("DTW") and "OTAM" in line)
+    line = next(
+        line
+        for line in printed(executed["three_alignments"]).splitlines()
+        if line.startswith("DTW") and "OTAM" in line
+    )
     dtw, otam, _ = percents(line)
     assert otam > dtw + 20
 
 
 def test_transport_does_not_care_for_the_order_of_captions(executed):
-    lines = [line for line in printed(executed["three_alignments"]).splitlines() if "backwards" in line and "%" in line]
+    lines = [
+        line
+        for line in printed(executed["three_alignments"]).splitlines()
+        if "backwards" in line and "%" in line
+    ]
     rows = {line.split()[0]: percents(line) for line in lines}
     assert rows["transport"][0] == rows["transport"][1] and rows["DTW"][0] > rows["DTW"][1] + 30
 

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.ops.alignment import cosine_cost, dtw, dtw_path, hard_otam, otam, otam_path, soft_dtw, soft_dtw_divergence
+from mmpt.ops.alignment import (
+    cosine_cost,
+    dtw,
+    dtw_path,
+    hard_otam,
+    otam,
+    otam_path,
+    soft_dtw,
+    soft_dtw_divergence,
+)
 from tests.conftest import golden_cases, load_golden
 
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
@@ -100,11 +109,17 @@ def test_golden_tempclr_dp_values_and_gradients(path, backend):
             leaf = cost.clone().requires_grad_()
             value = op(leaf.mT if flip else leaf, smoothing, backend=backend)
             (value * torch.from_numpy(case["w"])).sum().backward()
-            np.testing.assert_allclose(value.detach(), case[name], rtol=rtol, atol=rtol, err_msg=f"case {i} {name}")
+            np.testing.assert_allclose(
+                value.detach(), case[name], rtol=rtol, atol=rtol, err_msg=f"case {i} {name}"
+            )
             scale = max(1.0, np.abs(case[f"{name}_grad"]).max())
-            np.testing.assert_allclose(leaf.grad, case[f"{name}_grad"], rtol=0, atol=rtol * 5 * scale, err_msg=f"case {i} {name}")
+            np.testing.assert_allclose(
+                leaf.grad, case[f"{name}_grad"], rtol=0, atol=rtol * 5 * scale, err_msg=f"case {i} {name}"
+            )
             hard = dtw if name == "dtw" else hard_otam
-            np.testing.assert_allclose(hard(cost.mT if flip else cost), case[f"{name}_hard"], rtol=rtol / 10, atol=rtol / 10)
+            np.testing.assert_allclose(
+                hard(cost.mT if flip else cost), case[f"{name}_hard"], rtol=rtol / 10, atol=rtol / 10
+            )
 
 
 @pytest.mark.parametrize("path", golden_cases("tempclr_cos.npz"))
@@ -112,7 +127,9 @@ def test_golden_tempclr_cos_values_and_gradients(path):
     golden = load_golden(path)
     for i in range(int(golden["n_cases"])):
         x, y = (torch.from_numpy(golden[f"c{i}_{k}"]).requires_grad_() for k in "xy")
-        tolerance = {"rtol": 1e-9, "atol": 1e-12} if x.dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
+        tolerance = (
+            {"rtol": 1e-9, "atol": 1e-12} if x.dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
+        )
         similarity = 1 - cosine_cost(x, y, float(golden[f"c{i}_eps"]))
         (similarity * torch.from_numpy(golden[f"c{i}_w"])).sum().backward()
         np.testing.assert_allclose(similarity.detach(), golden[f"c{i}_sim"], **tolerance)
@@ -133,7 +150,9 @@ def test_golden_norton_metrics_exact_end_costs(path):
 def test_golden_tempclr_fullvideo_exact_scores_from_one_ragged_batch(path):
     golden = load_golden(path)
     for i in range(int(golden["n_cases"])):
-        sim, texts, videos = (torch.from_numpy(golden[f"c{i}_{k}"]) for k in ("sim", "text_lengths", "video_lengths"))
+        sim, texts, videos = (
+            torch.from_numpy(golden[f"c{i}_{k}"]) for k in ("sim", "text_lengths", "video_lengths")
+        )
         if not torch.equal(texts, videos):
             continue  # keeps only the best clips of a pair first, which belongs to the metric
         blocks = [row.split(videos.tolist(), 1) for row in (1 - sim.double()).split(texts.tolist())]
@@ -144,7 +163,9 @@ def test_golden_tempclr_fullvideo_exact_scores_from_one_ragged_batch(path):
                 cost[q, v, : texts[q], : videos[v]] = block * longest**2 / (texts[q] * videos[v])
         lengths = texts[:, None], videos[None, :]
         np.testing.assert_allclose(-dtw(cost, lengths), golden[f"c{i}_score_dtw"], rtol=1e-6)
-        np.testing.assert_allclose(-hard_otam(cost, lengths, both=True), golden[f"c{i}_score_otam"], rtol=1e-6)
+        np.testing.assert_allclose(
+            -hard_otam(cost, lengths, both=True), golden[f"c{i}_score_otam"], rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -152,7 +173,9 @@ def test_golden_tempclr_fullvideo_exact_scores_from_one_ragged_batch(path):
 def test_ragged_batch_equals_slicing_and_garbage_outside_does_not_leak(op, backend):
     full = random_cost(4, 6, 7)
     rows, cols = torch.tensor([6, 1, 3, 5]), torch.tensor([7, 4, 1, 6])
-    padded = torch.stack([torch.full((6, 7), g, dtype=torch.float64) for g in (0.0, torch.nan, torch.inf, -torch.inf)])
+    padded = torch.stack(
+        [torch.full((6, 7), g, dtype=torch.float64) for g in (0.0, torch.nan, torch.inf, -torch.inf)]
+    )
     for n in range(4):
         padded[n, : rows[n], : cols[n]] = full[n, : rows[n], : cols[n]]
     padded.requires_grad_()
@@ -183,7 +206,9 @@ def test_expected_dtw_path_visits_both_corners_and_every_row_and_column():
     soft_dtw(cost, 0.2, backend="torch").sum().backward()
     path = cost.grad
     assert (path >= 0).all() and (path.sum(-1) >= 1 - 1e-12).all() and (path.sum(-2) >= 1 - 1e-12).all()
-    assert torch.allclose(path[:, 0, 0], torch.ones(5, dtype=torch.float64)) and torch.allclose(path[:, -1, -1], path[:, 0, 0])
+    assert torch.allclose(path[:, 0, 0], torch.ones(5, dtype=torch.float64)) and torch.allclose(
+        path[:, -1, -1], path[:, 0, 0]
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -204,7 +229,10 @@ def test_dtw_is_symmetric_and_otam_is_not():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_both_directions_of_otam_are_summed_with_swapped_lengths(backend):
     cost, rows, cols = random_cost(3, 5, 8).requires_grad_(), torch.tensor([5, 2, 4]), torch.tensor([3, 8, 1])
-    forth, back = otam(cost, lengths=(rows, cols), backend="torch"), otam(cost.mT, lengths=(cols, rows), backend="torch")
+    forth, back = (
+        otam(cost, lengths=(rows, cols), backend="torch"),
+        otam(cost.mT, lengths=(cols, rows), backend="torch"),
+    )
     both = otam(cost, lengths=(rows, cols), both=True, backend=backend)
     assert torch.allclose(both, forth + back)
     found, expected = (torch.autograd.grad(value.sum(), cost)[0] for value in (both, forth + back))
@@ -228,10 +256,15 @@ def test_adding_a_constant_to_a_later_column_raises_otam_by_it():
 def test_otam_equals_its_closed_form_over_end_rows():
     cost, smoothing = random_cost(5, 1), 0.3
     summed = cost[:, 0].cumsum(0)
-    # one real column: y_l = -S_l + log(1 + 2 sum_{k=1..l} exp(S_{k-1})), every end row but the last counted twice
-    y = torch.stack([-summed[i] / smoothing + torch.log(1 + 2 * (summed[:i] / smoothing).exp().sum()) for i in range(5)])
+    # one real column: y_l = -S_l + log(1 + 2 sum_{k=1..l} exp(S_{k-1})), every end row but the last counted
+    # twice
+    y = torch.stack(
+        [-summed[i] / smoothing + torch.log(1 + 2 * (summed[:i] / smoothing).exp().sum()) for i in range(5)]
+    )
     doubled = torch.tensor([2.0, 2.0, 2.0, 2.0, 1.0], dtype=torch.float64).log()
-    assert otam(cost, smoothing).item() == pytest.approx(-smoothing * torch.logsumexp(y + doubled, 0).item(), rel=1e-12)
+    assert otam(cost, smoothing).item() == pytest.approx(
+        -smoothing * torch.logsumexp(y + doubled, 0).item(), rel=1e-12
+    )
 
 
 def test_soft_lies_below_hard_by_at_most_the_number_of_paths():
@@ -252,17 +285,21 @@ def test_small_smoothing_approaches_the_hard_value(backend):
 def test_batch_order_and_splitting_change_nothing(op, monkeypatch):
     cost = random_cost(33, 4, 5)
     whole = op(cost)
-    monkeypatch.setattr("mmpt.ops._wavefront.CPU_CELLS", 100)
-    assert torch.allclose(op(cost.flip(0)).flip(0), whole) and torch.allclose(torch.stack([op(c) for c in cost]), whole)
+    monkeypatch.setattr("mmpt.ops.alignment._torch.CPU_CELLS", 100)
+    assert torch.allclose(op(cost.flip(0)).flip(0), whole) and torch.allclose(
+        torch.stack([op(c) for c in cost]), whole
+    )
 
 
 @needs_numba
 def test_compiled_path_gives_the_same_numbers_on_several_threads(monkeypatch):
     cost = random_cost(100, 4, 5)
     alone = otam(cost, backend="numba")
-    monkeypatch.setattr("mmpt.ops._alignment_numba.CELLS_PER_THREAD", 500)
+    monkeypatch.setattr("mmpt.ops.alignment._numba.CELLS_PER_THREAD", 500)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert torch.equal(otam(cost, backend="numba"), alone) and torch.allclose(otam(cost, backend="torch"), alone)
+    assert torch.equal(otam(cost, backend="numba"), alone) and torch.allclose(
+        otam(cost, backend="torch"), alone
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -291,9 +328,13 @@ def test_extreme_costs_stay_finite(op, dtype, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_path_far_behind_can_recover(backend):
     cost = torch.zeros(1, 8, dtype=torch.float32).repeat(8, 1)
-    cost[3:5, :] = torch.tensor([50.0] * 7 + [0.0])  # all cheap ways pass the last column, whose start is dear
+    cost[3:5, :] = torch.tensor(
+        [50.0] * 7 + [0.0]
+    )  # all cheap ways pass the last column, whose start is dear
     cost[0, 1:] = 45.0
-    assert soft_dtw(cost, 0.1, backend=backend).item() == pytest.approx(loop_dtw(cost.double().numpy(), 0.1), rel=1e-5)
+    assert soft_dtw(cost, 0.1, backend=backend).item() == pytest.approx(
+        loop_dtw(cost.double().numpy(), 0.1), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -304,7 +345,12 @@ def test_an_infinite_cell_is_avoided_and_nan_spoils_only_its_own_matrix(backend)
     value = soft_dtw(cost, backend=backend)
     value.sum().backward()
     assert value[0].item() == pytest.approx(loop_dtw(cost[0].detach().numpy(), 0.1), rel=1e-12)
-    assert cost.grad[0, 1, 2] == 0 and value[1].isnan() and value[2].isfinite() and cost.grad[[0, 2]].isfinite().all()
+    assert (
+        cost.grad[0, 1, 2] == 0
+        and value[1].isnan()
+        and value[2].isfinite()
+        and cost.grad[[0, 2]].isfinite().all()
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -366,7 +412,9 @@ def test_divergence_vanishes_for_equal_sequences_and_not_for_others():
     same = soft_dtw_divergence(square(x, x), square(x, x), square(x, x), 0.5)
     assert torch.allclose(same, torch.zeros_like(same), atol=1e-12)
     other = soft_dtw_divergence(square(x, y), square(x, x), square(y, y), 0.5)
-    assert torch.allclose(other, soft_dtw(square(x, y), 0.5) - (soft_dtw(square(x, x), 0.5) + soft_dtw(square(y, y), 0.5)) / 2)
+    assert torch.allclose(
+        other, soft_dtw(square(x, y), 0.5) - (soft_dtw(square(x, x), 0.5) + soft_dtw(square(y, y), 0.5)) / 2
+    )
     assert (other > 0).all()
 
 

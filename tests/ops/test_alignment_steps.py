@@ -19,7 +19,9 @@ def loop_drop_dtw(d, drop, smoothing):
     best[0] = np.concatenate([[0.0], np.cumsum(drop)])
     for i in range(1, rows + 1):
         for j in range(1, cols + 1):
-            matched[i, j] = d[i - 1, j - 1] + softmin([best[i - 1, j - 1], best[i, j - 1], matched[i - 1, j]], smoothing)
+            matched[i, j] = d[i - 1, j - 1] + softmin(
+                [best[i - 1, j - 1], best[i, j - 1], matched[i - 1, j]], smoothing
+            )
             best[i, j] = softmin([matched[i, j], drop[j - 1] + best[i, j - 1]], smoothing)
     return best[-1, -1]
 
@@ -66,7 +68,10 @@ def test_drop_dtw_of_a_ragged_batch_equals_slicing():
 
 def best_frames(cost):
     frames, steps = cost.shape
-    return min(itertools.combinations(range(frames), steps), key=lambda chosen: sum(cost[t, k] for k, t in enumerate(chosen)))
+    return min(
+        itertools.combinations(range(frames), steps),
+        key=lambda chosen: sum(cost[t, k] for k, t in enumerate(chosen)),
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (6, 1), (5, 3), (8, 3), (3, 3)])
@@ -94,7 +99,9 @@ def test_steps_of_several_frames_cost_what_brute_force_finds(bg_cost):
         cost = random_cost(6, 2, seed=seed, low=0)
         assigned = assign_steps(cost, exactly_one=False, bg_cost=bg_cost)
         background = (~assigned.any(1)).sum().item()
-        assert (cost * assigned).sum().item() + bg_cost * background == pytest.approx(brute_force_cost(cost.numpy(), bg_cost))
+        assert (cost * assigned).sum().item() + bg_cost * background == pytest.approx(
+            brute_force_cost(cost.numpy(), bg_cost)
+        )
 
 
 def loop_assignment(cost, exactly_one, bg_cost):
@@ -122,7 +129,9 @@ def test_ties_are_broken_as_stated(exactly_one, bg_cost):
     for seed in range(40):
         cost = random_cost(7, 3, seed=seed, low=0, high=3).floor()
         expected = loop_assignment(cost.numpy(), exactly_one, bg_cost)
-        np.testing.assert_array_equal(assign_steps(cost, exactly_one, bg_cost).numpy(), expected, err_msg=f"seed {seed}")
+        np.testing.assert_array_equal(
+            assign_steps(cost, exactly_one, bg_cost).numpy(), expected, err_msg=f"seed {seed}"
+        )
 
 
 @pytest.mark.parametrize("path", golden_cases("tempclr_crosstask_dp.npz"))
@@ -147,7 +156,9 @@ def test_assignment_of_a_ragged_batch_equals_slicing():
     assigned = assign_steps(cost, exactly_one=False, bg_cost=0.2, lengths=(frames, steps))
     for n in range(4):
         expected = torch.zeros(9, 4, dtype=torch.bool)
-        expected[: frames[n], : steps[n]] = assign_steps(cost[n, : frames[n], : steps[n]], exactly_one=False, bg_cost=0.2)
+        expected[: frames[n], : steps[n]] = assign_steps(
+            cost[n, : frames[n], : steps[n]], exactly_one=False, bg_cost=0.2
+        )
         assert torch.equal(assigned[n], expected)
 
 

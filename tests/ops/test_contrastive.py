@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from mmpt.ops.contrastive import cosine_scores, dot_scores, info_nce, soft_cross_entropy, symmetric_info_nce, unit_rows
+from mmpt.ops.contrastive import (
+    cosine_scores,
+    dot_scores,
+    info_nce,
+    soft_cross_entropy,
+    symmetric_info_nce,
+    unit_rows,
+)
 
 
 def slow_info_nce(scores, excluded):
@@ -31,7 +38,9 @@ def test_symmetric_form_takes_columns_of_the_transposed_mask():
     torch.manual_seed(1)
     scores, excluded = torch.randn(4, 4), torch.rand(4, 4) < 0.5
     rows, columns = symmetric_info_nce(scores, excluded)
-    assert torch.equal(rows, info_nce(scores, excluded)) and torch.equal(columns, info_nce(scores.T, excluded.T))
+    assert torch.equal(rows, info_nce(scores, excluded)) and torch.equal(
+        columns, info_nce(scores.T, excluded.T)
+    )
 
 
 def test_equal_scores_cost_the_log_of_the_number_of_candidates():
@@ -44,12 +53,16 @@ def test_no_rows_cost_nothing():
 
 def test_soft_targets_on_the_diagonal_are_info_nce():
     scores = torch.randn(6, 6, dtype=torch.float64)
-    torch.testing.assert_close(soft_cross_entropy(scores, torch.eye(6, dtype=torch.float64)), info_nce(scores))
+    torch.testing.assert_close(
+        soft_cross_entropy(scores, torch.eye(6, dtype=torch.float64)), info_nce(scores)
+    )
 
 
 def test_soft_cross_entropy_weighs_each_column():
     scores, targets = torch.randn(3, 4, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64)
-    expected = -sum(targets[i, j] * (scores[i, j] - scores[i].logsumexp(0)) for i in range(3) for j in range(4)) / 3
+    expected = (
+        -sum(targets[i, j] * (scores[i, j] - scores[i].logsumexp(0)) for i in range(3) for j in range(4)) / 3
+    )
     torch.testing.assert_close(soft_cross_entropy(scores, targets), expected)
 
 

@@ -42,14 +42,26 @@ def test_golden_gdt_stica_crops_mean_pool_and_tokens(path):
         for number, box in enumerate(golden[kind].tolist()):
             crop = Crop("sl", 0, steps, *box) if kind.startswith("s") else Crop("tl", *box, 0, 7, 0, 7)
             part = crop.apply(features)
-            np.testing.assert_allclose(part.mean((2, 3, 4)), golden[f"{kind}.gap"][number], rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(map_tokens(part, steps).transpose(1, 2), golden[f"{kind}.tokens"][number], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                part.mean((2, 3, 4)), golden[f"{kind}.gap"][number], rtol=1e-5, atol=1e-6
+            )
+            np.testing.assert_allclose(
+                map_tokens(part, steps).transpose(1, 2),
+                golden[f"{kind}.tokens"][number],
+                rtol=1e-5,
+                atol=1e-6,
+            )
 
 
 def test_counts_and_kinds_are_those_asked_for():
     kinds = [crop.kind for crop in FeatureCrop(num_small_tcrops=3).sample((8, 7, 7))]
     assert [kinds.count(kind) for kind in ("sl", "ss", "tl", "ts")] == [2, 4, 2, 3]
-    assert FeatureCrop(num_large_crops=1, num_small_crops=0, num_large_tcrops=0, num_small_tcrops=0).sample((8, 7, 7)) == []
+    assert (
+        FeatureCrop(num_large_crops=1, num_small_crops=0, num_large_tcrops=0, num_small_tcrops=0).sample(
+            (8, 7, 7)
+        )
+        == []
+    )
 
 
 def test_crops_repeat_with_the_generator():
@@ -66,7 +78,17 @@ def test_sequences_have_temporal_crops_only():
 
 
 @pytest.mark.parametrize(
-    "length, size, window", [(7, 6 / 7, 6), (7, 4 / 7, 4), (4, 0.75, 3), (4, 0.5, 2), (8, 0.75, 6), (5, 0.5, 3), (1, 0.1, 1), (9, 4, 4)]
+    "length, size, window",
+    [
+        (7, 6 / 7, 6),
+        (7, 4 / 7, 4),
+        (4, 0.75, 3),
+        (4, 0.5, 2),
+        (8, 0.75, 6),
+        (5, 0.5, 3),
+        (1, 0.1, 1),
+        (9, 4, 4),
+    ],
 )
 def test_window_sizes_are_fractions_or_whole_numbers(length, size, window):
     assert window_size(length, size) == window
@@ -94,18 +116,30 @@ def test_every_clip_has_windows_of_its_own_inside_its_length():
         )
         for row, window in enumerate(zip(crop.t0.tolist(), crop.t1.tolist(), strict=True)):
             found[row].add(window)
-    assert found == {0: {(s, s + 5) for s in range(5)}, 1: {(0, 2), (1, 3)}, 2: {(0, 1)}, 3: {(s, s + 4) for s in range(5)}}
+    assert found == {
+        0: {(s, s + 5) for s in range(5)},
+        1: {(0, 2), (1, 3)},
+        2: {(0, 1)},
+        3: {(s, s + 4) for s in range(5)},
+    }
 
 
 @pytest.mark.parametrize("size", [0.5, 0.75, 4 / 7, 4, 12])
 def test_windows_of_each_clip_have_the_size_of_a_clip_alone(size):
-    alone = [window_size(length, min(size, length) if isinstance(size, int) else size) for length in LENGTHS.tolist()]
+    alone = [
+        window_size(length, min(size, length) if isinstance(size, int) else size)
+        for length in LENGTHS.tolist()
+    ]
     assert window_sizes(LENGTHS, size).tolist() == alone
 
 
 @pytest.mark.parametrize("place", [(), (7, 7)])
 def test_crops_of_each_clip_equal_those_cut_from_it_alone(place):
-    features = torch.randn(4, 5, 9, *place, dtype=torch.float64) if place else torch.randn(4, 9, 5, dtype=torch.float64)
+    features = (
+        torch.randn(4, 5, 9, *place, dtype=torch.float64)
+        if place
+        else torch.randn(4, 9, 5, dtype=torch.float64)
+    )
     crops = FeatureCrop() if place else FeatureCrop(num_large_crops=0, num_small_crops=0)
     for crop in crops.sample((LENGTHS, *place), torch.Generator().manual_seed(0)):
         found = crop.tokens(features, 6)

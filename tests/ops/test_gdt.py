@@ -28,7 +28,9 @@ def test_golden_gdt_masks(path, number, scope):
     golden = load_golden(path)
     hypothesis = GDTHypothesis.parse(number)
     masks = hypothesis.masks(int(golden["world_size"]), int(golden["batch_per_rank"]), scope)
-    np.testing.assert_array_equal(torch.stack([mask["mult"] for mask in masks]), golden[f"h{number}.mult{SUFFIXES[scope]}"])
+    np.testing.assert_array_equal(
+        torch.stack([mask["mult"] for mask in masks]), golden[f"h{number}.mult{SUFFIXES[scope]}"]
+    )
     np.testing.assert_array_equal(torch.stack([mask["pos"] for mask in masks]), golden[f"h{number}.pos"])
     for key in ("query_modality", "query_view"):
         assert [mask[key] for mask in masks] == golden[f"h{number}.{key}"].tolist()
@@ -63,19 +65,30 @@ def test_every_denominator_holds_its_positive_and_weights_sum_to_one(number):
 
 def test_one_rank_counts_alike_as_executed_and_as_intended():
     for number in range(1, 10):
-        for intended, executed in zip(*(GDTHypothesis.parse(number).masks(1, 3, scope) for scope in ("rank", "rank_asis")), strict=True):
+        for intended, executed in zip(
+            *(GDTHypothesis.parse(number).masks(1, 3, scope) for scope in ("rank", "rank_asis")), strict=True
+        ):
             assert torch.equal(intended["mult"], executed["mult"])
 
 
-@pytest.mark.parametrize("number, positives", [(1, {0: [0]}), (6, {3: [3]}), (7, {0: [0, 1]}), (8, {1: [1, 3]}), (9, {2: [0, 1, 2, 3]})])
+@pytest.mark.parametrize(
+    "number, positives",
+    [(1, {0: [0]}), (6, {3: [3]}), (7, {0: [0, 1]}), (8, {1: [1, 3]}), (9, {2: [0, 1, 2, 3]})],
+)
 def test_joint_positives_agree_in_every_distinctive_factor(number, positives):
     calls = GDTHypothesis.parse(number).joint_calls()
     for view, expected in positives.items():
-        assert [call.positive_view for call in calls if call.query_view == view and call.query_modality == 0] == expected
+        assert [
+            call.positive_view for call in calls if call.query_view == view and call.query_modality == 0
+        ] == expected
 
 
 def test_joint_denominators_can_leave_other_positives_out():
-    call = next(c for c in GDTHypothesis.parse(9).joint_calls(exclude_other_positives=True) if c.query_view == 0 and c.positive_view == 1)
+    call = next(
+        c
+        for c in GDTHypothesis.parse(9).joint_calls(exclude_other_positives=True)
+        if c.query_view == 0 and c.positive_view == 1
+    )
     mult = multiplicity(call, 0, 1, 3)[:, :, 0]
     own = torch.eye(3, dtype=torch.bool)
     assert (mult[:, 1] == 1).all()
@@ -110,11 +123,17 @@ def test_drawn_negatives_are_distinct_keep_the_positive_and_repeat_with_the_seed
     positive = torch.tensor([[0, 1, 2]])
     drawn = [sample_negatives(mult, positive, 4, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
-    assert (drawn[0].sum(-1) == 5).all() and (drawn[0].gather(-1, positive[..., None]) == 1).all() and (drawn[0][..., 8] == 0).all()
+    assert (
+        (drawn[0].sum(-1) == 5).all()
+        and (drawn[0].gather(-1, positive[..., None]) == 1).all()
+        and (drawn[0][..., 8] == 0).all()
+    )
     assert torch.equal(sample_negatives(mult, positive, 100, torch.Generator().manual_seed(0)), mult)
 
 
-@pytest.mark.parametrize("number, refused", [(1, False), (2, True), (3, False), (4, False), (6, True), (8, True), (9, False)])
+@pytest.mark.parametrize(
+    "number, refused", [(1, False), (2, True), (3, False), (4, False), (6, True), (8, True), (9, False)]
+)
 def test_a_distinctive_reversal_that_the_encoder_cannot_see_is_refused(number, refused):
     for arguments in (("none", True), ("token", False), ("sentence", True, 1)):
         if refused:

@@ -19,7 +19,9 @@ from tests.conftest import golden_cases, load_golden
 
 
 def unit(*shape, seed=0, dtype=torch.float64):
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1).to(dtype)
+    return F.normalize(
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1
+    ).to(dtype)
 
 
 def tuples(k, n=6, d=10, dtype=torch.float64):
@@ -27,7 +29,10 @@ def tuples(k, n=6, d=10, dtype=torch.float64):
 
 
 def modalities_of(golden, dtype=torch.float64):
-    return [torch.tensor(golden[f"mod_{m}"], dtype=dtype, requires_grad=True) for m in range(len(golden["modalities"]))]
+    return [
+        torch.tensor(golden[f"mod_{m}"], dtype=dtype, requires_grad=True)
+        for m in range(len(golden["modalities"]))
+    ]
 
 
 def determinant_volume(anchor, modalities):
@@ -56,8 +61,13 @@ def test_golden_gram_volume_values_and_gradients(path):
 @pytest.mark.parametrize("how", ["paired", "all pairs"])
 def test_golden_gram_degenerate_is_closer_to_the_exact_volume_than_a_determinant(path, how):
     golden = load_golden(path)
-    anchor, modalities = torch.tensor(golden["anchor"]), [x.detach() for x in modalities_of(golden, torch.float32)]
-    volume = paired_volume(anchor, modalities) if how == "paired" else gram_volume(anchor, modalities).diagonal()
+    anchor, modalities = (
+        torch.tensor(golden["anchor"]),
+        [x.detach() for x in modalities_of(golden, torch.float32)],
+    )
+    volume = (
+        paired_volume(anchor, modalities) if how == "paired" else gram_volume(anchor, modalities).diagonal()
+    )
     exact = golden["volume_exact"]
     error, plain = np.abs(volume.double().numpy() - exact), np.abs(golden["volume_det_f32"] - exact)
     assert (error <= plain + 1e-7 * exact + 1e-30).all()
@@ -83,9 +93,13 @@ def test_golden_gram_eval_ranking_by_volume(path):
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_volume_equals_the_determinant_of_every_pair(k):
     anchor, modalities = unit(5, 10, seed=1), tuples(k)
-    torch.testing.assert_close(gram_volume(anchor, modalities), determinant_volume(anchor, modalities), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        gram_volume(anchor, modalities), determinant_volume(anchor, modalities), rtol=0, atol=1e-12
+    )
     anchor = modalities[0].roll(1, 0)
-    torch.testing.assert_close(paired_volume(anchor, modalities), determinant_volume(anchor, modalities).diagonal())
+    torch.testing.assert_close(
+        paired_volume(anchor, modalities), determinant_volume(anchor, modalities).diagonal()
+    )
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
@@ -96,7 +110,9 @@ def test_gradients_of_volumes_are_exact(k, score):
     inputs = [unit(4, 7, seed=1), *(x[:3] for x in tuples(k, d=7))]
     for x in inputs:
         x.requires_grad_()
-    assert torch.autograd.gradcheck(lambda a, *ms: gram_volume(a, ms, mask, score, dim_norm=score == "volume"), inputs)
+    assert torch.autograd.gradcheck(
+        lambda a, *ms: gram_volume(a, ms, mask, score, dim_norm=score == "volume"), inputs
+    )
     assert torch.autograd.gradcheck(lambda a, *ms: paired_volume(a[:3], ms, mask, score), inputs)
 
 
@@ -118,15 +134,21 @@ def test_basis_is_orthonormal_and_spans_the_tuple():
 def test_basis_of_nearly_parallel_vectors_is_orthonormal():
     x = unit(6, 32)
     for dtype, spread, error in ((torch.float64, 1e-7, 1e-14), (torch.float32, 1e-4, 1e-6)):
-        basis = orthonormal_tuples([x.to(dtype), (x + spread * unit(6, 32, seed=3)).to(dtype)]).directions.transpose(0, 1)
-        torch.testing.assert_close(basis @ basis.mT, torch.eye(2, dtype=dtype).expand(6, 2, 2), atol=error, rtol=0)
+        basis = orthonormal_tuples(
+            [x.to(dtype), (x + spread * unit(6, 32, seed=3)).to(dtype)]
+        ).directions.transpose(0, 1)
+        torch.testing.assert_close(
+            basis @ basis.mT, torch.eye(2, dtype=dtype).expand(6, 2, 2), atol=error, rtol=0
+        )
 
 
 def test_order_of_modalities_and_rotations_leave_the_volume_alone():
     anchor, modalities = unit(5, 10, seed=1), tuples(3)
     volume = gram_volume(anchor, modalities)
     torch.testing.assert_close(gram_volume(anchor, modalities[::-1]), volume)
-    rotation = torch.linalg.qr(torch.randn(10, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(5))).Q
+    rotation = torch.linalg.qr(
+        torch.randn(10, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    ).Q
     torch.testing.assert_close(gram_volume(anchor @ rotation, [x @ rotation for x in modalities]), volume)
 
 
@@ -148,7 +170,9 @@ def test_a_masked_modality_is_as_if_it_were_not_there():
     mask = torch.tensor([True, False, True]).repeat(6, 1)
     for score in ("volume", "distance", "logvolume"):
         masked = gram_volume(anchor, modalities, mask, score, dim_norm=True)
-        torch.testing.assert_close(masked, gram_volume(anchor, [modalities[0], modalities[2]], score=score, dim_norm=True))
+        torch.testing.assert_close(
+            masked, gram_volume(anchor, [modalities[0], modalities[2]], score=score, dim_norm=True)
+        )
 
 
 def test_a_tuple_without_any_modality_is_infinitely_far():
@@ -173,13 +197,24 @@ def test_scores_are_related_as_their_names_say():
 
 def test_chunk_size_has_no_effect():
     anchor, modalities = unit(9, 10, seed=1), tuples(2)
-    torch.testing.assert_close(gram_volume(anchor, modalities, chunk=2), gram_volume(anchor, modalities, chunk=100), rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        gram_volume(anchor, modalities, chunk=2),
+        gram_volume(anchor, modalities, chunk=100),
+        rtol=1e-14,
+        atol=0,
+    )
 
 
-@pytest.mark.parametrize("case", ["duplicate modalities", "anchor equals modality", "zero modality", "zero anchor", "opposite"])
+@pytest.mark.parametrize(
+    "case", ["duplicate modalities", "anchor equals modality", "zero modality", "zero anchor", "opposite"]
+)
 @pytest.mark.parametrize("score", ["volume", "distance", "logvolume"])
 def test_volumes_and_gradients_of_degenerate_vectors_are_finite(case, score):
-    t, x, y = unit(3, 8, seed=1, dtype=torch.float32), unit(3, 8, seed=2, dtype=torch.float32), unit(3, 8, seed=3, dtype=torch.float32)
+    t, x, y = (
+        unit(3, 8, seed=1, dtype=torch.float32),
+        unit(3, 8, seed=2, dtype=torch.float32),
+        unit(3, 8, seed=3, dtype=torch.float32),
+    )
     t, x, y = {
         "duplicate modalities": (t, x, x.clone()),
         "anchor equals modality": (x.clone(), x, y),
@@ -196,7 +231,10 @@ def test_volumes_and_gradients_of_degenerate_vectors_are_finite(case, score):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_inputs_lose_only_their_own_rounding_also_under_autocast(dtype):
-    anchor, modalities = unit(6, 32, seed=1), [unit(6, 32, seed=1) + 0.01 * unit(6, 32, seed=5), unit(6, 32, seed=7)]
+    anchor, modalities = (
+        unit(6, 32, seed=1),
+        [unit(6, 32, seed=1) + 0.01 * unit(6, 32, seed=5), unit(6, 32, seed=7)],
+    )
     rounded = [x.to(dtype) for x in (anchor, *modalities)]
     exact = gram_volume(rounded[0].double(), [x.double() for x in rounded[1:]])
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from mmpt.ops.gram import gram_volume
-from mmpt.ops.gram_contrast import hard_negative_weights, pair_cross_entropy, volume_cross_entropy
+from mmpt.ops.gram.contrast import hard_negative_weights, pair_cross_entropy, volume_cross_entropy
 from tests.conftest import golden_cases, load_golden
 from tests.ops.test_gram import modalities_of, tuples, unit
 
@@ -17,8 +17,16 @@ def plain(anchor, modalities, scale, mask=None, anchor_mask=None, smoothing=0.1,
     rows = [i for i in range(len(anchor)) if anchor_mask is None or anchor_mask[i]]
     columns = [j for j in range(len(modalities[0])) if mask is None or mask[j].any()]
     pairs = [p for p in rows if p in columns]
-    a2d = [F.cross_entropy(-scale * volume[p, columns], torch.tensor(columns.index(p)), label_smoothing=smoothing) for p in pairs]
-    d2a = [F.cross_entropy(-scale * volume[rows, p], torch.tensor(rows.index(p)), label_smoothing=smoothing) for p in pairs]
+    a2d = [
+        F.cross_entropy(
+            -scale * volume[p, columns], torch.tensor(columns.index(p)), label_smoothing=smoothing
+        )
+        for p in pairs
+    ]
+    d2a = [
+        F.cross_entropy(-scale * volume[rows, p], torch.tensor(rows.index(p)), label_smoothing=smoothing)
+        for p in pairs
+    ]
     return torch.stack(a2d).mean(), torch.stack(d2a).mean()
 
 
@@ -27,9 +35,14 @@ def plain(anchor, modalities, scale, mask=None, anchor_mask=None, smoothing=0.1,
 @pytest.mark.parametrize("chunk", [None, 5])
 def test_golden_gram_loss_values_and_gradients(path, dtype, chunk):
     golden = load_golden(path)
-    anchor, modalities = torch.tensor(golden["anchor"], dtype=dtype, requires_grad=True), modalities_of(golden, dtype)
+    anchor, modalities = (
+        torch.tensor(golden["anchor"], dtype=dtype, requires_grad=True),
+        modalities_of(golden, dtype),
+    )
     temperature = torch.tensor(golden["temperature"].item(), dtype=dtype, requires_grad=True)
-    a2d, d2a = volume_cross_entropy(anchor, modalities, 1 / temperature, label_smoothing=golden["label_smoothing"].item(), chunk=chunk)
+    a2d, d2a = volume_cross_entropy(
+        anchor, modalities, 1 / temperature, label_smoothing=golden["label_smoothing"].item(), chunk=chunk
+    )
     ((a2d + d2a) / 2).backward()
     value, gradient = (1e-10, 1e-9) if dtype == torch.float64 else (2e-6, 5e-6)
     assert a2d.item() == pytest.approx(golden["loss_a2d"].item(), rel=value)
@@ -47,14 +60,25 @@ def test_equals_the_definition_and_its_gradients(score, dim_norm, masked, chunk)
     inputs = [unit(6, 10, seed=1), *tuples(3)]
     mask = anchor_mask = None
     if masked:
-        mask = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 0, 1]], dtype=torch.bool)
+        mask = torch.tensor(
+            [[1, 1, 1], [0, 1, 1], [0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 0, 1]], dtype=torch.bool
+        )
         anchor_mask = torch.tensor([1, 1, 1, 1, 0, 1], dtype=torch.bool)
     gradients = []
     for function in (plain, volume_cross_entropy):
         leaves = [x.clone().requires_grad_() for x in inputs]
         scale = torch.tensor(9.0, dtype=torch.float64, requires_grad=True)
         extra = {"chunk": chunk} if function is volume_cross_entropy else {}
-        values = function(leaves[0], leaves[1:], scale, mask=mask, anchor_mask=anchor_mask, score=score, dim_norm=dim_norm, **extra)
+        values = function(
+            leaves[0],
+            leaves[1:],
+            scale,
+            mask=mask,
+            anchor_mask=anchor_mask,
+            score=score,
+            dim_norm=dim_norm,
+            **extra,
+        )
         (values[0] + 2 * values[1]).backward()
         gradients.append([*values, scale.grad, *(x.grad for x in leaves)])
     for expected, found in zip(*gradients, strict=True):
@@ -72,10 +96,16 @@ def test_matched_pairs_keep_their_precision_where_a_subtraction_has_none():
 def test_off_diagonal_distances_below_the_floor_pass_no_gradient():
     x = unit(3, 8, seed=1)
     anchor = unit(3, 8, seed=2)
-    anchor[0] = x[1] + 5e-7 * (unit(8, seed=3) - unit(8, seed=3).dot(x[1]) * x[1])  # nearly tuple 1, but matched with tuple 0
+    anchor[0] = x[1] + 5e-7 * (
+        unit(8, seed=3) - unit(8, seed=3).dot(x[1]) * x[1]
+    )  # nearly tuple 1, but matched with tuple 0
     leaves = [anchor.clone().requires_grad_() for _ in range(2)]
     sum(volume_cross_entropy(leaves[0], [x], 5.0)).backward()
-    clamped = (leaves[1].square().sum(1, keepdim=True) - (leaves[1] @ F.normalize(x, dim=1).T).square()).clamp_min(1e-12).sqrt()
+    clamped = (
+        (leaves[1].square().sum(1, keepdim=True) - (leaves[1] @ F.normalize(x, dim=1).T).square())
+        .clamp_min(1e-12)
+        .sqrt()
+    )
     logits = -5.0 * clamped
     sum(F.cross_entropy(z, torch.arange(3), label_smoothing=0.1) for z in (logits, logits.T)).backward()
     torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-5, atol=1e-6)
@@ -99,7 +129,12 @@ def test_pairs_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("score", ["volume", "logvolume"])
 def test_finite_for_duplicates_zeros_and_extreme_scales(score):
     x = unit(1, 8, dtype=torch.float32).repeat(5, 1)
-    for case in ([x, x, x], [x, torch.zeros_like(x), x], [torch.zeros_like(x), x, x], [-x, x, unit(5, 8, seed=4, dtype=torch.float32)]):
+    for case in (
+        [x, x, x],
+        [x, torch.zeros_like(x), x],
+        [torch.zeros_like(x), x, x],
+        [-x, x, unit(5, 8, seed=4, dtype=torch.float32)],
+    ):
         leaves = [v.clone().requires_grad_() for v in case]
         loss = sum(volume_cross_entropy(leaves[0], leaves[1:], 100.0, score=score))
         loss.backward()
@@ -136,7 +171,9 @@ def test_backward_can_be_taken_twice():
 def test_memory_does_not_grow_with_the_number_of_pairs():
     """Nothing of the size of the N x N matrix is alive between forward and backward."""
     n, saved = 3000, []
-    leaves = [x.requires_grad_() for x in (unit(n, 4, dtype=torch.float32), unit(n, 4, seed=2, dtype=torch.float32))]
+    leaves = [
+        x.requires_grad_() for x in (unit(n, 4, dtype=torch.float32), unit(n, 4, seed=2, dtype=torch.float32))
+    ]
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
         volume_cross_entropy(leaves[0], leaves[1:], 10.0)
     assert max(saved) < n * n / 100
@@ -149,7 +186,10 @@ def test_golden_gram_dist_hard_negative_weights(path):
     anchor = torch.tensor(golden["anchor"]).flatten(0, 1)
     modalities = [torch.tensor(golden[f"mod_{m}"]).flatten(0, 1) for m in range(len(golden["modalities"]))]
     logits = -gram_volume(anchor, modalities) / golden["temperature"].item()
-    for name, index, table in (("neg_weight_a2d", "neg_data_index", logits), ("neg_weight_d2a", "neg_text_index", logits.T)):
+    for name, index, table in (
+        ("neg_weight_a2d", "neg_data_index", logits),
+        ("neg_weight_d2a", "neg_text_index", logits.T),
+    ):
         weights = hard_negative_weights(table, torch.arange(world * batch)).view(world, batch, -1)
         np.testing.assert_allclose(weights, golden[name], atol=1e-10)
         np.testing.assert_array_equal(weights.argmax(-1), golden[index])

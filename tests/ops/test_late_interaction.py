@@ -8,8 +8,14 @@ from mmpt.ops.late_interaction import token_similarity
 
 def inputs(n=5, m=4, words=6, frames=5, width=7, dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    text, video = (torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((n, words, width), (m, frames, width)))
-    lengths = torch.randint(1, words + 1, (n,), generator=generator), torch.randint(1, frames + 1, (m,), generator=generator)
+    text, video = (
+        torch.randn(*shape, generator=generator, dtype=dtype)
+        for shape in ((n, words, width), (m, frames, width))
+    )
+    lengths = (
+        torch.randint(1, words + 1, (n,), generator=generator),
+        torch.randint(1, frames + 1, (m,), generator=generator),
+    )
     return text, video, torch.arange(words) < lengths[0][:, None], torch.arange(frames) < lengths[1][:, None]
 
 
@@ -79,7 +85,11 @@ def test_more_padding_changes_nothing():
     longer = [torch.cat([x, torch.randn(len(x), 3, x.shape[-1], dtype=x.dtype)], 1) for x in (text, video)]
     masks = [torch.nn.functional.pad(m, (0, 3)) for m in (text_mask, video_mask)]
     for alpha in (1.0, 0.0):
-        for got, want in zip(token_similarity(*longer, *masks, alpha=alpha), token_similarity(*inputs(), alpha=alpha), strict=True):
+        for got, want in zip(
+            token_similarity(*longer, *masks, alpha=alpha),
+            token_similarity(*inputs(), alpha=alpha),
+            strict=True,
+        ):
             torch.testing.assert_close(got, want)
 
 
@@ -88,7 +98,10 @@ def test_smooth_maximum_tends_to_the_maximum_and_to_the_mean():
     text, video, text_mask, video_mask = arguments
     hard, _ = token_similarity(*arguments, alpha=None)
     torch.testing.assert_close(token_similarity(*arguments, alpha=1e-4)[0], hard, rtol=0, atol=2e-4)
-    unit_text, unit_video = (torch.nn.functional.normalize(x, dim=-1) * m[..., None] for x, m in ((text, text_mask), (video, video_mask)))
+    unit_text, unit_video = (
+        torch.nn.functional.normalize(x, dim=-1) * m[..., None]
+        for x, m in ((text, text_mask), (video, video_mask))
+    )
     lengths = text_mask.sum(1)[:, None], video_mask.sum(1)
     mean = torch.einsum("atd,bfd->ab", unit_text, unit_video) / lengths[0] / lengths[1]
     alpha = 1e4
@@ -114,7 +127,9 @@ def test_empty_clips_and_zero_vectors_are_finite_with_finite_gradients(alpha):
     text, video, text_mask, video_mask = inputs(dtype=torch.float32)
     text_mask[1], video_mask[2] = False, False
     text[0, 0], video[:, 1] = 0, 0
-    to_video, to_text, grad_text, grad_video = gradients((text, video, text_mask, video_mask), loss_scale=1e4, alpha=alpha)
+    to_video, to_text, grad_text, grad_video = gradients(
+        (text, video, text_mask, video_mask), loss_scale=1e4, alpha=alpha
+    )
     assert all(torch.isfinite(x).all() for x in (to_video, to_text, grad_text, grad_video))
     for direction in (to_video, to_text):
         assert not direction[1].any() and not direction[:, 2].any()

@@ -6,7 +6,9 @@ from mmpt.ops.precision import autocast_off, full_precision, product
 
 def factors(dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(40, 70, generator=generator).to(dtype), torch.randn(30, 70, generator=generator).to(dtype)
+    return torch.randn(40, 70, generator=generator).to(dtype), torch.randn(30, 70, generator=generator).to(
+        dtype
+    )
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -4,7 +4,8 @@ import sys
 import pytest
 import torch
 
-from mmpt.ops.sinkhorn import _compiled_or_eager, log_sinkhorn
+from mmpt.ops.sinkhorn import log_sinkhorn
+from mmpt.ops.sinkhorn.functions import _compiled_or_eager
 
 
 def uniform(n, dtype=torch.float64):
@@ -15,9 +16,17 @@ def slow_sinkhorn(scores, log_mu, log_nu, n_iters):
     n, m = scores.shape
     u, v = [0.0] * n, [0.0] * m
     for _ in range(n_iters):
-        u = [log_mu[i].item() - math.log(sum(math.exp(scores[i, j] + v[j]) for j in range(m))) for i in range(n)]
-        v = [log_nu[j].item() - math.log(sum(math.exp(scores[i, j] + u[i]) for i in range(n))) for j in range(m)]
-    return torch.tensor([[scores[i, j] + u[i] + v[j] for j in range(m)] for i in range(n)], dtype=scores.dtype)
+        u = [
+            log_mu[i].item() - math.log(sum(math.exp(scores[i, j] + v[j]) for j in range(m)))
+            for i in range(n)
+        ]
+        v = [
+            log_nu[j].item() - math.log(sum(math.exp(scores[i, j] + u[i]) for i in range(n)))
+            for j in range(m)
+        ]
+    return torch.tensor(
+        [[scores[i, j] + u[i] + v[j] for j in range(m)] for i in range(n)], dtype=scores.dtype
+    )
 
 
 @pytest.mark.parametrize("method", ["log", "scaling"])
@@ -25,7 +34,10 @@ def slow_sinkhorn(scores, log_mu, log_nu, n_iters):
 def test_equals_a_loop_that_does_rows_then_columns(method, n_iters):
     torch.manual_seed(n_iters)
     scores = 3 * torch.randn(4, 5, dtype=torch.float64)
-    log_mu, log_nu = torch.randn(4, dtype=torch.float64).log_softmax(0), torch.randn(5, dtype=torch.float64).log_softmax(0)
+    log_mu, log_nu = (
+        torch.randn(4, dtype=torch.float64).log_softmax(0),
+        torch.randn(5, dtype=torch.float64).log_softmax(0),
+    )
     plan = log_sinkhorn(scores, log_mu, log_nu, n_iters, method=method)
     torch.testing.assert_close(plan, slow_sinkhorn(scores, log_mu, log_nu, n_iters), rtol=1e-12, atol=1e-12)
 
@@ -35,7 +47,9 @@ def test_scaling_gives_the_log_domain_plan_for_every_layout(shape):
     torch.manual_seed(0)
     scores, mu, nu = 10 * torch.rand(shape, dtype=torch.float64), uniform(shape[-2]), uniform(shape[-1])
     expected = log_sinkhorn(scores, mu, nu, 23, method="log")
-    torch.testing.assert_close(log_sinkhorn(scores, mu, nu, 23, method="scaling"), expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(
+        log_sinkhorn(scores, mu, nu, 23, method="scaling"), expected, rtol=1e-11, atol=1e-11
+    )
 
 
 def test_marginals_may_differ_between_the_problems_of_a_batch():
@@ -140,7 +154,9 @@ def test_agrees_with_pot_at_convergence():
     scores = torch.randn(6, 5, dtype=torch.float64)
     mu, nu = uniform(6).exp(), uniform(5).exp()
     plan = ot.sinkhorn(mu.numpy(), nu.numpy(), -scores.numpy(), 1.0, method="sinkhorn_log", stopThr=1e-13)
-    torch.testing.assert_close(log_sinkhorn(scores, mu.log(), nu.log(), 500).exp(), torch.from_numpy(plan), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(
+        log_sinkhorn(scores, mu.log(), nu.log(), 500).exp(), torch.from_numpy(plan), rtol=1e-8, atol=1e-10
+    )
 
 
 def test_the_compiled_loop_gives_the_numbers_of_the_eager_one():
@@ -148,13 +164,18 @@ def test_the_compiled_loop_gives_the_numbers_of_the_eager_one():
     torch.manual_seed(0)
     scores = 10 * torch.rand(300, 5, 4)
     scores[7] *= 50  # falls back to the log domain
-    eager, compiled = (log_sinkhorn(scores, uniform(5), uniform(4), 23, method=method) for method in ("scaling", "numba"))
+    eager, compiled = (
+        log_sinkhorn(scores, uniform(5), uniform(4), 23, method=method) for method in ("scaling", "numba")
+    )
     torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-5)
 
 
 def test_without_numba_the_eager_steps_are_used(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mmpt.ops._sinkhorn_numba", None)
+    monkeypatch.setitem(sys.modules, "mmpt.ops.sinkhorn._numba", None)
     _compiled_or_eager.cache_clear()
     scores = torch.rand(3, 4, 4)
-    assert torch.equal(log_sinkhorn(scores, uniform(4), uniform(4), method="numba"), log_sinkhorn(scores, uniform(4), uniform(4)))
+    assert torch.equal(
+        log_sinkhorn(scores, uniform(4), uniform(4), method="numba"),
+        log_sinkhorn(scores, uniform(4), uniform(4)),
+    )
     _compiled_or_eager.cache_clear()

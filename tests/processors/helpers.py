@@ -40,7 +40,9 @@ class WordTokenizer:
 
     def __call__(self, text, add_special_tokens):
         assert not add_special_tokens
-        ids = [[10 + len(word) for word in one.split()] for one in ([text] if isinstance(text, str) else text)]
+        ids = [
+            [10 + len(word) for word in one.split()] for one in ([text] if isinstance(text, str) else text)
+        ]
         return {"input_ids": ids[0] if isinstance(text, str) else ids}
 
     def decode(self, ids, skip_special_tokens):
@@ -57,7 +59,8 @@ def touch_features(folder: Path, ids, seconds=20, width=4) -> Path:
 
 
 def how2(folder: Path, n_videos=10, shard_size=4, captions=12, seconds=60, **config) -> DatasetConfig:
-    """Sharded features and captions of videos v0, v1, ...; row s of video v holds v + s / 1000, its captions the id 10 + v."""
+    """Sharded features and captions of videos v0, v1, ...; row s of video v holds v + s / 1000, its captions
+    the id 10 + v."""
     shutil.copytree(_how2_files(n_videos, shard_size, captions, seconds), folder, dirs_exist_ok=True)
     settings = {
         "vfeat_dir": str(folder),
@@ -74,7 +77,10 @@ def _how2_files(n_videos, shard_size, captions, seconds) -> Path:
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     ids = [f"v{i}" for i in range(n_videos)]
-    meta = {shard: ids[shard * shard_size : (shard + 1) * shard_size] for shard in range(-(-n_videos // shard_size))}
+    meta = {
+        shard: ids[shard * shard_size : (shard + 1) * shard_size]
+        for shard in range(-(-n_videos // shard_size))
+    }
     for split in ("train", "val"):
         (folder / f"{split}.lst").write_text("\n".join(ids) + "\n")
         save_plain_pickle(meta, folder / f"{split}_meta.pkl")
@@ -87,10 +93,16 @@ def _how2_files(n_videos, shard_size, captions, seconds) -> Path:
             ):
                 for name in names:
                     number = int(name[1:])
-                    video.append(np.repeat((number + np.arange(seconds)[:, None] / 1000).astype(np.float32), 4, axis=1))
+                    video.append(
+                        np.repeat((number + np.arange(seconds)[:, None] / 1000).astype(np.float32), 4, axis=1)
+                    )
                     start = np.arange(captions, dtype=np.float32) * 4
                     times.append(np.stack([start, start + 3.5], axis=1))
-                    caps.append(np.where(np.arange(8) < 1 + np.arange(captions)[:, None] % 4, 10 + number, -1).astype(np.int32))
+                    caps.append(
+                        np.where(np.arange(8) < 1 + np.arange(captions)[:, None] % 4, 10 + number, -1).astype(
+                            np.int32
+                        )
+                    )
     return folder
 
 

@@ -21,7 +21,11 @@ from tests.conftest import golden_cases
 from tests.processors.helpers import CONFIG, SPECIAL
 
 REPLAY = replace(CONFIG, sampler="python")
-TEXT = {"start": np.arange(12) * 4.0, "end": np.arange(12) * 4.0 + 3.5, "cap": [[20 + i] * (1 + i % 4) for i in range(12)]}
+TEXT = {
+    "start": np.arange(12) * 4.0,
+    "end": np.arange(12) * 4.0 + 3.5,
+    "cap": [[20 + i] * (1 + i % 4) for i in range(12)],
+}
 VIDEO = np.repeat(np.arange(60, dtype=np.float32)[:, None], 4, axis=1)  # row s is full of s
 
 
@@ -48,19 +52,25 @@ GOLDEN_ALIGNERS = {
 def test_golden_norton_data_aligner_replays_the_historic_draws(golden, group):
     aligner_cls, sort_clips = GOLDEN_ALIGNERS[group]
     aligner = aligner_cls(replace(REPLAY, sort_clips=sort_clips), SPECIAL)
-    assert_matches(golden, group, aligner("v", golden["video_feature"], golden["text"], ItemRandom(golden["seed"])))
+    assert_matches(
+        golden, group, aligner("v", golden["video_feature"], golden["text"], ItemRandom(golden["seed"]))
+    )
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_data*.npz"))
 def test_golden_norton_data_retri_aligner_draws_video_after_video(golden):
     video = golden["video_feature"]
-    item = VideoRetriOverlappedAligner(REPLAY, SPECIAL)(["a", "b"], [video, video[:40]], [golden["text"]] * 2, ItemRandom(golden["seed"]))
+    item = VideoRetriOverlappedAligner(REPLAY, SPECIAL)(
+        ["a", "b"], [video, video[:40]], [golden["text"]] * 2, ItemRandom(golden["seed"])
+    )
     assert_matches(golden, "retri_aligner", item)
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_data*.npz"))
 def test_golden_norton_data_milnce_aligner_takes_four_candidates(golden):
-    item = How2MILNCEAligner(REPLAY, SPECIAL)("v", golden["video_feature"], golden["text"], ItemRandom(golden["seed"]))
+    item = How2MILNCEAligner(REPLAY, SPECIAL)(
+        "v", golden["video_feature"], golden["text"], ItemRandom(golden["seed"])
+    )
     assert_matches(golden, "milnce_aligner", item)
 
 
@@ -70,9 +80,13 @@ ALL = [FixedLenAligner, VariedLenAligner, StartClipAligner, OverlappedAligner]
 @pytest.mark.parametrize("sampler", ["generator", "python"])
 @pytest.mark.parametrize("aligner_cls", ALL)
 def test_every_clip_holds_exactly_its_captions_and_its_seconds(aligner_cls, sampler):
-    item = aligner_cls(replace(CONFIG, sampler=sampler, clip_per_video=40), SPECIAL)("v", VIDEO, TEXT, ItemRandom(3))
+    item = aligner_cls(replace(CONFIG, sampler=sampler, clip_per_video=40), SPECIAL)(
+        "v", VIDEO, TEXT, ItemRandom(3)
+    )
     for k in range(40):
-        words = [token for ids in TEXT["cap"][item["text_start"][k] : item["text_end"][k]] for token in ids][:29]
+        words = [token for ids in TEXT["cap"][item["text_start"][k] : item["text_end"][k]] for token in ids][
+            :29
+        ]
         assert item["caps"][k].tolist() == [1, 2, *words, 2] + [0] * (32 - 3 - len(words))
         assert item["cmasks"][k].sum() == len(words) + 3
         seconds = list(range(item["video_start"][k], item["video_end"][k]))[:16]
@@ -84,22 +98,36 @@ def test_every_clip_holds_exactly_its_captions_and_its_seconds(aligner_cls, samp
 def test_the_two_samplers_draw_clips_of_the_same_mean_size_and_place(aligner_cls):
     means = []
     for sampler in ("generator", "python"):
-        item = aligner_cls(replace(CONFIG, sampler=sampler, clip_per_video=2000), SPECIAL)("v", VIDEO, TEXT, ItemRandom(0))
+        item = aligner_cls(replace(CONFIG, sampler=sampler, clip_per_video=2000), SPECIAL)(
+            "v", VIDEO, TEXT, ItemRandom(0)
+        )
         means.append(
-            [item[key].double().mean().item() for key in ("text_start", "text_end", "video_start", "video_end", "cmasks", "vmasks")]
+            [
+                item[key].double().mean().item()
+                for key in ("text_start", "text_end", "video_start", "video_end", "cmasks", "vmasks")
+            ]
         )
     np.testing.assert_allclose(*means, atol=1.0, rtol=0.06)
 
 
 @pytest.mark.parametrize("sampler", ["generator", "python"])
 def test_clips_of_a_video_come_in_order_of_time(sampler):
-    item = OverlappedAligner(replace(CONFIG, sampler=sampler, clip_per_video=30), SPECIAL)("v", VIDEO, TEXT, ItemRandom(0))
-    keys = list(zip(*(item[key].tolist() for key in ("text_start", "video_start", "text_end", "video_end")), strict=True))
+    item = OverlappedAligner(replace(CONFIG, sampler=sampler, clip_per_video=30), SPECIAL)(
+        "v", VIDEO, TEXT, ItemRandom(0)
+    )
+    keys = list(
+        zip(
+            *(item[key].tolist() for key in ("text_start", "video_start", "text_end", "video_end")),
+            strict=True,
+        )
+    )
     assert keys == sorted(keys) and len(set(keys)) > 5
 
 
 def test_clips_stay_as_drawn_when_sorting_is_off():
-    item = OverlappedAligner(replace(CONFIG, sort_clips=False, clip_per_video=30), SPECIAL)("v", VIDEO, TEXT, ItemRandom(0))
+    item = OverlappedAligner(replace(CONFIG, sort_clips=False, clip_per_video=30), SPECIAL)(
+        "v", VIDEO, TEXT, ItemRandom(0)
+    )
     starts = item["text_start"].tolist()
     assert starts != sorted(starts)
 
@@ -107,7 +135,9 @@ def test_clips_stay_as_drawn_when_sorting_is_off():
 @pytest.mark.parametrize("sampler", ["generator", "python"])
 def test_fixed_clips_span_every_second_their_captions_touch(sampler):
     text = {"start": np.arange(12) * 4.3 + 0.6, "end": np.arange(12) * 4.3 + 3.2, "cap": TEXT["cap"]}
-    item = VariedLenAligner(replace(CONFIG, sampler=sampler, clip_per_video=40), SPECIAL)("v", VIDEO, text, ItemRandom(0))
+    item = VariedLenAligner(replace(CONFIG, sampler=sampler, clip_per_video=40), SPECIAL)(
+        "v", VIDEO, text, ItemRandom(0)
+    )
     assert item["video_start"].tolist() == np.floor(text["start"][item["text_start"]]).tolist()
     assert item["video_end"].tolist() == np.ceil(text["end"][item["text_end"] - 1]).tolist()
 
@@ -115,7 +145,9 @@ def test_fixed_clips_span_every_second_their_captions_touch(sampler):
 @pytest.mark.parametrize("sampler", ["generator", "python"])
 def test_overlapped_clips_stay_inside_a_video_that_ends_before_its_captions(sampler):
     text = {"start": [0.0, 8.0], "end": [4.0, 90.0], "cap": [[20], [21]]}
-    item = OverlappedAligner(replace(CONFIG, sampler=sampler, clip_per_video=200), SPECIAL)("v", VIDEO[:10], text, ItemRandom(0))
+    item = OverlappedAligner(replace(CONFIG, sampler=sampler, clip_per_video=200), SPECIAL)(
+        "v", VIDEO[:10], text, ItemRandom(0)
+    )
     assert item["video_start"].min() >= 0 and item["video_end"].max() == 10
     assert torch.equal(item["vmasks"].sum(1), item["video_end"] - item["video_start"])
 
@@ -125,7 +157,9 @@ def test_overlapped_clips_keep_their_budgets():
     lengths = item["vmasks"].sum(1)
     assert (lengths.min(), lengths.max()) == (3, 16)
     words = item["cmasks"].sum(1) - 3
-    assert words.min() >= 4 and words.max() <= 12 + 3  # the last caption may exceed the budget by its own words less one
+    assert (
+        words.min() >= 4 and words.max() <= 12 + 3
+    )  # the last caption may exceed the budget by its own words less one
 
 
 @pytest.mark.parametrize("sampler", ["generator", "python"])
@@ -168,14 +202,18 @@ def test_captions_behind_the_features_can_be_refused():
 
 @pytest.mark.parametrize("sampler", ["generator", "python"])
 def test_a_video_shorter_than_its_captions_is_clamped(sampler):
-    item = FixedLenAligner(replace(CONFIG, sampler=sampler, clip_per_video=30), SPECIAL)("v", VIDEO[:2], TEXT, ItemRandom(0))
+    item = FixedLenAligner(replace(CONFIG, sampler=sampler, clip_per_video=30), SPECIAL)(
+        "v", VIDEO[:2], TEXT, ItemRandom(0)
+    )
     assert item["video_end"].max() == 2 and (item["vmasks"].sum(1) >= 1).all()
 
 
 @pytest.mark.parametrize("sampler", ["generator", "python"])
 def test_a_video_without_captions_is_missing_data(sampler):
     with pytest.raises(MissingData, match="'v' has no captions"):
-        OverlappedAligner(replace(CONFIG, sampler=sampler), SPECIAL)("v", VIDEO, {"start": [], "end": [], "cap": []}, ItemRandom(0))
+        OverlappedAligner(replace(CONFIG, sampler=sampler), SPECIAL)(
+            "v", VIDEO, {"start": [], "end": [], "cap": []}, ItemRandom(0)
+        )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -224,7 +262,9 @@ def test_an_aligner_that_draws_asks_for_random_streams():
 
 
 def test_subsampling_counts_clips_where_clip_per_video_is_absent():
-    item = OverlappedAligner(replace(CONFIG, clip_per_video=None, subsampling=2), SPECIAL)("v", VIDEO, TEXT, ItemRandom(0))
+    item = OverlappedAligner(replace(CONFIG, clip_per_video=None, subsampling=2), SPECIAL)(
+        "v", VIDEO, TEXT, ItemRandom(0)
+    )
     assert len(item["caps"]) == 2
 
 

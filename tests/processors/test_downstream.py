@@ -21,8 +21,8 @@ from mmpt.processors import (
     MetaTextBinarizer,
     NLGTextProcessor,
 )
-from mmpt.processors.crosstask import read_segments, read_tasks, read_videos, split_videos
 from mmpt.processors.downstream import span, window_starts
+from mmpt.processors.sets.crosstask import read_segments, read_tasks, read_videos, split_videos
 from tests.conftest import golden_cases, load_golden, real_path
 from tests.processors.helpers import CONFIG, SPECIAL, WordTokenizer, touch_features, write_json
 from tests.processors.test_aligners import VIDEO, assert_matches
@@ -37,20 +37,26 @@ def sentence(golden, i):
 def test_golden_norton_data_ds_aligner(golden):
     video = golden["video_feature"]
     assert_matches(golden, "ds_aligner", DSAligner(CONFIG, SPECIAL)("v", video, sentence(golden, 0)))
-    assert_matches(golden, "ds_aligner_short", DSAligner(CONFIG, SPECIAL)("v", video[:5], sentence(golden, 1) * 9))
+    assert_matches(
+        golden, "ds_aligner_short", DSAligner(CONFIG, SPECIAL)("v", video[:5], sentence(golden, 1) * 9)
+    )
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_data*.npz"))
 def test_golden_norton_data_coin_aligner(golden):
     aligner, video = COINActionSegmentationAligner(CONFIG, SPECIAL), golden["video_feature"]
-    assert_matches(golden, "coin_aligner", aligner("v", video[:53], [(5, 3.2, 11.1), (2, 20, 29.5), (7, 40.7, 90)]))
+    assert_matches(
+        golden, "coin_aligner", aligner("v", video[:53], [(5, 3.2, 11.1), (2, 20, 29.5), (7, 40.7, 90)])
+    )
     assert_matches(golden, "coin_aligner_short", aligner("v", video[:7], [(3, 2.5, 5.2)]))
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_data*.npz"))
 def test_golden_norton_data_crosstask_aligner(golden):
     text = [sentence(golden, i) for i in range(3)], [(0, 3.2, 9.9), (2, 12.0, 20.1), (1, 30.5, 33.2)]
-    item = CrossTaskAligner(CONFIG, SPECIAL)(("task", "v", ["step"] * 3, 3), golden["video_feature"][:45], text)
+    item = CrossTaskAligner(CONFIG, SPECIAL)(
+        ("task", "v", ["step"] * 3, 3), golden["video_feature"][:45], text
+    )
     assert_matches(golden, "crosstask_aligner", item)
 
 
@@ -60,7 +66,9 @@ def test_golden_tempclr_crosstask_split(path):
     for case in range(int(golden["n_cases"])):
         tasks = golden[f"c{case}_tasks"].tolist()
         videos = {task: golden[f"c{case}_task_{task}_videos"].tolist() for task in tasks}
-        train, test = split_videos(videos, golden[f"c{case}_primary"].tolist(), int(golden[f"c{case}_n_train"]))
+        train, test = split_videos(
+            videos, golden[f"c{case}_primary"].tolist(), int(golden[f"c{case}_n_train"])
+        )
         for task in tasks:
             assert train[task] == golden[f"c{case}_task_{task}_train"].tolist()
             assert test[task] == golden[f"c{case}_task_{task}_test"].tolist()
@@ -88,17 +96,27 @@ def test_coin_lists_the_subset_and_the_names_of_the_steps(tmp_path):
     def video(subset, *steps):
         return {
             "subset": subset,
-            "annotation": [{"id": str(step), "label": f"step {step}", "segment": [step, step + 2.5]} for step in steps],
+            "annotation": [
+                {"id": str(step), "label": f"step {step}", "segment": [step, step + 2.5]} for step in steps
+            ],
         }
 
     database = {"a": video("training", 3), "b": video("testing", 7, 2), "c": video("testing", 2)}
     path = write_json(tmp_path / "COIN.json", {"database": database})
-    config = replace(CONFIG, split="test", test_path=path, train_path=path, vfeat_dir=str(touch_features(tmp_path / "f", "ab")))
+    config = replace(
+        CONFIG,
+        split="test",
+        test_path=path,
+        train_path=path,
+        vfeat_dir=str(touch_features(tmp_path / "f", "ab")),
+    )
     meta = COINActionSegmentationMetaProcessor(config)
     assert list(meta) == [("b", [(7, 7, 9.5), (2, 2, 4.5)])]
     assert meta.step_names == {2: "step 2", 7: "step 7"}
     assert meta.missing == {"have no features": ["c"]}
-    assert [video for video, _ in COINActionSegmentationMetaProcessor(replace(config, split="train"))] == ["a"]
+    assert [video for video, _ in COINActionSegmentationMetaProcessor(replace(config, split="train"))] == [
+        "a"
+    ]
     assert COINActionSegmentationTextProcessor(config)(meta[0][1]) == meta[0][1]
 
 
@@ -112,13 +130,22 @@ def crosstask(tmp_path):
     (tmp_path / "annotations").mkdir()
     names = [f"{task}v{i}" for i in range(4) for task in (11, 22)]
     for name in names:
-        (tmp_path / "annotations" / f"{name[:2]}_{name}.csv").write_text("2,1.5,3.2\n" if name[0] == "1" else "1,0,4\n")
+        (tmp_path / "annotations" / f"{name[:2]}_{name}.csv").write_text(
+            "2,1.5,3.2\n" if name[0] == "1" else "1,0,4\n"
+        )
     return replace(
-        CONFIG, split="train", n_train=1, train_csv_path=f"{tmp_path}/videos.csv", val_csv_path=f"{tmp_path}/val.csv",
-        train_path=f"{tmp_path}/videos.csv", val_path=f"{tmp_path}/val.csv",
-        primary_path=f"{tmp_path}/primary.txt", related_path=f"{tmp_path}/related.txt",
-        annotation_path=f"{tmp_path}/annotations", vfeat_dir=str(touch_features(tmp_path / "features", names)),
-    )  # fmt: skip
+        CONFIG,
+        split="train",
+        n_train=1,
+        train_csv_path=f"{tmp_path}/videos.csv",
+        val_csv_path=f"{tmp_path}/val.csv",
+        train_path=f"{tmp_path}/videos.csv",
+        val_path=f"{tmp_path}/val.csv",
+        primary_path=f"{tmp_path}/primary.txt",
+        related_path=f"{tmp_path}/related.txt",
+        annotation_path=f"{tmp_path}/annotations",
+        vfeat_dir=str(touch_features(tmp_path / "features", names)),
+    )
 
 
 def test_crosstask_splits_primary_tasks_and_keeps_validation_videos_out(tmp_path):
@@ -153,13 +180,19 @@ def test_a_task_with_a_wrong_number_of_steps_is_refused(tmp_path):
 
 def test_the_real_crosstask_release_has_the_known_numbers():
     folder = real_path("crosstask")
-    assert len(read_tasks(folder / "tasks_primary.txt")) == 18 and len(read_tasks(folder / "tasks_related.txt")) == 65
+    assert (
+        len(read_tasks(folder / "tasks_primary.txt")) == 18
+        and len(read_tasks(folder / "tasks_related.txt")) == 65
+    )
     assert sum(map(len, read_videos(folder / "videos.csv").values())) == 4700
     assert sum(map(len, read_videos(folder / "videos_val.csv").values())) == 360
 
 
 def test_didemo_items_are_descriptions(tmp_path):
-    records = [{"video": "a.avi", "description": "a bird", "times": [[0, 0]]}, {"video": "gone.mp4", "description": "x", "times": [[1, 1]]}]
+    records = [
+        {"video": "a.avi", "description": "a bird", "times": [[0, 0]]},
+        {"video": "gone.mp4", "description": "x", "times": [[1, 1]]},
+    ]
     config = replace(
         CONFIG,
         split="test",
@@ -168,7 +201,9 @@ def test_didemo_items_are_descriptions(tmp_path):
     )
     meta = DiDeMoMetaProcessor(config)
     assert list(meta) == [("a.avi", "a bird")]
-    item = DiDeMoAligner(config, SPECIAL)("a.avi", VIDEO, DiDeMoTextProcessor(config, WordTokenizer())("a bird"))
+    item = DiDeMoAligner(config, SPECIAL)(
+        "a.avi", VIDEO, DiDeMoTextProcessor(config, WordTokenizer())("a bird")
+    )
     assert item["caps"][:5].tolist() == [1, 2, 11, 14, 2]
 
 
@@ -187,7 +222,9 @@ def test_captioning_trains_on_the_shifted_caption():
     assert item["caps"][:7].tolist() == [1, 2, 1, 13, 13, 15, 0]
     assert item["text_label"][:7].tolist() == [-100, -100, 13, 13, 15, 2, -100]
     assert item["attention_mask"].shape == (48, 48)
-    assert not item["attention_mask"][18, 19] and item["attention_mask"][19, 18]  # a word sees those before it only
+    assert (
+        not item["attention_mask"][18, 19] and item["attention_mask"][19, 18]
+    )  # a word sees those before it only
 
 
 def test_captioning_is_tested_from_the_prompt_alone():

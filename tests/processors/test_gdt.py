@@ -9,7 +9,11 @@ from mmpt.utils import ItemRandom
 from tests.processors.helpers import CONFIG, SPECIAL
 
 ALL_VIEWS = ["orig", "rev", "shift", "shiftrev"]
-TEXT = {"start": np.arange(40) * 4.0, "end": np.arange(40) * 4.0 + 3.5, "cap": [[20 + i, 21 + i, 60 + i % 7] for i in range(40)]}
+TEXT = {
+    "start": np.arange(40) * 4.0,
+    "end": np.arange(40) * 4.0 + 3.5,
+    "cap": [[20 + i, 21 + i, 60 + i % 7] for i in range(40)],
+}
 VIDEO = np.repeat(np.arange(160, dtype=np.float32)[:, None], 4, axis=1)
 
 
@@ -23,16 +27,23 @@ def test_reversed_views_flip_features_and_words_and_leave_padding_and_special_to
     item = item_of(ALL_VIEWS, seed)
     for row in (0, 2):
         n, words = int(item["vmasks"][row].sum()), int(item["cmasks"][row].sum()) - 3
-        assert torch.equal(item["vfeats"][row + 1, :n], item["vfeats"][row, :n].flip(0)) and (item["vfeats"][row + 1, n:] == 0).all()
+        assert (
+            torch.equal(item["vfeats"][row + 1, :n], item["vfeats"][row, :n].flip(0))
+            and (item["vfeats"][row + 1, n:] == 0).all()
+        )
         assert torch.equal(item["caps"][row + 1, 2 : 2 + words], item["caps"][row, 2 : 2 + words].flip(0))
         assert torch.equal(item["caps"][row + 1, 2 + words :], item["caps"][row, 2 + words :])
         assert item["caps"][row + 1, :2].tolist() == [1, 2]
-        assert torch.equal(item["vmasks"][row], item["vmasks"][row + 1]) and torch.equal(item["cmasks"][row], item["cmasks"][row + 1])
+        assert torch.equal(item["vmasks"][row], item["vmasks"][row + 1]) and torch.equal(
+            item["cmasks"][row], item["cmasks"][row + 1]
+        )
 
 
 def test_text_can_be_left_as_it_is():
     item = item_of(["orig", "rev"], text_reversal="none")
-    assert torch.equal(item["caps"][0], item["caps"][1]) and not torch.equal(item["vfeats"][0], item["vfeats"][1])
+    assert torch.equal(item["caps"][0], item["caps"][1]) and not torch.equal(
+        item["vfeats"][0], item["vfeats"][1]
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.processors import FrameMaskingProcessor, MFMMLMAligner, MMAttentionMask2DProcessor, TextGenerationProcessor, TextMaskingProcessor
+from mmpt.processors import (
+    FrameMaskingProcessor,
+    MFMMLMAligner,
+    MMAttentionMask2DProcessor,
+    TextGenerationProcessor,
+    TextMaskingProcessor,
+)
 from mmpt.utils import ItemRandom
 from tests.conftest import golden_cases
 from tests.processors.helpers import CONFIG, SPECIAL
@@ -21,7 +27,9 @@ def seeded(seed):
 @pytest.mark.parametrize("path", golden_cases("norton_data*.npz"))
 def test_golden_norton_data_mfmmlm_aligner_replays_draws_and_masks(golden):
     config = replace(CONFIG, sampler="python", sort_clips=False, mm_prob=0.5)
-    item = MFMMLMAligner(config, SPECIAL)("v", golden["video_feature"], golden["text"], ItemRandom(golden["seed"]))
+    item = MFMMLMAligner(config, SPECIAL)(
+        "v", golden["video_feature"], golden["text"], ItemRandom(golden["seed"])
+    )
     assert_matches(golden, "videoclip_aligner_mfmmlm", item)
 
 
@@ -42,7 +50,9 @@ def test_golden_norton_data_textgen_shifts_the_caption(golden):
 @pytest.mark.parametrize("path", golden_cases("norton_data*.npz"))
 def test_golden_norton_data_textmask(golden):
     for j, mode in enumerate(MODES):
-        inputs, labels = TextMaskingProcessor(CONFIG, SPECIAL)(torch.from_numpy(golden["textgen_in"]), seeded(golden["seed"] + j), mode)
+        inputs, labels = TextMaskingProcessor(CONFIG, SPECIAL)(
+            torch.from_numpy(golden["textgen_in"]), seeded(golden["seed"] + j), mode
+        )
         np.testing.assert_array_equal(inputs, golden[f"textmask{j}_inputs"])
         np.testing.assert_array_equal(labels, golden[f"textmask{j}_labels"])
 
@@ -50,7 +60,9 @@ def test_golden_norton_data_textmask(golden):
 @pytest.mark.parametrize("path", golden_cases("norton_data*.npz"))
 def test_golden_norton_data_framemask(golden):
     for j, mode in enumerate(MODES[:4]):
-        label = FrameMaskingProcessor(CONFIG)(torch.from_numpy(golden["mask2d_vmask"]), seeded(golden["seed"] + j), mode)
+        label = FrameMaskingProcessor(CONFIG)(
+            torch.from_numpy(golden["mask2d_vmask"]), seeded(golden["seed"] + j), mode
+        )
         np.testing.assert_array_equal(label, golden[f"framemask{j}"])
 
 
@@ -67,7 +79,11 @@ def test_four_fifths_of_the_chosen_words_become_the_mask_token():
     ids = torch.full((20_000,), 50)
     inputs, labels = TextMaskingProcessor(CONFIG, SPECIAL)(ids, seeded(0))
     chosen = labels != -100
-    shares = [chosen.float().mean(), (inputs[chosen] == SPECIAL.mask).float().mean(), (inputs[chosen] == 50).float().mean()]
+    shares = [
+        chosen.float().mean(),
+        (inputs[chosen] == SPECIAL.mask).float().mean(),
+        (inputs[chosen] == 50).float().mean(),
+    ]
     np.testing.assert_allclose(shares, [0.15, 0.8 + 0.1 / 100, 0.1 + 0.1 / 100], atol=0.02)
 
 
@@ -92,7 +108,9 @@ def test_masked_frames_are_zeroed_unless_the_model_does_it():
 
 
 def test_whole_text_masking_can_ask_for_generation_with_its_attention_mask():
-    item = MFMMLMAligner(replace(CONFIG, mm_prob=1.0, mm_type="textgen"), SPECIAL)("v", VIDEO, TEXT, ItemRandom(0))
+    item = MFMMLMAligner(replace(CONFIG, mm_prob=1.0, mm_type="textgen"), SPECIAL)(
+        "v", VIDEO, TEXT, ItemRandom(0)
+    )
     assert item["attention_mask"].shape == (6, 48, 48)
     generated = item["caps"][:, 2] == SPECIAL.cls
     assert generated.any() and not generated.all()

@@ -72,7 +72,8 @@ def assert_follows(law, drawn):
 
 
 @pytest.mark.parametrize(
-    ("length", "budget", "centre"), [(30, 6, 15), (30, 6, 0), (30, 6, 2), (30, 6, 29), (30, 6, 26), (9, 8, 4), (5, 16, 2), (1, 3, 0)]
+    ("length", "budget", "centre"),
+    [(30, 6, 15), (30, 6, 0), (30, 6, 2), (30, 6, 29), (30, 6, 26), (9, 8, 4), (5, 16, 2), (1, 3, 0)],
 )
 def test_video_ranges_follow_the_walks_law_also_near_the_ends(length, budget, centre):
     columns = [np.full(DRAWS, value) for value in (length, budget, centre)]
@@ -86,7 +87,11 @@ def exact_text_law(counts, budget, centre, seconds):
         following = defaultdict(float)
         for (first, behind), p in states.items():
             left, right = first > 0, behind < len(counts)
-            if not (left or right) or sum(counts[first:behind]) >= budget or (behind - first) * seconds >= 256:
+            if (
+                not (left or right)
+                or sum(counts[first:behind]) >= budget
+                or (behind - first) * seconds >= 256
+            ):
                 law[first, behind] += p
                 continue
             if right:
@@ -109,8 +114,12 @@ def exact_text_law(counts, budget, centre, seconds):
 )
 def test_text_ranges_follow_the_walks_law(counts, budget, centre, seconds):
     lowest, highest, centres, budgets = (np.full(DRAWS, value) for value in (0, len(counts), centre, budget))
-    first, behind = text_ranges(captions(counts, seconds), lowest, highest, centres, budgets, np.random.default_rng(1))
-    assert_follows(exact_text_law(counts, budget, centre, seconds), zip(first.tolist(), behind.tolist(), strict=True))
+    first, behind = text_ranges(
+        captions(counts, seconds), lowest, highest, centres, budgets, np.random.default_rng(1)
+    )
+    assert_follows(
+        exact_text_law(counts, budget, centre, seconds), zip(first.tolist(), behind.tolist(), strict=True)
+    )
 
 
 def test_the_replaying_samplers_follow_the_same_laws():
@@ -125,6 +134,8 @@ def test_text_ranges_stay_inside_their_video():
     joined = Captions.join([captions([2] * 5), captions([2] * 3)])
     video = np.tile([0, 1], 500)
     lowest, highest = np.array([0, 5])[video], np.array([5, 8])[video]
-    first, behind = text_ranges(joined, lowest, highest, lowest + 1, np.full(1000, 99), np.random.default_rng(0))
+    first, behind = text_ranges(
+        joined, lowest, highest, lowest + 1, np.full(1000, 99), np.random.default_rng(0)
+    )
     np.testing.assert_array_equal(first, lowest)
     np.testing.assert_array_equal(behind, highest)

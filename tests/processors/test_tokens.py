@@ -13,7 +13,9 @@ def test_captions_are_packed_as_the_loop_over_positions_packs_them():
     rng = np.random.default_rng(0)
     texts = [rng.integers(4, 100, n).tolist() for n in (0, 1, 5, 6, 7, 30)]
     counts = np.array([len(text) for text in texts])
-    caps, cmasks = pack_captions(np.concatenate(texts).astype(int), np.cumsum(counts) - counts, counts, 9, SPECIAL)
+    caps, cmasks = pack_captions(
+        np.concatenate(texts).astype(int), np.cumsum(counts) - counts, counts, 9, SPECIAL
+    )
     for row, mask, text in zip(caps, cmasks, texts, strict=True):
         expected = [1, 2, *text[:6], 2]
         assert row.tolist() == expected + [0] * (9 - len(expected))
@@ -33,7 +35,9 @@ def test_a_layout_without_room_for_words_is_refused():
 
 def test_a_local_tokenizer_folder_needs_no_network(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cut", "the", "onion", "##s"]))
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cut", "the", "onion", "##s"])
+    )
     tokenizer = load_tokenizer(str(tmp_path))
     assert SpecialIds.of(tokenizer) == SpecialIds(cls=2, sep=3, pad=0, mask=4, vocab_size=9)
     assert TextProcessor(CONFIG, tokenizer)("Cut the onions") == [5, 6, 7, 8]

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.models.audio import AudioResNet
-from mmpt.models.packing import read_meta
-from mmpt.models.r2plus1d import R2Plus1D
+from mmpt.backbones.audio import AudioResNet
+from mmpt.backbones.r2plus1d import R2Plus1D
+from mmpt.extraction.packing import read_meta
 from mmpt.utils import ShardedTensor
 from tests.conftest import ROOT, real_path
-from tests.utils.media import write_video
+from tests.media.media import write_video
 
 pytest.importorskip("av")
 N_VIDEOS = 12
@@ -38,7 +38,11 @@ def checkpoint(tmp_path_factory):
     """A file with video and audio networks under the names of published checkpoints."""
     torch.manual_seed(0)
     networks = {"video_network.base.": R2Plus1D(), "audio_network.base.": AudioResNet()}
-    state = {f"module.{prefix}{k}": v for prefix, network in networks.items() for k, v in network.state_dict().items()}
+    state = {
+        f"module.{prefix}{k}": v
+        for prefix, network in networks.items()
+        for k, v in network.state_dict().items()
+    }
     path = tmp_path_factory.mktemp("weights") / "gdt.pth"
     torch.save({"state_dict": state}, path)
     return path
@@ -46,7 +50,20 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(checkpoint):
-    return ["--backbone", "r2plus1d", "--weights", str(checkpoint), "--fps", "4", "--size", "32", "--device", "cpu", "--batch-size", "8"]
+    return [
+        "--backbone",
+        "r2plus1d",
+        "--weights",
+        str(checkpoint),
+        "--fps",
+        "4",
+        "--size",
+        "32",
+        "--device",
+        "cpu",
+        "--batch-size",
+        "8",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +71,11 @@ def videos(tmp_path_factory):
     """Videos of different lengths, and one that is none."""
     folder = tmp_path_factory.mktemp("videos")
     for n in range(N_VIDEOS):
-        write_video(folder / f"v{n:02}.mp4", range(0, 1000 * (1 + n % 5), 100), shade=lambda i, n=n: (7 * i + 20 * n) % 250)
+        write_video(
+            folder / f"v{n:02}.mp4",
+            range(0, 1000 * (1 + n % 5), 100),
+            shade=lambda i, n=n: (7 * i + 20 * n) % 250,
+        )
     (folder / "broken.mp4").write_text("not a video")
     return folder
 
@@ -69,12 +90,15 @@ def whole(videos, options, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def launch():
-    """`launch(arguments, environment)`: a process of its own that runs the command. They fork from one that has torch loaded."""
+    """`launch(arguments, environment)`: a process of its own that runs the command. They fork from one that
+    has torch loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.scripts.test_extract"])
 
     def start(arguments, **environment):
-        process = context.Process(target=run_command, args=([str(x) for x in arguments], environment), daemon=True)
+        process = context.Process(
+            target=run_command, args=([str(x) for x in arguments], environment), daemon=True
+        )
         process.start()
         return process
 
@@ -151,7 +175,9 @@ def test_features_made_in_another_way_are_not_mixed(videos, options, tmp_path):
 
 
 def test_audio_of_real_videos_is_extracted_second_by_second(checkpoint, tmp_path, capsys):
-    script("audio_feature_extractor").main([str(real_path("videos")), str(tmp_path), "--weights", str(checkpoint), "--device", "cpu"])
+    script("audio_feature_extractor").main(
+        [str(real_path("videos")), str(tmp_path), "--weights", str(checkpoint), "--device", "cpu"]
+    )
     assert "2 extracted, 0 were there, 3 failed" in capsys.readouterr().out
     assert np.load(tmp_path / "nasa_with_audio.npy").shape == (14, 512)
     assert "holds no audio track" in (tmp_path / "failures.json").read_text()
@@ -161,5 +187,12 @@ def test_wrong_weights_end_in_one_sentence(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "w.pth")
     with pytest.raises(SystemExit, match="is it another network"):
         script("video_feature_extractor").main(
-            [str(tmp_path), str(tmp_path / "out"), "--backbone", "r2plus1d", "--weights", str(tmp_path / "w.pth")]
+            [
+                str(tmp_path),
+                str(tmp_path / "out"),
+                "--backbone",
+                "r2plus1d",
+                "--weights",
+                str(tmp_path / "w.pth"),
+            ]
         )

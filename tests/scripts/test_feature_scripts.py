@@ -36,7 +36,16 @@ def folder(tmp_path):
 
 def shard(folder: Path, *more):
     shard_feature.main(
-        [str(folder / "features"), str(folder / "list.lst"), str(folder / "out"), "--split", "train", "--shard-size", "3", *more]
+        [
+            str(folder / "features"),
+            str(folder / "list.lst"),
+            str(folder / "out"),
+            "--split",
+            "train",
+            "--shard-size",
+            "3",
+            *more,
+        ]
     )
     return load_plain_pickle(folder / "out" / "train_meta.pkl")
 
@@ -44,7 +53,9 @@ def shard(folder: Path, *more):
 def test_features_are_sharded_in_list_order(folder):
     assert shard(folder) == {0: ["v0", "v1", "v2"], 1: ["v3", "v4", "v5"], 2: ["v6"]}
     opened = ShardedTensor.load(folder / "out" / "train_1", mmap_mode="r")
-    assert opened.lengths().tolist() == [4, 5, 6] and opened.data.dtype == np.float16 and (opened[1] == 4).all()
+    assert (
+        opened.lengths().tolist() == [4, 5, 6] and opened.data.dtype == np.float16 and (opened[1] == 4).all()
+    )
 
 
 def test_the_manifest_carries_the_passport(folder):
@@ -58,7 +69,13 @@ def test_the_manifest_carries_the_passport(folder):
 
 
 def test_the_passport_of_the_extractor_is_taken_over_and_can_be_overruled(folder):
-    passport = {"backbone": "r2plus1d", "frames_per_second": 16, "seconds_per_feature": 1.0, "normalised": False, "pixels": 112}
+    passport = {
+        "backbone": "r2plus1d",
+        "frames_per_second": 16,
+        "seconds_per_feature": 1.0,
+        "normalised": False,
+        "pixels": 112,
+    }
     write_json(folder / "features" / "passport.json", passport)
     shard(folder, "--frames-per-second", "15")
     assert read_manifest(folder / "out")["train_0"]["passport"] == passport | {"frames_per_second": 15}
@@ -71,7 +88,9 @@ def test_what_cannot_be_read_is_left_out_and_listed_with_its_reason(folder):
     np.save(folder / "features" / "v4.npy", np.full((2, 3), np.nan, np.float32))
     np.save(folder / "features" / "v5.npy", np.zeros((2, 5), np.float32))
     assert shard(folder) == {1: ["v3"], 2: ["v6"]}
-    lines = dict(line.split("\t") for line in (folder / "out" / "train_unreadable.txt").read_text().splitlines())
+    lines = dict(
+        line.split("\t") for line in (folder / "out" / "train_unreadable.txt").read_text().splitlines()
+    )
     assert list(lines) == ["v0", "v1", "v2", "v4", "v5"]
     assert "NaN" in lines["v4"] and "expected rows of shape (3,)" in lines["v5"]
     assert verify(folder / "out") == 0
@@ -113,7 +132,19 @@ def tokens(folder, monkeypatch):
     path = write_json(folder / "raw.json", CAPTIONS)
 
     def run(*more):
-        pretokenization.main(["--captions", path, "--tokenizer", "hub/tiny-bert", "--target", str(folder / "out"), "--columns", "4", *more])
+        pretokenization.main(
+            [
+                "--captions",
+                path,
+                "--tokenizer",
+                "hub/tiny-bert",
+                "--target",
+                str(folder / "out"),
+                "--columns",
+                "4",
+                *more,
+            ]
+        )
         return folder / "out" / "raw.tiny-bert.train_0"
 
     return run
@@ -124,7 +155,11 @@ def test_captions_become_token_shards_in_the_order_of_the_features(tokens):
     times, ids = ShardedTensor.load(f"{prefix}.startends"), ShardedTensor.load(f"{prefix}.caps_ids")
     assert times.lengths().tolist() == ids.lengths().tolist() == [2, 1, 0]
     assert times[0].tolist() == [[0, 2], [2.5, 4]] and times.data.dtype == np.float32
-    assert ids[0].tolist() == [[11, 12, 13, -1], [-1] * 4] and ids[1].tolist() == [[11] * 4] and ids.data.dtype == np.int32
+    assert (
+        ids[0].tolist() == [[11, 12, 13, -1], [-1] * 4]
+        and ids[1].tolist() == [[11] * 4]
+        and ids.data.dtype == np.int32
+    )
 
 
 def test_token_shards_count_as_many_items_as_the_index(tokens, folder):
@@ -135,7 +170,9 @@ def test_token_shards_count_as_many_items_as_the_index(tokens, folder):
 
 def test_finished_token_shards_are_not_written_again(tokens, monkeypatch):
     prefix = tokens()
-    monkeypatch.setattr(pretokenization, "write_shard", lambda *args: pytest.fail("wrote a finished shard again"))
+    monkeypatch.setattr(
+        pretokenization, "write_shard", lambda *args: pytest.fail("wrote a finished shard again")
+    )
     assert tokens() == prefix
 
 
@@ -156,7 +193,8 @@ def test_tokens_need_the_feature_shards_first(tmp_path):
 
 def test_a_yaml_can_hold_the_arguments(folder, tokens, capsys):
     (folder / "tokens.yaml").write_text(
-        f"dataset:\n  bert_name: tiny-bert\n  caption_pkl_path: {folder}/raw.json\n  target_dir: {folder}/out\n"
+        f"dataset:\n  bert_name: tiny-bert\n  caption_pkl_path: {folder}/raw.json\n  target_dir: "
+        f"{folder}/out\n"
     )
     pretokenization.main([str(folder / "tokens.yaml")])
     assert "raw.tiny-bert.train_*: 3 shards" in capsys.readouterr().out

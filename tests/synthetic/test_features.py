@@ -7,7 +7,15 @@ from mmpt.synthetic.parts import stream
 from mmpt.synthetic.settings import NOISE
 
 QUIET = dataclasses.replace(
-    NOISE["moderate"], visible_verb=1, visible_object=1, visible_third=1, w_who=0, w_where=0, w_drift=0, w_noise=1e-3, w_pair=0
+    NOISE["moderate"],
+    visible_verb=1,
+    visible_object=1,
+    visible_third=1,
+    w_who=0,
+    w_where=0,
+    w_drift=0,
+    w_noise=1e-3,
+    w_pair=0,
 )
 
 
@@ -25,7 +33,11 @@ def test_features_are_unit_vectors_in_half_precision(world):
 
 def test_without_noise_a_second_is_the_weighted_sum_of_its_parts(world):
     segment = world.video("train", 0).segments[0]
-    expected = world.looks.verbs[segment.step.verb] + world.looks.objects[segment.step.obj] + 0.8 * world.looks.third(segment.step)
+    expected = (
+        world.looks.verbs[segment.step.verb]
+        + world.looks.objects[segment.step.obj]
+        + 0.8 * world.looks.third(segment.step)
+    )
     seconds = draw(world, QUIET)[segment.start_s : segment.end_s]
     np.testing.assert_allclose(seconds @ (expected / np.linalg.norm(expected)), 1, atol=1e-2)
 
@@ -60,7 +72,10 @@ def test_background_shows_scenery_in_its_share_of_seconds(world):
 
 def test_person_and_place_are_new_in_every_video(world):
     noise = dataclasses.replace(QUIET, w_verb=0, w_object=0, w_third=0, p_scenery=0, w_who=1)
-    first, second = (draw_features(world.video("train", i), world.looks, noise, stream(0, "test", i)).astype(np.float64) for i in (0, 1))
+    first, second = (
+        draw_features(world.video("train", i), world.looks, noise, stream(0, "test", i)).astype(np.float64)
+        for i in (0, 1)
+    )
     assert (first @ first.T).min() > 0.95 and abs(first @ second.T).max() < 0.3
 
 

@@ -5,7 +5,9 @@ from mmpt.synthetic.world import World
 
 
 def test_a_map_shows_the_action_at_one_spot_of_its_step():
-    world = World(Settings().with_knobs({"w_noise": 0.0, "w_where": 0.0, "visible_verb": 1.0, "visible_object": 1.0}))
+    world = World(
+        Settings().with_knobs({"w_noise": 0.0, "w_where": 0.0, "visible_verb": 1.0, "visible_object": 1.0})
+    )
     video = world.video("train", 3)
     with np.errstate(invalid="ignore"):  # spots that show nothing have no direction
         maps = np.nan_to_num(world.maps(video).astype(np.float32))

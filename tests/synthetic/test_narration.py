@@ -9,13 +9,20 @@ from mmpt.synthetic.narration import caption, narrate, word_list
 from mmpt.synthetic.parts import OBJECTS, TOOLS, VERBS, Step, stream
 from mmpt.synthetic.settings import NOISE, Noise
 
-SILENT_NOISE = Noise(p_chatter=0, p_silent=0, p_follow=0, p_tool_named=1, offset_s=0, p_word=0, p_filler=0, p_false_start=0)
+SILENT_NOISE = Noise(
+    p_chatter=0, p_silent=0, p_follow=0, p_tool_named=1, offset_s=0, p_word=0, p_filler=0, p_false_start=0
+)
 
 
 def told(world, **knobs):
     """All sentences of the training videos, each told five times under some knobs, with its video."""
     noise = dataclasses.replace(SILENT_NOISE, **knobs)
-    return [(v, s) for take in range(5) for v in world.videos("train") for s in narrate(v, noise, stream(0, "test", v.index, take))]
+    return [
+        (v, s)
+        for take in range(5)
+        for v in world.videos("train")
+        for s in narrate(v, noise, stream(0, "test", v.index, take))
+    ]
 
 
 def touches(video, sentence):
@@ -51,11 +58,15 @@ def test_chatter_has_its_share(world, share):
 def test_misleading_chatter_names_parts(world):
     plain = {s.text for _, s in told(world, p_chatter=0.5, p_misleading=0.0) if s.step < 0}
     assert plain <= set(narration.CHATTER)
-    assert not {s.text for _, s in told(world, p_chatter=0.5, p_misleading=1.0) if s.step < 0} & set(narration.CHATTER)
+    assert not {s.text for _, s in told(world, p_chatter=0.5, p_misleading=1.0) if s.step < 0} & set(
+        narration.CHATTER
+    )
 
 
 def test_offsets_move_sentences_away_from_their_steps(world):
-    shares = [np.mean([touches(v, s) for v, s in told(world, offset_s=offset)]) for offset in (0.0, 4.0, 15.0)]
+    shares = [
+        np.mean([touches(v, s) for v, s in told(world, offset_s=offset)]) for offset in (0.0, 4.0, 15.0)
+    ]
     assert shares[0] == 1.0 > shares[1] > shares[2] + 0.2
 
 
@@ -69,7 +80,12 @@ def test_follow_ups_come_after_and_belong_to_the_step(world):
 def test_word_noise_fillers_and_false_starts_change_the_length(world):
     mean_words = {
         name: np.mean([len(s.text.split()) for _, s in told(world, **knobs)])
-        for name, knobs in {"none": {}, "filler": {"p_filler": 0.2}, "false start": {"p_false_start": 1.0}, "word": {"p_word": 0.4}}.items()
+        for name, knobs in {
+            "none": {},
+            "filler": {"p_filler": 0.2},
+            "false start": {"p_false_start": 1.0},
+            "word": {"p_word": 0.4},
+        }.items()
     }
     assert mean_words["filler"] > mean_words["none"] + 1
     assert abs(mean_words["false start"] - mean_words["none"] - 2) < 0.2
@@ -81,7 +97,11 @@ def test_a_caption_names_all_three_parts():
     for step in (Step(0, 1, 2, False), Step(3, 4, 5, True)):
         for _ in range(30):
             text = f" {caption(step, rng)} "
-            for names in (VERBS[step.verb], OBJECTS[step.obj], (OBJECTS if step.partner else TOOLS)[step.third]):
+            for names in (
+                VERBS[step.verb],
+                OBJECTS[step.obj],
+                (OBJECTS if step.partner else TOOLS)[step.third],
+            ):
                 assert any(f" {name} " in text for name in names), text
 
 

@@ -31,6 +31,12 @@ def test_swapping_roles_twice_gives_the_step_back_and_tools_stay():
 
 
 def test_streams_differ_by_seed_split_index_and_theme():
-    keys = [(0, "train", 1, "a"), (1, "train", 1, "a"), (0, "val", 1, "a"), (0, "train", 2, "a"), (0, "train", 1, "b")]
+    keys = [
+        (0, "train", 1, "a"),
+        (1, "train", 1, "a"),
+        (0, "val", 1, "a"),
+        (0, "train", 2, "a"),
+        (0, "train", 1, "b"),
+    ]
     assert len({stream(*key).random() for key in keys}) == 5
     assert stream(*keys[0]).random() == stream(*keys[0]).random()

@@ -6,7 +6,9 @@ from mmpt.synthetic.parts import stream
 from mmpt.synthetic.settings import NOISE
 from mmpt.synthetic.sound import draw_sound
 
-QUIET = dataclasses.replace(NOISE["moderate"], p_no_sound=0, audible_verb=1, audible_tool=1, w_room=0, w_hiss=1e-3)
+QUIET = dataclasses.replace(
+    NOISE["moderate"], p_no_sound=0, audible_verb=1, audible_tool=1, w_room=0, w_hiss=1e-3
+)
 
 
 def draw(world, noise, index=0):
@@ -19,7 +21,9 @@ def test_a_second_without_noise_is_the_weighted_sum_of_verb_and_tool(world):
         expected = world.sounds.verbs[segment.step.verb].astype(np.float64)
         if not segment.step.partner:
             expected = expected + 0.8 * world.sounds.tools[segment.step.third]
-        np.testing.assert_allclose(sound[segment.start_s : segment.end_s] @ expected / np.linalg.norm(expected), 1, atol=1e-2)
+        np.testing.assert_allclose(
+            sound[segment.start_s : segment.end_s] @ expected / np.linalg.norm(expected), 1, atol=1e-2
+        )
 
 
 def test_there_is_one_vector_per_second_of_video_in_half_precision(world):

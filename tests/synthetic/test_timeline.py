@@ -16,7 +16,11 @@ def test_steps_edges_and_gaps_stay_in_their_ranges():
         segments, length = lay_out(STEPS, rng)
         edges = [segments[0].start_s, length - segments[-1].end_s]
         gaps = [b.start_s - a.end_s for a, b in zip(segments, segments[1:], strict=False)]
-        for values, (low, high) in ((edges, EDGE_S), (gaps, GAP_S), ([s.end_s - s.start_s for s in segments], STEP_S)):
+        for values, (low, high) in (
+            (edges, EDGE_S),
+            (gaps, GAP_S),
+            ([s.end_s - s.start_s for s in segments], STEP_S),
+        ):
             assert low <= min(values) and max(values) <= high
 
 

@@ -19,7 +19,9 @@ def test_captions_carry_their_step_or_none(world, root):
     video = world.video("train", 3)
     truth = truth_alignment(root, video.id)
     sentences = world.narration(video)
-    assert truth.captions == [s.text for s in sentences] and truth.caption_step.tolist() == [s.step for s in sentences]
+    assert truth.captions == [s.text for s in sentences] and truth.caption_step.tolist() == [
+        s.step for s in sentences
+    ]
     assert (truth.caption_step == -1).any() and (truth.caption_step >= 0).any()
 
 

@@ -28,13 +28,17 @@ def test_a_video_is_the_same_in_another_process_and_order(world):
     list(world.videos("test"))
     video = world.video("train", 17)
     here = hashlib.sha256(world.features(video).tobytes() + repr(world.narration(video)).encode()).hexdigest()
-    there = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True).stdout.strip()
+    there = subprocess.run(
+        [sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert here == there
 
 
 def test_another_seed_is_another_world(world):
     other = World(Settings(size=SIZES["tiny"], seed=1))
-    assert (other.held_out != world.held_out).any() and other.video("train", 0).segments != world.video("train", 0).segments
+    assert (other.held_out != world.held_out).any() and other.video("train", 0).segments != world.video(
+        "train", 0
+    ).segments
 
 
 def test_narration_noise_leaves_timelines_and_features_alone(world):
@@ -61,7 +65,10 @@ def test_every_verb_and_ingredient_remains_in_training(world):
 
 
 def test_tasks_and_test_videos_have_distinct_pairs(world):
-    for steps in (*world.tasks, *(plan.steps for plan in world.test_plans if plan.kind in ("base", "single"))):
+    for steps in (
+        *world.tasks,
+        *(plan.steps for plan in world.test_plans if plan.kind in ("base", "single")),
+    ):
         assert len({(s.verb, s.obj) for s in steps}) == len(steps)
     assert all(8 <= len(task) <= 13 for task in world.tasks)
     assert all(6 <= len(plan.steps) <= 10 for plan in world.test_plans)
@@ -72,9 +79,14 @@ def test_a_group_holds_each_look_alike_once(world):
         plans = {plan.kind: plan.steps for plan in world.test_plans if plan.group == group}
         assert tuple(plans) == LOOK_ALIKES
         base = plans["base"]
-        different = {kind: sum(a != b for a, b in zip(base, steps, strict=True)) for kind, steps in plans.items()}
+        different = {
+            kind: sum(a != b for a, b in zip(base, steps, strict=True)) for kind, steps in plans.items()
+        }
         assert different["exchanged"] == 2 and different["replaced"] == 1 and different["permuted"] >= 2
-        assert sorted(plans["permuted"]) == sorted(base) == sorted(plans["exchanged"]) and plans["permuted"] != plans["exchanged"]
+        assert (
+            sorted(plans["permuted"]) == sorted(base) == sorted(plans["exchanged"])
+            and plans["permuted"] != plans["exchanged"]
+        )
         assert plans["swapped"] == tuple(step.swapped() for step in base) != base
 
 
@@ -97,7 +109,8 @@ def test_the_share_of_sentences_that_touch_their_step_falls_from_clean_to_heavy(
     for noise in NOISE.values():
         world = World(Settings(size=SIZES["tiny"], noise=noise))
         hits = [
-            sentence.start_s < video.segments[sentence.step].end_s and sentence.end_s > video.segments[sentence.step].start_s
+            sentence.start_s < video.segments[sentence.step].end_s
+            and sentence.end_s > video.segments[sentence.step].start_s
             for video in world.videos("train")
             for sentence in world.narration(video)
             if sentence.step >= 0

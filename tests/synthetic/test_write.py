@@ -11,7 +11,11 @@ def test_lists_and_meta_pickles_name_the_videos_in_one_order(world, root):
     for split in ("train", "val"):
         listed = (root / "how2" / f"how2_s3d_{split}.lst").read_text().split()
         meta = load_plain_pickle(root / "how2" / "feat" / f"{split}_meta.pkl")
-        assert listed == [video.id for video in world.videos(split)] == [name for k in sorted(meta) for name in meta[k]]
+        assert (
+            listed
+            == [video.id for video in world.videos(split)]
+            == [name for k in sorted(meta) for name in meta[k]]
+        )
     assert len(load_plain_pickle(root / "how2" / "feat" / "train_meta.pkl")) == 3  # 48 videos, 16 a shard
 
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 
-from mmpt.processors.recognition import TEST, TRAIN, read_splits
+from mmpt.processors.sets.recognition import TEST, TRAIN, read_splits
 
 
 def test_every_class_has_a_counterpart_in_the_other_order(root):
-    names = [line.split()[1] for line in (root / "actions/ucfTrainTestlist/classInd.txt").read_text().splitlines()]
+    names = [
+        line.split()[1] for line in (root / "actions/ucfTrainTestlist/classInd.txt").read_text().splitlines()
+    ]
     assert len(names) == len(set(names)) == 18
     assert all("Then".join(reversed(name.split("Then"))) in names for name in names)
 

@@ -37,15 +37,23 @@ def test_crosstask_annotations_name_steps_of_their_task(world, root):
     for task, video, _ in read_csv(folder / "videos.csv"):
         segments = world.video("labelled", int(video[-5:])).segments
         rows = read_csv(folder / "annotations" / f"{task}_{video}.csv")
-        assert [tasks[task][int(step) - 1] for step, _, _ in rows] == [segment.step.label() for segment in segments]
-        assert [(float(start), float(end)) for _, start, end in rows] == [(s.start_s, s.end_s) for s in segments]
+        assert [tasks[task][int(step) - 1] for step, _, _ in rows] == [
+            segment.step.label() for segment in segments
+        ]
+        assert [(float(start), float(end)) for _, start, end in rows] == [
+            (s.start_s, s.end_s) for s in segments
+        ]
         assert (root / "videos" / f"{video}.npy").exists()
 
 
 def test_crosstask_validation_videos_belong_to_primary_tasks(root):
     primary = (root / "crosstask" / "tasks_primary.txt").read_text()
     rows = read_csv(root / "crosstask" / "videos_val.csv")
-    assert rows and all(task in primary for task, _, _ in rows) and rows != read_csv(root / "crosstask" / "videos.csv")
+    assert (
+        rows
+        and all(task in primary for task, _, _ in rows)
+        and rows != read_csv(root / "crosstask" / "videos.csv")
+    )
 
 
 def test_didemo_moments_lie_in_pieces_of_thirty_seconds(root):
@@ -61,7 +69,10 @@ def test_didemo_moments_show_the_described_step(world, root):
     for record in load(root / "didemo" / "test_data.json"):
         video = world.video("test", int(record["video"][-5:]))
         step = video.segments[world.captions(video).index(record["description"])].step
-        likeness = np.load(root / "didemo" / "feat" / f"{record['video']}.npy").astype(float) @ world.looks.objects[step.obj]
+        likeness = (
+            np.load(root / "didemo" / "feat" / f"{record['video']}.npy").astype(float)
+            @ world.looks.objects[step.obj]
+        )
         first, last = record["times"][0]
         inside = np.zeros(30, dtype=bool)
         inside[5 * first : 5 * (last + 1)] = True
@@ -94,7 +105,10 @@ def test_htm_align_times_are_those_of_the_shown_step(world, root):
         ("MSRVTTQAMetaProcessor", {"test_path": "msrvtt/MSR_MC_test.csv", "vfeat_dir": "msrvtt/feat"}),
         (
             "YoucookMetaProcessor",
-            {"test_path": "youcook/youcook_val.pkl", "trainval_annotation": "youcook/youcookii_annotations_trainval.json"},
+            {
+                "test_path": "youcook/youcook_val.pkl",
+                "trainval_annotation": "youcook/youcookii_annotations_trainval.json",
+            },
         ),
         ("COINActionSegmentationMetaProcessor", {"test_path": "coin/COIN.json"}),
         ("DiDeMoMetaProcessor", {"test_path": "didemo/test_data.json", "vfeat_dir": "didemo/feat"}),
@@ -115,7 +129,12 @@ def test_the_processors_of_the_real_data_sets_list_every_item(root, name, paths)
     from mmpt.registry import META_PROCESSORS
 
     paths = {"vfeat_dir": "videos", **paths}
-    config = DatasetConfig(split="test", n_train=2, bert_name=str(root / "model"), **{key: str(root / path) for key, path in paths.items()})
+    config = DatasetConfig(
+        split="test",
+        n_train=2,
+        bert_name=str(root / "model"),
+        **{key: str(root / path) for key, path in paths.items()},
+    )
     items = META_PROCESSORS.get(name)(config)
     assert len(items) > 0 and items[0] is not None
 

@@ -14,13 +14,19 @@ def test_sound_shards_hold_the_videos_that_have_a_track(world, root):
     with_sound = [video for video in world.videos("train") if world.sound(video) is not None]
     assert [name for shard in sorted(meta) for name in meta[shard]] == [video.id for video in with_sound]
     assert 0 < len(with_sound) < world.count("train")
-    np.testing.assert_array_equal(ShardedTensor.load(root / "how2" / "audio" / "train_0")[3], world.sound(with_sound[3]))
+    np.testing.assert_array_equal(
+        ShardedTensor.load(root / "how2" / "audio" / "train_0")[3], world.sound(with_sound[3])
+    )
 
 
 def test_maps_of_every_fourth_training_video_are_shards_and_of_test_videos_files(world, root):
     meta = load_plain_pickle(root / "how2" / "maps" / "train_meta.pkl")
-    assert [name for shard in sorted(meta) for name in meta[shard]] == [video.id for video in world.videos("train")][::4]
-    np.testing.assert_array_equal(ShardedTensor.load(root / "how2" / "maps" / "train_0")[1], world.maps(world.video("train", 4)))
+    assert [name for shard in sorted(meta) for name in meta[shard]] == [
+        video.id for video in world.videos("train")
+    ][::4]
+    np.testing.assert_array_equal(
+        ShardedTensor.load(root / "how2" / "maps" / "train_0")[1], world.maps(world.video("train", 4))
+    )
     video = world.video("test", 0)
     stored = np.load(root / "maps" / f"{video.id}.npy")
     assert stored.shape == (video.length_s, 4, 4, 32) and len(stored) == len(world.features(video))

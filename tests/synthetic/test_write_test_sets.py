@@ -64,7 +64,10 @@ def test_full_video_records_cover_every_step_of_every_test_video_in_order(world,
 
 def test_the_distinct_gallery_has_no_duplicates(world, root):
     records = load_plain_pickle(root / "youcook" / "youcook_val_distinct.pkl")
-    steps = [world.video("test", int(record["id"][4:9])).segments[int(record["id"].split("_")[1])].step for record in records]
+    steps = [
+        world.video("test", int(record["id"][4:9])).segments[int(record["id"].split("_")[1])].step
+        for record in records
+    ]
     assert len(set(steps)) == len(steps) == len(world.gallery())
 
 

@@ -19,7 +19,12 @@ def test_an_episode_loses_its_batch_dimension_and_counts_its_queries():
     task = build_task(load_config(ROOT / "projects/toy/fewshot.yaml"))
     assert isinstance(task, FewShotTask)
     step = task(task.build_model(), episodes(1))
-    assert step.n_clips == 5 and step.n_uncaptioned == 0 and step.loss.requires_grad and set(step.terms) == {"few_shot", "accuracy"}
+    assert (
+        step.n_clips == 5
+        and step.n_uncaptioned == 0
+        and step.loss.requires_grad
+        and set(step.terms) == {"few_shot", "accuracy"}
+    )
 
 
 def test_two_episodes_in_a_batch_are_refused_with_the_key_to_change():

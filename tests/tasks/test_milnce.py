@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mmpt.config import load_config
+from mmpt.demo.toy_runs import PROJECTS, move_folders
 from mmpt.tasks import MILNCETask, build_task
-from mmpt_cli.toy_runs import PROJECTS, move_folders
 
 PATH = PROJECTS / "losses/milnce.yaml"
 
@@ -22,8 +22,14 @@ def trained(toy_world):
 def test_candidates_of_a_clip_become_neighbouring_rows(trained):
     task, _, sample = trained
     batch = task.flatten(sample)
-    assert sample["caps"].shape == (2, 8, 4, 32) and batch["caps"].shape == (64, 32) and batch["vfeats"].shape == (16, 16, 512)
-    assert torch.equal(batch["caps"][4:8], sample["caps"][0, 1]) and torch.equal(batch["vfeats"][8], sample["vfeats"][1, 0])
+    assert (
+        sample["caps"].shape == (2, 8, 4, 32)
+        and batch["caps"].shape == (64, 32)
+        and batch["vfeats"].shape == (16, 16, 512)
+    )
+    assert torch.equal(batch["caps"][4:8], sample["caps"][0, 1]) and torch.equal(
+        batch["vfeats"][8], sample["vfeats"][1, 0]
+    )
 
 
 def test_the_step_compares_each_clip_with_all_candidates(trained):

@@ -118,7 +118,9 @@ def test_training_without_a_loss_is_refused_with_the_key_to_set():
 
 
 def test_sequences_that_do_not_divide_a_videos_clips_are_refused_at_the_start():
-    with pytest.raises(ValueError, match="dataset.clip_per_video=15 is not a multiple of loss.sequence_contrast.threshold=8"):
+    with pytest.raises(
+        ValueError, match="dataset.clip_per_video=15 is not a multiple of loss.sequence_contrast.threshold=8"
+    ):
         build_task(config("dataset.clip_per_video=15"))
 
 
@@ -132,17 +134,42 @@ def test_random_groups_differ_by_epoch_and_not_by_process():
 
 
 def test_vlm_puts_the_odd_clips_of_an_item_behind_the_even_ones():
-    task = build_task(config("task=VLMTask", "dataset.subsampling=4", "dataset.clip_per_video=null", "loss.sequence_contrast=null"))
+    task = build_task(
+        config(
+            "task=VLMTask",
+            "dataset.subsampling=4",
+            "dataset.clip_per_video=null",
+            "loss.sequence_contrast=null",
+        )
+    )
     rows = torch.arange(8).view(2, 4, 1).expand(2, 4, 3)
-    assert task.flatten({"caps": rows, "video_id": ["a", "b"]})["caps"][:, 0].tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
+    assert task.flatten({"caps": rows, "video_id": ["a", "b"]})["caps"][:, 0].tolist() == [
+        0,
+        2,
+        4,
+        6,
+        1,
+        3,
+        5,
+        7,
+    ]
     with pytest.raises(ValueError, match="subsampling=3.* even number"):
-        odd = build_task(config("task=VLMTask", "dataset.subsampling=3", "dataset.clip_per_video=null", "loss.sequence_contrast=null"))
+        odd = build_task(
+            config(
+                "task=VLMTask",
+                "dataset.subsampling=3",
+                "dataset.clip_per_video=null",
+                "loss.sequence_contrast=null",
+            )
+        )
         odd.flatten({})
 
 
 def test_a_loss_that_the_model_cannot_feed_is_refused_when_the_model_is_built(toy_world):
     task = build_task(config("loss={loss_cls: BCE}", f"dataset.bert_name={toy_world}/model"))
-    with pytest.raises(ValueError, match="BCE reads logits, which model.model_cls MMFusionSeparate does not return"):
+    with pytest.raises(
+        ValueError, match="BCE reads logits, which model.model_cls MMFusionSeparate does not return"
+    ):
         task.build_model()
 
 

@@ -10,7 +10,9 @@ from mmpt.utils import optional_import
 def test_package_whose_own_requirement_is_absent_names_both(tmp_path, monkeypatch):
     (tmp_path / "half_there.py").write_text("import no_such_vision")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ImportError, match="'half_there' is installed, but this needs the package 'no_such_vision'"):
+    with pytest.raises(
+        ImportError, match="'half_there' is installed, but this needs the package 'no_such_vision'"
+    ):
         optional_import("half_there", extra="open_clip")
 
 

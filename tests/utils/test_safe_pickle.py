@@ -36,7 +36,12 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "name"), [(np.int64(3), "numpy"), (collections.OrderedDict(a=1), "collections.OrderedDict"), (len, "builtins.len")]
+    ("value", "name"),
+    [
+        (np.int64(3), "numpy"),
+        (collections.OrderedDict(a=1), "collections.OrderedDict"),
+        (len, "builtins.len"),
+    ],
 )
 def test_other_classes_are_refused_by_name(tmp_path, value, name):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(value))

@@ -14,7 +14,10 @@ def test_golden_gdt_data_warmup_then_milestones_by_epoch(path):
     for name in numbers:
         lr, multiplier, warmup, gamma, epochs = g[f"{name}.args"]
         milestones = g[f"{name}.milestones_after_warmup"] + int(warmup)
-        found = [warmup_multistep(e, lr, multiplier, int(warmup), milestones, gamma, legacy_offset=True) for e in range(int(epochs))]
+        found = [
+            warmup_multistep(e, lr, multiplier, int(warmup), milestones, gamma, legacy_offset=True)
+            for e in range(int(epochs))
+        ]
         np.testing.assert_allclose(found, g[f"{name}.lr_per_epoch"], rtol=1e-9)
 
 
@@ -32,7 +35,13 @@ def test_golden_gdt_data_stica_schedule_by_update(path):
 def test_a_drop_comes_at_its_milestone_unless_the_released_offset_is_asked_for():
     rates = [warmup_multistep(e, 1.0, milestones=[3]) for e in range(5)]
     assert rates == [1, 1, 1, 0.1, 0.1]
-    assert [warmup_multistep(e, 1.0, milestones=[3], legacy_offset=True) for e in range(5)] == [1, 1, 1, 1, 0.1]
+    assert [warmup_multistep(e, 1.0, milestones=[3], legacy_offset=True) for e in range(5)] == [
+        1,
+        1,
+        1,
+        1,
+        0.1,
+    ]
 
 
 def test_warm_up_of_one_process_starts_at_the_full_rate_and_not_at_zero():

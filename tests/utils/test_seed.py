@@ -19,7 +19,10 @@ def test_the_same_item_draws_the_same():
 
 @pytest.mark.parametrize("other", [(2, 2, 3), (1, 3, 3), (1, 2, 4), (1, 3, 2)])
 def test_another_seed_epoch_or_index_draws_otherwise(other):
-    assert all(a != b for a, b in zip(draws(ItemRandom.for_item(1, 2, 3)), draws(ItemRandom.for_item(*other)), strict=True))
+    assert all(
+        a != b
+        for a, b in zip(draws(ItemRandom.for_item(1, 2, 3)), draws(ItemRandom.for_item(*other)), strict=True)
+    )
 
 
 def test_streams_do_not_touch_each_other():
@@ -49,4 +52,6 @@ def test_a_missing_optional_package_names_the_extra():
 
 
 def test_importing_the_utils_does_not_import_torch():
-    subprocess.run([sys.executable, "-c", "import mmpt.utils, sys; sys.exit('torch' in sys.modules)"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", "import mmpt.utils, sys; sys.exit('torch' in sys.modules)"], check=True
+    )

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpt.utils import ShardCache, ShardedTensor, ShardError, ShardWriter, shardcache
+from mmpt.processors.store import shard_cache as shardcache
+from mmpt.processors.store.shard_cache import ShardCache
+from mmpt.utils import ShardedTensor, ShardError, ShardWriter
 from mmpt.utils.shardedtensor import MANIFEST, file_sha256, read_manifest
 from tests.conftest import golden_cases, load_golden
 
@@ -201,7 +203,8 @@ def test_cache_opens_a_shard_once_and_closes_the_least_recent(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("allowed", "raised", "held"), [((256, 4096), 4096, 1024), ((1024, -1), 8192, 2048), ((65536, 65536), 65536, 16384)]
+    ("allowed", "raised", "held"),
+    [((256, 4096), 4096, 1024), ((1024, -1), 8192, 2048), ((65536, 65536), 65536, 16384)],
 )
 def test_a_cache_holds_what_a_raised_limit_of_open_files_allows(monkeypatch, allowed, raised, held):
     limits = [allowed]

@@ -1,0 +1,1 @@
+"""Networks that turn pictures, sound and words into features."""

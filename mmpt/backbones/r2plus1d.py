@@ -1,0 +1,72 @@
+"""R(2+1)D video backbone (Tran et al. 2018), parameter names of torchvision's `r2plus1d_18`.
+
+Shape letters: B clips, C channels, T frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mmpt.backbones.resnet import ResidualBlock, blocks_of, draw_weights, stages
+
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+class R2Plus1D(nn.Module):
+    """Clips (B, 3, T, H, W) -> features.
+
+    Args:
+        depth: 18 or 34.
+        pool: average the last map into (B, 512); otherwise return the map (B, 512, ceil(T / 8), H / 16, W /
+            16).
+    """
+
+    def __init__(self, depth: int = 18, pool: bool = True):
+        super().__init__()
+        n_blocks = blocks_of(self, depth, DEPTHS)
+        self.pool = pool
+        self.stem = nn.Sequential(
+            nn.Conv3d(3, 45, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
+            nn.BatchNorm3d(45),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(45, 64, (3, 1, 1), 1, (1, 0, 0), bias=False),
+            nn.BatchNorm3d(64),
+            nn.ReLU(inplace=True),
+        )
+        for name, stage in stages(n_blocks, BasicBlock):
+            self.add_module(name, stage)
+        self.apply(draw_weights)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(frames)))))
+        return x.mean(dim=(2, 3, 4)) if self.pool else x
+
+
+class BasicBlock(ResidualBlock):
+    """Two factorised convolutions and a shortcut; both have as many channels between space and time as a full
+    3x3x3 has parameters."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1):
+        super().__init__()
+        middle = inputs * outputs * 27 // (inputs * 9 + 3 * outputs)
+        self.conv1 = nn.Sequential(
+            _factorised(inputs, middle, outputs, stride), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)
+        )
+        self.conv2 = nn.Sequential(_factorised(outputs, middle, outputs, 1), nn.BatchNorm3d(outputs))
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(
+                nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs)
+            )
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.conv2(self.conv1(x))
+
+
+def _factorised(inputs: int, middle: int, outputs: int, stride: int) -> nn.Sequential:
+    """(1, 3, 3) over space, then (3, 1, 1) over time."""
+    return nn.Sequential(
+        nn.Conv3d(inputs, middle, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False),
+        nn.BatchNorm3d(middle),
+        nn.ReLU(inplace=True),
+        nn.Conv3d(middle, outputs, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False),
+    )

@@ -1,0 +1,238 @@
+"""Reading weights: fairseq checkpoints old and new, plain state dicts, safetensors; safely, and with a
+verdict.
+
+A `.pt` file is a pickle, and a pickle can run code. Files are read by torch's restricted unpickler;
+configuration objects that old trainers stored beside the weights (argparse, omegaconf, fairseq classes) are
+replaced by empty placeholders, so neither fairseq nor omegaconf is imported. Any other class is refused by
+name.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+HARMLESS = (
+    "argparse.Namespace",
+    "omegaconf.",
+    "fairseq.",
+    "typing.Any",
+    "collections.defaultdict",
+    "pathlib.",
+    "numpy.",
+)
+PLAIN = {f"builtins.{kind.__name__}": kind for kind in (bool, dict, float, int, list, str, tuple)}
+PREFIXES = ("module.", "mmmodel.")  # of DistributedDataParallel and of the fairseq wrapper
+
+
+class _Placeholder:
+    """Stands for a stored configuration object: accepts what the pickle says and keeps nothing."""
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _plain_dict(*args: Any) -> dict:
+    """Stands for defaultdict: the unpickler fills in the items afterwards."""
+    return {}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did.
+
+    Attributes:
+        missing: model tensors that the file does not have; they keep their values.
+        unexpected: file tensors that the model has no place for.
+        verdict: both in one sentence, grouped.
+    """
+
+    missing: list[str]
+    unexpected: list[str]
+    verdict: str
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint file by parameter name, on the CPU, half precision widened to float32.
+
+    Unwraps `state_dict` and `model`, strips `module.` and `mmmodel.`, drops the `position_ids` buffer of old
+    BERT versions.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, holds a foreign class, or holds no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}.")
+    state = _unwrap(_read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path))
+    tensors = plain_state_dict(state)
+    if not tensors:
+        expected = "expected tensors, or a dict of them under 'model' or 'state_dict'"
+        raise ValueError(f"{path} holds no weights: {expected}, got {_kinds(state)}.")
+    return tensors
+
+
+def plain_state_dict(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a stored state by plain parameter name, half precision widened; see
+    `read_state_dict`."""
+    tensors = {_plain_name(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    return {name: _widen(value) for name, value in tensors.items() if not name.endswith("position_ids")}
+
+
+def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
+    """Copies the weights of a checkpoint file into `model` and says what fitted; errors as in
+    `fit_state_dict`."""
+    return fit_state_dict(model, read_state_dict(path), path)
+
+
+def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> LoadReport:
+    """Copies `state` (plain names, see `read_state_dict`) into `model` and says what fitted.
+
+    Args:
+        path: where `state` came from, for messages.
+
+    Raises:
+        ValueError: a tensor has another shape than the model's, or less than half of the model's tensors are
+            in the file.
+    """
+    own = model.state_dict()
+    filled = {own[name].data_ptr() for name in own if name in state}  # tied weights need one name in the file
+    missing = [name for name in own if name not in state and own[name].data_ptr() not in filled]
+    unexpected = [name for name in state if name not in own]
+    matched = len(own) - len(missing)
+    verdict = _verdict(matched, len(own), missing, unexpected)
+    if 2 * matched < len(own) or not matched:
+        raise ValueError(
+            f"{path} is a checkpoint of another model: {verdict}. Check model.model_cls against the file."
+        )
+    wrong = [
+        f"{name}: file {tuple(state[name].shape)}, model {tuple(own[name].shape)}"
+        for name in own
+        if _differs(state, own, name)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        listed = "; ".join(wrong[:5]) + more
+        raise ValueError(
+            f"{path} does not fit the model's sizes: {listed}. Check dataset.bert_name and the model section."
+        )
+    model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
+    logger.log(logging.WARNING if missing else logging.INFO, "%s: %s", path, verdict)
+    return LoadReport(missing, unexpected, verdict)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}); it may be truncated. Fetch or save it "
+            "again."
+        ) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        foreign = _foreign_classes(path)
+        refused = sorted(name for name in foreign if name not in PLAIN and not name.startswith(HARMLESS))
+        if refused:
+            raise _refusal(path, refused)
+        known = PLAIN | {"collections.defaultdict": _plain_dict}
+        with torch.serialization.safe_globals([(known.get(name, _Placeholder), name) for name in foreign]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+    ) as error:  # KeyError: bytes that are no pickle
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        if named:
+            raise _refusal(path, [named[1]]) from error
+        raise ValueError(
+            f"{path} is not a readable torch checkpoint ({error}); it may be truncated. Fetch or save it "
+            "again."
+        ) from error
+
+
+def _foreign_classes(path: Path) -> list[str]:
+    """Names in the pickle that torch does not know as safe; files older than torch 1.6, no zip archives,
+    cannot be asked beforehand."""
+    return (
+        torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        if zipfile.is_zipfile(path)
+        else ["argparse.Namespace"]
+    )
+
+
+def _refusal(path: Path, names: Iterable[str]) -> ValueError:
+    return ValueError(
+        f"{path} would run code of {', '.join(names)}; a weights file needs none of it. "
+        "If you trust its source, re-save its tensors alone with torch.save(state_dict, path) where that "
+        "code is installed."
+    )
+
+
+def _unwrap(loaded: Any) -> Mapping[str, Any]:
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    return loaded if isinstance(loaded, Mapping) else {}
+
+
+def _plain_name(name: str) -> str:
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _differs(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> bool:
+    return name in state and state[name].shape != own[name].shape
+
+
+def _kinds(state: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(map(str, state))[:8]) or "nothing of the kind"
+
+
+def _verdict(matched: int, total: int, missing: list[str], unexpected: list[str]) -> str:
+    parts = [f"all {total} tensors loaded" if not missing else f"{matched} of {total} tensors loaded"]
+    if missing:
+        parts.append(f"missing from the file: {_grouped(missing)}")
+    if unexpected:
+        parts.append(f"not used by the model: {_grouped(unexpected)}")
+    return "; ".join(parts)
+
+
+def _grouped(names: Iterable[str]) -> str:
+    """`video_encoder.classifier.* (2), text_encoder.* (199)`: by first component, by the first two where one
+    group holds them all."""
+    groups = Counter(name.split(".")[0] for name in names)
+    if len(groups) == 1:
+        groups = Counter(".".join(name.split(".")[:2]) for name in names)
+    return ", ".join(f"{group}.* ({count})" if count > 1 else group for group, count in groups.items())

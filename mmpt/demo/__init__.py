@@ -1,0 +1,1 @@
+"""The main job: embedded data, three trainings, a table and a picture."""

@@ -1,0 +1,53 @@
+"""Predictor and metric of a project file, joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from mmpt.evaluators.predictor import Arrays, load_arrays
+from mmpt.evaluators.result import Outcome
+from mmpt.registry import METRICS, PREDICTORS
+
+if TYPE_CHECKING:
+    from mmpt.config import Config
+
+
+class Evaluator:
+    """Builds the predictor and the metric that a project file names.
+
+    Args:
+        config: the project file.
+        tokenizer: see `Predictor`.
+
+    Raises:
+        ValueError: `predictor` or `metric` is not set.
+    """
+
+    def __init__(self, config: Config, tokenizer: Any = None):
+        for key, registry in ("predictor", PREDICTORS), ("metric", METRICS):
+            if getattr(config, key) is None:
+                raise ValueError(
+                    f"{config.source or 'config'}: `{key}` is not set; evaluation needs one of "
+                    f"{', '.join(registry.names())}."
+                )
+        self.predictor = PREDICTORS.get(config.predictor, f"{config.source}: predictor")(config, tokenizer)
+        self.metric = METRICS.get(config.metric, f"{config.source}: metric")(config.eval)
+
+    def evaluate(
+        self, model: nn.Module, loader: Iterable, device=None, progress=iter
+    ) -> tuple[Outcome, Arrays]:
+        """Run the model over the loader and score it; the arrays can be kept with `save_arrays`."""
+        arrays = self.predictor(loader, model, device, progress)
+        return self.metric.evaluate(**arrays), arrays
+
+    def rescore(self, path: str | Path) -> Outcome:
+        """Score arrays kept from an earlier run.
+
+        Raises:
+            FileNotFoundError: nothing was kept there.
+        """
+        return self.metric.evaluate(**load_arrays(path))

@@ -1,0 +1,112 @@
+"""Finding the steps of a task in a video (CrossTask).
+
+Letters: T seconds of the video, K steps of its task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpt.evaluators.bootstrap import PooledMean
+from mmpt.evaluators.metric import Metric, named, typical
+from mmpt.evaluators.plots import plot_timeline
+from mmpt.evaluators.result import Outcome
+from mmpt.ops.alignment import assign_steps
+from mmpt.registry import METRICS
+
+
+def place_steps(logits: Tensor) -> np.ndarray:
+    """Put every step on one second, in order, at the highest joint probability; (T, K) logits -> (T, K) of 0
+    and 1.
+
+    Raises:
+        ValueError: fewer seconds than steps.
+    """
+    return assign_steps(-torch.log_softmax(torch.as_tensor(logits), dim=-1)).numpy().astype(np.uint8)
+
+
+@METRICS.register()
+class CrossTaskMetric(Metric):
+    """Recall: of the steps annotated in a task's videos, the share whose predicted second lies inside them;
+    mean over tasks.
+
+    Beside it stands the recall of steps spread evenly over the video, which needs no model. Tasks without any
+    annotated step are left out and counted.
+    """
+
+    best_metric = "recall"
+
+    def evaluate(
+        self, tasks: Sequence[str], Y_pred: Sequence[np.ndarray], Y_true: Sequence[np.ndarray], ids=None, **_
+    ) -> Outcome:
+        """Score a run.
+
+        Args:
+            tasks: (videos) task of each video.
+            Y_pred: (videos) of (T, K) with one 1 per step.
+            Y_true: (videos) of (T, K), 1 on the seconds of a step.
+            ids: (videos).
+        """
+        if not len(tasks) == len(Y_pred) == len(Y_true):
+            raise ValueError(
+                f"{len(tasks)} tasks, {len(Y_pred)} predictions, {len(Y_true)} labels; expected one of "
+                "each per video."
+            )
+        found = np.array([_found(pred, true) for pred, true in zip(Y_pred, Y_true, strict=True)])
+        even = np.array([_found(_evenly(*np.shape(true)), true) for true in Y_true])
+        annotated = np.array([(np.asarray(true) > 0).any(0).sum() for true in Y_true])
+        names = np.unique(np.asarray(tasks, dtype=str))
+        recall = PooledMean(found / np.maximum(annotated, 1), annotated, tasks)
+        of_even = PooledMean(even / np.maximum(annotated, 1), annotated, tasks)
+        everyone = np.arange(len(found))
+        of_tasks = recall.per_group(everyone)
+        kept = ~np.isnan(of_tasks)
+        if not kept.any():
+            raise ValueError("no video has an annotated step; look at dataset.annotation_path.")
+        return Outcome(
+            {"recall": float(recall(everyone))}
+            | {f"{names[t]}-recall": float(of_tasks[t]) for t in np.flatnonzero(kept)},
+            self.best_metric,
+            {"recall": self.interval(everyone, recall)} if self.config.bootstrap else {},
+            {"evenly spread": {"recall": float(of_even(everyone))}},
+            {
+                "videos": len(found),
+                "tasks": int(kept.sum()),
+                "tasks without annotated steps": int((~kept).sum()),
+            },
+            {
+                "recall": found / np.maximum(annotated, 1),
+                "weight": annotated,
+                "group": np.asarray(tasks, dtype=str),
+                **named(ids),
+            },
+        )
+
+    def plot(self, folder: Path, outcome: Outcome, Y_pred, Y_true, tasks, ids=None, **_) -> list[Path]:
+        """The timeline of the video with the middle recall."""
+        video = typical(outcome.per_query["recall"])
+        true, pred = np.asarray(Y_true[video]) > 0, np.asarray(Y_pred[video]) > 0
+        title = f"task {tasks[video]}" + ("" if ids is None else f", video {ids[video]}")
+        return [
+            plot_timeline(
+                folder / "timeline.png", true, pred, [f"step {k + 1}" for k in range(true.shape[1])], title
+            )
+        ]
+
+
+def _found(pred: np.ndarray, true: np.ndarray) -> int:
+    """Predicted seconds that lie in their step."""
+    return int(((np.asarray(pred) > 0) & (np.asarray(true) > 0)).sum())
+
+
+def _evenly(n_seconds: int, n_steps: int) -> np.ndarray:
+    """Step k in the middle of the k-th of K equal parts."""
+    placed = np.zeros((n_seconds, n_steps), dtype=np.uint8)
+    steps = np.arange(n_steps)
+    placed[((steps + 0.5) * n_seconds / n_steps).astype(int), steps] = 1
+    return placed

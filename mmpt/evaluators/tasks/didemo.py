@@ -1,0 +1,125 @@
+"""Which moment of a half-minute video a description means (DiDeMo).
+
+A video is six chunks of 5 s; a moment is one chunk or a pair (first, last). Letters: Q descriptions, A
+annotators, P moments.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpt.evaluators.metric import BOOTSTRAP_SEED, Metric, named
+from mmpt.evaluators.ranking import statistic
+from mmpt.evaluators.result import Outcome
+from mmpt.registry import METRICS
+
+N_CHUNKS = 6
+CHUNK_SECONDS = 5
+MOMENTS = [(i, i) for i in range(N_CHUNKS)] + list(itertools.combinations(range(N_CHUNKS), 2))
+AGREEING = 3  # annotators that count: the official evaluation takes the best three of four
+
+
+def rank_moments(seconds: Tensor, valid: Tensor, text: Tensor) -> np.ndarray:
+    """Moments of one video, best first, (P, 2) chunk indices padded with -1; moments without any valid second
+    are left out.
+
+    Args:
+        seconds: (F, D) video token outputs.
+        valid: (F) bool.
+        text: (D) pooled description.
+    """
+    slices = [slice(CHUNK_SECONDS * first, CHUNK_SECONDS * (last + 1)) for first, last in MOMENTS]
+    shown = [index for index, part in enumerate(slices) if valid[part].any()]
+    scores = torch.stack(
+        [seconds[slices[index]].mean(0) @ text for index in shown]
+    )  # the mean runs over padding too, as released
+    order = scores.argsort(descending=True, stable=True).tolist()
+    ranking = np.full((len(MOMENTS), 2), -1)
+    ranking[: len(shown)] = [MOMENTS[shown[place]] for place in order]
+    return ranking
+
+
+def moment_iou(one: tuple[int, int], other: tuple[int, int]) -> float:
+    """Overlap over span, in chunks. As in the official script, a gap between the two counts as union."""
+    overlap = max(0, min(one[1], other[1]) + 1 - max(one[0], other[0]))
+    return overlap / (max(one[1], other[1]) + 1 - min(one[0], other[0]))
+
+
+@METRICS.register()
+class DiDeMoMetric(Metric):
+    """Does the annotated moment come first?
+
+    rank1, rank5: share of descriptions whose annotated moments (best three annotators) rank 1, or 5 at most,
+        on average; miou: mean overlap
+    of the first moment with the best three annotations. Beside them: moments in random order.
+    """
+
+    best_metric = "rank1"
+
+    def evaluate(self, rankings, times, ids=None, **_) -> Outcome:
+        """Score a run.
+
+        Args:
+            rankings: (Q, P, 2) moments best first, padded with -1.
+            times: (Q, A, 2) annotated moments, padded with -1.
+            ids: (Q) names of the queries.
+        """
+        rankings, times = np.asarray(rankings), np.asarray(times)
+        if len(rankings) != len(times):
+            raise ValueError(f"{len(rankings)} rankings for {len(times)} annotated descriptions.")
+        ranks, overlaps = _judge(rankings, times)
+        generator = np.random.default_rng(BOOTSTRAP_SEED)
+        random_ranks, random_overlaps = _judge(
+            np.stack([_shuffled(ranking, generator) for ranking in rankings]), times
+        )
+        intervals = {}
+        if self.config.bootstrap:
+            for name, of, per_query in (
+                ("rank1", "R1", ranks),
+                ("rank5", "R5", ranks),
+                ("miou", "mean", overlaps),
+            ):
+                intervals[name] = self.interval(per_query, statistic(of))
+        per_query = {"ranks": ranks, "miou": overlaps, **named(ids)}
+        baselines = {"random order": _summary(random_ranks, random_overlaps)}
+        return Outcome(
+            _summary(ranks, overlaps),
+            self.best_metric,
+            intervals,
+            baselines,
+            {"queries": len(times)},
+            per_query,
+        )
+
+
+def _summary(ranks: np.ndarray, overlaps: np.ndarray) -> dict[str, float]:
+    return {
+        "rank1": float((ranks <= 1).mean()),
+        "rank5": float((ranks <= 5).mean()),
+        "miou": float(overlaps.mean()),
+    }
+
+
+def _judge(rankings: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average rank of the annotated moments, and overlap of the first moment, per description."""
+    ranks, overlaps = [], []
+    for ranking, annotated in zip(rankings.tolist(), times.tolist(), strict=True):
+        annotated = [tuple(moment) for moment in annotated if moment[0] >= 0]
+        ranking = [tuple(moment) for moment in ranking if moment[0] >= 0]
+        places = sorted(ranking.index(moment) + 1 for moment in annotated if moment in ranking)
+        ranks.append(np.mean(places[:AGREEING]) if places else np.inf)
+        overlaps.append(
+            np.mean(sorted((moment_iou(ranking[0], moment) for moment in annotated), reverse=True)[:AGREEING])
+        )
+    return np.array(ranks), np.array(overlaps)
+
+
+def _shuffled(ranking: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    shown = ranking[:, 0] >= 0
+    result = ranking.copy()
+    result[shown] = generator.permutation(ranking[shown])
+    return result

@@ -1,0 +1,185 @@
+"""Which sentences of a narration are shown, and when (HTM-Align).
+
+Letters: N sentences of one video, T its seconds, W windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmpt.evaluators.bootstrap import PooledMean, times_drawn
+from mmpt.evaluators.metric import Metric, named
+from mmpt.evaluators.result import Outcome
+from mmpt.registry import METRICS
+
+UNSEEN = -60000.0  # similarity of a sentence with a second that no window showed it
+EDGE_WINDOWS = 4
+OFTEN = 0.1  # share of alignable sentences outside all windows that is worth a warning
+
+
+def window_sentences(
+    annotations: np.ndarray, n_seconds: int, window: int = 32, stride: int = 8
+) -> list[tuple[int, range]]:
+    """Which sentences each window is compared with: (start second, sentence indices).
+
+    Windows start every `stride` seconds while more than half a window is left. Between the first and last
+    *non-alignable* sentence whose middle lies within [start - window, start + 2 window], all sentences take
+    part: the choice must not be guided by the annotated times of alignable ones. The first four windows reach
+        back to the first sentence, the last four on to the last. A window without any
+    non-alignable sentence near it is skipped.
+
+    Args:
+        annotations: (N, 3) alignable 0/1, start_s, end_s, in the order of speech.
+        n_seconds: T.
+        window: seconds per window.
+        stride: seconds between window starts.
+    """
+    starts = range(0, n_seconds - window // 2, stride)
+    middle = annotations[:, 1:].mean(1)
+    chosen = []
+    for place, start in enumerate(starts):
+        near = (annotations[:, 0] == 0) & (middle >= start - window) & (middle <= start + 2 * window)
+        if not near.any():
+            continue
+        first, last = np.flatnonzero(near)[[0, -1]]
+        if place < EDGE_WINDOWS:
+            first = 0
+        elif place >= len(starts) - EDGE_WINDOWS:
+            last = len(annotations) - 1
+        chosen.append((start, range(first, last + 1)))
+    return chosen
+
+
+def average_windows(
+    windows: Sequence[tuple[int, range]], cosines: Sequence[np.ndarray], n_sentences: int, n_seconds: int
+) -> np.ndarray:
+    """Mean over windows of each sentence's cosine with each second, (N, T); `UNSEEN` where no window has
+    both.
+
+    Args:
+        windows: see `window_sentences`.
+        cosines: for each window (N, seconds in it).
+        n_sentences: N.
+        n_seconds: T.
+    """
+    total, count = np.zeros((2, n_sentences, n_seconds))
+    for (start, sentences), cosine in zip(windows, cosines, strict=True):
+        cells = slice(sentences.start, sentences.stop), slice(start, start + cosine.shape[1])
+        total[cells] += cosine[cells[0]]
+        count[cells] += 1
+    mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+    return np.where(mean == 0, UNSEEN, mean)
+
+
+def roc_auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Probability that a positive scores higher than a negative, ties counting half; NaN without either.
+
+    Args:
+        scores: (N).
+        positive: (N) bool.
+        weights: (..., N) how often each counts; None: once. Gives a result of shape (...).
+    """
+    order = np.argsort(scores, kind="stable")
+    edges = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # first place of each different score
+    weights = (np.ones(len(scores)) if weights is None else weights)[..., order]
+    of_positives, of_negatives = (
+        np.add.reduceat(weights * kept[order], edges, axis=-1) for kept in (positive, ~positive)
+    )
+    pairs = of_positives.sum(-1) * of_negatives.sum(-1)
+    ordered = (of_positives * (of_negatives.cumsum(-1) - of_negatives / 2)).sum(-1)
+    return np.divide(ordered, pairs, out=np.full_like(ordered, np.nan), where=pairs > 0)
+
+
+@METRICS.register()
+class HTMAlignMetric(Metric):
+    """Is a sentence shown, and when?
+
+    recall: share of alignable sentences whose most similar second lies in their annotated interval; auc: how
+        well the highest similarity of
+    a sentence tells alignable from non-alignable ones. Both over the sentences of all videos together. Beside
+    them: a random second.
+
+    The protocol compares only what lies between non-alignable sentences. An alignable one outside meets no
+    second, is missed, and ranks below every other; `compared-recall` and `compared-auc` leave such sentences
+    out.
+    """
+
+    best_metric = "recall"
+
+    def evaluate(
+        self, similarity: Sequence[np.ndarray], annotations: Sequence[np.ndarray], ids=None, **_
+    ) -> Outcome:
+        """Score a run.
+
+        Args:
+            similarity: (videos) of (N, T).
+            annotations: (videos) of (N, 3) alignable 0/1, start_s, end_s.
+            ids: (videos).
+        """
+        if not len(similarity) == len(annotations) > 0:
+            raise ValueError(
+                f"{len(similarity)} similarity matrices for {len(annotations)} annotated videos; expected "
+                "one for each."
+            )
+        hits, best, alignable, luck, video = [], [], [], [], []
+        for index, (scores, annotated) in enumerate(zip(similarity, annotations, strict=True)):
+            if not np.isfinite(scores).all():
+                bad = int((~np.isfinite(scores)).any(1).sum())
+                raise ValueError(
+                    f"video {index}: {bad} of {len(scores)} sentences have non-finite similarities."
+                )
+            first, last = np.floor(annotated[:, 1]), np.ceil(annotated[:, 2])
+            second = scores.argmax(1)
+            hits.append((second >= first) & (second <= last))
+            luck.append(
+                np.clip(np.minimum(last, scores.shape[1] - 1) - np.maximum(first, 0) + 1, 0, None)
+                / scores.shape[1]
+            )
+            best.append(scores.max(1))
+            alignable.append(annotated[:, 0] == 1)
+            video.append(np.full(len(scores), index))
+        hits, best, alignable, luck, video = map(np.concatenate, (hits, best, alignable, luck, video))
+        if not alignable.any():
+            raise ValueError("no sentence is alignable; look at dataset.anno_path.")
+        compared = best > UNSEEN
+        never = (
+            f"{int((alignable & ~compared).sum())} of {int(alignable.sum())} alignable sentences meet "
+            "no second"
+        )
+        found, shown = np.bincount(video, hits & alignable), np.bincount(video, alignable)
+        of_videos, everyone = found / np.maximum(shown, 1), np.arange(len(found))
+        intervals = {}
+        if self.config.bootstrap:
+            intervals["recall"] = self.interval(everyone, PooledMean(of_videos, shown))
+            intervals["auc"] = self.interval(
+                everyone, lambda i: roc_auc(best, alignable, times_drawn(i, len(found))[..., video])
+            )
+        return Outcome(
+            {
+                "recall": float(hits[alignable].mean()),
+                "auc": float(roc_auc(best, alignable)),
+                "compared-recall": float(hits[alignable & compared].mean())
+                if (alignable & compared).any()
+                else float("nan"),
+                "compared-auc": float(roc_auc(best[compared], alignable[compared])),
+            },
+            self.best_metric,
+            intervals,
+            {"random second": {"recall": float(luck[alignable].mean()), "auc": 0.5}},
+            {
+                "videos": len(found),
+                "sentences": len(hits),
+                "alignable": int(alignable.sum()),
+                "compared": int(compared.sum()),
+            },
+            {"recall": of_videos, "weight": shown, **named(ids)},
+            [
+                f"{never} under the protocol's choice of windows, which lowers recall and auc whatever "
+                "the model; "
+                "the row `compared` leaves them out."
+            ]
+            if (alignable & ~compared).sum() > OFTEN * alignable.sum()
+            else [],
+        )

@@ -1,0 +1,202 @@
+"""How close written captions are to the annotated ones. Words are what spaces separate; every clip has one
+reference.
+
+Letters: N clips.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmpt.evaluators.metric import Metric, named
+from mmpt.evaluators.result import Outcome
+from mmpt.registry import METRICS
+from mmpt.utils.optional import optional_import
+
+ORDERS = (1, 2, 3, 4)  # words in an n-gram
+BLEU_NAMES = [f"Bleu_{order}" for order in ORDERS]
+ROUGE_BETA = 1.2  # weight of recall over precision
+CIDER_SIGMA = 6.0  # tolerance to a different length, in words
+
+
+@METRICS.register()
+class NLGMetric(Metric):
+    """BLEU-1 to 4 (over all clips together), ROUGE-L and CIDEr (means over clips), METEOR where nltk and its
+    WordNet are installed.
+
+    The formulas are those of the MS COCO caption evaluation, which published captioning numbers use;
+    `Bleu_*`, `ROUGE_L` and `METEOR` lie in 0..1, `CIDEr` in 0..10. METEOR is nltk's, whose word matching
+    differs a little from the original program's. Beside the numbers stand those of one caption, the commonest
+    reference, written for every clip.
+    """
+
+    best_metric = "Bleu_4"
+
+    def evaluate(self, hyps: Sequence[str], refs: Sequence[str], ids=None, **_) -> Outcome:
+        """Score a run.
+
+        Args:
+            hyps: (N) written captions.
+            refs: (N) annotated captions.
+            ids: (N) names of the clips.
+        """
+        hyps, refs = list(map(str, hyps)), list(map(str, refs))
+        if len(hyps) != len(refs) or not refs:
+            raise ValueError(
+                f"{len(hyps)} captions for {len(refs)} references; expected one of each per clip, and at "
+                "least one clip."
+            )
+        statistics = bleu_statistics(hyps, refs)
+        of_clips = caption_scores(hyps, refs)
+        constant = [Counter(refs).most_common(1)[0][0]] * len(refs)
+        trivial = _values(bleu_statistics(constant, refs), caption_scores(constant, refs))
+        intervals = {}
+        if self.config.bootstrap:
+            index = np.arange(len(refs))
+            for place, name in enumerate(BLEU_NAMES):
+                intervals[name] = self.interval(
+                    index, lambda draws, place=place: bleu(statistics[draws])[place]
+                )
+            for name, score in of_clips.items():
+                intervals[name] = self.interval(score, lambda scores: scores.mean(-1))
+        facts = {
+            "queries": len(refs),
+            "different captions written": len(set(hyps)),
+            "different references": len(set(refs)),
+        }
+        if "METEOR" not in of_clips:
+            facts["METEOR"] = (
+                "left out: it needs pip install 'mmpt[captions]' and its WordNet, python -m "
+                "nltk.downloader wordnet"
+            )
+        per_query = {**of_clips, **named(ids)}
+        return Outcome(
+            _values(statistics, of_clips),
+            self.best_metric,
+            intervals,
+            {"one caption for all": trivial},
+            facts,
+            per_query,
+        )
+
+
+def _values(statistics: np.ndarray, of_clips: dict[str, np.ndarray]) -> dict[str, float]:
+    return dict(zip(BLEU_NAMES, bleu(statistics).tolist(), strict=True)) | {
+        name: float(score.mean()) for name, score in of_clips.items()
+    }
+
+
+def caption_scores(hyps: Sequence[str], refs: Sequence[str]) -> dict[str, np.ndarray]:
+    """The measures that are means over clips, (N) each."""
+    scores = {"ROUGE_L": rouge_l(hyps, refs), "CIDEr": cider(hyps, refs)}
+    of_meteor = meteor(hyps, refs)
+    return scores if of_meteor is None else {**scores, "METEOR": of_meteor}
+
+
+def bleu_statistics(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray:
+    """Counts (N, 10): n-grams of orders 1 to 4 found in the reference, and written; words written, and
+    annotated."""
+    scorer = optional_import("sacrebleu", "captions").BLEU(
+        tokenize="none", smooth_method="none", effective_order=True
+    )
+    found = (scorer.sentence_score(hyp, [ref]) for hyp, ref in zip(hyps, refs, strict=True))
+    return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in found], dtype=np.float64)
+
+
+def bleu(statistics: np.ndarray) -> np.ndarray:
+    """BLEU-1 to 4 of clips taken together: geometric mean of the n-gram precisions, times exp(1 - annotated /
+    written words) if shorter.
+
+    Args:
+        statistics: (..., N, 10), see `bleu_statistics`.
+
+    Returns:
+        (4, ...), 0..1 (Papineni et al., ACL 2002, without smoothing).
+    """
+    total = statistics.sum(-2)
+    right, written, own, true = total[..., :4], total[..., 4:8], total[..., 8], total[..., 9]
+    with np.errstate(divide="ignore"):
+        logs = np.log(right / np.maximum(written, 1)).cumsum(-1) / np.array(ORDERS)
+    brevity = np.minimum(0.0, 1 - true / np.maximum(own, 1))
+    return np.moveaxis(np.exp(logs + brevity[..., None]), -1, 0)
+
+
+def rouge_l(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray:
+    """F-measure of the longest common subsequence of words, (N), recall weighing beta = 1.2 (Lin, 2004)."""
+    scores = np.zeros(len(refs))
+    for i, (hyp, ref) in enumerate(zip(hyps, refs, strict=True)):
+        written, true = hyp.split(), ref.split()
+        common = common_subsequence(written, true)
+        if common:
+            precision, recall = common / len(written), common / len(true)
+            scores[i] = (1 + ROUGE_BETA**2) * precision * recall / (recall + ROUGE_BETA**2 * precision)
+    return scores
+
+
+def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
+    """Length of the longest common subsequence."""
+    row = [0] * (len(b) + 1)
+    for word in a:
+        before = row
+        row = [0]
+        for j, other in enumerate(b):
+            row.append(before[j] + 1 if word == other else max(before[j + 1], row[j]))
+    return row[-1]
+
+
+def cider(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray:
+    """CIDEr-D of each clip, (N), 0..10: cosines of tf-idf weighted n-grams, clipped and damped where lengths
+    differ.
+
+    Vedantam et al., CVPR 2015, equations 1 to 4; document frequencies are those of the N references.
+    """
+    documents = [ngrams(ref) for ref in refs]
+    frequency = Counter(gram for document in documents for gram in document)
+    return np.array(
+        [
+            _cider_of(ngrams(hyp), document, frequency, len(refs))
+            for hyp, document in zip(hyps, documents, strict=True)
+        ]
+    )
+
+
+def ngrams(text: str) -> Counter:
+    """Occurrences of each n-gram of orders 1 to 4."""
+    words = text.split()
+    return Counter(tuple(words[i : i + order]) for order in ORDERS for i in range(len(words) - order + 1))
+
+
+def _cider_of(hyp: Counter, ref: Counter, frequency: Counter, n_documents: int) -> float:
+    def weights(grams: Counter, order: int) -> dict[tuple, float]:
+        rare = {gram: np.log(n_documents / max(frequency[gram], 1)) for gram in grams if len(gram) == order}
+        return {gram: grams[gram] * weight for gram, weight in rare.items()}
+
+    longer = sum(count for gram, count in hyp.items() if len(gram) == 2) - sum(
+        count for gram, count in ref.items() if len(gram) == 2
+    )
+    total = 0.0
+    for order in ORDERS:
+        own, true = weights(hyp, order), weights(ref, order)
+        norm = np.linalg.norm(list(own.values())) * np.linalg.norm(list(true.values()))
+        if norm:
+            total += (
+                sum(min(weight, true[gram]) * true[gram] for gram, weight in own.items() if gram in true)
+                / norm
+            )
+    return 10 * total / len(ORDERS) * float(np.exp(-(longer**2) / (2 * CIDER_SIGMA**2)))
+
+
+def meteor(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray | None:
+    """METEOR of each clip by nltk (Banerjee and Lavie, 2005), (N); None where nltk or its WordNet data are
+    not installed."""
+    try:
+        from nltk.translate.meteor_score import single_meteor_score
+
+        return np.array(
+            [single_meteor_score(ref.split(), hyp.split()) for hyp, ref in zip(hyps, refs, strict=True)]
+        )
+    except (ImportError, LookupError):  # WordNet is looked up with the first word
+        return None

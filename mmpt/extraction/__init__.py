@@ -1,0 +1,1 @@
+"""Media files -> features: decoding, networks, passports, packing into shards."""

@@ -1,0 +1,195 @@
+"""A run of feature extraction: which files, whose share, the passport of the folder, failures, shards.
+
+passport.json          what the features are; a folder holds one kind
+<id>.npy  (seconds, D), or with shards: train_<k>_data.npy, train_<k>_starts.npy, shards.json, train_meta.pkl
+failures.json          id -> reason; failures_<rank>.json of several processes
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mmpt.backbones.backbone import Backbone
+from mmpt.extraction.extract import Job, Result, extract
+from mmpt.extraction.packing import PASSPORT, pack, read_meta, read_passport
+from mmpt.media.video import VIDEO_SUFFIXES
+from mmpt.utils import atomic_write
+
+AUDIO_SUFFIXES = VIDEO_SUFFIXES | {".wav", ".mp3", ".flac", ".m4a", ".ogg", ".opus", ".aac"}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run goes.
+
+    Attributes:
+        batch_size: seconds per pass through the network, gathered across files.
+        n_threads: files read at the same time.
+        dtype: of the stored features.
+        shards: pack into shards of so many videos; None: one file for each.
+        split: name of the shards.
+        rank, world_size: number of this process, and how many there are.
+    """
+
+    batch_size: int = 16
+    n_threads: int = 2
+    dtype: str = "float16"
+    shards: int | None = None
+    split: str = "train"
+    rank: int = 0
+    world_size: int = 1
+
+
+def list_jobs(source: str | Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list[Job]:
+    """Files of a folder (and its sub-folders, one level), or of a csv, sorted by id.
+
+    A csv has a column `path` (or `video_path`), relative to the csv or absolute, and may have `video_id`;
+    otherwise the id is the file name without its suffix:
+
+        video_id,path
+        aaaaaaaaaaa,videos/aaaaaaaaaaa.mp4
+
+    Raises:
+        ValueError: nothing found, or two files with one id.
+    """
+    source = Path(source)
+    jobs = _from_csv(source) if source.suffix == ".csv" else _from_folder(source, set(suffixes))
+    known: dict[str, Job] = {}
+    for job in jobs:
+        if job.video_id in known:
+            files = f"{known[job.video_id].path} and to {job.path}"
+            raise ValueError(
+                f"{source}: id {job.video_id!r} belongs to {files}; rename one, or list them in a csv "
+                "with a column video_id."
+            )
+        known[job.video_id] = job
+    if not known:
+        kinds = ", ".join(sorted(suffixes))
+        raise ValueError(
+            f"{source}: no files found; expected a folder of {kinds} files, or a csv with a path column."
+        )
+    return sorted(known.values(), key=lambda job: job.video_id)
+
+
+def videos_of(folder: str | Path) -> dict[str, Path]:
+    """Id -> file of everything in a folder that a model can read: features `<id>.npy` where there are any,
+    otherwise videos."""
+    features = {path.stem: path for path in sorted(Path(folder).glob("*.npy"))}
+    return features or {job.video_id: job.path.resolve() for job in list_jobs(folder)}
+
+
+def share(jobs: Sequence[Job], rank: int, world_size: int) -> Sequence[Job]:
+    """Every `world_size`-th job, beginning with number `rank`."""
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank={rank} must lie in 0 .. world_size - 1 = {world_size - 1}.")
+    return jobs[rank::world_size]
+
+
+def check_passport(out: str | Path, passport: Mapping[str, Any]) -> None:
+    """Writes what the features of a folder are, or refuses to mix them with others.
+
+    Raises:
+        ValueError: the folder holds features made in another way.
+    """
+    path = Path(out) / PASSPORT
+    if known := read_passport(out):
+        other = {
+            key: (known.get(key), passport.get(key))
+            for key in known | dict(passport)
+            if known.get(key) != passport.get(key)
+        }
+        if other:
+            text = ", ".join(f"{key} {old!r} there, {new!r} now" for key, (old, new) in other.items())
+            raise ValueError(
+                f"{path}: this folder holds other features ({text}). Choose another output folder."
+            )
+        return
+    _write_json(path, passport)
+
+
+def run_extraction(
+    source: Path, out: Path, backbone: Backbone, run: RunOptions, suffixes: Iterable[str]
+) -> Result:
+    """Extracts this process's share of the files, with a progress bar; the last process to end packs shards
+    where asked to.
+
+    Args:
+        source: folder or csv, see `list_jobs`.
+        out: folder.
+        backbone: the network.
+        run: how.
+        suffixes: which files of a folder to take.
+    """
+    jobs = list_jobs(source, suffixes)
+    check_passport(out, backbone.passport | {"stored_as": run.dtype})
+    packed = (
+        {video for shard in read_meta(out, run.split).values() for video in shard} if run.shards else set()
+    )
+    mine = [job for job in share(jobs, run.rank, run.world_size) if job.video_id not in packed]
+    seconds = 0
+    with tqdm(total=len(mine), unit="file") as bar:
+
+        def on_file(job: Job, clips: int) -> None:
+            nonlocal seconds
+            seconds += clips
+            bar.set_postfix_str(
+                f"{seconds / max(bar.format_dict['elapsed'], 1e-9):.1f} s of footage per s", refresh=False
+            )
+            bar.update()
+
+        options = run.batch_size, run.n_threads, run.dtype, backbone.passport.get("reversed", False), on_file
+        result = extract(mine, backbone.read, backbone.network, out, *options)
+    result.skipped += sorted(packed & {job.video_id for job in share(jobs, run.rank, run.world_size)})
+    name = "failures.json" if run.world_size == 1 else f"failures_{run.rank}.json"
+    _write_json(out / name, result.failed)
+    if run.shards:
+        _pack_when_complete(jobs, out, run)
+    return result
+
+
+def _pack_when_complete(jobs: Sequence[Job], out: Path, run: RunOptions) -> None:
+    """Packs all features once every process has done its share; only one process packs at a time."""
+    with open(out / ".packing.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        packed = {video for shard in read_meta(out, run.split).values() for video in shard}
+        failed = {video for path in out.glob("failures*.json") for video in json.loads(path.read_text())}
+        there = {job.video_id for job in jobs if (out / f"{job.video_id}.npy").exists()}
+        ids = [
+            job.video_id
+            for job in jobs
+            if job.video_id not in packed and (job.video_id in there or job.video_id not in failed)
+        ]
+        if there.issuperset(ids):
+            unreadable = pack(out, ids, out, run.split, run.shards, run.dtype, read_passport(out))
+            _write_json(out / "unreadable.json", unreadable)
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    with atomic_write(path, "w") as file:
+        json.dump(dict(values), file, indent=2, sort_keys=True)
+
+
+def _from_csv(path: Path) -> list[Job]:
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        column = next((name for name in ("path", "video_path") if name in (reader.fieldnames or [])), None)
+        if column is None:
+            raise ValueError(
+                f"{path}: expected a column path (or video_path), got "
+                f"{', '.join(reader.fieldnames or ['an empty file'])}."
+            )
+        files = [(row, path.parent / row[column]) for row in reader]
+    return [Job(row.get("video_id") or file.stem, file) for row, file in files]
+
+
+def _from_folder(folder: Path, suffixes: set[str]) -> list[Job]:
+    files = [path for pattern in ("*", "*/*") for path in folder.glob(pattern)]
+    return [Job(path.stem, path) for path in files if path.suffix.lower() in suffixes and not path.is_dir()]

@@ -1,0 +1,206 @@
+"""What fairseq 0.12.3 needs to train, save and resume on current torch, on one or many processes, with or
+without a GPU.
+
+Each repair says what breaks without it. All of them act when the plugin is imported, whether through
+`train.py` or through `fairseq-train --user-dir mmpt`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+import sys
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils, trainer
+from fairseq.distributed import utils as distributed_utils
+from fairseq.logging import progress_bar
+from omegaconf import DictConfig, OmegaConf
+
+from mmpt.checkpoints.weights import read_state_dict
+from mmpt.fairseq_plugin import checkpoint_files, metrics_file
+
+logger = logging.getLogger(__name__)
+
+_fairseq_load_to_cpu = checkpoint_utils.load_checkpoint_to_cpu
+_fairseq_load_checkpoint = checkpoint_utils.load_checkpoint
+_fairseq_infer_init_method = distributed_utils.infer_init_method
+_fairseq_trainer_load = trainer.Trainer.load_checkpoint
+
+
+def apply() -> None:
+    """Put the repairs in place; calling it again changes nothing."""
+    # fairseq stores its arguments in every checkpoint, and torch >= 2.6 refuses to unpickle what is not
+    # allow-listed
+    torch.serialization.add_safe_globals([Namespace])
+    checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+    checkpoint_utils.load_checkpoint = load_checkpoint
+    checkpoint_utils.torch_persistent_save = checkpoint_files.save
+    checkpoint_utils.PathManager = checkpoint_files.AtomicPathManager
+    trainer.Trainer.load_checkpoint = _load_on_all_ranks
+    distributed_utils.infer_init_method = infer_init_method
+    progress_bar.progress_bar = metrics_file.progress_bar_with_file
+    # non-events: fairseq always asks for pinned memory, GPU or not, and uses hydra and torch in ways that
+    # they call old
+    warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator.*", category=UserWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="fairseq")
+    warnings.filterwarnings(
+        "ignore", message=r"\s*'config' is validated against ConfigStore", category=UserWarning
+    )
+
+
+def check_run(args: Namespace) -> None:
+    """Refuse settings under which fairseq would crash late or train silently wrong.
+
+    Raises:
+        ValueError: says what to change.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    on_cpu = args.cpu or not torch.cuda.is_available()
+    if world > 1 and args.distributed_world_size == 1:
+        raise ValueError(
+            f"{world} processes were started, but fairseq was told of 1: each would train a model of its "
+            "own. "
+            f"Add --distributed-world-size {world} (locallaunch.py does)."
+        )
+    for flag in ("fp16", "bf16"):
+        if on_cpu and getattr(args, flag):
+            raise ValueError(
+                f"--{flag} needs a GPU and this run has none. Set fairseq.common.{flag}: false, or launch "
+                "with --cpu, which leaves it out."
+            )
+    if args.wandb_project and not hasattr(
+        progress_bar.wandb, "init"
+    ):  # a folder `wandb` of earlier runs imports as well
+        raise ValueError(
+            f"fairseq.common.wandb_project={args.wandb_project} asks for Weights & Biases, which is not "
+            "installed: pip install wandb, "
+            "or remove the key."
+        )
+    if on_cpu and args.distributed_world_size > 1 and args.ddp_backend not in ("legacy_ddp", "no_c10d"):
+        raise ValueError(
+            f"--ddp-backend {args.ddp_backend} does not run on CPU processes. Set "
+            "fairseq.optimization.ddp_backend: legacy_ddp."
+        )
+
+
+def infer_init_method(cfg: DictConfig, force_distributed: bool = False) -> None:
+    """Join the processes that torchrun started.
+
+    fairseq infers ranks from the number of CUDA devices: on CPU it divides by zero, and with one visible GPU
+    per process every process would take itself for the only one.
+    """
+    if cfg.distributed_world_size > 1 and "LOCAL_RANK" in os.environ and cfg.distributed_init_method is None:
+        world = int(os.environ["WORLD_SIZE"])
+        if world != cfg.distributed_world_size:
+            raise ValueError(
+                f"torchrun started {world} processes, but --distributed-world-size says "
+                f"{cfg.distributed_world_size}. Make them equal."
+            )
+        cfg.distributed_init_method = "env://"
+        cfg.distributed_rank = int(os.environ["RANK"])
+        cfg.device_id = int(os.environ["LOCAL_RANK"]) % max(torch.cuda.device_count(), 1)
+        cfg.distributed_no_spawn = True
+        if not torch.cuda.is_available():
+            cfg.distributed_backend = "gloo"
+        return
+    _fairseq_infer_init_method(cfg, force_distributed)
+
+
+def load_checkpoint_to_cpu(
+    path: str, arg_overrides: Mapping | None = None, load_on_all_ranks: bool = False
+) -> dict[str, Any]:
+    """fairseq's loader, which here also takes weights alone (`.pt` or `.safetensors`); a file that would run
+    code is refused by name.
+
+    Raises:
+        ValueError: the file holds objects that a checkpoint has no business to hold.
+    """
+    if str(path).endswith(".safetensors"):
+        return _as_fairseq(read_state_dict(path))
+    try:
+        return _fairseq_load_to_cpu(path, arg_overrides, load_on_all_ranks)
+    except KeyError:  # the entries that fairseq looks for are not there
+        return _as_fairseq(read_state_dict(path))
+    except pickle.UnpicklingError as error:
+        # torch's message is a page; what it met stands between these two phrases
+        found = re.search(r"WeightsUnpickler error: (.*?)(?: Please | Check |\n|$)", str(error))
+        raise ValueError(
+            f"{path} is refused: it holds more than tensors and settings, and loading it could run code. "
+            f"{found[1] if found else error}"
+        ) from error
+
+
+def _as_fairseq(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights alone in the form of a fairseq checkpoint that stands before its first update."""
+    history = [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}]
+    start = {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0}}
+    return {
+        "model": dict(weights),
+        "optimizer_history": history,
+        "extra_state": start,
+        "last_optimizer_state": None,
+    }
+
+
+def load_checkpoint(cfg: DictConfig, trainer: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """Resume before restoring.
+
+    A job that was killed comes back with the same command line. fairseq would then start again from
+    `restore_file`, or apply the `reset_*` flags that were meant for the first start; here the newest intact
+    checkpoint of `save_dir` comes first, with everything in it, and `restore_file` and `reset_*` only seed a
+    run that has none. A `restore_file` inside `save_dir` is an explicit wish, and is done as said.
+
+    Raises:
+        FileNotFoundError: `restore_file` is named and absent (fairseq would silently train from scratch).
+    """
+    restore, default = Path(cfg.restore_file), "checkpoint_last.pt"
+    explicit = cfg.restore_file != default and restore.resolve().parent == Path(cfg.save_dir).resolve()
+    newest = None if explicit else checkpoint_files.newest_intact(cfg.save_dir)
+    if newest is not None:
+        logger.info(
+            "resuming from %s; restore_file and reset flags only start a run without checkpoints", newest
+        )
+        resets = {f"reset_{part}": False for part in ("optimizer", "lr_scheduler", "meters", "dataloader")}
+        cfg = OmegaConf.merge(cfg, {"restore_file": str(newest), "finetune_from_model": None, **resets})
+    elif cfg.restore_file != default and not restore.is_file():
+        raise FileNotFoundError(
+            f"fairseq.checkpoint.restore_file={cfg.restore_file} does not exist. Train or download it first, "
+            "or remove the key to start from the initial weights."
+        )
+    trainer.goes_on = not cfg.reset_dataloader
+    return _fairseq_load_checkpoint(cfg, trainer, **kwargs)
+
+
+def _load_on_all_ranks(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Every rank reads the file itself: fairseq's broadcast unpickles settings that torch >= 2.6 refuses.
+
+    Besides, a run goes on with its early stop where it was, and knows when it had ended.
+    """
+    self.cfg.checkpoint.load_checkpoint_on_all_dp_ranks = True
+    extra_state = _fairseq_trainer_load(self, *args, **kwargs)
+    if extra_state is not None and self.goes_on:
+        early_stop_memory().update(extra_state.get("mmtask", {}).get("early_stop", {}))
+        self.task.resume(extra_state)
+    self.task.is_done = _has_ended(self.cfg, self.get_num_updates())
+    return extra_state
+
+
+def early_stop_memory() -> dict[str, float]:
+    """What stopping by `fairseq.checkpoint.patience` goes by: the best value, and validations since; fairseq
+    keeps it on a function."""
+    train = sys.modules.get("fairseq_cli.train")
+    return {} if train is None else vars(train.should_stop_early)
+
+
+def _has_ended(cfg: DictConfig, updates: int) -> bool:
+    limit, patience = cfg.optimization.max_update, cfg.checkpoint.patience
+    return 0 < limit <= updates or 0 < patience <= early_stop_memory().get("num_runs", 0)

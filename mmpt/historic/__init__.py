@@ -1,0 +1,1 @@
+"""What only reproduces released code, kept apart so that published numbers can be checked."""

@@ -1,0 +1,3 @@
+"""Trained models in use: encoding, search for moments, alignment of captions."""
+
+from mmpt.inference.mmpt_model import MMPTModel

@@ -1,0 +1,176 @@
+"""Long videos as windows: where windows lie, which of them captions belong to, and search over many videos.
+
+Letters: N captions, W windows, D width. All times are seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpt.ops.alignment import dtw_path, otam_path
+from mmpt.ops.sinkhorn import log_sinkhorn
+from mmpt.utils import atomic_write
+
+
+def window_bounds(n_seconds: int, size: int, stride: int | None = None) -> list[tuple[int, int]]:
+    """[start, end) of windows that cover a video; the last may be shorter.
+
+    Args:
+        n_seconds: length of the video, at least 1.
+        size: seconds per window.
+        stride: seconds between starts, at least 1; None: windows side by side.
+    """
+    stride = size if stride is None else stride
+    if stride < 1:
+        raise ValueError(f"stride={stride} seconds between windows: it must be at least 1.")
+    count = 1 + max(0, math.ceil((n_seconds - size) / stride))
+    return [(i * stride, min(i * stride + size, n_seconds)) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class CaptionAlignment:
+    """Which seconds of one video each caption belongs to.
+
+    Attributes:
+        captions: the N captions, in the order of the video.
+        windows: (W, 2) start and end of each window.
+        similarity: (N, W) cosines.
+        plan: (N, W) transport plan, captions and windows sharing the mass equally; sums to 1.
+        path: (N, W) bool, cells of the cheapest monotone path.
+    """
+
+    captions: Sequence[str]
+    windows: Tensor
+    similarity: Tensor
+    plan: Tensor
+    path: Tensor
+
+    def spans(self) -> Iterator[tuple[str, float, float]]:
+        """(caption, start, end) along the path; captions that the path leaves out are skipped."""
+        for caption, cells in zip(self.captions, self.path, strict=True):
+            chosen = self.windows[cells]
+            if len(chosen):
+                yield caption, float(chosen[:, 0].min()), float(chosen[:, 1].max())
+
+
+def align_captions(
+    captions: Sequence[str],
+    text: Tensor,
+    video: Tensor,
+    windows: Tensor,
+    relaxed: bool = False,
+    epsilon: float = 0.1,
+    n_iters: int = 50,
+) -> CaptionAlignment:
+    """Aligns captions with the windows of a video, by order (path) and by optimal transport (plan).
+
+    Args:
+        captions: the N captions.
+        text: (N, D) their vectors.
+        video: (W, D) vectors of the windows.
+        windows: (W, 2) their times.
+        relaxed: OTAM instead of DTW: every window takes one caption, and the first and last captions may be
+            left out, as when a video shows only a part of a recipe.
+        epsilon: entropic regulariser, for similarities scaled to [0, 1].
+        n_iters: Sinkhorn steps.
+
+    Raises:
+        ValueError: epsilon is not positive.
+    """
+    if epsilon <= 0:
+        raise ValueError(
+            f"epsilon={epsilon} must be positive; for a sharp plan use a small one, such as 0.01."
+        )
+    text, video = (torch.nn.functional.normalize(x.float(), dim=-1) for x in (text, video))
+    similarity = text @ video.T
+    scores = similarity - similarity.min()
+    scores = scores / scores.max().clamp(min=torch.finfo(scores.dtype).eps)
+    n, w = scores.shape
+    log_mu, log_nu = (torch.full((size,), -math.log(size), device=scores.device) for size in (n, w))
+    plan = log_sinkhorn(scores / epsilon, log_mu, log_nu, n_iters).exp()
+    cost = 1 - similarity
+    path = otam_path(cost) if relaxed else dtw_path(cost)
+    return CaptionAlignment(captions, windows, similarity, plan, path)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A search result."""
+
+    video_id: str
+    start_s: float
+    end_s: float
+    score: float
+
+    def overlaps(self, other: Moment) -> bool:
+        """Both show some second of one video."""
+        return self.video_id == other.video_id and self.start_s < other.end_s and other.start_s < self.end_s
+
+
+@dataclass(frozen=True)
+class MomentIndex:
+    """Vectors of the windows of many videos.
+
+    Attributes:
+        video_ids: (n,) the video of each window.
+        windows: (n, 2) its start and end.
+        vectors: (n, D) float32.
+        origin: where it comes from, such as the model and the files; whatever JSON holds.
+    """
+
+    video_ids: np.ndarray
+    windows: np.ndarray
+    vectors: np.ndarray
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def search(self, query: np.ndarray, k: int) -> list[Moment]:
+        """The k windows with the greatest dot product with `query` (D,), best first; of windows that overlap
+        the best one alone."""
+        if k < 1:
+            raise ValueError(f"k={k}: ask for at least one moment.")
+        scores, found = self.vectors @ query, []
+        for i in np.argsort(-scores, kind="stable"):
+            moment = Moment(str(self.video_ids[i]), *map(float, self.windows[i]), float(scores[i]))
+            if not any(moment.overlaps(better) for better in found):
+                found.append(moment)
+            if len(found) == k:
+                break
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Writes one `.npz` file, whole or not at all."""
+        with atomic_write(path) as file:
+            origin = np.array(json.dumps(self.origin))
+            np.savez(
+                file, video_ids=self.video_ids, windows=self.windows, vectors=self.vectors, origin=origin
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> MomentIndex:
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: the file is something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(
+                    arrays["video_ids"],
+                    arrays["windows"],
+                    arrays["vectors"],
+                    json.loads(str(arrays["origin"])),
+                )
+        except (ValueError, KeyError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(
+                f"{path}: not an index of moments, or a damaged one ({error}). Build it again."
+            ) from error

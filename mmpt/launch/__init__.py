@@ -1,0 +1,1 @@
+"""From a project file to commands: on this machine, under torchrun, on SLURM, as a pipeline."""

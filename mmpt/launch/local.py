@@ -1,0 +1,340 @@
+"""One project file -> one command on this machine: its argv, the line that shows it, and running it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from mmpt.config import Config, ConfigError, load_config, recursive_config
+from mmpt.config.checks import check_training
+from mmpt.config.fairseq_args import batch_size, fairseq_args
+from mmpt.config.rundir import tensorboard_dir, to_dict
+from mmpt.launch.torchrun import STOPPED, Layout
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
+JOB_TYPES = (*PROCESSES, "local_predict", "slurm")
+PLUGIN = ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
+CPU_OVERRIDES = ("fairseq.common.cpu=true", "fairseq.common.fp16=false", "fairseq.common.bf16=false")
+SUGGESTED_LOCAL_BATCH = 32
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is shown (short names, as typed in an activated environment) and what is executed (this
+    interpreter, no shell).
+
+    Attributes:
+        gpus: how many GPUs of this machine it uses.
+        layout: processes and machines.
+    """
+
+    shown: list[str]
+    argv: list[str]
+    gpus: int = 0
+    layout: Layout = Layout()
+
+    @property
+    def line(self) -> str:
+        """The shown form, quoted for a shell."""
+        return shlex.join(self.shown)
+
+
+@dataclass(frozen=True)
+class LocalJob:
+    """A project file with its job type.
+
+    Args:
+        path: the project file.
+        job_type: local_single, local_small (2 processes), local_big (8), local_predict; None: what the file's
+            task_type says.
+        cpu: train on the CPU, in float32; `fairseq.common.cpu: true` says the same in the file.
+        overrides: `section.key=value` texts, handed on to the job as `--set`.
+        layout: processes and machines where the command line asks for others than the job type does.
+    """
+
+    path: str
+    job_type: str | None = None
+    cpu: bool = False
+    overrides: tuple[str, ...] = ()
+    layout: Layout = Layout()
+
+    def launch(self, dryrun: bool = False) -> int:
+        """Show the command and, unless `dryrun`, run it.
+
+        Returns:
+            The command's exit code.
+
+        Raises:
+            ConfigError: the file, the job type, or what the job asks of this machine is wrong.
+        """
+        command = self.command(check_gpus=not dryrun)
+        if dryrun:
+            show(command, f"{command.gpus} GPU{'s' * (command.gpus > 1)}" if command.gpus else "the CPU")
+            return 0
+        with Running() as running:
+            running.start(command, visible_gpus()[: command.gpus])
+            return running.wait()
+
+    def command(self, check_gpus: bool = False) -> Command:
+        """The command, after notes on what of it may surprise."""
+        job_type = self._resolved_job_type()
+        if job_type == "local_predict":
+            if self.layout != Layout():
+                raise ConfigError(
+                    f"{self.path}: prediction runs in one process. Leave out --nnodes and --nproc-per-node."
+                )
+            return self.predict_command()
+        layout = self.layout if self.layout.per_node else replace(self.layout, per_node=PROCESSES[job_type])
+        command = self.train_command(layout)
+        if check_gpus and command.gpus > len(visible_gpus()):
+            raise _too_few_gpus(
+                self.path, job_type if layout.per_node == PROCESSES[job_type] else "this job", command.gpus
+            )
+        return command
+
+    @property
+    def is_prediction(self) -> bool:
+        """Whether the job evaluates instead of training."""
+        says_where_alone = self.job_type in (None, "slurm")
+        return (
+            recursive_config(self.path).get("task_type") if says_where_alone else self.job_type
+        ) == "local_predict"
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """The project file as the job will see it."""
+        return load_config(
+            self.path, (*self.overrides, *(CPU_OVERRIDES if self.cpu and not self.is_prediction else ()))
+        )
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether no GPU is asked for."""
+        return self.cpu or self.config.fairseq.get("common", {}).get("cpu") is True
+
+    @property
+    def folder(self) -> Path:
+        """Where the job writes: checkpoints, or reports."""
+        config = self.config
+        if self.is_prediction:
+            return Path(config.eval.save_path or "runs/eval")
+        return Path(config.fairseq.get("checkpoint", {}).get("save_dir") or "runs")
+
+    @property
+    def stamp(self) -> Path:
+        """The empty file that says that this job, with these very settings, has ended well."""
+        settings = json.dumps(to_dict(self.config), sort_keys=True, default=str)
+        return (
+            self.folder / f".done-{Path(self.path).stem}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+        )
+
+    def is_done(self) -> bool:
+        """Whether the stamp is there and no checkpoint that the job starts from is newer."""
+        if not self.stamp.is_file():
+            return False
+        since = self.stamp.stat().st_mtime
+        return all(path.stat().st_mtime <= since for path in self._checkpoints_read() if path.is_file())
+
+    def _checkpoints_read(self) -> list[Path]:
+        config = self.config
+        if self.is_prediction:
+            named = config.fairseq.get("common_eval", {}).get("path")
+            return [
+                *Path(os.path.dirname(config.eval.save_path or "")).glob("checkpoint*.pt"),
+                *([Path(named)] if named else []),
+            ]
+        restored = config.fairseq.get("checkpoint", {}).get("restore_file")
+        return [Path(restored)] if restored else []
+
+    def _resolved_job_type(self) -> str:
+        """`--jobtype`, else the file's task_type; job types of clusters fall back to one process here."""
+        task_type = recursive_config(self.path).get("task_type") or "local_single"
+        if self.job_type is None and task_type.startswith("sweep_"):
+            if self.layout == Layout():
+                print(
+                    f"[JobLauncher] task_type {task_type} is for a cluster: running local_single here "
+                    "(choose with --jobtype)"
+                )
+            task_type = "local_single"
+        job_type = self.job_type or task_type
+        if job_type not in JOB_TYPES:
+            where = "--jobtype" if self.job_type else f"{self.path}: task_type"
+            raise ConfigError(f"{where}: unknown job type {job_type!r}; known: {', '.join(JOB_TYPES)}.")
+        print(f"[JobLauncher] job_key {job_type.split('_')[0]}")
+        return job_type
+
+    def predict_command(self) -> Command:
+        """Evaluation in one process, on a GPU where there is one."""
+        on_cpu = self.on_cpu
+        words = [self.path, *(["--device", "cpu"] if on_cpu else []), *self._set_words()]
+        return Command(
+            ["python", "mmpt_cli/predict.py", *words],
+            [sys.executable, _here("mmpt_cli/predict.py"), *words],
+            gpus=0 if on_cpu or not visible_gpus() else 1,
+        )
+
+    def train_command(self, layout: Layout) -> Command:
+        """Training by fairseq, with torchrun before it where there are several processes."""
+        config = self.config
+        check_training(config)
+        self._show_notes(config, layout)
+        logdir = tensorboard_dir(config)
+        if logdir:
+            print(f"update tensorboard_logdir as {logdir}")
+        words = [self.path, "--user-dir", _here("mmpt"), *PLUGIN]
+        words += ["--distributed-world-size", str(layout.world_size)] if layout.world_size > 1 else []
+        words += [*fairseq_args(config, logdir), *self._set_words()]
+        gpus = 0 if self.on_cpu else layout.per_node
+        train = _here("train.py")
+        if layout.world_size == 1:
+            return Command(["fairseq-train", *words], [sys.executable, train, *words], gpus, layout)
+        spread = [*layout.torchrun_words(), train, *words]
+        logs = f"--log-dir={Path(config.fairseq['checkpoint']['save_dir']) / 'logs'}"
+        return Command(
+            ["torchrun", *spread], [sys.executable, "-m", "mmpt.launch.torchrun", logs, *spread], gpus, layout
+        )
+
+    def _show_notes(self, config: Config, layout: Layout) -> None:
+        """What the user may not expect of the command line that follows."""
+        written = config.fairseq.get("dataset", {}).get("batch_size")
+        if (
+            written is not None
+            and written > SUGGESTED_LOCAL_BATCH
+            and layout.world_size < PROCESSES["local_big"]
+        ):
+            print(f"decreasing batch_size to {SUGGESTED_LOCAL_BATCH} for local testing?")
+        if written is not None and config.dataset.subsampling is not None:
+            print(
+                f"adjusting batch_size to {batch_size(config)} due to subsampling "
+                f"{config.dataset.subsampling}."
+            )
+        if self.cpu and recursive_config(self.path).get("fairseq", {}).get("common", {}).get("fp16"):
+            print("training in float32: --cpu leaves out fp16, which needs a GPU")
+
+    def _set_words(self) -> list[str]:
+        return [word for override in self.overrides for word in ("--set", override)]
+
+
+class Running:
+    """Commands under way. What the launcher is asked by SIGTERM or SIGUSR1 reaches all of them, and it waits
+    for them to end."""
+
+    def __init__(self) -> None:
+        self.processes: dict[subprocess.Popen, Command] = {}
+
+    def __enter__(self) -> Running:
+        handlers = {signal.SIGTERM: self._pass_on, signal.SIGUSR1: self._pass_on, signal.SIGINT: self._ignore}
+        self.before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def start(self, command: Command, devices: Sequence[str], log: IO | None = None) -> subprocess.Popen:
+        """Start a command on exactly these GPUs; its output goes to `log`, or to the terminal."""
+        chosen = ",".join(devices)
+        show(command, f"GPU {chosen} (CUDA_VISIBLE_DEVICES={chosen})" if devices else "the CPU")
+        process = subprocess.Popen(
+            command.argv,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": chosen},
+            stdout=log,
+            stderr=subprocess.STDOUT if log else None,
+            preexec_fn=_die_with_launcher if sys.platform == "linux" else None,
+        )
+        self.processes[process] = command
+        return process
+
+    def wait(self) -> int:
+        """Wait for the command that was started; its exit code, 128 + n where signal n killed it, as in a
+        shell."""
+        (process,) = self.processes
+        process.wait()
+        return self.ended(process)
+
+    def ended(self, process: subprocess.Popen) -> int:
+        """Forget a process that has ended; its exit code, which is also shown where it is not 0.
+
+        A command that fails says why itself, unless a signal ended it.
+        """
+        command = self.processes.pop(process)
+        line = shlex.join(command.argv)
+        if process.returncode < 0:
+            name = signal.Signals(-process.returncode).name
+            guess = " (out of memory? see the kernel log)" * (name == "SIGKILL")
+            print(f"error: killed by {name}{guess}: {line}", file=sys.stderr)
+            return 128 - process.returncode
+        if process.returncode == STOPPED:
+            print(
+                f"stopped as asked, checkpoint saved (exit code {STOPPED}); the same command goes on from it",
+                file=sys.stderr,
+            )
+        elif process.returncode:
+            print(f"exit code {process.returncode} from: {line}", file=sys.stderr)
+        return process.returncode
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        for process in self.processes:
+            process.send_signal(number)
+
+    def _ignore(self, number: int, frame: FrameType | None) -> None:
+        """Ctrl-C reaches the commands without the launcher's help."""
+
+
+def show(command: Command, devices: str) -> None:
+    """The command on stdout, what it amounts to on stderr."""
+    print(f"launching {command.line}", flush=True)
+    print(f"[JobLauncher] {command.layout.describe(devices)}", file=sys.stderr, flush=True)
+
+
+def visible_gpus() -> list[str]:
+    """GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; counted without importing torch."""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False
+        ).stdout
+        present = sum(line.startswith("GPU ") for line in listed.splitlines())
+    except (OSError, subprocess.TimeoutExpired):
+        driver = Path("/proc/driver/nvidia/gpus")
+        present = len(list(driver.iterdir())) if driver.is_dir() else 0
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return [str(number) for number in range(present)]
+    devices = [device.strip() for device in chosen.split(",") if device.strip()]
+    usable = devices.index("-1") if "-1" in devices else len(devices)
+    return devices[: min(usable, present)]
+
+
+def _too_few_gpus(path: str, what: str, wanted: int) -> ConfigError:
+    found = len(visible_gpus())
+    fitting = [name for name, count in PROCESSES.items() if count <= found]
+    instead = f"--jobtype {fitting[-1]}, or " if fitting else ""
+    return ConfigError(
+        f"{path}: {what} needs {wanted} GPU{'s' * (wanted > 1)}, this machine shows {found}. "
+        f"Use {instead}--cpu to train on the CPU (CUDA_VISIBLE_DEVICES hides GPUs where it is set)."
+    )
+
+
+def _die_with_launcher() -> None:
+    """In the child: a launcher killed without warning takes its command along, which would train on beside
+    the next run."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _here(name: str) -> str:
+    """A file of this repository as seen from the current directory."""
+    return os.path.relpath(ROOT / name)

@@ -1,0 +1,1 @@
+"""Losses over tuples of modalities."""

@@ -1,0 +1,141 @@
+"""GRAM's loss: the volume that a text and the other modalities of its item span. What it shares with its
+peers is in `tuples.py`.
+
+Shapes: B items on this rank, R ranks, N = R * B gathered items, K modalities besides the anchor, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmpt.losses.loss import option
+from mmpt.losses.multimodal.base import MatchedTupleLoss, Tuples
+from mmpt.ops.distributed import rank, world_size
+from mmpt.ops.gram import SCORES, gram_volume
+from mmpt.ops.gram.contrast import pair_cross_entropy, volume_cross_entropy
+from mmpt.registry import LOSSES
+
+
+@LOSSES.register()
+class GRAMLoss(MatchedTupleLoss):
+    """Makes the parallelotope spanned by a text and its other modalities small, and that of mismatched ones
+    large.
+
+    With V the volume (`mmpt.ops.gram`), logits -V / tau: cross entropy of every anchor over all tuples and of
+    every tuple over all anchors, averaged; plus `dam_weight` times the matching loss: a binary classifier
+    (the model's `matcher`) has to tell matched pairs from hard negatives drawn by volume. Source: GRAM (arXiv
+    2412.11959).
+
+    Departures from the released code: gradients reach both sides of each pair (`gather: detached` restores
+    the published ones, where the row term trains only the anchor and the column term only the others);
+    missing modalities are masked, not zero; `dam_weight` is 0 until the model has a matching head (published:
+    0.1). Volumes do not see signs: opposite vectors look aligned; `cosine_weight` cures it.
+
+    The model may return `matcher`, see `MatchedTupleLoss`.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MatchedTupleLoss.Config):
+        score: str = option(
+            "volume", "volume, distance (anchor to the span of the others) or logvolume", one_of=SCORES
+        )
+        direction: str = option(
+            "both",
+            "a2d (anchor picks its tuple), d2a (tuple picks its anchor) or both",
+            one_of=("both", "a2d", "d2a"),
+        )
+        missing: str = option(
+            "mask",
+            "tuples with missing modalities: mask = compare what is there; drop = leave them out",
+            one_of=("mask", "drop"),
+        )
+        dim_norm: bool | None = option(
+            None, "compare V^(1/K) over the K modalities present; null: when the batch has a presence mask"
+        )
+        chunk: int | None = option(None, "anchors per block; null: automatic", least=1)
+        cosine_weight: float = option(0.0, "weight of a symmetric InfoNCE on the mean cosine", least=0)
+
+    def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
+        config = self.config
+        if config.missing == "drop" and tuples.mask is not None:
+            complete = tuples.mask.all(1)
+            anchor_mask = complete if tuples.anchor_mask is None else complete & tuples.anchor_mask
+            tuples = tuples._replace(mask=complete[:, None].expand_as(tuples.mask), anchor_mask=anchor_mask)
+        a2d, d2a = self._contrast(tuples, scale)
+        chosen = {"a2d": {"a2d": a2d}, "d2a": {"d2a": d2a}, "both": {"a2d": a2d / 2, "d2a": d2a / 2}}
+        terms = dict(chosen[config.direction])
+        if config.cosine_weight:
+            terms["cosine"] = config.cosine_weight * self._cosine(self.everywhere(tuples), scale)
+        return terms | self.matching(tuples, scale, **batch)
+
+    @property
+    def _score(self) -> dict[str, Any]:
+        return {"score": self.config.score, "chunk": self.config.chunk}
+
+    def _dim_norm(self, mask: Tensor | None) -> bool:
+        return (
+            (mask is not None and self.config.missing == "mask")
+            if self.config.dim_norm is None
+            else self.config.dim_norm
+        )
+
+    def _contrast(self, local: Tuples, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Both cross entropies of this rank's rows; their mean over ranks is that of the whole batch."""
+        gather = self.config.gather
+        options = {
+            "label_smoothing": self.config.label_smoothing,
+            "dim_norm": self._dim_norm(local.mask),
+            **self._score,
+        }
+        if gather == "local" or (gather == "full" and world_size() == 1):
+            return volume_cross_entropy(
+                local.anchor,
+                local.modalities,
+                scale,
+                mask=local.mask,
+                anchor_mask=local.anchor_mask,
+                **options,
+            )
+        everyone, n_own = local.gathered(gather == "full"), len(local.anchor)
+        first, options["pairs"] = rank() * n_own, n_own
+        masks = {"mask": everyone.mask, "anchor_mask": local.anchor_mask}
+        a2d, _ = volume_cross_entropy(
+            local.anchor, everyone.modalities, scale, first_column=first, **masks, **options
+        )
+        masks = {"mask": local.mask, "anchor_mask": everyone.anchor_mask}
+        _, d2a = volume_cross_entropy(
+            everyone.anchor, local.modalities, scale, first_row=first, **masks, **options
+        )
+        if local.valid is None:
+            return a2d, d2a
+        share = (
+            local.valid.sum() * world_size() / everyone.valid.sum().clamp_min(1)
+        )  # ranks with fewer items weigh less
+        return share * a2d, share * d2a
+
+    def _cosine(self, tuples: Tuples, scale: Tensor) -> Tensor:
+        weights = (
+            torch.ones_like(tuples.anchor[:, :1]).expand(-1, len(tuples.modalities))
+            if tuples.mask is None
+            else tuples.mask
+        )
+        weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
+        mean = sum(x * weights[:, k, None] for k, x in enumerate(tuples.modalities))
+        return (
+            sum(pair_cross_entropy(scale * tuples.anchor @ mean.T, tuples.valid, self.config.label_smoothing))
+            / 2
+        )
+
+    def mining_logits(self, local: Tuples, everyone: Tuples, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N) logits of this rank's anchors over all tuples, and of its tuples over all anchors; -inf for
+        what is missing."""
+        options = {"dim_norm": self._dim_norm(local.mask), **self._score}
+        to_tuples = -scale * gram_volume(local.anchor, everyone.modalities, everyone.mask, **options)
+        to_texts = -scale * gram_volume(everyone.anchor, local.modalities, local.mask, **options).T
+        if everyone.anchor_mask is not None:
+            to_texts = to_texts.masked_fill(~everyone.anchor_mask, -torch.inf)
+        return to_tuples.nan_to_num(nan=-torch.inf, neginf=-torch.inf), to_texts

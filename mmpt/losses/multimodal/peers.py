@@ -1,0 +1,147 @@
+"""Peers of GRAM on the same tuples of modalities: Triangle, PMRL, Symile and pairwise NCE. What they share is
+in `tuples.py`.
+
+Shapes: B items on this rank, N items of all ranks, K modalities besides the anchor, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.losses.loss import option
+from mmpt.losses.multimodal.base import MatchedTupleLoss, TupleLoss, Tuples
+from mmpt.ops.gram import leading_components, multilinear_product, triangle_score
+from mmpt.ops.gram.contrast import pair_cross_entropy
+from mmpt.registry import LOSSES
+
+
+@LOSSES.register()
+class TriangleLoss(MatchedTupleLoss):
+    """Makes the triangle between a text and its two other modalities small, and that of mismatched ones
+    large.
+
+    Logits -(|u|^2 |w|^2 - (u . w)^2) / (2 tau) with edges u, w from the anchor, both directions. It sees
+    signs, as edges are differences.
+    Source: TRIANGLE (arXiv 2509.24734). Needs exactly two modalities besides the anchor. With `dam_weight`
+        also GRAM's matching loss.
+    """
+
+    def check_model(self, model: nn.Module) -> None:
+        super().check_model(model)
+        found = (
+            self.config.modalities
+            or [name for name in getattr(model, "returns", ()) if name.startswith("pooled_")][1:]
+        )
+        if len(found) != 2 and hasattr(model, "returns"):
+            raise ValueError(_not_two(len(found)))
+
+    def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
+        if len(tuples.modalities) != 2:
+            raise ValueError(_not_two(len(tuples.modalities)))
+        everyone = self.everywhere(tuples)
+        logits = -scale * triangle_score(everyone.anchor, *everyone.modalities)
+        a2d, d2a = pair_cross_entropy(logits, everyone.complete, self.config.label_smoothing)
+        return {"a2d": a2d / 2, "d2a": d2a / 2} | self.matching(tuples, scale, **batch)
+
+    def mining_logits(self, local: Tuples, everyone: Tuples, scale: Tensor) -> tuple[Tensor, Tensor]:
+        to_tuples = -scale * triangle_score(local.anchor, *everyone.modalities)
+        to_texts = -scale * triangle_score(everyone.anchor, *local.modalities).T
+        return _only(everyone.complete, to_tuples), _only(everyone.complete, to_texts)
+
+
+@LOSSES.register()
+class PMRLLoss(MatchedTupleLoss):
+    """Makes each matched tuple one-dimensional (its largest singular value dominates) and the directions of
+    different tuples differ.
+
+    Cross entropy of the singular values over `rank_temperature` against the largest, plus InfoNCE among the
+    leading left singular vectors over `temperature`; with `dam_weight` (published: 0.1) the matching loss,
+    whose hard negatives are tuples of similar direction.
+    Source: principled multimodal representation learning, PMRL.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MatchedTupleLoss.Config):
+        temperature: float = option(0.1, "of the contrast between leading vectors", symbol="tau_2", above=0)
+        label_smoothing: float = option(0.0, "share of the target spread over all classes", least=0, most=1)
+        rank_temperature: float = option(0.05, "of the softmax over singular values", symbol="tau_1", above=0)
+
+    def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
+        vectors = self.everywhere(tuples).vectors()
+        values, leading = leading_components(vectors)
+        count = vectors.any(2).sum(1)
+        # Missing vectors add zero singular values, the smallest ones: leave them out of the softmax.
+        real = (
+            torch.arange(values.shape[1], device=values.device)
+            >= values.shape[1] - count.clamp_min(1)[:, None]
+        )
+        log_share = (
+            (values / self.config.rank_temperature).masked_fill(~real, -torch.inf).log_softmax(1)[:, -1]
+        )
+        valid = count > 1
+        weight = valid.to(values.dtype) / valid.sum().clamp_min(1)
+        separation, _ = pair_cross_entropy(
+            scale * leading @ leading.T, count > 0, self.config.label_smoothing
+        )
+        return {"alignment": -(weight * log_share).sum(), "separation": separation} | self.matching(
+            tuples, scale, **batch
+        )
+
+    def mining_logits(self, local: Tuples, everyone: Tuples, scale: Tensor) -> tuple[Tensor, Tensor]:
+        (_, own), (_, others) = leading_components(local.vectors()), leading_components(everyone.vectors())
+        logits = _only(everyone.valid, scale * own @ others.T)
+        return logits, logits
+
+
+@LOSSES.register()
+class SymileLoss(TupleLoss):
+    """Raises the multilinear product of matched tuples over those where one modality is exchanged.
+
+    For each modality in turn: cross entropy of its row i over the products of the other modalities of item j;
+    mean over modalities.
+    Source: Symile (arXiv 2411.01053), with in-batch negatives.
+    """
+
+    def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
+        tuples = self.everywhere(tuples)
+        vectors = [tuples.anchor, *tuples.modalities]
+        total = 0.0
+        for k, query in enumerate(vectors):
+            logits = scale * multilinear_product(query, vectors[:k] + vectors[k + 1 :])
+            total = total + pair_cross_entropy(logits, tuples.complete, self.config.label_smoothing)[0] / len(
+                vectors
+            )
+        return {"symile": total}
+
+
+@LOSSES.register()
+class PairwiseNCE(TupleLoss):
+    """Pulls the anchor to each modality of its own item and pushes it from those of other items, one modality
+    at a time.
+
+    Symmetric InfoNCE of cosine scores, mean over modalities (the contrast of VAST, ImageBind, LanguageBind).
+    """
+
+    def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
+        tuples = self.everywhere(tuples)
+        total = 0.0
+        for k, modality in enumerate(tuples.modalities):
+            valid = tuples.anchor_mask if tuples.mask is None else tuples.mask[:, k]
+            if tuples.mask is not None and tuples.anchor_mask is not None:
+                valid = valid & tuples.anchor_mask
+            both = pair_cross_entropy(scale * tuples.anchor @ modality.T, valid, self.config.label_smoothing)
+            total = total + sum(both) / (2 * len(tuples.modalities))
+        return {"pairwise": total}
+
+
+def _not_two(found: int) -> str:
+    return f"TriangleLoss compares an anchor with two modalities, got {found}. Set loss.modalities."
+
+
+def _only(usable: Tensor | None, logits: Tensor) -> Tensor:
+    """Logits (B, N) with -inf in the columns that are not usable."""
+    return logits if usable is None else logits.masked_fill(~usable, -torch.inf)

@@ -1,0 +1,1 @@
+"""Decoding: seconds of pictures and sound from media files."""

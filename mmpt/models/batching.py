@@ -1,0 +1,154 @@
+"""How a batch passes the towers: recomputed to save memory, in parts, sorted by length, compiled.
+
+Letters: B clips, F video tokens (seconds), T caption columns, L positions of one tower, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import BertModel
+
+from mmpt.models.mmfusion import Encoded, MMFusion
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Every transformer layer of every tower keeps only its input; dropout draws are replayed, so gradients
+    stay the same."""
+    for module in model.modules():
+        if isinstance(module, BertModel):
+            module.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def compile_towers(model: nn.Module) -> None:
+    """Every transformer of every tower is compiled at its first batch; in place, so that the names of
+    parameters stay."""
+    for module in model.modules():
+        if isinstance(module, BertModel):
+            module.compile()
+
+
+def check_towers_read_alone(model: nn.Module) -> None:
+    """Refuse `model.length_buckets` for models that read both modalities together.
+
+    Raises:
+        ValueError: names the model.
+    """
+    if type(model).forward is not MMFusion.forward:
+        raise ValueError(
+            f"model.length_buckets sorts the clips of each tower by length, and {type(model).__name__} "
+            "has no towers that read alone. "
+            "Leave the key out, or use MMFusionSeparate or MMFusionShare."
+        )
+
+
+def forward_by_length(
+    model: MMFusion, buckets: int, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch: Any
+) -> dict[str, Tensor]:
+    """The model's outputs of a batch, each tower reading clips of like length together, padded to the longest
+    of them only.
+
+    Pooled vectors and valid positions are those of `model(...)` up to rounding; positions outside the masks
+    are 0. Where dropout is on, its draws fall differently.
+
+    Args:
+        model: its towers read alone (`check_towers_read_alone`).
+        buckets: groups of clips, of equal size; the gain grows with them until the groups are too small to
+            fill the machine.
+        caps, cmasks, vfeats, vmasks: as for the model's forward.
+        batch: ignored.
+    """
+    candidates = len(caps) // len(vfeats)
+    heads, head_masks = (
+        caps[::candidates, :2],
+        cmasks[::candidates, :2],
+    )  # [CLS] [SEP]: what the video tower reads of a caption
+
+    def video(rows: Tensor, end: int) -> Encoded:
+        return model.forward_video(vfeats[rows, :end], vmasks[rows, :end], heads[rows], head_masks[rows])
+
+    def text(rows: Tensor, end: int) -> Encoded:
+        return model.forward_text(caps[rows, :end], cmasks[rows, :end])
+
+    return model.outputs(
+        _by_length(video, vmasks, buckets, last=1), _by_length(text, cmasks, buckets, last=0)
+    )
+
+
+def _by_length(encode: Callable[[Tensor, int], Encoded], mask: Tensor, buckets: int, last: int) -> Encoded:
+    """One modality, bucket by bucket.
+
+    Args:
+        encode: (rows of a bucket, columns of the mask up to the last one in use) -> their outputs.
+        mask: (B, columns) what each clip has.
+        buckets: how many.
+        last: columns of the outputs that stand behind the padding: 1 for the [SEP] of a video.
+    """
+    columns = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    lengths = (mask * columns).amax(1).clamp(min=1)  # (B,)
+    order = lengths.argsort(stable=True)
+    ends = torch.stack(
+        [part[-1] for part in lengths[order].chunk(buckets)]
+    ).tolist()  # one wait for the device
+    parts = [encode(rows, end) for rows, end in zip(order.chunk(buckets), ends, strict=True)]
+    missing = [mask.shape[1] - end for end in ends]
+    back = order.argsort()
+
+    def joined(name: str) -> Tensor:
+        return torch.cat(
+            [_widen(getattr(part, name), n, last) for part, n in zip(parts, missing, strict=True)]
+        )[back]
+
+    return Encoded(torch.cat([part.pooled for part in parts])[back], joined("outputs"), joined("mask"))
+
+
+def _widen(tensor: Tensor, n: int, last: int) -> Tensor:
+    """(b, L, ...) -> (b, L + n, ...): n columns of zeros before the `last` ones."""
+    length = tensor.shape[1] - last
+    return torch.cat(
+        [tensor[:, :length], tensor.new_zeros(len(tensor), n, *tensor.shape[2:]), tensor[:, length:]], dim=1
+    )
+
+
+def forward_in_parts(
+    model: Callable[..., dict[str, Tensor]], size: int, batch: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The outputs of the whole batch, holding the activations of `size` rows at a time.
+
+    The loss then sees all rows, so a contrastive loss keeps all its negatives and the gradient is that of the
+    undivided batch: unlike accumulating gradients of small batches.
+
+    Args:
+        model: called with the batch's entries by name.
+        size: rows per part.
+        batch: tensors with B rows are divided, anything else is handed to every part.
+
+    Returns:
+        The model's outputs, those with one row per clip joined.
+
+    Source: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup" (GradCache),
+        2021, arXiv 2101.06983.
+    """
+    rows = batch["caps"].shape[0]
+    divided = [
+        name
+        for name, value in batch.items()
+        if isinstance(value, Tensor) and value.dim() and value.shape[0] == rows
+    ]
+    whole = {name: value for name, value in batch.items() if name not in divided}
+
+    def part(*tensors: Tensor) -> dict[str, Tensor]:
+        return model(**dict(zip(divided, tensors, strict=True)), **whole)
+
+    parts = []
+    for start in range(0, rows, size):
+        tensors = [batch[name][start : start + size] for name in divided]
+        parts.append(
+            checkpoint(part, *tensors, use_reentrant=False) if torch.is_grad_enabled() else part(*tensors)
+        )
+    first = parts[0]
+    return {name: torch.cat([p[name] for p in parts]) if first[name].dim() else first[name] for name in first}

@@ -1,0 +1,171 @@
+"""One dynamic programme for DTW and OTAM, soft or hard, in plain torch: anti-diagonals in sequence, matrices
+side by side.
+
+Legend: N matrices, R rows, C columns. The problem: over monotone paths from cell (0, 0) to an end cell, with
+    moves down-right, right and
+(where `vertical` allows the column) down, take the minimum of the summed costs, or the soft minimum `-t log
+sum exp(-cost / t)`. OTAM is this problem on a matrix with one more column of zeros on either side, with
+vertical moves in its first two columns and its last.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+CPU_CELLS = (
+    1 << 18
+)  # cells worked on at once on a CPU: the tables of one chunk stay in cache, each call has enough to do
+
+
+def solve(
+    cost: Tensor,
+    row_lengths: Tensor,
+    col_lengths: Tensor,
+    relaxed: bool,
+    smoothing: float,
+    want_path: bool,
+    both: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Path cost and expected path of N matrices.
+
+    Args:
+        cost: (N, R, C), finite or +inf; anything beyond the lengths.
+        row_lengths: (N,) int64, rows in use.
+        col_lengths: (N,) int64, columns in use.
+        relaxed: OTAM instead of DTW.
+        smoothing: of the soft minimum, in units of cost; 0 takes the minimum (ties: diagonal, then left, then
+            up).
+        want_path: also compute the path.
+        both: add value and path of the transposed matrices.
+
+    Returns:
+        value (N,), and path (N, R, C) = d value / d cost: the probability (hard: 0 or 1) that the path visits
+        a cell. None if not wanted.
+    """
+    if both:
+        value, path = solve(cost, row_lengths, col_lengths, relaxed, smoothing, want_path)
+        swapped_value, swapped_path = solve(cost.mT, col_lengths, row_lengths, relaxed, smoothing, want_path)
+        return value + swapped_value, path + swapped_path.mT if want_path else None
+    count, rows, cols = cost.shape
+    chunk = max(1, CPU_CELLS // (rows * cols)) if cost.device.type == "cpu" else max(1, count)
+    value = cost.new_empty(count)
+    path = torch.empty_like(cost) if want_path else None
+    for start in range(0, count, chunk):
+        part = slice(start, start + chunk)
+        table = _Table(
+            _exact(cost[part]) if smoothing else cost[part],
+            row_lengths[part],
+            col_lengths[part],
+            relaxed,
+            smoothing,
+        )
+        value[part] = table.value()
+        if want_path:
+            path[part] = table.path()
+    return value, path
+
+
+def _exact(cost: Tensor) -> Tensor:
+    """Costs in float64 where the device has it: the scores of long paths are so large that float32 rounds
+    away a share of 1e-5."""
+    return cost if cost.device.type == "mps" else cost.double()
+
+
+def inside(cost: Tensor, row_lengths: Tensor, col_lengths: Tensor) -> Tensor:
+    """(N, R, C) bool: cells within the lengths."""
+    row = torch.arange(cost.shape[1], device=cost.device)[:, None]
+    col = torch.arange(cost.shape[2], device=cost.device)
+    return (row < row_lengths[:, None, None]) & (col < col_lengths[:, None, None])
+
+
+class _Table:
+    """Scores of all cells of a chunk.
+
+    Tables are ((R + 1) * (C + 1), N) with a border above and to the left. In this flat form an anti-diagonal
+    is the slice with step C, and the predecessors of cell p are p - C - 2 (diagonal), p - 1 (left) and p - C
+    - 1 (up).
+    """
+
+    def __init__(
+        self, cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, relaxed: bool, smoothing: float
+    ):
+        self.inside = inside(cost, row_lengths, col_lengths)
+        self.margin = 1 if relaxed else 0
+        cost = pad(torch.where(self.inside, cost, 0.0), (self.margin, self.margin))
+        self.count, self.rows, self.cols = cost.shape
+        self.width = self.cols + 1
+        self.smoothing = smoothing
+        last_col = col_lengths + 2 * self.margin - 1
+        self.end = row_lengths * self.width + last_col + 1, torch.arange(self.count, device=cost.device)
+        column = torch.arange(self.cols, device=cost.device)
+        barred = (
+            (column > 1) & (column != last_col[:, None])
+            if relaxed
+            else torch.zeros_like(column, dtype=torch.bool)
+        )
+        self.barrier = self._flat(torch.zeros_like(cost).masked_fill_(barred[..., None, :], -torch.inf))
+        self.score, self.entry = self._fill(self._flat(cost / -(smoothing or 1.0)))
+
+    def _flat(self, x: Tensor) -> Tensor:
+        return pad(x, (1, 0, 1, 0)).permute(1, 2, 0).reshape(-1, self.count)
+
+    def _diagonals(self):
+        """Flat slices of the cells of each anti-diagonal, and of their diagonal, left and upper
+        neighbours."""
+        for k in range(2, self.rows + self.cols + 1):
+            first = max(1, k - self.cols) * self.cols + k
+            last = min(self.rows, k - 1) * self.cols + k
+            yield tuple(
+                slice(first - back, last - back + 1, self.cols) for back in (0, self.width + 1, 1, self.width)
+            )
+
+    def _fill(self, gain: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (-cost / smoothing of the best way to a cell), and the same before the cell's own cost."""
+        join = torch.logaddexp if self.smoothing else torch.maximum
+        score = torch.full_like(gain, -torch.inf)
+        entry = torch.full_like(gain, -torch.inf)
+        score[0] = 0.0
+        for cells, diagonal, left, up in self._diagonals():
+            join(join(score[diagonal], score[left]), score[up] + self.barrier[cells], out=entry[cells])
+            torch.add(entry[cells], gain[cells], out=score[cells])
+        return score, entry
+
+    def value(self) -> Tensor:
+        return self.score[self.end] * -(self.smoothing or 1.0)
+
+    def _move_shares(self) -> Tensor:
+        """(3, cells, N): share of the paths into a cell that come from its diagonal, left and upper
+        neighbour."""
+        score, width = self.score, self.width
+        moves = torch.stack(
+            [score[: -width - 1], score[width:-1], score[1:-width] + self.barrier[width + 1 :]]
+        )
+        entry = self.entry[width + 1 :]
+        if self.smoothing:
+            # normalised by their own sum: scores of long float32 paths are rounded, shares must still add to
+            # one
+            shares = moves.sub_(entry.clamp_min(torch.finfo(entry.dtype).min)).exp_()
+            return shares.div_(shares.sum(0).clamp_min_(torch.finfo(entry.dtype).tiny))
+        best = moves.eq(entry)
+        best[1] &= ~best[0]
+        best[2] &= ~(best[0] | best[1])
+        return best.to(entry.dtype)
+
+    def path(self) -> Tensor:
+        """d value / d cost, walking from the end cell back: every cell hands its flow to its predecessors by
+        share."""
+        shares = self._move_shares()
+        flow = torch.zeros_like(self.score)
+        flow[self.end] = 1.0
+        for cells, diagonal, left, up in reversed(list(self._diagonals())):
+            for share, neighbour in zip(shares, (diagonal, left, up), strict=True):
+                flow[neighbour].addcmul_(
+                    share[diagonal], flow[cells]
+                )  # shares start at the first inner cell, as `diagonal` does
+        flow = flow.view(self.rows + 1, self.width, self.count)
+        path = flow[1:, 1 + self.margin : self.width - self.margin].permute(2, 0, 1)
+        return path.masked_fill(
+            ~self.inside, 0.0
+        )  # the column of zeros that follows a short matrix lies outside it

@@ -1,0 +1,23 @@
+"""Gramian volumes and the losses over them."""
+
+from mmpt.ops.gram.volume import (
+    BLOCK_NUMBERS,
+    ROUNDING,
+    SCORES,
+    TupleBasis,
+    check_shapes,
+    eigen_score,
+    gram_volume,
+    leading_components,
+    least_square,
+    log_own_volume,
+    multilinear_product,
+    orthonormal_tuples,
+    paired_volume,
+    rows_per_block,
+    score_of,
+    score_power,
+    square_floor,
+    triangle_score,
+    unit_rows_once,
+)

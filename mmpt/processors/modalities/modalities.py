@@ -1,0 +1,478 @@
+"""Clips with captions and any number of further modalities, each a stream of features in a file of its own,
+or the subtitles.
+
+An annotation (train_path, val_path, test_path) is a JSON list:
+
+    [{"clip_id": "v0_3", "video_id": "v0", "segment": [4, 15], "caption": ["chop an onion", "cut it"],
+    "subtitle": "now chop"}, ...]
+
+The id is the first present of clip_id, video_id, image_id, image, id; the captions are the first present of
+desc, caption, vast_cap, a string or a list, and rows of one id are joined. With `segment` (seconds) the
+features are those of `video_id` in that time, else those of the id from begin to end. An empty subtitle is a
+missing one.
+
+`dataset.modalities` names the modalities besides the captions, in order:
+
+    video: {path: data/feat/video, width: 512, rate: 1.0, max_len: 32}  <path>/<id>.npy, (time, width), or
+        shards with <split>_meta.pkl
+    audio: {path: data/feat/audio, width: 128, rate: 2.0, max_len: 64}    rate = vectors per second
+    maps: {path: data/feat/maps, width: 512, map: [7, 7]}                 feature maps, (time, 7, 7, width)
+    subtitle: {max_len: 70}  without path: the text of the annotation
+
+With `versions: 2` a modality is stored as two augmentations of the same footage, <id>_aug0.npy and
+<id>_aug1.npy (width: of one).
+
+Letters: K modalities, L = max_len positions of one, T caption columns, C captions of an item (the most of any
+    item), D width, H x W
+positions of a map.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from mmpt.config.schema import DatasetConfig
+from mmpt.processors.base import (
+    Aligner,
+    MetaProcessor,
+    MissingData,
+    TextProcessor,
+    VideoProcessor,
+    check_finite,
+    required,
+)
+from mmpt.processors.downstream import read_json
+from mmpt.processors.sets.how2 import shard_split
+from mmpt.processors.store.features import FeatureFolder, FeatureShards, version_suffixes
+from mmpt.processors.tokens import SpecialIds, pack_captions
+from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
+from mmpt.utils.seed import ItemRandom
+
+logger = logging.getLogger(__name__)
+
+ID_KEYS = ("clip_id", "video_id", "image_id", "image", "id")
+CAPTION_KEYS = ("desc", "caption", "vast_cap")
+REVERSED = "_rev"  # ends the names of features of frames played backwards
+RATE_SAMPLE, RATE_TOLERANCE = (
+    64,
+    1.25,
+)  # items looked at, and how far the durations of two modalities may differ in the median
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One entry of `dataset.modalities`.
+
+    Attributes:
+        path: folder of features; None: the subtitles.
+        width: D of the features.
+        rate: vectors per second.
+        max_len: L, positions (of a subtitle: with its three special tokens).
+        map: H, W of feature maps; None: one vector a moment.
+        versions: stored augmentations, laid side by side along the width.
+    """
+
+    name: str
+    path: str | None = None
+    width: int = 512
+    rate: float = 1.0
+    max_len: int = 32
+    map: tuple[int, int] | None = None
+    versions: int = 1
+
+    @property
+    def is_text(self) -> bool:
+        return self.path is None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the features of one moment: (versions * D,) or (H, W, versions * D)."""
+        return (*(self.map or ()), self.versions * self.width)
+
+
+def read_modalities(config: DatasetConfig) -> list[Modality]:
+    """The entries of `dataset.modalities`.
+
+    Raises:
+        ValueError: none, an unknown key, or a value out of range.
+    """
+    known = [field.name for field in fields(Modality) if field.name != "name"]
+    modalities = []
+    for name, entry in required(config, "modalities").items():
+        for key in entry:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                raise ValueError(
+                    f"dataset.modalities.{name}.{key}: unknown key; "
+                    f"{f'did you mean {near[0]}' if near else known}?"
+                )
+        place = entry.get("map")
+        if place is not None and not (
+            isinstance(place, list) and len(place) == 2 and all(isinstance(n, int) and n > 0 for n in place)
+        ):
+            raise ValueError(
+                f"dataset.modalities.{name}.map={place}: expected the height and width of the maps, such "
+                "as [7, 7]."
+            )
+        defaults = {"max_len": config.max_video_len or Modality.max_len}
+        modality = Modality(name, **{**defaults, **entry, "map": tuple(place) if place else None})
+        if min(modality.width, modality.rate, modality.max_len, modality.versions) <= 0:
+            raise ValueError(
+                f"dataset.modalities.{name}: width, rate, max_len and versions must be positive, got "
+                f"{dict(entry)}."
+            )
+        modalities.append(modality)
+    if not modalities:
+        raise ValueError("dataset.modalities names no modality; name at least one besides the captions.")
+    return modalities
+
+
+class Item(NamedTuple):
+    """One row of an annotation."""
+
+    id: str
+    source: str  # whose features
+    segment: tuple[float, float] | None  # seconds of them; None: all
+    captions: tuple[str, ...]
+    subtitle: str
+
+
+def read_annotation(path: str | Path) -> list[Item]:
+    """The items of an annotation file.
+
+    Raises:
+        FileNotFoundError: no file.
+        ValueError: not such a file; names row and key.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path}: no such annotation (dataset.train_path, val_path and test_path name one each)."
+        )
+    items: dict[str, Item] = {}
+    for number, row in enumerate(read_json(path, list)):
+        item_id = next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), None)
+        captions = next((row[key] for key in CAPTION_KEYS if row.get(key) is not None), None)
+        if item_id is None or captions is None:
+            lacking = "id" if item_id is None else "caption"
+            expected = ", ".join(ID_KEYS if item_id is None else CAPTION_KEYS)
+            raise ValueError(
+                f"{path}: row {number} has no {lacking}; expected one of the keys {expected}, got "
+                f"{', '.join(row)}."
+            )
+        captions = (captions,) if isinstance(captions, str) else tuple(captions)
+        if item_id in items:
+            items[item_id] = items[item_id]._replace(captions=items[item_id].captions + captions)
+            continue
+        segment = row.get("segment")
+        if segment is not None and not (len(segment) == 2 and 0 <= segment[0] < segment[1]):
+            raise ValueError(
+                f"{path}: row {number} ({item_id}): segment is {segment}, expected [start, end] in "
+                "seconds, start < end."
+            )
+        source = item_id if segment is None else str(row.get("video_id", item_id))
+        items[item_id] = Item(
+            item_id,
+            source,
+            None if segment is None else tuple(segment),
+            captions,
+            (row.get("subtitle") or "").strip(),
+        )
+    if not items:
+        raise ValueError(f"{path}: the annotation lists no item.")
+    return list(items.values())
+
+
+def open_store(modality: Modality, config: DatasetConfig, suffix: str = "") -> FeatureFolder | FeatureShards:
+    """The features of a modality: shards where its folder holds the index of this split, else files, whose
+    names end with `suffix`."""
+    split = shard_split(config)
+    if not suffix and os.path.exists(f"{modality.path}/{split}_meta.pkl"):
+        return FeatureShards(modality.path, split)
+    suffixes = [suffix + end for end in version_suffixes(modality.versions)]
+    return FeatureFolder(modality.path, suffixes, f"dataset.modalities.{modality.name}.path")
+
+
+def lacking(items: Sequence[Item], config: DatasetConfig) -> dict[str, list[str]]:
+    """Modality -> ids of the items that lack it."""
+    missing = {}
+    for modality in read_modalities(config):
+        if modality.is_text:
+            missing[modality.name] = [item.id for item in items if not item.subtitle]
+            continue
+        store = open_store(modality, config)
+        sources = {item.source for item in items}
+        absent = {source for source in sources if source not in store}
+        missing[modality.name] = [item.id for item in items if item.source in absent]
+    return missing
+
+
+@META_PROCESSORS.register()
+class ModalityMetaProcessor(MetaProcessor):
+    """Items of an annotation; item -> (Item, Item).
+
+    dataset.on_missing says what becomes of items that lack a modality: `mask` keeps them, `drop` (or skip)
+    leaves them out, `error` refuses them. Items that lack all of them are never kept. Items of a test set
+    carry all their captions, padded by "" to the most of any item.
+
+    Raises:
+        MissingData: a modality is absent everywhere, or is missing and must not be.
+        ValueError: durations show that a rate is wrong.
+    """
+
+    def __init__(self, config: DatasetConfig):
+        super().__init__(config)
+        items = read_annotation(self.split_path())
+        missing = lacking(items, config)
+        for name, ids in missing.items():
+            if len(ids) == len(items):
+                place = read_modalities(config)[list(missing).index(name)].path or self.split_path()
+                raise MissingData(
+                    f"dataset.modalities.{name}: none of the {len(items)} items has it in {place}. "
+                    "Correct or remove it."
+                )
+        absent = {name: set(ids) for name, ids in missing.items()}
+        items = self.keep(
+            items,
+            lambda item: any(item.id not in ids for ids in absent.values()),
+            _id,
+            "have no modality at all",
+        )
+        for name, ids in absent.items():
+            if config.on_missing != "mask":
+                items = self.keep(items, lambda item, ids=ids: item.id not in ids, _id, f"have no {name}")
+            elif ids:
+                logger.info(
+                    "%s split: %d of %d items have no %s (masked)", self.split, len(ids), len(items), name
+                )
+        _check_rates(items, config)
+        self.data = items
+        self.n_captions = max(len(item.captions) for item in items)
+
+    def __getitem__(self, index: int) -> tuple[Item, Item]:
+        item = self.data[index]
+        if self.split == "test":
+            item = item._replace(captions=item.captions + ("",) * (self.n_captions - len(item.captions)))
+        return item, item
+
+
+def _id(item: Item) -> str:
+    return item.id
+
+
+def _check_rates(items: Sequence[Item], config: DatasetConfig) -> None:
+    """All modalities of an item last equally long, or a rate is wrong."""
+    streams = {
+        modality: open_store(modality, config) for modality in read_modalities(config) if not modality.is_text
+    }
+    if len(streams) < 2:
+        return
+    (first, reference), *others = streams.items()
+    sources = list(dict.fromkeys(item.source for item in items[:RATE_SAMPLE] if item.source in reference))
+    for modality, store in others:
+        ratios = [
+            len(store(s)) / modality.rate / (len(reference(s)) / first.rate) for s in sources if s in store
+        ]
+        ratio = float(np.median(ratios)) if ratios else 1.0
+        if not 1 / RATE_TOLERANCE < ratio < RATE_TOLERANCE:
+            raise ValueError(
+                f"dataset.modalities.{modality.name}.rate={modality.rate} and "
+                f"{first.name}.rate={first.rate} do not match: by them "
+                f"{modality.name} lasts {ratio:.2f} times as long as {first.name}. Give vectors per second."
+            )
+
+
+@VIDEO_PROCESSORS.register()
+class ModalityVideoProcessor(VideoProcessor):
+    """Item -> {modality: (time, ...) features of its segment, or None where it is missing}.
+
+    With dataset.reversal: precomputed also `<modality>_rev`: the same seconds of files <id>_rev.npy, whose
+    time runs backwards.
+    """
+
+    def __init__(self, config: DatasetConfig):
+        streams = [modality for modality in read_modalities(config) if not modality.is_text]
+        self.stores = {modality: open_store(modality, config) for modality in streams}
+        backwards = streams if config.reversal == "precomputed" else []
+        self.reversed_stores = {modality: open_store(modality, config, REVERSED) for modality in backwards}
+
+    def __call__(self, video_id: Item) -> dict[str, np.ndarray | None]:
+        forwards = {
+            modality.name: self._window(modality, store, video_id) for modality, store in self.stores.items()
+        }
+        backwards = {
+            m.name + REVERSED: self._window(m, store, video_id, True)
+            for m, store in self.reversed_stores.items()
+        }
+        return forwards | backwards
+
+    def _window(
+        self, modality: Modality, store: Callable[[str], np.ndarray], item: Item, mirrored: bool = False
+    ) -> np.ndarray | None:
+        if item.source not in store:
+            return None
+        feature = store(item.source)
+        if feature.shape[1:] != modality.shape:
+            raise ValueError(
+                f"{modality.path}: {modality.name} of {item.source!r} has shape {feature.shape}, expected "
+                f"(time, {', '.join(map(str, modality.shape))}): see "
+                f"dataset.modalities.{modality.name}.width and map."
+            )
+        if item.segment is not None:
+            start, end = (
+                math.floor(item.segment[0] * modality.rate),
+                math.ceil(item.segment[1] * modality.rate),
+            )
+            feature = (
+                feature[max(0, len(feature) - end) : max(0, len(feature) - start)]
+                if mirrored
+                else feature[start:end]
+            )
+        return feature if len(feature) else None
+
+
+@TEXT_PROCESSORS.register()
+class ModalityTextProcessor(TextProcessor):
+    """Item -> {"captions": lists of token ids, "subtitle": token ids, empty where it is missing}.
+
+    In training one caption is drawn, in validation the first is taken, a test has all.
+    """
+
+    def __call__(self, text_id: Item, rng: ItemRandom | None = None) -> dict[str, Any]:
+        captions = text_id.captions
+        if self.config.split != "test":
+            captions = (
+                captions[:1]
+                if self.config.split == "valid"
+                else (captions[int(rng.numpy.integers(len(captions)))],)
+            )
+        return {
+            "captions": [self.tokenize(caption) for caption in captions],
+            "subtitle": self.tokenize(text_id.subtitle),
+        }
+
+
+def sample_positions(n: int, length: int, mode: str, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Which of n positions to keep, at most `length`, in order.
+
+    Args:
+        mode: chunk_random (a random one of each of `length` nearly equal chunks, the first ones larger),
+            chunk_middle (the middle one), or uniform (evenly spaced, first and last included).
+        rng: for chunk_random.
+    """
+    if n <= length:
+        return np.arange(n)
+    if mode == "uniform":
+        return np.linspace(0, n - 1, length).round().astype(np.int64)
+    sizes = n // length + (np.arange(length) < n % length)
+    firsts = np.cumsum(sizes) - sizes
+    return firsts + (rng.integers(sizes) if mode == "chunk_random" else (sizes + 1) // 2 - 1)
+
+
+@ALIGNERS.register()
+class ModalityAligner(Aligner):
+    """Pads the modalities of an item.
+
+    Returns, per item: `caps`, `cmasks` (T) of the caption, or (C, T) with `caption_valid` (C) in a test set;
+    `<name>_feats` (L, D) and `<name>_masks` (L) of each stream of features; `<name>_caps`, `<name>_cmasks`
+    (L) of a subtitle; `present` (K) bool in the order of dataset.modalities; `video_id`, the item's id. In
+    place of a missing modality stand zeros (a subtitle without words), masked.
+
+    dataset.modality_dropout hides each modality of a training item with that probability, but never all of
+    them.
+    """
+
+    def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
+        super().__init__(config, special)
+        self.modalities = read_modalities(config)
+        self.in_training = (config.split or "train") == "train"
+        mode = config.frame_sampling
+        self.sampling = mode if mode != "chunk" else ("chunk_random" if self.in_training else "chunk_middle")
+        if not 0 <= config.modality_dropout < 1:
+            raise ValueError(
+                f"dataset.modality_dropout={config.modality_dropout}: expected a probability below 1."
+            )
+
+    def __call__(
+        self,
+        video_id: Item,
+        video_feature: Mapping[str, np.ndarray | None],
+        text_feature: Mapping[str, Any],
+        rng: ItemRandom | None = None,
+    ) -> dict[str, Any]:
+        words = text_feature["subtitle"]
+        present = np.array(
+            [bool(words) if m.is_text else video_feature[m.name] is not None for m in self.modalities]
+        )
+        if not present.any():
+            raise MissingData(
+                f"{video_id.id!r} has none of the modalities {', '.join(m.name for m in self.modalities)} "
+                "in its segment."
+            )
+        if self.config.on_missing != "mask" and not present.all():
+            names = [m.name for m, there in zip(self.modalities, present, strict=True) if not there]
+            raise MissingData(
+                f"{video_id.id!r} has no {', '.join(names)} in its segment. Set dataset.on_missing: mask "
+                "to keep such items."
+            )
+        if self.in_training and self.config.modality_dropout:
+            present = self._drop(present, rng.numpy)
+        item: dict[str, Any] = {"video_id": video_id.id, "present": torch.from_numpy(present)}
+        caps, cmasks = self.pack(text_feature["captions"])
+        if self.config.split == "test":
+            item |= {
+                "caps": caps,
+                "cmasks": cmasks,
+                "caption_valid": torch.tensor([bool(caption) for caption in video_id.captions]),
+            }
+        else:
+            item |= {"caps": caps[0], "cmasks": cmasks[0]}
+        for modality, there in zip(self.modalities, present.tolist(), strict=True):
+            if modality.is_text:
+                item |= self._subtitle(modality, words if there else [])
+            else:
+                item |= self._stream(modality, video_feature[modality.name] if there else None, video_id, rng)
+        return item
+
+    def _drop(self, present: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        kept = present & (rng.random(len(present)) >= self.config.modality_dropout)
+        if not kept.any():
+            kept[rng.choice(np.flatnonzero(present))] = True
+        return kept
+
+    def _subtitle(self, modality: Modality, words: list[int]) -> dict[str, torch.Tensor]:
+        ids = np.array(words, dtype=np.int64)
+        caps, cmasks = pack_captions(
+            ids, np.zeros(1, np.int64), np.array([len(ids)]), modality.max_len, self.special
+        )
+        return {
+            f"{modality.name}_caps": torch.from_numpy(caps[0]),
+            f"{modality.name}_cmasks": torch.from_numpy(cmasks[0]),
+        }
+
+    def _stream(
+        self, modality: Modality, feature: np.ndarray | None, item: Item, rng: ItemRandom | None
+    ) -> dict[str, torch.Tensor]:
+        padded = torch.zeros(modality.max_len, *modality.shape)
+        n = 0
+        if feature is not None:
+            draw = rng.numpy if self.sampling == "chunk_random" else None
+            rows = np.asarray(
+                feature[sample_positions(len(feature), modality.max_len, self.sampling, draw)],
+                dtype=np.float32,
+            )
+            padded[: len(rows)], n = torch.from_numpy(rows), len(rows)
+            check_finite(padded.flatten(1)[None], [f"{modality.name} of {item.id}"])
+        return {
+            f"{modality.name}_feats": padded,
+            f"{modality.name}_masks": torch.arange(modality.max_len) < n,
+        }

@@ -1,0 +1,96 @@
+"""COIN: labelling every second of an instructional video with its step.
+
+    COIN.json   {"database": {"<video>": {"subset": "training",
+                 "annotation": [{"id": "58", "label": "wipe screen", "segment": [3.2, 11.1]}]}}}
+
+Step ids run from 1 to 778; 0 is background.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmpt.config.schema import DatasetConfig
+from mmpt.processors.base import MetaProcessor, TextProcessor
+from mmpt.processors.downstream import WindowAligner, read_database, span
+from mmpt.processors.masking import IGNORED
+from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
+from mmpt.utils.seed import ItemRandom
+
+BACKGROUND = 0
+Segment = tuple[int, float, float]  # step id, start and end in seconds
+
+
+@META_PROCESSORS.register()
+class COINActionSegmentationMetaProcessor(MetaProcessor):
+    """Videos of the subset; item -> (video, list of (step id, start, end)). `step_names` maps ids to labels,
+    for zero-shot labelling."""
+
+    def __init__(self, config: DatasetConfig):
+        super().__init__(config)
+        database = read_database(self.split_path(), "annotation")
+        subset = "training" if self.split == "train" else "testing"
+        videos = [video for video, entry in database.items() if entry["subset"] == subset]
+        self.data = [
+            (video, [(int(step["id"]), *step["segment"]) for step in database[video]["annotation"]])
+            for video in self.keep(videos, self.has_features(), str, "have no features")
+        ]
+        tested = (
+            step
+            for entry in database.values()
+            if entry["subset"] == "testing"
+            for step in entry["annotation"]
+        )
+        self.step_names = dict(sorted({int(step["id"]): step["label"] for step in tested}.items()))
+
+
+@TEXT_PROCESSORS.register()
+class COINActionSegmentationTextProcessor(TextProcessor):
+    """Passes the segments on: this task reads no text."""
+
+    def __call__(self, text_id: list[Segment], rng: ItemRandom | None = None) -> list[Segment]:
+        return text_id
+
+
+@ALIGNERS.register()
+class COINActionSegmentationAligner(WindowAligner):
+    """Windows with a label per second.
+
+    targets (W, F) int64, -100 on padding; video_targets (video_len); vfeats (W, F, D), vmasks (W, F); caps
+    (W, 4) are dummies [CLS] [SEP] [PAD] [SEP] with mask [0, 1, 0, 1], for models that want a text.
+    """
+
+    def __call__(
+        self,
+        video_id: str,
+        video_feature: np.ndarray,
+        text_feature: list[Segment],
+        rng: ItemRandom | None = None,
+    ) -> dict[str, Any]:
+        vfeats, vmasks, ranges = self.windows(video_feature, video_id)
+        video_targets = torch.full((len(video_feature),), BACKGROUND)
+        for step, start_s, end_s in text_feature:
+            video_targets[span(start_s, end_s, len(video_feature))] = step
+        targets = torch.full(vmasks.shape, IGNORED)
+        for row, (start, end) in enumerate(ranges.tolist()):
+            targets[row, : end - start] = video_targets[start:end]
+        caps = torch.tensor([self.special.cls, self.special.sep, self.special.pad, self.special.sep]).repeat(
+            len(ranges), 1
+        )
+        return {
+            "caps": caps,
+            "cmasks": torch.tensor([False, True, False, True]).repeat(len(ranges), 1),
+            "vfeats": vfeats,
+            "vmasks": vmasks,
+            "targets": targets,
+            "video_id": video_id,
+            "video_len": torch.tensor(len(video_feature)),
+            "video_targets": video_targets,
+        }
+
+    def label_captions(self, labels: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """caps and cmasks (labels, T) of tokenised step names, for zero-shot labelling."""
+        return self.pack(labels)

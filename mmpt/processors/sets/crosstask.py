@@ -1,0 +1,204 @@
+"""CrossTask: finding the steps of a task in a video.
+
+videos.csv                 23521,4K4PnQ66LQ8,https://...                task, video, url
+tasks_primary.txt  records of six lines: id, title, url, number of steps, steps separated by commas, blank
+annotations/<task>_<video>.csv   5,2.1,5.7                              step (from 1), start, end in seconds
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmpt.config.schema import DatasetConfig
+from mmpt.processors.base import MetaProcessor, TextProcessor, VideoProcessor, required
+from mmpt.processors.downstream import WindowAligner, check_segment, span
+from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
+from mmpt.utils.seed import ItemRandom
+
+Segment = tuple[int, float, float]  # step (from 0), start and end in seconds
+TaskVideo = tuple[str, str, list[str], int]  # task, video, step names, number of steps
+
+
+@dataclass(frozen=True)
+class CrossTask:
+    """A task: its title and its steps."""
+
+    title: str
+    steps: list[str]
+
+
+def read_tasks(path: str | Path) -> dict[str, CrossTask]:
+    """Task id -> task, from a release file."""
+    tasks = {}
+    for record in Path(path).read_text(encoding="utf-8").strip().split("\n\n"):
+        lines = record.strip().split("\n")
+        if len(lines) != 5 or not lines[3].isdigit():
+            raise ValueError(
+                f"{path}: expected records of id, title, url, number of steps, steps; got "
+                f"{record[:60]!r}. Another file?"
+            )
+        task_id, title, _, n_steps, steps = lines
+        tasks[task_id] = CrossTask(title, steps.split(","))
+        if len(tasks[task_id].steps) != int(n_steps):
+            raise ValueError(
+                f"{path}: task {task_id} states {n_steps} steps and lists {len(tasks[task_id].steps)}."
+            )
+    return tasks
+
+
+def read_videos(path: str | Path) -> dict[str, list[str]]:
+    """Task id -> videos, in file order."""
+    videos = defaultdict(list)
+    with open(path, encoding="utf-8", newline="") as file:
+        for row in csv.reader(file):
+            if len(row) < 2 or not row[0].strip().isdigit():
+                raise ValueError(
+                    f"{path}: expected lines of task number, video, url; got {row}. Is this the file of "
+                    "another data set?"
+                )
+            videos[row[0]].append(row[1])
+    return dict(videos)
+
+
+def read_segments(path: str | Path) -> list[Segment]:
+    """The annotated steps of a video."""
+    with open(path, encoding="utf-8", newline="") as file:
+        segments = [(int(step) - 1, float(start), float(end)) for step, start, end in csv.reader(file)]
+    for step, start_s, end_s in segments:
+        check_segment(start_s, end_s, f"{path}: step {step + 1}")
+    return segments
+
+
+def split_videos(
+    videos: dict[str, list[str]], primary: list[str], n_train: int
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Training and test videos per task; only primary tasks with more than `n_train` videos have any to test.
+
+    Of those, `n_train` are drawn for training by numpy's historic generator, seed 0.
+    """
+    random = np.random.RandomState(0)
+    train, test = {}, {}
+    for task, names in videos.items():
+        if task in primary and len(names) > n_train:
+            train[task] = random.choice(names, n_train, replace=False).tolist()
+            test[task] = [name for name in names if name not in set(train[task])]
+        else:
+            train[task], test[task] = list(names), []
+    return train, test
+
+
+@META_PROCESSORS.register()
+class CrossTaskMetaProcessor(MetaProcessor):
+    """Videos of the split; item -> ((task, video, steps, number of steps), same).
+
+    All come from train_csv_path, less those of val_csv_path; validation and test both take the test part.
+    Which videos have features decides the split, as the draw comes after: what is missing is counted and
+    named.
+    """
+
+    def __init__(self, config: DatasetConfig):
+        super().__init__(config)
+        primary = read_tasks(required(config, "primary_path"))
+        tasks = {**primary, **read_tasks(required(config, "related_path"))}
+        videos = self._available(read_videos(required(config, "train_csv_path")))
+        held_out = {
+            video for names in read_videos(required(config, "val_csv_path")).values() for video in names
+        }
+        videos = {
+            task: [video for video in names if video not in held_out]
+            for task, names in videos.items()
+            if task in tasks
+        }
+        train, test = split_videos(videos, list(primary), required(config, "n_train"))
+        self.data = [
+            ((task, video, tasks[task].steps, len(tasks[task].steps)),) * 2
+            for task, names in (train if self.split == "train" else test).items()
+            for video in names
+        ]
+
+    def _available(self, videos: dict[str, list[str]]) -> dict[str, list[str]]:
+        has_features, annotations = (
+            self.has_features(),
+            {path.name for path in Path(required(self.config, "annotation_path")).iterdir()},
+        )
+        pairs = self.keep(
+            [(task, video) for task, names in videos.items() for video in names],
+            lambda pair: has_features(pair[1]) and f"{pair[0]}_{pair[1]}.csv" in annotations,
+            lambda pair: pair[1],
+            "have no features or no annotation",
+        )
+        kept = defaultdict(list)
+        for task, video in pairs:
+            kept[task].append(video)
+        return dict(kept)
+
+
+@VIDEO_PROCESSORS.register()
+class CrossTaskVideoProcessor(VideoProcessor):
+    """Features of the video of a (task, video, ...) item."""
+
+    def __call__(self, video_id: TaskVideo) -> np.ndarray:
+        return super().__call__(video_id[1])
+
+
+@TEXT_PROCESSORS.register()
+class CrossTaskTextProcessor(TextProcessor):
+    """Token ids of the task's steps, and where they are annotated."""
+
+    def __call__(
+        self, text_id: TaskVideo, rng: ItemRandom | None = None
+    ) -> tuple[list[list[int]], list[Segment]]:
+        task, video, steps, _ = text_id
+        return [self.tokenize(step) for step in steps], read_segments(
+            Path(required(self.config, "annotation_path")) / f"{task}_{video}.csv"
+        )
+
+
+@ALIGNERS.register()
+class CrossTaskAligner(WindowAligner):
+    """Windows of a video with a multi-hot target per second.
+
+    caps, cmasks (steps, T); vfeats (W, F, D), vmasks (W, F); targets (sum of window lengths, steps) float32,
+    overlaps repeated; sequence_targets (annotated segments) their steps from 0 in order of start; task,
+    video_len.
+    """
+
+    def __call__(
+        self,
+        video_id: TaskVideo,
+        video_feature: np.ndarray,
+        text_feature: tuple[list[list[int]], list[Segment]],
+        rng: ItemRandom | None = None,
+    ) -> dict[str, Any]:
+        task, video, _, n_steps = video_id
+        steps, segments = text_feature
+        vfeats, vmasks, ranges = self.windows(video_feature, video)
+        video_targets = torch.zeros(len(video_feature), n_steps)
+        for step, start_s, end_s in segments:
+            if not 0 <= step < n_steps:
+                raise ValueError(
+                    f"task {task}, video {video!r}: step {step + 1} is annotated, but the task has "
+                    f"{n_steps} steps."
+                )
+            video_targets[span(start_s, end_s, len(video_feature)), step] = 1.0
+        caps, cmasks = self.pack(steps)
+        return {
+            "caps": caps,
+            "cmasks": cmasks,
+            "vfeats": vfeats,
+            "vmasks": vmasks,
+            "targets": torch.cat([video_targets[start:end] for start, end in ranges.tolist()]),
+            "sequence_targets": torch.tensor(
+                [step for step, *_ in sorted(segments, key=lambda segment: segment[1])], dtype=torch.long
+            ),
+            "video_id": video,
+            "task": task,
+            "video_len": torch.tensor(len(video_feature)),
+        }

@@ -1,0 +1,68 @@
+"""DiDeMo: moments of videos described in words (zero-shot test).
+
+    test_data.json  [{"video": "54322086@N00_2408598493.avi", "description": "a red bird lands", "times":
+        [[0, 0], [0, 1]]}, ...]
+
+`times` are pairs of first and last chunk of 5 seconds, one per annotator.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmpt.config.schema import DatasetConfig
+from mmpt.processors.base import MetaProcessor, MissingData, TextProcessor
+from mmpt.processors.downstream import DSAligner, read_json
+from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
+
+CHUNKS = 6  # of 5 seconds: half a minute
+
+
+@META_PROCESSORS.register()
+class DiDeMoMetaProcessor(MetaProcessor):
+    """Descriptions; item -> (video, description). `times` holds the annotated (first, last) chunks of each,
+    from 0 to 5."""
+
+    def __init__(self, config: DatasetConfig):
+        super().__init__(config)
+        if "test" not in Path(self.split_path()).name:
+            raise ValueError(
+                f"dataset.test_path={self.split_path()}: DiDeMo is a zero-shot test; give its test_data.json."
+            )
+        records = read_json(self.split_path(), list)
+        if not all({"video", "description", "times"} <= set(record) for record in records):
+            raise ValueError(
+                f"{self.split_path()}: expected records of video, description, times; is this another "
+                "data set's file?"
+            )
+        for record in records:
+            if not record["description"].strip():
+                raise MissingData(
+                    f"{self.split_path()}: a description of video {record['video']!r} is empty."
+                )
+            if not record["times"] or not all(0 <= first <= last < CHUNKS for first, last in record["times"]):
+                raise ValueError(
+                    f"{self.split_path()}: video {record['video']!r}, {record['description']!r}: times "
+                    f"are {record['times']}; "
+                    f"expected [first, last] chunks of 5 s with 0 <= first <= last < {CHUNKS}. Correct or "
+                    "remove it."
+                )
+        has_features = self.has_features()
+        records = self.keep(
+            records,
+            lambda record: has_features(record["video"]),
+            lambda record: record["video"],
+            "have no features",
+        )
+        self.data = [(record["video"], record["description"]) for record in records]
+        self.times: list[list[list[int]]] = [record["times"] for record in records]
+
+
+@TEXT_PROCESSORS.register()
+class DiDeMoTextProcessor(TextProcessor):
+    """Token ids of a description."""
+
+
+@ALIGNERS.register()
+class DiDeMoAligner(DSAligner):
+    """One description and the first F seconds of its video."""

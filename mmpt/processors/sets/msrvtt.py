@@ -1,0 +1,176 @@
+"""MSR-VTT: retrieval, question answering, captioning.
+
+MSRVTT_JSFUSION_test.csv  key,vid_key,video_id,sentence  ret0,msr9770,video9770,a person is connecting
+    something to system
+MSRVTT_train.9k.csv        video_id                           video0
+MSRVTT_data.json           {"sentences": [{"video_id": "video0", "caption": "a car is shown"}, ...]}
+MSR_MC_test.csv            tab separated: vid_key a1 a2 a3 a4 a5 answer
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmpt.config.schema import DatasetConfig
+from mmpt.processors.base import Aligner, MetaProcessor, MissingData, TextProcessor
+from mmpt.processors.downstream import read_json
+from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
+from mmpt.utils.seed import ItemRandom
+
+RIGHT_ANSWERS = tuple("01234")
+
+
+def read_table(path: str | Path, columns: tuple[str, ...], delimiter: str = ",") -> list[dict[str, str]]:
+    """Rows of a csv file with a header.
+
+    Raises:
+        ValueError: a column is absent, or there is no row.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file, delimiter=delimiter)
+        absent = [column for column in columns if column not in (reader.fieldnames or ())]
+        if absent:
+            raise ValueError(f"{path}: no column {', '.join(absent)}; its header is {reader.fieldnames}.")
+        rows = list(reader)
+    if not rows:
+        raise ValueError(f"{path}: the table holds no row.")
+    return rows
+
+
+@META_PROCESSORS.register()
+class MSRVTTMetaProcessor(MetaProcessor):
+    """Rows of a csv; item -> (video id, sentence), or (video id, video id) where the csv has no sentences.
+
+    Training adds the videos of full_test_path that are not in jsfusion_path (when both are set), and repeats
+    the table `dup` times.
+    """
+
+    def __init__(self, config: DatasetConfig):
+        super().__init__(config)
+        rows = read_table(self.split_path(), ("video_id",))
+        for number, row in enumerate(rows, start=2):
+            if "sentence" in row and not (row["sentence"] or "").strip():
+                raise MissingData(
+                    f"{self.split_path()}, line {number}: video {row['video_id']!r} has no sentence."
+                )
+        items = [(row["video_id"], row.get("sentence", row["video_id"])) for row in rows]
+        if self.split == "train" and config.full_test_path and config.jsfusion_path:
+            held_out = {row["video_id"] for row in read_table(config.jsfusion_path, ("video_id",))}
+            rest = dict.fromkeys(row["video_id"] for row in read_table(config.full_test_path, ("video_id",)))
+            items += [(video_id, video_id) for video_id in rest if video_id not in held_out]
+        has_features = self.has_features()
+        self.data = self.keep(
+            items, lambda item: has_features(item[0]), lambda item: item[0], "have no features"
+        )
+        if self.split == "train" and config.dup:
+            self.data = self.data * config.dup
+
+
+@TEXT_PROCESSORS.register()
+class MSRVTTTextProcessor(TextProcessor):
+    """In training with json_path: one of the video's captions, drawn at every access. Else the sentence of
+    the csv."""
+
+    def __init__(self, config: DatasetConfig, tokenizer: Any = None):
+        super().__init__(config, tokenizer)
+        self.captions: dict[str, list[str]] | None = None
+        if config.json_path is not None and config.split == "train":
+            self.captions = defaultdict(list)
+            sentences = read_json(config.json_path, dict).get("sentences")
+            if not sentences:
+                raise ValueError(f"{config.json_path}: no `sentences`; expected MSRVTT_data.json.")
+            for sentence in sentences:
+                self.captions[sentence["video_id"]].append(sentence["caption"])
+
+    def __call__(self, text_id: str, rng: ItemRandom | None = None) -> Any:
+        return self.tokenize(self.text(text_id, rng))
+
+    def text(self, text_id: str, rng: ItemRandom | None) -> str:
+        """The words of an item."""
+        if self.captions is None:
+            return text_id
+        if text_id not in self.captions:
+            raise MissingData(f"{self.config.json_path}: no caption of video {text_id!r}.")
+        choices = self.captions[text_id]
+        return choices[rng.python.randint(0, len(choices) - 1)]
+
+
+@TEXT_PROCESSORS.register()
+class MSRVTTNLGTextProcessor(MSRVTTTextProcessor):
+    """A caption to be generated: (token ids, the text itself)."""
+
+    def __call__(self, text_id: str, rng: ItemRandom | None = None) -> tuple[list[int], str]:
+        text = self.text(text_id, rng)
+        return self.tokenize(text), text
+
+
+@META_PROCESSORS.register()
+class MSRVTTQAMetaProcessor(MetaProcessor):
+    """Multiple choice; item -> (video id, (index of the right answer, five answers))."""
+
+    ANSWERS = ("a1", "a2", "a3", "a4", "a5")
+
+    def __init__(self, config: DatasetConfig):
+        super().__init__(config)
+        rows = read_table(self.split_path(), ("vid_key", *self.ANSWERS, "answer"), delimiter="\t")
+        for number, row in enumerate(rows, start=2):
+            if row["answer"] not in RIGHT_ANSWERS or not all(
+                (row[name] or "").strip() for name in self.ANSWERS
+            ):
+                raise ValueError(
+                    f"{self.split_path()}, line {number}: video {row['vid_key']!r}: expected five answers "
+                    "and the number of the right one, "
+                    f"0 to 4, got {row['answer']!r} after {[row[name] for name in self.ANSWERS]}."
+                )
+        items = [
+            (
+                row["vid_key"].replace("msr", "video"),
+                (int(row["answer"]), [row[name] for name in self.ANSWERS]),
+            )
+            for row in rows
+        ]
+        has_features = self.has_features()
+        self.data = self.keep(
+            items, lambda item: has_features(item[0]), lambda item: item[0], "have no features"
+        )
+
+
+@TEXT_PROCESSORS.register()
+class MSRVTTQATextProcessor(TextProcessor):
+    """(index of the right answer, token ids of the five answers)."""
+
+    def __call__(
+        self, text_id: tuple[int, list[str]], rng: ItemRandom | None = None
+    ) -> tuple[int, list[list[int]]]:
+        answer, choices = text_id
+        return answer, [self.tokenize(choice) for choice in choices]
+
+
+@ALIGNERS.register()
+class MSRVTTQAAligner(Aligner):
+    """caps, cmasks (5, T) of the answers, answers (1) the index of the right one; video as in DSAligner."""
+
+    def __call__(
+        self,
+        video_id: Any,
+        video_feature: np.ndarray,
+        text_feature: tuple[int, list[list[int]]],
+        rng: ItemRandom | None = None,
+    ) -> dict[str, Any]:
+        answer, choices = text_feature
+        vfeats, vmasks = self.build_video(video_feature, video_id)
+        caps, cmasks = self.pack(choices)
+        return {
+            "caps": caps,
+            "cmasks": cmasks,
+            "vfeats": vfeats,
+            "vmasks": vmasks,
+            "video_id": video_id,
+            "answers": torch.tensor([answer]),
+        }

@@ -1,0 +1,1 @@
+"""Where features and tokens lie: folders, shards, remote copies, id index."""

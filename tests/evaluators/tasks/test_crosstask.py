@@ -1,0 +1,85 @@
+"""Step localisation: golden numbers, the whole way from window logits to recall."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.config import EvalConfig
+from mmpt.evaluators import CrossTaskMetric
+from mmpt.evaluators.tasks.crosstask import place_steps
+from mmpt.evaluators.windows import merge_windows
+from tests.conftest import golden_cases, load_golden
+
+
+@pytest.mark.parametrize("path", golden_cases("norton_metrics*.npz"))
+def test_golden_norton_metrics_crosstask(path):
+    arrays = load_golden(path)
+    videos = sorted(
+        name.removeprefix("crosstask_true_") for name in arrays if name.startswith("crosstask_true_")
+    )
+    found = CrossTaskMetric(EvalConfig())(
+        tasks=[video.split("_")[0] for video in videos],
+        Y_pred=[arrays[f"crosstask_pred_{video}"] for video in videos],
+        Y_true=[arrays[f"crosstask_true_{video}"] for video in videos],
+    )
+    assert found["recall"] == pytest.approx(float(arrays["crosstask_recall"]))
+    per_task = [found[f"t{task}-recall"] for task in range(len(arrays["crosstask_recall_per_task"]))]
+    np.testing.assert_allclose(per_task, arrays["crosstask_recall_per_task"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("path", golden_cases("tempclr_crosstask_eval*.npz"))
+def test_golden_tempclr_crosstask_eval(path):
+    arrays = load_golden(path)
+    for i in range(int(arrays["n_cases"])):
+        window = int(arrays[f"c{i}_sliding_window"]), int(arrays[f"c{i}_sliding_window_size"])
+        videos = sorted({name.split("_")[1] for name in arrays if name.startswith(f"c{i}_v")})
+        tasks, pred, true = [], [], []
+        for video in videos:
+            case = {
+                name.removeprefix(f"c{i}_{video}_"): value
+                for name, value in arrays.items()
+                if name.startswith(f"c{i}_{video}_")
+            }
+            logits = merge_windows(torch.as_tensor(case["window_logits"]), int(case["video_len"]), *window)
+            np.testing.assert_allclose(logits, case["logits"], rtol=1e-4, atol=1e-6)
+            tasks.append(str(case["task"]))
+            pred.append(place_steps(logits))
+            true.append(case["true"])
+            np.testing.assert_array_equal(pred[-1], case["pred"])
+        found = CrossTaskMetric(EvalConfig(bootstrap=0))(tasks=tasks, Y_pred=pred, Y_true=true)
+        assert found["recall"] == pytest.approx(float(arrays[f"c{i}_recall"]))
+        for task in set(tasks):
+            assert found[f"{task}-recall"] == pytest.approx(float(arrays[f"c{i}_recall_task_{task}"]))
+
+
+def one_hot(seconds, n_seconds=10):
+    placed = np.zeros((n_seconds, len(seconds)), np.uint8)
+    placed[seconds, np.arange(len(seconds))] = 1
+    return placed
+
+
+def test_a_task_without_annotated_steps_is_left_out_and_counted():
+    outcome = CrossTaskMetric(EvalConfig(bootstrap=30)).evaluate(
+        tasks=["a", "b"], Y_pred=[one_hot([1, 5]), one_hot([1])], Y_true=[one_hot([1, 6]), np.zeros((10, 1))]
+    )
+    assert outcome.values == {"recall": 0.5, "a-recall": 0.5}
+    assert outcome.facts == {"videos": 2, "tasks": 1, "tasks without annotated steps": 1}
+
+
+def test_steps_spread_evenly_are_the_trivial_model():
+    true = np.zeros((10, 2), np.uint8)
+    true[0:4, 0] = true[8:10, 1] = 1
+    outcome = CrossTaskMetric(EvalConfig(bootstrap=0)).evaluate(
+        tasks=["a"], Y_pred=[one_hot([0, 9])], Y_true=[true]
+    )
+    assert outcome.values["recall"] == 1 and outcome.baselines["evenly spread"]["recall"] == 0.5
+
+
+def test_fewer_seconds_than_steps_is_an_error():
+    with pytest.raises(ValueError, match="cannot place 3 steps"):
+        place_steps(torch.zeros(2, 3))
+
+
+def test_no_annotated_step_at_all_is_an_error():
+    with pytest.raises(ValueError, match="no video has an annotated step"):
+        CrossTaskMetric(EvalConfig())(tasks=["a"], Y_pred=[one_hot([1])], Y_true=[np.zeros((10, 1))])

@@ -1,0 +1,320 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.config import EvalConfig
+from mmpt.evaluators import GramRetrievalMetric
+from mmpt.evaluators.alignment_report import alignment, spearman
+from mmpt.evaluators.gram_scores import SCORES, ItemSet, Scorer, compare
+from mmpt.evaluators.predictor_gram import top_candidates
+from mmpt.evaluators.tasks.gram import both_directions, reranked
+from tests.conftest import golden_cases, load_golden
+
+CONFIG = EvalConfig(bootstrap=0)
+
+
+def golden_arrays(golden):
+    """What the predictor would return."""
+    names = golden["modalities"].tolist()
+    arrays = {f"pooled_{name}": golden[f"mod_{k}"] for k, name in enumerate(names)}
+    return {"pooled_text": golden["anchor"], "modalities": names, **arrays}
+
+
+def percent(ranks):
+    recall = [round(100 * float((ranks <= k).mean()), 1) for k in (1, 5, 10)]
+    return [*recall, round(sum(100 * float((ranks <= k).mean()) for k in (1, 5, 10)) / 3, 1)]
+
+
+def values_of(values, measure):
+    return [100 * values[f"{measure}-{name}"] for name in ("R1", "R5", "R10", "Ravg")]
+
+
+@pytest.mark.parametrize("path", golden_cases("gram_eval_[0-9]*.npz"))
+def test_golden_gram_eval_volume_retrieval(path):
+    golden = load_golden(path)
+    outcome = GramRetrievalMetric(CONFIG).evaluate(**golden_arrays(golden))
+    subset = "t" + "".join(name[0] for name in golden["modalities"])
+    np.testing.assert_allclose(values_of(outcome.values, f"{subset}-volume"), golden["t2d"], atol=0.051)
+    np.testing.assert_allclose(values_of(outcome.values, f"{subset}-volume-D2T"), golden["d2t"], atol=0.051)
+    report = outcome.facts[f"alignment {subset}"]
+    assert report["minimal_volume"] == pytest.approx(float(golden["gramian_value"]), abs=1e-4)
+    assert report["positive_volume"] == pytest.approx(float(golden["mean_positive_volume"]), abs=1e-4)
+
+
+@pytest.mark.parametrize("path", golden_cases("gram_eval_[0-9]*.npz"))
+def test_golden_gram_eval_cosine_of_the_first_modality(path):
+    golden = load_golden(path)
+    config = replace(CONFIG, modalities=["t" + golden["modalities"][0][0]], scores=["cosine"])
+    values = GramRetrievalMetric(config)(**golden_arrays(golden))
+    np.testing.assert_allclose(
+        values_of(values, f"{config.modalities[0]}-cosine"), golden["cosine_video_t2d"], atol=0.051
+    )
+
+
+@pytest.mark.parametrize("path", golden_cases("gram_eval_[0-9]*.npz"))
+@pytest.mark.parametrize("direction", ["t2d", "d2t"])
+def test_golden_gram_eval_reranking(path, direction):
+    golden = load_golden(path)
+    transposed = direction == "d2t"
+    arrays = golden_arrays(golden)
+    compared = compare(arrays, arrays["modalities"], "t" + "".join(name[0] for name in arrays["modalities"]))
+    scorer = Scorer(compared.queries, compared.items, "volume")
+    prob = torch.tensor(golden["match_prob"].T.copy() if transposed else golden["match_prob"])
+    best = top_candidates(scorer, int(golden["rerank_num"]), transposed)
+    scores = reranked(scorer.rows(slice(0, len(prob)), transposed), best, prob.gather(1, best), "reference")
+    expected = golden[f"rerank_{direction}_matrix"]
+    np.testing.assert_allclose(scores, expected.T if transposed else expected, atol=1e-12)
+    both = {"rerank": None, "rerank_d2t": None} | {
+        "rerank_d2t" if transposed else "rerank": lambda tile, rows: reranked(
+            tile, best[rows], prob[rows].gather(1, best[rows]), "replace"
+        )
+    }
+    ranks = both_directions("m", scorer, torch.arange(len(prob)), "mean", **both)[
+        "m-D2T" if transposed else "m"
+    ]
+    np.testing.assert_allclose(percent(ranks), golden[f"rerank_{direction}"], atol=0.051)
+
+
+@pytest.mark.parametrize("path", golden_cases("gram_eval_multicap*.npz"))
+def test_golden_gram_eval_multicap(path):
+    golden = load_golden(path)
+    targets = np.array([golden["ids"].tolist().index(name) for name in golden["ids_txt"]])
+    values = GramRetrievalMetric(CONFIG)(**golden_arrays(golden), targets=targets)
+    np.testing.assert_allclose(values_of(values, "tva-volume"), golden["t2d"], atol=0.051)
+    np.testing.assert_allclose(values_of(values, "tva-volume-D2T"), golden["d2t"], atol=0.051)
+
+
+def tuples(n_texts=13, n_items=9, k=3, width=8, seed=0, missing=True):
+    rng = torch.Generator().manual_seed(seed)
+    mask = (
+        torch.rand(n_items, k, generator=rng) > 0.3 if missing else torch.ones(n_items, k, dtype=torch.bool)
+    )
+    mask[:, 0] |= ~mask.any(1)
+    drawn = [torch.randn(n, width, generator=rng, dtype=torch.float64) for n in (n_texts, *[n_items] * k)]
+    draw = [torch.nn.functional.normalize(x, dim=1) for x in drawn]
+    return draw[0], ItemSet.of(draw[1:], mask)
+
+
+def slow_score(text, vectors, score, dim_norm):
+    """One text, one list of vectors, by determinants."""
+    volume = lambda *rows: torch.linalg.det(torch.stack(rows) @ torch.stack(rows).T).clamp_min(0).sqrt()  # noqa: E731
+    root = 1 / len(vectors) if dim_norm else 1.0
+    if score == "cosine":
+        return torch.stack([text @ x for x in vectors]).mean()
+    if score == "eigenvalue":
+        rows = torch.stack([text, *vectors])
+        return torch.linalg.eigvalsh(rows @ rows.T)[-1] / len(rows)
+    if score == "triangle":
+        return -(volume(*(x - vectors[0] for x in (text, *vectors[1:]))) ** root)
+    if score == "distance":
+        return -(volume(text, *vectors) / volume(*vectors))
+    both = volume(text, *vectors) ** root
+    return -both.log() if score == "logvolume" else -both
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("missing", [False, True])
+def test_every_score_equals_a_slow_loop_over_pairs(score, missing):
+    texts, items = tuples(missing=missing)
+    expected = torch.stack(
+        [
+            torch.stack(
+                [
+                    slow_score(
+                        t, [x[j] for k, x in enumerate(items.modalities) if items.mask[j, k]], score, missing
+                    )
+                    for t in texts
+                ]
+            )
+            for j in range(9)
+        ]
+    ).T
+    scorer = Scorer(texts, items, score)
+    torch.testing.assert_close(scorer.rows(slice(0, 13)), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        scorer.rows(slice(2, 5), transposed=True), expected.T[2:5], atol=1e-6, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_blocks_do_not_change_ranks(score, monkeypatch):
+    texts, items = tuples()
+    targets = torch.arange(13) % 9
+    whole = both_directions("m", Scorer(texts, items, score), targets, "mean")
+    for name, numbers in ("BLOCK_NUMBERS", 64), ("EIGEN_NUMBERS", 512), ("ITEM_BLOCK", 4):
+        monkeypatch.setattr(f"mmpt.evaluators.gram_scores.{name}", numbers)
+    for name, ranks in both_directions("m", Scorer(texts, items, score), targets, "mean").items():
+        np.testing.assert_array_equal(ranks, whole[name])
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_what_stands_in_the_place_of_a_missing_modality_is_ignored(score):
+    texts, items = tuples(missing=True)
+    values = (torch.nan, 7.0, -torch.inf)
+    junk = [
+        x.where(items.mask[:, k, None], value)
+        for k, (x, value) in enumerate(zip(items.modalities, values, strict=True))
+    ]
+    found = Scorer(texts, ItemSet.of(junk, items.mask), score).rows(slice(0, 13))
+    torch.testing.assert_close(found, Scorer(texts, items, score).rows(slice(0, 13)))
+    names = ["text", "video", "audio", "subtitle"]
+    assert alignment(texts[:9], ItemSet.of(junk, items.mask), torch.arange(9), names) == alignment(
+        texts[:9], items, torch.arange(9), names
+    )
+
+
+def test_an_item_without_any_modality_is_last():
+    texts, items = tuples(missing=False)
+    mask = items.mask.clone()
+    mask[4] = False
+    scores = Scorer(texts, ItemSet.of(items.modalities, mask), "volume").rows(slice(0, 13))
+    assert scores[:, 4].isneginf().all() and scores.isneginf().sum() == 13
+
+
+def test_other_captions_of_an_item_do_not_compete():
+    texts = torch.eye(4, dtype=torch.float64)[[0, 0, 0, 1]]
+    items = ItemSet.of([torch.eye(4, dtype=torch.float64)[[0, 1]]])
+    ranks = both_directions("m", Scorer(texts, items, "cosine"), torch.tensor([0, 0, 0, 1]), "pessimistic")
+    assert ranks["m-D2T"].tolist() == [1, 1]
+
+
+def test_an_item_without_captions_asks_no_question():
+    texts, items = tuples(missing=False)
+    ranks = both_directions("m", Scorer(texts, items, "cosine"), torch.zeros(13, dtype=torch.long), "mean")
+    assert len(ranks["m"]) == 13 and len(ranks["m-D2T"]) == 1
+
+
+def test_modes_of_reranking():
+    scores = torch.tensor([[-0.1, -0.1001, -0.5, -0.9]])
+    candidates, prob = torch.tensor([[0, 1, 2]]), torch.tensor([[0.2, 0.9, 0.3]])
+
+    def order(mode):
+        return reranked(scores, candidates, prob, mode).argsort(descending=True)[0].tolist()
+
+    assert order("replace") == [1, 2, 0, 3]
+    assert order("add") == [1, 0, 2, 3]
+    assert reranked(scores, candidates, prob, "reference").tolist()[0] == pytest.approx([0.2, 0.9, 0.3, 0.0])
+    close = torch.tensor([[-0.101, -0.109, -0.5, -0.9]])
+    assert reranked(close, candidates, prob, "tiebreak").argsort(descending=True)[0].tolist() == [1, 0, 2, 3]
+
+
+def test_all_subsets_come_from_one_set_of_embeddings():
+    texts, items = tuples(n_texts=9, missing=False)
+    arrays = {
+        f"pooled_{name}": x.numpy()
+        for name, x in zip(("video", "audio", "subtitle"), items.modalities, strict=True)
+    }
+    config = replace(CONFIG, modalities=["tv", "tva", "tvas"], scores=["volume", "cosine"])
+    outcome = GramRetrievalMetric(config).evaluate(
+        pooled_text=texts.numpy(), modalities=["video", "audio", "subtitle"], **arrays
+    )
+    assert outcome.best_metric == "tvas-volume-R1" and 0 <= outcome.best <= 1
+    assert {name.rsplit("-", 1)[0] for name in outcome.values} == {
+        f"{subset}-{score}{direction}"
+        for subset in config.modalities
+        for score in config.scores
+        for direction in ("", "-D2T")
+    }
+    assert set(outcome.facts) >= {"alignment tv", "alignment tva", "alignment tvas"}
+
+
+def test_beside_recalls_stand_their_mean_recall_at_fifty_and_the_mean_rank():
+    texts, items = tuples(n_texts=60, n_items=60, missing=False)
+    outcome = GramRetrievalMetric(CONFIG).evaluate(
+        pooled_text=texts, modalities=["video"], pooled_video=items.modalities[0]
+    )
+    ranks = outcome.per_query["ranks_tv-volume"]
+    found = [outcome.values[f"tv-volume-{name}"] for name in ("Ravg", "R50", "meanR")]
+    assert found == pytest.approx(
+        [np.mean([(ranks <= k).mean() for k in (1, 5, 10)]), (ranks <= 50).mean(), ranks.mean()]
+    )
+    assert outcome.facts["alignment tv"]["queries"] == 60
+
+
+@pytest.mark.parametrize("subset", ["vt", "t", "tvv", "tx"])
+def test_what_is_no_subset_is_refused(subset):
+    texts, items = tuples(k=2)
+    with pytest.raises(ValueError, match=f"'{subset}' is no subset"):
+        compare(
+            {"pooled_video": items.modalities[0], "pooled_audio": items.modalities[1]},
+            ["video", "audio"],
+            subset,
+        )
+
+
+def test_modalities_that_share_a_first_letter_are_refused():
+    with pytest.raises(ValueError, match="are not all different"):
+        compare({}, ["video", "voice"], "tv")
+
+
+def test_any_modality_can_be_the_anchor_and_items_without_it_ask_nothing():
+    texts, items = tuples(n_texts=9, k=2)
+    arrays = {"pooled_video": items.modalities[0], "pooled_audio": items.modalities[1], "present": items.mask}
+    outcome = GramRetrievalMetric(replace(CONFIG, modalities=["av"], scores=["cosine"])).evaluate(
+        modalities=["video", "audio"], **arrays
+    )
+    both = items.mask.all(1)
+    scores = (items.modalities[1] @ items.modalities[0].T).masked_fill(~items.mask[:, 0], -torch.inf)
+    rank = (scores > scores.diagonal()[:, None]).sum(1)[items.mask[:, 1]]
+    assert outcome.facts["queries"] == items.mask[:, 1].sum() and not both.all()
+    assert outcome.values["av-cosine-R1"] == pytest.approx(
+        (rank[both[items.mask[:, 1]]] == 0).sum().item() / len(rank)
+    )
+
+
+def test_an_unknown_score_is_refused():
+    with pytest.raises(ValueError, match="eval.scores: 'area' is unknown"):
+        Scorer(*tuples(), "area")
+
+
+def test_the_alignment_report_of_perfect_items():
+    texts = torch.eye(12, dtype=torch.float64)
+    report = alignment(
+        texts, ItemSet.of([texts.clone(), texts.clone()]), torch.arange(12), ["text", "video", "audio"]
+    )
+    assert report["positive_volume"] == report["own_volume"] == 0 and report["eigenvalue"] == 1
+    assert report["cosine_text_video"] == report["cosine_video_audio"] == 1
+    assert report["uniformity_text"] == -4  # all at squared distance 2
+
+
+def test_items_without_any_of_the_modalities_stay_out_of_the_report():
+    texts, items = tuples(n_texts=9, missing=False)
+    mask = items.mask.clone()
+    mask[4] = False
+    names, kept = ["text", "video", "audio", "subtitle"], torch.arange(9) != 4
+    report = alignment(texts, ItemSet.of(items.modalities, mask), torch.arange(9), names)
+    expected = alignment(texts[kept], ItemSet.of([x[kept] for x in items.modalities]), torch.arange(8), names)
+    assert report == expected
+
+
+def test_embeddings_that_are_not_finite_are_refused():
+    texts, items = tuples(missing=False)
+    items.modalities[1][3] = torch.nan
+    with pytest.raises(ValueError, match="1 of 9 embeddings are not finite"):
+        ItemSet.of(items.modalities)
+    mask = torch.ones(9, 3, dtype=torch.bool)
+    mask[3, 1] = False
+    assert Scorer(texts, ItemSet.of(items.modalities, mask), "volume").rows(slice(0, 13)).isfinite().all()
+
+
+def test_hubs_are_counted():
+    rng = torch.Generator().manual_seed(0)
+    texts, video, noise = (
+        torch.nn.functional.normalize(torch.randn(200, 32, generator=rng), dim=1) for _ in range(3)
+    )
+    audio = noise.clone()
+    audio[:5] = torch.nn.functional.normalize(
+        video[:5] + 0.02 * noise[:5], dim=1
+    )  # items whose own modalities agree
+    report = alignment(texts, ItemSet.of([video, audio]), torch.arange(200), ["text", "video", "audio"])
+    assert report["hubness"] > 3 > 1 > report["hubness_cosine"] and report["contrast"] == pytest.approx(
+        1, abs=0.1
+    )
+
+
+def test_spearman_of_a_monotone_relation_with_ties():
+    assert spearman(np.array([1.0, 2, 2, 5]), np.array([0.0, 3, 3, 90])) == pytest.approx(1)
+    assert spearman(np.arange(5.0), -(np.arange(5.0) ** 3)) == pytest.approx(-1)
+    assert spearman(np.ones(4), np.arange(4.0)) == 0

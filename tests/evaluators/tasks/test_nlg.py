@@ -1,0 +1,128 @@
+"""Captioning measures against sacrebleu, slow formulas and closed forms."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from mmpt.config import EvalConfig
+from mmpt.evaluators import NLGMetric
+from mmpt.evaluators.tasks.nlg import bleu, bleu_statistics, cider, common_subsequence, meteor, rouge_l
+
+REFS = [
+    "chop the onion on a board",
+    "fry the egg in the pan",
+    "add salt to the pan and stir",
+    "serve it on a plate now",
+]
+HYPS = ["chop the onion on it", "fry the onion in the pan", "add salt and stir well in the pan", "none"]
+
+
+def test_bleu_is_that_of_sacrebleu_over_the_corpus():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    found = bleu(bleu_statistics(HYPS, REFS))
+    for order in (1, 2, 3, 4):
+        scorer = sacrebleu.BLEU(tokenize="none", smooth_method="none", max_ngram_order=order)
+        assert found[order - 1] == pytest.approx(scorer.corpus_score(HYPS, [REFS]).score / 100)
+
+
+def test_bleu_of_a_batch_of_draws_is_that_of_each_draw():
+    statistics = bleu_statistics(HYPS, REFS)
+    draws = np.array([[0, 1, 1, 2], [3, 3, 3, 3]])
+    assert bleu(statistics[draws])[3].tolist() == [bleu(statistics[draw])[3] for draw in draws]
+
+
+def test_a_short_caption_without_higher_ngrams_has_no_bleu_4():
+    assert bleu(bleu_statistics(["none"], ["serve it"])).tolist() == [0, 0, 0, 0]
+
+
+def test_the_common_subsequence_is_the_longest_of_all():
+    a, b = "a b c b d a b".split(), "b d c a b a".split()
+    of_a, of_b = ({words for n in range(len(text) + 1) for words in combinations(text, n)} for text in (a, b))
+    assert common_subsequence(a, b) == max(map(len, of_a & of_b)) == 4
+
+
+def test_rouge_weighs_recall_by_beta():
+    assert rouge_l(["chop the onion"], ["chop the onion on a board"])[0] == pytest.approx(
+        2.44 * 0.5 / (0.5 + 1.44)
+    )
+    assert rouge_l(["serve"], ["fry it"])[0] == 0
+
+
+def test_cider_of_the_reference_itself_is_ten():
+    assert cider(REFS, REFS) == pytest.approx(10)
+
+
+def test_cider_of_two_words_follows_the_formula():
+    refs = ["fry egg", "cut egg"]  # egg stands in both: weight 0
+    expected = (
+        10 / 4 * (1 + 0)
+    )  # order 1: only `fry` counts; order 2: `fry pan` is unknown, norm of the reference only
+    assert cider(["fry pan", "cut egg"], refs)[0] == pytest.approx(expected / np.sqrt(2), rel=1e-6)
+
+
+def test_repeating_a_rare_word_does_not_help_cider():
+    once, often = (
+        cider(["fry", "x", "x", "x"], REFS[1:] + REFS[:1])[0],
+        cider(["fry fry fry fry", "x", "x", "x"], REFS[1:] + REFS[:1])[0],
+    )
+    assert often < once
+
+
+def test_cider_is_clipped_and_damped_by_the_difference_in_length():
+    expected = (
+        10 / 4 * (1 / 2 + 1 / np.sqrt(5)) * np.exp(-(2**2) / (2 * 6**2))
+    )  # bigrams written: ab, ba, ab; annotated: ab
+    assert cider(["a b a b", "c d"], ["a b", "c d"])[0] == pytest.approx(expected)
+
+
+def test_the_outcome_stands_beside_one_caption_for_all():
+    outcome = NLGMetric(EvalConfig(bootstrap=50)).evaluate(HYPS, REFS, ids=list("abcd"))
+    assert set(outcome.values) >= {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"}
+    assert (
+        0 < outcome.best < 1 and outcome.baselines["one caption for all"]["Bleu_1"] < outcome.values["Bleu_1"]
+    )
+    for name, (low, high) in outcome.intervals.items():
+        assert low <= outcome.values[name] <= high
+    assert outcome.per_query["ids"].tolist() == list("abcd") and len(outcome.per_query["CIDEr"]) == 4
+
+
+def test_perfect_captions_score_perfectly():
+    values = NLGMetric(EvalConfig(bootstrap=0))(hyps=REFS, refs=REFS)
+    assert [values[name] for name in ("Bleu_1", "Bleu_4", "ROUGE_L")] == [1, 1, 1] and values[
+        "CIDEr"
+    ] == pytest.approx(10)
+
+
+def test_captions_without_reference_are_refused():
+    with pytest.raises(ValueError, match="2 captions for 1 references"):
+        NLGMetric(EvalConfig()).evaluate(["a", "b"], ["a"])
+
+
+@pytest.fixture
+def wordnet(monkeypatch):
+    """Sets what nltk's WordNet, whose data may not be installed, answers."""
+    corpus = pytest.importorskip("nltk.corpus").wordnet
+    return lambda synsets: monkeypatch.setitem(vars(corpus), "synsets", synsets)
+
+
+def test_meteor_matches_stems_and_punishes_gaps(wordnet):
+    wordnet(lambda word: [])  # no synonyms
+    precision, recall, chunks = 1, 3 / 4, 2  # "chop" by its stem, then "red onion"
+    expected = precision * recall / (0.9 * precision + 0.1 * recall) * (1 - 0.5 * (chunks / 3) ** 3)
+    assert meteor(["chopping red onion"], ["chop the red onion"])[0] == pytest.approx(expected)
+
+
+def test_without_wordnet_the_report_says_that_meteor_is_left_out(wordnet):
+    def absent(word):
+        raise LookupError("Resource wordnet not found.")
+
+    wordnet(absent)
+    outcome = NLGMetric(EvalConfig(bootstrap=0)).evaluate(hyps=HYPS, refs=REFS)
+    assert "METEOR" not in outcome.values and "nltk.downloader wordnet" in outcome.facts["METEOR"]
+
+
+def test_with_wordnet_meteor_stands_among_the_numbers(wordnet):
+    wordnet(lambda word: [])
+    outcome = NLGMetric(EvalConfig(bootstrap=10)).evaluate(hyps=REFS, refs=REFS)
+    assert outcome.values["METEOR"] > 0.99 and "METEOR" in outcome.intervals and "METEOR" not in outcome.facts

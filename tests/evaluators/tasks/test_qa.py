@@ -1,0 +1,31 @@
+"""Multiple choice: golden numbers, chance."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.config import EvalConfig
+from mmpt.evaluators import QAMetric
+from mmpt.evaluators.predictor_qa import choose_answers
+from tests.conftest import golden_cases, load_golden
+
+
+@pytest.mark.parametrize("path", golden_cases("norton_metrics*.npz"))
+def test_golden_norton_metrics_qa(path):
+    arrays = load_golden(path)
+    assert QAMetric(EvalConfig())(choices=arrays["qa_pred"], answers=arrays["qa_answer"])[
+        "acc"
+    ] == pytest.approx(float(arrays["qa_acc"]))
+    video, text = torch.as_tensor(arrays["qa_pooled_video"]), torch.as_tensor(arrays["qa_pooled_text"])
+    n_answers = len(video) // len(arrays["qa_choice"])
+    np.testing.assert_array_equal(choose_answers(video, text, n_answers), arrays["qa_choice"])
+
+
+def test_chance_is_one_in_the_number_of_answers():
+    outcome = QAMetric(EvalConfig(bootstrap=0)).evaluate(choices=[0, 1], answers=[0, 0], n_answers=4)
+    assert outcome.baselines == {"chance": {"acc": 0.25}} and outcome.per_query["acc"].tolist() == [1, 0]
+
+
+def test_no_questions_is_an_error():
+    with pytest.raises(ValueError, match="empty"):
+        QAMetric(EvalConfig())(choices=[], answers=[])

@@ -1,0 +1,268 @@
+"""Losses side by side: what is run, what is kept, what the table says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from experiments import compare_losses, compare_losses_report
+from experiments.comparison import TESTS, Comparison, Run, runs
+from mmpt.config import load_config
+from mmpt.config.yamlfile import ConfigError
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def in_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def write(tmp_path, **changes):
+    tree = {
+        "size": "tiny", "noise": ["moderate"], "seeds": [1], "updates": 2,
+        "start": {"project": "projects/toy/videoclip.yaml", "updates": 2},
+        "losses": ["projects/toy/losses/videoclip.yaml", "projects/toy/losses/gram.yaml"],
+        "data": str(tmp_path / "data"), "out": str(tmp_path / "out"),
+    }  # fmt: skip
+    path = tmp_path / "compare.yaml"
+    path.write_text(
+        yaml.safe_dump({key: value for key, value in (tree | changes).items() if value is not None})
+    )
+    return str(path)
+
+
+def result(row, noise="moderate", seed=1, clip=0.5):
+    names = ("R1", "cosine-R1", "DTW-R1", "OTAM-R1", "cosine-DTW-R1", "cosine-OTAM-R1", "chance-R1")
+    values = {test: dict.fromkeys(names, 0.25) for test in TESTS}
+    values["clips"]["R1"] = clip
+    return {"row": row, "noise": noise, "seed": seed, "peak_mib": 600.0, "values": values}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A comparison of two losses, run to its end."""
+    folder = tmp_path_factory.mktemp("comparison")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        path = write(folder)
+        compare_losses.main([path])
+    return folder, path
+
+
+@pytest.mark.parametrize(
+    "name, rows",
+    [
+        ("compare", {"videoclip", "norton", "tempclr_dtw", "milnce", "gdt", "gram"}),
+        ("compare_tuples", {"gram", "triangle", "pmrl", "symile", "pairwise"}),
+        ("compare_modalities", {"all modalities", "video alone"}),
+        ("compare_gdt", {"1 cross-modal", "9 reversal +, shift +"}),
+        ("compare_cosine", {"cosine_weight 0", "cosine_weight 1"}),
+        ("compare_matching", {"weight 1, no warm-up"}),
+    ],
+)
+def test_a_shipped_comparison_is_valid_down_to_its_project_files(name, rows, in_repository):
+    comparison = Comparison.load(f"projects/toy/{name}.yaml")
+    assert rows <= set(comparison.rows)
+    for run in runs(comparison):
+        assert (
+            load_config(run.entry.project, run.overrides()).fairseq["optimization"]["max_update"]
+            >= run.updates
+        )
+    for test in comparison.test_entries.values():
+        assert test.config("data/elsewhere").predictor
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"nois": ["clean"]}, "nois: unknown key; known: noise"),
+        ({"seeds": 3}, "seeds: expected a list"),
+        ({"size": "huge"}, "expected one of tiny, small, main"),
+        ({"noise": ["loud"]}, "expected one of clean, moderate, heavy"),
+        ({"start": {"project": "x.yaml"}}, "a start its project and updates"),
+        ({"noise": ["clean", {"name": "clean", "offset_s": 9}]}, "noise: two entries are called alike"),
+        ({"losses": ["a/gram.yaml", "b/gram.yaml"]}, "losses: two entries are called alike"),
+        ({"losses": None}, r"incomplete: \['losses'\]"),
+        ({"losses": [{"project": "a.yaml", "sets": {}}]}, "a map of project and, at will, name, set, noise"),
+        (
+            {"losses": [{"project": "a.yaml", "noise": ["loud"]}]},
+            "a: noise: expected some of moderate, got loud",
+        ),
+        ({"columns": {"clip": "clip/R1"}}, "columns name tests of clips, videos, videos_background"),
+        ({"lines": "seeds"}, "lines: seeds: expected one of losses, columns"),
+    ],
+)
+def test_a_wrong_comparison_file_is_refused_in_one_message(changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        Comparison.load(write(tmp_path, **changes))
+
+
+def test_knobs_of_the_world_are_an_axis(tmp_path):
+    comparison = Comparison.load(
+        write(tmp_path, noise=["clean", {"name": "late", "preset": "clean", "offset_s": 9}])
+    )
+    (first, clean), (second, late) = map(comparison.world, comparison.noise)
+    assert (first, second) == ("clean", "late") and (clean.noise.offset_s, late.noise.offset_s) == (1.0, 9.0)
+
+
+def test_starts_come_before_what_starts_from_them_and_seeds_come_last(tmp_path):
+    comparison = Comparison.load(write(tmp_path, noise=["clean", "heavy"], seeds=[1, 2]))
+    order = [(run.seed, run.noise, run.row) for run in runs(comparison)]
+    assert order[:3] == [(1, "clean", "start"), (1, "clean", "videoclip"), (1, "clean", "gram")]
+    assert [seed for seed, _, _ in order] == [1] * 6 + [2] * 6
+
+
+def test_losses_of_one_seed_and_noise_start_from_the_same_weights(tmp_path, in_repository):
+    comparison = Comparison.load(write(tmp_path))
+    gram, start = (Run(comparison, row, "moderate", 1) for row in ("gram", "start"))
+    assert f"fairseq.checkpoint.restore_file={start.checkpoint}" in gram.overrides()
+    assert "fairseq.checkpoint.restore_file=null" in start.overrides()
+
+
+def test_the_comparison_trains_evaluates_and_reports_every_loss(done):
+    folder, _ = done
+    numbers = json.loads((folder / "out/results.json").read_text())
+    assert [run["row"] for run in numbers["runs"]] == ["start", "videoclip", "gram"]
+    assert set(numbers["step_cpu_ms"]) == {"videoclip", "gram"} and min(numbers["step_cpu_ms"].values()) > 0
+    for run in numbers["runs"]:
+        assert run["peak_mib"] > 100
+        assert all(0 <= run["values"][test]["R1"] <= 1 for test in ("clips", "videos", "videos_background"))
+    assert (folder / "out/results.png").read_bytes().startswith(b"\x89PNG")
+    assert "| gram |" in (folder / "out/results.md").read_text()
+
+
+def test_a_second_call_trains_nothing_again(done, capsys, in_repository):
+    folder, path = done
+    checkpoint = folder / "out/moderate/seed1/gram/checkpoint_last.pt"
+    before = checkpoint.stat().st_mtime_ns
+    compare_losses.main([path])
+    assert capsys.readouterr().out.count("done already") == 3
+    assert checkpoint.stat().st_mtime_ns == before
+
+
+def test_a_folder_of_other_settings_is_left_alone(done, in_repository):
+    folder, _ = done
+    with pytest.raises(SystemExit, match="other settings"):
+        compare_losses.main([write(folder, updates=3)])
+
+
+def test_a_loss_can_change_keys_and_keep_to_some_worlds(tmp_path, in_repository):
+    entry = {
+        "name": "cold",
+        "project": "projects/toy/losses/gram.yaml",
+        "set": {"loss.temperature": 0.5},
+        "noise": ["heavy"],
+    }
+    comparison = Comparison.load(write(tmp_path, noise=["clean", "heavy"], losses=[entry], start=None))
+    (run,) = runs(comparison)
+    assert (run.row, run.noise) == ("cold", "heavy") and "loss.temperature=0.5" in run.overrides()
+    assert "fairseq.checkpoint.restore_file=null" in run.overrides()
+
+
+def reported(results, tmp_path, **changes):
+    comparison = Comparison.load(write(tmp_path, **changes))
+    (tmp_path / "out").mkdir(exist_ok=True)
+    return comparison, compare_losses_report.write_report(results, {"gram": 123.4}, comparison)
+
+
+def test_a_table_shows_mean_and_spread_over_seeds(tmp_path):
+    results = [result("gram", clip=0.5), result("gram", seed=2, clip=0.6)]
+    rows = compare_losses_report.table(results, {"gram": 123.4}, Comparison.load(write(tmp_path)))
+    assert rows[1][:3] == ["chance", "", "25.0"]
+    assert rows[2][:3] == ["gram", "2", "55.0 ± 7.1 / 25.0 ± 0.0"]
+    assert rows[2][-2:] == ["123", "600"]
+
+
+def test_only_shares_are_shown_in_percent(tmp_path):
+    found = result("gram")
+    found["values"]["clips"] |= {"alignment-tv-hubness": 1.5}
+    comparison = Comparison.load(
+        write(tmp_path, columns={"hubs": "clips/alignment-tv-hubness", "clip": "clips/R1"})
+    )
+    assert compare_losses_report.table([found], {}, comparison)[2][2:4] == ["50.0", "1.5"]
+
+
+def test_few_losses_on_several_worlds_share_a_table(tmp_path):
+    results = [result("gram", noise) for noise in ("clean", "heavy")]
+    reported(
+        results, tmp_path, noise=["clean", "heavy"], losses=["projects/toy/losses/gram.yaml"], lines="columns"
+    )
+    lines = (tmp_path / "out/results.md").read_text().splitlines()
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [
+        ["| clean", "chance"],
+        ["| clean", "gram"],
+        ["| heavy", "gram"],
+    ]
+
+
+def test_a_figure_has_a_line_a_loss_or_a_line_a_column(tmp_path):
+    results = [
+        result(row, noise, clip=clip)
+        for noise, clip in (("clean", 0.5), ("heavy", 0.25))
+        for row in ("videoclip", "gram")
+    ]
+    settings = {
+        "noise": ["clean", "heavy"],
+        "columns": {"clip": ["clips/R1", "clips/cosine-R1"], "dtw": "videos/DTW-R1"},
+        "drawn": ["clip"],
+    }
+    [[panel]] = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings)))
+    assert (panel.title, panel.ticks, panel.joined) == ("clip cosine", ["clean", "heavy"], False)
+    assert panel.lines == {"videoclip": [[25.0], [25.0]], "gram": [[25.0], [25.0]]}
+    [panels] = compare_losses_report.panels_of(
+        results, Comparison.load(write(tmp_path, **settings, lines="columns"))
+    )
+    assert [panel.title for panel in panels[2:]] == ["gram dot product", "gram cosine"]
+    assert [panel.lines for panel in panels[2:]] == [{"clip": [[50.0], [25.0]]}, {"clip": [[25.0], [25.0]]}]
+
+
+def test_a_figure_has_a_row_an_axis_whose_worlds_are_joined(tmp_path):
+    results = [result("gram", noise) for noise in ("clean", "moderate", "heavy")]
+    axes = {"down": ["clean", "moderate"], "up": ["clean", "heavy"]}
+    comparison, _ = reported(
+        results, tmp_path, noise=["clean", "moderate", "heavy"], drawn=["clip"], axes=axes
+    )
+    rows = compare_losses_report.panels_of(results, comparison)
+    assert [(panel.title, panel.ticks, panel.joined) for [panel] in rows] == [
+        (f"{axis}: clip cosine", along, True) for axis, along in axes.items()
+    ]
+
+
+def test_an_axis_of_an_unknown_world_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="axes: up: expected a list of some of clean, got .*heavy"):
+        Comparison.load(write(tmp_path, noise=["clean"], axes={"up": ["clean", "heavy"]}))
+
+
+def test_a_figure_of_one_world_shows_the_losses_side_by_side(tmp_path):
+    results = [result("videoclip"), result("gram")]
+    [[panel]] = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, drawn=["clip"])))
+    assert panel.ticks == ["videoclip", "gram"] and (panel.title, panel.lines) == (
+        "clip",
+        {"dot product": [[50.0], [50.0]], "cosine": [[25.0], [25.0]]},
+    )
+
+
+@pytest.mark.parametrize("marks, figure", [("", "page.png"), (" {out}", "page_out.png")])
+def test_a_page_keeps_its_words_and_takes_the_new_tables(tmp_path, marks, figure):
+    comparison, _ = reported([result("gram")], tmp_path)
+    marks = marks.format(out=comparison.out)
+    page = tmp_path / "page.md"
+    page.write_text(f"words\n<!-- results:begin{marks} -->\nold\n<!-- results:end{marks} -->\nmore words\n")
+    compare_losses_report.update_page(page, comparison)
+    text = page.read_text()
+    assert (
+        text.startswith("words\n")
+        and text.endswith("more words\n")
+        and "old" not in text
+        and "| gram |" in text
+    )
+    assert (tmp_path / figure).is_file()
+
+
+def test_a_page_without_markers_is_refused(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("words")
+    with pytest.raises(ValueError, match="results:begin"):
+        compare_losses_report.update_page(page, Comparison.load(write(tmp_path)))

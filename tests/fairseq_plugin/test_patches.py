@@ -1,0 +1,168 @@
+"""What fairseq would do wrong, refused or repaired."""
+
+import pickle
+from argparse import Namespace
+from types import ModuleType
+
+import pytest
+import torch
+from fairseq.logging import progress_bar
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+from mmpt.fairseq_plugin import patches as compat
+
+
+def arguments(**changes):
+    plain = {
+        "cpu": True,
+        "fp16": False,
+        "bf16": False,
+        "distributed_world_size": 1,
+        "ddp_backend": "legacy_ddp",
+        "wandb_project": None,
+    }
+    return Namespace(**{**plain, **changes})
+
+
+def test_many_processes_beside_a_world_size_of_one_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(
+        ValueError, match="each would train a model of its own. Add --distributed-world-size 4"
+    ):
+        compat.check_run(arguments())
+
+
+@pytest.mark.parametrize("flag", ["fp16", "bf16"])
+def test_half_precision_without_a_gpu_is_refused_with_the_key_to_change(flag):
+    with pytest.raises(ValueError, match=f"Set fairseq.common.{flag}: false"):
+        compat.check_run(arguments(**{flag: True}))
+
+
+def test_a_ddp_backend_that_fails_on_cpu_is_refused_with_one_that_works():
+    with pytest.raises(ValueError, match="ddp_backend: legacy_ddp"):
+        compat.check_run(arguments(distributed_world_size=2, ddp_backend="pytorch_ddp"))
+
+
+def test_weights_and_biases_asked_for_and_not_installed_are_refused(monkeypatch):
+    for found in (None, ModuleType("wandb")):  # absent, or a folder that an earlier run left behind
+        monkeypatch.setattr(progress_bar, "wandb", found)
+        with pytest.raises(
+            ValueError, match="wandb_project=mine asks for Weights & Biases, which is not installed"
+        ):
+            compat.check_run(arguments(wandb_project="mine"))
+
+
+def test_a_plain_cpu_run_passes():
+    assert compat.check_run(arguments()) is None
+
+
+def test_ranks_come_from_torchrun_and_not_from_the_number_of_gpus(monkeypatch):
+    for key, value in {"WORLD_SIZE": "3", "RANK": "2", "LOCAL_RANK": "2"}.items():
+        monkeypatch.setenv(key, value)
+    cfg = OmegaConf.create(
+        {
+            "distributed_world_size": 3,
+            "distributed_init_method": None,
+            "distributed_rank": 0,
+            "device_id": 0,
+            "distributed_no_spawn": False,
+            "distributed_backend": "nccl",
+        }
+    )
+    compat.infer_init_method(cfg)
+    assert (cfg.distributed_init_method, cfg.distributed_rank, cfg.distributed_no_spawn) == (
+        "env://",
+        2,
+        True,
+    )
+    assert cfg.distributed_backend == ("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def test_a_world_size_that_torchrun_contradicts_is_refused(monkeypatch):
+    for key, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ValueError, match="torchrun started 2 processes, but --distributed-world-size says 8"):
+        compat.infer_init_method(
+            OmegaConf.create({"distributed_world_size": 8, "distributed_init_method": None})
+        )
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code of a stranger runs",)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_by_name(tmp_path, capsys):
+    path = tmp_path / "checkpoint_last.pt"
+    torch.save({"model": {}, "extra": Evil()}, path)
+    with pytest.raises(
+        ValueError, match=r"checkpoint_last.pt is refused: .*Unsupported global: GLOBAL print"
+    ):
+        compat.load_checkpoint_to_cpu(str(path))
+    assert "stranger" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_weights_alone_can_start_a_run(tmp_path, name):
+    weights = {"video_encoder.weight": torch.arange(6.0).view(2, 3)}
+    (save_file if name.endswith("safetensors") else torch.save)(weights, tmp_path / name)
+    state = compat.load_checkpoint_to_cpu(str(tmp_path / name))
+    assert torch.equal(state["model"]["video_encoder.weight"], weights["video_encoder.weight"])
+    assert state["last_optimizer_state"] is None and state["extra_state"]["train_iterator"]["epoch"] == 1
+
+
+def checkpoint_settings(tmp_path, **changes):
+    return OmegaConf.create(
+        {
+            "save_dir": str(tmp_path),
+            "restore_file": "checkpoint_last.pt",
+            "finetune_from_model": None,
+            "reset_optimizer": False,
+            "reset_lr_scheduler": False,
+            "reset_meters": False,
+            "reset_dataloader": False,
+            **changes,
+        }
+    )
+
+
+def test_a_named_restore_file_that_is_absent_is_an_error_and_not_a_fresh_start(tmp_path):
+    with pytest.raises(FileNotFoundError, match="restore_file=nowhere.pt does not exist"):
+        compat.load_checkpoint(checkpoint_settings(tmp_path, restore_file="nowhere.pt"), Namespace())
+
+
+@pytest.mark.parametrize("restore", ["checkpoint_last.pt", "elsewhere/checkpoint_best.pt"])
+def test_a_run_with_checkpoints_resumes_from_its_own_with_nothing_reset(tmp_path, monkeypatch, restore):
+    torch.save({}, tmp_path / "checkpoint_last.pt")
+    seen = {}
+    monkeypatch.setattr(compat, "_fairseq_load_checkpoint", lambda cfg, trainer: seen.update(cfg))
+    trainer = Namespace()
+    compat.load_checkpoint(
+        checkpoint_settings(tmp_path, restore_file=restore, reset_optimizer=True, reset_dataloader=True),
+        trainer,
+    )
+    assert seen["restore_file"] == str(tmp_path / "checkpoint_last.pt")
+    assert not seen["reset_optimizer"] and not seen["reset_dataloader"] and trainer.goes_on
+
+
+def test_a_restore_file_inside_the_run_folder_is_taken_at_its_word(tmp_path, monkeypatch):
+    torch.save({}, tmp_path / "checkpoint_last.pt")
+    torch.save({}, tmp_path / "checkpoint3.pt")
+    seen = {}
+    monkeypatch.setattr(compat, "_fairseq_load_checkpoint", lambda cfg, trainer: seen.update(cfg))
+    trainer = Namespace()
+    compat.load_checkpoint(
+        checkpoint_settings(tmp_path, restore_file=str(tmp_path / "checkpoint3.pt"), reset_dataloader=True),
+        trainer,
+    )
+    assert (
+        seen["restore_file"].endswith("checkpoint3.pt") and seen["reset_dataloader"] and not trainer.goes_on
+    )
+
+
+def test_the_pickle_module_itself_is_never_asked_to_load_a_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "old.pt"
+    path.write_bytes(pickle.dumps({"model": Evil()}, protocol=2))
+    with pytest.raises(ValueError, match="refused"):
+        compat.load_checkpoint_to_cpu(str(path))
