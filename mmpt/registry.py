@@ -94,6 +94,7 @@ def load_plugins(modules: Iterable[str]) -> None:
 TASKS = Registry("task", "mmpt.tasks")
 MODELS = Registry("model", "mmpt.models")
 ENCODERS = Registry("encoder", "mmpt.models")
+BACKBONES = Registry("backbone", "mmpt.backbones")
 LOSSES = Registry("loss", "mmpt.losses")
 META_PROCESSORS = Registry("meta processor", "mmpt.processors")
 VIDEO_PROCESSORS = Registry("video processor", "mmpt.processors")

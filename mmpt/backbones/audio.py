@@ -6,9 +6,13 @@ Shape letters: B clips, C channels, M mel filters, T spectrogram frames.
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor, nn
 
+from mmpt.backbones.backbone import AudioBackbone
 from mmpt.backbones.resnet import ResidualBlock, blocks_of, draw_weights, stages
+from mmpt.media.audio import spectrogram
+from mmpt.registry import BACKBONES
 
 DEPTHS = {9: (1, 1, 1, 1), 18: (2, 2, 2, 2)}
 
@@ -51,3 +55,23 @@ class BasicBlock(ResidualBlock):
 
     def body(self, x: Tensor) -> Tensor:
         return self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+
+
+@BACKBONES.register("resnet9")
+class ResNet9Backbone(AudioBackbone):
+    """Audio ResNet-9 of GDT and STiCA over log-mel spectrograms, 512-d."""
+
+    sample_rate = 24000
+    prefix = "audio_network.base."
+    n_filters = 40
+
+    def build(self, model: str) -> nn.Module:
+        return AudioResNet()
+
+    def prepare(self, waves: np.ndarray) -> np.ndarray:
+        return np.stack(
+            [
+                spectrogram(wave, self.sample_rate, n_seconds=self.window_s, n_filters=self.n_filters)
+                for wave in waves
+            ]
+        )

@@ -1,44 +1,42 @@
-"""Networks that turn files into features, by name: how each reads a file, and the passport of what it writes.
+"""Feature networks by name: what each reads, where its tensors lie, and the passport of what it writes.
 
-Letters: n clips, FPS frames per clip of S x S pixels, M mel filters, D width.
+Adding one is one file: a network, and a class that says what it reads.
+
+    @BACKBONES.register("my_net")
+    class MyBackbone(VideoBackbone):
+        "My network, 256-d."
+        fps, size = 8, 112
+
+        def build(self, model):
+            return MyNet()  # frames (n, 3, FPS, S, S) in [0, 1], standardized by `mean` and `std` -> (n, D)
+
+Letters: n clips, FPS frames per clip of S x S pixels, A samples of a waveform, D width.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmpt.backbones.audio import AudioResNet
-from mmpt.backbones.external import open_clip_image_tower, transformers_audio_tower, transformers_image_tower
 from mmpt.backbones.folding import for_inference
-from mmpt.backbones.r2plus1d import R2Plus1D
-from mmpt.backbones.s3d import S3D
 from mmpt.checkpoints.weights import read_state_dict
-from mmpt.media.audio import read_audio_windows, spectrogram
+from mmpt.media.audio import read_audio_windows
 from mmpt.media.video import read_seconds
+from mmpt.registry import BACKBONES
 from mmpt.utils.shardedtensor import file_sha256
 
-KINETICS_MEAN, KINETICS_STD = 0.45, 0.225
-AUDIO_RATE = 24000
-TOWER_WINDOW_S = 10  # what AST and CLAP were trained on
-CPU_CLIPS, CPU_IMAGES, GPU_FRAMES = (
-    4,
-    16,
-    960,
-)  # per pass; on a CPU, convolutions slow down as their maps outgrow its caches
+GPU_FRAMES = 960  # per pass
+CPU_IMAGES = 16
 SOUNDS_PER_PASS = 64
-WRAPPERS = {
-    "r2plus1d": "video_network.base.",
-    "resnet9": "audio_network.base.",
-}  # where published checkpoints keep a network
 
 
 @dataclass
@@ -58,21 +56,129 @@ class Backbone:
     batch_size: int = 16
 
 
+class NamedBackbone:
+    """A network with all its tensors, by the name that users write: `s3d`, or `image:<hub id or folder>`.
+
+    Args:
+        name: the registered name, and behind a colon the model where the class stands for many.
+        weights: file of the tensors, for networks that are not fetched by `model`.
+
+    Attributes:
+        network: ready to run.
+        origin: which weights these are, for the passport.
+
+    Raises:
+        ValueError: weights missing, or a file or folder that lacks tensors of the network.
+    """
+
+    modality: ClassVar[str]
+    prefix: ClassVar[str] = ""  # where published checkpoints keep the network
+    unread: ClassVar[tuple[str, ...]] = ()  # tensors that play no part in features
+    usual_weights: ClassVar[str | None] = None  # where the weights file lies unless told otherwise
+    fetched: ClassVar[bool] = False  # `build` brings the tensors along
+    form: ClassVar[str] = ""  # what stands behind the colon
+
+    def __init__(self, name: str, weights: str | Path | None = None):
+        self.name = name
+        model = name.partition(":")[2]
+        if bool(model) != bool(self.form):
+            raise ValueError(f"backbone {name!r}: expected {self.usage(name.partition(':')[0])}.")
+        if self.fetched:
+            if weights is not None:
+                raise ValueError(f"backbone {name!r} brings its weights along; leave out {weights}.")
+            self.network = self.build(model)
+            self.origin = {"weights": model, "tensors_sha256": tensors_sha256(self.network)}
+            return
+        if weights is None:
+            raise ValueError(f"backbone {name!r} needs its weights file.")
+        self.network = for_inference(self._filled(self.build(model), weights))
+        # every training writes a `checkpoint.pth`: the checksum tells them apart
+        self.origin = {"weights": Path(weights).name, "weights_sha256": file_sha256(weights)}
+
+    def build(self, model: str) -> nn.Module:
+        """The network; with its tensors where `fetched`."""
+        raise NotImplementedError
+
+    @classmethod
+    def usage(cls, name: str) -> str:
+        """How the name is written."""
+        return f"{name}:{cls.form}" if cls.form else name
+
+    def _filled(self, network: nn.Module, weights: str | Path) -> nn.Module:
+        own = network.state_dict()
+        found = {key.removeprefix(self.prefix): value for key, value in read_state_dict(weights).items()}
+        # the counter of BatchNorm is read in training only
+        unread = [key for key in own if key.endswith("num_batches_tracked") or key.startswith(self.unread)]
+        read = own.keys() - set(unread)
+        refuse_random(weights, self.name, [key for key in read if key not in found], len(own))
+        network.load_state_dict({key: found[key] for key in own if key in found}, strict=False)
+        return network
+
+
+class VideoBackbone(NamedBackbone):
+    """Of pictures: seconds of `fps` square frames of `size` pixels, (n, 3, FPS, S, S) -> (n, D).
+
+    Frames are RGB in [0, 1], from which `mean` is subtracted and which are divided by `std` (one number, or
+    one per colour).
+    """
+
+    modality = "video"
+    fps: int = 1
+    size: int = 224
+    mean: Any = 0.0
+    std: Any = 1.0
+    # per pass; on a CPU, convolutions slow down as their maps outgrow its caches
+    cpu_clips: int | None = None
+
+
+class AudioBackbone(NamedBackbone):
+    """Of sound: windows of `window_s` seconds, what `prepare` makes of waveforms (n, A) int16 -> (n, D)."""
+
+    modality = "audio"
+    sample_rate: int
+    window_s: int = 1  # the feature's own second is in the middle
+
+    def prepare(self, waves: np.ndarray) -> np.ndarray:
+        """Waveforms (n, A) int16 -> what the network reads."""
+        raise NotImplementedError
+
+
+class Standardized(nn.Module):
+    """Frames in [0, 1] -> (frames - mean) / std -> the network."""
+
+    def __init__(self, network: nn.Module, mean: Any, std: Any):
+        super().__init__()
+        self.network = network
+        for name, value in (("mean", mean), ("std", std)):
+            colours = torch.tensor(value, dtype=torch.float32).view(-1, 1, 1, 1)  # over (3, FPS, S, S)
+            self.register_buffer(name, colours, persistent=False)
+
+    def forward(self, frames: Tensor) -> Any:
+        """(n, 3, FPS, S, S) -> what the network gives."""
+        return self.network((frames - self.mean) / self.std)
+
+
+def frame_network(backbone: VideoBackbone) -> nn.Module:
+    """The network over frames in [0, 1]."""
+    if backbone.mean == 0.0 and backbone.std == 1.0:
+        return backbone.network
+    return Standardized(backbone.network, backbone.mean, backbone.std)
+
+
 class Features(nn.Module):
     """Runs a network on any device, scales what it returns.
 
     Args:
         network: float clips -> (n, D), or a dict with `video_embedding`.
-        normalise: scale features to unit length.
+        normalize: scale features to unit length.
         half: compute in float16 (GPU) or bfloat16 (CPU).
     """
 
-    def __init__(self, network: nn.Module, normalise: bool = True, half: bool = False):
+    def __init__(self, network: nn.Module, normalize: bool = True, half: bool = False):
         super().__init__()
-        self.network, self.normalise, self.half_precision = network, normalise, half
-        self.register_buffer(
-            "home", torch.zeros(()), persistent=False
-        )  # knows the device, also of a network without weights
+        self.network, self.normalize, self.half_precision = network, normalize, half
+        # knows the device, also of a network without weights
+        self.register_buffer("home", torch.zeros(()), persistent=False)
 
     def prepare(self, clips: Tensor) -> Tensor:
         """What the network reads."""
@@ -86,30 +192,39 @@ class Features(nn.Module):
         with torch.autocast(device.type, dtype, enabled=self.half_precision):
             features = self.network(clips)
         features = (features["video_embedding"] if isinstance(features, dict) else features).float()
-        return functional.normalize(features, dim=-1) if self.normalise else features
+        return functional.normalize(features, dim=-1) if self.normalize else features
 
 
 class VideoFeatures(Features):
     """uint8 frames (n, FPS, S, S, 3) -> features.
 
     Args:
-        network: clips (n, 3, FPS, S, S) -> (n, D).
-        mean, std: subtracted from and divided out of frames in [0, 1], one number or one per colour.
+        network: clips (n, 3, FPS, S, S) in [0, 1] -> (n, D).
         reverse: run the frames of each clip backwards.
         **options: as in `Features`.
     """
 
-    def __init__(
-        self, network: nn.Module, mean: Any = 0.0, std: Any = 1.0, reverse: bool = False, **options: bool
-    ):
+    def __init__(self, network: nn.Module, reverse: bool = False, **options: bool):
         super().__init__(network, **options)
         self.reverse = reverse
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def prepare(self, clips: Tensor) -> Tensor:
         clips = clips.flip(1) if self.reverse else clips
-        return ((clips / 255 - self.mean) / self.std).permute(0, 4, 1, 2, 3)
+        return (clips / 255).permute(0, 4, 1, 2, 3)
+
+
+def named_backbone(name: str, modality: str, weights: str | Path | None = None) -> NamedBackbone:
+    """The network that a name stands for.
+
+    Raises:
+        ValueError: no backbone of this modality has that name; the message lists those that do.
+    """
+    kind = name.partition(":")[0]
+    known = {key: cls for key in BACKBONES.names() if (cls := BACKBONES.get(key)).modality == modality}
+    if kind not in known:
+        names = ", ".join(cls.usage(key) for key, cls in known.items())
+        raise ValueError(f"unknown {modality} backbone {name!r}; known: {names}.")
+    return known[kind](name, weights)
 
 
 def video_backbone(
@@ -117,7 +232,7 @@ def video_backbone(
     weights: str | Path | None = None,
     fps: int | None = None,
     size: int | None = None,
-    normalise: bool = True,
+    normalize: bool = True,
     reverse: bool = False,
     half: bool = False,
     device: str = "cpu",
@@ -127,11 +242,11 @@ def video_backbone(
     """A video network ready to extract features, one per second.
 
     Args:
-        name: "s3d", "r2plus1d" (18 layers), "image:<hub id or folder>" for the image tower of a transformers
-            model (CLIP, SigLIP, DINOv2, ViT), or "open_clip:<architecture>/<weights>".
-        weights: file of s3d or r2plus1d.
+        name: a registered name: "s3d", "r2plus1d" (18 layers), "image:<hub id or folder>" for the image tower
+            of a transformers model (CLIP, SigLIP, DINOv2, ViT), "open_clip:<architecture>/<weights>", ...
+        weights: file of a network that is named without a colon.
         fps, size: frames per second and pixels, instead of the network's own.
-        normalise: unit length, as the published training features.
+        normalize: unit length, as the published training features.
         reverse: every clip backwards, for the reversed view of GDT.
         half: compute in half precision.
         device: where it runs.
@@ -140,50 +255,33 @@ def video_backbone(
     Raises:
         ValueError: unknown name, or weights missing.
     """
-    kind, _, model = name.partition(":")
-    if kind == "s3d":
-        network, own_fps, own_size, mean, std = _with_weights(S3D(), name, weights), 30, 224, 0.0, 1.0
-    elif kind == "r2plus1d":
-        network, own_fps, own_size, mean, std = (
-            _with_weights(R2Plus1D(), name, weights),
-            16,
-            112,
-            KINETICS_MEAN,
-            KINETICS_STD,
-        )
-    elif kind in ("image", "open_clip") and model:
-        tower = transformers_image_tower if kind == "image" else open_clip_image_tower
-        network, own_size, mean, std = tower(model)
-        own_fps = 1
-    else:
-        raise ValueError(
-            f"unknown backbone {name!r}; use s3d, r2plus1d, image:<hub id or folder>, or "
-            "open_clip:<architecture>/<weights>."
-        )
-    fps, size = fps or own_fps, size or own_size
+    named = named_backbone(name, "video", weights)
+    fps, size = fps or named.fps, size or named.size
     passport = {
         "backbone": name,
-        **_origin(model, weights),
+        **named.origin,
         "frames_per_second": fps,
         "seconds_per_feature": 1.0,
         "pixels": size,
-        "colours": "RGB in [0, 1]" if mean == 0.0 else "RGB in [0, 1], standardised",
-        "normalised": normalise,
+        "colours": "RGB in [0, 1]" + ", standardised" * (named.mean != 0.0),
+        "normalised": normalize,
         "reversed": reverse,
         "precision": _precision(half, device),
         "decoder": decoder,
     }
-    features = VideoFeatures(network, mean, std, reverse, normalise=normalise, half=half).to(device).eval()
+    features = VideoFeatures(frame_network(named), reverse, normalize=normalize, half=half).to(device).eval()
     read = partial(read_seconds, fps=fps, size=size, decoder=decoder, n_threads=threads_per_file)
-    return Backbone(features, read, passport, _batch_size(kind, fps, device))
+    on_cpu = torch.device(device).type == "cpu"
+    per_pass = (named.cpu_clips or max(1, CPU_IMAGES // fps)) if on_cpu else max(1, GPU_FRAMES // fps)
+    return Backbone(features, read, passport, per_pass)
 
 
 def audio_backbone(
     name: str = "resnet9",
     weights: str | Path | None = None,
-    n_filters: int = 40,
+    n_filters: int | None = None,
     window_s: int | None = None,
-    normalise: bool = True,
+    normalize: bool = True,
     half: bool = False,
     device: str = "cpu",
 ) -> Backbone:
@@ -192,85 +290,63 @@ def audio_backbone(
     Args:
         name: "resnet9" (GDT, STiCA), or "audio:<hub id or folder>" for AST or CLAP of transformers.
         weights: file of resnet9.
-        n_filters: mel filters of resnet9, 40 or 257.
+        n_filters: mel filters of resnet9, 40 or 257; None: 40.
         window_s: seconds that each feature hears, the feature's own second in the middle. None: 1 for
             resnet9, 10 for others.
-        normalise, half, device: as in `video_backbone`.
+        normalize, half, device: as in `video_backbone`.
 
     Raises:
-        ValueError: unknown name, or weights missing.
+        ValueError: unknown name, weights missing, or filters for a network that has its own.
     """
-    kind, _, model = name.partition(":")
-    if kind == "resnet9":
-        network, rate, window_s = _with_weights(AudioResNet(), name, weights), AUDIO_RATE, window_s or 1
-
-        def prepare(waves: np.ndarray) -> np.ndarray:
-            return np.stack(
-                [spectrogram(wave, rate, n_seconds=window_s, n_filters=n_filters) for wave in waves]
-            )
-    elif kind == "audio" and model:
-        network, rate, prepare = transformers_audio_tower(model)
-        window_s = window_s or TOWER_WINDOW_S
-    else:
-        raise ValueError(f"unknown audio backbone {name!r}; use resnet9 or audio:<hub id or folder>.")
+    named = named_backbone(name, "audio", weights)
+    if n_filters is not None:
+        if not hasattr(named, "n_filters"):
+            raise ValueError(f"backbone {name!r} has its own filters; leave out filters={n_filters}.")
+        named.n_filters = n_filters
+    named.window_s = window_s or named.window_s
 
     def read(path: Path) -> Iterator[np.ndarray]:
-        return (prepare(windows) for windows in read_audio_windows(path, rate, window_s))
+        return (
+            named.prepare(windows) for windows in read_audio_windows(path, named.sample_rate, named.window_s)
+        )
 
     passport = {
         "backbone": name,
-        **_origin(model, weights),
-        "samples_per_second": rate,
+        **named.origin,
+        "samples_per_second": named.sample_rate,
         "seconds_per_feature": 1.0,
-        "window_seconds": window_s,
-        "normalised": normalise,
+        "window_seconds": named.window_s,
+        "normalised": normalize,
         "precision": _precision(half, device),
     }
-    passport |= {"mel_filters": n_filters} if kind == "resnet9" else {}
-    return Backbone(
-        Features(network, normalise=normalise, half=half).to(device).eval(), read, passport, SOUNDS_PER_PASS
-    )
+    passport |= {"mel_filters": named.n_filters} if hasattr(named, "n_filters") else {}
+    network = Features(named.network, normalize=normalize, half=half).to(device).eval()
+    return Backbone(network, read, passport, SOUNDS_PER_PASS)
 
 
-def _batch_size(kind: str, fps: int, device: str) -> int:
-    """Seconds per pass of a video network."""
-    if torch.device(device).type != "cpu":
-        return max(1, GPU_FRAMES // fps)
-    return CPU_CLIPS if kind in ("s3d", "r2plus1d") else max(1, CPU_IMAGES // fps)
+def refuse_random(source: str | Path, name: str, absent: list[str], total: int) -> None:
+    """A network of which a part would stay as it was drawn gives other features in every run.
+
+    Raises:
+        ValueError: tensors are absent; the message names some.
+    """
+    if absent:
+        raise ValueError(
+            f"{source}: {len(absent)} of {total} tensors of {name} are not there, "
+            f"{', '.join(sorted(absent)[:3])}, ...; they would be random. Is it another network?"
+        )
 
 
-def _origin(model: str, weights: str | Path | None) -> dict[str, str]:
-    """Which weights: hub id or folder, or the file and its checksum, since every training writes a
-    `checkpoint.pth`."""
-    if weights is None:
-        return {"weights": model}
-    return {"weights": Path(weights).name, "weights_sha256": file_sha256(weights)}
+def tensors_sha256(network: nn.Module) -> str:
+    """Checksum of all tensors with their names, whatever files they came from."""
+    digest = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _precision(half: bool, device: str) -> str:
     if not half:
         return "float32"
     return "bfloat16" if torch.device(device).type == "cpu" else "float16"
-
-
-def _with_weights(network: nn.Module, name: str, weights: str | Path | None) -> nn.Module:
-    """The network with its tensors, wherever they sit in the file (`video_network.base.`,
-    `audio_network.base.`), ready to run."""
-    if weights is None:
-        raise ValueError(f"backbone {name!r} needs its weights file.")
-    state, own = read_state_dict(weights), network.state_dict()
-    found = {key.removeprefix(WRAPPERS.get(name, "")): value for key, value in state.items()}
-    # a counter of BatchNorm and the text branch of S3D play no part in video features
-    absent = [
-        key
-        for key in own
-        if key not in found and not key.endswith("num_batches_tracked") and not key.startswith("text_module.")
-    ]
-    if absent:
-        named = ", ".join(absent[:3])
-        raise ValueError(
-            f"{weights}: {len(absent)} of {len(own)} tensors of {name} are not there, {named}, ...; is it "
-            "another network?"
-        )
-    network.load_state_dict({key: found[key] for key in own if key in found}, strict=False)
-    return for_inference(network)

@@ -6,19 +6,20 @@ Letters: n clips, FPS images per clip of S x S pixels, A samples of a waveform, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmpt.backbones.backbone import AudioBackbone, VideoBackbone, refuse_random
+from mmpt.registry import BACKBONES
 from mmpt.utils import optional_import
 
-CLIP_MEAN, CLIP_STD = (
-    [0.48145466, 0.4578275, 0.40821073],
-    [0.26862954, 0.26130258, 0.27577711],
-)  # of all published CLIP models
+# of all published CLIP models
+CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
+CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 INT16_RANGE = 32768
 
 
@@ -41,85 +42,80 @@ class ImageTower(nn.Module):
         return vectors.unflatten(0, (n, fps)).mean(dim=1)
 
 
-class ImageReader(NamedTuple):
-    """An image tower, and the pixels, mean and deviation (per colour) of what it reads."""
+@BACKBONES.register("image")
+class TransformersImageBackbone(VideoBackbone):
+    """The image side of a transformers model: CLIP, SigLIP, DINOv2, ViT, ..."""
 
-    network: ImageTower
-    size: int
-    mean: list[float]
-    std: list[float]
+    form, fetched = "<hub id or folder>", True
 
+    def build(self, model: str) -> nn.Module:
+        """Reads size, mean and deviation beside the weights.
 
-def transformers_image_tower(name: str) -> ImageReader:
-    """The image side of a transformers model: CLIP, SigLIP, DINOv2, ViT, ...
-
-    Args:
-        name: hub id or folder.
-
-    Raises:
-        ValueError: the folder does not say how images are scaled.
-    """
-    transformers = optional_import("transformers", extra="text")
-    config = transformers.AutoConfig.from_pretrained(name)
-    is_clip = config.model_type in ("clip", "clip_vision_model")
-    loader = transformers.CLIPVisionModelWithProjection if is_clip else transformers.AutoModel
-    model = loader.from_pretrained(name)
-    size = getattr(config, "vision_config", config).image_size
-    try:
-        scaling = transformers.image_processing_base.ImageProcessingMixin.get_image_processor_dict(name)[0]
-    except OSError as error:
-        if not is_clip:
-            raise ValueError(
-                f"{name}: no preprocessor_config.json, which says mean and deviation of the images. Put "
-                "it there."
-            ) from error
-        scaling = {}
-    mean, std = scaling.get("image_mean", CLIP_MEAN), scaling.get("image_std", CLIP_STD)
-    return ImageReader(ImageTower(model, lambda images: _image_vectors(model, images)), size, mean, std)
-
-
-def open_clip_image_tower(name: str) -> ImageReader:
-    """The image side of an OpenCLIP model.
-
-    Args:
-        name: "<architecture>/<tag or file of the weights>", such as "ViT-B-32/laion2b_s34b_b79k".
-    """
-    architecture, _, weights = name.partition("/")
-    open_clip = optional_import("open_clip", extra="open_clip")
-    if not weights:
-        raise ValueError(
-            f"open_clip:{name}: say which weights, open_clip:<architecture>/<tag or file>; without, they "
-            "would be random."
+        Raises:
+            ValueError: the folder lacks tensors, or does not say how images are scaled.
+        """
+        transformers = optional_import("transformers", extra="text")
+        config = transformers.AutoConfig.from_pretrained(model)
+        is_clip = config.model_type in ("clip", "clip_vision_model")
+        tower = load_whole(
+            transformers.CLIPVisionModelWithProjection if is_clip else transformers.AutoModel, model
         )
-    model = open_clip.create_model(architecture, pretrained=weights)
-    scaling = open_clip.get_model_preprocess_cfg(model)
-    size = scaling["size"] if isinstance(scaling["size"], int) else scaling["size"][0]
-    return ImageReader(
-        ImageTower(model, model.encode_image), size, list(scaling["mean"]), list(scaling["std"])
-    )
+        self.size = getattr(config, "vision_config", config).image_size
+        try:
+            reader = transformers.image_processing_base.ImageProcessingMixin
+            scaling = reader.get_image_processor_dict(model)[0]
+        except OSError as error:
+            if not is_clip:
+                raise ValueError(
+                    f"{model}: no preprocessor_config.json, which says mean and deviation of the images. Put "
+                    "it there."
+                ) from error
+            scaling = {}
+        self.mean = scaling.get("image_mean", CLIP_MEAN)
+        self.std = scaling.get("image_std", CLIP_STD)
+        return ImageTower(tower, lambda images: _image_vectors(tower, images))
 
 
-def _image_vectors(model: nn.Module, images: Tensor) -> Tensor:
-    """What the model offers that comes closest to one vector per image."""
-    output: Any = (
-        model.get_image_features(pixel_values=images)
-        if hasattr(model, "get_image_features")
-        else model(pixel_values=images)
-    )
-    if isinstance(output, Tensor):
-        return output
-    for key in ("image_embeds", "pooler_output"):
-        if output.get(key) is not None:
-            return output[key]
-    return output["last_hidden_state"][:, 0]
+@BACKBONES.register("open_clip")
+class OpenCLIPBackbone(VideoBackbone):
+    """The image side of an OpenCLIP model, such as ViT-B-32/laion2b_s34b_b79k."""
+
+    form, fetched = "<architecture>/<weights>", True
+
+    def build(self, model: str) -> nn.Module:
+        architecture, _, weights = model.partition("/")
+        open_clip = optional_import("open_clip", extra="open_clip")
+        if not weights:
+            raise ValueError(
+                f"open_clip:{model}: say which weights, open_clip:<architecture>/<tag or file>; without, "
+                "they would be random."
+            )
+        tower = open_clip.create_model(architecture, pretrained=weights)
+        scaling = open_clip.get_model_preprocess_cfg(tower)
+        self.size = scaling["size"] if isinstance(scaling["size"], int) else scaling["size"][0]
+        self.mean, self.std = list(scaling["mean"]), list(scaling["std"])
+        return ImageTower(tower, tower.encode_image)
 
 
-class AudioReader(NamedTuple):
-    """An audio tower, its samples per second, and waveforms (n, A) int16 -> what it reads."""
+@BACKBONES.register("audio")
+class TransformersAudioBackbone(AudioBackbone):
+    """The audio side of a transformers model: AST or CLAP."""
 
-    network: Callable[[Tensor], Tensor]
-    sample_rate: int
-    prepare: Callable[[np.ndarray], np.ndarray]
+    form, fetched = "<hub id or folder>", True
+    window_s = 10  # what AST and CLAP were trained on
+
+    def build(self, model: str) -> nn.Module:
+        transformers = optional_import("transformers", extra="text")
+        is_clap = transformers.AutoConfig.from_pretrained(model).model_type in ("clap", "clap_audio_model")
+        loader = transformers.ClapAudioModelWithProjection if is_clap else transformers.AutoModel
+        self.extractor = transformers.AutoFeatureExtractor.from_pretrained(model)
+        self.sample_rate = self.extractor.sampling_rate
+        return AudioTower(load_whole(loader, model), is_clap)
+
+    def prepare(self, waves: np.ndarray) -> np.ndarray:
+        scaled = [wave.astype(np.float32) / INT16_RANGE for wave in waves]
+        read = self.extractor(scaled, sampling_rate=self.sample_rate, return_tensors="np")
+        return np.asarray(read[self.extractor.model_input_names[0]])
 
 
 class AudioTower(nn.Module):
@@ -136,24 +132,27 @@ class AudioTower(nn.Module):
         return self.tower(input_values=spectrograms).pooler_output
 
 
-def transformers_audio_tower(name: str) -> AudioReader:
-    """The audio side of a transformers model: AST or CLAP.
+def load_whole(loader: Any, model: str) -> nn.Module:
+    """`loader.from_pretrained(model)`, which draws what the weights file lacks; here that is refused.
 
-    Args:
-        name: hub id or folder, with its preprocessor_config.json.
+    Raises:
+        ValueError: names tensors that are not in the file.
     """
-    transformers = optional_import("transformers", extra="text")
-    is_clap = transformers.AutoConfig.from_pretrained(name).model_type in ("clap", "clap_audio_model")
-    loader = transformers.ClapAudioModelWithProjection if is_clap else transformers.AutoModel
-    tower = AudioTower(loader.from_pretrained(name), is_clap)
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(name)
+    network, report = loader.from_pretrained(model, output_loading_info=True)
+    refuse_random(model, type(network).__name__, list(report["missing_keys"]), len(network.state_dict()))
+    return network
 
-    def prepare(waves: np.ndarray) -> np.ndarray:
-        scaled = [wave.astype(np.float32) / INT16_RANGE for wave in waves]
-        return np.asarray(
-            extractor(scaled, sampling_rate=extractor.sampling_rate, return_tensors="np")[
-                extractor.model_input_names[0]
-            ]
-        )
 
-    return AudioReader(tower, extractor.sampling_rate, prepare)
+def _image_vectors(model: nn.Module, images: Tensor) -> Tensor:
+    """What the model offers that comes closest to one vector per image."""
+    output: Any = (
+        model.get_image_features(pixel_values=images)
+        if hasattr(model, "get_image_features")
+        else model(pixel_values=images)
+    )
+    if isinstance(output, Tensor):
+        return output
+    for key in ("image_embeds", "pooler_output"):
+        if output.get(key) is not None:
+            return output[key]
+    return output["last_hidden_state"][:, 0]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmpt.backbones.backbone import VideoBackbone
 from mmpt.backbones.resnet import ResidualBlock, blocks_of, draw_weights, stages
+from mmpt.registry import BACKBONES
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -70,3 +72,14 @@ def _factorised(inputs: int, middle: int, outputs: int, stride: int) -> nn.Seque
         nn.ReLU(inplace=True),
         nn.Conv3d(middle, outputs, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False),
     )
+
+
+@BACKBONES.register("r2plus1d")
+class R2Plus1DBackbone(VideoBackbone):
+    """R(2+1)D-18 of GDT and STiCA, 512-d."""
+
+    fps, size, mean, std, cpu_clips = 16, 112, 0.45, 0.225, 4  # mean and deviation of Kinetics
+    prefix = "video_network.base."
+
+    def build(self, model: str) -> nn.Module:
+        return R2Plus1D()

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmpt.backbones.backbone import VideoBackbone
 from mmpt.backbones.words import LOWER_CASE_WORDS, Vocabulary, WordEncoder
 from mmpt.checkpoints.weights import load_weights
+from mmpt.registry import BACKBONES
 
 # name -> widths: 1x1 branch; 1x1 then separable; 1x1 then separable; pool then 1x1
 MIXED = {
@@ -192,3 +194,15 @@ def same_max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Te
 def _check_frames(frames: Tensor) -> None:
     if frames.dim() != 5 or frames.shape[1] != 3 or any(size % 2 or not size for size in frames.shape[2:]):
         raise ValueError(f"S3D reads frames (B, 3, T, H, W) with even T, H, W; got {tuple(frames.shape)}.")
+
+
+@BACKBONES.register("s3d")
+class S3DBackbone(VideoBackbone):
+    """S3D-G trained on HowTo100M, 512-d: the features of VideoCLIP, VLM, Norton and TempCLR."""
+
+    fps, size, cpu_clips = 30, 224, 4
+    unread = ("text_module.",)
+    usual_weights = "pretrained_models/s3d_howto100m.pth"
+
+    def build(self, model: str) -> nn.Module:
+        return S3D()

@@ -81,11 +81,7 @@ def portable(config: Config) -> dict[str, Any]:
     """The part of a config that describes the model, without paths of the machine it was trained on."""
     dataset = {name: getattr(config.dataset, name) for name in SIZES}
     default = ModelConfig()
-    model = dataclasses.asdict(config.model) | {
-        "init": "random",
-        "s3d_weights": default.s3d_weights,
-        "s3d_dict": default.s3d_dict,
-    }
+    model = dataclasses.asdict(config.model) | {"init": "random"}
     return {"dataset": _changed(dataset, DatasetConfig()), "model": _changed(model, default)}
 
 

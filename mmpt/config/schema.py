@@ -179,8 +179,6 @@ class ModelConfig:
         False, "the model owns a trained logit_scale, starting at ln(1/0.07), which losses then read"
     )
     feature_dim: int = key(512, "width of the features, for models without a transformer")
-    s3d_weights: str = key("pretrained_models/s3d_howto100m.pth", "S3D weights, for models that read frames")
-    s3d_dict: str = key("pretrained_models/s3d_dict.npy", "word list of S3D's text branch")
     contra_dim: int = key(512, "MMGram: width of the common space")
     modality_layers: Mapping[str, int] | None = key(
         None, "MMGram: modality -> layers of its tower; null: num_hidden_video_layers"

@@ -17,17 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from mmpt.backbones.folding import for_inference
-from mmpt.backbones.s3d import S3D
+from mmpt.backbones.backbone import VideoBackbone, frame_network, named_backbone
 from mmpt.checkpoints.model_folder import locate, write_folder
-from mmpt.config import Config
 from mmpt.extraction.run import videos_of
 from mmpt.inference.moments import CaptionAlignment, Moment, MomentIndex, align_captions, window_bounds
 from mmpt.media.video import read_seconds
 from mmpt.models.build import build_model
 from mmpt.models.mmfusion import Encoded
 from mmpt.modules.layers import VideoTokenMLP
-from mmpt.registry import ALIGNERS
+from mmpt.registry import ALIGNERS, BACKBONES
 from mmpt.utils import optional_import
 
 Video = (
@@ -48,10 +46,11 @@ class MMPTModel(nn.Module):
         fusion: the trained model.
         tokenizer: a transformers tokenizer.
         aligner: packs token ids into caption tensors.
-        video_encoder: frames (B, 3, FPS, H, W) -> dict with `video_embedding` (B, D); None: videos are given
-            as features.
-        normalise: scale the backbone's features to unit length, as the training features were. False: the
+        video_encoder: frames (B, 3, FPS, H, W) in [0, 1] -> (B, D), or a dict with `video_embedding`; None:
+            videos are given as features.
+        normalize: scale the backbone's features to unit length, as the training features were. False: the
             historic behaviour of this class, which left them as they came.
+        fps, size: how files are read for it: frames per second, pixels.
     """
 
     def __init__(
@@ -60,14 +59,17 @@ class MMPTModel(nn.Module):
         tokenizer: Any,
         aligner: Any,
         video_encoder: nn.Module | None = None,
-        normalise: bool = True,
+        normalize: bool = True,
+        fps: int = 30,
+        size: int = 224,
     ):
         super().__init__()
         self.fusion = fusion
         self.tokenizer = tokenizer
         self.aligner = aligner
         self.video_encoder = video_encoder
-        self.normalise = normalise
+        self.normalize = normalize
+        self.fps, self.size = fps, size
         self.max_video_len: int = fusion.max_video_len
         self.feature_width: int = next(
             m for m in fusion.modules() if isinstance(m, VideoTokenMLP)
@@ -79,7 +81,8 @@ class MMPTModel(nn.Module):
         source: str | Path,
         checkpoint: str | Path | None = None,
         video_encoder: nn.Module | str | None = "s3d",
-        normalise: bool = True,
+        normalize: bool = True,
+        video_weights: str | Path | None = None,
     ) -> tuple[MMPTModel, Any, Any]:
         """A model in eval mode, its tokenizer and its aligner.
 
@@ -87,29 +90,28 @@ class MMPTModel(nn.Module):
             source: a project YAML, a folder written by `save_pretrained`, or a hub id.
             checkpoint: weights file, by path or by name in the run folder of the YAML. None: a folder's own
                 weights; for a YAML `checkpoint_best.pt` of its run folder.
-            video_encoder: "s3d" (weights where `model.s3d_weights` says), a module, or None to work on
-                features alone. A backbone that is to be trained is given as a module:
-                `S3D.from_files(weights)`.
-            normalise: see the class.
+            video_encoder: a backbone by name ("s3d", "image:<hub id or folder>", ...), the one whose features
+                the model was trained on; a module; or None to work on features alone. A backbone that is to
+                be trained is given as a module: `S3D.from_files(weights)`.
+            normalize: see the class.
+            video_weights: weights file of the backbone; None: where it usually lies, for S3D
+                `pretrained_models/s3d_howto100m.pth`.
 
         Raises:
-            FileNotFoundError: model, weights or S3D are not where they were looked for.
-            ValueError: another text as `video_encoder`, or a damaged file.
+            FileNotFoundError: model, weights or backbone are not where they were looked for.
+            ValueError: an unknown `video_encoder`, or a damaged file.
         """
         if checkpoint is None and Path(source).suffix in (".yaml", ".yml"):
             checkpoint = "checkpoint_best.pt"
-        if isinstance(video_encoder, (str, Path)) and video_encoder != "s3d":
-            raise ValueError(
-                f"video_encoder={str(video_encoder)!r}: expected 's3d', a module, or None; "
-                "S3D.from_files(path) reads a file."
-            )
         config, weights = locate(source, checkpoint)
         transformers = optional_import("transformers", extra="text")
         tokenizer = transformers.AutoTokenizer.from_pretrained(config.dataset.bert_name)
         aligner = ALIGNERS.get("Aligner")(config.dataset)
-        if video_encoder == "s3d":
-            video_encoder = load_s3d(config)
-        model = cls(build_model(config, weights), tokenizer, aligner, video_encoder, normalise)
+        reading = {}
+        if isinstance(video_encoder, str):
+            backbone = load_backbone(video_encoder, video_weights)
+            video_encoder, reading = frame_network(backbone), {"fps": backbone.fps, "size": backbone.size}
+        model = cls(build_model(config, weights), tokenizer, aligner, video_encoder, normalize, **reading)
         return model.eval(), tokenizer, aligner
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -332,15 +334,16 @@ class MMPTModel(nn.Module):
         if self.video_encoder is None:
             raise ValueError(
                 "this model was loaded with video_encoder=None and reads features (T, D); load it with "
-                "S3D to read frames."
+                'its backbone to read frames, such as video_encoder="s3d".'
             )
         scaled = frames.to(self.device)
         scaled = scaled.to(self.dtype) / 255 if scaled.dtype == torch.uint8 else scaled.to(self.dtype)
         if scaled.amax() > 1 or scaled.amin() < 0:
             found = f"{scaled.amin():.3g} to {scaled.amax():.3g}"
             raise ValueError(f"float frames must lie in [0, 1], got {found}; give uint8, or divide by 255.")
-        features = self.video_encoder(scaled.permute(0, 4, 1, 2, 3))["video_embedding"]
-        return functional.normalize(features, dim=-1) if self.normalise else features
+        features = self.video_encoder(scaled.permute(0, 4, 1, 2, 3))
+        features = features["video_embedding"] if isinstance(features, dict) else features
+        return functional.normalize(features, dim=-1) if self.normalize else features
 
     def _each_video(self, videos: Video | Sequence[Video]) -> Iterable[Tensor]:
         """Features (T, D) of each video."""
@@ -354,7 +357,7 @@ class MMPTModel(nn.Module):
             vfeats = torch.cat(
                 [
                     self._backbone(torch.from_numpy(seconds))
-                    for seconds in read_seconds(video, chunk_s=SECONDS_PER_STEP)
+                    for seconds in read_seconds(video, self.fps, self.size, chunk_s=SECONDS_PER_STEP)
                 ]
             )
         else:
@@ -407,14 +410,24 @@ def _array(values: Tensor) -> np.ndarray:
     return values.float().cpu().numpy()
 
 
-def load_s3d(config: Config) -> S3D:
-    """S3D from the files that `model.s3d_weights` and `model.s3d_dict` name, made fast and no longer
-    trainable."""
-    weights, words = Path(config.model.s3d_weights), Path(config.model.s3d_dict)
-    if not weights.is_file():
+def load_backbone(name: str, weights: str | Path | None = None) -> VideoBackbone:
+    """A video backbone by name, made fast and no longer trainable.
+
+    Args:
+        name: as in `MMPTModel.from_pretrained`.
+        weights: its file; None: where it usually lies.
+
+    Raises:
+        FileNotFoundError: there is no weights file; the message says where it comes from.
+        ValueError: unknown name, or a file without all tensors.
+    """
+    kind = name.partition(":")[0]
+    if weights is None and kind in BACKBONES.names():
+        weights = BACKBONES.get(kind).usual_weights
+    if weights is not None and not Path(weights).is_file():
         raise FileNotFoundError(
-            f"no S3D weights at model.s3d_weights={weights}. Put s3d_howto100m.pth there "
-            "(pretrained_models/README.md says where it comes "
-            "from), or pass video_encoder=None and give features instead of frames."
+            f"no weights of {name} at {weights}. Put the file there (pretrained_models/README.md says where "
+            "it comes from) or name it as video_weights, or pass video_encoder=None and give features "
+            "instead of frames."
         )
-    return for_inference(S3D.from_files(weights, words if words.is_file() else None))
+    return named_backbone(name, "video", weights)

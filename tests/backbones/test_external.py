@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
 
-from mmpt.backbones.backbone import VideoFeatures, audio_backbone, video_backbone
-from mmpt.backbones.external import ImageTower, transformers_audio_tower
+from mmpt.backbones.backbone import VideoBackbone, VideoFeatures, audio_backbone, video_backbone
+from mmpt.backbones.external import ImageTower, TransformersAudioBackbone
+from mmpt.registry import BACKBONES
 
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 IMAGES = {**TINY, "image_size": 16, "patch_size": 8}
@@ -34,7 +37,7 @@ def test_reversed_clips_are_the_flipped_frames():
             return clips[:, 0, :, 0, 0]
 
     frames = torch.arange(8, dtype=torch.uint8).view(2, 4, 1, 1, 1).expand(2, 4, 2, 2, 3)
-    forward, backward = (VideoFeatures(Marks(), normalise=False, reverse=r)(frames) for r in (False, True))
+    forward, backward = (VideoFeatures(Marks(), normalize=False, reverse=r)(frames) for r in (False, True))
     assert torch.equal(forward.flip(1), backward) and torch.allclose(
         forward * 255, torch.arange(8.0).view(2, 4)
     )
@@ -66,7 +69,7 @@ def test_clip_tower_averages_unit_vectors_of_frames(tmp_path):
             ]
         )
     torch.testing.assert_close(got, torch.nn.functional.normalize(each, dim=-1))
-    assert isinstance(backbone.network.network, ImageTower)
+    assert isinstance(backbone.network.network.network, ImageTower)
 
 
 @pytest.mark.parametrize("kind", ["Siglip", "ViT", "Dinov2"])
@@ -82,7 +85,10 @@ def test_other_image_towers_are_read_with_their_own_scaling(tmp_path, kind):
         {"image_processor_type": f"{kind}ImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.25] * 3},
     )
     backbone = video_backbone(f"image:{tmp_path}")
-    assert backbone.network(CLIPS).shape == (2, 16) and backbone.network.std.tolist() == [0.25] * 3
+    assert (
+        backbone.network(CLIPS).shape == (2, 16)
+        and backbone.network.network.std.flatten().tolist() == [0.25] * 3
+    )
 
 
 def test_image_tower_without_its_scaling_is_refused(tmp_path):
@@ -149,11 +155,11 @@ def audio_folder(folder, kind):
 @pytest.mark.parametrize("kind", ["ast", "clap"])
 def test_audio_tower_gives_one_vector_per_window(tmp_path, kind):
     rate, width = audio_folder(tmp_path, kind)
-    network, sample_rate, prepare = transformers_audio_tower(str(tmp_path))
+    backbone = TransformersAudioBackbone(f"audio:{tmp_path}")
     waves = np.random.default_rng(0).integers(-9000, 9000, (3, rate)).astype(np.int16)
     with torch.no_grad():
-        vectors = network.eval()(torch.from_numpy(prepare(waves)))
-    assert sample_rate == rate and vectors.shape == (3, width)
+        vectors = backbone.network.eval()(torch.from_numpy(backbone.prepare(waves)))
+    assert backbone.sample_rate == rate and vectors.shape == (3, width)
     assert not torch.allclose(vectors[0], vectors[1])
 
 
@@ -164,11 +170,70 @@ def test_audio_tower_hears_ten_seconds_unless_told_otherwise(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "known"), [(video_backbone, "s3d, r2plus1d, image:"), (audio_backbone, "resnet9 or audio:")]
+    ("make", "known"),
+    [
+        (video_backbone, "image:<hub id or folder>, open_clip:<architecture>/<weights>, r2plus1d, s3d"),
+        (audio_backbone, "audio:<hub id or folder>, resnet9"),
+    ],
 )
 def test_unknown_backbone_lists_the_known_ones(make, known):
-    with pytest.raises(ValueError, match=f"'i3d'; use {known}"):
+    with pytest.raises(ValueError, match=f"'i3d'; known: .*{known}"):
         make("i3d")
+
+
+@pytest.mark.parametrize("name", ["image", "s3d:ViT"])
+def test_a_name_of_another_form_says_how_it_is_written(name):
+    with pytest.raises(ValueError, match=rf"'{name}': expected {name.partition(':')[0]}"):
+        video_backbone(name)
+
+
+def test_a_folder_that_lacks_tensors_is_refused_and_the_tensors_named(tmp_path):
+    config = transformers.CLIPVisionConfig(**IMAGES, projection_dim=6)
+    save(transformers.CLIPVisionModelWithProjection(config), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["visual_projection.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"1 of \d+ tensors .* visual_projection.weight, .* random"):
+        video_backbone(f"image:{tmp_path}")
+
+
+def test_passports_of_other_weights_in_the_same_folder_differ(tmp_path):
+    config = transformers.CLIPVisionConfig(**IMAGES, projection_dim=6)
+    sums = set()
+    for _ in range(2):
+        save(transformers.CLIPVisionModelWithProjection(config), tmp_path)
+        made = [video_backbone(f"image:{tmp_path}").passport["tensors_sha256"] for _ in range(2)]
+        assert made[0] == made[1]
+        sums.add(made[0])
+    assert len(sums) == 2
+
+
+def test_a_backbone_is_added_by_one_class(tmp_path):
+    class Colours(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.zeros(3))
+
+        def forward(self, frames):
+            return frames.mean(dim=(2, 3, 4)) * self.scale
+
+    @BACKBONES.register("colours")
+    class ColoursBackbone(VideoBackbone):
+        """Mean colour."""
+
+        fps, size = 2, 16
+
+        def build(self, model):
+            return Colours()
+
+    try:
+        torch.save({"scale": torch.tensor([1.0, 2.0, 3.0])}, tmp_path / "colours.pt")
+        backbone = video_backbone("colours", tmp_path / "colours.pt", normalize=False)
+        white = torch.full((1, 2, 16, 16, 3), 255, dtype=torch.uint8)
+        assert backbone.network(white).tolist() == [[1.0, 2.0, 3.0]]
+        assert backbone.passport["frames_per_second"] == 2
+    finally:
+        del BACKBONES._classes["colours"]
 
 
 @pytest.mark.parametrize(("make", "name"), [(video_backbone, "r2plus1d"), (audio_backbone, "resnet9")])

@@ -62,7 +62,6 @@ def project(tmp_path_factory, bert_folder):
             "text_encoder_cls": "BertModel",
             "num_hidden_video_layers": 1,
             "init": "random",
-            "s3d_weights": str(root / "s3d.pth"),
         },
         "fairseq": {"checkpoint": {"save_dir": str(root / "run")}},
         "eval": {"save_path": str(root / "run" / "eval")},
@@ -119,7 +118,7 @@ def test_score_is_the_similarity_of_the_two_encodings(loaded):
 
 def test_backbone_features_are_normalised_unless_asked_otherwise(model):
     assert torch.allclose(model.features(frames(1, 2)).norm(dim=-1), torch.ones(1, 2))
-    plain = MMPTModel(model.fusion, model.tokenizer, model.aligner, FakeBackbone(), normalise=False)
+    plain = MMPTModel(model.fusion, model.tokenizer, model.aligner, FakeBackbone(), normalize=False)
     assert not torch.allclose(plain.features(frames(1, 2)).norm(dim=-1), torch.ones(1, 2))
 
 
@@ -224,8 +223,8 @@ def test_a_feature_file_that_is_none_is_named(model, content, tmp_path):
         model.encode_video(tmp_path / "v.npy")
 
 
-def test_a_backbone_is_not_named_by_another_word(project):
-    with pytest.raises(ValueError, match="expected 's3d', a module, or None"):
+def test_an_unknown_backbone_lists_the_known_ones(project):
+    with pytest.raises(ValueError, match="'resnet'; known: image:<hub id or folder>, .*s3d"):
         MMPTModel.from_pretrained(project / "model.yaml", video_encoder="resnet")
 
 
@@ -244,8 +243,8 @@ def test_absent_checkpoint_lists_where_it_was_looked_for(project):
 
 
 def test_absent_s3d_weights_name_the_cure(project):
-    with pytest.raises(FileNotFoundError, match="video_encoder=None"):
-        MMPTModel.from_pretrained(project / "model.yaml")
+    with pytest.raises(FileNotFoundError, match="s3d.pth.*video_encoder=None"):
+        MMPTModel.from_pretrained(project / "model.yaml", video_weights=project / "s3d.pth")
 
 
 def test_model_without_backbone_says_so(project):

@@ -185,7 +185,7 @@ def test_audio_of_real_videos_is_extracted_second_by_second(checkpoint, tmp_path
 
 def test_wrong_weights_end_in_one_sentence(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "w.pth")
-    with pytest.raises(SystemExit, match="is it another network"):
+    with pytest.raises(SystemExit, match="Is it another network"):
         script("video_feature_extractor").main(
             [
                 str(tmp_path),
