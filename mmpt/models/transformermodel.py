@@ -164,6 +164,7 @@ class MMBertWithHead(MMBert):
 
 
 @ENCODERS.register()
+@ENCODERS.register("MMFusionForMFMMLM")  # as the published mfmmlm.yaml spells it
 class MMBertForMFMMLM(MMBertWithHead):
     """Masked frames are told apart from the batch's other frames, masked words from the vocabulary."""
 
