@@ -10,12 +10,10 @@ from typing import Any
 
 import yaml
 
+from mmpt.config.fields import ConfigError
+
 _FLOAT = "tag:yaml.org,2002:float"
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
-
-
-class ConfigError(ValueError):
-    """A project file, or a value given for one, is wrong; the message lists everything found."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):

@@ -16,123 +16,27 @@ class MyLoss(Loss):
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import inspect
-import math
-import types
-import typing
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmpt.config.fields import Section, option
 from mmpt.ops.distributed import all_gather
 from mmpt.ops.precision import autocast_off
 from mmpt.registry import LOSSES
 
 
-class Allowed(NamedTuple):
-    """The values of a key: numbers within bounds, or one of some words. Null is a matter of the type."""
-
-    above: float | None
-    least: float | None
-    most: float | None
-    one_of: Collection[str]
-
-    def __contains__(self, value: Any) -> bool:
-        if self.one_of:
-            return value in self.one_of
-        if not isinstance(value, (int, float)):
-            return True
-        too_low = (self.above is not None and value <= self.above) or (
-            self.least is not None and value < self.least
-        )
-        return math.isfinite(value) and not too_low and (self.most is None or value <= self.most)
-
-    def __str__(self) -> str:
-        if self.one_of:
-            return f"one of {', '.join(self.one_of)}"
-        bounds = {"above": self.above, "at least": self.least, "at most": self.most}
-        return " and ".join(
-            ["a finite number", *(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)]
-        )
-
-
-def option(
-    default: Any,
-    help: str,
-    yaml: str | None = None,
-    symbol: str | None = None,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
-    one_of: Collection[str] = (),
-) -> Any:
-    """A key of a loss: its default, one line of meaning, its spelling in YAML where that differs, its symbol
-    in the paper, its values."""
-    allowed = Allowed(above, least, most, one_of)
-    return field(default=default, metadata={"help": help, "yaml": yaml, "symbol": symbol, "allowed": allowed})
-
-
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
+class LossConfig(Section):
     """Keys of a loss without keys."""
 
-    def __post_init__(self):
-        """Refuses values that a key does not allow; subclasses add what concerns several keys."""
-        faults = self._out_of_range({f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "loss")
-        if faults:
-            raise ValueError("\n".join(faults))
-
     @classmethod
-    def yaml_names(cls) -> dict[str, dataclasses.Field]:
-        """YAML spelling -> field."""
-        return {f.metadata.get("yaml") or f.name: f for f in dataclasses.fields(cls)}
-
-    @classmethod
-    def from_yaml(cls, section: Mapping[str, Any], where: str = "loss") -> LossConfig:
-        """Reads a section in YAML spelling.
-
-        Raises:
-            ValueError: unknown keys or values of the wrong type; all of them in one message, each with the
-                place and what is expected.
-        """
-        known, hints, values, faults = cls.yaml_names(), typing.get_type_hints(cls), {}, []
-        for name, value in section.items():
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                cure = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known) or 'none'}."
-                faults.append(f"{where}.{name}: unknown key; {cure}")
-                continue
-            try:
-                values[known[name].name] = convert(value, hints[known[name].name], f"{where}.{name}")
-            except ValueError as error:
-                faults.append(str(error))
-        faults += cls._out_of_range(values, where)
-        if faults:
-            raise ValueError("\n".join(faults))
-        return cls(**values)
-
-    @classmethod
-    def _out_of_range(cls, values: Mapping[str, Any], where: str) -> list[str]:
-        """One message for each of the values, by field name, that its key does not allow."""
-        allowed = {
-            f.name: (name, f.metadata["allowed"])
-            for name, f in cls.yaml_names().items()
-            if "allowed" in f.metadata
-        }
-        found = [
-            (*allowed[name], value) for name, value in values.items() if value is not None and name in allowed
-        ]
-        return [
-            f"{where}.{name}: expected {wanted}, got {value!r}."
-            for name, wanted, value in found
-            if value not in wanted
-        ]
+    def _place(cls) -> str:
+        return "loss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,45 +50,6 @@ class NegativesConfig(LossConfig):
     def join(self, x: Tensor) -> Tensor:
         """The rows of all ranks, or `x` itself where negatives are local."""
         return all_gather(x) if self.global_negatives else x
-
-
-def convert(value: Any, hint: Any, where: str) -> Any:
-    """A YAML value as the type that the dataclass states; "1e-5", which YAML reads as a string, becomes a
-    number.
-
-    Raises:
-        ValueError: it is of another type; the message names the place.
-    """
-    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in choices:
-        return None
-    for choice in choices:
-        if isinstance(choice, type) and issubclass(choice, LossConfig) and isinstance(value, Mapping):
-            return choice.from_yaml(value, where)
-        if (
-            choice is float
-            and isinstance(value, (int, float, str))
-            and not isinstance(value, bool)
-            and _is_number(value)
-        ):
-            return float(value)
-        plain = typing.get_origin(choice) or choice
-        if (
-            isinstance(plain, type)
-            and isinstance(value, plain)
-            and not (plain is int and isinstance(value, bool))
-        ):
-            return value
-    expected = " or ".join("null" if c is type(None) else getattr(c, "__name__", str(c)) for c in choices)
-    raise ValueError(f"{where}: expected {expected}, got {value!r}.")
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
 
 
 class Loss(nn.Module):

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmpt.losses.loss import Loss, LossConfig, build_loss, convert, option
+from mmpt.config.fields import option, read_value
+from mmpt.losses.loss import Loss, LossConfig, build_loss
 from mmpt.registry import LOSSES
 
 
@@ -56,7 +57,7 @@ class SumLoss(Loss):
         super().__init__(config)
         sections = {part_name(section): dict(section) for section in self.config.losses}
         self.weights = {
-            name: convert(section.pop("weight", 1.0), float, f"loss.losses ({name}).weight")
+            name: read_value(section.pop("weight", 1.0), float, f"loss.losses ({name}).weight")
             for name, section in sections.items()
         }
         # a list: the names of a ModuleDict may hold no dots

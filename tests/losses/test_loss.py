@@ -49,10 +49,10 @@ def test_all_faults_of_a_section_come_in_one_error_with_place_and_nearest_key():
     with pytest.raises(ValueError) as error:
         Scaled({"scal": 1, "steps": "many", "exact": 1, "inner": {"treshold": 4}})
     message = str(error.value)
-    assert "loss (Scaled).scal: unknown key; did you mean 'scale'?" in message
-    assert "loss (Scaled).steps: expected int or null, got 'many'." in message
-    assert "loss (Scaled).exact: expected bool, got 1." in message
-    assert "loss (Scaled).inner.treshold: unknown key; did you mean 'threshold'?" in message
+    assert "loss (Scaled).scal: unknown key. Did you mean loss (Scaled).scale?" in message
+    assert "loss (Scaled).steps: expected a whole number, got 'many'." in message
+    assert "loss (Scaled).exact: expected true or false, got 1." in message
+    assert "loss (Scaled).inner.treshold: unknown key. Did you mean loss (Scaled).inner.threshold?" in message
 
 
 def test_reads_names_the_arguments_without_default():

@@ -37,7 +37,7 @@ def test_sum_reads_and_checks_what_its_parts_do():
 
 
 def test_keys_of_the_parts_are_checked():
-    with pytest.raises(ValueError, match="did you mean 'threshold'"):
+    with pytest.raises(ValueError, match="Did you mean .*threshold"):
         SumLoss(section({"loss_cls": "SequenceContrastLoss", "treshold": 8}))
 
 
@@ -57,7 +57,7 @@ def test_a_name_may_be_any_word():
 
 @pytest.mark.parametrize("weight", ["much", None, True])
 def test_a_weight_that_is_no_number_is_refused_by_its_name(weight):
-    with pytest.raises(ValueError, match=r"loss.losses \(order\).weight: expected float"):
+    with pytest.raises(ValueError, match=r"loss.losses \(order\).weight: expected a number"):
         SumLoss(section({"loss_cls": "NCE", "name": "order", "weight": weight}))
 
 
