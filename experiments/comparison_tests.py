@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from experiments.comparison import Entry
 from mmpt.config import Config
 from mmpt.config.fairseq_args import batch_size
-from mmpt.evaluators import Outcome, RetrievalMetric
+from mmpt.evaluators import Result, RetrievalMetric
 from mmpt.evaluators.ranking import ScoreMatrix
 from mmpt.tasks import build_task
 from mmpt.utils.seed import set_seed
@@ -28,12 +28,12 @@ def evaluate(tests: Mapping[str, Entry], checkpoint: Path, data: str | Path) -> 
     for name, test in tests.items():
         config = test.config(data, ("eval.bootstrap=0",))
         evaluation = predict.Evaluation(config, predict.parse_args([test.project, "--device", "cpu"]))
-        outcome, arrays = evaluation.evaluator.evaluate(
+        result, arrays = evaluation.evaluator.evaluate(
             evaluation.load(checkpoint)[0], evaluation.loader, "cpu"
         )
         values[name] = {
-            **numbers(outcome),
-            **{f"chance-{measure}": value for measure, value in outcome.baselines["chance"].items()},
+            **numbers(result),
+            **{f"chance-{measure}": value for measure, value in result.baselines["chance"].items()},
         }
         if isinstance(evaluation.evaluator.metric, RetrievalMetric):
             values[name] |= {
@@ -42,20 +42,20 @@ def evaluate(tests: Mapping[str, Entry], checkpoint: Path, data: str | Path) -> 
     return values
 
 
-def numbers(outcome: Outcome) -> dict[str, float]:
+def numbers(result: Result) -> dict[str, float]:
     """Measures, and facts that are maps of numbers: {"alignment tv": {"hubness": 1}} ->
     alignment-tv-hubness."""
-    maps = {name.replace(" ", "-"): fact for name, fact in outcome.facts.items() if isinstance(fact, Mapping)}
+    maps = {name.replace(" ", "-"): fact for name, fact in result.facts.items() if isinstance(fact, Mapping)}
     found = {
         f"{name}-{key}": value
         for name, fact in maps.items()
         for key, value in fact.items()
         if isinstance(value, Real)
     }
-    return {**outcome.values, **found}
+    return {**result.values, **found}
 
 
-def of_cosines(evaluation: predict.Evaluation, arrays: Mapping) -> Outcome:
+def of_cosines(evaluation: predict.Evaluation, arrays: Mapping) -> Result:
     """Clip retrieval by cosines of centred embeddings: fair to losses that leave the length of vectors
     alone."""
     cosine = ScoreMatrix(queries=arrays["pooled_text"], gallery=arrays["pooled_video"]).centred_cosine()

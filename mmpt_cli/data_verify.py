@@ -13,7 +13,7 @@ import numpy as np
 
 from mmpt.config import Config, DatasetConfig, load_config
 from mmpt.datasets import build_dataset
-from mmpt.evaluators import sanity as traps
+from mmpt.evaluators import sanity
 from mmpt.evaluators.published import PUBLISHED
 from mmpt.extraction.packing import read_passport
 from mmpt.processors import MetaProcessor, MissingData
@@ -54,7 +54,7 @@ def verify(config: Config) -> Iterator[Finding]:
         yield from findings
         if meta is not None:
             yield from check_counts(config, split, meta)
-            yield from check_traps(config, split, meta)
+            yield from check_sanity(config, split, meta)
             yield from check_features(config.dataset, split, list(annotated(config.dataset, meta)))
     yield from check_passport(config.dataset)
     yield from point_further(config)
@@ -132,14 +132,14 @@ def check_counts(config: Config, split: str, meta: MetaProcessor) -> Iterator[Fi
         yield Finding(WARNING, f"{found}{left_out}; published: {expected}. Numbers do not compare.")
 
 
-def check_traps(config: Config, split: str, meta: MetaProcessor) -> Iterator[Finding]:
+def check_sanity(config: Config, split: str, meta: MetaProcessor) -> Iterator[Finding]:
     """Mistakes that give plausible, wrong numbers."""
     if split != "test":
         return
     items = Counter(str(meta[index][0]) for index in range(len(meta)))
     if config.metric == "RetrievalMetric":
-        level = ERROR if len(meta) > traps.SEVERAL_CAPTIONS * len(items) else NOTE
-        yield from (Finding(level, f"test: {text}") for text in traps.repeated_items(len(meta), len(items)))
+        level = ERROR if len(meta) > sanity.SEVERAL_CAPTIONS * len(items) else NOTE
+        yield from (Finding(level, f"test: {text}") for text in sanity.repeated_items(len(meta), len(items)))
     texts = [item for item in (meta[index][1] for index in range(len(meta))) if isinstance(item, str)]
     if len(texts) > len(set(texts)):
         yield Finding(
@@ -289,7 +289,7 @@ def check_passport(config: DatasetConfig) -> Iterator[Finding]:
             f"{folder}: features without passport: nothing says which backbone made them, at which rate, "
             "normalised or not",
         )
-    elif wrong := traps.wrong_rate(str(folder), different):
+    elif wrong := sanity.wrong_rate(str(folder), different):
         yield from (Finding(ERROR, text) for text in wrong)
     else:
         yield Finding(FINE, f"{folder}: passport {different[0]}")
@@ -316,7 +316,7 @@ def check_checkpoint(config: Config) -> Iterator[Finding]:
         return
     dataset = load_config(trained).dataset
     data = {key: value for key in ("train_path", "tfeat_dir") if (value := getattr(dataset, key))}
-    found = traps.fine_tuned_as_zero_shot(config.source, path, {"project": str(trained), "data": data})
+    found = sanity.fine_tuned_as_zero_shot(config.source, path, {"project": str(trained), "data": data})
     yield from (Finding(WARNING, text) for text in found)
 
 

@@ -28,8 +28,7 @@ from mmpt.checkpoints.weights import load_weights
 from mmpt.config import Config, load_config
 from mmpt.config.rundir import to_dict
 from mmpt.datasets import build_dataset
-from mmpt.evaluators import Evaluator, Outcome, Report, save_arrays
-from mmpt.evaluators import sanity as traps
+from mmpt.evaluators import Evaluator, Report, Result, sanity, save_arrays
 from mmpt.evaluators.report import checksum, describe_data
 from mmpt.extraction.packing import read_passport
 from mmpt.models import build_model
@@ -170,17 +169,17 @@ class Evaluation:
                 self.evaluator.predictor(self.loader, model, self.device, show_progress),
             )
             return None
-        outcome, arrays = self.evaluator.evaluate(model, self.loader, self.device, show_progress)
+        result, arrays = self.evaluator.evaluate(model, self.loader, self.device, show_progress)
         if self.args.save_predictions:
             save_arrays(folder / "predictions.npz", arrays)
-        plots = self.evaluator.metric.plot(folder, outcome, **arrays) if self.args.plots else []
+        plots = self.evaluator.metric.plot(folder, result, **arrays) if self.args.plots else []
         report = Report(
             name=f"{self.config.source}: {label}",
-            outcome=outcome,
+            result=result,
             checkpoint=provenance,
             data=self.data,
             missing=self.dataset.meta_processor.missing,
-            missing_queries=self.missing_queries(outcome, arrays),
+            missing_queries=self.missing_queries(result, arrays),
             settings=self.settings,
             warnings=self.warnings(provenance, model),
             plots=[path.name for path in plots],
@@ -188,11 +187,11 @@ class Evaluation:
         report.write(folder)
         return report
 
-    def missing_queries(self, outcome: Outcome, arrays: dict[str, Any]) -> int | None:
+    def missing_queries(self, result: Result, arrays: dict[str, Any]) -> int | None:
         """How many queries the items left out stand for: one each, or one for all items of a video where
         videos are asked for."""
         missing = [video for videos in self.dataset.meta_processor.missing.values() for video in videos]
-        ids = outcome.per_query.get("ids", ())
+        ids = result.per_query.get("ids", ())
         if 0 < len(ids) == len(set(ids)) and set(ids) <= set(arrays.get("video_ids", ())):
             return len(set(missing))
         return len(missing) if len(ids) == len(self.dataset) else None
@@ -201,12 +200,12 @@ class Evaluation:
         """What is wrong with the features and with the checkpoint, as far as they say it themselves."""
         found = []
         for entry in self.data:
-            found += traps.wrong_rate(entry["path"], entry.get("passports", ()))
+            found += sanity.wrong_rate(entry["path"], entry.get("passports", ()))
         if provenance:
             path = provenance["path"]
-            found += traps.unloaded_layers(path, provenance["missing"])
-            found += traps.unset_batch_norm(path, model)
-            found += traps.fine_tuned_as_zero_shot(self.config.source, path, provenance["training"])
+            found += sanity.unloaded_layers(path, provenance["missing"])
+            found += sanity.unset_batch_norm(path, model)
+            found += sanity.fine_tuned_as_zero_shot(self.config.source, path, provenance["training"])
         return found
 
     def load(self, checkpoint: Path | None) -> tuple[torch.nn.Module, dict[str, Any]]:
@@ -271,7 +270,7 @@ def main(argv: list[str] | None = None) -> None:
             print(report.text())
             reports[label] = report
     if reports:
-        best = max(reports, key=lambda label: reports[label].outcome.best)
+        best = max(reports, key=lambda label: reports[label].result.best)
         print(f"\nbest results:\n{reports[best].checkpoint.get('path', UNTRAINED)}\n{reports[best].text()}")
         write_summary(evaluation.output, reports, best)
     print(f"\nwritten to {evaluation.output}")
@@ -280,7 +279,7 @@ def main(argv: list[str] | None = None) -> None:
 def write_summary(output: Path, reports: dict[str, Report], best: str) -> None:
     """OUTPUT/results.json: the numbers of every checkpoint and which is best."""
     numbers = {
-        label: {"values": report.outcome.values, "report": f"{label}/results.json"}
+        label: {"values": report.result.values, "report": f"{label}/results.json"}
         for label, report in reports.items()
     }
     with atomic_write(output / "results.json", "w") as file:

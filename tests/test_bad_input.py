@@ -232,10 +232,10 @@ def test_fewer_seconds_than_steps_is_an_error_that_names_video_and_task():
 
 def test_a_task_without_an_annotated_step_is_left_out_and_counted():
     empty, full = np.zeros((3, 2), dtype=np.uint8), np.eye(3, 2, dtype=np.uint8)
-    outcome = CrossTaskMetric(EvalConfig(bootstrap=0)).evaluate(
+    result = CrossTaskMetric(EvalConfig(bootstrap=0)).evaluate(
         tasks=["a", "b"], Y_pred=[full, full], Y_true=[empty, full]
     )
-    assert outcome.values["recall"] == 1 and outcome.facts["tasks without annotated steps"] == 1
+    assert result.values["recall"] == 1 and result.facts["tasks without annotated steps"] == 1
 
 
 def test_a_step_that_the_task_does_not_have_is_named(toy_world, tmp_path, monkeypatch):

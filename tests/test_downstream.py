@@ -111,7 +111,7 @@ def test_a_toy_twin_trains_and_predicts(training, test, queries, workplace):
     report = evaluate(test, *(["--untrained"] if training is None else []))
     found = json.loads((workplace / "out/here/results.json").read_text())
     assert found["best_metric"] in found["values"] and all(
-        np.isfinite(value) for value in report.outcome.values.values()
+        np.isfinite(value) for value in report.result.values.values()
     )
     with np.load(workplace / "out/here/per_query.npz") as stored:
         assert len(set(stored["ids"].tolist())) == queries

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmpt.config import Config
 from mmpt.datasets import build_dataset
-from mmpt.evaluators import Outcome
+from mmpt.evaluators import Result
 from mmpt.evaluators.bootstrap import paired_bootstrap
 from mmpt.evaluators.plots import plot_alignment
 from mmpt.evaluators.report import markdown_table, text_table
@@ -27,7 +27,7 @@ from mmpt.utils.files import atomic_write
 from mmpt.utils.seed import set_seed
 from mmpt_cli import predict
 
-Rows = dict[str, dict[str, Outcome]]  # row -> test set -> outcome
+Rows = dict[str, dict[str, Result]]  # row -> test set -> result
 CLIP_TESTS = {"vtt": "MSR-VTT", "youcook": "YouCook2"}  # sets like these
 PARAGRAPHS = {"R1": "Cap. Avg.", "DTW-R1": "DTW", "OTAM-R1": "OTAM"}
 WINDOW_S, STRIDE_S = 8, 4  # of the picture
@@ -59,7 +59,7 @@ class Ridge(nn.Module):
 
 
 def evaluate_rows(tests: Mapping[str, Config], checkpoints: Mapping[str, Path], training: Config) -> Rows:
-    """Every model on every test set. Chance is among the baselines of each outcome.
+    """Every model on every test set. Chance is among the baselines of each result.
 
     Args:
         tests: test set -> its project file.
@@ -101,7 +101,7 @@ def write_report(rows: Rows, out: Path, settings: Mapping[str, Any]) -> str:
             row: {test: {"values": o.values, "intervals": o.intervals} for test, o in tests.items()}
             for row, tests in rows.items()
         },
-        "chance": {test: outcome.baselines["chance"] for test, outcome in rows["untrained"].items()},
+        "chance": {test: result.baselines["chance"] for test, result in rows["untrained"].items()},
         "norton_minus_videoclip": comparison,
     }
     with atomic_write(out / "results.json", "w") as file:
@@ -124,9 +124,9 @@ def write_report(rows: Rows, out: Path, settings: Mapping[str, Any]) -> str:
     return "\n\n".join([*blocks, "\n".join(facts), f"results: {out / 'results.json'}"])
 
 
-def gallery_facts(outcome: Outcome) -> str:
+def gallery_facts(result: Result) -> str:
     """What decides whether two numbers may be compared."""
-    return ", ".join(f"{name} {value}" for name, value in outcome.facts.items() if name not in ("protocol",))
+    return ", ".join(f"{name} {value}" for name, value in result.facts.items() if name not in ("protocol",))
 
 
 def clip_table(rows: Rows) -> list[list[str]]:
@@ -157,8 +157,8 @@ def paragraph_table(rows: Rows) -> list[list[str]]:
     level = rows["untrained"]["youcook_fullvideo"].baselines["chance"]
     table = [["model", *names.values()], ["chance", *(percent(level[name]) for name in names)]]
     for row, tests in rows.items():
-        outcome = tests["youcook_fullvideo"]
-        table.append([row, *(percent(outcome.values[name], outcome.intervals[name]) for name in names)])
+        result = tests["youcook_fullvideo"]
+        table.append([row, *(percent(result.values[name], result.intervals[name]) for name in names)])
     return table
 
 
@@ -167,7 +167,7 @@ def percent(value: float, bounds: tuple[float, float] | None = None) -> str:
     return f"{100 * value:.1f}" + (f" [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]" if bounds else "")
 
 
-def compare(first: Mapping[str, Outcome], second: Mapping[str, Outcome]) -> dict[str, dict[str, float]]:
+def compare(first: Mapping[str, Result], second: Mapping[str, Result]) -> dict[str, dict[str, float]]:
     """Paired bootstrap of R@1, second minus first, for every test and measure."""
     results = {}
     for test in CLIP_TESTS:

@@ -24,7 +24,7 @@ from mmpt.evaluators.predictor_recognition import (
 )
 from mmpt.evaluators.predictor_segmentation import COINPredictor, COINZSPredictor, CrossTaskPredictor
 from mmpt.evaluators.report import Report
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.evaluators.runner import Evaluator
 from mmpt.evaluators.tasks.coin import COINActionSegmentationMetric
 from mmpt.evaluators.tasks.crosstask import CrossTaskMetric
@@ -62,7 +62,7 @@ __all__ = [
     "ModalityRecognitionPredictor",
     "NLGMetric",
     "NLGPredictor",
-    "Outcome",
+    "Result",
     "PairedResult",
     "Predictor",
     "QAMetric",

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmpt.evaluators import sanity as traps
+from mmpt.evaluators import sanity
 from mmpt.evaluators.bootstrap import interval
 from mmpt.evaluators.plots import plot_rank_histogram, plot_score_matrix
 from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, rank_metrics, statistic
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ BOOTSTRAP_SEED = 0
 
 
 class Metric(ABC):
-    """Turns a predictor's arrays into an `Outcome`; calling it gives the numbers alone.
+    """Turns a predictor's arrays into an `Result`; calling it gives the numbers alone.
 
     Args:
         config: the `eval` section.
@@ -38,17 +38,17 @@ class Metric(ABC):
         self.config = config
 
     @abstractmethod
-    def evaluate(self, **arrays) -> Outcome:
+    def evaluate(self, **arrays) -> Result:
         """Score the arrays that the predictor returned; arrays a metric does not read are ignored."""
 
-    def plot(self, folder: Path, outcome: Outcome, **arrays) -> list[Path]:
+    def plot(self, folder: Path, result: Result, **arrays) -> list[Path]:
         """Pictures of the run that `evaluate` scored, written into `folder`; sub-classes add to the histogram
         of ranks."""
-        if "ranks" not in outcome.per_query or "gallery" not in outcome.facts:
+        if "ranks" not in result.per_query or "gallery" not in result.facts:
             return []
         return [
             plot_rank_histogram(
-                folder / "ranks.png", outcome.per_query["ranks"], outcome.facts["gallery"], "text to video"
+                folder / "ranks.png", result.per_query["ranks"], result.facts["gallery"], "text to video"
             )
         ]
 
@@ -64,15 +64,15 @@ class Metric(ABC):
         """95 % interval; the fixed seed gives every metric of a run the same resampled queries."""
         return interval(values, of, self.config.bootstrap, np.random.default_rng(BOOTSTRAP_SEED))
 
-    def rank_outcome(
+    def rank_result(
         self,
         ranks: Mapping[str, np.ndarray],
         n_items: int,
         facts: dict[str, Any],
         ids: Sequence[str] | None = None,
         warnings: Sequence[str] = (),
-    ) -> Outcome:
-        """Outcome of retrieval: R1, R5, R10 and MR of each measure ("" has no prefix), beside chance; `ids`
+    ) -> Result:
+        """Result of retrieval: R1, R5, R10 and MR of each measure ("" has no prefix), beside chance; `ids`
         name the queries."""
         values, intervals, per_query = {}, {}, {}
         level = chance(n_items)
@@ -84,14 +84,14 @@ class Metric(ABC):
                     intervals[prefix + name] = self.interval(of_measure, statistic(name))
             per_query[f"ranks_{measure}" if measure else "ranks"] = of_measure
         baselines = {"chance": {name: level[name.rsplit("-", 1)[-1]] for name in values}}
-        return Outcome(
+        return Result(
             values, self.best_metric, intervals, baselines, facts, {**per_query, **named(ids)}, list(warnings)
         )
 
-    def mean_outcome(
+    def mean_result(
         self, hits: np.ndarray, baselines: dict[str, float], ids: Sequence[str] | None = None
-    ) -> Outcome:
-        """Outcome of a metric that is the mean of one number per query; `ids` name the queries."""
+    ) -> Result:
+        """Result of a metric that is the mean of one number per query; `ids` name the queries."""
         hits = np.asarray(hits, dtype=np.float64)
         if not len(hits):
             raise ValueError(f"{type(self).__name__}: no queries to score; the test set is empty.")
@@ -99,13 +99,11 @@ class Metric(ABC):
         intervals = {name: self.interval(hits, statistic("mean"))} if self.config.bootstrap else {}
         trivial = {model: {name: value} for model, value in baselines.items()}
         per_query = {name: hits, **named(ids)}
-        return Outcome(
-            {name: float(hits.mean())}, name, intervals, trivial, {"queries": len(hits)}, per_query
-        )
+        return Result({name: float(hits.mean())}, name, intervals, trivial, {"queries": len(hits)}, per_query)
 
 
 def named(ids: Sequence[str] | None) -> dict[str, np.ndarray]:
-    """The `ids` entry of `Outcome.per_query`, if there are names."""
+    """The `ids` entry of `Result.per_query`, if there are names."""
     return {} if ids is None else {"ids": np.asarray(ids, dtype=str)}
 
 
@@ -133,7 +131,7 @@ class RetrievalMetric(Metric):
 
     def evaluate(
         self, scores=None, pooled_text=None, pooled_video=None, item_ids=None, texts=None, targets=None, **_
-    ) -> Outcome:
+    ) -> Result:
         """Score a retrieval run.
 
         Args:
@@ -159,16 +157,16 @@ class RetrievalMetric(Metric):
             facts["duplicate captions"] = count_duplicates(texts)
         if item_ids is not None:
             facts["different items"] = len(set(item_ids))
-            warnings += traps.repeated_items(matrix.shape[1], facts["different items"])
-        warnings += traps.unequal_sides(*matrix.shape)
+            warnings += sanity.repeated_items(matrix.shape[1], facts["different items"])
+        warnings += sanity.unequal_sides(*matrix.shape)
         ids = item_ids if targets is None else None
-        return self.rank_outcome(ranks, matrix.shape[1], facts, ids, warnings)
+        return self.rank_result(ranks, matrix.shape[1], facts, ids, warnings)
 
     def plot(
-        self, folder: Path, outcome: Outcome, scores=None, pooled_text=None, pooled_video=None, **arrays
+        self, folder: Path, result: Result, scores=None, pooled_text=None, pooled_video=None, **arrays
     ) -> list[Path]:
         matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
         return [
-            *super().plot(folder, outcome),
+            *super().plot(folder, result),
             plot_score_matrix(folder / "scores.png", matrix.thinned(), "scores"),
         ]

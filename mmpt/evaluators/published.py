@@ -136,7 +136,7 @@ def departures(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[st
 
     Args:
         settings: the resolved project file.
-        facts: of the outcome; `queries` (or `videos`) and `gallery` are read.
+        facts: of the result; `queries` (or `videos`) and `gallery` are read.
     """
     found = []
     known = published_sets(settings)

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 import mmpt
-from mmpt.evaluators import sanity as traps
+from mmpt.evaluators import sanity
 from mmpt.evaluators.published import departures, same_size
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.utils.files import atomic_write
 
 NAMED = 5  # missing ids named in the text report; results.json holds all
@@ -30,23 +30,23 @@ NAMED = 5  # missing ids named in the text report; results.json holds all
 
 @dataclass(frozen=True)
 class Report:
-    """An outcome and where it comes from.
+    """An result and where it comes from.
 
     Attributes:
         name: title, usually the project file.
-        outcome: numbers, intervals, baselines, facts.
+        result: numbers, intervals, baselines, facts.
         checkpoint: path, sha256, missing and unexpected tensors, verdict; empty for an untrained model.
         data: one entry per file or folder read, see `describe_data`.
         missing: reason -> video of each item of the test list that was left out.
         missing_queries: how many queries that makes, so that it can be said how far the score could move;
             None: unknown.
         settings: the resolved project file.
-        warnings: sentences about what looks wrong, beside those of the outcome.
+        warnings: sentences about what looks wrong, beside those of the result.
         plots: names of pictures in the report's folder.
     """
 
     name: str
-    outcome: Outcome
+    result: Result
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     data: list[dict[str, Any]] = field(default_factory=list)
     missing: Mapping[str, list[str]] = field(default_factory=dict)
@@ -59,10 +59,10 @@ class Report:
         """Everything but the per-query arrays, as plain JSON values."""
         return {
             "name": self.name,
-            "best_metric": self.outcome.best_metric,
-            **{part: getattr(self.outcome, part) for part in ("values", "intervals", "baselines", "facts")},
+            "best_metric": self.result.best_metric,
+            **{part: getattr(self.result, part) for part in ("values", "intervals", "baselines", "facts")},
             "warnings": self.all_warnings(),
-            "differs_from_published": departures(self.settings, self.outcome.facts),
+            "differs_from_published": departures(self.settings, self.result.facts),
             "if_missing_were_there": self.reach(),
             "missing": dict(self.missing),
             "checkpoint": dict(self.checkpoint),
@@ -81,14 +81,14 @@ class Report:
         n_missing = self.missing_queries
         if not n_missing:
             return {}
-        found = self.outcome.per_query
-        if "ranks" in found and "gallery" in self.outcome.facts:
+        found = self.result.per_query
+        if "ranks" in found and "gallery" in self.result.facts:
             ranks = found["ranks"]
             hits = {f"R{k}": ((ranks + n_missing <= k).sum(), (ranks <= k).sum()) for k in (1, 5, 10)}
             n_found = len(ranks)
-        elif self.outcome.best_metric in found and "weight" not in found:
-            values = found[self.outcome.best_metric]
-            hits = {self.outcome.best_metric: (values.sum(),) * 2}
+        elif self.result.best_metric in found and "weight" not in found:
+            values = found[self.result.best_metric]
+            hits = {self.result.best_metric: (values.sum(),) * 2}
             n_found = len(values)
         else:
             return {}
@@ -99,11 +99,11 @@ class Report:
         }
 
     def all_warnings(self) -> list[str]:
-        return [*self.outcome.warnings, *traps.no_better_than_trivial(self.outcome), *self.warnings]
+        return [*self.result.warnings, *sanity.no_better_than_trivial(self.result), *self.warnings]
 
     def markdown(self) -> str:
         """The report as a Markdown page."""
-        best = f"Best-checkpoint metric: {self.outcome.best_metric} = {self.outcome.best:.4f}."
+        best = f"Best-checkpoint metric: {self.result.best_metric} = {self.result.best:.4f}."
         sections = [f"# {self.name}", markdown_table(self.table()), best]
         sections += [f"**Warning:** {text}" for text in self.all_warnings()]
         sections.append("\n".join(f"- {line}" for line in self.facts()))
@@ -133,14 +133,14 @@ class Report:
     def facts(self) -> list[str]:
         """One line per fact that is no map of numbers."""
         lines = [
-            f"{name}: {value}" for name, value in self.outcome.facts.items() if not isinstance(value, Mapping)
+            f"{name}: {value}" for name, value in self.result.facts.items() if not isinstance(value, Mapping)
         ]
-        same = same_size(self.settings, self.outcome.facts)
+        same = same_size(self.settings, self.result.facts)
         if same:
             lines.append(f"test set as published: {same}")
         lines += [
             f"differs from the published protocol: {text}"
-            for text in departures(self.settings, self.outcome.facts)
+            for text in departures(self.settings, self.result.facts)
         ]
         for reason, items in self.missing.items():
             ids = list(dict.fromkeys(items))
@@ -156,25 +156,25 @@ class Report:
 
     def table(self) -> list[list[str]]:
         """Rows: measures, then trivial baselines; columns: statistics; intervals in brackets."""
-        outcome = self.outcome
-        statistics = list(dict.fromkeys(name.rsplit("-", 1)[-1] for name in outcome.values))
-        measures = list(dict.fromkeys(_measure(name) for name in outcome.values))
+        result = self.result
+        statistics = list(dict.fromkeys(name.rsplit("-", 1)[-1] for name in result.values))
+        measures = list(dict.fromkeys(_measure(name) for name in result.values))
         rows = [["measure", *statistics]]
         for measure in measures:
             names = [f"{measure}-{statistic}" if measure else statistic for statistic in statistics]
             rows.append(
                 [
                     measure or "main",
-                    *(_cell(outcome.values.get(name), outcome.intervals.get(name)) for name in names),
+                    *(_cell(result.values.get(name), result.intervals.get(name)) for name in names),
                 ]
             )
-        for model, values in outcome.baselines.items():
+        for model, values in result.baselines.items():
             rows.append([model, *(_cell(_level(values, statistic)) for statistic in statistics)])
         return rows
 
     def numbers(self) -> list[list[str]]:
         """Facts that are maps of numbers, side by side: a column each."""
-        facts = {name: value for name, value in self.outcome.facts.items() if isinstance(value, Mapping)}
+        facts = {name: value for name, value in self.result.facts.items() if isinstance(value, Mapping)}
         names = dict.fromkeys(name for values in facts.values() for name in values)
         return [
             ["fact", *facts],
@@ -185,7 +185,7 @@ class Report:
         """Write the three files, each whole or not at all, and return the path of results.json."""
         folder = Path(folder)
         with atomic_write(folder / "per_query.npz") as file:
-            np.savez_compressed(file, **self.outcome.per_query)
+            np.savez_compressed(file, **self.result.per_query)
         with atomic_write(folder / "results.md", "w") as file:
             file.write(self.markdown())
         with atomic_write(folder / "results.json", "w") as file:

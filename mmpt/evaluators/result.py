@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Result:
     """Numbers of one evaluation and what is needed to judge them.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from mmpt.evaluators.predictor import Arrays, load_arrays
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS, PREDICTORS
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ class Evaluator:
 
     def evaluate(
         self, model: nn.Module, loader: Iterable, device=None, progress=iter
-    ) -> tuple[Outcome, Arrays]:
+    ) -> tuple[Result, Arrays]:
         """Run the model over the loader and score it; the arrays can be kept with `save_arrays`."""
         arrays = self.predictor(loader, model, device, progress)
         return self.metric.evaluate(**arrays), arrays
 
-    def rescore(self, path: str | Path) -> Outcome:
+    def rescore(self, path: str | Path) -> Result:
         """Score arrays kept from an earlier run.
 
         Raises:

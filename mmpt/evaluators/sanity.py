@@ -1,5 +1,6 @@
-"""Mistakes that give plausible, wrong numbers, recognised from what an evaluation has at hand. Each finding
-is a sentence with its cure."""
+"""Sanity checks: mistakes that give plausible, wrong numbers, recognised from what an evaluation has at hand.
+
+Each finding is a sentence with its cure."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 
 SEVERAL_CAPTIONS = 1.5  # captions per item: a published list may name a clip twice, this many are no accident
 DOWNSTREAM = re.compile(r"vtt|youcook|coin|crosstask|didemo|htm_align|ucf|hmdb")
@@ -113,18 +114,18 @@ def unset_batch_norm(checkpoint: str, model: nn.Module) -> list[str]:
     ]
 
 
-def no_better_than_trivial(outcome: Outcome) -> list[str]:
+def no_better_than_trivial(result: Result) -> list[str]:
     """A result whose interval reaches down to what needs no model."""
-    name = outcome.best_metric
-    if name not in outcome.intervals:
+    name = result.best_metric
+    if name not in result.intervals:
         return []
-    low, high = outcome.intervals[name]
+    low, high = result.intervals[name]
     levels = {
         model: values.get(name, values.get(name.rsplit("-", 1)[-1]))
-        for model, values in outcome.baselines.items()
+        for model, values in result.baselines.items()
     }
     return [
-        f"{name} = {outcome.best:.4f} [{low:.4f}, {high:.4f}] is not above {model!r}, which needs no "
+        f"{name} = {result.best:.4f} [{low:.4f}, {high:.4f}] is not above {model!r}, which needs no "
         f"model and reaches {level:.4f}: "
         "these numbers do not show that the model has learnt the task."
         for model, level in levels.items()

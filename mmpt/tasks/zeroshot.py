@@ -31,6 +31,6 @@ class ZeroShotTest:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Numbers of the model as it is now; it is left in the mode it was in."""
         was_training = model.training
-        outcome, _ = self.evaluator.evaluate(model, self.loader)
+        result, _ = self.evaluator.evaluate(model, self.loader)
         model.train(was_training)
-        return outcome.values
+        return result.values

@@ -38,36 +38,36 @@ def test_the_outcome_states_counts_ties_duplicates_and_chance():
     vectors = torch.eye(20)
     vectors[1] = vectors[0]
     texts = ["chop the onion", "chop the onion", *map(str, range(18))]
-    outcome = RetrievalMetric(EvalConfig(bootstrap=50)).evaluate(
+    result = RetrievalMetric(EvalConfig(bootstrap=50)).evaluate(
         pooled_text=vectors, pooled_video=vectors, texts=texts
     )
-    assert outcome.facts == {
+    assert result.facts == {
         "queries": 20,
         "gallery": 20,
         "tie rule": "mean",
         "tied queries": 2,
         "duplicate captions": 1,
     }
-    assert outcome.baselines["chance"] == {"R1": 0.05, "R5": 0.25, "R10": 0.5, "MR": 10.5} | {
+    assert result.baselines["chance"] == {"R1": 0.05, "R5": 0.25, "R10": 0.5, "MR": 10.5} | {
         "V2T-R1": 0.05, "V2T-R5": 0.25, "V2T-R10": 0.5, "V2T-MR": 10.5
     }  # fmt: skip
-    assert outcome.values["R1"] == 0.9
-    low, high = outcome.intervals["R1"]
+    assert result.values["R1"] == 0.9
+    low, high = result.intervals["R1"]
     assert low < 0.9 < high
-    assert outcome.per_query["ranks"].tolist() == [1.5, 1.5] + [1.0] * 18
+    assert result.per_query["ranks"].tolist() == [1.5, 1.5] + [1.0] * 18
 
 
 def test_a_gallery_that_lists_a_video_twice_is_named():
-    outcome = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(
+    result = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(
         scores=np.eye(4), item_ids=["a", "a", "b", "c"]
     )
-    assert "4 items but only 3 different" in outcome.warnings[0]
+    assert "4 items but only 3 different" in result.warnings[0]
 
 
 def test_several_captions_of_a_video_share_its_place_in_the_gallery():
     scores = np.array([[2.0, 1.0], [3.0, 0.0], [1.0, 0.5]])
-    outcome = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(scores=scores, targets=[0, 0, 1])
-    assert outcome.per_query["ranks"].tolist() == [1, 1, 2] and "V2T-R1" not in outcome.values
+    result = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(scores=scores, targets=[0, 0, 1])
+    assert result.per_query["ranks"].tolist() == [1, 1, 2] and "V2T-R1" not in result.values
 
 
 def test_no_interval_is_computed_when_switched_off():

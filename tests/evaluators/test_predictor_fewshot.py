@@ -61,9 +61,9 @@ def test_an_episode_is_judged_by_its_own_queries():
 
 def test_the_interval_is_the_one_that_papers_print():
     accuracy = np.array([0.2, 0.6, 1.0, 0.6])
-    outcome = FewShotMetric(EvalConfig()).evaluate(accuracy, way=[5, 5, 5, 5])
+    result = FewShotMetric(EvalConfig()).evaluate(accuracy, way=[5, 5, 5, 5])
     half = 1.96 * accuracy.std() / 2
-    assert outcome.values == {"acc": pytest.approx(0.6)} and outcome.intervals["acc"] == pytest.approx(
+    assert result.values == {"acc": pytest.approx(0.6)} and result.intervals["acc"] == pytest.approx(
         (0.6 - half, 0.6 + half)
     )
-    assert outcome.baselines == {"chance": {"acc": 0.2}}
+    assert result.baselines == {"chance": {"acc": 0.2}}

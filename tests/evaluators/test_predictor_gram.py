@@ -85,8 +85,8 @@ def test_reranked_probabilities_are_those_of_the_matching_head_on_the_pairs(run)
 
 def test_all_subsets_and_the_reranked_one_are_scored(run):
     config, model, loader, _ = run
-    outcome, _ = Evaluator(config).evaluate(model, loader)
-    measures = {name.rsplit("-", 1)[0] for name in outcome.values}
+    result, _ = Evaluator(config).evaluate(model, loader)
+    measures = {name.rsplit("-", 1)[0] for name in result.values}
     assert {
         "tv-volume",
         "ta-distance-D2T",
@@ -94,7 +94,7 @@ def test_all_subsets_and_the_reranked_one_are_scored(run):
         "tvas-volume-rerank",
         "tvas-volume-rerank-D2T",
     } <= measures
-    assert outcome.best_metric == "tvas-volume-rerank-R1"
+    assert result.best_metric == "tvas-volume-rerank-R1"
 
 
 def test_reranking_needs_a_matching_head(run):
@@ -120,8 +120,8 @@ def test_a_model_without_captions_is_tested_by_sound_against_sight(toy_world, ga
     paths = [text for text in settings(toy_world, gallery) if "rerank" not in text]
     config = load_config("projects/toy/gram/test_gdt_av.yaml", paths)
     data = build_dataset(config, "test")
-    outcome, arrays = Evaluator(config).evaluate(
+    result, arrays = Evaluator(config).evaluate(
         build_model(config), DataLoader(data, batch_size=8, collate_fn=data.collate)
     )
-    assert "pooled_text" not in arrays and outcome.best_metric == "av-cosine-R1"
-    assert {"va-cosine-R1", "av-cosine-D2T-R1"} <= set(outcome.values)
+    assert "pooled_text" not in arrays and result.best_metric == "av-cosine-R1"
+    assert {"va-cosine-R1", "av-cosine-D2T-R1"} <= set(result.values)

@@ -48,7 +48,7 @@ def loader(noise=0.3):
     return type("Loader", (list,), {"dataset": dataset})([batch | {"video_id": names}])
 
 
-def outcome(predictor, noise=0.3):
+def result(predictor, noise=0.3):
     arrays = predictor(SimpleNamespace())(loader(noise), Given(), "cpu")
     return ActionRecognitionMetric(EvalConfig(bootstrap=0)).evaluate(**arrays), arrays
 
@@ -57,12 +57,12 @@ def outcome(predictor, noise=0.3):
     "predictor", [RecognitionZSPredictor, RecognitionProbePredictor, RecognitionNNPredictor]
 )
 def test_separated_classes_are_recognised_in_every_split(predictor):
-    values = outcome(predictor, noise=0.05)[0].values
+    values = result(predictor, noise=0.05)[0].values
     assert values["split1-acc"] == values["split2-acc"] == values["mean-R1"] == 1
 
 
 def test_nearest_neighbours_are_found_among_the_training_videos_of_the_split_alone():
-    _, arrays = outcome(RecognitionNNPredictor, noise=0.8)
+    _, arrays = result(RecognitionNNPredictor, noise=0.8)
     vectors = torch.nn.functional.normalize(loader(0.8)[0]["vfeats"][:, 0], dim=-1).numpy()
     for split in range(2):
         train = np.flatnonzero(arrays["splits"][:, split] == 1)
@@ -75,12 +75,12 @@ def test_nearest_neighbours_are_found_among_the_training_videos_of_the_split_alo
 
 
 def test_recall_of_nearest_neighbours_counts_videos_up_to_fifty():
-    values = outcome(RecognitionNNPredictor, noise=0.8)[0].values
+    values = result(RecognitionNNPredictor, noise=0.8)[0].values
     assert values["split1-R1"] == values["split1-acc"] and values["split1-R50"] == 1
 
 
 def test_a_probe_is_the_same_in_every_run():
-    first, second = (outcome(RecognitionProbePredictor)[1]["scores"] for _ in range(2))
+    first, second = (result(RecognitionProbePredictor)[1]["scores"] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 

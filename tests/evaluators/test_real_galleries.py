@@ -27,20 +27,18 @@ def test_perfect_vectors_are_perfect_on_the_msrvtt_gallery_whose_five_duplicate_
     rows = read("msrvtt", "MSRVTT_JSFUSION_test.csv")
     video, _ = vectors(len(rows))
     names = {"item_ids": [row["video_id"] for row in rows], "texts": [row["sentence"] for row in rows]}
-    outcome = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(
-        pooled_text=video, pooled_video=video, **names
-    )
-    assert outcome.best == 1 and outcome.warnings == []
-    assert outcome.facts["gallery"] == 1000 and outcome.facts["duplicate captions"] == 5
+    result = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(pooled_text=video, pooled_video=video, **names)
+    assert result.best == 1 and result.warnings == []
+    assert result.facts["gallery"] == 1000 and result.facts["duplicate captions"] == 5
 
 
 def test_shuffled_vectors_are_at_chance_on_the_youcook2_gallery():
     count = len(read("youcook2", "milnce_validation_youcook.csv"))
     video, generator = vectors(count)
     text = video[torch.randperm(count, generator=generator)]
-    outcome = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(pooled_text=text, pooled_video=video)
-    assert outcome.facts["gallery"] == 3350 and outcome.values["R10"] < 3 * chance(3350)["R10"]
-    assert outcome.values["MR"] == pytest.approx(chance(3350)["MR"], rel=0.1)
+    result = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(pooled_text=text, pooled_video=video)
+    assert result.facts["gallery"] == 3350 and result.values["R10"] < 3 * chance(3350)["R10"]
+    assert result.values["MR"] == pytest.approx(chance(3350)["MR"], rel=0.1)
 
 
 def test_perfect_and_shuffled_vectors_on_youcook2_videos():

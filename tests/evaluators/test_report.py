@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpt.config import EvalConfig
-from mmpt.evaluators import Outcome, Report, RetrievalMetric
+from mmpt.evaluators import Report, Result, RetrievalMetric
 from mmpt.evaluators.report import describe_data, markdown_table, text_table
 
 
@@ -18,7 +18,7 @@ def retrieval_report(**parts):
 def test_results_are_written_as_json_markdown_and_arrays(tmp_path):
     report = retrieval_report(settings={"metric": "RetrievalMetric"})
     path = report.write(tmp_path / "new" / "folder")
-    assert json.loads(path.read_text())["values"] == report.outcome.values
+    assert json.loads(path.read_text())["values"] == report.result.values
     assert "| main |" in path.with_name("results.md").read_text()
     with np.load(path.with_name("per_query.npz")) as stored:
         assert sorted(stored.files) == ["ranks", "ranks_V2T"]
@@ -33,49 +33,49 @@ def test_the_table_has_measures_as_rows_and_chance_below():
 
 @pytest.mark.parametrize("other, cell", [(0.1, "0.1000"), (0.2, "")])
 def test_chance_stands_below_measures_that_share_it(other, cell):
-    outcome = Outcome(
+    result = Result(
         {"tv-R1": 0.5, "ta-R1": 0.4}, "tv-R1", baselines={"chance": {"tv-R1": 0.1, "ta-R1": other}}
     )
-    assert Report("toy", outcome).table()[-1] == ["chance", cell]
+    assert Report("toy", result).table()[-1] == ["chance", cell]
 
 
 def test_facts_that_are_maps_of_numbers_are_one_table_of_page_and_terminal():
     facts = {"gallery": 4, "alignment tv": {"hubness": 0.5}, "alignment tva": {"hubness": 1.5, "own": 0.25}}
-    report = Report("toy", Outcome({"R1": 0.5}, "R1", facts=facts))
+    report = Report("toy", Result({"R1": 0.5}, "R1", facts=facts))
     rows = [["fact", "alignment tv", "alignment tva"], ["hubness", "0.5", "1.5"], ["own", "", "0.25"]]
     assert report.numbers() == rows and report.facts() == ["gallery: 4"]
     assert markdown_table(rows) in report.markdown() and text_table(rows) in report.text()
-    assert "| fact |" not in Report("toy", Outcome({"R1": 0.5}, "R1", facts={"gallery": 4})).markdown()
+    assert "| fact |" not in Report("toy", Result({"R1": 0.5}, "R1", facts={"gallery": 4})).markdown()
 
 
 def test_missing_items_bound_what_the_recall_could_be():
-    outcome = Outcome(
+    result = Result(
         {"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 1.0, 4.0, 9.0])}, facts={"gallery": 4}
     )
-    bounds = Report("toy", outcome, missing={"without features": ["x", "x"]}, missing_queries=2).reach()
+    bounds = Report("toy", result, missing={"without features": ["x", "x"]}, missing_queries=2).reach()
     assert bounds["R1"] == (0, pytest.approx(4 / 6))
     assert bounds["R5"] == (pytest.approx(2 / 6), pytest.approx(5 / 6))
 
 
 def test_missing_items_bound_what_an_accuracy_could_be():
-    outcome = Outcome({"acc": 0.75}, "acc", per_query={"acc": np.array([1.0, 1.0, 1.0, 0.0])})
-    assert Report("toy", outcome, missing_queries=1).reach() == {
+    result = Result({"acc": 0.75}, "acc", per_query={"acc": np.array([1.0, 1.0, 1.0, 0.0])})
+    assert Report("toy", result, missing_queries=1).reach() == {
         "acc": (pytest.approx(3 / 5), pytest.approx(4 / 5))
     }
 
 
 def test_no_bounds_are_claimed_for_a_number_that_is_no_mean_over_queries():
-    outcome = Outcome(
+    result = Result(
         {"frame_acc": 0.6},
         "frame_acc",
         per_query={"frame_acc": np.array([1.0, 0.0]), "weight": np.array([6, 4])},
     )
-    assert Report("toy", outcome, missing_queries=1).reach() == {}
+    assert Report("toy", result, missing_queries=1).reach() == {}
 
 
 def test_no_bounds_are_claimed_when_it_is_unknown_how_many_queries_are_missing():
-    outcome = Outcome({"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 4.0])}, facts={"gallery": 2})
-    assert Report("toy", outcome, missing={"without features": ["x"]}).reach() == {}
+    result = Result({"R1": 0.5}, "R1", per_query={"ranks": np.array([1.0, 4.0])}, facts={"gallery": 2})
+    assert Report("toy", result, missing={"without features": ["x"]}).reach() == {}
 
 
 def test_what_differs_from_the_published_protocol_is_told():
@@ -105,10 +105,10 @@ def test_a_folder_of_features_shows_its_passport():
 
 
 def test_missing_ids_checkpoint_and_warnings_are_told():
-    outcome = Outcome({"acc": 0.5}, "acc", warnings=["odd gallery"])
+    result = Result({"acc": 0.5}, "acc", warnings=["odd gallery"])
     checkpoint = {"path": "a.pt", "verdict": "all 3 tensors loaded"}
     report = Report(
-        "toy", outcome, checkpoint, missing={"without features": list("abcdefgg")}, warnings=["odd features"]
+        "toy", result, checkpoint, missing={"without features": list("abcdefgg")}, warnings=["odd features"]
     )
     for text in (report.text(), report.markdown()):
         assert "8 items of 7 ids without features: a, b, c, d, e, ..." in text
@@ -117,7 +117,7 @@ def test_missing_ids_checkpoint_and_warnings_are_told():
 
 
 def test_numbers_that_json_does_not_know_become_null(tmp_path):
-    path = Report("toy", Outcome({"acc": float("nan")}, "acc", facts={"n": np.int64(3)})).write(tmp_path)
+    path = Report("toy", Result({"acc": float("nan")}, "acc", facts={"n": np.int64(3)})).write(tmp_path)
     found = json.loads(path.read_text())
     assert found["values"]["acc"] is None and found["facts"]["n"] == 3
 

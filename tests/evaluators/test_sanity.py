@@ -6,33 +6,32 @@ import torch
 from torch import nn
 
 from mmpt.config import EvalConfig
-from mmpt.evaluators import RetrievalMetric
-from mmpt.evaluators import sanity as traps
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators import RetrievalMetric, sanity
+from mmpt.evaluators.result import Result
 
 
 def test_twenty_captions_per_video_as_gallery_are_named():
     scores = np.random.default_rng(0).normal(size=(60, 60))
-    outcome = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(
+    result = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(
         scores=scores, item_ids=[f"video{i // 20}" for i in range(60)]
     )
-    assert "20 captions for each" in outcome.warnings[0] and "MSRVTT_JSFUSION_test.csv" in outcome.warnings[0]
+    assert "20 captions for each" in result.warnings[0] and "MSRVTT_JSFUSION_test.csv" in result.warnings[0]
 
 
 def test_a_clip_that_a_list_names_twice_is_no_case_of_all_captions():
-    (warning,) = traps.repeated_items(1000, 999)
+    (warning,) = sanity.repeated_items(1000, 999)
     assert "also stands under other rows" in warning and "20 per video" not in warning
 
 
 def test_a_gallery_of_another_size_than_the_queries_is_named():
-    outcome = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(
+    result = RetrievalMetric(EvalConfig(bootstrap=0)).evaluate(
         scores=np.eye(3)[[0, 0, 1, 2]], targets=[0, 0, 1, 2]
     )
-    assert outcome.warnings == traps.unequal_sides(4, 3) != []
+    assert result.warnings == sanity.unequal_sides(4, 3) != []
 
 
 def test_features_of_another_rate_are_named():
-    assert "one feature per 1.6 s" in traps.wrong_rate("features", [{"seconds_per_feature": 1.6}])[0]
+    assert "one feature per 1.6 s" in sanity.wrong_rate("features", [{"seconds_per_feature": 1.6}])[0]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,7 @@ def test_features_of_another_rate_are_named():
     ],
 )
 def test_a_fine_tuned_checkpoint_in_a_zero_shot_test_is_named(trained):
-    (warning,) = traps.fine_tuned_as_zero_shot("projects/test_vtt_zs.yaml", "a.pt", trained)
+    (warning,) = sanity.fine_tuned_as_zero_shot("projects/test_vtt_zs.yaml", "a.pt", trained)
     assert "a.pt was trained on" in warning and "pre-trained checkpoint" in warning
 
 
@@ -60,31 +59,31 @@ def test_a_fine_tuned_checkpoint_in_a_zero_shot_test_is_named(trained):
     ],
 )
 def test_pre_training_and_fine_tuned_tests_pass(source, trained):
-    assert traps.fine_tuned_as_zero_shot(source, "a.pt", trained) == []
+    assert sanity.fine_tuned_as_zero_shot(source, "a.pt", trained) == []
 
 
 def test_layers_without_weights_are_named():
-    assert "lacks 4 tensors of the model (a, b, c, ...)" in traps.unloaded_layers("a.pt", list("abcd"))[0]
+    assert "lacks 4 tensors of the model (a, b, c, ...)" in sanity.unloaded_layers("a.pt", list("abcd"))[0]
 
 
 def test_nothing_is_said_where_nothing_is_wrong():
-    assert traps.repeated_items(5, 5) == traps.unequal_sides(3, 3) == traps.unloaded_layers("a.pt", []) == []
-    assert traps.wrong_rate("f", [{"seconds_per_feature": 1.0}, {}]) == traps.wrong_rate("f", []) == []
+    assert (
+        sanity.repeated_items(5, 5) == sanity.unequal_sides(3, 3) == sanity.unloaded_layers("a.pt", []) == []
+    )
+    assert sanity.wrong_rate("f", [{"seconds_per_feature": 1.0}, {}]) == sanity.wrong_rate("f", []) == []
 
 
 @pytest.mark.parametrize(("low", "named"), [(0.25, True), (0.31, False)])
 def test_a_result_that_a_trivial_model_reaches_too_is_named(low, named):
     baselines = {"all background": {"frame_acc": 0.3}, "no number": {"other": 0.9}}
-    outcome = Outcome({"frame_acc": 0.33}, "frame_acc", {"frame_acc": (low, 0.4)}, baselines)
-    found = traps.no_better_than_trivial(outcome)
+    result = Result({"frame_acc": 0.33}, "frame_acc", {"frame_acc": (low, 0.4)}, baselines)
+    found = sanity.no_better_than_trivial(result)
     assert [("'all background'" in text and "0.3000" in text) for text in found] == [True] * named
 
 
 def test_a_baseline_under_the_statistic_of_a_split_is_found():
-    outcome = Outcome(
-        {"split1-acc": 0.2}, "split1-acc", {"split1-acc": (0.1, 0.3)}, {"chance": {"acc": 0.25}}
-    )
-    assert len(traps.no_better_than_trivial(outcome)) == 1
+    result = Result({"split1-acc": 0.2}, "split1-acc", {"split1-acc": (0.1, 0.3)}, {"chance": {"acc": 0.25}})
+    assert len(sanity.no_better_than_trivial(result)) == 1
 
 
 def test_batch_norms_that_never_saw_a_batch_are_named():
@@ -92,8 +91,8 @@ def test_batch_norms_that_never_saw_a_batch_are_named():
         nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4, track_running_stats=False)
     )
     model[0].train()(torch.randn(8, 4))
-    assert [("1 of 2" in text and "first: 2" in text) for text in traps.unset_batch_norm("x.pt", model)] == [
+    assert [("1 of 2" in text and "first: 2" in text) for text in sanity.unset_batch_norm("x.pt", model)] == [
         True
     ]
     model[2].train()(torch.randn(8, 4))
-    assert traps.unset_batch_norm("x.pt", model) == []
+    assert sanity.unset_batch_norm("x.pt", model) == []

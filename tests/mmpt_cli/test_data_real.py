@@ -54,7 +54,7 @@ def evaluate(project, model, output, settings):
     )
     __import__("tests.oracle")
     args = predict.parse_args([project, "--untrained", "--device", "cpu", "--output", str(output)])
-    return predict.Evaluation(config, args)(None, "oracle").outcome
+    return predict.Evaluation(config, args)(None, "oracle").result
 
 
 @pytest.fixture(scope="module")

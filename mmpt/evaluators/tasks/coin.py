@@ -9,7 +9,7 @@ import numpy as np
 from mmpt.evaluators.bootstrap import PooledMean
 from mmpt.evaluators.metric import Metric, named, typical
 from mmpt.evaluators.plots import plot_timeline
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS
 
 BACKGROUND = 0
@@ -27,7 +27,7 @@ class COINActionSegmentationMetric(Metric):
 
     best_metric = "frame_acc"
 
-    def evaluate(self, Y_pred, Y_true, lengths=None, ids=None, **_) -> Outcome:
+    def evaluate(self, Y_pred, Y_true, lengths=None, ids=None, **_) -> Result:
         """Score a run.
 
         Args:
@@ -47,7 +47,7 @@ class COINActionSegmentationMetric(Metric):
         video = np.repeat(np.arange(len(lengths)), lengths)
         of_videos = _accuracies(pred == true, true, video)
         everyone = np.arange(len(lengths))
-        return Outcome(
+        return Result(
             {name: float(of(everyone)) for name, of in of_videos.items()},
             self.best_metric,
             {name: self.interval(everyone, of) for name, of in of_videos.items()}
@@ -69,9 +69,9 @@ class COINActionSegmentationMetric(Metric):
             {"frame_acc": np.bincount(video, pred == true) / lengths, "weight": lengths, **named(ids)},
         )
 
-    def plot(self, folder: Path, outcome: Outcome, Y_pred, Y_true, lengths=None, ids=None, **_) -> list[Path]:
+    def plot(self, folder: Path, result: Result, Y_pred, Y_true, lengths=None, ids=None, **_) -> list[Path]:
         """The timeline of the video with the middle accuracy."""
-        video = typical(outcome.per_query["frame_acc"])
+        video = typical(result.per_query["frame_acc"])
         end = len(Y_true) if lengths is None else int(np.cumsum(lengths)[video])
         seconds = slice(0 if lengths is None else end - lengths[video], end)
         pred, true = np.asarray(Y_pred)[seconds], np.asarray(Y_true)[seconds]

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmpt.evaluators.bootstrap import PooledMean
 from mmpt.evaluators.metric import Metric, named, typical
 from mmpt.evaluators.plots import plot_timeline
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.ops.alignment import assign_steps
 from mmpt.registry import METRICS
 
@@ -43,7 +43,7 @@ class CrossTaskMetric(Metric):
 
     def evaluate(
         self, tasks: Sequence[str], Y_pred: Sequence[np.ndarray], Y_true: Sequence[np.ndarray], ids=None, **_
-    ) -> Outcome:
+    ) -> Result:
         """Score a run.
 
         Args:
@@ -68,7 +68,7 @@ class CrossTaskMetric(Metric):
         kept = ~np.isnan(of_tasks)
         if not kept.any():
             raise ValueError("no video has an annotated step; look at dataset.annotation_path.")
-        return Outcome(
+        return Result(
             {"recall": float(recall(everyone))}
             | {f"{names[t]}-recall": float(of_tasks[t]) for t in np.flatnonzero(kept)},
             self.best_metric,
@@ -87,9 +87,9 @@ class CrossTaskMetric(Metric):
             },
         )
 
-    def plot(self, folder: Path, outcome: Outcome, Y_pred, Y_true, tasks, ids=None, **_) -> list[Path]:
+    def plot(self, folder: Path, result: Result, Y_pred, Y_true, tasks, ids=None, **_) -> list[Path]:
         """The timeline of the video with the middle recall."""
-        video = typical(outcome.per_query["recall"])
+        video = typical(result.per_query["recall"])
         true, pred = np.asarray(Y_true[video]) > 0, np.asarray(Y_pred[video]) > 0
         title = f"task {tasks[video]}" + ("" if ids is None else f", video {ids[video]}")
         return [

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmpt.evaluators.metric import BOOTSTRAP_SEED, Metric, named
 from mmpt.evaluators.ranking import statistic
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS
 
 N_CHUNKS = 6
@@ -60,7 +60,7 @@ class DiDeMoMetric(Metric):
 
     best_metric = "rank1"
 
-    def evaluate(self, rankings, times, ids=None, **_) -> Outcome:
+    def evaluate(self, rankings, times, ids=None, **_) -> Result:
         """Score a run.
 
         Args:
@@ -86,7 +86,7 @@ class DiDeMoMetric(Metric):
                 intervals[name] = self.interval(per_query, statistic(of))
         per_query = {"ranks": ranks, "miou": overlaps, **named(ids)}
         baselines = {"random order": _summary(random_ranks, random_overlaps)}
-        return Outcome(
+        return Result(
             _summary(ranks, overlaps),
             self.best_metric,
             intervals,

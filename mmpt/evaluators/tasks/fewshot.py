@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from mmpt.evaluators.metric import Metric, named
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS
 
 
@@ -18,7 +18,7 @@ class FewShotMetric(Metric):
 
     best_metric = "acc"
 
-    def evaluate(self, accuracy, way, ids=None, **_) -> Outcome:
+    def evaluate(self, accuracy, way, ids=None, **_) -> Result:
         """Score a run.
 
         Args:
@@ -29,7 +29,7 @@ class FewShotMetric(Metric):
         accuracy = np.asarray(accuracy, dtype=np.float64)
         mean, half = float(accuracy.mean()), 1.96 * float(accuracy.std()) / math.sqrt(len(accuracy))
         classes = int(np.max(way))
-        return Outcome(
+        return Result(
             {"acc": mean},
             self.best_metric,
             {"acc": (mean - half, mean + half)},

@@ -20,7 +20,7 @@ from mmpt.evaluators.metric import Metric, count_duplicates
 from mmpt.evaluators.paragraphs import PROTOCOLS, Groups, Protocol, align_pair, paragraph_scores
 from mmpt.evaluators.plots import plot_paths, plot_score_matrix
 from mmpt.evaluators.ranking import RankCounts, ScoreMatrix, count_tile
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS
 
 
@@ -41,7 +41,7 @@ class _ParagraphMetric(Metric):
     def read(self, **arrays) -> Paragraphs:
         """Scores and groups of a run."""
 
-    def evaluate(self, texts=None, **arrays) -> Outcome:
+    def evaluate(self, texts=None, **arrays) -> Result:
         """Score a run: the arguments of `read`, and `texts` (captions) to count duplicates.
 
         `eval.compat` gives the plain names `DTW` and `OTAM` to the historic values.
@@ -74,14 +74,14 @@ class _ParagraphMetric(Metric):
             measure: count.ranks("position" if "historic" in measure else self.tie_rule)
             for measure, count in counts.items()
         }
-        return self.rank_outcome(ranks, len(clips.lengths), facts, ids=names)
+        return self.rank_result(ranks, len(clips.lengths), facts, ids=names)
 
     @property
     def protocol(self) -> Protocol:
         """Constants of the evaluation that `eval.protocol` names."""
         return PROTOCOLS[self.config.protocol, self.background]
 
-    def plot(self, folder: Path, outcome: Outcome, **arrays) -> list[Path]:
+    def plot(self, folder: Path, result: Result, **arrays) -> list[Path]:
         """Adds the captions x clips scores, and the alignments of the video with the longest paragraph."""
         matrix, captions, clips, names = self.read(**arrays)
         video = int(captions.lengths.argmax())
@@ -89,7 +89,7 @@ class _ParagraphMetric(Metric):
             part.numpy() for part in align_pair(matrix, captions, clips, video, video, self.protocol)
         )
         return [
-            *super().plot(folder, outcome),
+            *super().plot(folder, result),
             plot_score_matrix(folder / "scores.png", matrix.thinned(), "captions and clips"),
             plot_paths(folder / "alignment.png", cost, {"DTW": dtw, "OTAM": otam}, plan, names[video]),
         ]

@@ -17,7 +17,7 @@ from mmpt.evaluators.alignment_report import alignment
 from mmpt.evaluators.gram_scores import Scorer, compare, subsets
 from mmpt.evaluators.metric import Metric
 from mmpt.evaluators.ranking import RankCounts, count_tile, statistic
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS
 
 TIE = 0.01  # scores that fall into the same hundredth tie, where the matching head breaks ties
@@ -38,7 +38,7 @@ class GramRetrievalMetric(Metric):
 
     best_metric = "R1"  # of the last subset by the first score, re-ranked if anything is
 
-    def evaluate(self, pooled_text=None, targets=None, modalities=(), present=None, **arrays) -> Outcome:
+    def evaluate(self, pooled_text=None, targets=None, modalities=(), present=None, **arrays) -> Result:
         """Score what `GramPredictor` returns.
 
         Args:
@@ -73,18 +73,18 @@ class GramRetrievalMetric(Metric):
             )
         n_items = len(items.mask)
         facts = {"queries": len(queries), "gallery": n_items, "tie rule": self.tie_rule, **facts}
-        outcome = self.rank_outcome(ranks, n_items, facts)
+        result = self.rank_result(ranks, n_items, facts)
         for measure, of_measure in ranks.items():
-            outcome.values[f"{measure}-Ravg"] = float(
-                np.mean([outcome.values[f"{measure}-R{k}"] for k in (1, 5, 10)])
+            result.values[f"{measure}-Ravg"] = float(
+                np.mean([result.values[f"{measure}-R{k}"] for k in (1, 5, 10)])
             )
             for name, of in (("R50", "R50"), ("meanR", "mean")):
-                outcome.values[f"{measure}-{name}"] = float(statistic(of)(of_measure))
+                result.values[f"{measure}-{name}"] = float(statistic(of)(of_measure))
         if len(queries) != n_items:  # chance of finding any of several captions is another
-            outcome.baselines["chance"] = {
-                name: level for name, level in outcome.baselines["chance"].items() if "-D2T-" not in name
+            result.baselines["chance"] = {
+                name: level for name, level in result.baselines["chance"].items() if "-D2T-" not in name
             }
-        return dataclasses.replace(outcome, best_metric=f"{best}-R1")
+        return dataclasses.replace(result, best_metric=f"{best}-R1")
 
     def _rerank(self, arrays: Mapping[str, Any], name: str) -> Rerank:
         candidates, prob = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmpt.evaluators.bootstrap import PooledMean, times_drawn
 from mmpt.evaluators.metric import Metric, named
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS
 
 UNSEEN = -60000.0  # similarity of a sentence with a second that no window showed it
@@ -110,7 +110,7 @@ class HTMAlignMetric(Metric):
 
     def evaluate(
         self, similarity: Sequence[np.ndarray], annotations: Sequence[np.ndarray], ids=None, **_
-    ) -> Outcome:
+    ) -> Result:
         """Score a run.
 
         Args:
@@ -156,7 +156,7 @@ class HTMAlignMetric(Metric):
             intervals["auc"] = self.interval(
                 everyone, lambda i: roc_auc(best, alignable, times_drawn(i, len(found))[..., video])
             )
-        return Outcome(
+        return Result(
             {
                 "recall": float(hits[alignable].mean()),
                 "auc": float(roc_auc(best, alignable)),

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from mmpt.evaluators.frozen import neighbour_scores, probe_scores
 from mmpt.evaluators.metric import Metric
 from mmpt.evaluators.ranking import statistic
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.evaluators.tasks.recognition import TEST, TRAIN
 from mmpt.registry import METRICS
 
@@ -40,7 +40,7 @@ class ModalityRecognitionMetric(Metric):
 
     def evaluate(
         self, labels=None, splits=None, modalities=(), class_names=(), present=None, ids=(), **arrays
-    ) -> Outcome:
+    ) -> Result:
         """Score what `ModalityRecognitionPredictor` returns.
 
         Args:
@@ -99,9 +99,7 @@ class ModalityRecognitionMetric(Metric):
             "splits": splits.shape[1],
             "videos with": counts,
         }
-        return Outcome(
-            values, f"{subset}-{self.best_metric}", intervals, {"chance": chance}, facts, per_query
-        )
+        return Result(values, f"{subset}-{self.best_metric}", intervals, {"chance": chance}, facts, per_query)
 
     def _split(
         self, vectors: Tensor, labels: Tensor, tags: np.ndarray, n_classes: int, name: str

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmpt.evaluators.metric import Metric, named
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS
 from mmpt.utils.optional import optional_import
 
@@ -35,7 +35,7 @@ class NLGMetric(Metric):
 
     best_metric = "Bleu_4"
 
-    def evaluate(self, hyps: Sequence[str], refs: Sequence[str], ids=None, **_) -> Outcome:
+    def evaluate(self, hyps: Sequence[str], refs: Sequence[str], ids=None, **_) -> Result:
         """Score a run.
 
         Args:
@@ -73,7 +73,7 @@ class NLGMetric(Metric):
                 "nltk.downloader wordnet"
             )
         per_query = {**of_clips, **named(ids)}
-        return Outcome(
+        return Result(
             _values(statistics, of_clips),
             self.best_metric,
             intervals,

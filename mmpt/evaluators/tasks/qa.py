@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmpt.evaluators.metric import Metric
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS
 
 
@@ -15,7 +15,7 @@ class QAMetric(Metric):
 
     best_metric = "acc"
 
-    def evaluate(self, choices, answers, n_answers: int = 5, ids=None, **_) -> Outcome:
+    def evaluate(self, choices, answers, n_answers: int = 5, ids=None, **_) -> Result:
         """Score a run.
 
         Args:
@@ -27,4 +27,4 @@ class QAMetric(Metric):
         choices, answers = np.asarray(choices).ravel(), np.asarray(answers).ravel()
         if len(choices) != len(answers):
             raise ValueError(f"{len(choices)} choices for {len(answers)} answers.")
-        return self.mean_outcome(choices == answers, {"chance": 1 / int(np.max(n_answers))}, ids)
+        return self.mean_result(choices == answers, {"chance": 1 / int(np.max(n_answers))}, ids)

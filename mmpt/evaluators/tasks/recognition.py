@@ -7,7 +7,7 @@ import torch
 
 from mmpt.evaluators.metric import Metric, named
 from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, statistic
-from mmpt.evaluators.result import Outcome
+from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS
 
 TRAIN, TEST = 1, 2  # entries of the split table
@@ -26,7 +26,7 @@ class ActionRecognitionMetric(Metric):
 
     best_metric = "split1-acc"
 
-    def evaluate(self, scores, labels, splits, ids=None, neighbour_ranks=None, **_) -> Outcome:
+    def evaluate(self, scores, labels, splits, ids=None, neighbour_ranks=None, **_) -> Result:
         """Score a run.
 
         Args:
@@ -80,7 +80,7 @@ class ActionRecognitionMetric(Metric):
             "tied queries": tied,
         }
         baselines = {"chance": {"acc": level["R1"], **of_chance}}
-        return Outcome(
+        return Result(
             values,
             self.best_metric,
             intervals,

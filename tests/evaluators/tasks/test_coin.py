@@ -34,13 +34,10 @@ def test_golden_norton_metrics_coinzs(path):
 def test_the_all_background_model_stands_beside_the_numbers():
     true = np.array([0, 0, 0, 1, 0, 2, 2, 2])
     metric = COINActionSegmentationMetric(EvalConfig(bootstrap=50))
-    outcome = metric.evaluate(Y_pred=np.ones(8, int), Y_true=true, lengths=[4, 4], ids=["a", "b"])
-    assert outcome.values == {"frame_acc": 1 / 8, "video_acc": 1 / 8, "step_acc": 1 / 4}
-    assert outcome.baselines["all background"] == {"frame_acc": 0.5, "video_acc": 0.5, "step_acc": 0}
-    assert outcome.per_query["frame_acc"].tolist() == [0.25, 0] and outcome.intervals["frame_acc"] == (
-        0,
-        0.25,
-    )
+    result = metric.evaluate(Y_pred=np.ones(8, int), Y_true=true, lengths=[4, 4], ids=["a", "b"])
+    assert result.values == {"frame_acc": 1 / 8, "video_acc": 1 / 8, "step_acc": 1 / 4}
+    assert result.baselines["all background"] == {"frame_acc": 0.5, "video_acc": 0.5, "step_acc": 0}
+    assert result.per_query["frame_acc"].tolist() == [0.25, 0] and result.intervals["frame_acc"] == (0, 0.25)
 
 
 def test_the_mean_over_videos_weighs_short_and_long_ones_alike():
@@ -53,13 +50,13 @@ def test_the_mean_over_videos_weighs_short_and_long_ones_alike():
 def test_every_share_has_an_interval_around_it_and_the_share_of_background_is_a_fact():
     rng = np.random.default_rng(0)
     true, pred = rng.integers(0, 3, (2, 400))
-    outcome = COINActionSegmentationMetric(EvalConfig(bootstrap=200)).evaluate(
+    result = COINActionSegmentationMetric(EvalConfig(bootstrap=200)).evaluate(
         Y_pred=pred, Y_true=true, lengths=[10] * 40
     )
-    assert set(outcome.intervals) == {"frame_acc", "video_acc", "step_acc"}
-    assert all(low < outcome.values[name] < high for name, (low, high) in outcome.intervals.items())
-    assert outcome.values["step_acc"] == pytest.approx((pred == true)[true > 0].mean())
-    assert outcome.facts["predicted as background"] == f"{(pred == 0).mean():.1%} of the seconds"
+    assert set(result.intervals) == {"frame_acc", "video_acc", "step_acc"}
+    assert all(low < result.values[name] < high for name, (low, high) in result.intervals.items())
+    assert result.values["step_acc"] == pytest.approx((pred == true)[true > 0].mean())
+    assert result.facts["predicted as background"] == f"{(pred == 0).mean():.1%} of the seconds"
 
 
 def test_lengths_that_do_not_add_up_are_refused():

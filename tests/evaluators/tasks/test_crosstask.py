@@ -59,20 +59,20 @@ def one_hot(seconds, n_seconds=10):
 
 
 def test_a_task_without_annotated_steps_is_left_out_and_counted():
-    outcome = CrossTaskMetric(EvalConfig(bootstrap=30)).evaluate(
+    result = CrossTaskMetric(EvalConfig(bootstrap=30)).evaluate(
         tasks=["a", "b"], Y_pred=[one_hot([1, 5]), one_hot([1])], Y_true=[one_hot([1, 6]), np.zeros((10, 1))]
     )
-    assert outcome.values == {"recall": 0.5, "a-recall": 0.5}
-    assert outcome.facts == {"videos": 2, "tasks": 1, "tasks without annotated steps": 1}
+    assert result.values == {"recall": 0.5, "a-recall": 0.5}
+    assert result.facts == {"videos": 2, "tasks": 1, "tasks without annotated steps": 1}
 
 
 def test_steps_spread_evenly_are_the_trivial_model():
     true = np.zeros((10, 2), np.uint8)
     true[0:4, 0] = true[8:10, 1] = 1
-    outcome = CrossTaskMetric(EvalConfig(bootstrap=0)).evaluate(
+    result = CrossTaskMetric(EvalConfig(bootstrap=0)).evaluate(
         tasks=["a"], Y_pred=[one_hot([0, 9])], Y_true=[true]
     )
-    assert outcome.values["recall"] == 1 and outcome.baselines["evenly spread"]["recall"] == 0.5
+    assert result.values["recall"] == 1 and result.baselines["evenly spread"]["recall"] == 0.5
 
 
 def test_fewer_seconds_than_steps_is_an_error():

@@ -79,8 +79,8 @@ def test_clips_of_a_video_need_not_be_neighbours():
 
 def test_every_measure_has_raw_and_centred_columns_and_historic_ones_stay_raw():
     ids, video, text = toy()
-    outcome = FullVideoRetrievalMetric(EXACT).evaluate(pooled_text=text, pooled_video=video, video_ids=ids)
-    measures = {name.removesuffix("-R1") for name in outcome.values if name.endswith("-R1")}
+    result = FullVideoRetrievalMetric(EXACT).evaluate(pooled_text=text, pooled_video=video, video_ids=ids)
+    measures = {name.removesuffix("-R1") for name in result.values if name.endswith("-R1")}
     assert measures == {
         "DTW",
         "OTAM",
@@ -92,7 +92,7 @@ def test_every_measure_has_raw_and_centred_columns_and_historic_ones_stay_raw():
         "cosine-OTAM",
         "cosine-OT",
     }
-    assert outcome.per_query["ids"].tolist() == list(dict.fromkeys(ids))
+    assert result.per_query["ids"].tolist() == list(dict.fromkeys(ids))
 
 
 def test_a_perfect_model_finds_every_video_by_every_exact_measure():
@@ -124,10 +124,8 @@ def test_ranks_stand_in_the_order_of_the_videos():
     text = 10 * torch.nn.functional.normalize(video, dim=1)
     wrong = [row for row, name in enumerate(ids) if name == "video1"]
     text[wrong] *= -1
-    outcome = FullVideoRetrievalMetric(EXACT).evaluate(pooled_text=text, pooled_video=video, video_ids=ids)
-    assert (outcome.per_query["ranks"] > 1).tolist() == [
-        name == "video1" for name in outcome.per_query["ids"]
-    ]
+    result = FullVideoRetrievalMetric(EXACT).evaluate(pooled_text=text, pooled_video=video, video_ids=ids)
+    assert (result.per_query["ranks"] > 1).tolist() == [name == "video1" for name in result.per_query["ids"]]
 
 
 def test_ids_that_do_not_match_the_scores_are_refused():

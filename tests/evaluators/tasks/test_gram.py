@@ -34,11 +34,11 @@ def values_of(values, measure):
 @pytest.mark.parametrize("path", golden_cases("gram_eval_[0-9]*.npz"))
 def test_golden_gram_eval_volume_retrieval(path):
     golden = load_golden(path)
-    outcome = GramRetrievalMetric(CONFIG).evaluate(**golden_arrays(golden))
+    result = GramRetrievalMetric(CONFIG).evaluate(**golden_arrays(golden))
     subset = "t" + "".join(name[0] for name in golden["modalities"])
-    np.testing.assert_allclose(values_of(outcome.values, f"{subset}-volume"), golden["t2d"], atol=0.051)
-    np.testing.assert_allclose(values_of(outcome.values, f"{subset}-volume-D2T"), golden["d2t"], atol=0.051)
-    report = outcome.facts[f"alignment {subset}"]
+    np.testing.assert_allclose(values_of(result.values, f"{subset}-volume"), golden["t2d"], atol=0.051)
+    np.testing.assert_allclose(values_of(result.values, f"{subset}-volume-D2T"), golden["d2t"], atol=0.051)
+    report = result.facts[f"alignment {subset}"]
     assert report["minimal_volume"] == pytest.approx(float(golden["gramian_value"]), abs=1e-4)
     assert report["positive_volume"] == pytest.approx(float(golden["mean_positive_volume"]), abs=1e-4)
 
@@ -207,30 +207,30 @@ def test_all_subsets_come_from_one_set_of_embeddings():
         for name, x in zip(("video", "audio", "subtitle"), items.modalities, strict=True)
     }
     config = replace(CONFIG, modalities=["tv", "tva", "tvas"], scores=["volume", "cosine"])
-    outcome = GramRetrievalMetric(config).evaluate(
+    result = GramRetrievalMetric(config).evaluate(
         pooled_text=texts.numpy(), modalities=["video", "audio", "subtitle"], **arrays
     )
-    assert outcome.best_metric == "tvas-volume-R1" and 0 <= outcome.best <= 1
-    assert {name.rsplit("-", 1)[0] for name in outcome.values} == {
+    assert result.best_metric == "tvas-volume-R1" and 0 <= result.best <= 1
+    assert {name.rsplit("-", 1)[0] for name in result.values} == {
         f"{subset}-{score}{direction}"
         for subset in config.modalities
         for score in config.scores
         for direction in ("", "-D2T")
     }
-    assert set(outcome.facts) >= {"alignment tv", "alignment tva", "alignment tvas"}
+    assert set(result.facts) >= {"alignment tv", "alignment tva", "alignment tvas"}
 
 
 def test_beside_recalls_stand_their_mean_recall_at_fifty_and_the_mean_rank():
     texts, items = tuples(n_texts=60, n_items=60, missing=False)
-    outcome = GramRetrievalMetric(CONFIG).evaluate(
+    result = GramRetrievalMetric(CONFIG).evaluate(
         pooled_text=texts, modalities=["video"], pooled_video=items.modalities[0]
     )
-    ranks = outcome.per_query["ranks_tv-volume"]
-    found = [outcome.values[f"tv-volume-{name}"] for name in ("Ravg", "R50", "meanR")]
+    ranks = result.per_query["ranks_tv-volume"]
+    found = [result.values[f"tv-volume-{name}"] for name in ("Ravg", "R50", "meanR")]
     assert found == pytest.approx(
         [np.mean([(ranks <= k).mean() for k in (1, 5, 10)]), (ranks <= 50).mean(), ranks.mean()]
     )
-    assert outcome.facts["alignment tv"]["queries"] == 60
+    assert result.facts["alignment tv"]["queries"] == 60
 
 
 @pytest.mark.parametrize("subset", ["vt", "t", "tvv", "tx"])
@@ -252,14 +252,14 @@ def test_modalities_that_share_a_first_letter_are_refused():
 def test_any_modality_can_be_the_anchor_and_items_without_it_ask_nothing():
     texts, items = tuples(n_texts=9, k=2)
     arrays = {"pooled_video": items.modalities[0], "pooled_audio": items.modalities[1], "present": items.mask}
-    outcome = GramRetrievalMetric(replace(CONFIG, modalities=["av"], scores=["cosine"])).evaluate(
+    result = GramRetrievalMetric(replace(CONFIG, modalities=["av"], scores=["cosine"])).evaluate(
         modalities=["video", "audio"], **arrays
     )
     both = items.mask.all(1)
     scores = (items.modalities[1] @ items.modalities[0].T).masked_fill(~items.mask[:, 0], -torch.inf)
     rank = (scores > scores.diagonal()[:, None]).sum(1)[items.mask[:, 1]]
-    assert outcome.facts["queries"] == items.mask[:, 1].sum() and not both.all()
-    assert outcome.values["av-cosine-R1"] == pytest.approx(
+    assert result.facts["queries"] == items.mask[:, 1].sum() and not both.all()
+    assert result.values["av-cosine-R1"] == pytest.approx(
         (rank[both[items.mask[:, 1]]] == 0).sum().item() / len(rank)
     )
 

@@ -49,16 +49,16 @@ def test_both_numbers_have_intervals_over_videos():
     rng = np.random.default_rng(0)
     similarity = [rng.random((6, 20)) for _ in range(12)]
     annotations = [np.stack([np.arange(6) % 2, np.arange(6), np.arange(6) + 5], axis=1) for _ in range(12)]
-    outcome = HTMAlignMetric(EvalConfig(bootstrap=200)).evaluate(
+    result = HTMAlignMetric(EvalConfig(bootstrap=200)).evaluate(
         similarity=similarity, annotations=annotations
     )
     assert (
-        all(low < outcome.values[name] < high for name, (low, high) in outcome.intervals.items())
-        and len(outcome.intervals) == 2
+        all(low < result.values[name] < high for name, (low, high) in result.intervals.items())
+        and len(result.intervals) == 2
     )
     assert (
-        outcome.per_query["recall"] @ outcome.per_query["weight"] / outcome.per_query["weight"].sum()
-        == outcome.best
+        result.per_query["recall"] @ result.per_query["weight"] / result.per_query["weight"].sum()
+        == result.best
     )
 
 
@@ -83,14 +83,14 @@ def test_a_right_second_is_found_and_luck_is_stated():
     annotations = np.array([[1.0, 2.5, 3.5], [0.0, 0.0, 1.0]])
     similarity = np.zeros((2, 10))
     similarity[0, 4] = 1
-    outcome = HTMAlignMetric(EvalConfig(bootstrap=0)).evaluate(
+    result = HTMAlignMetric(EvalConfig(bootstrap=0)).evaluate(
         similarity=[similarity], annotations=[annotations]
     )
     assert (
-        outcome.values == {"recall": 1, "auc": 1, "compared-recall": 1, "compared-auc": 1}
-        and outcome.warnings == []
+        result.values == {"recall": 1, "auc": 1, "compared-recall": 1, "compared-auc": 1}
+        and result.warnings == []
     )
-    assert outcome.baselines["random second"]["recall"] == pytest.approx(0.3)
+    assert result.baselines["random second"]["recall"] == pytest.approx(0.3)
 
 
 def test_non_finite_similarities_are_counted():
@@ -104,10 +104,8 @@ def test_sentences_that_meet_no_second_are_left_out_of_the_compared_numbers():
     annotations = np.array([[1.0, 2.5, 3.5], [1.0, 6.0, 7.0], [0.0, 0.0, 1.0]])
     similarity = np.full((3, 10), UNSEEN)
     similarity[0, 3], similarity[2] = 0.9, 0.2
-    outcome = HTMAlignMetric(EvalConfig(bootstrap=0)).evaluate(
+    result = HTMAlignMetric(EvalConfig(bootstrap=0)).evaluate(
         similarity=[similarity], annotations=[annotations]
     )
-    assert outcome.values == {"recall": 0.5, "auc": 0.5, "compared-recall": 1, "compared-auc": 1}
-    assert (
-        outcome.facts["compared"] == 2 and "1 of 2 alignable sentences meet no second" in outcome.warnings[0]
-    )
+    assert result.values == {"recall": 0.5, "auc": 0.5, "compared-recall": 1, "compared-auc": 1}
+    assert result.facts["compared"] == 2 and "1 of 2 alignable sentences meet no second" in result.warnings[0]

@@ -45,18 +45,18 @@ def test_a_modality_that_tells_the_class_is_right_and_noise_is_not():
 
 
 def test_without_a_choice_each_modality_is_judged_and_all_side_by_side():
-    outcome = evaluate()
-    assert {name.partition("-")[0] for name in outcome.values} == {
+    result = evaluate()
+    assert {name.partition("-")[0] for name in result.values} == {
         "v",
         "a",
         "va",
-    } and outcome.best_metric == "va-nn-R1"
-    assert outcome.baselines["chance"]["va-probe-acc"] == pytest.approx(1 / CLASSES)
+    } and result.best_metric == "va-nn-R1"
+    assert result.baselines["chance"]["va-probe-acc"] == pytest.approx(1 / CLASSES)
 
 
 def test_nearest_neighbours_are_training_videos_of_the_split():
     given = arrays()
-    outcome = evaluate(["a"])
+    result = evaluate(["a"])
     vectors = torch.nn.functional.normalize(given["pooled_audio"], dim=1).numpy()
     expected = []
     for tags in given["splits"].T:
@@ -64,7 +64,7 @@ def test_nearest_neighbours_are_training_videos_of_the_split():
         for video in np.flatnonzero(tags == 2):
             order = train[np.argsort(-vectors[train] @ vectors[video])]
             expected.append(1 + np.flatnonzero(given["labels"][order] == given["labels"][video])[0])
-    assert outcome.per_query["ranks_a-nn"].tolist() == expected
+    assert result.per_query["ranks_a-nn"].tolist() == expected
 
 
 def test_videos_that_lack_a_modality_are_left_out_of_its_subsets_alone():
@@ -72,8 +72,8 @@ def test_videos_that_lack_a_modality_are_left_out_of_its_subsets_alone():
     present[3, 1] = False
     broken = arrays()["pooled_audio"].clone()
     broken[3] = float("nan")
-    outcome = evaluate(present=present, pooled_audio=broken)
-    assert outcome.facts["videos with"] == {"v": 18, "a": 17, "va": 17} and outcome.values["v-nn-R1"] == 1
+    result = evaluate(present=present, pooled_audio=broken)
+    assert result.facts["videos with"] == {"v": 18, "a": 17, "va": 17} and result.values["v-nn-R1"] == 1
 
 
 @pytest.mark.parametrize(

@@ -77,14 +77,12 @@ def test_cider_is_clipped_and_damped_by_the_difference_in_length():
 
 
 def test_the_outcome_stands_beside_one_caption_for_all():
-    outcome = NLGMetric(EvalConfig(bootstrap=50)).evaluate(HYPS, REFS, ids=list("abcd"))
-    assert set(outcome.values) >= {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"}
-    assert (
-        0 < outcome.best < 1 and outcome.baselines["one caption for all"]["Bleu_1"] < outcome.values["Bleu_1"]
-    )
-    for name, (low, high) in outcome.intervals.items():
-        assert low <= outcome.values[name] <= high
-    assert outcome.per_query["ids"].tolist() == list("abcd") and len(outcome.per_query["CIDEr"]) == 4
+    result = NLGMetric(EvalConfig(bootstrap=50)).evaluate(HYPS, REFS, ids=list("abcd"))
+    assert set(result.values) >= {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"}
+    assert 0 < result.best < 1 and result.baselines["one caption for all"]["Bleu_1"] < result.values["Bleu_1"]
+    for name, (low, high) in result.intervals.items():
+        assert low <= result.values[name] <= high
+    assert result.per_query["ids"].tolist() == list("abcd") and len(result.per_query["CIDEr"]) == 4
 
 
 def test_perfect_captions_score_perfectly():
@@ -118,11 +116,11 @@ def test_without_wordnet_the_report_says_that_meteor_is_left_out(wordnet):
         raise LookupError("Resource wordnet not found.")
 
     wordnet(absent)
-    outcome = NLGMetric(EvalConfig(bootstrap=0)).evaluate(hyps=HYPS, refs=REFS)
-    assert "METEOR" not in outcome.values and "nltk.downloader wordnet" in outcome.facts["METEOR"]
+    result = NLGMetric(EvalConfig(bootstrap=0)).evaluate(hyps=HYPS, refs=REFS)
+    assert "METEOR" not in result.values and "nltk.downloader wordnet" in result.facts["METEOR"]
 
 
 def test_with_wordnet_meteor_stands_among_the_numbers(wordnet):
     wordnet(lambda word: [])
-    outcome = NLGMetric(EvalConfig(bootstrap=10)).evaluate(hyps=REFS, refs=REFS)
-    assert outcome.values["METEOR"] > 0.99 and "METEOR" in outcome.intervals and "METEOR" not in outcome.facts
+    result = NLGMetric(EvalConfig(bootstrap=10)).evaluate(hyps=REFS, refs=REFS)
+    assert result.values["METEOR"] > 0.99 and "METEOR" in result.intervals and "METEOR" not in result.facts

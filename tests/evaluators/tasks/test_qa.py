@@ -22,8 +22,8 @@ def test_golden_norton_metrics_qa(path):
 
 
 def test_chance_is_one_in_the_number_of_answers():
-    outcome = QAMetric(EvalConfig(bootstrap=0)).evaluate(choices=[0, 1], answers=[0, 0], n_answers=4)
-    assert outcome.baselines == {"chance": {"acc": 0.25}} and outcome.per_query["acc"].tolist() == [1, 0]
+    result = QAMetric(EvalConfig(bootstrap=0)).evaluate(choices=[0, 1], answers=[0, 0], n_answers=4)
+    assert result.baselines == {"chance": {"acc": 0.25}} and result.per_query["acc"].tolist() == [1, 0]
 
 
 def test_no_questions_is_an_error():

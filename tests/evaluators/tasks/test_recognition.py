@@ -12,20 +12,18 @@ def test_each_split_scores_its_test_videos_alone():
     scores = np.eye(4)[[0, 1, 2, 0]]
     labels = np.array([0, 1, 2, 3])
     splits = np.array([[2, 1, 1], [2, 1, 1], [1, 2, 1], [1, 2, 2]])
-    outcome = ActionRecognitionMetric(EvalConfig(bootstrap=10)).evaluate(scores, labels, splits)
-    assert [outcome.values[f"split{i}-acc"] for i in (1, 2, 3)] == [1, 0.5, 0]
-    assert (
-        outcome.values["mean-acc"] == 0.5 and outcome.best == 1 and outcome.baselines["chance"]["R1"] == 0.25
-    )
+    result = ActionRecognitionMetric(EvalConfig(bootstrap=10)).evaluate(scores, labels, splits)
+    assert [result.values[f"split{i}-acc"] for i in (1, 2, 3)] == [1, 0.5, 0]
+    assert result.values["mean-acc"] == 0.5 and result.best == 1 and result.baselines["chance"]["R1"] == 0.25
 
 
 def test_only_test_videos_are_queries_named_with_their_split():
     splits = np.array([[2, 1, 1], [2, 1, 1], [1, 2, 1], [1, 2, 2]])
-    outcome = ActionRecognitionMetric(EvalConfig(bootstrap=0)).evaluate(
+    result = ActionRecognitionMetric(EvalConfig(bootstrap=0)).evaluate(
         np.eye(4)[[0, 1, 2, 0]], range(4), splits, ids=list("abcd")
     )
-    assert outcome.per_query["ids"].tolist() == ["split1 a", "split1 b", "split2 c", "split2 d", "split3 d"]
-    assert (outcome.per_query["ranks"] > 1).tolist() == [False, False, False, True, True]
+    assert result.per_query["ids"].tolist() == ["split1 a", "split1 b", "split2 c", "split2 d", "split3 d"]
+    assert (result.per_query["ranks"] > 1).tolist() == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize("path", golden_cases("gdt_data*.npz"))
@@ -33,12 +31,12 @@ def test_golden_gdt_data_accuracy_of_videos_by_the_mean_logits_of_their_clips(pa
     golden = load_golden(path)
     ids = golden["clip_video_id"]
     labels = golden["video_labels"][ids]
-    outcome = ActionRecognitionMetric(EvalConfig(bootstrap=0)).evaluate(
+    result = ActionRecognitionMetric(EvalConfig(bootstrap=0)).evaluate(
         golden["clip_logits"], labels, np.full((len(ids), 1), 2), ids=ids
     )
-    found = [100 * outcome.values[f"split1-{name}"] for name in ("acc", "R1", "R5")]
+    found = [100 * result.values[f"split1-{name}"] for name in ("acc", "R1", "R5")]
     assert found == pytest.approx([float(golden[f"video_acc{k}"]) for k in (1, 1, 5)])
-    assert outcome.facts["videos"] == len(golden["video_labels"])
+    assert result.facts["videos"] == len(golden["video_labels"])
 
 
 def test_clips_of_one_video_with_two_labels_are_an_error():
