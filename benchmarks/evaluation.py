@@ -25,8 +25,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmpt.config import EvalConfig  # noqa: E402
 from mmpt.evaluators import GramRetrievalMetric  # noqa: E402
-from mmpt.evaluators.paragraphs import PROTOCOLS, Groups, cut_block, paragraph_scores, query_tiles, video_bins  # noqa: E402
 from mmpt.evaluators.ranking import ScoreMatrix, count_ranks  # noqa: E402
+from mmpt.evaluators.tasks.fullvideo import (  # noqa: E402
+    PROTOCOLS,
+    Groups,
+    cut_block,
+    paragraph_scores,
+    query_tiles,
+    video_bins,
+)
 from mmpt.historic.alignment_costs import dtw_eval_cum_dist, otam_eval_cum_dist  # noqa: E402
 from mmpt.ops.alignment import dtw, hard_otam  # noqa: E402
 

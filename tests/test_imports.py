@@ -23,7 +23,7 @@ ALLOWED = {
     "checkpoints": {"config", "utils"},
     "backbones": {"modules", "media", "checkpoints", "ops", "utils", "registry"},
     "models": {"modules", "backbones", "checkpoints", "ops", "utils", "config", "registry"},
-    "processors": {"media", "utils", "config", "registry"},
+    "processors": {"ops", "media", "utils", "config", "registry"},
     "datasets": {"processors", "utils", "config", "registry"},
     "neighbours": {"datasets", "ops", "utils", "config", "registry"},
     "extraction": {"media", "backbones", "processors", "utils"},

@@ -3,40 +3,31 @@ trust them."""
 
 from mmpt.evaluators.bootstrap import PairedResult, paired_bootstrap
 from mmpt.evaluators.metric import Metric, RetrievalMetric
-from mmpt.evaluators.predictor import (
+from mmpt.evaluators.predictor import Predictor, RetrievalPredictor, load_arrays, save_arrays
+from mmpt.evaluators.report import Report
+from mmpt.evaluators.result import Result
+from mmpt.evaluators.runner import Evaluator
+from mmpt.evaluators.tasks.coin import COINActionSegmentationMetric, COINPredictor, COINZSPredictor
+from mmpt.evaluators.tasks.crosstask import CrossTaskMetric, CrossTaskPredictor
+from mmpt.evaluators.tasks.didemo import DiDeMoMetric, DiDeMoPredictor
+from mmpt.evaluators.tasks.fewshot import FewShotMetric, FewShotPredictor
+from mmpt.evaluators.tasks.fullvideo import (
     BGRetrievalPredictor,
-    Predictor,
-    RetrievalPredictor,
-    load_arrays,
-    save_arrays,
+    FullVideoBGRetrievalMetric,
+    FullVideoRetrievalMetric,
 )
-from mmpt.evaluators.predictor_didemo import DiDeMoPredictor
-from mmpt.evaluators.predictor_fewshot import FewShotPredictor
-from mmpt.evaluators.predictor_gram import GramPredictor
-from mmpt.evaluators.predictor_htm_align import HTMAlignPredictor
-from mmpt.evaluators.predictor_modalities import ModalityRecognitionPredictor
-from mmpt.evaluators.predictor_nlg import NLGPredictor
-from mmpt.evaluators.predictor_qa import QAPredictor
-from mmpt.evaluators.predictor_recognition import (
+from mmpt.evaluators.tasks.gram import GramPredictor, GramRetrievalMetric
+from mmpt.evaluators.tasks.htm_align import HTMAlignMetric, HTMAlignPredictor
+from mmpt.evaluators.tasks.nlg import NLGMetric, NLGPredictor
+from mmpt.evaluators.tasks.qa import QAMetric, QAPredictor
+from mmpt.evaluators.tasks.recognition import (
+    ActionRecognitionMetric,
+    ModalityRecognitionMetric,
+    ModalityRecognitionPredictor,
     RecognitionNNPredictor,
     RecognitionProbePredictor,
     RecognitionZSPredictor,
 )
-from mmpt.evaluators.predictor_segmentation import COINPredictor, COINZSPredictor, CrossTaskPredictor
-from mmpt.evaluators.report import Report
-from mmpt.evaluators.result import Result
-from mmpt.evaluators.runner import Evaluator
-from mmpt.evaluators.tasks.coin import COINActionSegmentationMetric
-from mmpt.evaluators.tasks.crosstask import CrossTaskMetric
-from mmpt.evaluators.tasks.didemo import DiDeMoMetric
-from mmpt.evaluators.tasks.fewshot import FewShotMetric
-from mmpt.evaluators.tasks.fullvideo import FullVideoBGRetrievalMetric, FullVideoRetrievalMetric
-from mmpt.evaluators.tasks.gram import GramRetrievalMetric
-from mmpt.evaluators.tasks.htm_align import HTMAlignMetric
-from mmpt.evaluators.tasks.modalities import ModalityRecognitionMetric
-from mmpt.evaluators.tasks.nlg import NLGMetric
-from mmpt.evaluators.tasks.qa import QAMetric
-from mmpt.evaluators.tasks.recognition import ActionRecognitionMetric
 
 __all__ = [
     "ActionRecognitionMetric",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmpt.ops.windows import merge_windows
 from mmpt.registry import PREDICTORS
 
 if TYPE_CHECKING:
@@ -130,21 +131,16 @@ class RetrievalPredictor(Predictor):
         }
 
 
-@PREDICTORS.register()
-class BGRetrievalPredictor(Predictor):
-    """Pooled vectors of the windows and captions of whole videos, one video per batch; `*_lengths` count them
-    per video."""
+class WindowPredictor(Predictor):
+    """Base of predictors over windows of one long video."""
 
-    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
-        outputs = model(**batch)
-        return {
-            "pooled_text": outputs["pooled_text"].float(),  # (N, D)
-            "pooled_video": outputs["pooled_video"].float(),  # (W, D)
-            "text_lengths": [len(outputs["pooled_text"])],
-            "video_lengths": [len(outputs["pooled_video"])],
-            "video_ids": [video_name(video_id) for video_id in batch["video_id"]],
-            "texts": self.texts(batch["caps"]),
-        }
+    def merge(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Windows -> (T, ...), averaged where they overlap."""
+        dataset = self.config.dataset
+        rows = merge_windows(
+            rows, int(batch["video_len"]), dataset.sliding_window, dataset.sliding_window_size
+        ).cpu()
+        return check_finite(rows, batch["video_id"])
 
 
 def save_arrays(path, arrays: Arrays) -> None:

@@ -20,11 +20,12 @@ from tqdm import tqdm
 from mmpt.backbones.backbone import VideoBackbone, frame_network, named_backbone
 from mmpt.checkpoints.model_folder import locate, write_folder
 from mmpt.extraction.run import videos_of
-from mmpt.inference.moments import CaptionAlignment, Moment, MomentIndex, align_captions, window_bounds
+from mmpt.inference.moments import CaptionAlignment, Moment, MomentIndex, align_captions
 from mmpt.media.video import read_seconds
 from mmpt.models.build import build_model
 from mmpt.models.mmfusion import Encoded
 from mmpt.modules.layers import VideoTokenMLP
+from mmpt.ops.windows import window_ranges
 from mmpt.registry import ALIGNERS, BACKBONES
 from mmpt.utils import optional_import
 
@@ -232,7 +233,7 @@ class MMPTModel(nn.Module):
                 f"window_s={window_s}, but the model reads 1 to {self.max_video_len} seconds at once."
             )
         vfeats = self._one_video(video)
-        bounds = window_bounds(len(vfeats), window_s, stride_s)
+        bounds = window_ranges(len(vfeats), window_s, stride_s)
         return self._encode_bounds(vfeats[None], bounds).pooled, torch.tensor(
             bounds, dtype=torch.float32, device=self.device
         )
@@ -371,7 +372,7 @@ class MMPTModel(nn.Module):
 
     def _long_video(self, vfeats: Tensor) -> Encoded:
         """Windows of F seconds side by side, averaged by their seconds: (B, T, D) of any T."""
-        bounds = window_bounds(vfeats.shape[1], self.max_video_len)
+        bounds = window_ranges(vfeats.shape[1], self.max_video_len)
         windows = self._encode_bounds(vfeats, bounds)
         seconds = torch.tensor(
             [end - start for start, end in bounds], dtype=vfeats.dtype, device=vfeats.device

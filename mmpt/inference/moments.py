@@ -22,21 +22,6 @@ from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.utils import atomic_write
 
 
-def window_bounds(n_seconds: int, size: int, stride: int | None = None) -> list[tuple[int, int]]:
-    """[start, end) of windows that cover a video; the last may be shorter.
-
-    Args:
-        n_seconds: length of the video, at least 1.
-        size: seconds per window.
-        stride: seconds between starts, at least 1; None: windows side by side.
-    """
-    stride = size if stride is None else stride
-    if stride < 1:
-        raise ValueError(f"stride={stride} seconds between windows: it must be at least 1.")
-    count = 1 + max(0, math.ceil((n_seconds - size) / stride))
-    return [(i * stride, min(i * stride + size, n_seconds)) for i in range(count)]
-
-
 @dataclass(frozen=True)
 class CaptionAlignment:
     """Which seconds of one video each caption belongs to.

@@ -25,6 +25,7 @@ from mmpt.losses.nce import MMContraConfig, MMContraLoss
 from mmpt.ops.alignment import cosine_cost, otam, soft_dtw
 from mmpt.ops.distributed import all_gather
 from mmpt.ops.precision import full_precision
+from mmpt.ops.windows import mean_by_second, window_seconds
 from mmpt.registry import LOSSES
 
 METRICS = ("dtw", "otam")
@@ -364,22 +365,6 @@ class TempCLRLocalisationLoss(Loss):
             columns = draw_frame_orders(targets[frames].argmax(-1).cpu(), len(orders), generator)
         shuffled = cost[orders[:, :, None], columns.to(cost.device)[:, None, :]]  # (M, L, F)
         return config.loss(torch.cat([cost[steps][None], shuffled]))
-
-
-def window_seconds(vmasks: Tensor, stride: int) -> Tensor:
-    """The second of the video that each valid frame of windows (W, F) shows: (T,) in the order of the
-    concatenated windows."""
-    windows, size = vmasks.shape
-    second = torch.arange(windows, device=vmasks.device)[:, None] * stride + torch.arange(
-        size, device=vmasks.device
-    )
-    return second[vmasks.bool()]
-
-
-def mean_by_second(rows: Tensor, second: Tensor) -> Tensor:
-    """Mean of the rows (T, D) that show the same second: (seconds, D)."""
-    total = rows.new_zeros(int(second.max()) + 1, rows.shape[-1]).index_add(0, second, rows)
-    return total / second.bincount()[:, None]
 
 
 def draw_step_orders(steps: Tensor, n_orders: int, generator: torch.Generator | None = None) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
+from mmpt.ops.windows import window_ranges
 from mmpt.processors.base import Aligner, TextProcessor, check_feature, check_finite, pack_videos, required
 from mmpt.processors.masking import MMAttentionMask2DProcessor, TextGenerationProcessor
 from mmpt.processors.tokens import SPECIAL_TOKENS_PER_CAPTION, SpecialIds, load_tokenizer
@@ -30,12 +31,6 @@ class DSAligner(Aligner):
 @TEXT_PROCESSORS.register()
 class MetaTextBinarizer(TextProcessor):
     """Tokenises the text that the meta processor gives."""
-
-
-def window_starts(seconds: int, stride: int, size: int) -> np.ndarray:
-    """First seconds of windows over a video, every `stride` until one reaches the end: 1 + max(0,
-    ceil((seconds - size) / stride))."""
-    return np.arange(1 + max(0, -(-(seconds - size) // stride))) * stride
 
 
 class WindowAligner(Aligner):
@@ -56,9 +51,8 @@ class WindowAligner(Aligner):
     def windows(self, feature: np.ndarray, video_id: Any) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
         """vfeats (W, F, D), vmasks (W, F), and the seconds [start, end) of each window, (W, 2)."""
         feature = check_feature(feature, video_id)
-        starts = window_starts(len(feature), self.stride, self.size)
-        ranges = np.stack([starts, np.minimum(starts + self.size, len(feature))], axis=1)
-        vfeats, vmasks = pack_videos([feature], np.zeros(len(starts), np.int64), ranges, self.max_video_len)
+        ranges = np.array(window_ranges(len(feature), self.size, self.stride))
+        vfeats, vmasks = pack_videos([feature], np.zeros(len(ranges), np.int64), ranges, self.max_video_len)
         return check_finite(vfeats, [video_id]), vmasks, ranges
 
 

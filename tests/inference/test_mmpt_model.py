@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmpt.inference.moments import MomentIndex, align_captions, window_bounds
+from mmpt.inference.moments import MomentIndex, align_captions
 from mmpt.media.video import read_seconds
 from mmpt.models import MMPTModel, build_model
 from tests.media.media import write_video
@@ -300,12 +300,6 @@ def test_relaxed_alignment_leaves_out_captions_that_a_part_of_a_video_does_not_s
     assert list(relaxed.spans()) == [("b", 0, 2), ("c", 2, 3)]
     strict = align_captions(["a", "b", "c", "d", "e"], basis, part, windows)
     assert len(list(strict.spans())) == 5
-
-
-def test_window_bounds_cover_the_video():
-    assert window_bounds(5, 8) == [(0, 5)]
-    assert window_bounds(37, 16) == [(0, 16), (16, 32), (32, 37)]
-    assert window_bounds(20, 16, 8) == [(0, 16), (8, 20)]
 
 
 def test_search_shows_overlapping_windows_once():

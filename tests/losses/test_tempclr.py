@@ -21,11 +21,10 @@ from mmpt.losses.tempclr import (
     draw_orders,
     draw_step_orders,
     few_shot_logits,
-    mean_by_second,
     sequence_clips,
     spread,
-    window_seconds,
 )
+from mmpt.ops.windows import mean_by_second, window_seconds
 from tests.conftest import golden_cases, load_golden
 from tests.ops.test_alignment import loop_dtw, loop_otam
 
@@ -239,13 +238,6 @@ def test_frames_are_shuffled_only_within_their_run():
     orders = draw_frame_orders(classes, 200, seeded())
     assert (classes[orders] == classes).all() and (orders[:, :3] < 3).all() and (orders[:, 5:] > 4).all()
     assert len(orders.unique(dim=0)) == math.factorial(3) * 2 * 2
-
-
-def test_overlapping_windows_are_averaged_by_second():
-    vmasks = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
-    second = window_seconds(vmasks, 2)
-    assert second.tolist() == [0, 1, 2, 3, 2, 3, 4]
-    assert mean_by_second(torch.arange(7.0)[:, None], second).flatten().tolist() == [0, 1, 3, 4, 6]
 
 
 def localisation_batch(dtype=torch.float64):

@@ -1,4 +1,3 @@
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +20,7 @@ from mmpt.processors import (
     MetaTextBinarizer,
     NLGTextProcessor,
 )
-from mmpt.processors.downstream import span, window_starts
+from mmpt.processors.downstream import span
 from mmpt.processors.sets.crosstask import read_segments, read_tasks, read_videos, split_videos
 from tests.conftest import golden_cases, load_golden, real_path
 from tests.processors.helpers import CONFIG, SPECIAL, WordTokenizer, touch_features, write_json
@@ -72,13 +71,6 @@ def test_golden_tempclr_crosstask_split(path):
         for task in tasks:
             assert train[task] == golden[f"c{case}_task_{task}_train"].tolist()
             assert test[task] == golden[f"c{case}_task_{task}_test"].tolist()
-
-
-@pytest.mark.parametrize("seconds", range(1, 70))
-def test_windows_cover_the_video_and_are_as_many_as_the_formula_says(seconds):
-    starts = window_starts(seconds, 8, 16)
-    assert len(starts) == 1 + max(0, math.ceil((seconds - 16) / 8))
-    assert starts[-1] + 16 >= seconds and (len(starts) == 1 or starts[-2] + 16 < seconds)
 
 
 def test_a_span_is_clamped_to_the_video():

@@ -1,23 +1,46 @@
-"""Finding the steps of a task in a video (CrossTask).
+"""Finding the steps of a task in a video (CrossTask). One video per batch.
 
 Letters: T seconds of the video, K steps of its task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmpt.evaluators.bootstrap import PooledMean
 from mmpt.evaluators.metric import Metric, named, typical
 from mmpt.evaluators.plots import plot_timeline
+from mmpt.evaluators.predictor import Arrays, WindowPredictor, item_name
 from mmpt.evaluators.result import Result
 from mmpt.ops.alignment import assign_steps
-from mmpt.registry import METRICS
+from mmpt.registry import METRICS, PREDICTORS
+
+
+@PREDICTORS.register()
+class CrossTaskPredictor(WindowPredictor):
+    """`Y_pred` and `Y_true`, one (T, K) array per video, and its task."""
+
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        logits = self.merge(model(**batch)["logits"], batch)
+        true = self.merge(batch["targets"][0], batch) > 0
+        try:
+            placed = place_steps(logits)
+        except ValueError as error:
+            raise ValueError(
+                f"video {item_name(batch['video_id'][0])} of task {batch['task'][0]}: {error}"
+            ) from error
+        return {
+            "Y_pred": [placed],
+            "Y_true": [true.numpy().astype("uint8")],
+            "tasks": list(batch["task"]),
+            "ids": [item_name(video_id) for video_id in batch["video_id"]],
+        }
 
 
 def place_steps(logits: Tensor) -> np.ndarray:

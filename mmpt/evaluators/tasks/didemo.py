@@ -7,19 +7,21 @@ annotators, P moments.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmpt.evaluators.metric import BOOTSTRAP_SEED, Metric, named
+from mmpt.evaluators.predictor import Arrays, Predictor, check_finite
 from mmpt.evaluators.ranking import statistic
 from mmpt.evaluators.result import Result
-from mmpt.registry import METRICS
+from mmpt.processors.sets.didemo import CHUNK_S, CHUNKS
+from mmpt.registry import METRICS, PREDICTORS
 
-N_CHUNKS = 6
-CHUNK_SECONDS = 5
-MOMENTS = [(i, i) for i in range(N_CHUNKS)] + list(itertools.combinations(range(N_CHUNKS), 2))
+MOMENTS = [(i, i) for i in range(CHUNKS)] + list(itertools.combinations(range(CHUNKS), 2))
 AGREEING = 3  # annotators that count: the official evaluation takes the best three of four
 
 
@@ -32,7 +34,7 @@ def rank_moments(seconds: Tensor, valid: Tensor, text: Tensor) -> np.ndarray:
         valid: (F) bool.
         text: (D) pooled description.
     """
-    slices = [slice(CHUNK_SECONDS * first, CHUNK_SECONDS * (last + 1)) for first, last in MOMENTS]
+    slices = [slice(CHUNK_S * first, CHUNK_S * (last + 1)) for first, last in MOMENTS]
     shown = [index for index, part in enumerate(slices) if valid[part].any()]
     scores = torch.stack(
         [seconds[slices[index]].mean(0) @ text for index in shown]
@@ -123,3 +125,32 @@ def _shuffled(ranking: np.ndarray, generator: np.random.Generator) -> np.ndarray
     result = ranking.copy()
     result[shown] = generator.permutation(ranking[shown])
     return result
+
+
+@PREDICTORS.register()
+class DiDeMoPredictor(Predictor):
+    """`rankings` (descriptions, 21, 2) of moments and `times` (descriptions, annotators, 2) of the
+    annotators, both padded with -1."""
+
+    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+        arrays = super().__call__(loader, model, device, progress)
+        meta = loader.dataset.meta_processor
+        asked = arrays.pop("index")
+        annotated = [meta.times[index] for index in asked]
+        padded = np.full((len(annotated), max(map(len, annotated)), 2), -1)
+        for row, of_row in zip(padded, annotated, strict=True):
+            row[: len(of_row)] = of_row
+        return arrays | {
+            "times": padded,
+            "ids": [f"{meta[index][0]}_{place}" for place, index in enumerate(asked)],
+        }
+
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        outputs = model(**batch)
+        n_seconds = batch["vfeats"].shape[1]
+        seconds = outputs["video_outputs"][:, 1 : n_seconds + 1].float()  # (B, F, D)
+        texts = outputs["pooled_text"].float()
+        for vectors in seconds, texts:
+            check_finite(vectors, batch["video_id"])
+        parts = zip(seconds, batch["vmasks"], texts, strict=True)
+        return {"rankings": [rank_moments(*part) for part in parts], "index": batch["idx"].tolist()}

@@ -1,18 +1,23 @@
-"""Which sentences of a narration are shown, and when (HTM-Align).
+"""Which sentences of a narration are shown, and when (HTM-Align). One video per batch.
 
-Letters: N sentences of one video, T its seconds, W windows.
+Letters: N sentences of one video, T its seconds, W windows, F seconds per window, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, pad
 
 from mmpt.evaluators.bootstrap import PooledMean, times_drawn
 from mmpt.evaluators.metric import Metric, named
+from mmpt.evaluators.predictor import Arrays, Predictor, item_name
 from mmpt.evaluators.result import Result
-from mmpt.registry import METRICS
+from mmpt.registry import METRICS, PREDICTORS
 
 UNSEEN = -60000.0  # similarity of a sentence with a second that no window showed it
 EDGE_WINDOWS = 4
@@ -183,3 +188,45 @@ class HTMAlignMetric(Metric):
             if (alignable & ~compared).sum() > OFTEN * alignable.sum()
             else [],
         )
+
+
+@PREDICTORS.register()
+class HTMAlignPredictor(Predictor):
+    """`similarity` (N, seconds) and `annotations` (N, 3) of each video.
+
+    A batch holds the whole video: vfeats (1, seconds, D) without padding, caps and cmasks (1, N, T),
+    `annotations` (1, N, 3) with alignable 0/1, start_s, end_s. Every window is encoded once, whatever the
+    number of sentences.
+    """
+
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        caps, cmasks, video = batch["caps"][0], batch["cmasks"][0], batch["vfeats"][0]
+        annotations = batch["annotations"][0].cpu().numpy()
+        windows = window_sentences(annotations, len(video), self.config.dataset.max_video_len)
+        text = normalize(model.forward_text(caps, cmasks).pooled.float(), dim=-1)  # (N, D)
+        cosines = []
+        if windows:
+            vfeats, vmasks = cut_windows(
+                video, [start for start, _ in windows], self.config.dataset.max_video_len
+            )
+            repeated = (
+                part[:1].expand(len(vfeats), -1) for part in (caps, cmasks)
+            )  # the video side reads [CLS] [SEP] alone
+            seconds = normalize(
+                model.forward_video(vfeats, vmasks, *repeated).outputs[:, 1:-1].float(), dim=-1
+            )  # (W, F, D)
+            products = (text @ seconds.transpose(1, 2)).cpu().numpy()  # (W, N, F)
+            cosines = [product[:, : int(mask.sum())] for product, mask in zip(products, vmasks, strict=True)]
+        return {
+            "similarity": [average_windows(windows, cosines, len(caps), len(video))],
+            "annotations": [annotations],
+            "ids": [item_name(video_id) for video_id in batch["video_id"]],
+        }
+
+
+def cut_windows(video: Tensor, starts: list[int], size: int) -> tuple[Tensor, Tensor]:
+    """Windows (W, F, D) of a video (seconds, D), zero padded, and their masks (W, F)."""
+    parts = [video[start : start + size] for start in starts]
+    vfeats = torch.stack([pad(part, (0, 0, 0, size - len(part))) for part in parts])
+    lengths = torch.tensor([len(part) for part in parts], device=video.device)
+    return vfeats, torch.arange(size, device=video.device) < lengths[:, None]

@@ -1,20 +1,47 @@
-"""How close written captions are to the annotated ones. Words are what spaces separate; every clip has one
-reference.
+"""Captioning: the model writes one caption per clip; how close is it to the annotated one?
 
-Letters: N clips.
+Words are what spaces separate; every clip has one reference. Letters: N clips.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from mmpt.evaluators.metric import Metric, named
+from mmpt.evaluators.predictor import Arrays, Predictor, item_name
 from mmpt.evaluators.result import Result
-from mmpt.registry import METRICS
+from mmpt.registry import METRICS, PREDICTORS
 from mmpt.utils.optional import optional_import
+
+EMPTY = "none"  # stands for a caption without a word
+
+
+@PREDICTORS.register()
+class NLGPredictor(Predictor):
+    """`hyps`, the captions that the model writes, and `refs`, those of the data set.
+
+    `gen_param` of the project file holds the options of `MMFusionNLG.generate` (num_beams, length_penalty,
+    ...).
+    """
+
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        if "ref" not in batch:
+            raise ValueError(
+                f"{self.config.source}: the items hold no `ref`; captioning needs dataset.split: test and "
+                "DSNLGAligner."
+            )
+        ids = model.generate(batch["caps"], batch["vfeats"], batch["vmasks"], **(self.config.gen_param or {}))
+        return {
+            "hyps": [text.strip() or EMPTY for text in self.texts(ids)],
+            "refs": list(batch["ref"]),
+            "ids": [item_name(video_id) for video_id in batch["video_id"]],
+        }
+
 
 ORDERS = (1, 2, 3, 4)  # words in an n-gram
 BLEU_NAMES = [f"Bleu_{order}" for order in ORDERS]

@@ -1,12 +1,45 @@
-"""Multiple-choice questions about a video."""
+"""Multiple-choice questions about a video: the answer whose text is closest to the video.
+
+Letters: B questions, C answers to choose from, T text columns, D width.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+from torch import Tensor, nn
 
 from mmpt.evaluators.metric import Metric
+from mmpt.evaluators.predictor import Arrays, Predictor, check_finite, item_name
 from mmpt.evaluators.result import Result
-from mmpt.registry import METRICS
+from mmpt.registry import METRICS, PREDICTORS
+
+
+def choose_answers(pooled_video: Tensor, pooled_text: Tensor, n_answers: int) -> Tensor:
+    """Index of the best answer to each question, (B,); both inputs (B*C, D), the video repeated for every
+    answer."""
+    video = pooled_video.view(-1, n_answers, pooled_video.shape[-1])[:, 0]  # (B, D)
+    text = pooled_text.view(-1, n_answers, pooled_text.shape[-1])  # (B, C, D)
+    return (text @ video[:, :, None]).squeeze(-1).argmax(-1)
+
+
+@PREDICTORS.register()
+class QAPredictor(Predictor):
+    """`choices` and `answers`, (questions,) each."""
+
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        n_answers = batch["caps"].shape[1]
+        video = {name: batch[name].repeat_interleave(n_answers, 0) for name in ("vfeats", "vmasks")}
+        outputs = model(caps=batch["caps"].flatten(0, 1), cmasks=batch["cmasks"].flatten(0, 1), **video)
+        pooled = (check_finite(outputs[name], batch["video_id"]) for name in ("pooled_video", "pooled_text"))
+        return {
+            "choices": choose_answers(*pooled, n_answers),
+            "answers": batch["answers"].flatten(),
+            "n_answers": [n_answers],
+            "ids": [item_name(video_id) for video_id in batch["video_id"]],
+        }
 
 
 @METRICS.register()

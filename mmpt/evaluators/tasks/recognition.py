@@ -1,16 +1,163 @@
-"""Action recognition by class scores over the three splits of UCF101 or HMDB51."""
+"""Action recognition over the splits of UCF101 or HMDB51: by class names, by a linear probe, by nearest
+neighbours; of a two-tower model, or of every modality of an N-modal one.
+
+Letters: N vectors (videos or their clips), M of them with known labels (of N-modal models: videos), D width,
+C classes, R splits, K modalities.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
 
 from mmpt.evaluators.metric import Metric, named
+from mmpt.evaluators.predictor import Arrays, Predictor, check_finite, item_name
 from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, statistic
 from mmpt.evaluators.result import Result
-from mmpt.registry import METRICS
+from mmpt.processors.sets.recognition import TEST, TRAIN
+from mmpt.registry import METRICS, PREDICTORS
 
-TRAIN, TEST = 1, 2  # entries of the split table
+WEIGHT_DECAY = 1e-3
+PROBE_STEPS = 200
+NEIGHBOURS = (1, 5, 10, 20, 50)
+LOWEST = -2.0  # below any cosine: a class without training videos
+
+
+def probe_scores(vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Logits (N, C) of a linear classifier fitted by L-BFGS: the same result in every run.
+
+    Args:
+        vectors: (N, D) unit rows.
+        train: (M, D) unit rows to fit.
+        labels: (M) their classes.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        train, labels = train.clone(), labels.clone()
+        weight, bias = (
+            torch.zeros(n_classes, train.shape[1], requires_grad=True),
+            torch.zeros(n_classes, requires_grad=True),
+        )
+        optimiser = torch.optim.LBFGS([weight, bias], max_iter=PROBE_STEPS, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            loss = cross_entropy(train @ weight.T + bias, labels) + WEIGHT_DECAY * weight.square().sum()
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+    return vectors @ weight.detach().T + bias.detach()
+
+
+def neighbour_scores(
+    vectors: Tensor, train: Tensor, labels: Tensor, own: Tensor, n_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Scores (N, C), the cosine of each class's nearest training vector, and the rank (N,) of the nearest one
+    of the right class.
+
+    Args:
+        vectors: (N, D) unit rows.
+        train: (M, D) unit rows.
+        labels: (M) their classes.
+        own: (N) right classes.
+    """
+    cosine = vectors @ train.T  # (N, M)
+    best = cosine.new_full((len(vectors), n_classes), LOWEST).scatter_reduce(
+        1, labels.expand_as(cosine), cosine, "amax"
+    )
+    return best, 1 + (cosine > best.gather(1, own[:, None])).sum(1)
+
+
+class RecognitionPredictor(Predictor):
+    """`vectors` (N, D) of the videos by the model's video side, `labels` (N), `splits` (N, R) with 1
+    training, 2 test, 0 unused."""
+
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        pooled = model.forward_video(batch["vfeats"], batch["vmasks"], batch["caps"], batch["cmasks"]).pooled
+        return {
+            "vectors": check_finite(pooled.float(), batch["video_id"]),
+            "labels": batch["label"],
+            "splits": batch["splits"],
+            "ids": [item_name(video_id) for video_id in batch["video_id"]],
+        }
+
+    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+        arrays = super().__call__(loader, model, device, progress)
+        vectors, labels = torch.from_numpy(arrays.pop("vectors")), torch.from_numpy(arrays["labels"])
+        n_classes = len(loader.dataset.meta_processor.class_names)
+        return arrays | {
+            "scores": self.scores(normalize(vectors, dim=-1), labels, arrays["splits"], n_classes)
+        }
+
+    def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:
+        """(R, N, C), from unit vectors; every split has its own training videos."""
+        of_splits = []
+        for number, split in enumerate(splits.T, start=1):
+            train = torch.from_numpy(split == TRAIN)
+            if not train.any():
+                raise ValueError(f"split {number} has no training video (entry {TRAIN}).")
+            of_splits.append(self.class_scores(vectors, vectors[train], labels[train], n_classes))
+        return torch.stack(of_splits).numpy()
+
+    def class_scores(self, vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+        """(N, C) of one split, from its training videos (M, D) and their labels (M)."""
+        raise NotImplementedError
+
+
+@PREDICTORS.register()
+class RecognitionZSPredictor(RecognitionPredictor):
+    """Scores are dot products with the text vectors of the class names (`meta_processor.class_names`);
+    nothing is trained."""
+
+    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+        device = torch.device(device) if device is not None else next(model.parameters()).device
+        dataset = loader.dataset
+        ids = [dataset.text_processor.tokenize(name) for name in dataset.meta_processor.class_names]
+        caps, cmasks = dataset.aligner.pack(ids)
+        model.to(device).eval()
+        with torch.inference_mode():
+            self.class_vectors = model.forward_text(caps.to(device), cmasks.to(device)).pooled.float().cpu()
+        return super().__call__(loader, model, device, progress)
+
+    def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:
+        """(N, C): a video's length changes no order of its classes, so unit vectors do."""
+        return (vectors @ self.class_vectors.T).numpy()
+
+
+@PREDICTORS.register()
+class RecognitionProbePredictor(RecognitionPredictor):
+    """A linear classifier on frozen unit vectors, fitted to each split's training videos by L-BFGS: the same
+    result in every run."""
+
+    def class_scores(self, vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+        return probe_scores(vectors, train, labels, n_classes)
+
+
+@PREDICTORS.register()
+class RecognitionNNPredictor(RecognitionPredictor):
+    """A class scores the cosine of its nearest training video: accuracy is that of the nearest neighbour.
+
+    Also gives `neighbour_ranks` (R, N), the place of the nearest training video of the right class among all
+    training videos.
+    """
+
+    def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:
+        self.labels, self.ranks = labels, []
+        return super().scores(vectors, labels, splits, n_classes)
+
+    def class_scores(self, vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+        scores, ranks = neighbour_scores(vectors, train, labels, self.labels, n_classes)
+        self.ranks.append(ranks)
+        return scores
+
+    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+        arrays = super().__call__(loader, model, device, progress)
+        return arrays | {"neighbour_ranks": torch.stack(self.ranks).numpy()}
 
 
 @METRICS.register()
@@ -42,7 +189,7 @@ class ActionRecognitionMetric(Metric):
         if ids is not None and neighbour_ranks is None:
             scores, labels, splits, ids = mean_over_clips(scores, labels, splits, np.asarray(ids))
         names = {"acc": "mean"} | {
-            f"R{k}": f"R{k}" for k in ((1, 5, 10) if neighbour_ranks is None else (1, 5, 10, 20, 50))
+            f"R{k}": f"R{k}" for k in ((1, 5, 10) if neighbour_ranks is None else NEIGHBOURS)
         }
         values, intervals, tied, judged_ranks, judged_ids = {}, {}, 0, [], []
         for number, (split, of_split) in enumerate(zip(splits.T, scores, strict=True), start=1):
@@ -108,3 +255,135 @@ def mean_over_clips(
     total = np.zeros((len(scores), len(names), scores.shape[2]))
     np.add.at(total, (slice(None), video), scores)
     return total / np.bincount(video)[:, None], labels[first], splits[first], names
+
+
+@PREDICTORS.register()
+class ModalityRecognitionPredictor(Predictor):
+    """`pooled_<modality>` (M, D) and `present` (M, K) of the videos, their `labels` (M), `splits` (M, R),
+    `ids`, and the class names."""
+
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        own = {name: value for name, value in batch.items() if name not in ("caps", "cmasks")}
+        items = model.encode_items(batch["caps"][:, 0], batch["cmasks"][:, 0], **own)
+        return {
+            **{
+                f"pooled_{name}": check_finite(items[f"pooled_{name}"], batch["video_id"])
+                for name in model.names
+            },
+            "present": torch.stack([items["present"][name] for name in model.names], dim=1),
+            "labels": batch["label"],
+            "splits": batch["splits"],
+            "ids": list(batch["video_id"]),
+        }
+
+    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+        arrays = super().__call__(loader, model, device, progress)
+        return arrays | {
+            "modalities": list(model.names),
+            "class_names": list(loader.dataset.meta_processor.class_names),
+        }
+
+
+@METRICS.register()
+class ModalityRecognitionMetric(Metric):
+    """Video retrieval by nearest neighbours and a linear probe, for each of `eval.modalities`: the protocol
+    of GDT and STiCA.
+
+    A subset is the first letters of modalities whose unit vectors are put side by side: `v`, `a`, `va`; null:
+    each alone, then all. For each split, `<subset>-nn-R1` to `R50` say how often one of the k nearest
+    training videos has the class of the test video, `<subset>-probe-acc` how often a linear classifier fitted
+    to the training videos is right; both are means over splits. Videos that lack a modality of the subset are
+    left out of it.
+    """
+
+    best_metric = "nn-R1"  # of the last subset
+
+    def evaluate(
+        self, labels=None, splits=None, modalities=(), class_names=(), present=None, ids=(), **arrays
+    ) -> Result:
+        """Score what `ModalityRecognitionPredictor` returns.
+
+        Args:
+            labels: (M) class of each video.
+            splits: (M, R) 1 training, 2 test, 0 unused.
+            modalities: names of K arrays `pooled_<name>` (M, D).
+            class_names: C names.
+            present: (M, K) bool; None: all there.
+            ids: (M) names of the videos.
+            arrays: the embeddings.
+
+        Raises:
+            ValueError: an unknown subset, or a split without training or test videos.
+        """
+        labels, splits, names = (
+            torch.as_tensor(labels),
+            np.asarray(splits),
+            [str(name) for name in modalities],
+        )
+        there = np.ones((len(labels), len(names)), dtype=bool) if present is None else np.asarray(present)
+        values, intervals, per_query, counts = {}, {}, {}, {}
+        for subset in self.config.modalities or [
+            *(name[0] for name in names),
+            "".join(name[0] for name in names),
+        ]:
+            columns = columns_of(subset, names)
+            vectors = [
+                normalize(torch.as_tensor(arrays[f"pooled_{names[k]}"]).float(), dim=1) for k in columns
+            ]
+            usable = there[:, columns].all(1)
+            found = [
+                self._split(
+                    normalize(torch.cat(vectors, 1), dim=1),
+                    labels,
+                    tags * usable,
+                    len(class_names),
+                    f"split {number} of {subset}",
+                )
+                for number, tags in enumerate(splits.T, start=1)
+            ]
+            counts[subset] = int(usable.sum())
+            for measure, of in {"probe-acc": "mean", **{f"nn-R{k}": f"R{k}" for k in NEIGHBOURS}}.items():
+                of_splits = [one["hits" if of == "mean" else "ranks"] for one in found]
+                values[f"{subset}-{measure}"] = float(
+                    np.mean([statistic(of)(judged) for judged in of_splits])
+                )
+                if self.config.bootstrap:
+                    intervals[f"{subset}-{measure}"] = self.interval(np.concatenate(of_splits), statistic(of))
+            per_query[f"ranks_{subset}-nn"] = np.concatenate([one["ranks"] for one in found])
+        chance = {
+            name: 1 / len(class_names) for name in ("R1", "acc", *values) if name.endswith(("R1", "acc"))
+        }
+        facts = {
+            "videos": len(labels),
+            "classes": len(class_names),
+            "splits": splits.shape[1],
+            "videos with": counts,
+        }
+        return Result(values, f"{subset}-{self.best_metric}", intervals, {"chance": chance}, facts, per_query)
+
+    def _split(
+        self, vectors: Tensor, labels: Tensor, tags: np.ndarray, n_classes: int, name: str
+    ) -> dict[str, Any]:
+        """`hits` of the probe and `ranks` of the nearest right neighbour, one for each test video."""
+        train, test = (torch.from_numpy(tags == tag) for tag in (TRAIN, TEST))
+        if not train.any() or not test.any():
+            raise ValueError(f"{name} has no {'test' if train.any() else 'training'} video that can be used.")
+        known = vectors[train], labels[train]
+        probe = probe_scores(vectors[test], *known, n_classes).argmax(1) == labels[test]
+        _, ranks = neighbour_scores(vectors[test], *known, labels[test], n_classes)
+        return {"hits": probe.double().numpy(), "ranks": ranks.numpy()}
+
+
+def columns_of(subset: str, names: Sequence[str]) -> list[int]:
+    """`va` -> [0, 1] of [video, audio].
+
+    Raises:
+        ValueError: a letter is unknown or repeated.
+    """
+    letters = [name[0] for name in names]
+    if not subset or len(set(subset)) < len(subset) or not set(subset) <= set(letters):
+        known = ", ".join(f"{name[0]} ({name})" for name in names)
+        raise ValueError(
+            f"eval.modalities: {subset!r} is no subset; expected first letters among {known}, each once."
+        )
+    return [letters.index(letter) for letter in subset]

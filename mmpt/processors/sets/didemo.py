@@ -15,7 +15,7 @@ from mmpt.processors.base import MetaProcessor, MissingData, TextProcessor
 from mmpt.processors.downstream import DSAligner, read_json
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 
-CHUNKS = 6  # of 5 seconds: half a minute
+CHUNKS, CHUNK_S = 6, 5  # half a minute in chunks of 5 seconds
 
 
 @META_PROCESSORS.register()

@@ -1,14 +1,17 @@
 """Second-by-second labels: golden numbers, the all-background line, zero-shot labels."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from mmpt.config import EvalConfig
-from mmpt.evaluators import COINActionSegmentationMetric
-from mmpt.evaluators.predictor_segmentation import label_seconds, label_threshold
-from mmpt.evaluators.windows import merge_windows
+from mmpt.evaluators import COINActionSegmentationMetric, COINPredictor, COINZSPredictor
+from mmpt.evaluators.tasks.coin import label_seconds, label_threshold
+from mmpt.ops.windows import merge_windows
 from tests.conftest import golden_cases, load_golden
+from tests.evaluators.mirror import WINDOWS, Loader, Mirror, windowed
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_metrics*.npz"))
@@ -62,3 +65,25 @@ def test_every_share_has_an_interval_around_it_and_the_share_of_background_is_a_
 def test_lengths_that_do_not_add_up_are_refused():
     with pytest.raises(ValueError, match="expected one of each per second"):
         COINActionSegmentationMetric(EvalConfig())(Y_pred=np.ones(4), Y_true=np.ones(4), lengths=[1, 2])
+
+
+def test_coin_labels_are_those_of_the_merged_windows():
+    seconds = [0, 0, 3, 3, 3, 0, 5, 5, 5, 0, 1, 1, 2]
+    batches = [windowed(part) | {"video_targets": torch.tensor([part])} for part in (seconds, seconds[:3])]
+    arrays = COINPredictor(WINDOWS)(batches, Mirror())
+    assert arrays["Y_pred"].tolist() == seconds + seconds[:3] == arrays["Y_true"].tolist()
+    assert arrays["lengths"] == [13, 3]
+
+
+def test_coin_zero_shot_names_the_ids_of_the_step_names():
+    dataset = SimpleNamespace(
+        meta_processor=SimpleNamespace(step_names={7: "chop", 9: "fry"}),
+        text_processor=SimpleNamespace(tokenize=lambda name: [{"chop": 1, "fry": 2}[name]]),
+        aligner=SimpleNamespace(
+            label_captions=lambda ids: (torch.tensor(ids), torch.ones(len(ids), 1, dtype=torch.bool))
+        ),
+    )
+    loader = Loader([windowed([0, 1, 1, 2, 4]) | {"video_targets": torch.tensor([[0, 7, 7, 9, 0]])}])
+    loader.dataset = dataset
+    arrays = COINZSPredictor(WINDOWS)(loader, Mirror())
+    assert arrays["Y_pred"].tolist() == [0, 7, 7, 9, 0]

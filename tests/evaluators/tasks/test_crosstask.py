@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from mmpt.config import EvalConfig
-from mmpt.evaluators import CrossTaskMetric
+from mmpt.evaluators import CrossTaskMetric, CrossTaskPredictor
 from mmpt.evaluators.tasks.crosstask import place_steps
-from mmpt.evaluators.windows import merge_windows
+from mmpt.ops.windows import merge_windows
 from tests.conftest import golden_cases, load_golden
+from tests.evaluators.mirror import WINDOWS, D, Mirror, windowed
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_metrics*.npz"))
@@ -83,3 +84,14 @@ def test_fewer_seconds_than_steps_is_an_error():
 def test_no_annotated_step_at_all_is_an_error():
     with pytest.raises(ValueError, match="no video has an annotated step"):
         CrossTaskMetric(EvalConfig())(tasks=["a"], Y_pred=[one_hot([1])], Y_true=[np.zeros((10, 1))])
+
+
+def test_crosstask_steps_are_placed_in_order():
+    seconds = [4, 0, 4, 1, 4, 2, 3, 4, 4, 5, 4, 4]
+    batch = windowed(seconds)
+    targets = batch["vfeats"][0][batch["vmasks"][0]]
+    arrays = CrossTaskPredictor(WINDOWS)(
+        [batch | {"targets": targets[None], "task": ["t"], "vfeats": 9 * batch["vfeats"]}], Mirror()
+    )
+    assert arrays["tasks"] == ["t"] and arrays["Y_true"][0].argmax(1).tolist() == seconds
+    assert arrays["Y_pred"][0].sum(0).tolist() == [1] * D and np.diff(arrays["Y_pred"][0].argmax(0)).min() > 0

@@ -1,13 +1,16 @@
 """Moments: golden rankings and numbers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from mmpt.config import EvalConfig
-from mmpt.evaluators import DiDeMoMetric
+from mmpt.config import Config, EvalConfig
+from mmpt.evaluators import DiDeMoMetric, DiDeMoPredictor
 from mmpt.evaluators.tasks.didemo import MOMENTS, moment_iou, rank_moments
 from tests.conftest import golden_cases, load_golden
+from tests.evaluators.mirror import D, Loader, Mirror
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_metrics*.npz"))
@@ -59,3 +62,22 @@ def test_the_right_moment_first_is_perfect():
         "rank5": 1,
         "miou": 1,
     }
+
+
+def test_didemo_moments_meet_the_annotations_of_their_description_even_where_it_is_given_twice():
+    class Meta(list):
+        times = [[[2, 2], [2, 3]], [[0, 0]]]
+
+    video = torch.eye(D)[torch.arange(30) // 5][None]
+    batch = {
+        "caps": torch.tensor([[2]]),
+        "cmasks": torch.ones(1, 1),
+        "vfeats": video,
+        "vmasks": torch.ones(1, 30, dtype=torch.bool),
+    }
+    batch |= {"video_id": ["a"]}
+    loader = Loader([batch | {"idx": torch.tensor([0])}, batch | {"idx": torch.tensor([1])}])
+    loader.dataset = SimpleNamespace(meta_processor=Meta([("a", "x"), ("a", "x")]))
+    arrays = DiDeMoPredictor(Config())(loader, Mirror())
+    assert arrays["rankings"][0][0].tolist() == [2, 2]
+    assert arrays["times"].tolist() == [[[2, 2], [2, 3]], [[0, 0], [-1, -1]]]

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from mmpt.config import EvalConfig
-from mmpt.evaluators import HTMAlignMetric
+from mmpt.evaluators import HTMAlignMetric, HTMAlignPredictor
 from mmpt.evaluators.tasks.htm_align import UNSEEN, average_windows, roc_auc, window_sentences
 from tests.conftest import golden_cases, load_golden
+from tests.evaluators.mirror import WINDOWS, D, Mirror
 
 
 def cosines(text, seconds):
@@ -109,3 +111,20 @@ def test_sentences_that_meet_no_second_are_left_out_of_the_compared_numbers():
     )
     assert result.values == {"recall": 0.5, "auc": 0.5, "compared-recall": 1, "compared-auc": 1}
     assert result.facts["compared"] == 2 and "1 of 2 alignable sentences meet no second" in result.warnings[0]
+
+
+def test_narration_is_compared_with_every_second_of_its_windows():
+    n_seconds = 40
+    video = torch.eye(D)[torch.arange(n_seconds) % D]
+    annotations = torch.tensor([[0, 0, 40.0], [1, 2.0, 3.0], [0, 3.0, 4.0]])
+    caps = torch.tensor([[[1, 0], [2, 0], [3, 0]]])
+    batch = {
+        "vfeats": video[None],
+        "caps": caps,
+        "cmasks": caps > 0,
+        "annotations": annotations[None],
+        "video_id": ["v"],
+    }
+    arrays = HTMAlignPredictor(WINDOWS)([batch], Mirror())
+    assert arrays["similarity"][0].shape == (3, n_seconds)
+    assert arrays["similarity"][0][1].argmax() == 2 and arrays["similarity"][0][1, 2] == pytest.approx(1)

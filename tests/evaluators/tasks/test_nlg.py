@@ -4,10 +4,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from mmpt.config import EvalConfig
-from mmpt.evaluators import NLGMetric
+from mmpt.config import Config, EvalConfig
+from mmpt.evaluators import NLGMetric, NLGPredictor
 from mmpt.evaluators.tasks.nlg import bleu, bleu_statistics, cider, common_subsequence, meteor, rouge_l
+from tests.mmpt_cli.toy_plugin import Words
 
 REFS = [
     "chop the onion on a board",
@@ -124,3 +127,39 @@ def test_with_wordnet_meteor_stands_among_the_numbers(wordnet):
     wordnet(lambda word: [])
     result = NLGMetric(EvalConfig(bootstrap=10)).evaluate(hyps=REFS, refs=REFS)
     assert result.values["METEOR"] > 0.99 and "METEOR" in result.intervals and "METEOR" not in result.facts
+
+
+class Writer(nn.Module):
+    """Writes the ids that it sees in the features."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def generate(self, caps, vfeats, vmasks, num_beams=1):
+        self.num_beams = num_beams
+        return vfeats[:, :, 0].long()
+
+
+BATCH = {
+    "caps": torch.zeros(2, 3),
+    "vfeats": torch.tensor([[[3.0], [4.0]], [[0.0], [0.0]]]),
+    "vmasks": torch.ones(2, 2, dtype=torch.bool),
+}
+
+
+def test_captions_are_decoded_and_an_empty_one_is_none():
+    model = Writer()
+    predictor = NLGPredictor(Config(gen_param={"num_beams": 5}), Words())
+    arrays = predictor([BATCH | {"ref": ["fry it", "cut it"], "video_id": [("a", 0, 4), ("a", 4, 9)]}], model)
+    assert arrays == {
+        "hyps": ["word3 word4", "none"],
+        "refs": ["fry it", "cut it"],
+        "ids": ["a_0_4", "a_4_9"],
+    }
+    assert model.num_beams == 5
+
+
+def test_items_without_reference_name_the_split():
+    with pytest.raises(ValueError, match="dataset.split: test"):
+        NLGPredictor(Config(), Words())([BATCH | {"video_id": ["a", "b"]}], Writer())

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.config import EvalConfig
-from mmpt.evaluators import QAMetric
-from mmpt.evaluators.predictor_qa import choose_answers
+from mmpt.config import Config, EvalConfig
+from mmpt.evaluators import QAMetric, QAPredictor
+from mmpt.evaluators.tasks.qa import choose_answers
 from tests.conftest import golden_cases, load_golden
+from tests.evaluators.mirror import D, Mirror
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_metrics*.npz"))
@@ -29,3 +30,13 @@ def test_chance_is_one_in_the_number_of_answers():
 def test_no_questions_is_an_error():
     with pytest.raises(ValueError, match="empty"):
         QAMetric(EvalConfig())(choices=[], answers=[])
+
+
+def test_question_answering_takes_the_closest_answer():
+    caps = torch.tensor([[[0, 0], [1, 0], [2, 0]], [[3, 0], [4, 0], [5, 0]]])
+    video = torch.eye(D)[[2, 3]][:, None]
+    batch = {"caps": caps, "cmasks": caps > 0, "vfeats": video, "vmasks": torch.ones(2, 1, dtype=torch.bool)}
+    arrays = QAPredictor(Config())(
+        [batch | {"answers": torch.tensor([[2], [1]]), "video_id": ["a", "b"]}], Mirror()
+    )
+    assert arrays["choices"].tolist() == [2, 0] and arrays["answers"].tolist() == [2, 1]

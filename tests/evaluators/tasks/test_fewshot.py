@@ -8,7 +8,7 @@ import torch
 
 from mmpt.config import EvalConfig
 from mmpt.evaluators import FewShotMetric, FewShotPredictor
-from mmpt.evaluators.predictor_fewshot import episode_scores
+from mmpt.evaluators.tasks.fewshot import episode_scores
 from mmpt.losses.tempclr import FewShotConfig, few_shot_logits
 from tests.conftest import golden_cases, load_golden
 
