@@ -80,15 +80,20 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, holds a foreign class, or holds no weights.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}.")
-    state = _unwrap(_read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path))
+    state = _unwrap(read_stored(path))
     tensors = plain_state_dict(state)
     if not tensors:
         expected = "expected tensors, or a dict of them under 'model' or 'state_dict'"
         raise ValueError(f"{path} holds no weights: {expected}, got {_kinds(state)}.")
     return tensors
+
+
+def read_stored(path: str | Path) -> Any:
+    """All that a checkpoint file holds, on the CPU; errors as in `read_state_dict`."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}.")
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
 def plain_state_dict(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -107,14 +112,19 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
 def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> LoadReport:
     """Copies `state` (plain names, see `read_state_dict`) into `model` and says what fitted.
 
+    A model that knows older names and sizes of its tensors has a method `released_state`, which translates
+    them; one that cannot do without some tensors names them as `required_weights`.
+
     Args:
         path: where `state` came from, for messages.
 
     Raises:
-        ValueError: a tensor has another shape than the model's, or less than half of the model's tensors are
-            in the file.
+        ValueError: a tensor has another shape than the model's, less than half of the model's tensors are in
+            the file, or one that the model requires is not.
     """
     own = model.state_dict()
+    if hasattr(model, "released_state"):
+        state = model.released_state(state)
     filled = {own[name].data_ptr() for name in own if name in state}  # tied weights need one name in the file
     missing = [name for name in own if name not in state and own[name].data_ptr() not in filled]
     unexpected = [name for name in state if name not in own]
@@ -123,6 +133,12 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     if 2 * matched < len(own) or not matched:
         raise ValueError(
             f"{path} is a checkpoint of another model: {verdict}. Check model.model_cls against the file."
+        )
+    required = [name for name in missing if name in getattr(model, "required_weights", ())]
+    if required:
+        raise ValueError(
+            f"{path} lacks {_grouped(required)} of {type(model).__name__}. Take the file of a whole model, "
+            "or leave out the modality that needs them."
         )
     wrong = [
         f"{name}: file {tuple(state[name].shape)}, model {tuple(own[name].shape)}"

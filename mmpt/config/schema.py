@@ -190,8 +190,12 @@ class ModelConfig(Section):
     matching_condition: list | None = option(
         None, "MMGram: modalities that the matching head reads; null: all"
     )
+    encoders: Mapping[str, Mapping[str, Any]] | None = option(
+        None, "GRAM: video and audio -> {name, weights, sizes} of what reads its files; null: features"
+    )
     frozen: list | None = option(
-        None, "MMGram: modalities (text among them) whose towers are not trained, only their projections"
+        None,
+        "MMGram, GRAM: modalities (text among them) whose towers are not trained, only their projections",
     )
     crops: Mapping[str, Any] | None = option(
         None, "MMSTiCA: modality that is cropped, number and size of its crops"

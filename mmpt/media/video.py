@@ -138,6 +138,63 @@ def read_clip(
         )
 
 
+def read_frames(
+    path: str | Path, choose: Callable[[int], Sequence[int]], segment: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Frames by their number, upright and whole: (F, H, W, 3) uint8 RGB.
+
+    Frames are counted from the packets of the file, and only what leads to a chosen one is decoded.
+
+    Args:
+        path: the file.
+        choose: number of frames -> which of them, rising; repetitions are allowed.
+        segment: seconds from the first frame, [start, end), that alone is counted; None: the whole file.
+
+    Raises:
+        VideoError: the file is missing, damaged, or holds no frames there.
+    """
+    with open_video(path) as (container, stream):
+        packets = [
+            (packet.dts if packet.pts is None else packet.pts, packet.is_keyframe)
+            for packet in container.demux(stream)
+            if packet.size and not packet.is_discard
+        ]
+        times = sorted(time for time, _ in packets if time is not None)
+        if segment is not None and times:
+            start, end = (times[0] + seconds / float(stream.time_base) for seconds in segment)
+            times = times[bisect.bisect_left(times, start) : bisect.bisect_left(times, end)]
+        if not times:
+            raise VideoError(
+                f"{path}: holds no frames{'' if segment is None else ' at {}-{} s'.format(*segment)}."
+            )
+        keys = sorted(time for time, is_key in packets if is_key and time is not None)
+        chosen = [times[number] for number in choose(len(times))]
+        return np.stack(
+            [_scaled(frame, 1.0) for frame in _frames_by_time(path, container, stream, chosen, keys)]
+        )
+
+
+def _frames_by_time(
+    path: str | Path, container: Any, stream: Any, times: Iterable[int], keys: Sequence[int]
+) -> Iterator[Any]:
+    """The decoded frame on screen at each of some rising times, in ticks of the stream; `keys` are the times
+    of key frames, from which decoding may begin."""
+    decoded = shown = following = None
+    for time in times:
+        key = keys[max(0, bisect.bisect_right(keys, time) - 1)] if keys else 0
+        if decoded is None or (following is not None and following.pts < key):
+            container.seek(key, stream=stream)
+            decoded, shown = container.decode(stream), None
+            following = next(decoded, None)
+        while following is not None and (shown is None or following.pts <= time):
+            if following.pts is None:
+                raise VideoError(f"{path}: frames carry no time stamps.")
+            shown, following = following, next(decoded, None)
+        if shown is None:
+            raise VideoError(f"{path}: damaged; a frame that the file lists cannot be decoded.")
+        yield shown
+
+
 def _frames_at(
     path: str | Path, container: Any, stream: Any, start_s: float, offsets: Iterable[float]
 ) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from mmpt.models import (
     features,
+    gram,
     mmfusion,
     mmfusion_align,
     mmfusion_downstream,

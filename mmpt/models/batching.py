@@ -17,11 +17,14 @@ from mmpt.models.mmfusion import Encoded, MMFusion
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Every transformer layer of every tower keeps only its input; dropout draws are replayed, so gradients
+    """Every transformer layer of every tower keeps only its input (a tower that is not BERT has a switch
+    `checkpointing`); dropout draws are replayed, so gradients
     stay the same."""
     for module in model.modules():
         if isinstance(module, BertModel):
             module.activation_checkpointing_enable({"use_reentrant": False})
+        elif hasattr(module, "checkpointing"):
+            module.checkpointing = True
 
 
 def compile_towers(model: nn.Module) -> None:

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.models.bert.modeling_bert import BertAttention
 
 from mmpt.checkpoints.weights import read_state_dict
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
 from mmpt.models.mmfusion import Encoded, MMFusion
+from mmpt.models.multimodal_bert import add_cross_attention
 from mmpt.models.transformermodel import MMBertForEncoder, build_encoder, init_like_bert
 from mmpt.modules.matching import PairMatcher
 from mmpt.registry import MODELS
@@ -328,15 +328,3 @@ class TextFusion(nn.Module):
             encoder_attention_mask=condition_mask,
         )
         return output.last_hidden_state[:, 0]
-
-
-def add_cross_attention(bert: nn.Module) -> None:
-    """Give every layer of a bidirectional BERT cross-attention, used when hidden states of another encoder
-    are passed.
-
-    (BertConfig.is_decoder would add it too, and make self-attention causal.)
-    """
-    for number, layer in enumerate(bert.encoder.layer):
-        layer.crossattention = BertAttention(bert.config, layer_idx=number, is_cross_attention=True)
-        init_like_bert(layer.crossattention, bert.config.initializer_range)
-        layer.is_decoder = layer.add_cross_attention = True

@@ -25,12 +25,12 @@ class GramMatchHead(nn.Module):
     def __init__(self, hidden: int):
         super().__init__()
         self.linear1 = nn.Linear(hidden, hidden)
-        self.norm = nn.LayerNorm(hidden, eps=NORM_EPS)
+        self.layernorm = nn.LayerNorm(hidden, eps=NORM_EPS)
         self.linear2 = nn.Linear(hidden, 2)
 
     def forward(self, fused: Tensor) -> Tensor:
         """(n, H) -> (n, 2)."""
-        return self.linear2(self.norm(nn.functional.gelu(self.linear1(fused))))
+        return self.linear2(self.layernorm(nn.functional.gelu(self.linear1(fused))))
 
     def score(self, fused: Tensor) -> Tensor:
         """Probability (n,) that a pair matches."""
@@ -58,22 +58,34 @@ class PairMatcher(nn.Module):
     def bind(
         self, ids: Tensor, mask: Tensor, condition: Tensor, condition_mask: Tensor | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """What the model returns as `matcher`: (text index (n,), condition index (n,)) over all ranks ->
-        logits (n, 2).
+        """What the model returns as `matcher`; see `bind_matcher`."""
+        return bind_matcher(self, ids, mask, condition, condition_mask)
 
-        Conditions are gathered with gradient, texts are ids.
 
-        Args:
-            ids, mask: (B, S) token ids and mask of the texts.
-            condition: (B, L, H) tokens of the other modalities.
-            condition_mask: (B, L) bool, true = real; null: all are.
-        """
-        if condition_mask is None:
-            condition_mask = torch.ones_like(condition[..., 0], dtype=torch.bool)
-        ids, mask, condition_mask = (all_gather(x, with_grad=False) for x in (ids, mask, condition_mask))
-        condition = all_gather(condition)
+def bind_matcher(
+    score: Callable[..., Tensor],
+    ids: Tensor,
+    mask: Tensor,
+    condition: Tensor,
+    condition_mask: Tensor | None = None,
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """What a model returns as `matcher`: (text index (n,), condition index (n,)) over all ranks -> logits
+    (n, 2).
 
-        def match(text: Tensor, item: Tensor) -> Tensor:
-            return self(ids[text], mask[text], condition[item], condition_mask[item])
+    Conditions are gathered with gradient, texts are ids.
 
-        return match
+    Args:
+        score: (ids, mask, condition, condition mask) of n pairs -> logits (n, 2).
+        ids, mask: (B, S) token ids and mask of the texts.
+        condition: (B, L, H) tokens of the other modalities.
+        condition_mask: (B, L) bool, true = real; None: all are.
+    """
+    if condition_mask is None:
+        condition_mask = torch.ones_like(condition[..., 0], dtype=torch.bool)
+    ids, mask, condition_mask = (all_gather(x, with_grad=False) for x in (ids, mask, condition_mask))
+    condition = all_gather(condition)
+
+    def match(text: Tensor, item: Tensor) -> Tensor:
+        return score(ids[text], mask[text], condition[item], condition_mask[item])
+
+    return match

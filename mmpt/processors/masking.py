@@ -5,7 +5,8 @@ Letters: F video positions, T text positions, L = T + F (joint sequence [CLS] vi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,43 @@ def mask_rate(mode: str | None, rate: float) -> float:
     if mode not in rates:
         raise ValueError(f"mask mode {mode!r}, expected one of {list(rates)}.")
     return rates[mode]
+
+
+def mask_written(
+    rows: Sequence[Sequence[int]], rate: float, special: SpecialIds, rng: random.Random
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Texts that a model is to write, with some words masked: those of VAST and GRAM.
+
+    Every position but the first is chosen with probability `rate`, the closing [SEP] among them, and a row
+    again until it has one. Of the chosen ones 80 % become [MASK], 10 % a random word, 10 % stay.
+
+    Args:
+        rows: texts [CLS] words [SEP] without padding.
+        rate: published 0.6 for captions, 0.99 for answers.
+        special: ids; words are what comes behind them.
+        rng: draws one number for each position, row by row, then one or two for each chosen position, as the
+            released code draws from Python's `random`.
+
+    Returns:
+        Masked rows, and labels: the id at chosen positions, -100 elsewhere.
+    """
+    words = range(1 + max(special.cls, special.sep, special.pad, special.mask), special.vocab_size)
+    chosen = []
+    for row in rows:
+        places: list[int] = []
+        while not places and len(row) > 1:
+            places = [place for place in range(1, len(row)) if rng.random() < rate]
+        chosen.append(places)
+    masked, labels = [list(row) for row in rows], [[IGNORED] * len(row) for row in rows]
+    for row, places, inputs, label in zip(rows, chosen, masked, labels, strict=True):
+        for place in places:
+            label[place] = row[place]
+            draw = rng.random()
+            if draw < 0.8:
+                inputs[place] = special.mask
+            elif draw < 0.9:
+                inputs[place] = rng.choice(words)
+    return masked, labels
 
 
 class FrameMaskingProcessor:

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from mmpt.media.audio import AudioError, read_audio, read_audio_windows
-from mmpt.media.video import VideoError, _decode_needed, frame_at, open_video, probe, read_seconds
+from mmpt.media.video import (
+    VideoError,
+    _decode_needed,
+    frame_at,
+    open_video,
+    probe,
+    read_frames,
+    read_seconds,
+)
 from tests.conftest import real_path
 from tests.media.media import write_audio, write_clip, write_video
 
@@ -29,6 +37,28 @@ def test_frames_are_chosen_by_time_in_a_video_of_variable_rate(tmp_path):
     expected = [np.searchsorted(times, 100 * k, side="right") - 1 for k in range(16)]
     np.testing.assert_allclose(shown[:16], [20 * i for i in expected], atol=6)
     assert seconds.shape == (2, 10, 16, 16, 3) and not shown[17:].any()
+
+
+def grey_levels(frames: np.ndarray) -> np.ndarray:
+    """Which frame of a `write_clip` file each is."""
+    return np.round(frames.mean((1, 2, 3)) / 2).astype(int)
+
+
+@pytest.mark.parametrize("chosen", [[0, 3, 26, 27, 49, 59], [59], list(range(60)), [1, 1, 30, 30]])
+def test_frames_chosen_by_number_are_those_of_a_whole_reading(tmp_path, chosen):
+    path = write_clip(tmp_path / "v.mkv", 6)
+    counted = []
+    frames = read_frames(path, lambda n: counted.append(n) or chosen)
+    assert counted == [60] and frames.shape[1:] == (48, 64, 3)
+    np.testing.assert_allclose(grey_levels(frames), chosen, atol=1)
+
+
+def test_frames_of_a_segment_are_counted_from_its_start(tmp_path):
+    path = write_clip(tmp_path / "v.mkv", 6)
+    frames = read_frames(path, lambda n: [0, n - 1], segment=(2.0, 4.0))
+    np.testing.assert_allclose(grey_levels(frames), [20, 39], atol=1)
+    with pytest.raises(VideoError, match="no frames at 7.0-9.0 s"):
+        read_frames(path, lambda n: [0], segment=(7.0, 9.0))
 
 
 @pytest.mark.parametrize("chunk_s", [1, 2, 16])

@@ -15,9 +15,10 @@ missing one.
 
     video: {path: data/feat/video, width: 512, rate: 1.0, max_len: 32}  <path>/<id>.npy, (time, width), or
         shards with <split>_meta.pkl
-    audio: {path: data/feat/audio, width: 128, rate: 2.0, max_len: 64}    rate = vectors per second
-    maps: {path: data/feat/maps, width: 512, map: [7, 7]}                 feature maps, (time, 7, 7, width)
-    subtitle: {max_len: 70}  without path: the text of the annotation
+    audio: {path: data/feat/audio, width: 128, rate: 2.0, max_len: 64}  rate = vectors per second
+    maps: {path: data/feat/maps, width: 512, map: [7, 7]}               feature maps, (time, 7, 7, width)
+    video: {path: data/videos, raw: frames, size: 224, max_len: 8}      files for an encoder: `raw_streams`
+    subtitle: {max_len: 70}                                             no path: text of the annotation
 
 With `versions: 2` a modality is stored as two augmentations of the same footage, <id>_aug0.npy and
 <id>_aug1.npy (width: of one).
@@ -42,6 +43,7 @@ import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
+from mmpt.media.frames import PIXELS, TRANSFORMS, chunk_positions
 from mmpt.processors.base import (
     Aligner,
     MetaProcessor,
@@ -52,6 +54,7 @@ from mmpt.processors.base import (
     required,
 )
 from mmpt.processors.downstream import read_json
+from mmpt.processors.modalities.raw_streams import KINDS, RawStream, Reader
 from mmpt.processors.sets.how2 import shard_split
 from mmpt.processors.store.features import FeatureFolder, FeatureShards, version_suffixes
 from mmpt.processors.tokens import SpecialIds, pack_captions
@@ -80,6 +83,7 @@ class Modality:
         max_len: L, positions (of a subtitle: with its three special tokens).
         map: H, W of feature maps; None: one vector a moment.
         versions: stored augmentations, laid side by side along the width.
+        raw: frames or sound: files as an encoder reads them, see `RawStream`, also for the keys below.
     """
 
     name: str
@@ -89,6 +93,12 @@ class Modality:
     max_len: int = 32
     map: tuple[int, int] | None = None
     versions: int = 1
+    raw: str | None = None
+    size: int = RawStream.size
+    transform: str = RawStream.transform
+    pixels: str = RawStream.pixels
+    filters: int = RawStream.filters
+    slice_frames: int = RawStream.slice_frames
 
     @property
     def is_text(self) -> bool:
@@ -96,8 +106,17 @@ class Modality:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the features of one moment: (versions * D,) or (H, W, versions * D)."""
+        """Of one position: (versions * D,) or (H, W, versions * D); of files see `RawStream.shape`."""
+        if self.raw is not None:
+            return self.files().shape
         return (*(self.map or ()), self.versions * self.width)
+
+    def files(self) -> RawStream:
+        """The files of a modality with `raw`."""
+        options = {
+            field.name: getattr(self, field.name) for field in fields(RawStream) if field.name != "kind"
+        }
+        return RawStream(kind=self.raw, **options)
 
 
 def read_modalities(config: DatasetConfig) -> list[Modality]:
@@ -126,6 +145,7 @@ def read_modalities(config: DatasetConfig) -> list[Modality]:
             )
         defaults = {"max_len": config.max_video_len or Modality.max_len}
         modality = Modality(name, **{**defaults, **entry, "map": tuple(place) if place else None})
+        _check_raw(modality)
         if min(modality.width, modality.rate, modality.max_len, modality.versions) <= 0:
             raise ValueError(
                 f"dataset.modalities.{name}: width, rate, max_len and versions must be positive, got "
@@ -135,6 +155,21 @@ def read_modalities(config: DatasetConfig) -> list[Modality]:
     if not modalities:
         raise ValueError("dataset.modalities names no modality; name at least one besides the captions.")
     return modalities
+
+
+def _check_raw(modality: Modality) -> None:
+    if modality.raw is None:
+        return
+    where = f"dataset.modalities.{modality.name}"
+    for key, value, known in (
+        ("raw", modality.raw, KINDS),
+        ("transform", modality.transform, TRANSFORMS),
+        ("pixels", modality.pixels, tuple(PIXELS)),
+    ):
+        if value not in known:
+            raise ValueError(f"{where}.{key}={value!r}: expected one of {', '.join(known)}.")
+    if modality.path is None or min(modality.size, modality.filters, modality.slice_frames) <= 0:
+        raise ValueError(f"{where}: raw needs path, and positive size, filters and slice_frames.")
 
 
 class Item(NamedTuple):
@@ -192,9 +227,13 @@ def read_annotation(path: str | Path) -> list[Item]:
     return list(items.values())
 
 
-def open_store(modality: Modality, config: DatasetConfig, suffix: str = "") -> FeatureFolder | FeatureShards:
+def open_store(
+    modality: Modality, config: DatasetConfig, suffix: str = ""
+) -> FeatureFolder | FeatureShards | RawStream:
     """The features of a modality: shards where its folder holds the index of this split, else files, whose
-    names end with `suffix`."""
+    names end with `suffix`; or what an encoder reads."""
+    if modality.raw is not None:
+        return modality.files()
     split = shard_split(config)
     if not suffix and os.path.exists(f"{modality.path}/{split}_meta.pkl"):
         return FeatureShards(modality.path, split)
@@ -272,7 +311,9 @@ def _id(item: Item) -> str:
 def _check_rates(items: Sequence[Item], config: DatasetConfig) -> None:
     """All modalities of an item last equally long, or a rate is wrong."""
     streams = {
-        modality: open_store(modality, config) for modality in read_modalities(config) if not modality.is_text
+        modality: open_store(modality, config)
+        for modality in read_modalities(config)
+        if not modality.is_text and modality.raw is None
     }
     if len(streams) < 2:
         return
@@ -293,7 +334,8 @@ def _check_rates(items: Sequence[Item], config: DatasetConfig) -> None:
 
 @VIDEO_PROCESSORS.register()
 class ModalityVideoProcessor(VideoProcessor):
-    """Item -> {modality: (time, ...) features of its segment, or None where it is missing}.
+    """Item -> {modality: (time, ...) features of its segment, or what reads them from a raw file; None where
+    it is missing}.
 
     With dataset.reversal: precomputed also `<modality>_rev`: the same seconds of files <id>_rev.npy, whose
     time runs backwards.
@@ -305,7 +347,7 @@ class ModalityVideoProcessor(VideoProcessor):
         backwards = streams if config.reversal == "precomputed" else []
         self.reversed_stores = {modality: open_store(modality, config, REVERSED) for modality in backwards}
 
-    def __call__(self, video_id: Item) -> dict[str, np.ndarray | None]:
+    def __call__(self, video_id: Item) -> dict[str, np.ndarray | Reader | None]:
         forwards = {
             modality.name: self._window(modality, store, video_id) for modality, store in self.stores.items()
         }
@@ -317,9 +359,11 @@ class ModalityVideoProcessor(VideoProcessor):
 
     def _window(
         self, modality: Modality, store: Callable[[str], np.ndarray], item: Item, mirrored: bool = False
-    ) -> np.ndarray | None:
+    ) -> np.ndarray | Reader | None:
         if item.source not in store:
             return None
+        if modality.raw is not None:
+            return store.reader(item.source, item.segment)
         feature = store(item.source)
         if feature.shape[1:] != modality.shape:
             raise ValueError(
@@ -373,9 +417,7 @@ def sample_positions(n: int, length: int, mode: str, rng: np.random.Generator | 
         return np.arange(n)
     if mode == "uniform":
         return np.linspace(0, n - 1, length).round().astype(np.int64)
-    sizes = n // length + (np.arange(length) < n % length)
-    firsts = np.cumsum(sizes) - sizes
-    return firsts + (rng.integers(sizes) if mode == "chunk_random" else (sizes + 1) // 2 - 1)
+    return chunk_positions(n, length, rng if mode == "chunk_random" else None)
 
 
 @ALIGNERS.register()
@@ -405,11 +447,14 @@ class ModalityAligner(Aligner):
     def __call__(
         self,
         video_id: Item,
-        video_feature: Mapping[str, np.ndarray | None],
+        video_feature: Mapping[str, np.ndarray | Reader | None],
         text_feature: Mapping[str, Any],
         rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
         words = text_feature["subtitle"]
+        video_feature = {
+            m.name: self._read(m, video_feature[m.name], rng) for m in self.modalities if not m.is_text
+        }
         present = np.array(
             [bool(words) if m.is_text else video_feature[m.name] is not None for m in self.modalities]
         )
@@ -442,6 +487,21 @@ class ModalityAligner(Aligner):
             else:
                 item |= self._stream(modality, video_feature[modality.name] if there else None, video_id, rng)
         return item
+
+    def _read(
+        self, modality: Modality, feature: np.ndarray | Reader | None, rng: ItemRandom | None
+    ) -> np.ndarray | None:
+        """Features as they are; files as their encoder takes them. A file that cannot be read counts as
+        missing under dataset.on_missing: mask, and is named."""
+        if modality.raw is None or feature is None:
+            return feature
+        try:
+            return feature(modality.max_len, rng.numpy if self.in_training else None)
+        except MissingData as error:
+            if self.config.on_missing != "mask":
+                raise
+            logger.warning("%s; masked", error)
+            return None
 
     def _drop(self, present: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         kept = present & (rng.random(len(present)) >= self.config.modality_dropout)

@@ -73,7 +73,9 @@ class SumOfIds(torch.nn.Module):
 def golden_matcher(golden):
     matcher = PairMatcher(SumOfIds(), golden["condition"].shape[-1]).double()
     arrays = {
-        name.removeprefix("head_"): torch.tensor(golden[name]) for name in golden if name.startswith("head_")
+        name.removeprefix("head_").replace("norm", "layernorm"): torch.tensor(golden[name])
+        for name in golden
+        if name.startswith("head_")
     }
     matcher.head.load_state_dict(
         {name.replace("_weight", ".weight").replace("_bias", ".bias"): x for name, x in arrays.items()}

@@ -1,0 +1,125 @@
+"""Towers that give all tokens of what they read, by name, for models that train end to end.
+
+Each has `width` (D of a token), and `summary`: which tokens stand for the whole, `first` or `mean`. Image
+towers also have `image_size`.
+
+Shape letters: N images or spectrograms, L tokens of one, D width, S pixels, T frames, M mel filters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmpt.backbones.beats import Beats, BeatsConfig
+from mmpt.backbones.eva_clip import EVA_CLIP, TYPES, EvaVision, eva_config, tower_state
+from mmpt.checkpoints.weights import fit_state_dict, read_state_dict, read_stored
+from mmpt.utils.optional import optional_import
+
+
+def token_tower(name: str, weights: str | None = None, **sizes: Any) -> nn.Module:
+    """A tower by its name.
+
+    Args:
+        name: of EVA-CLIP (`evaclip01_giant`, `EVA02-CLIP-B-16`, ...), `beats`, `image:<hub id or folder>` for
+            the image side of a transformers model (CLIP, SigLIP, ViT, ...), or `audio:<hub id or folder>` for
+            its Audio Spectrogram Transformer.
+        weights: released file of the tower alone; None: random, to be filled by a checkpoint of the whole
+            model.
+        **sizes: fields of `EvaConfig` or `BeatsConfig` that differ.
+
+    Raises:
+        ValueError: unknown name or size.
+        FileNotFoundError: no such file.
+    """
+    kind, _, model = name.partition(":")
+    if kind in ("image", "audio") and model:
+        if weights or sizes:
+            given = ["weights"] * bool(weights) + [*sizes]
+            raise ValueError(f"{name}: weights and sizes come with that model; leave out {', '.join(given)}.")
+        return TransformersImages(model) if kind == "image" else TransformersSpectrograms(model)
+    if name == "beats":
+        stored = {} if weights is None else read_stored(weights)
+        config = (
+            BeatsConfig.from_file(stored.get("cfg") or {}) if isinstance(stored, Mapping) else BeatsConfig()
+        )
+        tower = Beats(_changed(config, sizes, name))
+        if weights is not None:
+            fit_state_dict(tower, read_state_dict(weights), weights)
+        return tower
+    if name not in TYPES and name not in EVA_CLIP:
+        known = ", ".join(
+            (*TYPES, *EVA_CLIP, "beats", "image:<hub id or folder>", "audio:<hub id or folder>")
+        )
+        raise ValueError(f"unknown tower {name!r}; known: {known}.")
+    tower = EvaVision(_changed(eva_config(name), sizes, name))
+    if weights is not None:
+        fit_state_dict(tower, tower_state(read_state_dict(weights), tower.config), weights)
+    return tower
+
+
+def _changed(config: Any, sizes: Mapping[str, Any], name: str) -> Any:
+    known = [field.name for field in dataclasses.fields(config)]
+    unknown = [key for key in sizes if key not in known]
+    if unknown:
+        raise ValueError(
+            f"{name}: unknown {', '.join(unknown)}; sizes that can be changed: {', '.join(known)}."
+        )
+    return dataclasses.replace(config, **sizes)
+
+
+class TransformersTokens(nn.Module):
+    """A tower of transformers.
+
+    Attributes:
+        checkpointing: compute activations again in the backward pass instead of keeping them.
+    """
+
+    summary = "first"
+
+    def __init__(self, name: str):
+        super().__init__()
+        transformers = optional_import("transformers", extra="text")
+        config = transformers.AutoConfig.from_pretrained(name)
+        side = {
+            "clip": "CLIPVisionModel",
+            "siglip": "SiglipVisionModel",
+            "siglip2": "Siglip2VisionModel",
+        }.get(config.model_type, "AutoModel")
+        self.tower = getattr(transformers, side).from_pretrained(name)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.tower.config.hidden_size
+
+    @property
+    def checkpointing(self) -> bool:
+        return self.tower.is_gradient_checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, on: bool) -> None:
+        (self.tower.gradient_checkpointing_enable if on else self.tower.gradient_checkpointing_disable)()
+
+
+class TransformersImages(TransformersTokens):
+    """Images (N, 3, S, S) -> (N, L, D)."""
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.image_size = self.tower.config.image_size
+        if "siglip" in self.tower.config.model_type:
+            self.summary = "mean"  # no class token
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.tower(pixel_values=pixels).last_hidden_state
+
+
+class TransformersSpectrograms(TransformersTokens):
+    """Log mel energies (N, T, M) -> (N, L, D)."""
+
+    def forward(self, fbank: Tensor) -> Tensor:
+        return self.tower(input_values=fbank).last_hidden_state
