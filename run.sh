@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Set-up, then the main job on embedded data (./run.sh) or the test suite (./run.sh test [pytest arguments]).
-# `./run.sh setup` stops after the set-up. PYTHON=/path/to/python3.11 chooses the interpreter of a new environment.
+# `./run.sh setup` stops after the set-up. PYTHON=/path/to/python chooses the interpreter; the environment is made anew where it was another.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -8,32 +8,46 @@ VENV=.venv
 STAMP=$VENV/.setup-complete   # present only while the environment is whole; holds what it was made from
 MARK=$VENV/.made-by-run.sh    # run.sh removes no environment without it
 LOG=runs/setup.log
-NEED_GB=6
+NEED_GB=7   # 6.1 with CUDA's libraries, 2.4 with a torch for the CPU
+PROBE='
+import sys
+if not (3, 10) <= sys.version_info[:2] <= (3, 14):
+    sys.exit(print("is Python %d.%d" % sys.version_info[:2]))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit(print("lacks its venv package (Debian, Ubuntu: python%d.%d-venv)" % sys.version_info[:2]))
+print("usable")
+'
 
 fail() { printf '\nerror: %s\n' "$1" >&2; exit 1; }
 
-fingerprint() { pwd -P; cat requirements.txt requirements-fairseq.txt setup.py | cksum; }
+fingerprint() { pwd -P; cat requirements.txt requirements-fairseq.txt pyproject.toml setup.py | cksum; }
 
 ready() { [[ -f $STAMP && $(<"$STAMP") == "$(fingerprint)" ]] && "$VENV/bin/python" -c '' 2>/dev/null; }
 
+probe() { "$1" -c "$PROBE" 2>/dev/null || echo 'does not start'; }   # a name on PATH may lead nowhere: it is run
+
+chosen() {  # is the environment of the Python that PYTHON names?
+    local version='import sys; print(sys.version_info[:2])'
+    [[ -z ${PYTHON:-} || $("$PYTHON" -c "$version" 2>/dev/null) == "$("$VENV/bin/python" -c "$version" 2>/dev/null)" ]]
+}
+
 find_python() {
-    local candidate version candidates=(python3.11 python3 python)
+    local candidate said reasons='' candidates=(python3.11 python3.12 python3.13 python3.10 python3.14 python3 python)  # the most tried first
     [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
     for candidate in "${candidates[@]}"; do
         command -v "$candidate" >/dev/null || continue
-        version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
-        [[ $version == 3.11 ]] && { PY=$candidate; return; }
-        fail "Python 3.11 is needed, but $candidate is Python $version. Install Python 3.11 and run: PYTHON=/path/to/python3.11 ./run.sh"
+        said=$(probe "$candidate")
+        [[ $said == usable ]] && { PY=$candidate; return; }
+        reasons+="; $candidate $said"
     done
-    fail "Python 3.11 is needed, but ${PYTHON:-python3.11} was not found. Install Python 3.11 and run: PYTHON=/path/to/python3.11 ./run.sh"
+    [[ -n $reasons ]] || reasons="; ${PYTHON:-python3} was not found"
+    fail "Python 3.10 to 3.14 is needed${reasons}. Install one (3.11 is tried most) and run: PYTHON=/path/to/python3.11 ./run.sh"
 }
 
-check_machine() {
-    local include free
-    "$PY" -c 'import venv, ensurepip' 2>/dev/null || fail "$PY cannot make virtual environments. Install its venv package (Debian, Ubuntu: python3.11-venv)."
-    command -v "${CXX:-g++}" >/dev/null || fail "A C++ compiler is needed to build fairseq, and ${CXX:-g++} was not found. Install g++ (Debian, Ubuntu: build-essential)."
-    include=$("$PY" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
-    [[ -f $include/Python.h ]] || fail "The headers of $PY are needed to build fairseq, and $include/Python.h is not there. Install them (Debian, Ubuntu: python3.11-dev)."
+check_disk() {
+    local free
     free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
     ((free >= NEED_GB)) || fail "The environment needs $NEED_GB GB of disk, and $PWD has $free GB free. Free some space, or move this folder to a larger disk."
 }
@@ -92,22 +106,26 @@ setup() {
         exec 9>runs/.setup.lock
         flock -n 9 || { echo "waiting for another run.sh to finish its set-up"; flock 9; }
     fi
-    ready && { exec 9>&-; return; }
+    ready && chosen && { exec 9>&-; return; }
     [[ ! -e $VENV || -f $MARK ]] || fail "$VENV exists and was not made by run.sh. Move it away (mv $VENV $VENV.old) and run again."
-    find_python
-    if [[ ! -f $STAMP || $(head -n 1 "$STAMP") != "$(pwd -P)" ]]; then remove_env; fi   # unfinished, or made in another folder
-    check_machine
-    echo "setting up $VENV with $("$PY" --version): a few minutes, details in $LOG"
+    if [[ -f $STAMP && $(head -n 1 "$STAMP") == "$(pwd -P)" && $(probe "$VENV/bin/python") == usable ]] && chosen; then
+        PY=$VENV/bin/python   # whole, but made from other requirements: brought up to date
+    else
+        find_python
+        remove_env
+    fi
+    check_disk
+    echo "setting up $VENV with $("$PY" --version): a minute or two, details in $LOG"
     : >"$LOG"
     trap discard EXIT
     trap 'exit 130' INT TERM
     rm -f "$STAMP"
     [[ -e $VENV ]] || begin_env
     local pip=("$VENV/bin/python" -m pip install --disable-pip-version-check)
-    step '[1/6] making the environment' "$PY" -m venv "$VENV"
-    step '[2/6] installing torch and build tools' "${pip[@]}" -c requirements.txt $(grep -E '^(torch|numpy|Cython|setuptools|wheel|ninja)==' requirements.txt)
+    [[ -x $VENV/bin/python ]] || step '[1/6] making the environment' "$PY" -m venv "$VENV"
+    step '[2/6] installing torch' "${pip[@]}" -c requirements.txt torch setuptools wheel
     step '[3/6] installing the other pinned packages' "${pip[@]}" --no-build-isolation -r requirements.txt
-    step '[4/6] building fairseq (several minutes the first time)' "${pip[@]}" --no-deps --no-build-isolation -r requirements-fairseq.txt
+    step '[4/6] installing fairseq' env READTHEDOCS=1 "${pip[@]}" --no-cache-dir --no-deps --no-build-isolation -r requirements-fairseq.txt
     step '[5/6] installing mmpt' "${pip[@]}" --no-deps --no-build-isolation -e .
     step '[6/6] checking that it loads' "$VENV/bin/python" -c 'import fairseq, mmpt, torch; from transformers import BertModel'
     fingerprint >"$STAMP.new"

@@ -1,18 +1,7 @@
 #!/usr/bin/env python3
-"""fairseq's training entry with mmpt's task, model and criterion: takes exactly the arguments of
-`fairseq-train`.
+"""fairseq's training entry with mmpt's plugin: `python train.py` is `python -m mmpt_cli.fairseq_train`."""
 
-One process: `python train.py project.yaml --user-dir mmpt --task mmtask --arch mmarch --criterion mmloss
-...`.
-Several: `torchrun --nproc_per_node=N train.py ... --distributed-world-size N`. `locallaunch.py` writes these
-    lines.
-"""
-
-from fairseq_cli.train import cli_main  # first: it sets up fairseq's log format
-
-import mmpt.fairseq_plugin  # noqa: F401  (registers mmtask, mmarch, mmloss and repairs fairseq)
-from mmpt.utils.log import short_errors
+from mmpt_cli.fairseq_train import main
 
 if __name__ == "__main__":
-    short_errors()
-    cli_main()
+    main()

@@ -201,10 +201,10 @@ def draw(path: Path, results: Results, comparison: Comparison) -> Path:
     """The drawn columns as `panels_of` lays them out; bars span the seeds."""
     rows = panels_of(results, comparison)
     width = max(map(len, rows))
-    drawing = optional_import("matplotlib.figure", "plots").Figure(
+    drawing = optional_import("matplotlib.figure", "reports").Figure(
         figsize=(4.2 * width + 2, 4.2 * len(rows) + 0.4), layout="constrained"
     )
-    optional_import("matplotlib.backends.backend_agg", "plots").FigureCanvasAgg(drawing)
+    optional_import("matplotlib.backends.backend_agg", "reports").FigureCanvasAgg(drawing)
     handles = {}
     grid = drawing.subplots(
         len(rows), width, squeeze=False, sharey="col" if comparison.lines == "losses" else "row"
@@ -223,7 +223,7 @@ def draw(path: Path, results: Results, comparison: Comparison) -> Path:
 
 def _draw_panel(axes: Any, panel: Panel) -> list[Any]:
     """Dots side by side at each tick, with bars; returns what the legend shows."""
-    colours = optional_import("matplotlib", "plots").colormaps["tab20"]
+    colours = optional_import("matplotlib", "reports").colormaps["tab20"]
     handles = []
     for number, (line, at_ticks) in enumerate(panel.lines.items()):
         points = [

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import mmpt.losses  # noqa: F401  (registers them)
 from mmpt.config import recursive_config
-from mmpt.demo.toy_runs import PROJECTS, ROOT
+from mmpt.demo.toy_runs import PROJECTS
 from mmpt.evaluators.report import markdown_table
 from mmpt.losses import Loss, LossConfig, SumLoss
 from mmpt.registry import LOSSES
@@ -109,7 +109,9 @@ def toy_files() -> dict[str, list[str]]:
         "stica/maps",
     )
     for path in [*sorted(PROJECTS.glob("losses/*.yaml")), *(PROJECTS / f"{name}.yaml" for name in others)]:
-        found.setdefault(recursive_config(path)["loss"]["loss_cls"], []).append(str(path.relative_to(ROOT)))
+        found.setdefault(recursive_config(path)["loss"]["loss_cls"], []).append(
+            str(path.relative_to(PROJECTS.parent.parent))
+        )
     return found
 
 

@@ -29,11 +29,11 @@ from mmpt.config import Config, load_config
 from mmpt.config.rundir import to_dict
 from mmpt.datasets import build_dataset
 from mmpt.evaluators import Evaluator, Report, Result, sanity, save_arrays
-from mmpt.evaluators.report import checksum, describe_data
+from mmpt.evaluators.report import describe_data
 from mmpt.extraction.packing import read_passport
 from mmpt.models import build_model
 from mmpt.registry import load_plugins
-from mmpt.utils.files import atomic_write
+from mmpt.utils.files import atomic_write, file_sha256
 from mmpt.utils.log import short_errors
 from mmpt.utils.shardedtensor import read_manifest
 from mmpt_cli.checkpoint import describe
@@ -221,7 +221,7 @@ class Evaluation:
         training = describe(checkpoint)
         return model, {
             "path": str(checkpoint),
-            "sha256": checksum(checkpoint),
+            "sha256": file_sha256(checkpoint),
             "training": training,
             **dataclasses.asdict(loaded),
         }

@@ -14,8 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from mmpt.utils import atomic_write
+from mmpt.utils.files import file_sha256
 from mmpt.utils.safe_pickle import load_plain_pickle
-from mmpt.utils.shardedtensor import SUFFIXES, ShardedTensor, ShardError, file_sha256, read_manifest, seal
+from mmpt.utils.shardedtensor import SUFFIXES, ShardedTensor, ShardError, read_manifest, seal
 
 BLOCK_ROWS = 1 << 16
 PASSED = ".verified.json"  # shard -> size and time of its files when it passed

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
 
 pytest_plugins = ["tests.tiny_models"]
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(os.environ.get("MMPT_GOLDEN", ROOT / "tests" / "golden"))
 REAL = Path(os.environ.get("MMPT_REAL", ROOT.parent / "shared" / "real"))
+
+
+def project_table() -> dict[str, Any]:
+    """[project] of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def golden_cases(pattern: str) -> list:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-import locallaunch
+from mmpt_cli import launch as locallaunch
 from tests.conftest import GOLDEN, ROOT
 
 LINES_FILE = GOLDEN / "norton_launch_lines.json"

@@ -32,7 +32,7 @@ from mmpt.checkpoints.weights import read_state_dict
 from mmpt.media.audio import read_audio_windows
 from mmpt.media.video import read_seconds
 from mmpt.registry import BACKBONES
-from mmpt.utils.shardedtensor import file_sha256
+from mmpt.utils.files import file_sha256
 
 GPU_FRAMES = 960  # per pass
 CPU_IMAGES = 16

@@ -54,7 +54,7 @@ class TransformersImageBackbone(VideoBackbone):
         Raises:
             ValueError: the folder lacks tensors, or does not say how images are scaled.
         """
-        transformers = optional_import("transformers", extra="text")
+        transformers = optional_import("transformers")
         config = transformers.AutoConfig.from_pretrained(model)
         is_clip = config.model_type in ("clip", "clip_vision_model")
         tower = load_whole(
@@ -105,7 +105,7 @@ class TransformersAudioBackbone(AudioBackbone):
     window_s = 10  # what AST and CLAP were trained on
 
     def build(self, model: str) -> nn.Module:
-        transformers = optional_import("transformers", extra="text")
+        transformers = optional_import("transformers")
         is_clap = transformers.AutoConfig.from_pretrained(model).model_type in ("clap", "clap_audio_model")
         loader = transformers.ClapAudioModelWithProjection if is_clap else transformers.AutoModel
         self.extractor = transformers.AutoFeatureExtractor.from_pretrained(model)

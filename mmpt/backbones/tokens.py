@@ -82,7 +82,7 @@ class TransformersTokens(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        transformers = optional_import("transformers", extra="text")
+        transformers = optional_import("transformers")
         config = transformers.AutoConfig.from_pretrained(name)
         side = {
             "clip": "CLIPVisionModel",

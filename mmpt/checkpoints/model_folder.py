@@ -107,7 +107,7 @@ def _changed(values: dict[str, Any], default: DatasetConfig | ModelConfig) -> di
 
 
 def _download(name: str) -> Path:
-    hub = optional_import("huggingface_hub", extra="text")
+    hub = optional_import("huggingface_hub")
     try:
         return Path(hub.snapshot_download(name))
     except (OSError, ValueError) as error:

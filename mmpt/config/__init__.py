@@ -1,7 +1,7 @@
 """Project files: YAML -> includes merged -> typed, frozen dataclasses. Needs neither torch nor
 transformers."""
 
-from mmpt.config.load import load_config, merge, recursive_config
+from mmpt.config.load import find_project, load_config, merge, recursive_config
 from mmpt.config.schema import Config, DatasetConfig, EvalConfig, ModelConfig
 from mmpt.config.yamlfile import ConfigError
 
@@ -11,6 +11,7 @@ __all__ = [
     "DatasetConfig",
     "EvalConfig",
     "ModelConfig",
+    "find_project",
     "load_config",
     "merge",
     "recursive_config",

@@ -1,9 +1,14 @@
-"""YAML files -> one plain dict (`recursive_config`) -> typed, frozen dataclasses (`load_config`)."""
+"""YAML files -> one plain dict (`recursive_config`) -> typed, frozen dataclasses (`load_config`).
+
+Project files that come with mmpt are found by name from any folder (`find_project`). Paths written in a file
+are relative to the current directory, or to the file where they start with `./`.
+"""
 
 from __future__ import annotations
 
 import copy
 import functools
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +19,31 @@ from mmpt.config.schema import Config
 from mmpt.config.yamlfile import ConfigError, parse_yaml, read_yaml
 from mmpt.historic.tempclr_files import translated
 
+# A wheel holds the project files in `mmpt/shipped`; in a checkout they lie beside the package.
+_PACKAGE = Path(__file__).resolve().parent.parent
+SHIPPED = next(folder for folder in (_PACKAGE / "shipped", _PACKAGE.parent) if folder.is_dir())
+
 
 class Layer(NamedTuple):
     """What one file (or the command line) says."""
 
     source: str
     tree: dict[str, Any]
+
+
+def find_project(path: str | Path) -> Path:
+    """The file or folder that a name such as `projects/toy/norton.yaml` stands for.
+
+    Args:
+        path: an existing path, relative to the current directory or absolute, stands for itself; another
+            relative one for what mmpt ships under that name.
+
+    Returns:
+        `path` itself where neither is there, for the error of whoever reads it.
+    """
+    path = Path(path)
+    shipped = SHIPPED / path
+    return path if path.exists() or not shipped.exists() else shipped
 
 
 def recursive_config(path: str | Path) -> dict[str, Any]:
@@ -31,7 +55,7 @@ def recursive_config(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: a file is missing, unreadable, or includes itself.
     """
-    return _merged(_layers(Path(path), ()))
+    return _merged(_layers(find_project(path), ()))
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -45,7 +69,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     Raises:
         ConfigError: lists all that is wrong, each with file, key, what was expected and what was found.
     """
-    layers = _layers(Path(path), ())
+    layers = _layers(find_project(path), ())
     layers += [Layer("--set", _override(text)) for text in overrides]
     config = build_config(
         translated(_merged(layers), str(path)), str(path), functools.partial(_origin, layers)
@@ -82,6 +106,7 @@ def _layers(path: Path, including: tuple[Path, ...]) -> list[Layer]:
         raise ConfigError(f"{path}: includes itself: {chain}. Remove one of these `includes`.")
     tree = read_yaml(path)
     included = tree.pop("includes", None)
+    tree = {key: _beside(path, value) for key, value in tree.items()}
     if included is None:
         return [Layer(str(path), tree)]
     if not isinstance(included, str):
@@ -92,15 +117,30 @@ def _layers(path: Path, including: tuple[Path, ...]) -> list[Layer]:
     return [*_layers(_find_include(included, path), (*including, path.resolve())), Layer(str(path), tree)]
 
 
+def _beside(path: Path, value: Any) -> Any:
+    """The value with every text that starts with `./` put into the folder of the file that says it."""
+    if isinstance(value, dict):
+        return {key: _beside(path, inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_beside(path, inner) for inner in value]
+    return (
+        os.path.join(path.parent, value[2:]) if isinstance(value, str) and value.startswith("./") else value
+    )
+
+
 def _find_include(included: str, path: Path) -> Path:
-    """Relative to the current directory, else to the including file's folder or one above it, nearest
-    first."""
-    for folder in (Path(), *path.resolve().parents):
+    """Relative to the current directory, else to the including file's folder or one above it, nearest first,
+    else what mmpt ships under that name; `./NAME` is beside the including file alone."""
+    if included.startswith("./"):
+        places: tuple[Path, ...] = (path.parent,)
+    else:
+        places = (Path(), *path.resolve().parents, SHIPPED)
+    for folder in places:
         if (folder / included).is_file():
             return folder / included
     raise ConfigError(
         f"{path}: includes: {included} does not exist, neither below the current directory ({Path.cwd()}) "
-        f"nor below {path.resolve().parent} or a folder above it."
+        f"nor below {path.resolve().parent} or a folder above it, and mmpt ships no file of that name."
     )
 
 

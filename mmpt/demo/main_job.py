@@ -23,7 +23,7 @@ from pathlib import Path
 from mmpt.config import Config, load_config
 from mmpt.config.rundir import to_dict
 from mmpt.demo.report import draw_alignment, evaluate_rows, write_report
-from mmpt.demo.toy_runs import PROJECTS, ROOT, claim, data_fingerprint, finish, move_folders, set_length
+from mmpt.demo.toy_runs import PROJECTS, claim, data_fingerprint, finish, move_folders, set_length
 from mmpt.utils.log import short_errors
 
 STAGES = {"stage 1": "videoclip", "+ VideoCLIP": "videoclip_more", "+ Norton": "norton"}
@@ -88,7 +88,7 @@ def run(argv: list[str], what: str) -> None:
     Raises:
         SystemExit: the step failed; it has said why.
     """
-    if subprocess.run(argv, cwd=ROOT, check=False).returncode:
+    if subprocess.run(argv, check=False).returncode:
         raise SystemExit(f"error: {what} failed: {' '.join(argv)}")
 
 
@@ -117,7 +117,8 @@ def train(row: str, name: str, args: argparse.Namespace) -> None:
     if not claim(folder, settings):
         print(f"{row}: trained already ({folder})")
         return
-    command = [sys.executable, "locallaunch.py", f"projects/toy/{name}.yaml", "--jobtype", "local_single"]
+    command = [sys.executable, "-m", "mmpt_cli.launch", str(PROJECTS / f"{name}.yaml")]
+    command += ["--jobtype", "local_single"]
     for text in overrides(name, args):
         command += ["--set", text]
     show(row, updates, command, folder / "train.log")
@@ -132,9 +133,7 @@ def show(row: str, updates: int, command: list[str], log_path: Path) -> None:
     """
     with (
         open(log_path, "a") as log,
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as job,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job,
     ):
         for line in job.stdout:
             log.write(line)

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpt.config import recursive_config
+from mmpt.config import find_project, recursive_config
 from mmpt.utils.files import atomic_write
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-PROJECTS = ROOT / "projects" / "toy"
+PROJECTS = find_project("projects/toy")
 STAMP = "toy_run.json"
 
 

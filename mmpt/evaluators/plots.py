@@ -17,8 +17,8 @@ PATH_STYLES = ("b-", "g--", "m:")
 
 
 def _figure(width: float, height: float):
-    figure = optional_import("matplotlib.figure", "plots")
-    canvas = optional_import("matplotlib.backends.backend_agg", "plots")
+    figure = optional_import("matplotlib.figure", "reports")
+    canvas = optional_import("matplotlib.backends.backend_agg", "reports")
     drawing = figure.Figure(figsize=(width, height), layout="constrained")
     canvas.FigureCanvasAgg(drawing)
     return drawing
@@ -80,7 +80,7 @@ def plot_alignment(
         )
     figure = _figure(13, 1.8 + 0.28 * len(truth))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    colours = optional_import("matplotlib", "plots").colormaps["viridis"]
+    colours = optional_import("matplotlib", "reports").colormaps["viridis"]
     strength = plan / max(plan.max(), np.finfo(np.float64).tiny)
     for row, weights in enumerate(strength):
         bars = [(start, end - start) for start, end in clips]

@@ -8,7 +8,6 @@ published protocol.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ import mmpt
 from mmpt.evaluators import sanity
 from mmpt.evaluators.published import departures, same_size
 from mmpt.evaluators.result import Result
-from mmpt.utils.files import atomic_write
+from mmpt.utils.files import atomic_write, file_sha256
 
 NAMED = 5  # missing ids named in the text report; results.json holds all
 
@@ -203,19 +202,13 @@ def describe_data(dataset_settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         path = Path(value)
         entry: dict[str, Any] = {"key": key, "path": value}
         if path.is_file():
-            entry |= {"sha256": checksum(path), "bytes": path.stat().st_size}
+            entry |= {"sha256": file_sha256(path), "bytes": path.stat().st_size}
         elif path.is_dir():
             entry["entries"] = sum(1 for _ in path.iterdir())
         else:
             entry["absent"] = True
         entries.append(entry)
     return entries
-
-
-def checksum(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text_table(rows: list[list[str]]) -> str:

@@ -105,7 +105,7 @@ class MMPTModel(nn.Module):
         if checkpoint is None and Path(source).suffix in (".yaml", ".yml"):
             checkpoint = "checkpoint_best.pt"
         config, weights = locate(source, checkpoint)
-        transformers = optional_import("transformers", extra="text")
+        transformers = optional_import("transformers")
         tokenizer = transformers.AutoTokenizer.from_pretrained(config.dataset.bert_name)
         aligner = ALIGNERS.get("Aligner")(config.dataset)
         reading = {}

@@ -6,7 +6,7 @@
     python -m mmpt.launch.doctor --ranks 8 --nnodes 2 --rdzv-endpoint node1:29500  # the same line on both
         machines
 
-Looks at Python and the packages, GPUs, compiler, shared memory, disk and open files, at the data that project
+Looks at Python and the packages, GPUs, shared memory, disk and open files, at the data that project
 files name, and lets N processes of this machine, or of several, talk to each other for five seconds. Exit
 code 1 when something would keep a job from running.
 """
@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmpt.config import Config, ConfigError, load_config
-from mmpt.launch.local import ROOT, visible_gpus
+from mmpt.launch.install_fairseq import install_fairseq
+from mmpt.launch.local import visible_gpus
 from mmpt.launch.torchrun import Layout
 
-PYTHON = (3, 11)
+PYTHON = (3, 10)
 OPEN_FILES = 4096
 SHARED_GB, FREE_GB, LOW_GB = 1, 2, 20
 PACKAGES = ("numpy", "transformers", "PyYAML")
@@ -65,7 +66,7 @@ def python() -> Iterator[Finding]:
         yield Finding(
             "error",
             f"Python {found}",
-            "Make the environment with Python 3.11: PYTHON=/path/to/python3.11 ./run.sh setup",
+            "Make the environment with Python 3.10 to 3.14: PYTHON=/path/to/python ./run.sh setup",
         )
     else:
         yield ok(f"Python {found} ({sys.executable})")
@@ -105,14 +106,11 @@ def torch_and_gpus() -> Iterator[Finding]:
 
 
 def imports() -> Iterator[Finding]:
-    """fairseq and transformers really load; a compiler for those who have to build fairseq; torchaudio, which
-    breaks both."""
+    """fairseq and transformers really load; torchaudio, which breaks both."""
     broken = importlib.util.find_spec("torchaudio") is not None
     removal = f"{sys.executable} -m pip uninstall -y torchaudio"
     for name, code in LOADED.items():
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         if done.returncode == 0:
             yield ok(f"{name} loads")
             continue
@@ -125,8 +123,7 @@ def imports() -> Iterator[Finding]:
             yield Finding(
                 "error",
                 f"{name} does not load: {last}",
-                "Run ./run.sh setup, or: pip install --no-deps --no-build-isolation -r "
-                "requirements-fairseq.txt (needs a C++ compiler)",
+                "Only training needs it: python -m mmpt.launch.doctor --fix fairseq",
             )
         else:
             yield Finding(
@@ -135,12 +132,6 @@ def imports() -> Iterator[Finding]:
     if broken:
         cure = f"Nothing here needs it, and beside a CPU torch it breaks transformers: {removal}"
         yield Finding("warning", "torchaudio is installed", cure)
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler):
-        yield ok(f"compiler {shutil.which(compiler)}")
-    else:
-        cure = "Only building fairseq needs one: install g++ (Debian, Ubuntu: build-essential)"
-        yield Finding("warning", f"no C++ compiler ({compiler})", cure)
 
 
 def machine() -> Iterator[Finding]:
@@ -368,11 +359,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="for how long (default: %(default)s)")
     parser.add_argument("--cpu", action="store_true", help="leave GPUs alone")
+    parser.add_argument("--fix", choices=["fairseq"], help="install it into this environment, and look again")
     parser.add_argument("--as-rank", metavar="BACKEND", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.as_rank:
         as_rank(args.as_rank, args.seconds)
         return 0
+    if args.fix:
+        try:
+            install_fairseq()
+        except ConfigError as error:
+            parser.exit(1, f"error: {error}\n")
     ranks = (0 if args.cpu else len(visible_gpus())) or 2
     try:
         layout = Layout(

@@ -23,9 +23,10 @@ from mmpt.config.fairseq_args import batch_size, fairseq_args
 from mmpt.config.rundir import tensorboard_dir, to_dict
 from mmpt.launch.torchrun import STOPPED, Layout
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGE = Path(__file__).resolve().parent.parent  # for --user-dir
 PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
 JOB_TYPES = (*PROCESSES, "local_predict", "slurm")
+TRAINER = "mmpt_cli.fairseq_train"
 PLUGIN = ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
 CPU_OVERRIDES = ("fairseq.common.cpu=true", "fairseq.common.fp16=false", "fairseq.common.bf16=false")
 SUGGESTED_LOCAL_BATCH = 32
@@ -182,8 +183,8 @@ class LocalJob:
         on_cpu = self.on_cpu
         words = [self.path, *(["--device", "cpu"] if on_cpu else []), *self._set_words()]
         return Command(
-            ["python", "mmpt_cli/predict.py", *words],
-            [sys.executable, _here("mmpt_cli/predict.py"), *words],
+            ["python", *_door("mmpt_cli/predict.py", "mmpt_cli.predict"), *words],
+            [sys.executable, "-m", "mmpt_cli.predict", *words],
             gpus=0 if on_cpu or not visible_gpus() else 1,
         )
 
@@ -195,17 +196,19 @@ class LocalJob:
         logdir = tensorboard_dir(config)
         if logdir:
             print(f"update tensorboard_logdir as {logdir}")
-        words = [self.path, "--user-dir", _here("mmpt"), *PLUGIN]
+        words = [self.path, "--user-dir", os.path.relpath(PACKAGE), *PLUGIN]
         words += ["--distributed-world-size", str(layout.world_size)] if layout.world_size > 1 else []
         words += [*fairseq_args(config, logdir), *self._set_words()]
         gpus = 0 if self.on_cpu else layout.per_node
-        train = _here("train.py")
         if layout.world_size == 1:
-            return Command(["fairseq-train", *words], [sys.executable, train, *words], gpus, layout)
-        spread = [*layout.torchrun_words(), train, *words]
+            return Command(["fairseq-train", *words], [sys.executable, "-m", TRAINER, *words], gpus, layout)
+        spread = layout.torchrun_words()
         logs = f"--log-dir={Path(config.fairseq['checkpoint']['save_dir']) / 'logs'}"
         return Command(
-            ["torchrun", *spread], [sys.executable, "-m", "mmpt.launch.torchrun", logs, *spread], gpus, layout
+            ["torchrun", *spread, *_door("train.py", TRAINER), *words],
+            [sys.executable, "-m", "mmpt.launch.torchrun", logs, *spread, "-m", TRAINER, *words],
+            gpus,
+            layout,
         )
 
     def _show_notes(self, config: Config, layout: Layout) -> None:
@@ -335,6 +338,7 @@ def _die_with_launcher() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _here(name: str) -> str:
-    """A file of this repository as seen from the current directory."""
-    return os.path.relpath(ROOT / name)
+def _door(file: str, module: str) -> list[str]:
+    """A program as one types it: the file in a checkout, the module where mmpt was installed from a wheel."""
+    path = PACKAGE.parent / file
+    return [os.path.relpath(path)] if (PACKAGE.parent / "pyproject.toml").is_file() else ["-m", module]

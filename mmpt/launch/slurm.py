@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmpt.config import ConfigError, recursive_config
+from mmpt.config import ConfigError, find_project, recursive_config
 from mmpt.config.yamlfile import read_yaml
-from mmpt.launch.local import ROOT, Command, LocalJob
+from mmpt.launch.local import Command, LocalJob
 from mmpt.launch.torchrun import STOPPED, Layout
 
-TABLE = ROOT / "scripts" / "slurm" / "resources.yaml"
+TABLE = "scripts/slurm/resources.yaml"
 GRACE_SECONDS = (
     120  # between the signal and the end of the job's time: has to cover one update and one checkpoint
 )
@@ -82,7 +82,7 @@ class Resources:
         Raises:
             ConfigError: there is no such entry, or it holds something else than resources.
         """
-        entries = read_yaml(Path(table))
+        entries = read_yaml(find_project(table))
         if name not in entries:
             raise ConfigError(
                 f"{table} has no resource set {name!r}; it has {', '.join(entries)}. Add it there, or "

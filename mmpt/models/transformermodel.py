@@ -18,7 +18,7 @@ from mmpt.modules.layers import VideoTokenMLP
 from mmpt.registry import ENCODERS
 from mmpt.utils import optional_import
 
-optional_import("transformers", extra="text")
+optional_import("transformers")
 try:
     from transformers import BertConfig, BertForPreTraining, BertModel
     from transformers.activations import ACT2FN

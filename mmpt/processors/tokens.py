@@ -55,9 +55,7 @@ def load_tokenizer(bert_name: str | None, use_fast: bool | None = None) -> Any:
             "dataset.bert_name is not set; give a tokenizer: a hub name, or a folder with config.json and "
             "vocab.txt."
         )
-    transformers = optional_import(
-        "transformers", extra="text"
-    )  # takes seconds to import, and only text needs it
+    transformers = optional_import("transformers")  # takes seconds to import, and only text needs it
     options = {"model_max_length": NO_LIMIT} | ({} if use_fast is None else {"use_fast": use_fast})
     return transformers.AutoTokenizer.from_pretrained(bert_name, **options)
 

@@ -1,18 +1,21 @@
-"""Packages that only some features need."""
+"""Packages that only some features need, or that are slow to import."""
 
 from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 from types import ModuleType
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 
-def optional_import(module: str, extra: str) -> ModuleType:
-    """Import `module`, or say which extra of this package brings it.
+
+def optional_import(module: str, extra: str | None = None) -> ModuleType:
+    """Import `module`, or say how to install what brings it.
 
     Args:
-        module: dotted module name ("transformers").
-        extra: name of the pip extra that lists it ("text").
+        module: dotted module name ("av.video").
+        extra: name of the pip extra that lists its package ("video"); None: the base of mmpt does.
 
     Raises:
         ImportError: the module is not installed, or cannot be loaded; the message says why.
@@ -24,13 +27,40 @@ def optional_import(module: str, extra: str) -> ModuleType:
         missing = error.name or module
         there = f"{package!r} is installed, but " if missing.split(".")[0] != package else ""
         raise ImportError(
-            f"{there}this needs the package {missing!r}, which is not there. Install it: pip install "
-            f"'mmpt[{extra}]'"
+            f"{there}this needs the package {missing!r}, which is not there. Install it: "
+            f"{install_line(extra, missing)}"
         ) from error
     except (ImportError, OSError, RuntimeError) as error:  # a compiled part that does not fit this machine
         raise ImportError(
             f"{package!r} is installed, but cannot be loaded here: {_reason(error)}. Or do without it."
         ) from error
+
+
+def install_line(extra: str | None, module: str = "") -> str:
+    """The command that installs what an extra lists, or the one package of it that brings `module`.
+
+    It names the packages themselves: mmpt is on no public index, so asking one for an extra of mmpt would
+    find nothing. Where mmpt was never installed, or before it had that extra, the checkout is named.
+    """
+    packages = requirements(extra)
+    stem = module.split(".")[0].lower()
+    fitting = [package for package in packages if stem and package.lower().replace("-", "_").startswith(stem)]
+    wanted = " ".join(f"'{package}'" for package in fitting or packages)
+    return "pip install " + (wanted or f"-e '{CHECKOUT}{f'[{extra}]' * (extra is not None)}'")
+
+
+def requirements(extra: str | None) -> list[str]:
+    """What an extra lists ("av<19,>=14"), or with None the base; empty where mmpt was never installed."""
+    from importlib import metadata  # slow to import, and only errors need it
+
+    try:
+        lines = metadata.requires("mmpt") or []
+    except metadata.PackageNotFoundError:
+        return []
+    if extra is None:
+        return [line for line in lines if ";" not in line]
+    marker = re.compile(rf"extra == ['\"]{extra.replace('_', '-')}['\"]")
+    return [line.split(";")[0].strip() for line in lines if marker.search(line)]
 
 
 def _reason(error: Exception) -> str:

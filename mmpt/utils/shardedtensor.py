@@ -16,7 +16,6 @@ says what the rows are, e.g.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import math
 import mmap
@@ -29,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.utils.files import atomic_write
+from mmpt.utils.files import atomic_write, file_sha256
 
 MANIFEST = "shards.json"
 SUFFIXES = ("_data.npy", "_starts.npy")
@@ -254,12 +253,6 @@ def seal(path: str | Path) -> None:
     """Enter a shard that is there, but not listed, in the manifest of its folder."""
     shard = ShardedTensor.load(path, mmap_mode="r")
     _enter_in_manifest(Path(path), shard.data.dtype, shard.data.shape, len(shard), passport={})
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, read in blocks."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _enter_in_manifest(

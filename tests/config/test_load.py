@@ -159,3 +159,49 @@ def test_loading_imports_neither_torch_nor_transformers():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert shown.strip() == "[]"
+
+
+def test_a_project_file_that_is_shipped_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    here = recursive_config(ROOT / "projects/toy/norton.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert recursive_config("projects/toy/norton.yaml") == here
+    assert load_config("projects/toy/norton.yaml").loss["loss_cls"] == here["loss"]["loss_cls"]
+
+
+def test_a_file_below_the_current_directory_goes_before_the_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "projects/toy").mkdir(parents=True)
+    write(tmp_path / "projects/toy/norton.yaml", "task: mine\n")
+    assert recursive_config("projects/toy/norton.yaml") == {"task": "mine"}
+
+
+def test_a_yaml_elsewhere_includes_a_shipped_one_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = write(tmp_path / "mine.yaml", "includes: projects/toy/norton.yaml\ntask: mine\n")
+    assert recursive_config(mine) == {**recursive_config("projects/toy/norton.yaml"), "task": "mine"}
+
+
+def test_paths_with_a_leading_dot_are_beside_the_file_that_says_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a/b").mkdir(parents=True)
+    write(tmp_path / "a/base.yaml", "dataset: {meta_path: ./list.txt, vfeat_dir: data/x}\nl: [./one]\n")
+    top = write(tmp_path / "a/b/top.yaml", "includes: a/base.yaml\ndataset: {tfeat_dir: ./tokens}\n")
+    assert recursive_config(top) == {
+        "dataset": {
+            "meta_path": "a/list.txt",  # its file was found below the current directory
+            "vfeat_dir": "data/x",
+            "tfeat_dir": str(tmp_path / "a/b/tokens"),
+        },
+        "l": ["a/one"],
+    }
+
+
+def test_an_include_with_a_leading_dot_is_beside_the_including_file_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "base.yaml", "task: here\n")
+    top = write(tmp_path / "a/top.yaml", "includes: ./base.yaml\n")
+    with pytest.raises(ConfigError, match=r"top\.yaml: includes: \./base\.yaml does not exist"):
+        recursive_config(top)
+    write(tmp_path / "a/base.yaml", "task: beside\n")
+    assert recursive_config(top) == {"task": "beside"}

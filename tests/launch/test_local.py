@@ -203,7 +203,7 @@ def test_a_run_uses_an_argv_list_and_this_interpreter(train_yaml, recorded):
     assert LocalJob(train_yaml, "local_small", cpu=True).launch() == 0
     devices, *argv = recorded()
     assert argv[:4] == [sys.executable, "-m", "mmpt.launch.torchrun", "--log-dir=runs/none/logs"]
-    assert argv[4:7] == ["--nproc_per_node=2", "--standalone", "train.py"]
+    assert argv[4:8] == ["--nproc_per_node=2", "--standalone", "-m", "mmpt_cli.fairseq_train"]
     assert "[5e-05, 1e-05]" in argv
     assert devices == ""
 

@@ -86,7 +86,7 @@ def test_several_nodes_state_the_world_size_and_meet_at_the_first_one():
 def test_a_prediction_takes_one_gpu_of_a_big_set():
     text = SlurmJob(LocalJob("projects/retri/norton/test_vtt_zs.yaml"), "huge").text()
     assert "#SBATCH --nodes=1\n" in text and "#SBATCH --gpus-per-node=1\n" in text
-    assert "mmpt_cli/predict.py projects/retri/norton/test_vtt_zs.yaml &" in text
+    assert "-m mmpt_cli.predict projects/retri/norton/test_vtt_zs.yaml &" in text
 
 
 @pytest.mark.parametrize(

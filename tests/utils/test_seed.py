@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.utils import ItemRandom, optional_import, set_seed
+from mmpt.utils import ItemRandom, set_seed
 
 
 def draws(rng):
@@ -44,11 +44,6 @@ def test_set_seed_repeats_all_global_draws():
         return random.random(), np.random.rand(), torch.rand(1).item()
 
     assert global_draws() == global_draws()
-
-
-def test_a_missing_optional_package_names_the_extra():
-    with pytest.raises(ImportError, match=r"'no_such_package'.*pip install 'mmpt\[audio\]'"):
-        optional_import("no_such_package.part", extra="audio")
 
 
 def test_importing_the_utils_does_not_import_torch():

@@ -13,7 +13,8 @@ import pytest
 from mmpt.processors.store import shard_cache as shardcache
 from mmpt.processors.store.shard_cache import ShardCache
 from mmpt.utils import ShardedTensor, ShardError, ShardWriter
-from mmpt.utils.shardedtensor import MANIFEST, file_sha256, read_manifest
+from mmpt.utils.files import file_sha256
+from mmpt.utils.shardedtensor import MANIFEST, read_manifest
 from tests.conftest import golden_cases, load_golden
 
 PASSPORT = {"backbone": "s3d", "frames_per_second": 30, "seconds_per_feature": 1.0, "normalised": True}

@@ -16,7 +16,7 @@ from mmpt.evaluators.metric import Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, item_name
 from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS, PREDICTORS
-from mmpt.utils.optional import optional_import
+from mmpt.utils.optional import install_line, optional_import
 
 EMPTY = "none"  # stands for a caption without a word
 
@@ -96,8 +96,8 @@ class NLGMetric(Metric):
         }
         if "METEOR" not in of_clips:
             facts["METEOR"] = (
-                "left out: it needs pip install 'mmpt[captions]' and its WordNet, python -m "
-                "nltk.downloader wordnet"
+                f"left out: it needs nltk ({install_line('reports', 'nltk')}) and its WordNet (python -m "
+                "nltk.downloader wordnet)"
             )
         per_query = {**of_clips, **named(ids)}
         return Result(
@@ -126,7 +126,7 @@ def caption_scores(hyps: Sequence[str], refs: Sequence[str]) -> dict[str, np.nda
 def bleu_statistics(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray:
     """Counts (N, 10): n-grams of orders 1 to 4 found in the reference, and written; words written, and
     annotated."""
-    scorer = optional_import("sacrebleu", "captions").BLEU(
+    scorer = optional_import("sacrebleu", "reports").BLEU(
         tokenize="none", smooth_method="none", effective_order=True
     )
     found = (scorer.sentence_score(hyp, [ref]) for hyp, ref in zip(hyps, refs, strict=True))

@@ -70,7 +70,7 @@ def soft_dtw(
         band: Sakoe-Chiba band: cells further than this from the (slanted) diagonal are forbidden, counted in
             positions of the shorter sequence. 0 may leave no path between sequences of different lengths
             (value inf).
-        backend: "torch"; "numba", compiled, CPU only, needs `pip install mmpt[fast]`; "auto" takes numba
+        backend: "torch"; "numba", compiled, CPU only, needs the package numba; "auto" takes numba
             where it can.
 
     Returns:

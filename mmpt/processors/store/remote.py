@@ -73,7 +73,7 @@ class RemoteFolder:
     """
 
     def __init__(self, url: str, cache_dir: Path):
-        fsspec = optional_import("fsspec", extra="remote")
+        fsspec = optional_import("fsspec")
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url)
         except ImportError as error:
