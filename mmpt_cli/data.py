@@ -18,99 +18,76 @@ captions outside the video) leave it at 0.
 from __future__ import annotations
 
 import argparse
-import logging
+import inspect
+import re
 import sys
+import typing
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from mmpt.config import load_config
+from mmpt.processors.convert import convert, converter, converters
+from mmpt.processors.verify import ERROR, WARNING, verify
 from mmpt.registry import load_plugins
 from mmpt.utils.log import short_errors
-from mmpt_cli import data_convert
-from mmpt_cli.data_verify import ERROR, WARNING, verify
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    args = _parser().parse_args(argv)
-    return args.run(args)
-
-
-def _verify(args: argparse.Namespace) -> int:
-    config = load_config(args.config, args.set)
-    load_plugins(config.plugins)
-    levels: Counter[str] = Counter()
-    readers = logging.getLogger("mmpt.processors")
-    said_from = readers.level
-    readers.setLevel(logging.ERROR)  # ids left out are counted in the report
-    try:
-        for finding in verify(config):
-            print(finding, flush=True)
-            levels[finding.level] += 1
-    finally:
-        readers.setLevel(said_from)
-    print(f"{args.config}: {levels[ERROR]} errors, {levels[WARNING]} warnings")
-    return 1 if levels[ERROR] else 0
-
-
-def _convert(function: Callable[..., str], *options: str) -> Callable[[argparse.Namespace], int]:
-    def run(args: argparse.Namespace) -> int:
-        if args.source.resolve() == args.out.resolve():
-            raise ValueError(f"{args.out} is the source itself; choose another file to write.")
-        print(function(args.source, args.out, **{option: getattr(args, option) for option in options}))
-        return 0
-
-    return run
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mmpt_cli.data",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(required=True, dest="command")
     check = commands.add_parser("verify", help="what stands behind a project file's dataset section")
     check.add_argument("config", help="project file")
     check.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="overwrite a key of the project file"
     )
-    check.set_defaults(run=_verify)
-    formats = commands.add_parser(
-        "convert", help="publishers' files -> what project files name"
-    ).add_subparsers(required=True)
-    youcook = _format(formats, "youcook", "youcookii_annotations_trainval.json", "pickle to write")
-    youcook.add_argument(
-        "--subset", choices=("training", "validation"), default="validation", help="default: %(default)s"
-    )
-    youcook.add_argument(
-        "--csv", type=Path, dest="table", help="MIL-NCE's validation csv: these clips, with its texts"
-    )
-    youcook.add_argument("--videos", type=Path, help="file of video ids: only these")
-    youcook.set_defaults(run=_convert(data_convert.convert_youcook, "subset", "table", "videos"))
-    msrvtt = _format(formats, "msrvtt", "MSRVTT_data.json", "folder to write the lists into")
-    msrvtt.add_argument(
-        "--test", type=Path, required=True, help="the 1k-A test csv, whose videos no training list may hold"
-    )
-    msrvtt.set_defaults(run=_convert(data_convert.convert_msrvtt, "test"))
-    _format(formats, "coin", "COIN.json", "JSON to write").set_defaults(
-        run=_convert(data_convert.convert_coin)
-    )
-    _format(formats, "crosstask", "release folder", "folder to write").set_defaults(
-        run=_convert(data_convert.convert_crosstask)
-    )
-    _format(formats, "htm-align", "htm_align.json", "JSON to write").set_defaults(
-        run=_convert(data_convert.convert_htm_align)
-    )
-    return parser
+    formats = commands.add_parser("convert", help="publishers' files -> what project files name")
+    sets = formats.add_subparsers(required=True, dest="name")
+    for name in converters():
+        add_converter(sets, name)
+    args = vars(parser.parse_args(argv))
+    if args.pop("command") == "verify":
+        return _verify(**args)
+    print(convert(args.pop("name").replace("-", "_"), **args))
+    return 0
 
 
-def _format(formats, name: str, source: str, out: str) -> argparse.ArgumentParser:
-    parser = formats.add_parser(name)
-    parser.add_argument("source", type=Path, help=source)
-    parser.add_argument("out", type=Path, help=out)
-    return parser
+def add_converter(sets, name: str) -> None:
+    """A sub-command of a data set's `convert`, its options and their help from the function itself."""
+    function = converter(name)
+    doc = inspect.getdoc(function) or ""
+    about = doc.split("\n\n")[0].replace("\n", " ")
+    parser = sets.add_parser(name.replace("_", "-"), help=about, description=about)
+    hints = typing.get_type_hints(function)
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            parser.add_argument(parameter.name, type=Path)
+            continue
+        told = re.search(rf"^ +{parameter.name}: (.*)$", doc, re.MULTILINE)
+        choices = typing.get_args(hints[parameter.name]) if isinstance(parameter.default, str) else None
+        parser.add_argument(
+            f"--{parameter.name}",
+            type=str if choices else Path,
+            choices=choices,
+            required=parameter.default is parameter.empty,
+            default=parameter.default,
+            help=(told.group(1) if told else "") + (" (default: %(default)s)" if choices else ""),
+        )
+
+
+def _verify(config: str, set: list[str]) -> int:
+    project = load_config(config, set)
+    load_plugins(project.plugins)
+    levels: Counter[str] = Counter()
+    for finding in verify(project):
+        print(finding, flush=True)
+        levels[finding.level] += 1
+    print(f"{config}: {levels[ERROR]} errors, {levels[WARNING]} warnings")
+    return 1 if levels[ERROR] else 0
 
 
 if __name__ == "__main__":

@@ -30,12 +30,11 @@ from mmpt.config.rundir import to_dict
 from mmpt.datasets import build_dataset
 from mmpt.evaluators import Evaluator, Report, Result, sanity, save_arrays
 from mmpt.evaluators.report import describe_data
-from mmpt.extraction.packing import read_passport
 from mmpt.models import build_model
+from mmpt.processors.store.passport import passports_of, wrong_rate
 from mmpt.registry import load_plugins
 from mmpt.utils.files import atomic_write, file_sha256
 from mmpt.utils.log import short_errors
-from mmpt.utils.shardedtensor import read_manifest
 from mmpt_cli.checkpoint import describe
 
 UNTRAINED = "untrained"
@@ -156,7 +155,7 @@ class Evaluation:
         self.data = describe_data(self.settings.get("dataset", {}))
         for entry in self.data:
             if entry["key"] == "vfeat_dir" and "entries" in entry:
-                entry["passports"] = feature_passports(entry["path"])
+                entry["passports"] = [passport for passport in passports_of(entry["path"]) if passport]
 
     def __call__(self, checkpoint: Path | None, label: str) -> Report | None:
         """Evaluate, write the files under `label`; None when only predictions are wanted."""
@@ -200,12 +199,11 @@ class Evaluation:
         """What is wrong with the features and with the checkpoint, as far as they say it themselves."""
         found = []
         for entry in self.data:
-            found += sanity.wrong_rate(entry["path"], entry.get("passports", ()))
+            found += wrong_rate(entry["path"], entry.get("passports", ()))
         if provenance:
             path = provenance["path"]
             found += sanity.unloaded_layers(path, provenance["missing"])
             found += sanity.unset_batch_norm(path, model)
-            found += sanity.fine_tuned_as_zero_shot(self.config.source, path, provenance["training"])
         return found
 
     def load(self, checkpoint: Path | None) -> tuple[torch.nn.Module, dict[str, Any]]:
@@ -225,17 +223,6 @@ class Evaluation:
             "training": training,
             **dataclasses.asdict(loaded),
         }
-
-
-def feature_passports(folder: str) -> list[dict[str, Any]]:
-    """The different passports of the features in a folder: of its shards, or the one of its single files."""
-    shards = [
-        entry["passport"]
-        for name, entry in read_manifest(folder).items()
-        if "." not in name and entry.get("passport")
-    ]
-    found = shards or [read_passport(folder)]
-    return list({str(sorted(passport.items())): passport for passport in found if passport}.values())
 
 
 def labels(checkpoints: Iterable[Path | None]) -> dict[str, Path | None]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmpt.processors.sets.how2 import read_ids
+from mmpt.processors.annotations import read_ids
 from mmpt.processors.store.shard_cache import ShardCache
 from mmpt.utils import ShardWriter, atomic_write, load_plain_pickle, save_plain_pickle
 from mmpt.utils.shardedtensor import read_manifest

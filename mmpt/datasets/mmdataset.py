@@ -11,8 +11,14 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from mmpt.config.schema import Config
-from mmpt.processors.base import Aligner, MetaProcessor, MissingData, TextProcessor, VideoProcessor
-from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
+from mmpt.processors.base import (
+    Aligner,
+    MetaProcessor,
+    MissingData,
+    TextProcessor,
+    VideoProcessor,
+    build_parts,
+)
 from mmpt.utils.seed import DEFAULT_SEED, ItemRandom
 
 logger = logging.getLogger(__name__)
@@ -113,19 +119,6 @@ def build_dataset(config: Config, split: str) -> MMDataset:
     dataset = replace(config.dataset, split=split)
     if dataset.on_missing not in ("skip", "drop", "mask", "error"):
         raise ValueError(f"dataset.on_missing is {dataset.on_missing!r}, expected skip, drop, mask or error.")
-    parts = []
-    for key, registry in _PARTS.items():
-        name = getattr(dataset, key)
-        if name is None:
-            raise ValueError(f"dataset.{key} is not set; name a class, e.g. {registry.names()[0]}.")
-        parts.append(registry.get(name, f"{config.source}: dataset.{key}")(dataset))
+    parts = build_parts(dataset, str(config.source))
     seed = config.fairseq.get("common", {}).get("seed", DEFAULT_SEED)
     return MMDataset(*parts, seed=seed, fixed=split == "test", skip_missing=dataset.on_missing != "error")
-
-
-_PARTS = {
-    "meta_processor": META_PROCESSORS,
-    "video_processor": VIDEO_PROCESSORS,
-    "text_processor": TEXT_PROCESSORS,
-    "aligner": ALIGNERS,
-}

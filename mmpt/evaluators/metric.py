@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,12 +17,16 @@ from mmpt.evaluators.bootstrap import interval
 from mmpt.evaluators.plots import plot_rank_histogram, plot_score_matrix
 from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, rank_metrics, statistic
 from mmpt.evaluators.result import Result
+from mmpt.processors.verify import repeated_items
 from mmpt.registry import METRICS
 
 if TYPE_CHECKING:
     from mmpt.config import EvalConfig
 
 BOOTSTRAP_SEED = 0
+CLIP_SETTINGS = {"dataset.max_video_len": (32,), "dataset.max_len": (96,)}
+WINDOW_SETTINGS = {**CLIP_SETTINGS, "dataset.sliding_window": (16,), "dataset.sliding_window_size": (32,)}
+COMPAT_SETTINGS = {"eval.compat": (True,)}  # ties by position; DTW and OTAM as released
 
 
 class Metric(ABC):
@@ -30,9 +34,16 @@ class Metric(ABC):
 
     Args:
         config: the `eval` section.
+
+    Attributes:
+        best_metric: the name that ranks checkpoints.
+        published_settings: dotted key -> its values in the released project files.
+        published_list: which of the data set's published lists has as many items as this metric has queries.
     """
 
     best_metric: str
+    published_settings: ClassVar[Mapping[str, tuple]] = {}
+    published_list: ClassVar[str] = "test"
 
     def __init__(self, config: EvalConfig):
         self.config = config
@@ -128,6 +139,7 @@ class RetrievalMetric(Metric):
     """
 
     best_metric = "R1"
+    published_settings = CLIP_SETTINGS | COMPAT_SETTINGS
 
     def evaluate(
         self, scores=None, pooled_text=None, pooled_video=None, item_ids=None, texts=None, targets=None, **_
@@ -157,7 +169,7 @@ class RetrievalMetric(Metric):
             facts["duplicate captions"] = count_duplicates(texts)
         if item_ids is not None:
             facts["different items"] = len(set(item_ids))
-            warnings += sanity.repeated_items(matrix.shape[1], facts["different items"])
+            warnings += repeated_items(matrix.shape[1], facts["different items"])
         warnings += sanity.unequal_sides(*matrix.shape)
         ids = item_ids if targets is None else None
         return self.rank_result(ranks, matrix.shape[1], facts, ids, warnings)

@@ -22,6 +22,7 @@ import mmpt
 from mmpt.evaluators import sanity
 from mmpt.evaluators.published import departures, same_size
 from mmpt.evaluators.result import Result
+from mmpt.processors.verify import named_files, training_data
 from mmpt.utils.files import atomic_write, file_sha256
 
 NAMED = 5  # missing ids named in the text report; results.json holds all
@@ -151,6 +152,7 @@ class Report:
         ]
         if self.checkpoint:
             lines.append(f"checkpoint: {self.checkpoint['path']}: {self.checkpoint['verdict']}")
+            lines += training_data(self.checkpoint.get("training", {}).get("data", {}))
         return lines
 
     def table(self) -> list[list[str]]:
@@ -196,9 +198,7 @@ def describe_data(dataset_settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every file and folder that the `dataset` section names: checksum and size, or entries of a folder;
     absent ones say so."""
     entries = []
-    for key, value in dataset_settings.items():
-        if not (isinstance(value, str) and key.endswith(("_path", "_dir", "_annotation"))):
-            continue
+    for key, value in named_files(dataset_settings).items():
         path = Path(value)
         entry: dict[str, Any] = {"key": key, "path": value}
         if path.is_file():

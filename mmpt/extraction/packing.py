@@ -4,7 +4,6 @@ loaders read."""
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,6 @@ from typing import Any
 import numpy as np
 
 from mmpt.utils import ShardError, ShardWriter, load_plain_pickle, save_plain_pickle
-
-PASSPORT = "passport.json"
-
-
-def read_passport(features: str | Path) -> dict[str, Any]:
-    """What the extractor says the features of a folder are; empty where it wrote nothing."""
-    path = Path(features) / PASSPORT
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def read_meta(target: str | Path, split: str) -> dict[int, list[str]]:

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from mmpt.backbones.backbone import Backbone
 from mmpt.extraction.extract import Job, Result, extract
-from mmpt.extraction.packing import PASSPORT, pack, read_meta, read_passport
+from mmpt.extraction.packing import pack, read_meta
 from mmpt.media.video import VIDEO_SUFFIXES
+from mmpt.processors.store.passport import PASSPORT, read_passport
 from mmpt.utils import atomic_write
 
 AUDIO_SUFFIXES = VIDEO_SUFFIXES | {".wav", ".mp3", ".flac", ".m4a", ".ogg", ".opus", ".aac"}

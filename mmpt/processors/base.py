@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +32,24 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 NAMED = 5  # missing ids named in a log line
+
+
+@dataclass(frozen=True)
+class PublishedList:
+    """A published list of items of a data set.
+
+    Attributes:
+        items: entries of the list (captions, clips, videos), before ids without features are left out.
+        videos: different videos among them; None where not published.
+        source: who says so.
+    """
+
+    items: int
+    videos: int | None
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.items}" + (f" of {self.videos} videos" if self.videos else "") + f" ({self.source})"
 
 
 class MissingData(LookupError):
@@ -49,18 +69,27 @@ class MetaProcessor:
     """Lists the items of one split.
 
     Sub-classes fill `self.data`; `self.missing` maps a reason to the id of each item left out for it, for
-    reports.
+    reports. They also know what may be said about the data set as a whole:
+
+    Attributes:
+        LIST: what stands behind train_path, val_path and test_path.
+        FILES: other key of `dataset:` -> what stands behind it. The other three parts may have one too.
+        PUBLISHED: split -> the lists of items that papers use; `test videos` where a test asks for the videos
+            of a list of clips.
     """
 
-    SPLIT_KEYS = {"train": "train_path", "valid": "val_path", "test": "test_path"}
+    LIST: ClassVar[str] = "list of items"
+    FILES: ClassVar[Mapping[str, str]] = {}
+    PUBLISHED: ClassVar[Mapping[str, Sequence[PublishedList]]] = {}
+    SPLIT_KEYS: ClassVar[Mapping[str, str]] = {
+        "train": "train_path",
+        "valid": "val_path",
+        "test": "test_path",
+    }
 
     def __init__(self, config: DatasetConfig):
         self.config = config
         self.split = config.split or "train"
-        if self.split not in self.SPLIT_KEYS:
-            raise ValueError(
-                f"dataset.split is {self.split!r}, expected one of {', '.join(self.SPLIT_KEYS)}."
-            )
         self.data: Sequence[Any] = ()
         self.missing: dict[str, list[str]] = {}
 
@@ -69,6 +98,22 @@ class MetaProcessor:
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         return self.data[index]
+
+    def videos(self, index: int) -> list[str]:
+        """The videos that the item `index` is cut from."""
+        return [str(self[index][0])]
+
+    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+        """(video, its annotated segments in seconds) of every item with features `<vfeat_dir>/<video>.npy`.
+
+        Items without times have no segments.
+        """
+        for index in range(len(self)):
+            yield from ((video, []) for video in self.videos(index))
+
+    def durations(self) -> dict[str, float]:
+        """Video -> seconds, where the annotations say so."""
+        return {}
 
     def split_path(self) -> str:
         """The list of this split, from the key that belongs to it."""
@@ -109,6 +154,13 @@ class MetaProcessor:
         logger.warning("%s; left out", text)
         self.missing.setdefault(reason, []).extend(names)
 
+    def with_features(
+        self, items: Sequence[Item], video: Callable[[Item], str] = itemgetter(0)
+    ) -> list[Item]:
+        """The items whose video has features."""
+        has_features = self.has_features()
+        return self.keep(items, lambda item: has_features(video(item)), video, "have no features")
+
     def has_features(self) -> Callable[[str], bool]:
         """Whether `<vfeat_dir>/<id>.npy` exists, from one listing of the folder."""
         folder = required(self.config, "vfeat_dir")
@@ -121,6 +173,10 @@ class MetaProcessor:
 @VIDEO_PROCESSORS.register()
 class VideoProcessor:
     """Reads `<vfeat_dir>/<video id>.npy`, (seconds, D), any float type."""
+
+    FILES: ClassVar[Mapping[str, str]] = {
+        "vfeat_dir": "folder of <video id>.npy, (seconds, features), one row per second"
+    }
 
     def __init__(self, config: DatasetConfig):
         self.vfeat_dir = Path(required(config, "vfeat_dir"))
@@ -291,3 +347,27 @@ def check_finite(vfeats: torch.Tensor, video_ids: Sequence[Any]) -> torch.Tensor
                 "drop the video from the list."
             )
     return vfeats
+
+
+PARTS = {
+    "meta_processor": META_PROCESSORS,
+    "video_processor": VIDEO_PROCESSORS,
+    "text_processor": TEXT_PROCESSORS,
+    "aligner": ALIGNERS,
+}
+
+
+def build_parts(config: DatasetConfig, where: str = "") -> list[Any]:
+    """Meta, video and text processor and aligner, as the keys of the same names say.
+
+    Args:
+        config: with the split to be read.
+        where: the project file, for messages.
+    """
+    parts = []
+    for key, registry in PARTS.items():
+        name = getattr(config, key)
+        if name is None:
+            raise ValueError(f"dataset.{key} is not set; name a class, e.g. {registry.names()[0]}.")
+        parts.append(registry.get(name, f"{where}: dataset.{key}".removeprefix(": "))(config))
+    return parts

@@ -5,10 +5,7 @@ Letters: T text positions, F video positions, W windows, D feature width.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,62 +51,6 @@ class WindowAligner(Aligner):
         ranges = np.array(window_ranges(len(feature), self.size, self.stride))
         vfeats, vmasks = pack_videos([feature], np.zeros(len(ranges), np.int64), ranges, self.max_video_len)
         return check_finite(vfeats, [video_id]), vmasks, ranges
-
-
-def check_segment(start_s: float, end_s: float, where: str) -> None:
-    """Refuse a segment that is reversed, begins before the video, or is no number; `where` names it in the
-    message."""
-    if not (0 <= start_s <= end_s and math.isfinite(end_s)):
-        raise ValueError(
-            f"{where} runs from {start_s} to {end_s} seconds; expected 0 <= start <= end. Correct or "
-            "remove it."
-        )
-
-
-def read_database(path: str | Path, segments_key: str) -> dict[str, dict[str, Any]]:
-    """Video -> entry of a JSON {"database": {video: {"subset", <segments_key>: [{"segment": [s, e], ...}]}}},
-    segments checked.
-
-    Raises:
-        ValueError: the file is of another kind, or a segment is impossible.
-    """
-    database = read_json(path, dict).get("database")
-    if not isinstance(database, dict) or not all(
-        "subset" in entry and segments_key in entry for entry in database.values()
-    ):
-        raise ValueError(
-            f'{path}: expected {{"database": {{video: {{"subset", "{segments_key}"}}}}}}; is this another '
-            "data set's file?"
-        )
-    for video, entry in database.items():
-        for index, clip in enumerate(entry[segments_key]):
-            check_segment(*clip["segment"], f"{path}: video {video!r}: segment {index}")
-    return database
-
-
-def read_json(path: str | Path, kind: type) -> Any:
-    """A JSON file whose outermost value is a `kind` (dict or list).
-
-    Raises:
-        ValueError: it is not JSON, or something else.
-    """
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: not a JSON file ({error}); is this the file of another data set?"
-        ) from error
-    if not isinstance(value, kind) or not value:
-        raise ValueError(
-            f"{path}: expected a non-empty JSON {kind.__name__}, got {type(value).__name__}; is this "
-            "another data set's file?"
-        )
-    return value
-
-
-def span(start_s: float, end_s: float, seconds: int) -> slice:
-    """The whole seconds that a segment touches, inside a video of `seconds` seconds."""
-    return slice(max(0, int(np.floor(start_s))), min(seconds, int(np.ceil(end_s))))
 
 
 @TEXT_PROCESSORS.register()

@@ -20,7 +20,7 @@ from mmpt.processors import (
     MetaTextBinarizer,
     NLGTextProcessor,
 )
-from mmpt.processors.downstream import span
+from mmpt.processors.annotations import span
 from mmpt.processors.sets.crosstask import read_segments, read_tasks, read_videos, split_videos
 from tests.conftest import golden_cases, load_golden, real_path
 from tests.processors.helpers import CONFIG, SPECIAL, WordTokenizer, touch_features, write_json

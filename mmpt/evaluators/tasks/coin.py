@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.evaluators.bootstrap import PooledMean
-from mmpt.evaluators.metric import Metric, named, typical
+from mmpt.evaluators.metric import WINDOW_SETTINGS, Metric, named, typical
 from mmpt.evaluators.plots import plot_timeline
 from mmpt.evaluators.predictor import Arrays, WindowPredictor, item_name
 from mmpt.evaluators.result import Result
@@ -95,6 +95,7 @@ class COINActionSegmentationMetric(Metric):
     """
 
     best_metric = "frame_acc"
+    published_settings = WINDOW_SETTINGS
 
     def evaluate(self, Y_pred, Y_true, lengths=None, ids=None, **_) -> Result:
         """Score a run.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.evaluators.bootstrap import PooledMean
-from mmpt.evaluators.metric import Metric, named, typical
+from mmpt.evaluators.metric import WINDOW_SETTINGS, Metric, named, typical
 from mmpt.evaluators.plots import plot_timeline
 from mmpt.evaluators.predictor import Arrays, WindowPredictor, item_name
 from mmpt.evaluators.result import Result
@@ -63,6 +63,7 @@ class CrossTaskMetric(Metric):
     """
 
     best_metric = "recall"
+    published_settings = WINDOW_SETTINGS | {"dataset.n_train": (30,)}
 
     def evaluate(
         self, tasks: Sequence[str], Y_pred: Sequence[np.ndarray], Y_true: Sequence[np.ndarray], ids=None, **_

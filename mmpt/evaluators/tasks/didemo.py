@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmpt.evaluators.metric import BOOTSTRAP_SEED, Metric, named
+from mmpt.evaluators.metric import BOOTSTRAP_SEED, CLIP_SETTINGS, Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, check_finite
 from mmpt.evaluators.ranking import statistic
 from mmpt.evaluators.result import Result
@@ -61,6 +61,7 @@ class DiDeMoMetric(Metric):
     """
 
     best_metric = "rank1"
+    published_settings = CLIP_SETTINGS
 
     def evaluate(self, rankings, times, ids=None, **_) -> Result:
         """Score a run.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     pass
 from pathlib import Path
 
-from mmpt.evaluators.metric import Metric, count_duplicates
+from mmpt.evaluators.metric import CLIP_SETTINGS, COMPAT_SETTINGS, WINDOW_SETTINGS, Metric, count_duplicates
 from mmpt.evaluators.plots import plot_paths, plot_score_matrix
 from mmpt.evaluators.predictor import Arrays, Predictor, video_name
 from mmpt.evaluators.ranking import RankCounts, count_tile
@@ -376,6 +376,8 @@ class FullVideoRetrievalMetric(_ParagraphMetric):
     """Background removed: a video is the list of its annotated clips, and its paragraph their captions."""
 
     background = "removed"
+    published_settings = CLIP_SETTINGS | COMPAT_SETTINGS
+    published_list = "test videos"
 
     def read(self, video_ids, scores=None, pooled_text=None, pooled_video=None, **_) -> Paragraphs:
         """Scores and groups of a run.
@@ -402,6 +404,7 @@ class FullVideoBGRetrievalMetric(_ParagraphMetric):
     """Background kept: a video is all its windows, annotated or not."""
 
     background = "kept"
+    published_settings = {**WINDOW_SETTINGS, **COMPAT_SETTINGS, "dataset.sliding_window_size": (16,)}
 
     def read(
         self,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
 from mmpt.evaluators.bootstrap import PooledMean, times_drawn
-from mmpt.evaluators.metric import Metric, named
+from mmpt.evaluators.metric import CLIP_SETTINGS, Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, item_name
 from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS, PREDICTORS
@@ -112,6 +112,7 @@ class HTMAlignMetric(Metric):
     """
 
     best_metric = "recall"
+    published_settings = CLIP_SETTINGS
 
     def evaluate(
         self, similarity: Sequence[np.ndarray], annotations: Sequence[np.ndarray], ids=None, **_

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from mmpt.evaluators.metric import Metric, named
+from mmpt.evaluators.metric import CLIP_SETTINGS, Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, item_name
 from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS, PREDICTORS
@@ -61,6 +61,7 @@ class NLGMetric(Metric):
     """
 
     best_metric = "Bleu_4"
+    published_settings = CLIP_SETTINGS | {"gen_param.num_beams": (5,), "model.max_decode_length": (24,)}
 
     def evaluate(self, hyps: Sequence[str], refs: Sequence[str], ids=None, **_) -> Result:
         """Score a run.

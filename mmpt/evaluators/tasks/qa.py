@@ -6,7 +6,7 @@ Letters: B questions, C answers to choose from, T text columns, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class QAMetric(Metric):
     """Share of questions whose chosen answer is the right one."""
 
     best_metric = "acc"
+    published_settings: ClassVar = {"dataset.max_video_len": (16, 32), "dataset.max_len": (96,)}
 
     def evaluate(self, choices, answers, n_answers: int = 5, ids=None, **_) -> Result:
         """Score a run.

@@ -34,26 +34,27 @@ import difflib
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.media.frames import PIXELS, TRANSFORMS, chunk_positions
+from mmpt.processors.annotations import read_json
 from mmpt.processors.base import (
     Aligner,
     MetaProcessor,
     MissingData,
+    PublishedList,
     TextProcessor,
     VideoProcessor,
     check_finite,
     required,
 )
-from mmpt.processors.downstream import read_json
 from mmpt.processors.modalities.raw_streams import KINDS, RawStream, Reader
 from mmpt.processors.sets.how2 import shard_split
 from mmpt.processors.store.features import FeatureFolder, FeatureShards, version_suffixes
@@ -268,6 +269,17 @@ class ModalityMetaProcessor(MetaProcessor):
         ValueError: durations show that a rate is wrong.
     """
 
+    LIST = "JSON list of items: clip_id or video_id, caption, and optionally segment and subtitle"
+    PUBLISHED: ClassVar = {
+        "test": [
+            PublishedList(1000, 1000, "GRAM's MSR-VTT"),
+            PublishedList(1003, 1003, "GRAM's DiDeMo"),
+            PublishedList(4917, 4917, "GRAM's ActivityNet"),
+            PublishedList(1500, 1500, "GRAM's VATEX"),
+            PublishedList(3216, 419, "GRAM's YouCook2"),
+        ]
+    }
+
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         items = read_annotation(self.split_path())
@@ -302,6 +314,13 @@ class ModalityMetaProcessor(MetaProcessor):
         if self.split == "test":
             item = item._replace(captions=item.captions + ("",) * (self.n_captions - len(item.captions)))
         return item, item
+
+    def videos(self, index: int) -> list[str]:
+        return [self.data[index].source]
+
+    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+        """None: each modality has a folder of its own."""
+        return iter(())
 
 
 def _id(item: Item) -> str:

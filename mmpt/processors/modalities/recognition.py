@@ -3,7 +3,7 @@ video and modality."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,13 @@ class ModalityRecognitionMetaProcessor(RecognitionMetaProcessor):
     def __getitem__(self, index: int) -> tuple[Item, tuple[int, list[int]]]:
         video, label = self.data[index]
         return Item(video, video, None, ("",), ""), label
+
+    def videos(self, index: int) -> list[str]:
+        return [self.data[index][0]]
+
+    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+        """None: each modality has a folder of its own."""
+        return iter(())
 
 
 @ALIGNERS.register()

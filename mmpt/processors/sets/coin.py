@@ -8,26 +8,39 @@ Step ids run from 1 to 778; 0 is background.
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor, TextProcessor
-from mmpt.processors.downstream import WindowAligner, read_database, span
+from mmpt.processors.annotations import read_database, read_json, span
+from mmpt.processors.base import MetaProcessor, PublishedList, TextProcessor
+from mmpt.processors.convert import is_possible, listed, write_json
+from mmpt.processors.downstream import WindowAligner
 from mmpt.processors.masking import IGNORED
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 
 BACKGROUND = 0
 Segment = tuple[int, float, float]  # step id, start and end in seconds
+TEST = [PublishedList(2797, 2797, "COIN, Tang et al., CVPR 2019: testing")]
 
 
 @META_PROCESSORS.register()
 class COINActionSegmentationMetaProcessor(MetaProcessor):
     """Videos of the subset; item -> (video, list of (step id, start, end)). `step_names` maps ids to labels,
     for zero-shot labelling."""
+
+    LIST = "COIN.json: {database: {video: {subset, duration, annotation: [{id, label, segment}]}}}"
+    PUBLISHED: ClassVar = {
+        "train": [PublishedList(9030, 9030, "COIN, Tang et al., CVPR 2019: training")],
+        "valid": TEST,
+        "test": TEST,
+    }
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -44,7 +57,14 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
             if entry["subset"] == "testing"
             for step in entry["annotation"]
         )
+        self.seconds = {video: entry.get("duration", 0.0) for video, entry in database.items()}
         self.step_names = dict(sorted({int(step["id"]): step["label"] for step in tested}.items()))
+
+    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+        yield from ((video, [(start, end) for _, start, end in steps]) for video, steps in self.data)
+
+    def durations(self) -> dict[str, float]:
+        return self.seconds
 
 
 @TEXT_PROCESSORS.register()
@@ -94,3 +114,25 @@ class COINActionSegmentationAligner(WindowAligner):
     def label_captions(self, labels: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """caps and cmasks (labels, T) of tokenised step names, for zero-shot labelling."""
         return self.pack(labels)
+
+
+def convert(source: Path, out: Path) -> str:
+    """COIN.json -> the same without impossible segments."""
+    database = read_json(source, dict).get("database")
+    if not database or not all("annotation" in entry for entry in database.values()):
+        raise ValueError(f"{source}: expected database -> video -> annotation; this is not COIN.json.")
+    dropped: Counter[str] = Counter()
+    cleaned = {
+        video: {
+            **entry,
+            "annotation": [
+                step
+                for step in entry["annotation"]
+                if is_possible(step["segment"], dropped, entry.get("duration"))
+            ],
+        }
+        for video, entry in database.items()
+    }
+    write_json(out, {"database": cleaned})
+    subsets = Counter(entry["subset"] for entry in cleaned.values())
+    return f"{out}: {len(cleaned)} videos ({listed(subsets)}); segments dropped: {listed(dropped)}"

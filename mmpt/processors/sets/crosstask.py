@@ -8,22 +8,35 @@ annotations/<task>_<video>.csv   5,2.1,5.7                              step (fr
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor, TextProcessor, VideoProcessor, required
-from mmpt.processors.downstream import WindowAligner, check_segment, span
+from mmpt.processors.annotations import check_segment, span
+from mmpt.processors.base import MetaProcessor, PublishedList, TextProcessor, VideoProcessor, required
+from mmpt.processors.convert import is_possible, listed
+from mmpt.processors.downstream import WindowAligner
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 
 Segment = tuple[int, float, float]  # step (from 0), start and end in seconds
 TaskVideo = tuple[str, str, list[str], int]  # task, video, step names, number of steps
+
+TEST = [
+    PublishedList(
+        1850,
+        None,
+        "CrossTask release, all features, n_train 30: 2750 annotated - 360 for validation - 18 x 30",
+    )
+]
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,21 @@ class CrossTaskMetaProcessor(MetaProcessor):
     named.
     """
 
+    LIST = "CrossTask videos csv: lines `task,video,url`"
+    FILES: ClassVar = {
+        "train_csv_path": "CrossTask videos.csv: lines `task,video,url`",
+        "val_csv_path": "CrossTask videos_val.csv: lines `task,video,url`",
+        "primary_path": "CrossTask tasks_primary.txt: records of id, title, url, number of steps, steps, "
+        "blank line",
+        "related_path": "CrossTask tasks_related.txt, like tasks_primary.txt",
+        "annotation_path": "CrossTask: folder of <task>_<video>.csv",
+    }
+    PUBLISHED: ClassVar = {
+        "train": [PublishedList(540, None, "CrossTask release, all features, n_train 30: 18 x 30")],
+        "valid": TEST,
+        "test": TEST,
+    }
+
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         primary = read_tasks(required(config, "primary_path"))
@@ -139,6 +167,18 @@ class CrossTaskMetaProcessor(MetaProcessor):
             kept[task].append(video)
         return dict(kept)
 
+    def videos(self, index: int) -> list[str]:
+        return [self.data[index][0][1]]
+
+    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+        for item, _ in self.data:
+            yield item[1], [(start, end) for _, start, end in read_segments(annotation_of(item, self.config))]
+
+
+def annotation_of(item: TaskVideo, config: DatasetConfig) -> Path:
+    """The file of a video's segments."""
+    return Path(required(config, "annotation_path")) / f"{item[0]}_{item[1]}.csv"
+
 
 @VIDEO_PROCESSORS.register()
 class CrossTaskVideoProcessor(VideoProcessor):
@@ -155,10 +195,8 @@ class CrossTaskTextProcessor(TextProcessor):
     def __call__(
         self, text_id: TaskVideo, rng: ItemRandom | None = None
     ) -> tuple[list[list[int]], list[Segment]]:
-        task, video, steps, _ = text_id
-        return [self.tokenize(step) for step in steps], read_segments(
-            Path(required(self.config, "annotation_path")) / f"{task}_{video}.csv"
-        )
+        steps = [self.tokenize(step) for step in text_id[2]]
+        return steps, read_segments(annotation_of(text_id, self.config))
 
 
 @ALIGNERS.register()
@@ -202,3 +240,45 @@ class CrossTaskAligner(WindowAligner):
             "task": task,
             "video_len": torch.tensor(len(video_feature)),
         }
+
+
+def convert(source: Path, out: Path) -> str:
+    """A release folder -> a new folder with the same files, whose annotations fit the tasks; lines and files
+    that do not are counted."""
+    primary = read_tasks(source / "tasks_primary.txt")
+    tasks = {**primary, **read_tasks(source / "tasks_related.txt")}
+    videos = read_videos(source / "videos.csv")
+    known = {f"{task}_{video}" for task, names in videos.items() for video in names}
+    dropped: Counter[str] = Counter()
+    n_files = 0
+    if out.exists():
+        raise FileExistsError(f"{out} exists; choose a new folder, or remove that one.")
+    partial = out.with_name(f".{out.name}.partial")  # takes the name `out` once it is whole
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "annotations").mkdir(parents=True)
+    for path in sorted((source / "annotations").glob("*.csv")):
+        if path.stem not in known:
+            dropped["files of videos that videos.csv does not list"] += 1
+            continue
+        n_steps = len(tasks[path.stem.partition("_")[0]].steps)
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.reader(file) if _fits(row, n_steps, dropped)]
+        with open(partial / "annotations" / path.name, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+        n_files += 1
+    for name in ("tasks_primary.txt", "tasks_related.txt", "videos.csv", "videos_val.csv"):
+        shutil.copyfile(source / name, partial / name)
+    os.replace(partial, out)
+    n_videos = sum(map(len, videos.values()))
+    return (
+        f"{out}: {len(primary)} primary of {len(tasks)} tasks, {n_videos} videos, {n_files} annotated; "
+        f"dropped: {listed(dropped)}"
+    )
+
+
+def _fits(row: Sequence[str], n_steps: int, dropped: Counter[str]) -> bool:
+    step, start, end = row
+    if not 1 <= int(step) <= n_steps:
+        dropped["steps that the task does not have"] += 1
+        return False
+    return is_possible((float(start), float(end)), dropped)

@@ -8,11 +8,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
+from typing import ClassVar
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor, MissingData, TextProcessor
-from mmpt.processors.downstream import DSAligner, read_json
+from mmpt.processors.annotations import read_json
+from mmpt.processors.base import MetaProcessor, MissingData, PublishedList, TextProcessor
+from mmpt.processors.downstream import DSAligner
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 
 CHUNKS, CHUNK_S = 6, 5  # half a minute in chunks of 5 seconds
@@ -22,6 +26,9 @@ CHUNKS, CHUNK_S = 6, 5  # half a minute in chunks of 5 seconds
 class DiDeMoMetaProcessor(MetaProcessor):
     """Descriptions; item -> (video, description). `times` holds the annotated (first, last) chunks of each,
     from 0 to 5."""
+
+    LIST = "test_data.json: [{video, description, times}]"
+    PUBLISHED: ClassVar = {"test": [PublishedList(4021, 1004, "DiDeMo, Hendricks et al., ICCV 2017: test")]}
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -47,15 +54,13 @@ class DiDeMoMetaProcessor(MetaProcessor):
                     f"expected [first, last] chunks of 5 s with 0 <= first <= last < {CHUNKS}. Correct or "
                     "remove it."
                 )
-        has_features = self.has_features()
-        records = self.keep(
-            records,
-            lambda record: has_features(record["video"]),
-            lambda record: record["video"],
-            "have no features",
-        )
+        records = self.with_features(records, itemgetter("video"))
         self.data = [(record["video"], record["description"]) for record in records]
         self.times: list[list[list[int]]] = [record["times"] for record in records]
+
+    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+        for (video, _), times in zip(self.data, self.times, strict=True):
+            yield video, [(CHUNK_S * first, CHUNK_S * (last + 1)) for first, last in times]
 
 
 @TEXT_PROCESSORS.register()

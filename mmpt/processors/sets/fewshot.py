@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
+from mmpt.processors.annotations import read_ids
 from mmpt.processors.base import MetaProcessor, MissingData, VideoProcessor, check_feature, required
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
@@ -33,16 +34,14 @@ class FewShotMetaProcessor(MetaProcessor):
     Episode i is the same in every run and every epoch.
     """
 
+    LIST = "list of <class folder>/<video>"
+
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         self.way, self.shots, self.queries = (required(config, name) for name in ("way", "shots", "queries"))
         folder = Path(required(config, "vfeat_dir"))
-        lines = [
-            line.strip().removesuffix(".npy")
-            for line in Path(self.split_path()).read_text(encoding="utf-8").splitlines()
-        ]
         videos = self.keep(
-            [line for line in lines if line],
+            [line.removesuffix(".npy") for line in read_ids(self.split_path())],
             lambda name: (folder / f"{name}.npy").is_file(),
             str,
             "have no features",
@@ -80,10 +79,15 @@ class FewShotMetaProcessor(MetaProcessor):
         )
         return (*support, *query), labels
 
+    def videos(self, index: int) -> list[str]:
+        return list(self[index][0])
+
 
 @VIDEO_PROCESSORS.register()
 class FewShotVideoProcessor(VideoProcessor):
     """dataset.max_video_len frames of each video, evenly spread from first to last: (videos, F, D)."""
+
+    FILES: ClassVar = {"vfeat_dir": "folder of <class folder>/<video>.npy, (frames, features)"}
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)

@@ -18,14 +18,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor, MissingData, TextProcessor, VideoProcessor, required
+from mmpt.processors.annotations import read_ids
+from mmpt.processors.base import (
+    MetaProcessor,
+    MissingData,
+    PublishedList,
+    TextProcessor,
+    VideoProcessor,
+    required,
+)
 from mmpt.processors.store.remote import local_file
 from mmpt.processors.store.shard_cache import ShardCache
 from mmpt.processors.store.video_index import VideoIndex
@@ -36,25 +43,16 @@ from mmpt.utils.shardedtensor import ShardError
 
 logger = logging.getLogger(__name__)
 
+VALID = {"valid": [PublishedList(23834, 23834, "how2_s3d_val.lst")]}
 Place = tuple[str, int, int, int]  # video id, index in the list (-1: none), shard, row in the shard
-
-
-def read_ids(path: str | Path) -> list[str]:
-    """The ids of a list file, one per line; blank lines are skipped.
-
-    Raises:
-        ValueError: no id in it.
-    """
-    with open(path, encoding="utf-8") as file:
-        ids = [line.strip() for line in file if line.strip()]
-    if not ids:
-        raise ValueError(f"{path}: the list holds no video id; expected one per line.")
-    return ids
 
 
 @META_PROCESSORS.register()
 class How2MetaProcessor(MetaProcessor):
     """Video ids of a list; item -> (id, id)."""
+
+    LIST = "list of video ids"
+    PUBLISHED: ClassVar = VALID
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -75,6 +73,9 @@ class ShardedHow2MetaProcessor(MetaProcessor):
     (dataset.on_missing). Every shard of the list is opened once, and a damaged one is refused, or its videos
     left out (dataset.on_damaged).
     """
+
+    LIST = "list of video ids"
+    PUBLISHED: ClassVar = VALID
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -133,6 +134,13 @@ class ShardedHow2MetaProcessor(MetaProcessor):
         place = self.place(self.data[index], index)
         return place, place
 
+    def videos(self, index: int) -> list[str]:
+        return [self.index.name(self.data[index])]
+
+    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+        """None: the features lie in shards."""
+        return iter(())
+
     def place(self, position: int, index: int = -1) -> Place:
         """What the sharded video and text processors need to find a video."""
         return (self.index.name(position), index, *self.index.place(position))
@@ -145,6 +153,8 @@ class ShardedHow2VideoRetriMetaProcessor(ShardedHow2MetaProcessor):
     At first the groups are consecutive runs of the list. An epoch may replace them: by nearest neighbours
     (`set_candidates`) or at random. The last, incomplete group is dropped, unless it is the only one.
     """
+
+    PUBLISHED: ClassVar = {}  # its items are groups
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -169,6 +179,9 @@ class ShardedHow2VideoRetriMetaProcessor(ShardedHow2MetaProcessor):
     def __getitem__(self, index: int) -> tuple[list[Place], list[Place]]:
         places = [self.place(position) for position in self.groups[index].tolist()]
         return places, places
+
+    def videos(self, index: int) -> list[str]:
+        return [self.index.name(position) for position in self.groups[index].tolist()]
 
     def video_ids(self) -> list[str]:
         """All videos of the split, in list order."""
@@ -249,6 +262,8 @@ class ShardReader:
 class ShardedVideoRetriVideoProcessor(VideoProcessor):
     """Features of a group of videos: a list of (seconds, D), read-only views of the mapped shards."""
 
+    FILES: ClassVar = {"vfeat_dir": "folder, or URL, of feature shards with <split>_meta.pkl"}
+
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         self.prefix = f"{config.vfeat_dir}/{shard_split(config)}_"
@@ -271,6 +286,8 @@ class ShardedVideoRetriTextProcessor(TextProcessor):
     """Timed captions of a group of videos: a list of {"start" (n,), "end" (n,) seconds, "cap" (n, 32) ids
     padded with -1}, views of the mapped shards.
     """
+
+    FILES: ClassVar = {"tfeat_dir": "path prefix of token shards"}
 
     def __init__(self, config: DatasetConfig, tokenizer: Any = None):
         super().__init__(config, tokenizer)
@@ -310,6 +327,7 @@ class PKLJSONStrTextProcessor(TextProcessor):
     what is no text has no words.
     """
 
+    FILES: ClassVar = {"caption_pkl_path": "pickle {video: JSON of start, end, text}"}
     MAX_CHARACTERS = 96
 
     def __init__(self, config: DatasetConfig, tokenizer: Any = None):

@@ -8,14 +8,26 @@ Times of alignable sentences were corrected by hand. Features are whole videos, 
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import Aligner, MetaProcessor, TextProcessor, check_feature, check_finite, required
-from mmpt.processors.downstream import check_segment, read_json
+from mmpt.processors.annotations import check_segment, read_json
+from mmpt.processors.base import (
+    Aligner,
+    MetaProcessor,
+    PublishedList,
+    TextProcessor,
+    check_feature,
+    check_finite,
+    required,
+)
+from mmpt.processors.convert import is_possible, listed, write_json
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 
@@ -48,17 +60,20 @@ def read_sentences(path: str) -> dict[str, list[Sentence]]:
 class HTMAlignMetaProcessor(MetaProcessor):
     """Videos of dataset.anno_path that have features; item -> (video, its sentences)."""
 
+    FILES: ClassVar = {"anno_path": "htm_align.json: {video: [[alignable, start, end, sentence]]}"}
+    PUBLISHED: ClassVar = {"test": [PublishedList(80, 80, "HTM-Align, Han et al., CVPR 2022")]}
+
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         videos = read_sentences(self.split_path())
-        has_features = self.has_features()
-        self.data = self.keep(
-            list(videos.items()), lambda item: has_features(item[0]), lambda item: item[0], "have no features"
-        )
+        self.data = self.with_features(list(videos.items()))
 
     def split_path(self) -> str:
         """There is one list, for testing."""
         return required(self.config, "anno_path")
+
+    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+        yield from ((video, [(start, end) for _, start, end, _ in said]) for video, said in self.data)
 
 
 @TEXT_PROCESSORS.register()
@@ -99,3 +114,23 @@ class HTMAlignAligner(Aligner):
             "annotations": torch.from_numpy(annotations),
             "video_id": video_id,
         }
+
+
+def convert(source: Path, out: Path) -> str:
+    """htm_align.json -> the same without impossible or empty sentences, each video's sentences by start."""
+    dropped: Counter[str] = Counter()
+    cleaned = {}
+    for video, sentences in read_json(source, dict).items():
+        possible = [sentence for sentence in sentences if is_possible(sentence[1:3], dropped)]
+        spoken = [sentence for sentence in possible if sentence[3].strip()]
+        dropped["empty"] += len(possible) - len(spoken)
+        if spoken:
+            cleaned[video] = sorted(spoken, key=lambda sentence: sentence[1])
+        else:
+            dropped["videos without a sentence left"] += 1
+    write_json(out, cleaned)
+    alignable = sum(sentence[0] for sentences in cleaned.values() for sentence in sentences)
+    total = sum(map(len, cleaned.values()))
+    return (
+        f"{out}: {len(cleaned)} videos, {total} sentences, {alignable} alignable; dropped: {listed(dropped)}"
+    )

@@ -9,38 +9,22 @@ MSR_MC_test.csv            tab separated: vid_key a1 a2 a3 a4 a5 answer
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import Aligner, MetaProcessor, MissingData, TextProcessor
-from mmpt.processors.downstream import read_json
+from mmpt.processors.annotations import read_json, read_table
+from mmpt.processors.base import Aligner, MetaProcessor, MissingData, PublishedList, TextProcessor
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
+from mmpt.utils.files import atomic_write
 from mmpt.utils.seed import ItemRandom
 
 RIGHT_ANSWERS = tuple("01234")
-
-
-def read_table(path: str | Path, columns: tuple[str, ...], delimiter: str = ",") -> list[dict[str, str]]:
-    """Rows of a csv file with a header.
-
-    Raises:
-        ValueError: a column is absent, or there is no row.
-    """
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
-        absent = [column for column in columns if column not in (reader.fieldnames or ())]
-        if absent:
-            raise ValueError(f"{path}: no column {', '.join(absent)}; its header is {reader.fieldnames}.")
-        rows = list(reader)
-    if not rows:
-        raise ValueError(f"{path}: the table holds no row.")
-    return rows
+JSFUSION = [PublishedList(1000, 1000, "1k-A, JSFusion, Yu et al., ECCV 2018")]
 
 
 @META_PROCESSORS.register()
@@ -50,6 +34,20 @@ class MSRVTTMetaProcessor(MetaProcessor):
     Training adds the videos of full_test_path that are not in jsfusion_path (when both are set), and repeats
     the table `dup` times.
     """
+
+    LIST = "csv with `video_id`, for tests also `sentence`"
+    FILES: ClassVar = {
+        "full_test_path": "csv `video_id` of the 2990 official test videos",
+        "jsfusion_path": "csv `key,vid_key,video_id,sentence` of the 1k-A test pairs",
+    }
+    PUBLISHED: ClassVar = {
+        "test": JSFUSION,
+        "valid": JSFUSION,
+        "train": [
+            PublishedList(9000, 9000, "9k: all but 1k-A"),
+            PublishedList(7010, 7010, "7k: official train and validate"),
+        ],
+    }
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -64,10 +62,7 @@ class MSRVTTMetaProcessor(MetaProcessor):
             held_out = {row["video_id"] for row in read_table(config.jsfusion_path, ("video_id",))}
             rest = dict.fromkeys(row["video_id"] for row in read_table(config.full_test_path, ("video_id",)))
             items += [(video_id, video_id) for video_id in rest if video_id not in held_out]
-        has_features = self.has_features()
-        self.data = self.keep(
-            items, lambda item: has_features(item[0]), lambda item: item[0], "have no features"
-        )
+        self.data = self.with_features(items)
         if self.split == "train" and config.dup:
             self.data = self.data * config.dup
 
@@ -76,6 +71,8 @@ class MSRVTTMetaProcessor(MetaProcessor):
 class MSRVTTTextProcessor(TextProcessor):
     """In training with json_path: one of the video's captions, drawn at every access. Else the sentence of
     the csv."""
+
+    FILES: ClassVar = {"json_path": "MSRVTT_data.json: {videos, sentences: [{video_id, caption}]}"}
 
     def __init__(self, config: DatasetConfig, tokenizer: Any = None):
         super().__init__(config, tokenizer)
@@ -114,6 +111,8 @@ class MSRVTTNLGTextProcessor(MSRVTTTextProcessor):
 class MSRVTTQAMetaProcessor(MetaProcessor):
     """Multiple choice; item -> (video id, (index of the right answer, five answers))."""
 
+    LIST = "MSR_MC_test.csv: tab-separated vid_key a1..a5 answer"
+    PUBLISHED: ClassVar = {"test": [PublishedList(2990, 2990, "multiple choice, official test videos")]}
     ANSWERS = ("a1", "a2", "a3", "a4", "a5")
 
     def __init__(self, config: DatasetConfig):
@@ -135,10 +134,7 @@ class MSRVTTQAMetaProcessor(MetaProcessor):
             )
             for row in rows
         ]
-        has_features = self.has_features()
-        self.data = self.keep(
-            items, lambda item: has_features(item[0]), lambda item: item[0], "have no features"
-        )
+        self.data = self.with_features(items)
 
 
 @TEXT_PROCESSORS.register()
@@ -174,3 +170,30 @@ class MSRVTTQAAligner(Aligner):
             "video_id": video_id,
             "answers": torch.tensor([answer]),
         }
+
+
+def convert(source: Path, out: Path, *, test: Path) -> str:
+    """MSRVTT_data.json -> a folder with MSRVTT_train.9k.csv, MSRVTT_train.7k.csv, MSRVTT_train.csv and
+    MSRVTT_FULL_test.csv.
+
+    Args:
+        test: the 1k-A test csv, whose videos no training list may hold
+    """
+    data = read_json(source, dict)
+    if not data.get("videos") or not data.get("sentences"):
+        raise ValueError(f"{source}: expected `videos` and `sentences`; this is not MSRVTT_data.json.")
+    held_out = {row["video_id"] for row in read_table(test, ("video_id",))}
+    split_of = {video["video_id"]: video.get("split", "") for video in data["videos"]}
+    official = [
+        video for video, split in split_of.items() if split in ("train", "validate") and video not in held_out
+    ]
+    lists = {
+        "MSRVTT_train.9k.csv": [video for video in split_of if video not in held_out],
+        "MSRVTT_train.7k.csv": official,
+        "MSRVTT_train.csv": official,
+        "MSRVTT_FULL_test.csv": [video for video, split in split_of.items() if split == "test"],
+    }
+    for name, videos in lists.items():
+        with atomic_write(out / name, "w") as file:
+            file.write("video_id\n" + "".join(f"{video}\n" for video in videos))
+    return f"{out}: " + ", ".join(f"{name} {len(videos)}" for name, videos in lists.items())

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import Aligner, MetaProcessor, TextProcessor, required
+from mmpt.processors.base import Aligner, MetaProcessor, PublishedList, TextProcessor, required
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 
@@ -65,6 +65,14 @@ def words_of(label: str) -> str:
 class RecognitionMetaProcessor(MetaProcessor):
     """All videos of the splits in dataset.annotation_path; item -> (video, (class index, tag per split)).
     `class_names` in words."""
+
+    FILES: ClassVar = {"annotation_path": "folder of split lists, of UCF101 or of HMDB51"}
+    PUBLISHED: ClassVar = {
+        "test": [
+            PublishedList(13320, 13320, "UCF101, Soomro et al. 2012"),
+            PublishedList(6766, 6766, "HMDB51, Kuehne et al., ICCV 2011"),
+        ]
+    }
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)

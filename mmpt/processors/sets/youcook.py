@@ -12,23 +12,37 @@ Features are whole videos, `<vfeat_dir>/<video>.npy`; a clip is the rows of its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor, MissingData, TextProcessor, VideoProcessor, required
-from mmpt.processors.downstream import WindowAligner, read_database
-from mmpt.processors.sets.msrvtt import read_table
+from mmpt.processors.annotations import read_database, read_ids, read_table
+from mmpt.processors.base import (
+    MetaProcessor,
+    MissingData,
+    PublishedList,
+    TextProcessor,
+    VideoProcessor,
+    required,
+)
+from mmpt.processors.downstream import WindowAligner
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
-from mmpt.utils.safe_pickle import load_plain_pickle
+from mmpt.utils.safe_pickle import load_plain_pickle, save_plain_pickle
 from mmpt.utils.seed import ItemRandom
 
 Record = dict[str, str]  # {"id": "<video>_<clip index>", "caption": ...}
 Clip = tuple[str, int, int]  # video, first second, last second (exclusive)
+OFFICIAL = PublishedList(3492, 457, "official annotations, validation")
+CLIPS = [
+    PublishedList(3350, 436, "MIL-NCE's csv; VideoCLIP, TempCLR, Norton"),
+    OFFICIAL,
+    PublishedList(3216, 419, "GRAM's list"),
+]
+FULL_VIDEOS = [PublishedList(436, 436, "MIL-NCE's csv; TempCLR, Norton")]
 
 
 def load_annotations(path: str | Path) -> dict[str, list[dict]]:
@@ -85,10 +99,40 @@ def split_id(record_id: str) -> tuple[str, int]:
     return video, int(index)
 
 
+class _Clips(MetaProcessor):
+    """Items ((video, start, end), caption) of the annotation."""
+
+    FILES: ClassVar = {
+        "trainval_annotation": "youcookii_annotations_trainval.json: {database: {video: {subset, duration, "
+        "annotations}}}"
+    }
+
+    def videos(self, index: int) -> list[str]:
+        return [self.data[index][0][0]]
+
+    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+        yield from ((video, [(start, end)]) for (video, start, end), _ in self.data)
+
+    def durations(self) -> dict[str, float]:
+        database = read_database(required(self.config, "trainval_annotation"), "annotations")
+        return {video: entry.get("duration", 0.0) for video, entry in database.items()}
+
+
 @META_PROCESSORS.register()
-class YoucookMetaProcessor(MetaProcessor):
+class YoucookMetaProcessor(_Clips):
     """Clips; item -> ((video, start, end), caption). use_annotation_text takes the sentence of the JSON
     instead of the pickled caption."""
+
+    LIST = "pickled list of {id: <video>_<clip>, caption}; `data convert youcook` makes it"
+    PUBLISHED: ClassVar = {
+        "test": CLIPS,
+        "valid": CLIPS,
+        "train": [
+            PublishedList(10337, 1333, "official annotations, training"),
+            PublishedList(9283, None, "GRAM's list"),
+        ],
+        "test videos": FULL_VIDEOS,
+    }
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -105,13 +149,7 @@ class YoucookMetaProcessor(MetaProcessor):
                 f"{self.split_path()}: expected a pickled list of {{'id', 'caption'}}; is this the file "
                 "of another data set?"
             )
-        has_features = self.has_features()
-        return self.keep(
-            records,
-            lambda record: has_features(split_id(record["id"])[0]),
-            lambda record: split_id(record["id"])[0],
-            "have no features",
-        )
+        return self.with_features(records, lambda record: split_id(record["id"])[0])
 
     def item(self, record: Record, annotations: dict[str, list[dict]]) -> tuple[Clip, str]:
         """One clip with its text."""
@@ -131,17 +169,16 @@ class YoucookMetaProcessor(MetaProcessor):
 
 
 @META_PROCESSORS.register()
-class YoucookNLGMetaProcessor(MetaProcessor):
+class YoucookNLGMetaProcessor(_Clips):
     """Captioning: all clips of the listed videos; item -> ((video, start, end), sentence)."""
+
+    LIST = "list of <recipe>/<video>"
+    PUBLISHED: ClassVar = {"test": [OFFICIAL]}
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         annotations = load_annotations(required(config, "trainval_annotation"))
-        videos = [
-            line.strip().split("/")[-1]
-            for line in Path(self.split_path()).read_text(encoding="utf-8").splitlines()
-            if line.strip()
-        ]
+        videos = [line.split("/")[-1] for line in read_ids(self.split_path())]
         has_features = self.has_features()
         videos = self.keep(
             videos,
@@ -176,12 +213,20 @@ class YoucookFullVideoBGMetaProcessor(YoucookMetaProcessor):
     """Whole videos, background kept; item -> (video, captions of its clips in pickle order), in the order of
     their first record."""
 
+    PUBLISHED: ClassVar = {"test": FULL_VIDEOS}
+
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         captions: dict[str, list[str]] = {}
         for (video, _, _), caption in self.data:
             captions.setdefault(video, []).append(caption)
         self.data = list(captions.items())
+
+    def videos(self, index: int) -> list[str]:
+        return [self.data[index][0]]
+
+    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+        yield from ((video, []) for video, _ in self.data)
 
 
 @VIDEO_PROCESSORS.register()
@@ -219,3 +264,33 @@ class YoucookFullVideoBGAligner(WindowAligner):
             "video_id": video_id,
             "video_len": torch.tensor(len(video_feature)),
         }
+
+
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    subset: Literal["validation", "training"] = "validation",
+    csv: Path | None = None,
+    videos: Path | None = None,
+) -> str:
+    """youcookii_annotations_trainval.json -> pickled records.
+
+    Args:
+        subset: clips of these videos
+        csv: MIL-NCE's validation csv: these clips, with its texts
+        videos: file of video ids: only these
+    """
+    records = records_from_milnce_csv(csv, source) if csv else records_from_json(source, subset)
+    if not records:
+        raise ValueError(f"{source}: no clip in subset {subset!r}; it has training and validation.")
+    if videos is not None:
+        wanted = set(videos.read_text(encoding="utf-8").split())
+        absent = wanted - {split_id(record["id"])[0] for record in records}
+        if absent:
+            raise ValueError(
+                f"{videos}: {len(absent)} videos are not in this gallery, e.g. {sorted(absent)[:3]}."
+            )
+        records = [record for record in records if split_id(record["id"])[0] in wanted]
+    save_plain_pickle(records, out)
+    return f"{out}: {len(records)} clips of {len({split_id(record['id'])[0] for record in records})} videos"

@@ -1,32 +1,32 @@
-"""What stands behind the `dataset:` section of a project file, and what is wrong with it."""
+"""What stands behind the `dataset:` section of a project file, and what is wrong with it.
+
+Nothing here knows a data set: each says in its own file (`mmpt.processors.sets`) what its keys name, which
+counts are published, and where its segments lie.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmpt.config import Config, DatasetConfig, load_config
-from mmpt.datasets import build_dataset
-from mmpt.evaluators import sanity
-from mmpt.evaluators.published import PUBLISHED
-from mmpt.extraction.packing import read_passport
-from mmpt.processors import MetaProcessor, MissingData
-from mmpt.processors.downstream import read_database
-from mmpt.processors.sets.crosstask import read_segments
-from mmpt.registry import META_PROCESSORS
-from mmpt.utils.shardedtensor import MANIFEST, read_manifest
-from mmpt_cli.data_files import description
+from mmpt.config import Config, load_config
+from mmpt.config.schema import DatasetConfig
+from mmpt.processors.base import PARTS, MetaProcessor, MissingData, build_parts
+from mmpt.processors.store.passport import passports_of, wrong_rate
+from mmpt.utils.shardedtensor import MANIFEST
 
 FINE, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 SAMPLED = 20  # feature files whose numbers are looked at; of the others only the shape is read
 RATE_TOLERANCE = 0.1
-CHUNK_S = 5  # DiDeMo
+SEVERAL_CAPTIONS = 1.5  # captions per item: a published list may name a clip twice, this many are no accident
 NAMED = 3
 
 
@@ -42,23 +42,37 @@ class Finding:
 
 
 def verify(config: Config) -> Iterator[Finding]:
-    """Everything there is to say about the data of a project file, in the order of its keys."""
-    yield from check_files(config.dataset)
-    if config.dataset.meta_processor is None:
-        yield Finding(
-            ERROR, f"{config.source}: dataset.meta_processor is not set; nothing says how the files are read"
-        )
-        return
-    for split in splits(config):
-        meta, findings = read_split(config, split)
-        yield from findings
-        if meta is not None:
-            yield from check_counts(config, split, meta)
-            yield from check_sanity(config, split, meta)
-            yield from check_features(config.dataset, split, list(annotated(config.dataset, meta)))
-    yield from check_passport(config.dataset)
-    yield from point_further(config)
-    yield from check_checkpoint(config)
+    """Everything there is to say about the data of a project file, in the order of its keys.
+
+    The readers' warnings about ids that they leave out are switched off meanwhile: the findings count them.
+    """
+    with _quiet_readers():
+        yield from check_files(config.dataset)
+        if config.dataset.meta_processor is None:
+            what = "dataset.meta_processor is not set; nothing says how the files are read"
+            yield Finding(ERROR, f"{config.source}: {what}")
+            return
+        for split in splits(config):
+            meta, findings = read_split(config, split)
+            yield from findings
+            if meta is not None:
+                yield from check_counts(split, meta)
+                yield from check_gallery(config, split, meta)
+                yield from check_features(config.dataset, split, meta)
+        yield from check_passport(config.dataset)
+        yield from point_further(config)
+        yield from check_checkpoint(config)
+
+
+@contextmanager
+def _quiet_readers() -> Iterator[None]:
+    readers = logging.getLogger("mmpt.processors")
+    level = readers.level
+    readers.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        readers.setLevel(level)
 
 
 def splits(config: Config) -> list[str]:
@@ -69,18 +83,36 @@ def splits(config: Config) -> list[str]:
     return [split for split, path in named.items() if path]
 
 
+def named_files(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Key -> path, of the keys of a `dataset:` section that name something to read."""
+    ends = ("_path", "_dir", "_annotation")
+    return {
+        key: value
+        for key, value in settings.items()
+        if isinstance(value, str) and key.endswith(ends) and key not in ("target_dir", "cache_dir")
+    }
+
+
+def descriptions(config: DatasetConfig) -> dict[str, str]:
+    """Key -> what should stand behind it, from the classes that the section names."""
+    found: dict[str, str] = {}
+    for key, registry in PARTS.items():
+        name = getattr(config, key)
+        cls = registry.get(name) if name in registry.names() else object
+        for base in reversed(cls.__mro__):
+            found |= vars(base).get("FILES", {})
+        if issubclass(cls, MetaProcessor):
+            found |= dict.fromkeys(cls.SPLIT_KEYS.values(), cls.LIST)
+    return found
+
+
 def check_files(config: DatasetConfig) -> Iterator[Finding]:
     """One finding per path of the section."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if (
-            not (isinstance(value, str) and field.name.endswith(("_path", "_dir", "_annotation")))
-            or field.name == "target_dir"
-        ):
-            continue
-        path, about = Path(value), description(field.name, config)
-        where = f"dataset.{field.name}: {value}"
-        if field.name == "tfeat_dir":
+    described = descriptions(config)
+    for key, value in named_files(vars(config)).items():
+        path, about = Path(value), described.get(key, "")
+        where = f"dataset.{key}: {value}"
+        if key == "tfeat_dir":
             found = len(list(path.parent.glob(f"{path.name}*"))) if path.parent.is_dir() else 0
             yield Finding(FINE if found else ERROR, f"{where}*: {found} files; expected {about}")
         elif path.is_dir():
@@ -96,8 +128,7 @@ def read_split(config: Config, split: str) -> tuple[MetaProcessor | None, list[F
     policy = "mask" if config.dataset.on_missing == "mask" else "skip"  # never stops at the first id
     dataset = dataclasses.replace(config.dataset, split=split, on_missing=policy, dup=None)
     try:
-        meta = META_PROCESSORS.get(dataset.meta_processor)(dataset)
-        build_dataset(dataclasses.replace(config, dataset=dataset), split)
+        return build_parts(dataset, str(config.source))[0], []
     except (ValueError, KeyError, OSError, MissingData) as error:
         why = (
             f"not read, as {error.filename} is not there"
@@ -105,12 +136,11 @@ def read_split(config: Config, split: str) -> tuple[MetaProcessor | None, list[F
             else error
         )
         return None, [Finding(ERROR, f"{split}: {why}")]
-    return meta, []
 
 
-def check_counts(config: Config, split: str, meta: MetaProcessor) -> Iterator[Finding]:
+def check_counts(split: str, meta: MetaProcessor) -> Iterator[Finding]:
     """Items and videos against the published numbers; ids left out."""
-    ids = [video for index in range(len(meta)) for video in videos_of(meta[index][0])]
+    ids = [video for index in range(len(meta)) for video in meta.videos(index)]
     n_missing = sum(len(names) for names in meta.missing.values())
     found = f"{split}: {len(meta)} items of {len(set(ids))} videos"
     for reason, names in meta.missing.items():
@@ -120,7 +150,7 @@ def check_counts(config: Config, split: str, meta: MetaProcessor) -> Iterator[Fi
             f"{len(names)} items of {len(missing)} ids" if len(names) > len(missing) else f"{len(names)} ids"
         )
         yield Finding(WARNING, f"{split}: {count} {reason}: {listed}; every published number counts them")
-    known = PUBLISHED.get((config.dataset.meta_processor, split), [])
+    known = meta.PUBLISHED.get(split, ())
     if not known:
         yield Finding(NOTE, f"{found}; no published count is known")
     elif any(count.items == len(meta) and count.videos in (None, len(set(ids))) for count in known):
@@ -132,14 +162,30 @@ def check_counts(config: Config, split: str, meta: MetaProcessor) -> Iterator[Fi
         yield Finding(WARNING, f"{found}{left_out}; published: {expected}. Numbers do not compare.")
 
 
-def check_sanity(config: Config, split: str, meta: MetaProcessor) -> Iterator[Finding]:
-    """Mistakes that give plausible, wrong numbers."""
+def repeated_items(n_listed: int, n_different: int) -> list[str]:
+    """Sanity check: a gallery whose items stand under several rows; a query's own video is then also a wrong
+    answer."""
+    if n_different >= n_listed:
+        return []
+    found = f"the gallery lists {n_listed} items but only {n_different} different ones"
+    if n_listed <= SEVERAL_CAPTIONS * n_different:
+        return [f"{found}: a query's own video also stands under other rows, which lowers its rank."]
+    return [
+        f"{found}, {n_listed / n_different:.0f} captions for each: with all captions of a video in the "
+        "gallery R@1 drops to a fraction "
+        "(MSR-VTT has 20 per video). Use a list with one caption per video (MSR-VTT: "
+        "MSRVTT_JSFUSION_test.csv)."
+    ]
+
+
+def check_gallery(config: Config, split: str, meta: MetaProcessor) -> Iterator[Finding]:
+    """Items and captions that a test lists more than once."""
     if split != "test":
         return
-    items = Counter(str(meta[index][0]) for index in range(len(meta)))
-    if config.metric == "RetrievalMetric":
-        level = ERROR if len(meta) > sanity.SEVERAL_CAPTIONS * len(items) else NOTE
-        yield from (Finding(level, f"test: {text}") for text in sanity.repeated_items(len(meta), len(items)))
+    items = {str(meta[index][0]) for index in range(len(meta))}
+    if config.metric == "RetrievalMetric":  # other metrics ask several questions about one item
+        level = ERROR if len(meta) > SEVERAL_CAPTIONS * len(items) else NOTE
+        yield from (Finding(level, f"test: {text}") for text in repeated_items(len(meta), len(items)))
     texts = [item for item in (meta[index][1] for index in range(len(meta))) if isinstance(item, str)]
     if len(texts) > len(set(texts)):
         yield Finding(
@@ -148,35 +194,9 @@ def check_sanity(config: Config, split: str, meta: MetaProcessor) -> Iterator[Fi
         )
 
 
-def annotated(config: DatasetConfig, meta: MetaProcessor) -> Iterator[tuple[str, list[tuple[float, float]]]]:
-    """(video, segments in seconds) of the items of a split; items without times have no segments."""
-    name = config.meta_processor or ""
-    if name.startswith("DiDeMo"):
-        for (video, _), times in zip(meta.data, meta.times, strict=True):
-            yield video, [(CHUNK_S * first, CHUNK_S * (last + 1)) for first, last in times]
-        return
-    for index in range(len(meta)):
-        video, text = meta[index]
-        if name.startswith("CrossTask"):
-            path = Path(config.annotation_path) / f"{video[0]}_{video[1]}.csv"
-            yield video[1], [(start, end) for _, start, end in read_segments(path)]
-        elif name.startswith("COIN"):
-            yield video, [(start, end) for _, start, end in text]
-        elif name.startswith("HTMAlign"):
-            yield video, [(start, end) for _, start, end, _ in text]
-        elif name in ("YoucookMetaProcessor", "YoucookNLGMetaProcessor"):
-            yield video[0], [(video[1], video[2])]
-        elif name.startswith("FewShot"):
-            yield from ((one, []) for one in video)
-        elif isinstance(video, str):
-            yield video, []
-
-
-def check_features(
-    config: DatasetConfig, split: str, segments: Sequence[tuple[str, list[tuple[float, float]]]]
-) -> Iterator[Finding]:
+def check_features(config: DatasetConfig, split: str, meta: MetaProcessor) -> Iterator[Finding]:
     """Shape, numbers and clock of the feature files, and captions that lie outside them."""
-    folder = Path(config.vfeat_dir or "")
+    folder, segments = Path(config.vfeat_dir or ""), list(meta.segments())
     videos = [
         video
         for video in dict.fromkeys(video for video, _ in segments)
@@ -206,7 +226,7 @@ def check_features(
         )
     yield from _check_numbers(split, folder, videos)
     lengths = {video: shape[0] for video, shape in shapes.items()}
-    yield from _check_clock(config, split, lengths)
+    yield from _check_clock(split, lengths, meta.durations())
     times = [(video, end) for video, ranges in segments for _, end in ranges if video in lengths]
     outside = [(video, end) for video, end in times if end > lengths[video] + 1]
     if outside:
@@ -236,10 +256,8 @@ def _check_numbers(split: str, folder: Path, videos: Sequence[str]) -> Iterator[
         )
 
 
-def _check_clock(config: DatasetConfig, split: str, lengths: dict[str, int]) -> Iterator[Finding]:
-    durations = {
-        video: seconds for video, seconds in durations_of(config).items() if video in lengths and seconds
-    }
+def _check_clock(split: str, lengths: dict[str, int], seconds: dict[str, float]) -> Iterator[Finding]:
+    durations = {video: seconds[video] for video in lengths if seconds.get(video)}
     if not durations:
         return
     rate = float(np.median([lengths[video] / seconds for video, seconds in durations.items()]))
@@ -256,27 +274,12 @@ def _check_clock(config: DatasetConfig, split: str, lengths: dict[str, int]) -> 
         )
 
 
-def durations_of(config: DatasetConfig) -> dict[str, float]:
-    """Video -> seconds, where the annotations say so."""
-    path, key = config.trainval_annotation, "annotations"
-    if (config.meta_processor or "").startswith("COIN"):
-        path, key = config.test_path or config.train_path, "annotation"
-    if not path:
-        return {}
-    return {video: entry.get("duration", 0.0) for video, entry in read_database(path, key).items()}
-
-
 def check_passport(config: DatasetConfig) -> Iterator[Finding]:
     """What the features say about themselves."""
     folder = Path(config.vfeat_dir or "")
     if not config.vfeat_dir or not folder.is_dir():
         return
-    manifest = read_manifest(folder)
-    shards = [
-        entry.get("passport") or {} for name, entry in manifest.items() if "." not in name
-    ]  # token shards hold a dot
-    passports = shards or [read_passport(folder)]
-    different = list({str(sorted(passport.items())): passport for passport in passports}.values())
+    different = passports_of(folder)
     if len(different) > 1:
         yield Finding(
             ERROR,
@@ -289,7 +292,7 @@ def check_passport(config: DatasetConfig) -> Iterator[Finding]:
             f"{folder}: features without passport: nothing says which backbone made them, at which rate, "
             "normalised or not",
         )
-    elif wrong := sanity.wrong_rate(str(folder), different):
+    elif wrong := wrong_rate(str(folder), different):
         yield from (Finding(ERROR, text) for text in wrong)
     else:
         yield Finding(FINE, f"{folder}: passport {different[0]}")
@@ -309,27 +312,23 @@ def point_further(config: Config) -> Iterator[Finding]:
 
 
 def check_checkpoint(config: Config) -> Iterator[Finding]:
-    """Zero-shot means weights that saw no data set but the pre-training one."""
+    """Whether the weights saw a list of training items: a zero-shot number needs some that saw none of this
+    data set."""
     path = config.fairseq.get("common_eval", {}).get("path")
     trained = Path(path).parent / "config.yaml" if path else None
-    if not path or not trained.is_file():
-        return
-    dataset = load_config(trained).dataset
-    data = {key: value for key in ("train_path", "tfeat_dir") if (value := getattr(dataset, key))}
-    found = sanity.fine_tuned_as_zero_shot(config.source, path, {"project": str(trained), "data": data})
-    yield from (Finding(WARNING, text) for text in found)
+    if trained is not None and trained.is_file():
+        dataset = load_config(trained).dataset
+        yield from (Finding(NOTE, f"{path}: {text}") for text in training_data(vars(dataset)))
 
 
-def videos_of(item: Any) -> list[str]:
-    """The videos in what a meta processor calls an item.
+def training_data(dataset: Mapping[str, Any]) -> list[str]:
+    """What weights were trained on, by the `dataset:` section of that training, and what that makes of their
+    numbers.
 
-    "abc"; ("abc", start, end); ("abc", index, shard, position); CrossTask's (task, "abc", steps, number of
-    steps); an episode ("7/abc", "9/def", ...); a group of any of these, as a list.
+    Pre-training reads narration in shards (`tfeat_dir`); training for a task reads a list alone.
     """
-    if isinstance(item, list):
-        return [video for member in item for video in videos_of(member)]
-    if isinstance(item, str):
-        return [item]
-    if all(isinstance(part, str) for part in item):
-        return list(item)
-    return [item[1] if isinstance(item[1], str) else item[0]]
+    if not dataset.get("train_path"):
+        return []
+    if dataset.get("tfeat_dir"):
+        return [f"pre-trained on {dataset['train_path']} with narration {dataset['tfeat_dir']}"]
+    return [f"trained on {dataset['train_path']}; zero-shot is a number on another data set alone"]

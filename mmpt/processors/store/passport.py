@@ -1,0 +1,43 @@
+"""What features say about themselves: `passport.json` beside single files, an entry of shards' manifest.
+
+{"backbone": "s3d", "frames_per_second": 30, "seconds_per_feature": 1.0, "normalised": true}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpt.utils.shardedtensor import read_manifest
+
+PASSPORT = "passport.json"
+
+
+def read_passport(features: str | Path) -> dict[str, Any]:
+    """What the extractor says the features of a folder are; empty where it wrote nothing."""
+    path = Path(features) / PASSPORT
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def passports_of(features: str | Path) -> list[dict[str, Any]]:
+    """The different passports of a folder: of its shards of features, else the one of its single files; an
+    empty one where nothing is said."""
+    manifest = {name: entry for name, entry in read_manifest(features).items() if "." not in name}
+    shards = [entry.get("passport") or {} for entry in manifest.values()]  # token shards' names hold a dot
+    found = shards or [read_passport(features)]
+    return list({str(sorted(passport.items())): passport for passport in found}.values())
+
+
+def wrong_rate(folder: str, passports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sanity check: features that are not one per second, by their passport; every time in annotations then
+    points to wrong rows."""
+    rates = sorted({passport.get("seconds_per_feature", 1.0) for passport in passports} - {1.0})
+    if not rates:
+        return []
+    return [
+        f"{folder}: one feature per {', '.join(map(str, rates))} s by the passport, expected one per "
+        "second: clips are cut, and lengths "
+        "counted, in rows. Extract the features at one per second."
+    ]

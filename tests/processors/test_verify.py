@@ -1,0 +1,75 @@
+"""`verify` as a function of the library: what it asks of a data set, and its sanity checks."""
+
+import numpy as np
+
+from mmpt.config import Config, DatasetConfig
+from mmpt.processors import MetaProcessor
+from mmpt.processors.base import PublishedList
+from mmpt.processors.store.passport import wrong_rate
+from mmpt.processors.verify import repeated_items, training_data, verify
+from mmpt.registry import META_PROCESSORS
+
+
+class OwnMeta(MetaProcessor):
+    """A data set that no table of the package knows."""
+
+    LIST = "list of Own videos"
+    FILES = {"annotation_path": "Own annotations"}
+    PUBLISHED = {"test": [PublishedList(2, 2, "Own et al.")]}
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.data = [("a", "stir"), ("b", "fry")]
+
+    def segments(self):
+        yield from (("a", [(0.0, 3.0)]), ("b", [(0.0, 9.0)]))
+
+    def durations(self):
+        return {"a": 4.0, "b": 4.0}
+
+
+def test_a_data_set_of_ones_own_is_verified_by_what_its_class_says(tmp_path, monkeypatch):
+    monkeypatch.setitem(META_PROCESSORS._classes, "OwnMeta", OwnMeta)
+    (tmp_path / "list.txt").touch()
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.ones((4, 3), dtype=np.float32))
+    dataset = DatasetConfig(
+        meta_processor="OwnMeta",
+        video_processor="VideoProcessor",
+        text_processor="TextProcessor",
+        aligner="Aligner",
+        split="test",
+        test_path=str(tmp_path / "list.txt"),
+        annotation_path=str(tmp_path / "absent.csv"),
+        vfeat_dir=str(tmp_path),
+        max_len=8,
+        max_video_len=4,
+    )
+    said = [str(finding) for finding in verify(Config(dataset=dataset))]
+    for part in (
+        "list.txt: 0 bytes; list of Own videos",
+        "error   dataset.annotation_path",
+        "not there; expected Own annotations",
+        "ok      test: 2 items of 2 videos, as published: Own et al.",
+        "1.00 feature rows per second",
+        "1 of 2 segments end behind their features: b at 9 s of 4",
+    ):
+        assert any(part in text for text in said), (part, said)
+
+
+def test_a_clip_that_a_list_names_twice_is_no_case_of_all_captions():
+    (warning,) = repeated_items(1000, 999)
+    assert "also stands under other rows" in warning and "20 per video" not in warning
+    assert repeated_items(5, 5) == []
+
+
+def test_features_of_another_rate_are_named():
+    assert "one feature per 1.6 s" in wrong_rate("features", [{"seconds_per_feature": 1.6}])[0]
+    assert wrong_rate("f", [{"seconds_per_feature": 1.0}, {}]) == wrong_rate("f", []) == []
+
+
+def test_weights_that_saw_a_list_of_their_own_say_what_their_number_is():
+    (labelled,) = training_data({"train_path": "train.csv"})
+    (narrated,) = training_data({"train_path": "how2_s3d_train.lst", "tfeat_dir": "how2."})
+    assert labelled.startswith("trained on train.csv; zero-shot") and narrated.startswith("pre-trained on")
+    assert training_data({}) == []
