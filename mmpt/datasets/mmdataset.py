@@ -117,8 +117,6 @@ def build_dataset(config: Config, split: str) -> MMDataset:
         split: "train", "valid" or "test".
     """
     dataset = replace(config.dataset, split=split)
-    if dataset.on_missing not in ("skip", "drop", "mask", "error"):
-        raise ValueError(f"dataset.on_missing is {dataset.on_missing!r}, expected skip, drop, mask or error.")
     parts = build_parts(dataset, str(config.source))
     seed = config.fairseq.get("common", {}).get("seed", DEFAULT_SEED)
     return MMDataset(*parts, seed=seed, fixed=split == "test", skip_missing=dataset.on_missing != "error")

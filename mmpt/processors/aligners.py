@@ -88,8 +88,6 @@ class ClipAligner(Aligner):
             raise ValueError(
                 f"{type(self).__name__} needs dataset.clip_per_video or dataset.subsampling to be at least 1."
             )
-        if config.sampler not in ("generator", "python"):
-            raise ValueError(f"dataset.sampler is {config.sampler!r}, expected generator or python.")
         # skipping captions leaves holes, which ranges cannot express; MFMMLMAligner draws such clips one by
         # one
         if config.keep_prob != 1.0 and not self.allows_holes:

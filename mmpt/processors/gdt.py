@@ -43,10 +43,6 @@ class GDTAligner(OverlappedAligner):
             raise ValueError(
                 f"dataset.views={views}: expected some of {', '.join(VIEWS)}, in this order, orig first."
             )
-        if config.text_reversal not in ("token", "sentence", "none"):
-            raise ValueError(
-                f"dataset.text_reversal={config.text_reversal!r}: expected token, sentence or none."
-            )
         if config.reversal != "sequence":
             raise ValueError(
                 "dataset.reversal: precomputed needs a file per video and modality: use ModalityViewAligner."

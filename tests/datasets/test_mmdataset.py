@@ -185,11 +185,6 @@ def test_a_missing_class_name_names_its_key(tmp_path):
         build_dataset(config, "train")
 
 
-def test_an_unknown_missing_policy_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="on_missing is 'ignore'"):
-        build_dataset(Config(dataset=how2(tmp_path, on_missing="ignore", **RETRIEVAL)), "train")
-
-
 def test_msrvtt_rows_become_batches(tmp_path):
     (tmp_path / "test.csv").write_text("video_id,sentence\nvideo0,a bb\nvideo1,ccc\n")
     config = replace(

@@ -244,7 +244,6 @@ def test_videos_of_different_width_are_refused():
     ("changes", "message"),
     [
         ({"clip_per_video": None}, "clip_per_video or dataset.subsampling"),
-        ({"sampler": "numpy"}, "dataset.sampler is 'numpy'"),
         ({"keep_prob": 0.5}, "dataset.keep_prob=0.5 has no effect"),
         ({"sampled_min_len": 9, "sampled_max_len": 8}, "sampled_min_len=9"),
         ({"sampled_video_max_len": None}, "dataset.sampled_video_max_len is not set"),

@@ -98,7 +98,6 @@ def test_the_same_streams_give_the_same_item():
         ({"views": ["rev", "orig"]}, "dataset.views"),
         ({"views": None}, "dataset.views"),
         ({"views": ["orig"], "subsampling": 4}, "dataset.subsampling"),
-        ({"views": ["orig"], "text_reversal": "letters"}, "dataset.text_reversal"),
         ({"views": ["orig"], "reversal": "precomputed"}, "ModalityViewAligner"),
     ],
 )
