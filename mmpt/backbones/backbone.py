@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +29,7 @@ from torch.nn import functional
 from mmpt.backbones.folding import for_inference
 from mmpt.checkpoints.weights import read_state_dict
 from mmpt.media.audio import read_audio_windows
-from mmpt.media.video import read_seconds
+from mmpt.media.video import MAX_DAMAGE, Damage, read_seconds
 from mmpt.registry import BACKBONES
 from mmpt.utils.files import file_sha256
 
@@ -45,13 +44,13 @@ class Backbone:
 
     Attributes:
         network: clips as `read` yields them, as a tensor -> (n, D).
-        read: path -> arrays of clips, one per second, in order.
+        read: path, damage to fill in -> arrays of clips, one per second, in order; takes `max_damage`.
         passport: what the features are.
         batch_size: clips per pass at which the network is fast.
     """
 
     network: Callable[[Tensor], Tensor]
-    read: Callable[[Path], Iterator[np.ndarray]]
+    read: Callable[..., Iterator[np.ndarray]]
     passport: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 16
 
@@ -270,7 +269,11 @@ def video_backbone(
         "decoder": decoder,
     }
     features = VideoFeatures(frame_network(named), reverse, normalize=normalize, half=half).to(device).eval()
-    read = partial(read_seconds, fps=fps, size=size, decoder=decoder, n_threads=threads_per_file)
+
+    def read(path: Path, damage: Damage, max_damage: float = MAX_DAMAGE) -> Iterator[np.ndarray]:
+        options = {"decoder": decoder, "n_threads": threads_per_file}
+        return read_seconds(path, fps, size, max_damage=max_damage, damage=damage, **options)
+
     on_cpu = torch.device(device).type == "cpu"
     per_pass = (named.cpu_clips or max(1, CPU_IMAGES // fps)) if on_cpu else max(1, GPU_FRAMES // fps)
     return Backbone(features, read, passport, per_pass)
@@ -305,10 +308,10 @@ def audio_backbone(
         named.n_filters = n_filters
     named.window_s = window_s or named.window_s
 
-    def read(path: Path) -> Iterator[np.ndarray]:
-        return (
-            named.prepare(windows) for windows in read_audio_windows(path, named.sample_rate, named.window_s)
-        )
+    def read(path: Path, damage: Damage, max_damage: float = MAX_DAMAGE) -> Iterator[np.ndarray]:
+        sound = {"max_damage": max_damage, "damage": damage}
+        windows = read_audio_windows(path, named.sample_rate, named.window_s, **sound)
+        return (named.prepare(part) for part in windows)
 
     passport = {
         "backbone": name,

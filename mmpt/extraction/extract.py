@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mmpt.media.audio import AudioError
-from mmpt.media.video import VideoError
+from mmpt.media.video import Damage, VideoError
 from mmpt.utils import atomic_write
 
 
@@ -33,16 +33,17 @@ class Job:
 
 @dataclass
 class Result:
-    """What `extract` did, by video id."""
+    """What `extract` did, by video id; `damaged` says what of files that are done is not as recorded."""
 
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, Damage] = field(default_factory=dict)
 
 
 def extract(
     jobs: Sequence[Job],
-    read: Callable[[Path], Iterator[np.ndarray]],
+    read: Callable[[Path, Damage], Iterator[np.ndarray]],
     encode: Callable[[Tensor], Tensor],
     out: str | Path,
     batch_size: int = 16,
@@ -50,6 +51,7 @@ def extract(
     dtype: str = "float16",
     backwards: bool = False,
     on_file: Callable[[Job, int], None] = lambda job, clips: None,
+    stop_on_damage: bool = False,
 ) -> Result:
     """Writes `<out>/<id>.npy` (n, D) for every job that has none yet.
 
@@ -59,7 +61,8 @@ def extract(
 
     Args:
         jobs: what to extract.
-        read: path -> arrays of clips (<= n, ...), in order; raises VideoError or AudioError.
+        read: path -> arrays of clips (<= n, ...), in order; fills in what is damaged. Whatever it raises is
+            that file's failure.
         encode: (batch_size, ...) clips -> (batch_size, D).
         out: folder.
         batch_size: clips per call of `encode`, gathered across files.
@@ -67,9 +70,13 @@ def extract(
         dtype: of the stored features.
         backwards: store the last clip first.
         on_file: called as each file ends, with its number of clips (0: skipped or failed).
+        stop_on_damage: a damaged file ends the run.
 
     Returns:
         Ids done, skipped because their file exists, and failed with the reason.
+
+    Raises:
+        VideoError, AudioError: with `stop_on_damage`, what is damaged.
     """
     result = Result()
     store = partial(_store, out=Path(out), dtype=dtype, backwards=backwards, result=result, on_file=on_file)
@@ -82,7 +89,13 @@ def extract(
             todo.append(job)
     batcher = _Batcher(encode, batch_size)
     for job, item in _read_all(todo, read, n_threads):
-        if isinstance(item, (VideoError, AudioError)):
+        if isinstance(item, Damage):  # the file has ended
+            if item and stop_on_damage:
+                raise VideoError(f"{job.path}: damaged ({item}); on_damage: error ends the run.")
+            if item:
+                result.damaged[job.video_id] = item
+            batcher.add(job, None)
+        elif isinstance(item, Exception):
             batcher.drop(job)
             result.failed[job.video_id] = str(item)
             on_file(job, 0)
@@ -151,9 +164,9 @@ class _Batcher:
 
 
 def _read_all(
-    jobs: Sequence[Job], read: Callable[[Path], Iterator[np.ndarray]], n_threads: int
+    jobs: Sequence[Job], read: Callable[[Path, Damage], Iterator[np.ndarray]], n_threads: int
 ) -> Iterator[tuple[Job, Any]]:
-    """Clips of all files, (job, array), then (job, None) or (job, error); read ahead by `n_threads`
+    """Clips of all files, (job, array), then (job, its damage) or (job, error); read ahead by `n_threads`
     threads."""
     todo: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in jobs:
@@ -174,14 +187,18 @@ def _read_all(
                 job = todo.get_nowait()
             except queue.Empty:
                 return put((None, None))
+            damage = Damage()
             try:
-                for clips in read(job.path):
+                for clips in read(job.path, damage):
                     put((job, clips))
                     if stop.is_set():
                         return None
-                put((job, None))
-            except Exception as error:  # handed to the main thread, which knows what to do with it
+                put((job, damage))
+            except (VideoError, AudioError) as error:
                 put((job, error))
+            except Exception as error:  # one odd file is one failure, whichever part of reading it stumbled
+                found = f"{type(error).__name__}: {str(error)[:200]}"
+                put((job, VideoError(f"{job.path}: cannot be read ({found}).")))
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(n_threads)]
     for thread in threads:
@@ -192,8 +209,6 @@ def _read_all(
             job, item = ready.get()
             if job is None:
                 running -= 1
-            elif isinstance(item, Exception) and not isinstance(item, (VideoError, AudioError)):
-                raise item
             else:
                 yield job, item
     finally:

@@ -3,6 +3,7 @@
 passport.json          what the features are; a folder holds one kind
 <id>.npy  (seconds, D), or with shards: train_<k>_data.npy, train_<k>_starts.npy, shards.json, train_meta.pkl
 failures.json          id -> reason; failures_<rank>.json of several processes
+damage.json            id -> seconds concealed and missing; damage_<rank>.json of several processes
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import csv
 import fcntl
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,9 @@ class RunOptions:
         shards: pack into shards of so many videos; None: one file for each.
         split: name of the shards.
         rank, world_size: number of this process, and how many there are.
+        on_damage: "conceal": frames and samples that cannot be decoded are the last ones before them, or
+            silence, as long as no more than a tenth of a file is damaged or cut off; "skip": such files fail;
+            "error": they end the run.
     """
 
     batch_size: int = 16
@@ -47,6 +52,7 @@ class RunOptions:
     split: str = "train"
     rank: int = 0
     world_size: int = 1
+    on_damage: str = "conceal"
 
 
 def list_jobs(source: str | Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list[Job]:
@@ -146,11 +152,26 @@ def run_extraction(
             )
             bar.update()
 
-        options = run.batch_size, run.n_threads, run.dtype, backbone.passport.get("reversed", False), on_file
-        result = extract(mine, backbone.read, backbone.network, out, *options)
+        read = partial(backbone.read, max_damage=0.0) if run.on_damage == "skip" else backbone.read
+        result = extract(
+            mine,
+            read,
+            backbone.network,
+            out,
+            run.batch_size,
+            run.n_threads,
+            run.dtype,
+            backbone.passport.get("reversed", False),
+            on_file,
+            stop_on_damage=run.on_damage == "error",
+        )
     result.skipped += sorted(packed & {job.video_id for job in share(jobs, run.rank, run.world_size)})
-    name = "failures.json" if run.world_size == 1 else f"failures_{run.rank}.json"
-    _write_json(out / name, result.failed)
+    rank = "" if run.world_size == 1 else f"_{run.rank}"
+    _write_json(out / f"failures{rank}.json", result.failed)
+    damage = out / f"damage{rank}.json"
+    known = json.loads(damage.read_text()) if damage.is_file() else {}
+    if known or result.damaged:  # of earlier starts too: what was done then is not read again
+        _write_json(damage, known | {video: asdict(found) for video, found in result.damaged.items()})
     if run.shards:
         _pack_when_complete(jobs, out, run)
     return result

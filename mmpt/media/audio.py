@@ -6,19 +6,22 @@ Waveforms are mono, in the range of 16-bit integers (not divided by 32768).
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mmpt.media.video import VideoError, probe
+from mmpt.media.clock import Clock, timed
+from mmpt.media.video import MAX_DAMAGE, Damage, VideoError, missing_at_end, open_media, probe
 from mmpt.utils.optional import optional_import
 
 FRAME_S, HOP_S = 0.02, 0.01
 FFT_SIZE = 1024
 PRE_EMPHASIS = 0.97
 MEAN, STD = 1.93, 17.89  # of log energies over the training data of the published models
+TAIL_S = 0.1  # sound that is shorter is padding of the encoder, no second of its own
+BREAK_S = 0.05  # between time stamps and samples; less is rounding
 LEAD_S = 1.0  # sought before a moment, so that the decoder has settled
 
 
@@ -103,12 +106,13 @@ def spectrogram(
 
 
 def read_audio(path: str | Path, sample_rate: int = 24000) -> np.ndarray:
-    """The audio track of a file (of several, the one that players choose), mixed to mono: (samples,) int16.
+    """The audio track of a file (of several, the one that players choose), mixed to mono, holes silent:
+    (samples,) int16.
 
     Raises:
         AudioError: no such file, no audio track, or a damaged one.
     """
-    return np.concatenate([part for _, part in _decode(path, sample_rate)])
+    return np.concatenate([part for _, part in _placed(path, sample_rate)])
 
 
 def read_audio_around(
@@ -130,7 +134,7 @@ def read_audio_around(
         AudioError: as `read_audio`, or there is no sound there.
     """
     first, parts = None, []
-    for time_s, part in _decode(path, sample_rate, seek_s=start_s - LEAD_S):
+    for time_s, part in _placed(path, sample_rate, seek_s=start_s - LEAD_S):
         if first is not None and time_s > start_s + length_s:
             break
         first = time_s if first is None else first
@@ -139,13 +143,18 @@ def read_audio_around(
 
 
 def read_audio_windows(
-    path: str | Path, sample_rate: int = 24000, window_s: int = 1, chunk_s: int = 16
+    path: str | Path,
+    sample_rate: int = 24000,
+    window_s: int = 1,
+    chunk_s: int = 16,
+    max_damage: float = MAX_DAMAGE,
+    damage: Damage | None = None,
 ) -> Iterator[np.ndarray]:
     """The sound around every second of a file, in bounded memory.
 
     Seconds count from the first frame of video, as `read_seconds` counts them: sound that starts later is
-    preceded by silence, sound that starts earlier loses its beginning. Without video they count from the
-    first sample.
+    preceded by silence, sound that starts earlier loses its beginning, holes are silent. Without video they
+    count from the first sample. An end of less than a tenth of a second makes no second of its own.
 
     Args:
         path: the file.
@@ -153,6 +162,7 @@ def read_audio_windows(
         window_s: seconds per window, one window per second of sound; a longer one has the second in its
             middle (an even one half a second later) and silence beyond the ends of the track.
         chunk_s: windows per yielded array.
+        max_damage, damage: as in `read_seconds`.
 
     Yields:
         (n <= chunk_s, window_s * sample_rate) int16; the last second is filled up with silence.
@@ -161,28 +171,35 @@ def read_audio_windows(
         AudioError: as `read_audio`.
     """
     before = (window_s - 1) // 2
-    buffer = np.zeros(
-        before * sample_rate, dtype=np.int16
-    )  # starts `before` seconds before the next second to yield
-    for piece in _from_first_frame(path, sample_rate):
+    # starts `before` seconds before the next second to yield
+    buffer = np.zeros(before * sample_rate, dtype=np.int16)
+    damage = Damage() if damage is None else damage
+    total = 0
+    for piece in _from_first_frame(path, sample_rate, damage):
         buffer = np.append(buffer, piece)
-        if len(buffer) >= (window_s + chunk_s - 1) * sample_rate:
-            windows = _windows(buffer, sample_rate, window_s)
+        total += len(piece)
+        # a second is one once a tenth of it has sounded
+        if len(buffer) >= (window_s + chunk_s - 1 + TAIL_S) * sample_rate:
+            windows = _windows(buffer, sample_rate, window_s)[:chunk_s]
             yield windows
             buffer = buffer[len(windows) * sample_rate :]
+    damage.check(total / sample_rate, max_damage, AudioError, path)
+    tail = total % sample_rate
+    if total > sample_rate and tail < TAIL_S * sample_rate:  # padding of the encoder
+        buffer = buffer[: len(buffer) - tail]
     silence = -len(buffer) % sample_rate + (window_s - 1 - before) * sample_rate
     windows = _windows(np.pad(buffer, (0, silence)), sample_rate, window_s)
     yield from (windows[first : first + chunk_s] for first in range(0, len(windows), chunk_s))
 
 
-def _from_first_frame(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
+def _from_first_frame(path: str | Path, sample_rate: int, damage: Damage) -> Iterator[np.ndarray]:
     """Pieces of the audio track, as they are decoded; see `read_audio_windows`."""
     try:
         start_s = probe(path).start_s
     except VideoError:
         start_s = None
     early = None  # samples before the first frame
-    for time_s, piece in _decode(path, sample_rate):
+    for time_s, piece in _placed(path, sample_rate, damage=damage):
         if early is None:
             early = 0 if start_s is None else round((start_s - time_s) * sample_rate)
             yield from (np.zeros(min(sample_rate, late), np.int16) for late in range(-early, 0, -sample_rate))
@@ -192,35 +209,84 @@ def _from_first_frame(path: str | Path, sample_rate: int) -> Iterator[np.ndarray
         raise AudioError(f"{path}: the sound ends before the first frame.")
 
 
-def _decode(
-    path: str | Path, sample_rate: int, seek_s: float | None = None
+def _placed(
+    path: str | Path, sample_rate: int, seek_s: float | None = None, damage: Damage | None = None
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Pieces of the audio track with the time of their packet on the clock of the file; at least one."""
-    av = optional_import("av", extra="video")
-    if not Path(path).is_file():
-        raise AudioError(f"{path}: no such file.")
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
-    time_s, empty = 0.0, True
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:  # titles are in any encoding
-            if not container.streams.audio:
-                raise AudioError(f"{path}: holds no audio track.")
-            stream = container.streams.best("audio")
-            if seek_s is not None:
-                container.seek(max(0, int(seek_s / stream.time_base)), stream=stream)
-            for frame in itertools.chain(
-                container.decode(stream), [None]
-            ):  # None: what the resampler still holds
-                time_s = time_s if frame is None or frame.time is None else frame.time
-                for part in resampler.resample(frame):
-                    empty = False
-                    yield time_s, part.to_ndarray()[0]
-    except av.error.FFmpegError as error:
-        raise AudioError(f"{path}: damaged audio ({error.strerror}).") from error
-    if empty:
-        raise AudioError(
-            f"{path}: the audio track is empty{'' if seek_s is None else f' behind {seek_s:.1f} s'}."
-        )
+    """Pieces of the audio track with their time on the clock of the file, each where the one before ended.
+
+    Time stamps say where sound belongs: a hole between them is silent, what overlaps is cut, and a sample
+    clock that drifts is set right whenever it is off by more than some hundredths of a second.
+    """
+    origin, written = None, 0  # seconds of the first sample; samples so far
+    for time_s, pieces in _decode(path, sample_rate, seek_s, damage):
+        origin = time_s if origin is None else origin
+        place = round((time_s - origin) * sample_rate)
+        while place - written > 0:
+            silence = np.zeros(min(sample_rate, place - written), np.int16)
+            yield origin + written / sample_rate, silence
+            written += len(silence)
+        overlap = written - place
+        for piece in pieces:
+            kept = piece[max(0, overlap) :]
+            overlap -= len(piece)
+            if len(kept):
+                yield origin + written / sample_rate, kept
+                written += len(kept)
+
+
+def _decode(
+    path: str | Path, sample_rate: int, seek_s: float | None = None, damage: Damage | None = None
+) -> Iterator[tuple[float, Iterator[np.ndarray]]]:
+    """Stretches of sound without a break in their time stamps: the seconds of the first sample, and pieces of
+    (samples,) int16 mono; at least one. A stretch is to be used up before the next."""
+    damage = Damage() if damage is None else damage
+    with open_media(path, "audio", error=AudioError) as (container, stream):
+        clock = Clock(container, stream)
+        if seek_s is not None:
+            container.seek(max(0, int(seek_s / stream.time_base)), stream=stream)
+        frames = _Frames(clock, stream, damage)
+        while frames.following is not None:
+            yield frames.following[0], frames.stretch(sample_rate)
+        if not frames.any:
+            behind = "" if seek_s is None else f" behind {seek_s:.1f} s"
+            raise AudioError(f"{path}: the audio track is empty{behind}.")
+        damage.missing_s = missing_at_end(container, stream, clock, frames.end_s)
+
+
+class _Frames:
+    """Decoded frames of sound, cut into stretches that one resampler can read."""
+
+    def __init__(self, clock: Clock, stream: Any, damage: Damage):
+        self.damage, self.any, self.end_s = damage, False, 0.0
+        self.errors: list[Any] = []
+        self._frames = timed(self._decoded(clock), stream)
+        self.following = next(self._frames, None)
+
+    def stretch(self, sample_rate: int) -> Iterator[np.ndarray]:
+        """Pieces up to the next break: of time, layout or rate."""
+        av = optional_import("av", extra="video")
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
+        head = self.following[1]
+        kind = (head.format.name, head.layout.name, head.sample_rate)
+        self.end_s = self.following[0]
+        while self.following is not None:
+            time, frame = self.following
+            other = (frame.format.name, frame.layout.name, frame.sample_rate) != kind
+            if other or abs(time - self.end_s) > BREAK_S:
+                break
+            self.any = True
+            self.end_s += frame.samples / frame.sample_rate
+            yield from (part.to_ndarray()[0] for part in resampler.resample(frame))
+            self.following = next(self._frames, None)
+        yield from (part.to_ndarray()[0] for part in resampler.resample(None))  # what it still holds
+
+    def _decoded(self, clock: Clock) -> Iterator[Any]:
+        av = optional_import("av", extra="video")
+        for packet in clock.packets():
+            try:
+                yield from packet.decode()
+            except av.error.InvalidDataError:
+                self.damage.concealed_s += float((packet.duration or 0) * packet.time_base)
 
 
 def _windows(wave: np.ndarray, sample_rate: int, window_s: int) -> np.ndarray:

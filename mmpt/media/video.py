@@ -9,6 +9,7 @@ Letters: n seconds, FPS frames per second, S pixels of the cropped side.
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import math
 from collections import deque
@@ -20,9 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from mmpt.media.clock import Clock, timed
 from mmpt.utils.optional import optional_import
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"}
+MAX_DAMAGE = 0.1  # share of a file that may be damaged
+CUT_S = 1.0  # a file may end before what its head says by less
+SEEK_BACK_S = 1.0
 TOLERANCE_S = 1e-6  # a frame due at the asked time counts as shown
 FRAMES_PER_REQUEST = 32  # of torchcodec, at full size
 ONE_FRAME_PER_PACKET = {"h264", "hevc", "mpeg4", "mpeg2video"}  # others hide packets that show nothing
@@ -33,12 +38,41 @@ class VideoError(ValueError):
     """A video file cannot be used; the message says which and why."""
 
 
+@dataclass
+class Damage:
+    """What of a file is not as it was recorded.
+
+    Attributes:
+        concealed_s: seconds whose frames, or samples, could not be decoded; the last frame before stays on
+            screen, sound is silent.
+        missing_s: seconds that the head of the file promises behind its end.
+    """
+
+    concealed_s: float = 0.0
+    missing_s: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.concealed_s:.1f} s cannot be decoded, {self.missing_s:.1f} s are missing at the end"
+
+    def __bool__(self) -> bool:
+        return self.concealed_s > 0 or self.missing_s > 0
+
+    def check(self, length_s: float, most: float, error: Callable[[str], ValueError], path: Any) -> None:
+        """Raises `error` where more than the share `most` of a file is damaged."""
+        lost = self.concealed_s + self.missing_s
+        if lost > most * (length_s + self.missing_s):
+            raise error(
+                f"{path}: damaged: {self}, of {length_s + self.missing_s:.1f} s; {100 * most:g} % are "
+                "accepted."
+            )
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """What the head of a file says.
 
     Attributes:
-        duration_s: seconds, 0 where the file does not say.
+        duration_s: seconds; counted from the packets where the file does not say.
         fps: mean frames per second, 0 where the file does not say.
         width, height: pixels as stored, before any rotation.
         has_audio: there is an audio track.
@@ -54,17 +88,43 @@ class VideoInfo:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Reads the head of a video file.
+    """Reads the head of a video file, and its packets where the head does not tell the length.
 
     Raises:
         VideoError: it cannot be opened, or holds no video.
     """
-    with open_video(path) as (container, stream):
-        duration = container.duration or 0
-        rate, start = float(stream.average_rate or 0), _start(stream)
-        return VideoInfo(
-            duration / 1e6, rate, stream.width, stream.height, bool(container.streams.audio), start
-        )
+    with open_media(path, "video") as (container, stream):
+        rate, audio = float(stream.average_rate or 0), bool(container.streams.audio)
+        width, height = stream.width, stream.height
+        told = (container.duration or 0) / 1e6
+        if told and not Clock(container, stream).joined and stream.start_time is not None:
+            return VideoInfo(told, rate, width, height, audio, _start(stream))
+    start, end, _ = scan(path)
+    return VideoInfo(end - start, rate, width, height, audio, start)
+
+
+def scan(path: str | Path) -> tuple[float, float, bool]:
+    """First and last second of the video of a file by its packets, and whether its clock had to be moved.
+
+    Raises:
+        VideoError: as `probe`.
+    """
+    about = Path(path).stat() if Path(path).is_file() else None
+    return _scan(str(path), about and (about.st_size, about.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4096)
+def _scan(path: str, version: tuple[int, int] | None) -> tuple[float, float, bool]:
+    with open_media(path, "video") as (container, stream):
+        clock, first, last, untimed = Clock(container, stream), math.inf, -math.inf, 0.0
+        for packet in clock.packets():
+            duration = (packet.duration or 0) * float(packet.time_base)
+            if packet.pts is None:
+                untimed += duration
+            else:
+                time = float(packet.pts * packet.time_base)
+                first, last = min(first, time), max(last, time + duration)
+        return (first, last, clock.moved) if first < last else (0.0, untimed, clock.moved)
 
 
 def read_seconds(
@@ -74,12 +134,14 @@ def read_seconds(
     chunk_s: int = 4,
     decoder: str = "pyav",
     n_threads: int = 0,
+    max_damage: float = MAX_DAMAGE,
+    damage: Damage | None = None,
 ) -> Iterator[np.ndarray]:
     """A video second by second.
 
     Frame k of second s is the one on screen at s + k / fps, counted from the first frame, whatever the frame
-    rate of the file and however it varies. The shorter side is scaled to `size`, the centre cropped, a stored
-    rotation applied.
+    rate of the file and however it varies; `clock.py` says which time stamps are believed. The shorter side
+    is scaled to `size`, the centre cropped, a stored rotation applied.
 
     Args:
         path: the file.
@@ -88,16 +150,24 @@ def read_seconds(
         chunk_s: seconds per yielded array; the memory in use does not depend on the length of the video.
         decoder: "pyav", or "torchcodec" (extra `torchcodec`, and FFmpeg on the system).
         n_threads: that decode this one file; 0: as many as there are cores.
+        max_damage: share of the file that may be damaged or cut off; where frames cannot be decoded, the last
+            one before them stays on screen.
+        damage: filled in while the video is read.
 
     Yields:
-        (n <= chunk_s, FPS, S, S, 3) uint8 RGB; the last second is filled up with black frames.
+        (n <= chunk_s, FPS, S, S, 3) uint8 RGB; the last second is filled up with black frames. An end of less
+        than a tenth of a second makes no second of its own.
 
     Raises:
-        VideoError: the file is missing, damaged, or holds no frames.
+        VideoError: the file is missing, holds no frames, or is damaged beyond `max_damage`; the last is known
+            at the end.
     """
     if decoder not in ("pyav", "torchcodec"):
         raise ValueError(f"decoder={decoder!r}: expected pyav or torchcodec.")
-    sampled = (_sampled if decoder == "pyav" else _sampled_by_torchcodec)(path, fps, size, n_threads)
+    if decoder == "pyav":
+        sampled = _sampled(path, fps, size, n_threads, max_damage, damage if damage is not None else Damage())
+    else:
+        sampled = _sampled_by_torchcodec(path, fps, size, n_threads)
     while frames := list(itertools.islice(sampled, chunk_s * fps)):
         frames += [np.zeros_like(frames[0])] * (-len(frames) % fps)
         yield np.stack(frames).reshape(-1, fps, size, size, 3)
@@ -111,31 +181,33 @@ def frame_at(path: str | Path, time_s: float, height: int = 120) -> np.ndarray:
     the last frame.
 
     Raises:
-        VideoError: the file is missing, damaged, or holds no frames.
+        VideoError: the file is missing, or holds no frames.
     """
-    with open_video(path) as (container, stream):
-        frame = next(_frames_at(path, container, stream, time_s, itertools.repeat(0.0, 1)))
+    for frame in _frames_at(path, time_s, itertools.repeat(0.0, 1)):
         lying = frame.rotation % 180 != 0  # then the stored width becomes the height
-        return _scaled(frame, height / (frame.width if lying else frame.height))
+        scale = height / (frame.width if lying else frame.height)
+        return _upright(_scaled(frame, _sizes(frame, scale)), frame)
+    raise VideoError(f"{path}: holds no frames.")
 
 
 def read_clip(
     path: str | Path, start_s: float, n_frames: int, fps: float, short_side: int = 256
 ) -> np.ndarray:
     """A piece of a video, upright and whole: (n_frames, H, W, 3) uint8 RGB, H and W at most so large that the
-    shorter is `short_side`.
+    shorter is `short_side`; where their size changes within the piece, that of its first frame.
 
     Frame k is the one on screen at start_s + k / fps, counted from the first frame. Decodes from the key
     frame before, so that it is quick anywhere in a long file; past the end the last frame is repeated.
 
     Raises:
-        VideoError: the file is missing, damaged, or holds no frames there.
+        VideoError: the file is missing, or holds no frames there.
     """
-    with open_video(path) as (container, stream):
-        frames = _frames_at(path, container, stream, start_s, (k / fps for k in range(n_frames)))
-        return np.stack(
-            [_scaled(frame, min(1.0, short_side / min(frame.width, frame.height))) for frame in frames]
-        )
+    images: list[np.ndarray] = []
+    sizes = None
+    for frame in _frames_at(path, start_s, (k / fps for k in range(n_frames))):
+        sizes = sizes or _sizes(frame, min(1.0, short_side / min(frame.width, frame.height)))
+        images.append(_upright(_scaled(frame, sizes), frame))
+    return np.stack(images)
 
 
 def read_frames(
@@ -153,10 +225,11 @@ def read_frames(
     Raises:
         VideoError: the file is missing, damaged, or holds no frames there.
     """
-    with open_video(path) as (container, stream):
+    with open_media(path, "video") as (container, stream):
+        clock = Clock(container, stream)
         packets = [
             (packet.dts if packet.pts is None else packet.pts, packet.is_keyframe)
-            for packet in container.demux(stream)
+            for packet in clock.packets()
             if packet.size and not packet.is_discard
         ]
         times = sorted(time for time, _ in packets if time is not None)
@@ -167,47 +240,74 @@ def read_frames(
             raise VideoError(
                 f"{path}: holds no frames{'' if segment is None else ' at {}-{} s'.format(*segment)}."
             )
-        keys = sorted(time for time, is_key in packets if is_key and time is not None)
+        # of joined recordings no stamp is a place to seek
+        keys = [] if clock.joined else sorted(time for time, is_key in packets if is_key and time is not None)
         chosen = [times[number] for number in choose(len(times))]
-        return np.stack(
-            [_scaled(frame, 1.0) for frame in _frames_by_time(path, container, stream, chosen, keys)]
-        )
+    images: list[np.ndarray] = []
+    sizes = None
+    for frame in _frames_by_time(path, chosen, keys):
+        sizes = sizes or _sizes(frame, 1.0)
+        images.append(_upright(_scaled(frame, sizes), frame))
+    return np.stack(images)
 
 
-def _frames_by_time(
-    path: str | Path, container: Any, stream: Any, times: Iterable[int], keys: Sequence[int]
-) -> Iterator[Any]:
+def _frames_by_time(path: str | Path, times: Iterable[int], keys: Sequence[int]) -> Iterator[Any]:
     """The decoded frame on screen at each of some rising times, in ticks of the stream; `keys` are the times
-    of key frames, from which decoding may begin."""
-    decoded = shown = following = None
-    for time in times:
-        key = keys[max(0, bisect.bisect_right(keys, time) - 1)] if keys else 0
-        if decoded is None or (following is not None and following.pts < key):
-            container.seek(key, stream=stream)
-            decoded, shown = container.decode(stream), None
-            following = next(decoded, None)
-        while following is not None and (shown is None or following.pts <= time):
-            if following.pts is None:
-                raise VideoError(f"{path}: frames carry no time stamps.")
-            shown, following = following, next(decoded, None)
-        if shown is None:
-            raise VideoError(f"{path}: damaged; a frame that the file lists cannot be decoded.")
-        yield shown
+    of key frames, from which decoding may begin, the first of them without a seek."""
+    with open_media(path, "video") as (container, stream):
+        decoded, shown = _decoded(Clock(container, stream), stream, Damage()), None
+        following = next(decoded, None)
+        for time in times:
+            key = keys[max(0, bisect.bisect_right(keys, time) - 1)] if keys else 0
+            seconds = float(time * stream.time_base) + TOLERANCE_S
+            if keys and following is not None and following[0] < float(key * stream.time_base) - TOLERANCE_S:
+                container.seek(key, stream=stream)
+                decoded, shown = _decoded(Clock(container, stream), stream, Damage()), None
+                following = next(decoded, None)
+            while following is not None and (shown is None or following[0] <= seconds):
+                shown, following = following, next(decoded, None)
+            if shown is None:
+                raise VideoError(f"{path}: damaged; a frame that the file lists cannot be decoded.")
+            yield shown[1]
 
 
-def _frames_at(
-    path: str | Path, container: Any, stream: Any, start_s: float, offsets: Iterable[float]
-) -> Iterator[Any]:
+def _frames_at(path: str | Path, start_s: float, offsets: Iterable[float]) -> Iterator[Any]:
     """The decoded frame on screen at each start_s + offset, offsets rising."""
-    start = _start(stream) + start_s
-    container.seek(max(0, int(start / stream.time_base)), stream=stream)
-    decoded, shown, following = container.decode(stream), None, None
+    with open_media(path, "video") as (container, stream):
+        # the clock of a joined file may have been moved, which only its packets tell
+        if Clock(container, stream).joined or stream.start_time is None:
+            first, _, moved = scan(path)
+        else:
+            first, moved = _start(stream), False
+    start, shown, following = first + start_s, None, None
+    decoded = _from(path, first, first if moved else start)
     for offset in offsets:
-        while shown is None or (following is not None and following.time <= start + offset + TOLERANCE_S):
+        while shown is None or (following and following[0] <= start + offset + TOLERANCE_S):
             shown, following = following or next(decoded, None), next(decoded, None)
-            if shown is None or shown.time is None:
-                raise VideoError(f"{path}: holds no frames with time stamps at {start_s:g} s.")
-        yield shown
+            if shown is None:
+                raise VideoError(f"{path}: holds no frames at {start_s:g} s.")
+        yield shown[1]
+
+
+def _from(path: str | Path, first: float, start: float) -> Iterator[tuple[float, Any]]:
+    """Decoded frames with their seconds, from the one on screen at `start` or some before.
+
+    Where a seek lands is not believed: as long as the first frame is later, it goes back further, and in the
+    end to the beginning of the file.
+    """
+    back = 0.0
+    while start - back > first + SEEK_BACK_S:
+        with open_media(path, "video") as (container, stream):
+            container.seek(int((start - back) / stream.time_base), stream=stream)
+            decoded = _decoded(Clock(container, stream), stream, Damage())
+            head = next(decoded, None)
+            if head is not None and head[0] <= start + TOLERANCE_S:
+                yield head
+                yield from decoded
+                return
+        back = 2 * back or SEEK_BACK_S
+    with open_media(path, "video") as (container, stream):
+        yield from _decoded(Clock(container, stream), stream, Damage())
 
 
 def _start(stream: Any) -> float:
@@ -215,70 +315,122 @@ def _start(stream: Any) -> float:
     return float((stream.start_time or 0) * stream.time_base)
 
 
-def _scaled(frame: Any, scale: float) -> np.ndarray:
-    """The whole frame, upright RGB."""
-    image = frame.reformat(
-        max(1, round(frame.width * scale)), max(1, round(frame.height * scale)), format="rgb24"
-    ).to_ndarray()
-    return _upright(image, frame)
+def _sizes(frame: Any, scale: float) -> tuple[int, int]:
+    """Width and height of a scaled frame."""
+    return max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+
+
+def _scaled(frame: Any, sizes: tuple[int, int]) -> np.ndarray:
+    return frame.reformat(*sizes, format="rgb24").to_ndarray()
 
 
 @contextmanager
-def open_video(path: str | Path, n_threads: int = 0) -> Iterator[tuple[Any, Any]]:
-    """Container and video stream of a file; decoding errors inside the block become `VideoError`."""
+def open_media(
+    path: str | Path, kind: str, n_threads: int = 0, error: type[ValueError] = VideoError
+) -> Iterator[tuple[Any, Any]]:
+    """Container and stream of a file; whatever is raised while it is read becomes `error`, with its name.
+
+    Args:
+        path: the file.
+        kind: "video" or "audio".
+        n_threads: that decode it; 0: as many as there are cores.
+        error: class of the errors.
+    """
     av = optional_import("av", extra="video")
     if not Path(path).is_file():
-        raise VideoError(f"{path}: {'a folder' if Path(path).is_dir() else 'no such file'}.")
+        raise error(f"{path}: {'a folder' if Path(path).is_dir() else 'no such file'}.")
     try:
         with av.open(str(path), metadata_errors="replace") as container:  # titles are in any encoding
-            if not container.streams.video:
-                raise VideoError(f"{path}: holds no video stream.")
-            stream = container.streams.best(
-                "video"
-            )  # of several, the one that players choose; never a cover picture
+            # of several, the one that players choose; never a cover picture
+            stream = container.streams.best(kind)
+            if stream is None:
+                raise error(f"{path}: holds no {kind} {'track' if kind == 'audio' else 'stream'}.")
             if stream.codec_context is None:
-                raise VideoError(f"{path}: FFmpeg has no decoder for this kind of video.")
+                raise error(f"{path}: FFmpeg has no decoder for this kind of {kind}.")
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = n_threads
             yield container, stream
-    except av.error.FFmpegError as error:
-        raise VideoError(f"{path}: damaged or not a video ({error.strerror}).") from error
+    except (VideoError, error):
+        raise
+    except av.error.FFmpegError as found:
+        what = "damaged or not a video" if kind == "video" else "damaged audio"
+        raise error(f"{path}: {what} ({found.strerror}).") from found
+    except Exception as found:  # one odd file is one failure, whichever part of reading it stumbled
+        raise error(f"{path}: cannot be read ({type(found).__name__}: {str(found)[:200]}).") from found
 
 
-def _sampled(path: str | Path, fps: int, size: int, n_threads: int) -> Iterator[np.ndarray]:
+def _sampled(
+    path: str | Path, fps: int, size: int, n_threads: int, max_damage: float, damage: Damage
+) -> Iterator[np.ndarray]:
     """The frame on screen at 0, 1 / fps, 2 / fps, ..., (S, S, 3) each."""
     square = _square_cutter(size)
-    with open_video(path, n_threads) as (container, stream):
+    with open_media(path, "video", n_threads) as (container, stream):
         step = 1 / fps
-        first = shown = image = None
+        clock = Clock(container, stream)
+        # rows of sound count from there too; a first frame that is lost is shown by the one after it
+        first = None if stream.start_time is None else _start(stream)
+        shown = image = None
+        time = 0.0
         count = 0
-        for frame in _decode_needed(container, stream, step):
-            if frame.time is None:
-                raise VideoError(f"{path}: frames carry no time stamps.")
-            first = frame.time if first is None else first
-            while shown is not None and count * step < frame.time - first - TOLERANCE_S:
+        for time, frame in _decoded(clock, stream, damage, step):
+            first = time if first is None else first
+            while shown is not None and count * step < time - first - TOLERANCE_S:
                 image = square(shown) if image is None else image
                 count += 1
                 yield image
             shown, image = frame, None
         if shown is None:
             raise VideoError(f"{path}: holds no frames.")
-        end = shown.time - first + _shown_for(shown, stream, step)
+        end = time - first + _shown_for(shown, stream, step)
+        damage.missing_s = missing_at_end(container, stream, clock, first + end)
+        damage.check(end, max_damage, VideoError, path)
         image = square(shown)
         while count * step < end - TOLERANCE_S:
             count += 1
             yield image
 
 
-def _decode_needed(container: Any, stream: Any, step: float) -> Iterator[Any]:
-    """Decoded frames, without those that are on screen at none of the times 0, step, 2 step, ... and that no
-    other frame is built from.
+def missing_at_end(container: Any, stream: Any, clock: Clock, end_s: float) -> float:
+    """Seconds of a stream that the head of the file promises behind where it ended, 0 where that may be as
+    it was made."""
+    if clock.joined or not container.duration or clock.moved:
+        return 0.0
+    if stream.duration:
+        promised = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        missing = promised - end_s
+    else:  # the length of the longest stream
+        promised = ((container.start_time or 0) + container.duration) / 1e6
+        missing = promised - max(clock.reached_s, end_s)
+    return missing if missing > CUT_S else 0.0
+
+
+def _decoded(
+    clock: Clock, stream: Any, damage: Damage, step: float | None = None
+) -> Iterator[tuple[float, Any]]:
+    """Decoded frames with their seconds; what cannot be decoded is left out and counted."""
+    end, holes = None, 0
+    errors: list[Any] = []
+    for time, frame in timed(_decode_needed(clock, stream, errors, step), stream):
+        if len(errors) > holes:
+            holes = len(errors)
+            lost = float((errors[-1].duration or 0) * errors[-1].time_base)
+            damage.concealed_s += max(lost, 0.0 if end is None else time - end)
+        end = time + float((frame.duration or 0) * frame.time_base)
+        yield time, frame
+    for packet in errors[holes:]:
+        damage.concealed_s += float((packet.duration or 0) * packet.time_base)
+
+
+def _decode_needed(clock: Clock, stream: Any, errors: list[Any], step: float | None) -> Iterator[Any]:
+    """Decoded frames, without those that are on screen at none of the times 0, step, 2 step, ... (None: at
+    all times) and that no other frame is built from. Packets that cannot be decoded go to `errors`.
 
     Left out are only frames whose absence changes nothing: the decoder is told, packet by packet, whether it
     may drop such a frame. Which frame follows on screen is known from the time stamps of the packets around;
     where they do not tell, every frame is decoded.
     """
-    tells = stream.codec_context.name in ONE_FRAME_PER_PACKET
+    av = optional_import("av", extra="video")
+    tells = step is not None and stream.codec_context.name in ONE_FRAME_PER_PACKET
     waiting: deque[Any] = deque()
     times: list[int] = []  # of the packets waiting and of some before them, sorted
     first = None
@@ -293,11 +445,16 @@ def _decode_needed(container: Any, stream: Any, step: float) -> Iterator[Any]:
             or _is_on_screen(packet.pts, times, first, step / stream.time_base)
         )
         stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
-        for frame in packet.decode():
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            errors.append(packet)
+            return
+        for frame in frames:
             first = frame.pts if first is None else first
             yield frame
 
-    for packet in container.demux(stream):
+    for packet in clock.packets():
         waiting.append(packet)
         if packet.pts is not None:
             bisect.insort(times, packet.pts)

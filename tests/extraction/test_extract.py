@@ -18,7 +18,7 @@ def jobs(tmp_path):
     return [Job(f"v{n}", tmp_path / f"v{n}") for n in range(1, 10)]
 
 
-def read(path):
+def read(path, damage):
     """Clips of one number each: file * 100 + position; in pieces of two."""
     n = int(path.name[1:])
     clips = np.arange(n, dtype=np.float32)[:, None] + 100 * n
@@ -76,22 +76,50 @@ def test_second_run_does_only_what_is_missing(jobs, tmp_path):
     assert len(seen) == 9 and ("v7", 7) in seen
 
 
-def test_error_of_the_program_is_not_hidden_as_a_damaged_file(jobs, tmp_path):
-    def broken(path):
+def test_an_error_of_the_network_is_not_hidden_as_a_damaged_file(jobs, tmp_path):
+    def broken(clips):
         raise KeyError("bug")
-        yield
 
     with pytest.raises(KeyError, match="bug"):
-        extract(jobs, broken, encode, tmp_path / "out")
+        extract(jobs, read, broken, tmp_path / "out")
+
+
+def test_whatever_reading_a_file_raises_is_the_failure_of_that_file(jobs, tmp_path):
+    def odd(path, damage):
+        if path.stem == jobs[1].path.stem:
+            raise ValueError("Frame does not match AudioResampler setup.")
+        yield from read(path, damage)
+
+    result = extract(jobs, odd, encode, tmp_path / "out")
+    named = f"{jobs[1].path}: cannot be read (ValueError: Frame does not match AudioResampler setup.)."
+    assert result.failed[jobs[1].video_id] == named
+    assert len(result.done) >= len(jobs) - 2
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_damage_is_kept_beside_the_features_or_ends_the_run(jobs, tmp_path, stop):
+    def odd(path, damage):
+        damage.concealed_s = 0.5 if path.stem == jobs[0].path.stem else 0.0
+        yield from read(path, damage)
+
+    if stop:
+        with pytest.raises(VideoError, match=r"damaged \(0.5 s cannot be decoded"):
+            extract(jobs, odd, encode, tmp_path / "out", stop_on_damage=True)
+    else:
+        result = extract(jobs, odd, encode, tmp_path / "out")
+        assert {video: found.concealed_s for video, found in result.damaged.items()} == {
+            jobs[0].video_id: 0.5
+        }
+        assert jobs[0].video_id in result.done
 
 
 def test_next_file_is_read_while_the_network_runs(jobs, tmp_path):
     reading_second = threading.Event()
 
-    def watched_read(path):
+    def watched_read(path, damage):
         if path.name == "v2":
             reading_second.set()
-        yield from read(path)
+        yield from read(path, damage)
 
     def waiting_encode(clips):
         assert reading_second.wait(timeout=10), "v2 is not read before v1 is encoded"

@@ -14,7 +14,7 @@ from mmpt.utils import ShardedTensor
 from mmpt.utils.shardedtensor import read_manifest
 
 
-def read(path):
+def read(path, damage, max_damage=0.1):
     """As many clips as the number in the name; clip i of file n is n + i / 10."""
     n = int(path.stem[1:])
     if n == 3:

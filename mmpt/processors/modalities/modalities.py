@@ -339,9 +339,11 @@ def _check_rates(items: Sequence[Item], config: DatasetConfig) -> None:
     (first, reference), *others = streams.items()
     sources = list(dict.fromkeys(item.source for item in items[:RATE_SAMPLE] if item.source in reference))
     for modality, store in others:
-        ratios = [
-            len(store(s)) / modality.rate / (len(reference(s)) / first.rate) for s in sources if s in store
+        row = max(1 / modality.rate, 1 / first.rate)  # seconds that rounding explains
+        lengths = [
+            (len(store(s)) / modality.rate, len(reference(s)) / first.rate) for s in sources if s in store
         ]
+        ratios = [1.0 if abs(own - other) <= row else own / other for own, other in lengths]
         ratio = float(np.median(ratios)) if ratios else 1.0
         if not 1 / RATE_TOLERANCE < ratio < RATE_TOLERANCE:
             raise ValueError(

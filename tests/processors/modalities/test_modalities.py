@@ -144,6 +144,15 @@ def test_rates_that_contradict_each_other_are_found(config):
         dataset(replace(config, modalities=wrong))
 
 
+def test_streams_that_differ_by_one_row_at_the_end_are_accepted(config, tmp_path):
+    for name in ("v0", "v1", "v2"):
+        save(tmp_path / "video", name, 3, 4)
+        if name != "v2":
+            save(tmp_path / "audio", name, 4, 3)
+    equal = {**config.modalities, "audio": {**config.modalities["audio"], "rate": 1}}
+    assert len(dataset(replace(config, modalities=equal))) == 3
+
+
 def test_a_wrong_width_is_named(config):
     wrong = {**config.modalities, "audio": {**config.modalities["audio"], "width": 5}}
     with pytest.raises(ValueError, match=r"audio of 'v0' has shape \(20, 3\)"):

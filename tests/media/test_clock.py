@@ -1,0 +1,171 @@
+"""One clock for pictures and sound, whatever the time stamps say."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpt.media.audio import AudioError, read_audio_windows
+from mmpt.media.video import Damage, VideoError, frame_at, probe, read_clip, read_seconds
+from tests.conftest import ROOT, real_path
+
+av = pytest.importorskip("av")
+
+ODD = Path(os.environ.get("MMPT_ODD", ROOT.parent / "shared" / "odd"))
+EXPECTED = json.loads((ODD / "expected.json").read_text()) if (ODD / "expected.json").is_file() else {}
+MEDIA = {name: right for name, right in EXPECTED.items() if not name.endswith(".csv")}
+RATE = 8000
+
+
+def odd(*kinds):
+    """Names of odd files whose right answer says one of these things."""
+    names = [name for name, right in MEDIA.items() if set(kinds) & set(right)]
+    skip = pytest.mark.skip(reason=f"no odd files in {ODD} (set MMPT_ODD)")
+    return names or [pytest.param("none", marks=skip)]
+
+
+def video_rows(path, **options):
+    return sum(len(seconds) for seconds in read_seconds(path, fps=5, size=16, **options))
+
+
+def sound_rows(path):
+    return np.concatenate(list(read_audio_windows(path, RATE)))
+
+
+@pytest.mark.parametrize("name", odd("video_rows", "video_rows_at_least"))
+def test_an_odd_video_has_its_seconds(name):
+    rows, right = video_rows(ODD / name), MEDIA[name]
+    assert rows == right.get("video_rows", rows) and rows >= right.get("video_rows_at_least", 0)
+
+
+@pytest.mark.parametrize("name", odd("audio_rows"))
+def test_an_odd_sound_has_its_seconds(name):
+    assert len(sound_rows(ODD / name)) == MEDIA[name]["audio_rows"]
+
+
+@pytest.mark.parametrize("name", odd("audio"))
+def test_a_hole_in_the_sound_is_silence(name):
+    loud = [np.abs(second.astype(float)).mean() > 500 for second in sound_rows(ODD / name)]
+    assert ["loud" if it else "silent" for it in loud] == MEDIA[name]["audio"]
+
+
+@pytest.mark.parametrize("name", odd("clip_at"))
+def test_a_seek_that_lands_late_goes_back(name):
+    right = MEDIA[name]
+    for time in right["clip_at"]:
+        luma = read_clip(ODD / name, time, 1, 25).mean() * 219 / 255  # of limited range, over black
+        assert luma / 10 == pytest.approx(time, abs=right["tolerance_s"] + 0.2)  # colours are rounded
+        assert np.array_equal(read_clip(ODD / name, time, 1, 25, 48)[0], frame_at(ODD / name, time, 48))
+
+
+@pytest.mark.parametrize("name", odd("frames_ffmpeg"))
+def test_damage_is_concealed_counted_and_can_be_refused(name):
+    damage = Damage()
+    assert video_rows(ODD / name, damage=damage) == MEDIA[name]["video_rows"]
+    assert 0.04 <= damage.concealed_s <= 0.7 and damage.missing_s == 0
+    with pytest.raises(VideoError, match=f"{name}: damaged: .* 0 % are accepted"):
+        video_rows(ODD / name, max_damage=0)
+
+
+def test_clips_of_a_file_without_a_length_can_be_taken():
+    path = ODD / "noduration.webm"
+    if not path.is_file():
+        pytest.skip(f"no odd files in {ODD} (set MMPT_ODD)")
+    assert probe(path).duration_s == pytest.approx(4, abs=0.1)
+
+
+def test_a_file_cut_short_is_refused_and_what_is_missing_is_said(tmp_path):
+    whole = next(iter(sorted(real_path("videos").glob("*.mp4"))))
+    content = whole.read_bytes()
+    if content.index(b"moov") > len(content) // 2:
+        pytest.skip("the real video keeps its head at the end")
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(content[: len(content) // 2])
+    with pytest.raises(VideoError, match=r"cut.mp4: damaged: .* [1-9][\d.]* s are missing at the end"):
+        video_rows(cut)
+
+
+def write(path, frames, sounds, fps=10):
+    """Grey frames (second, shade) and stretches of sound (second, length, loudness) with exact stamps."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=1000)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.time_base = video.codec_context.time_base = Fraction(1, 1000)
+        audio = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        packets = []
+        for time, shade in frames:
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            packets += video.encode(frame)
+        for time, length, loudness in sounds:
+            for k in range(round(10 * length)):  # pieces of a tenth
+                wave = np.resize([loudness, -loudness], RATE // 10).astype(np.int16)
+                sound = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
+                sound.sample_rate, sound.pts = RATE, round((time + k / 10) * RATE)
+                packets += audio.encode(sound)
+        packets += [*video.encode(), *audio.encode()]
+        for packet in sorted(packets, key=lambda p: float((p.dts or 0) * p.time_base)):
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rows_of_pictures_and_sound_agree_with_the_truth_of_random_files(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    length = int(rng.integers(3, 9))
+    # uneven frames; each shows the second it is in
+    times = [0.0]
+    while times[-1] < length - 0.3:
+        times.append(times[-1] + float(rng.uniform(0.02, 0.3)))
+    frames = [(time, 20 + 25 * int(time)) for time in times]
+    # sound that starts late or early, with a hole; second s has loudness 1000 (s + 1)
+    begin, hole = int(rng.integers(0, 2)), int(rng.integers(1, length))
+    sounds = [(s, 1, 1000 * (s + 1)) for s in range(begin, length) if s != hole]
+    path = write(tmp_path / "v.mkv", frames, sounds)
+    shown = np.concatenate(list(read_seconds(path, fps=10, size=16)))
+    heard = np.abs(sound_rows(path).astype(float)).mean(1)
+    ends = max(s for s, _, _ in sounds) + 1
+    assert abs(len(shown) - length) <= 1 and len(heard) == ends
+    for second in range(min(len(shown), length) - 1):
+        # the frame on screen at the middle of a second is of that second, or still of the one before
+        assert abs((shown[second, 5].mean() - 20) / 25 - second) < 1.2
+    for second in range(ends):
+        loud = 1000 * (second + 1) if second >= begin and second != hole else 0
+        assert heard[second] == pytest.approx(loud, abs=300)
+
+
+def test_a_single_wrong_stamp_in_a_stream_without_decoding_times_is_dropped(tmp_path):
+    frames = [(k / 10, 20 + k) for k in range(40)]
+    frames[20] = (300.0, 40)
+    with pytest.raises((ValueError, av.error.FFmpegError)):  # a muxer of order refuses it ...
+        write(tmp_path / "v.mp4", frames, [])
+    frames[20] = (2.0, 40)
+    assert video_rows(write(tmp_path / "v.mkv", frames, [(0, 4, 1000)])) == 4
+
+
+def test_whatever_a_reader_raises_is_the_failure_of_its_file(tmp_path, monkeypatch):
+    path = write(tmp_path / "v.mkv", [(k / 10, 50) for k in range(20)], [(0, 2, 1000)])
+    monkeypatch.setattr("mmpt.media.video._upright", lambda image, frame: 1 / 0)
+    with pytest.raises(VideoError, match=r"v.mkv: cannot be read \(ZeroDivisionError: division by zero\)"):
+        video_rows(path)
+
+
+def test_sound_of_a_folder_is_named():
+    with pytest.raises(AudioError, match="a folder"):
+        sound_rows(ROOT / "mmpt")
+
+
+def test_damaged_sound_is_silent_and_counted(tmp_path):
+    source = ODD / "one_damaged_packet.mp4"
+    if not source.is_file():
+        pytest.skip(f"no odd files in {ODD} (set MMPT_ODD)")
+    path = Path(shutil.copy(source, tmp_path))
+    damage = Damage()
+    rows = sum(map(len, read_audio_windows(path, RATE, damage=damage)))
+    assert rows == 20 and damage.concealed_s < 1
