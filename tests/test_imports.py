@@ -54,7 +54,7 @@ ALLOWED = {
     },
     "launch": {"config", "utils"},
     "demo": {"config", "datasets", "evaluators", "models", "ops", "synthetic", "utils"},
-    "fairseq_plugin": {"tasks", "datasets", "checkpoints", "utils", "config"},
+    "fairseq_plugin": {"tasks", "datasets", "checkpoints", "ops", "utils", "config"},
 }
 # `from mmpt.models import MMPTModel`, which papers print
 LAZY = {ROOT / "mmpt/models/__init__.py": {"inference"}}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mmpt.ops import gram
+from mmpt.ops.normalize import unit_rows_once
 
 SCORES = ("volume", "distance", "logvolume", "cosine", "triangle", "eigenvalue")
 BLOCK_NUMBERS = 2**23  # scores of a block (32 MB in float32), for every one of the K dot products
@@ -126,7 +127,7 @@ def _unit(x: Tensor, there: Tensor | None = None) -> Tensor:
     return (
         x
         if x.dtype in (torch.float32, torch.float64) and ((norm - 1).abs() < 1e-5).all()
-        else gram.unit_rows_once(x)
+        else unit_rows_once(x)
     )
 
 

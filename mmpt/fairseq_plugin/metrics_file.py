@@ -18,6 +18,8 @@ import torch
 from fairseq.logging import progress_bar
 from fairseq.logging.meters import AverageMeter, StopwatchMeter, TimeMeter
 
+from mmpt.ops.distributed import rank
+
 _fairseq_progress_bar = progress_bar.progress_bar
 
 
@@ -31,10 +33,9 @@ def progress_bar_with_file(
             "WANDB_DIR", aim_param_checkpoint_dir
         )  # else Weights & Biases litters the current folder
     bar = _fairseq_progress_bar(iterator, *args, aim_param_checkpoint_dir=aim_param_checkpoint_dir, **kwargs)
-    is_first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     return (
         MetricsFile(bar, Path(aim_param_checkpoint_dir) / "metrics.jsonl")
-        if aim_param_checkpoint_dir and is_first
+        if aim_param_checkpoint_dir and rank() == 0
         else bar
     )
 

@@ -7,6 +7,7 @@ view (`mmpt.ops.gdt.VIEWS`, those that the hypothesis uses, in that order).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,8 @@ from mmpt.ops.gdt import (
     require_visible_reversal,
     sample_negatives,
 )
-from mmpt.ops.gram import unit_rows_once
+from mmpt.ops.logit_scale import TEMPERATURE, inverse_temperature
+from mmpt.ops.normalize import unit_rows_once
 from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
 
@@ -57,7 +59,10 @@ class GDTLoss(Loss):
             None, "the two modalities; null: video and text, or audio where there is no text"
         )
         temperature: float = option(
-            0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="rho", above=0
+            TEMPERATURE,
+            "divides the scores, unless the model returns a learned logit_scale",
+            symbol="rho",
+            above=0,
         )
         max_logit_scale: float = option(100.0, "upper bound of a learned inverse temperature", above=0)
         layout: str = option(
@@ -213,7 +218,9 @@ class GDTLoss(Loss):
         if view_valid is None:
             view_valid = torch.ones(n_views * batch_size, dtype=torch.bool, device=embeddings[0].device)
         valid = self._views_first(view_valid)
-        scale = self._scale(logit_scale, embeddings[0])
+        scale = inverse_temperature(
+            logit_scale, embeddings[0], self.config.temperature, most=math.log(self.config.max_logit_scale)
+        )
         logits = torch.stack(
             [scale * embeddings[m] @ self._keys(embeddings[1 - m]).flatten(0, 2).T for m in (0, 1)]
         )  # (2, S, B, S*R*B)
@@ -314,14 +321,6 @@ class GDTLoss(Loss):
             .unflatten(0, (world_size(), -1))
             .movedim(2, 0)
         )
-
-    def _scale(self, logit_scale: Tensor | None, like: Tensor) -> Tensor:
-        if logit_scale is None:
-            return like.new_full((), 1 / self.config.temperature)
-        scale = logit_scale.to(like.dtype).exp()
-        return (
-            scale + (scale.clamp_max(self.config.max_logit_scale) - scale).detach()
-        )  # at the bound gradients still flow
 
 
 def _sent(values: list[float], device: torch.device) -> Tensor:

@@ -20,12 +20,12 @@ from torch.autograd.function import once_differentiable
 from mmpt.losses.loss import Loss, LossConfig, NegativesConfig, option
 from mmpt.ops.contrastive import cosine_scores, symmetric_info_nce
 from mmpt.ops.late_interaction import token_similarity
+from mmpt.ops.logit_scale import TEMPERATURE, inverse_temperature
 from mmpt.ops.precision import PRECISIONS, full_precision
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.registry import LOSSES
 
-LOGIT_SCALE = math.log(1 / 0.07)  # temperature 0.07 unless the model learns one
-LARGEST_LOGIT_SCALE = 4.6052  # factor 100
+LOGIT_SCALES = (0.0, 4.6052)  # bounds of the released code; the upper is a factor of 100
 POOLED = ("pooled_video", "pooled_text")
 TOKENS = ("video_outputs", "text_outputs", "video_mask_outputs", "text_mask_outputs")
 
@@ -193,7 +193,7 @@ class SequenceContrastLoss(Loss):
         log_plan = transport_log_plan(blocks.detach(), bucket, config.epsilon, config.n_iters)
         n_sequences = len(similarity) // config.sequence_length
         aligned = (unit_mass_per_clip(log_plan) * blocks).sum((1, 2)).view(n_sequences, n_sequences)
-        return aligned * bounded_scale(logit_scale, similarity)
+        return aligned * inverse_temperature(logit_scale, similarity, TEMPERATURE, *LOGIT_SCALES)
 
     def _same_video(self, n_sequences: int, clips_per_video: int | None, device: torch.device) -> Tensor:
         if clips_per_video is None:
@@ -288,12 +288,3 @@ def transport_log_plan(blocks: Tensor, bucket: Tensor | None, epsilon: float, n_
 def unit_mass_per_clip(log_plan: Tensor) -> Tensor:
     """Plans (P, L, L) rescaled to mass L per pair; finite also where the bucket took almost everything."""
     return F.softmax(log_plan.flatten(1), dim=1).view(log_plan.shape).mul_(log_plan.shape[-1])
-
-
-def bounded_scale(logit_scale: Tensor | None, like: Tensor) -> Tensor:
-    """exp(logit_scale) with the exponent held in [0, 4.6052]; at a bound the gradient still flows, so that
-    the scale can come back."""
-    if logit_scale is None:
-        return like.new_full((), math.exp(LOGIT_SCALE))
-    logit_scale = full_precision(logit_scale).to(like.dtype)
-    return (logit_scale + (logit_scale.clamp(0, LARGEST_LOGIT_SCALE) - logit_scale).detach()).exp()

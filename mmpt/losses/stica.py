@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.contrastive import info_nce
 from mmpt.ops.distributed import all_gather, rank
-from mmpt.ops.gram import unit_rows_once
+from mmpt.ops.normalize import unit_rows_once
 from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
 

@@ -10,7 +10,6 @@ Shape letters: B clips, F video tokens (seconds), T caption columns, D width.
 from __future__ import annotations
 
 import copy
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,9 +19,9 @@ from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
 from mmpt.models.transformermodel import build_encoder, read_bert_config
 from mmpt.modules.layers import masked_mean
+from mmpt.ops.logit_scale import INITIAL_LOGIT_SCALE
 from mmpt.registry import ENCODERS, MODELS
 
-INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 RETURNED = (
     "pooled_video",
     "pooled_text",

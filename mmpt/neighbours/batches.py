@@ -21,17 +21,11 @@ from tqdm import tqdm
 from mmpt.config import Config
 from mmpt.datasets import MMDataset, build_dataset
 from mmpt.neighbours.pool import VideoVectorPool
+from mmpt.ops.distributed import rank, world_size
 from mmpt.registry import RETRIEVERS, VECTOR_POOLS
 from mmpt.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
-
-
-def world() -> tuple[int, int]:
-    """(rank, number of processes); (0, 1) without a process group."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 class RetrievalBatches:
@@ -83,13 +77,12 @@ class RetrievalBatches:
                 "restore_file, reset_dataloader: true."
             )
         groups = self._compose(epoch, model)
-        if world()[0] == 0:
+        if rank() == 0:
             with atomic_write(path, "w") as file:
                 json.dump({"fingerprint": self.fingerprint, "groups": groups}, file)
         return groups
 
     def _compose(self, epoch: int, model: nn.Module) -> list[list[str]]:
-        rank, size = world()
         config = self.config
         retriever = RETRIEVERS.get(config.retriever_cls or "VectorRetriever", "retriever_cls")(
             metric=config.retri_metric,
@@ -101,7 +94,7 @@ class RetrievalBatches:
         pool = VECTOR_POOLS.get(config.vectorpool_cls or "VideoVectorPool", "vectorpool_cls")(retriever)
         start = time.perf_counter()
         self.dataset.set_epoch(epoch)
-        share = Subset(self.dataset, range(rank, len(self.dataset), size))
+        share = Subset(self.dataset, range(rank(), len(self.dataset), world_size()))
         encode(share, self.dataset, model, pool, config)
         pool.finalise()
         seconds = time.perf_counter() - start
@@ -115,7 +108,7 @@ class RetrievalBatches:
             reached,
             len(self.dataset),
             100 * reached / len(self.dataset),
-            size,
+            world_size(),
             len(self.dataset) / seconds,
         )
         return groups
@@ -123,17 +116,16 @@ class RetrievalBatches:
     def _groups(self, epoch: int, pool: VideoVectorPool) -> list[list[str]]:
         """The groups of all processes: of the common pool, or those of each process's pool one after the
         other."""
-        rank, size = world()
 
         def draw(stream: int) -> list[list[str]]:
             rng = random.Random(f"{self.seed}-{epoch}-{stream}")
             return pool.retriever.batches(self.config.dataset.num_video_per_batch, self.config.num_cands, rng)
 
         if pool.shared:  # searching once also keeps rounding of another device out of it
-            return _of_first_rank(draw(0) if rank == 0 else None)
-        parts: list[list[list[str]]] = [draw(rank)] * size
-        if size > 1:
-            dist.all_gather_object(parts, parts[rank])
+            return _of_first_rank(draw(0) if rank() == 0 else None)
+        parts: list[list[list[str]]] = [draw(rank())] * world_size()
+        if world_size() > 1:
+            dist.all_gather_object(parts, parts[rank()])
         return [group for part in parts for group in part]
 
     def _fingerprint(self, epoch: int, model: nn.Module) -> str:
@@ -152,7 +144,7 @@ class RetrievalBatches:
                 config.examples_per_cent_to_train,
                 config.retri_nprobe,
             ],
-            "run": [self.seed, epoch, world()[1]],
+            "run": [self.seed, epoch, world_size()],
         }
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         digest.update(meta.index.ids[meta.data].tobytes())
@@ -178,7 +170,7 @@ def encode(
         # else a pass over the data would move the global stream, and with it dropout
         generator=torch.Generator(),
     )
-    for batch in tqdm(loader, desc="encoding videos for retrieval", disable=world()[0] != 0, leave=False):
+    for batch in tqdm(loader, desc="encoding videos for retrieval", disable=rank() != 0, leave=False):
         n_videos, clips = batch["caps"].shape[:2]
         inputs = {
             name: batch[name].flatten(0, 1).to(parameter.device)
@@ -192,7 +184,7 @@ def encode(
 
 def _of_first_rank(value: Any) -> Any:
     """What the first process holds, on every process."""
-    if world()[1] == 1:
+    if world_size() == 1:
         return value
     box = [value]
     dist.broadcast_object_list(box)

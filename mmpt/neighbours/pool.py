@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmpt.neighbours.index import VectorRetriever
+from mmpt.ops.distributed import world_size
 from mmpt.registry import VECTOR_POOLS
 
 
@@ -53,9 +54,9 @@ class DistributedVideoVectorPool(VideoVectorPool):
 
     def finalise(self) -> None:
         """Exchange vectors; afterwards every process holds all of them, in rank order."""
-        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        if world_size() == 1:
             return
-        parts: list[tuple[list[str], Tensor]] = [None] * dist.get_world_size()
+        parts: list[tuple[list[str], Tensor]] = [None] * world_size()
         dist.all_gather_object(parts, (self.retriever.ids, self.retriever.vectors.cpu()))
         device = self.retriever.vectors.device
         self.retriever.clear()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmpt.ops.normalize import unit_rows
 from mmpt.ops.precision import full_precision
 
 
@@ -20,15 +21,6 @@ def dot_scores(queries: Tensor, candidates: Tensor) -> Tensor:
 def cosine_scores(queries: Tensor, candidates: Tensor) -> Tensor:
     """Cosines (N, M) of rows (N, D) and (M, D), in at least float32; zero rows give zero and no gradient."""
     return unit_rows(queries) @ unit_rows(candidates).T
-
-
-def unit_rows(x: Tensor) -> Tensor:
-    """Rows of `x` (..., D) divided by their norm, in at least float32; zero rows stay zero and receive no
-    gradient."""
-    x = full_precision(x)
-    square = x.square().sum(-1, keepdim=True)
-    positive = square > torch.finfo(x.dtype).tiny
-    return torch.where(positive, x * torch.where(positive, square, 1.0).rsqrt(), 0.0)
 
 
 def info_nce(scores: Tensor, excluded: Tensor | None = None) -> Tensor:

@@ -5,8 +5,6 @@ import torch
 
 from mmpt.losses import SequenceContrastLoss
 from mmpt.losses.sequence import (
-    LARGEST_LOGIT_SCALE,
-    bounded_scale,
     bucket_score,
     scale_to_unit_interval,
     sequence_blocks,
@@ -141,17 +139,6 @@ def test_equal_scores_scale_to_zero_with_finite_gradient():
     scaled = scale_to_unit_interval(scores)
     scaled.sum().backward()
     assert not scaled.any() and torch.isfinite(scores.grad).all()
-
-
-def test_logit_scale_is_held_within_bounds_but_can_return():
-    like = torch.ones(1, dtype=torch.float64)
-    for value, bound in ((9.0, LARGEST_LOGIT_SCALE), (-3.0, 0.0), (2.0, 2.0)):
-        scale = torch.tensor(value, dtype=torch.float64, requires_grad=True)
-        factor = bounded_scale(scale, like)
-        factor.backward()
-        assert factor.item() == pytest.approx(math.exp(bound)) and scale.grad.item() == pytest.approx(
-            math.exp(bound)
-        )
 
 
 def test_logit_scale_of_the_batch_replaces_the_fixed_temperature():

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForPreTraining
 
 from mmpt.models import build_model
 from mmpt.models.build import freeze_all_but_layernorm
-from mmpt.models.mmfusion import INITIAL_LOGIT_SCALE
+from mmpt.ops.logit_scale import INITIAL_LOGIT_SCALE
 
 
 @pytest.fixture

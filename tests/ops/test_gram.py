@@ -13,7 +13,6 @@ from mmpt.ops.gram import (
     orthonormal_tuples,
     paired_volume,
     triangle_score,
-    unit_rows_once,
 )
 from tests.conftest import golden_cases, load_golden
 
@@ -295,11 +294,3 @@ def test_gradients_of_leading_components_are_exact_and_finite_for_duplicates():
 def test_eigen_score_is_one_for_equal_vectors_and_one_over_n_for_orthogonal_ones():
     torch.testing.assert_close(eigen_score(unit(4, 1, 6).repeat(1, 3, 1)), torch.ones(4, dtype=torch.float64))
     torch.testing.assert_close(eigen_score(torch.eye(3).repeat(2, 1, 1)), torch.full((2,), 1 / 3))
-
-
-def test_unit_rows_once_leaves_unit_rows_and_their_gradients_alone():
-    x = torch.cat([unit(3, 5), 7 * unit(2, 5), torch.zeros(1, 5)]).requires_grad_()
-    y = unit_rows_once(x)
-    torch.testing.assert_close(y.norm(dim=1), torch.tensor([1.0] * 5 + [0.0], dtype=torch.float64))
-    y.sum().backward()
-    assert (x.grad[:3] == 1).all() and x.grad.isfinite().all() and (x.grad[3] * x[3]).sum().abs() < 1e-12

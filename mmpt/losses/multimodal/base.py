@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.distributed import all_gather, rank, world_size
-from mmpt.ops.gram import unit_rows_once
 from mmpt.ops.gram.contrast import hard_negative_weights
+from mmpt.ops.logit_scale import TEMPERATURE, inverse_temperature
+from mmpt.ops.normalize import unit_rows_once
 from mmpt.ops.precision import full_precision
 
 
@@ -72,7 +73,10 @@ class TupleLoss(Loss):
             None, "the other modalities; null: video, and every further pooled_<modality> of the batch"
         )
         temperature: float = option(
-            0.07, "divides the scores, unless the model returns a learned logit_scale", symbol="tau", above=0
+            TEMPERATURE,
+            "divides the scores, unless the model returns a learned logit_scale",
+            symbol="tau",
+            above=0,
         )
         min_temperature: float = option(0.01, "lower bound of a learned temperature", above=0)
         label_smoothing: float = option(0.1, "share of the target spread over all classes", least=0, most=1)
@@ -117,7 +121,12 @@ class TupleLoss(Loss):
         }
         names = self._names(pooled)
         anchors = names if self.config.anchor == "all" else names[:1]
-        scale = self._scale(logit_scale, pooled[names[0]])
+        scale = inverse_temperature(
+            logit_scale,
+            pooled[names[0]],
+            self.config.temperature,
+            most=-math.log(self.config.min_temperature),
+        )
         sums: dict[str, Tensor] = {}
         for anchor in anchors:
             tuples = self._tuples(
@@ -166,15 +175,6 @@ class TupleLoss(Loss):
             masks[0] if names[0] in present else None,
             torch.stack(masks[1:], 1) if has_mask else None,
         )
-
-    def _scale(self, logit_scale: Tensor | None, like: Tensor) -> Tensor:
-        if logit_scale is None:
-            return full_precision(like).new_full((), 1 / self.config.temperature)
-        logit_scale = full_precision(logit_scale)
-        bounded = logit_scale.clamp_max(-math.log(self.config.min_temperature))
-        return (
-            logit_scale + (bounded - logit_scale).detach()
-        ).exp()  # at the bound gradients still flow, so that it can come back
 
 
 class MatchedTupleLoss(TupleLoss):

@@ -19,5 +19,4 @@ from mmpt.ops.gram.volume import (
     score_power,
     square_floor,
     triangle_score,
-    unit_rows_once,
 )

@@ -352,15 +352,6 @@ def rows_per_block(n_directions: int) -> int:
     return 2 ** max(5, (BLOCK_NUMBERS // max(1, n_directions)).bit_length() - 1)
 
 
-def unit_rows_once(x: Tensor) -> Tensor:
-    """Rows of unit length, in at least float32; those that have it pass untouched, so nothing is normalised
-    twice. Zero rows stay."""
-    x = full_precision(x)
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    tolerance = 1e-9 if x.dtype == torch.float64 else 1e-5
-    return x / norm.where((norm > torch.finfo(x.dtype).tiny) & ((norm - 1).abs() > tolerance), 1.0)
-
-
 def check_shapes(modalities: Sequence[Tensor], anchor: Tensor | None = None) -> None:
     """K tensors (M, D), and an anchor (N, D) of the same width."""
     if not modalities:
