@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,14 +24,19 @@ def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return total / (targets != IGNORED).sum().clamp(min=1)
 
 
-class _LogitLoss(Loss):
+class _LogitLoss(Loss[LossConfig]):
     """A function of `logits` and `targets`; a leading dimension of 1 that the targets alone have is
     dropped."""
+
+    family = "Labels"
+    paper = "textbook"
+    cost = "linear in the logits."
+    from_model = ("logits",)
 
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, *, logits: Tensor, targets: Tensor, **batch) -> Tensor:
+    def forward(self, *, logits: Tensor, targets: Tensor, **batch: Any) -> Tensor:
         loss = self.value(
             full_precision(logits), targets.squeeze(0) if targets.dim() > logits.dim() else targets
         )
@@ -41,6 +48,8 @@ class _LogitLoss(Loss):
 class CrossEntropy(_LogitLoss):
     """Pulls the logits (..., C) to class indices (...); -100 is ignored, and a batch of nothing else gives
     0."""
+
+    formula = "CE(logits, targets)"
 
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         return mean_cross_entropy(logits.flatten(0, -2), targets.flatten())
@@ -55,6 +64,8 @@ class DummyLoss(CrossEntropy):
 class ArgmaxCrossEntropy(_LogitLoss):
     """Pulls the logits (P, C) to the highest-scoring class of soft targets (P, C)."""
 
+    formula = "CE(logits, argmax targets)"
+
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits, targets.argmax(dim=1))
 
@@ -62,6 +73,8 @@ class ArgmaxCrossEntropy(_LogitLoss):
 @LOSSES.register()
 class BCE(_LogitLoss):
     """Pulls each logit to its own 0/1 target."""
+
+    formula = "mean of -[y log p + (1 - y) log(1 - p)],  p = sigmoid(logit)"
 
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
@@ -71,6 +84,8 @@ class BCE(_LogitLoss):
 class MSE(_LogitLoss):
     """Mean squared difference."""
 
+    formula = "mean (logits - targets)^2"
+
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.mse_loss(logits, full_precision(targets))
 
@@ -79,6 +94,8 @@ class MSE(_LogitLoss):
 class L1(_LogitLoss):
     """Mean absolute difference."""
 
+    formula = "mean |logits - targets|"
+
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.l1_loss(logits, full_precision(targets))
 
@@ -86,6 +103,8 @@ class L1(_LogitLoss):
 @LOSSES.register()
 class SmoothL1(_LogitLoss):
     """Mean of the squared difference below 1 and the absolute one above."""
+
+    formula = "mean of d^2 / 2 where |d| < 1, |d| - 1/2 elsewhere"
 
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.smooth_l1_loss(logits, full_precision(targets))
@@ -99,17 +118,20 @@ class DummyK400Config(LossConfig):
 
 
 @LOSSES.register()
-class DummyK400Loss(Loss):
+class DummyK400Loss(Loss[DummyK400Config]):
     """Cross entropy of logits (..., at least 400) against random classes: for measuring speed, nothing is
     learned."""
 
     Config = DummyK400Config
+    family = "Labels"
+    formula = "CE(logits, random classes)"
+    cost = "linear in the logits."
 
-    def __init__(self, config=None):
-        super().__init__(config)
+    def __init__(self, config: Mapping[str, Any] | DummyK400Config | None = None, **keys: Any):
+        super().__init__(config, **keys)
         self.generator = torch.Generator().manual_seed(self.config.seed)
 
-    def forward(self, *, logits: Tensor, **batch) -> Tensor:
+    def forward(self, *, logits: Tensor, **batch: Any) -> Tensor:
         logits = full_precision(logits).flatten(0, -2)
         loss = F.cross_entropy(
             logits,

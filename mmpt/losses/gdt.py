@@ -35,8 +35,84 @@ from mmpt.registry import LOSSES
 LAYOUTS = ("view_major", "item_major")
 
 
+@dataclass(frozen=True, kw_only=True)
+class GDTConfig(LossConfig):
+    """Keys of `GDTLoss`."""
+
+    hypothesis: int | str | None = option(None, "1 to 9 or a name such as v_reversal_i_shift; required")
+    modalities: list | None = option(
+        None, "the two modalities; null: video and text, or audio where there is no text"
+    )
+    temperature: float = option(
+        TEMPERATURE,
+        "divides the scores, unless the model returns a learned logit_scale",
+        symbol="rho",
+        above=0,
+    )
+    max_logit_scale: float = option(100.0, "upper bound of a learned inverse temperature", above=0)
+    layout: str = option(
+        "view_major",
+        "rows of the batch: view_major (a view's samples in a row) or item_major (a sample's views)",
+        one_of=LAYOUTS,
+    )
+    negative_scope: str = option(
+        "global",
+        "global; rank = only one view of the own rank; rank_asis = as the released code counts",
+        one_of=SCOPES,
+    )
+    composition: str = option(
+        "pairwise",
+        "pairwise: terms over pairs of views; joint: every query against all views",
+        one_of=("pairwise", "joint"),
+    )
+    exclude_other_positives: bool = option(
+        False, "joint: leave a query's further positives out of the denominator"
+    )
+    sync_direction_weights: list | None = option(
+        None, "weights of first-to-second and second-to-first; null: equal"
+    )
+    key_grad: bool = option(False, "let gradients reach positives and negatives too")
+    gather: bool = option(True, "negatives of all ranks")
+    normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
+    num_negatives: int | None = option(
+        None, "negatives drawn for each comparison, without replacement; null: all", least=1
+    )
+    seed: int = option(0, "of the drawn negatives")
+    text_reversal: str = option(
+        "token", "how the data reverse text: none, sentence or token; checked against hypothesis and data"
+    )
+    order_sensitive: bool = option(
+        True, "whether the text encoder sees word order, where the model does not say so itself"
+    )
+    allow_degenerate: bool = option(
+        False, "train even if a reversed view looks the same as the distinctive original"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        weights = self.sync_direction_weights
+        if self.hypothesis is None:
+            raise ValueError(
+                "loss.hypothesis (GDTLoss) is missing: 1 to 9 or a name; `python -m "
+                "mmpt_cli.gdt_masks 8` shows one."
+            )
+        if self.modalities is not None and len(set(self.modalities)) != 2:
+            raise ValueError(f"loss.modalities (GDTLoss): expected two names, got {self.modalities}.")
+        if weights is not None and (
+            len(weights) != 2 or not all(isinstance(w, (int, float)) and w >= 0 for w in weights)
+        ):
+            raise ValueError(
+                f"loss.sync_direction_weights (GDTLoss): expected two numbers of at least 0, got {weights}."
+            )
+        if self.composition == "joint" and self.negative_scope != "global":
+            raise ValueError(
+                f"loss.negative_scope={self.negative_scope} (GDTLoss) needs composition: pairwise; "
+                "joint is global."
+            )
+
+
 @LOSSES.register()
-class GDTLoss(Loss):
+class GDTLoss(Loss[GDTConfig]):
     """Pulls the two modalities of a clip together and pushes other clips away; reversed and shifted clips of
     the same video are positives or negatives as the hypothesis says.
 
@@ -52,92 +128,33 @@ class GDTLoss(Loss):
     query nor a key. Batches of `GDTAligner` hold the views of an item side by side: `layout: item_major`.
     """
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(LossConfig):
-        hypothesis: int | str | None = option(None, "1 to 9 or a name such as v_reversal_i_shift; required")
-        modalities: list | None = option(
-            None, "the two modalities; null: video and text, or audio where there is no text"
-        )
-        temperature: float = option(
-            TEMPERATURE,
-            "divides the scores, unless the model returns a learned logit_scale",
-            symbol="rho",
-            above=0,
-        )
-        max_logit_scale: float = option(100.0, "upper bound of a learned inverse temperature", above=0)
-        layout: str = option(
-            "view_major",
-            "rows of the batch: view_major (a view's samples in a row) or item_major (a sample's views)",
-            one_of=LAYOUTS,
-        )
-        negative_scope: str = option(
-            "global",
-            "global; rank = only one view of the own rank; rank_asis = as the released code counts",
-            one_of=SCOPES,
-        )
-        composition: str = option(
-            "pairwise",
-            "pairwise: terms over pairs of views; joint: every query against all views",
-            one_of=("pairwise", "joint"),
-        )
-        exclude_other_positives: bool = option(
-            False, "joint: leave a query's further positives out of the denominator"
-        )
-        sync_direction_weights: list | None = option(
-            None, "weights of first-to-second and second-to-first; null: equal"
-        )
-        key_grad: bool = option(False, "let gradients reach positives and negatives too")
-        gather: bool = option(True, "negatives of all ranks")
-        normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
-        num_negatives: int | None = option(
-            None, "negatives drawn for each comparison, without replacement; null: all", least=1
-        )
-        seed: int = option(0, "of the drawn negatives")
-        text_reversal: str = option(
-            "token", "how the data reverse text: none, sentence or token; checked against hypothesis and data"
-        )
-        order_sensitive: bool = option(
-            True, "whether the text encoder sees word order, where the model does not say so itself"
-        )
-        allow_degenerate: bool = option(
-            False, "train even if a reversed view looks the same as the distinctive original"
-        )
+    Config = GDTConfig
+    family = "Views and crops"
+    formula = (
+        "mean over the hypothesis's pairs of views (a, b) of [CE(x_a y_b' / rho) + CE(y_a x_b' / rho)] / "
+        "2,\n"
+        "x, y unit vectors of the two modalities; which pairs are positives and what counts as negative "
+        "is the hypothesis"
+    )
+    paper = "Patrick et al., GDT, [arXiv 2003.04298](https://arxiv.org/abs/2003.04298)"
+    cost = "(S B)^2 D operations for B clips in S views; S times as many clips to encode."
+    note = (
+        "Data: `aligner: GDTAligner` with `dataset.views`, and `layout: item_major`. `python -m "
+        "mmpt_cli.gdt_masks 8` shows a hypothesis."
+    )
 
-        def __post_init__(self):
-            super().__post_init__()
-            weights = self.sync_direction_weights
-            if self.hypothesis is None:
-                raise ValueError(
-                    "loss.hypothesis (GDTLoss) is missing: 1 to 9 or a name; `python -m "
-                    "mmpt_cli.gdt_masks 8` shows one."
-                )
-            if self.modalities is not None and len(set(self.modalities)) != 2:
-                raise ValueError(f"loss.modalities (GDTLoss): expected two names, got {self.modalities}.")
-            if weights is not None and (
-                len(weights) != 2 or not all(isinstance(w, (int, float)) and w >= 0 for w in weights)
-            ):
-                raise ValueError(
-                    "loss.sync_direction_weights (GDTLoss): expected two numbers of at least 0, got "
-                    f"{weights}."
-                )
-            if self.composition == "joint" and self.negative_scope != "global":
-                raise ValueError(
-                    f"loss.negative_scope={self.negative_scope} (GDTLoss) needs composition: pairwise; "
-                    "joint is global."
-                )
-
-    def __init__(self, config: Mapping[str, Any] | LossConfig | None = None):
-        super().__init__(config)
-        config = self.config
-        self.hypothesis = GDTHypothesis.parse(config.hypothesis)
-        if "text" in (config.modalities or ["text"]) and not config.allow_degenerate:
-            require_visible_reversal(self.hypothesis, config.text_reversal, config.order_sensitive)
-        weights = tuple(config.sync_direction_weights or (0.5, 0.5))
-        if config.composition == "joint":
-            self.calls = self.hypothesis.joint_calls(config.exclude_other_positives, weights)
+    def __init__(self, config: Mapping[str, Any] | GDTConfig | None = None, **keys: Any):
+        super().__init__(config, **keys)
+        read = self.config
+        self.hypothesis = GDTHypothesis.parse(read.hypothesis)
+        if "text" in (read.modalities or ["text"]) and not read.allow_degenerate:
+            require_visible_reversal(self.hypothesis, read.text_reversal, read.order_sensitive)
+        weights = tuple(read.sync_direction_weights or (0.5, 0.5))
+        if read.composition == "joint":
+            self.calls = self.hypothesis.joint_calls(read.exclude_other_positives, weights)
             self.term_names = ["joint"]
         else:
-            self.calls = self.hypothesis.calls(config.negative_scope, weights)
+            self.calls = self.hypothesis.calls(read.negative_scope, weights)
             self.term_names = [term.name for term in self.hypothesis.terms]
         self._mult: dict[tuple, Tensor] = {}
 

@@ -1,12 +1,13 @@
-"""What every loss shares: a typed configuration beside the class, the YAML spelling of its keys, named terms.
+"""What every loss shares: a typed configuration, the tensors it reads, named terms, what documents it.
 
 @LOSSES.register()
-class MyLoss(Loss):
+class MyLoss(Loss[MyConfig]):
     "One sentence: what is pulled together and pushed apart."
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(LossConfig):
-        temperature: float = option(0.07, "divides the scores", yaml="t")
+    Config = MyConfig
+    family = "Clips and captions"
+    formula = "CE(v t' / tau)"
+    from_model = ("pooled_video", "pooled_text")
 
     def forward(self, *, pooled_video, pooled_text, **batch):
         loss = ...
@@ -16,10 +17,12 @@ class MyLoss(Loss):
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +55,10 @@ class NegativesConfig(LossConfig):
         return all_gather(x) if self.global_negatives else x
 
 
-class Loss(nn.Module):
+C = TypeVar("C", bound=LossConfig)
+
+
+class Loss(nn.Module, Generic[C]):
     """A Module without parameters over maths in `mmpt.ops`.
 
     Subclasses name every tensor they read as a keyword-only argument of `forward`, accept the rest of the
@@ -62,29 +68,58 @@ class Loss(nn.Module):
     Args:
         config: the `loss:` section in YAML spelling (without or with `loss_cls`), a ready `Config`, or None
             for the defaults.
+        **keys: single keys, as the fields of `Config` or as YAML spells them: `MMContraLoss(beta=0.3)`.
 
     Attributes:
+        Config: the keys; of a class whose `__init__` names them itself, made from its arguments.
+        family: the heading under which the loss is described.
+        formula, paper, cost, note: what docs/losses.md says of it beside its docstring.
+        from_model: tensors that the model must return; None: all that `forward` cannot do without.
         terms: detached value of each term of the last forward pass, by name.
     """
 
-    Config: type[LossConfig] = LossConfig
+    Config: type[C] = LossConfig  # type: ignore[assignment]  # of losses without keys
+    family: str = "Further losses"
+    formula: str = ""
+    paper: str = ""
+    cost: str = ""
+    note: str = ""
+    from_model: tuple[str, ...] | None = None
 
-    def __init__(self, config: Mapping[str, Any] | LossConfig | None = None):
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        own = vars(cls).get("__init__")
+        if own is not None and not _takes_config(own):
+            if cls.Config.yaml_names():
+                raise TypeError(
+                    f"{cls.__name__}.__init__ hides the keys of {cls.Config.__qualname__}. Write "
+                    "`def __init__(self, config=None, **keys): super().__init__(config, **keys)`."
+                )
+            cls.Config = _config_of(own, cls.__name__)
+
+    def __init__(self, config: Mapping[str, Any] | C | None = None, **keys: Any):
         super().__init__()
-        if not isinstance(config, LossConfig):
-            section = {name: value for name, value in (config or {}).items() if name != "loss_cls"}
-            config = self.Config.from_yaml(section, where=f"loss ({type(self).__name__})")
-        self.config = config
+        self.config: C = self._configured(config, keys)
         self.terms: dict[str, Tensor] = {}
+
+    @classmethod
+    def _configured(cls, config: Mapping[str, Any] | LossConfig | None, keys: Mapping[str, Any]) -> Any:
+        if isinstance(config, cls.Config):
+            return dataclasses.replace(config, **keys)
+        if isinstance(config, LossConfig):
+            raise TypeError(f"{cls.__name__} is configured by {cls.Config.__qualname__}, got {config}.")
+        spelling = {field.name: name for name, field in cls.Config.yaml_names().items()}
+        section = {name: value for name, value in (config or {}).items() if name != "loss_cls"}
+        section |= {spelling.get(name, name): value for name, value in keys.items()}
+        return cls.Config.from_yaml(section, where=f"loss ({cls.__name__})")
 
     def __call__(self, **batch: Any) -> Tensor:
         tensor = next((value for value in batch.values() if isinstance(value, Tensor)), None)
         missing = [name for name in self.reads if batch.get(name) is None]
-        if missing:
+        if missing or tensor is None:
             raise TypeError(
-                f"{type(self).__name__} reads {', '.join(missing)}, which neither the model nor the batch "
-                "gives "
-                f"(given: {', '.join(sorted(name for name, value in batch.items() if value is not None))})."
+                f"{type(self).__name__} reads {', '.join(missing) or 'a tensor'}, which neither the model "
+                f"nor the batch gives (given: {', '.join(n for n in sorted(batch) if batch[n] is not None)})."
             )
         with autocast_off(tensor):
             return super().__call__(**batch)
@@ -94,6 +129,11 @@ class Loss(nn.Module):
         """Names of the tensors that `forward` cannot do without."""
         arguments = inspect.signature(self.forward).parameters.values()
         return tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.default is a.empty)
+
+    @property
+    def reads_logit_scale(self) -> bool:
+        """Whether a temperature that the model learns has an effect."""
+        return "logit_scale" in inspect.signature(self.forward).parameters
 
     def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
         """Before training: do the sizes of the data fit this loss?
@@ -117,15 +157,32 @@ class Loss(nn.Module):
             ValueError: it does not; the message names what is missing, and what there is.
         """
         returned = getattr(model, "returns", None)
+        if returned is None:
+            return
         missing = [
-            name for name in self.reads if _comes_from_a_model(name) and name not in (returned or self.reads)
+            n for n in (self.reads if self.from_model is None else self.from_model) if n not in returned
         ]
         if missing:
+            name = type(self).__name__
+            undeclared = f" What the data set gives is to be left out of {name}.from_model."
             raise ValueError(
-                f"loss.loss_cls {type(self).__name__} reads {', '.join(missing)}, which model.model_cls "
-                f"{type(model).__name__} does not "
-                f"return (it returns {', '.join(sorted(returned))}). Choose another loss, or a model that "
-                "does."
+                f"loss.loss_cls {name} reads {', '.join(missing)}, which model.model_cls "
+                f"{type(model).__name__} does not return (it returns {', '.join(sorted(returned))}). Choose "
+                f"another loss, or a model that does.{undeclared if self.from_model is None else ''}"
+            )
+
+    def check_temperature(self, model: nn.Module) -> None:
+        """Before training: is a temperature that the model learns read by anything?
+
+        Raises:
+            ValueError: it is not, so that it would never change.
+        """
+        if "logit_scale" in getattr(model, "returns", ()) and not self.reads_logit_scale:
+            has_key = "temperature" in self.Config.yaml_names()
+            cure = "loss.temperature: 0.07, with which it does, or " if has_key else ""
+            raise ValueError(
+                f"model.learnable_temperature: true trains a logit_scale that {type(self).__name__} does not "
+                f"read. Set {cure}model.learnable_temperature: false."
             )
 
     def record(self, **terms: Tensor) -> None:
@@ -144,15 +201,8 @@ class Loss(nn.Module):
         if bad:
             raise FloatingPointError(
                 f"{type(self).__name__}: {', '.join(bad)}. Look for NaN in the features, a learning rate "
-                "that is too high, or overflow in "
-                "half precision."
+                "that is too high, or overflow in half precision."
             )
-
-
-def _comes_from_a_model(name: str) -> bool:
-    """Not from the data set, as targets, times and labels do."""
-    others = ("crops", "matcher", "video_seq", "support", "query")
-    return name.startswith("pooled_") or name.endswith(("_outputs", "logits", "_scores")) or name in others
 
 
 def build_loss(section: Mapping[str, Any], source: str = "") -> Loss:
@@ -166,4 +216,43 @@ def build_loss(section: Mapping[str, Any], source: str = "") -> Loss:
         raise ValueError(f"loss: expected a section with loss_cls, got {section!r}.")
     if not section or not section.get("loss_cls"):
         raise ValueError(f"loss.loss_cls is missing; name one of {', '.join(LOSSES.names())}.")
-    return LOSSES.get(str(section["loss_cls"]), f"{source}: loss.loss_cls")(section)
+    cls = LOSSES.get(str(section["loss_cls"]), f"{source}: loss.loss_cls")
+    if _takes_config(cls.__init__):
+        return cls(section)
+    return _with_arguments(cls, {name: value for name, value in section.items() if name != "loss_cls"})
+
+
+# A plugin may name its keys as arguments of __init__, as Modules usually do ---------------------------------
+
+
+def _takes_config(init: Callable) -> bool:
+    return "config" in inspect.signature(init).parameters
+
+
+def _arguments(init: Callable) -> list[inspect.Parameter]:
+    """Without self, *args and **kwargs."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [a for a in list(inspect.signature(init).parameters.values())[1:] if a.kind in named]
+
+
+def _config_of(init: Callable, name: str) -> type[LossConfig]:
+    """The arguments as keys, so that they are checked and described as those of any other loss."""
+    try:
+        hints = typing.get_type_hints(init)
+    except NameError:  # of a type that is imported for type checkers alone
+        hints = {}
+    fields = [
+        (a.name, hints.get(a.name, Any), option(None if a.default is a.empty else a.default, "see its code"))
+        for a in _arguments(init)
+    ]
+    return dataclasses.make_dataclass(f"{name}Config", fields, bases=(LossConfig,), frozen=True, kw_only=True)
+
+
+def _with_arguments(cls: type[Loss], keys: Mapping[str, Any]) -> Loss:
+    config = cls.Config.from_yaml(keys, where=f"loss ({cls.__name__})")
+    missing = [a.name for a in _arguments(cls.__init__) if a.default is a.empty and a.name not in keys]
+    if missing:
+        raise ValueError(f"loss ({cls.__name__}): {', '.join(missing)} missing, which has no default.")
+    loss = cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    loss.config = config
+    return loss

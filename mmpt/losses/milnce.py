@@ -5,16 +5,17 @@ Shapes: B clips, C candidate captions each, D width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from mmpt.losses.loss import Loss, NegativesConfig
-from mmpt.ops.contrastive import dot_scores
+from mmpt.losses.nce import ContrastConfig, PooledContrast
 from mmpt.registry import LOSSES
 
 
 @LOSSES.register()
-class MILNCELoss(Loss):
+class MILNCELoss(PooledContrast[ContrastConfig]):
     """Pulls each clip to the bag of its candidate captions as a whole, pushes both from the captions and
     clips of the batch.
 
@@ -29,18 +30,25 @@ class MILNCELoss(Loss):
     (arXiv 1912.06430).
     """
 
-    Config = NegativesConfig
+    formula = (
+        "mean_i -log( P_i / (P_i + N_i) ),  P_i = sum_c e(v_i, t_ic),\n"
+        "N_i = sum_{j != i, c} [ e(v_i, t_jc) + e(v_j, t_ic) ],  e(v, t) = exp(v . t)"
+    )
+    paper = "Miech et al., CVPR 2020, [arXiv 1912.06430](https://arxiv.org/abs/1912.06430)"
+    cost = "C N^2 D operations with C candidates a clip, and C times as many captions to encode."
+    note = "Data: `task: MILNCETask` and `aligner: How2MILNCEAligner`; with one caption a clip any aligner."
 
-    def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch) -> Tensor:
+    def forward(
+        self, *, pooled_video: Tensor, pooled_text: Tensor, logit_scale: Tensor | None = None, **batch: Any
+    ) -> Tensor:
         if len(pooled_video) == 0 or pooled_text.shape[:-1].numel() % len(pooled_video):
             raise ValueError(
                 f"MILNCELoss: pooled_text {tuple(pooled_text.shape)} does not hold the same number of "
-                "candidates for each of the "
-                f"{len(pooled_video)} clips; expected (B, C, D) or (B*C, D)."
+                f"candidates for each of the {len(pooled_video)} clips; expected (B, C, D) or (B*C, D)."
             )
-        pooled_text = pooled_text.reshape(len(pooled_video), -1, pooled_text.shape[-1])
-        pooled_video, pooled_text = self.config.join(pooled_video), self.config.join(pooled_text)
-        loss = milnce(dot_scores(pooled_video, pooled_text.flatten(0, 1)).view(*[len(pooled_video)] * 2, -1))
+        n_candidates = pooled_text.shape[:-1].numel() // len(pooled_video)
+        scores = self.scores(pooled_video, pooled_text.reshape(-1, pooled_text.shape[-1]), logit_scale)
+        loss = milnce(scores.view(len(scores), len(scores), n_candidates))
         self.record(milnce=loss)
         return loss
 

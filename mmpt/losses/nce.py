@@ -6,13 +6,15 @@ Shapes: N clips in the batch, D width. Norton's video-paragraph part is in `sequ
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from mmpt.losses.loss import Loss, NegativesConfig, option
-from mmpt.losses.sequence import SequenceConfig, SequenceContrastLoss, SimilarityConfig
+from mmpt.losses.loss import Loss, LossConfig, NegativesConfig, option
+from mmpt.losses.sequence import NORTON, SequenceConfig, SequenceContrastLoss, SimilarityConfig
 from mmpt.ops.contrastive import (
     dot_scores,
     exclude_negatives,
@@ -20,20 +22,30 @@ from mmpt.ops.contrastive import (
     soft_cross_entropy,
     symmetric_info_nce,
 )
+from mmpt.ops.logit_scale import inverse_temperature
 from mmpt.ops.precision import full_precision
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.registry import LOSSES
 
+VIDEOCLIP = "Xu et al., VideoCLIP, EMNLP 2021, [arXiv 2109.14084](https://arxiv.org/abs/2109.14084)"
+
 
 @LOSSES.register()
-class NCE(Loss):
+class NCE(Loss[LossConfig]):
     """Pulls each aligned score above the scores of all misaligned pairs of the batch.
 
     Reads `align_scores` (2b, 2): column 0 scores "aligned", the first b rows are aligned pairs, the rest are
     not.
     """
 
-    def forward(self, *, align_scores: Tensor, **batch) -> Tensor:
+    family = "Clips and captions"
+    formula = "mean_i -log( exp a_i / (exp a_i + sum_j exp n_j) ),  a aligned, n misaligned scores"
+    paper = VIDEOCLIP
+    cost = "quadratic in the number of pairs."
+    note = "Model: `model_cls: MMFusionAlign`, which reads clip and caption together."
+    from_model = ("align_scores",)
+
+    def forward(self, *, align_scores: Tensor, **batch: Any) -> Tensor:
         positives, negatives = align_scores[:, 0].chunk(2)
         scores = full_precision(torch.cat([positives[:, None], negatives.expand(len(positives), -1)], dim=1))
         loss = (scores.logsumexp(1) - scores[:, 0]).mean()
@@ -41,39 +53,78 @@ class NCE(Loss):
         return loss
 
 
-class _PooledContrast(Loss):
-    """Pooled vectors of all ranks or of this one."""
+@dataclass(frozen=True, kw_only=True)
+class ContrastConfig(NegativesConfig):
+    """Negatives and temperature of scores that are dot products."""
 
-    Config = NegativesConfig
+    temperature: float | None = option(
+        None,
+        "divides the dot products, unless the model returns a learned logit_scale; null: neither (published)",
+        symbol="tau",
+        above=0,
+    )
 
-    def scores(self, queries: Tensor, candidates: Tensor) -> Tensor:
-        return dot_scores(self.config.join(queries), self.config.join(candidates))
+
+P = TypeVar("P", bound=ContrastConfig)
+
+
+class PooledContrast(Loss[P]):
+    """A loss on dot products of pooled vectors, of all ranks or of this one."""
+
+    Config: type[P] = ContrastConfig  # type: ignore[assignment]
+    family = "Clips and captions"
+    from_model: tuple[str, ...] | None = ("pooled_video", "pooled_text")
+
+    @property
+    def reads_logit_scale(self) -> bool:
+        """The published forms have no temperature, so a learned one needs to be asked for."""
+        return self.config.temperature is not None
+
+    def scores(self, queries: Tensor, candidates: Tensor, logit_scale: Tensor | None = None) -> Tensor:
+        """(N, D), (M, D) of this rank -> (N, M) of those that `global_negatives` says."""
+        config = self.config
+        scores = dot_scores(config.join(queries), config.join(candidates))
+        if config.temperature is None:
+            return scores
+        return scores * inverse_temperature(logit_scale, scores, config.temperature)
 
 
 @LOSSES.register()
-class T2VContraLoss(_PooledContrast):
+class T2VContraLoss(PooledContrast[ContrastConfig]):
     """Pulls each caption to its clip, pushes it from the other clips of the batch: cross entropy of raw dot
     products, rows = captions."""
 
-    def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch) -> Tensor:
-        loss = info_nce(self.scores(pooled_text, pooled_video))
+    formula = "CE(t v')"
+    paper = VIDEOCLIP
+    cost = "N^2 D operations, one N x N matrix."
+
+    def forward(
+        self, *, pooled_video: Tensor, pooled_text: Tensor, logit_scale: Tensor | None = None, **batch: Any
+    ) -> Tensor:
+        loss = info_nce(self.scores(pooled_text, pooled_video, logit_scale))
         self.record(text_to_video=loss)
         return loss
 
 
 @LOSSES.register()
-class V2TContraLoss(_PooledContrast):
+class V2TContraLoss(PooledContrast[ContrastConfig]):
     """Pulls each clip to its caption, pushes it from the other captions of the batch: cross entropy of raw
     dot products, rows = clips."""
 
-    def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch) -> Tensor:
-        loss = info_nce(self.scores(pooled_video, pooled_text))
+    formula = "CE(v t')"
+    paper = VIDEOCLIP
+    cost = "N^2 D operations, one N x N matrix."
+
+    def forward(
+        self, *, pooled_video: Tensor, pooled_text: Tensor, logit_scale: Tensor | None = None, **batch: Any
+    ) -> Tensor:
+        loss = info_nce(self.scores(pooled_video, pooled_text, logit_scale))
         self.record(video_to_text=loss)
         return loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class MMContraConfig(SimilarityConfig):
+class MMContraConfig(ContrastConfig, SimilarityConfig):
     """Without `sinkhorn_iterations` and `sequence_contrast` this is VideoCLIP's loss, with them Norton's."""
 
     n_iters: int | None = option(
@@ -95,7 +146,7 @@ class MMContraConfig(SimilarityConfig):
 
 
 @LOSSES.register()
-class MMContraLoss(_PooledContrast):
+class MMContraLoss(PooledContrast[MMContraConfig]):
     """Pulls each clip and its caption together, pushes them from the other captions and clips of the batch.
 
     VideoCLIP: CE(p_v p_t^T) + CE(p_t p_v^T), summed, raw dot products, no temperature.
@@ -112,9 +163,21 @@ class MMContraLoss(_PooledContrast):
     """
 
     Config = MMContraConfig
+    from_model = None  # token states too, where the video-paragraph part reads them
+    formula = (
+        "VideoCLIP:  CE(v t') + CE(t v')\n"
+        "Norton:     CE(v t'; Y) + CE(t v'; Y') + weight * SequenceContrastLoss,\n"
+        "            Y = beta Q + (1 - beta) I,\n"
+        "            Q = transport plan of v t' with rows and columns of mass 1"
+    )
+    paper = f"{VIDEOCLIP}; {NORTON}"
+    cost = (
+        "N^2 D operations; with `sinkhorn_iterations` I, 2 I passes over an N x N matrix; with "
+        "`sequence_contrast` that loss's cost."
+    )
 
-    def __init__(self, config=None):
-        super().__init__(config)
+    def __init__(self, config: Mapping[str, Any] | MMContraConfig | None = None, **keys: Any):
+        super().__init__(config, **keys)
         section = self.config.sequence_contrast
         self.sequence = None
         if section is not None and section.weight is not None:
@@ -128,11 +191,16 @@ class MMContraLoss(_PooledContrast):
     def reads(self) -> tuple[str, ...]:
         return super().reads if self.sequence is None else self.sequence.reads
 
+    @property
+    def reads_logit_scale(self) -> bool:
+        """The video-paragraph part always does."""
+        return self.sequence is not None or super().reads_logit_scale
+
     def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
         if self.sequence is not None:
             self.sequence.check(clips_per_video, videos_per_batch)
 
-    def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch) -> Tensor:
+    def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch: Any) -> Tensor:
         # the sequence part first: its large gradients are then made last, when the rest of the graph is
         # already freed
         weighted = 0.0
@@ -151,7 +219,7 @@ class MMContraLoss(_PooledContrast):
         self, pooled_video: Tensor, pooled_text: Tensor, **batch
     ) -> tuple[Tensor, Tensor]:
         """Cross entropies of clips over captions and of captions over clips."""
-        scores = self.scores(pooled_video, pooled_text)
+        scores = self.scores(pooled_video, pooled_text, batch.get("logit_scale"))
         excluded = self._duplicates(len(scores), batch) if self.config.mask_duplicate_clips else None
         if self.config.n_iters is None or self.config.beta == 0:
             return symmetric_info_nce(scores, excluded)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.registry import LOSSES
 
 LOGIT_SCALES = (0.0, 4.6052)  # bounds of the released code; the upper is a factor of 100
+NORTON = "Lin et al., Norton, ICLR 2024, [arXiv 2401.16702](https://arxiv.org/abs/2401.16702)"
 POOLED = ("pooled_video", "pooled_text")
 TOKENS = ("video_outputs", "text_outputs", "video_mask_outputs", "text_mask_outputs")
 
@@ -91,7 +93,7 @@ class SequenceContrastConfig(SequenceConfig, SimilarityConfig):
 
 
 @LOSSES.register()
-class SequenceContrastLoss(Loss):
+class SequenceContrastLoss(Loss[SequenceContrastConfig]):
     """Pulls the captions of a sequence of clips to those clips as a whole, pushes them from the other
     sequences of the batch.
 
@@ -111,6 +113,19 @@ class SequenceContrastLoss(Loss):
     """
 
     Config = SequenceContrastConfig
+    family = "Sequences"
+    formula = (
+        "C_ij = (w cos(t_i, v_j) + token similarity_ij) / (w + 1), each scaled to [0, 1]\n"
+        "score(paragraph p, video q) = <Q_pq, C_pq> / tau,  Q_pq = transport plan of block C_pq with a "
+        "bucket\n"
+        "loss = CE(score) + CE(score')"
+    )
+    paper = NORTON
+    cost = (
+        "N^2 (words x seconds) D operations for token similarity, tiled, memory linear in N; 2 I passes "
+        "over (N / L)^2 problems of L x L."
+    )
+    note = "Alone it forgets dot products, on which retrieval runs; keep a clip loss beside it."
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -136,7 +151,7 @@ class SequenceContrastLoss(Loss):
         text_mask_outputs: Tensor | None = None,
         logit_scale: Tensor | None = None,
         clips_per_video: int | None = None,
-        **batch,
+        **batch: Any,
     ) -> Tensor:
         similarity = self.clip_caption_similarity(
             pooled_video, pooled_text, video_outputs, text_outputs, video_mask_outputs, text_mask_outputs

@@ -26,8 +26,33 @@ COUNTS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class STiCAConfig(LossConfig):
+    """Keys of `STiCALoss`."""
+
+    modality: str | None = option(
+        None, "what the clip is compared with; null: audio, or text where there is no audio"
+    )
+    temperature: float = option(0.5, "of the crop part", yaml="temp", above=0)
+    av_temperature: float = option(0.1, "of the cross-modal part", yaml="av_temp", above=0)
+    alpha: float = option(
+        0.5, "weight of the cross-modal part", yaml="cross_modal_alpha", symbol="alpha", least=0, most=1
+    )
+    num_large_crops: int | None = option(None, "large spatial crops expected; null: as many as come", least=0)
+    num_small_crops: int | None = option(None, "small spatial crops expected; null: as many as come", least=0)
+    num_large_tcrops: int | None = option(
+        None, "large temporal crops expected; null: as many as come", least=0
+    )
+    num_small_tcrops: int | None = option(
+        None, "small temporal crops expected; null: as many as come", least=0
+    )
+    gather: bool = option(True, "negatives of all ranks")
+    key_grad: bool = option(False, "let gradients reach positives and negatives too")
+    normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
+
+
 @LOSSES.register()
-class STiCALoss(Loss):
+class STiCALoss(Loss[STiCAConfig]):
     """Pulls crops of one version of a clip to large crops of its other version, and the whole clip to its
     audio (or text).
 
@@ -40,31 +65,19 @@ class STiCALoss(Loss):
     `pooled_video_1`, `pooled_video_2` (B, D), and `pooled_<modality>` or `pooled_<modality>_1` and `_2`.
     """
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(LossConfig):
-        modality: str | None = option(
-            None, "what the clip is compared with; null: audio, or text where there is no audio"
-        )
-        temperature: float = option(0.5, "of the crop part", yaml="temp", above=0)
-        av_temperature: float = option(0.1, "of the cross-modal part", yaml="av_temp", above=0)
-        alpha: float = option(
-            0.5, "weight of the cross-modal part", yaml="cross_modal_alpha", symbol="alpha", least=0, most=1
-        )
-        num_large_crops: int | None = option(
-            None, "large spatial crops expected; null: as many as come", least=0
-        )
-        num_small_crops: int | None = option(
-            None, "small spatial crops expected; null: as many as come", least=0
-        )
-        num_large_tcrops: int | None = option(
-            None, "large temporal crops expected; null: as many as come", least=0
-        )
-        num_small_tcrops: int | None = option(
-            None, "small temporal crops expected; null: as many as come", least=0
-        )
-        gather: bool = option(True, "negatives of all ranks")
-        key_grad: bool = option(False, "let gradients reach positives and negatives too")
-        normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
+    Config = STiCAConfig
+    family = "Views and crops"
+    formula = (
+        "(1 - alpha) mean of CE over (small crop, large crop) and (large, large) pairs + alpha [CE(v a' "
+        "/ tau) + CE(a v' / tau)] / 2"
+    )
+    paper = "Patrick et al., STiCA, [arXiv 2103.10211](https://arxiv.org/abs/2103.10211)"
+    cost = "(crop pairs) N^2 D operations."
+    note = (
+        "Data and model: `model_cls: MMSTiCA`, which crops stored features in time, and stored feature "
+        "maps (`map: [7, 7]`) also in space."
+    )
+    from_model = ("crops", "pooled_video_1", "pooled_video_2")
 
     def check_model(self, model: nn.Module) -> None:
         super().check_model(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ def part_name(section: Any) -> str:
 
 
 @LOSSES.register()
-class SumLoss(Loss):
+class SumLoss(Loss[SumConfig]):
     """Pulls and pushes as its parts do, each times its weight.
 
         loss:
@@ -52,9 +53,12 @@ class SumLoss(Loss):
     """
 
     Config = SumConfig
+    family = "Sums"
+    formula = "sum over parts of weight * part"
+    cost = "the sum of its parts; encoders run once."
 
-    def __init__(self, config=None):
-        super().__init__(config)
+    def __init__(self, config: Mapping[str, Any] | SumConfig | None = None, **keys: Any):
+        super().__init__(config, **keys)
         sections = {part_name(section): dict(section) for section in self.config.losses}
         self.weights = {
             name: read_value(section.pop("weight", 1.0), float, f"loss.losses ({name}).weight")
@@ -81,6 +85,10 @@ class SumLoss(Loss):
     def check_model(self, model: nn.Module) -> None:
         for part in self.parts:
             part.check_model(model)
+
+    @property
+    def reads_logit_scale(self) -> bool:
+        return any(part.reads_logit_scale for part in self.parts)
 
     def forward(self, **batch) -> Tensor:
         values = [part(**batch) for part in self.parts]

@@ -13,7 +13,8 @@ Source: Yang et al., "TempCLR: Temporal Alignment Representation with Contrastiv
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmpt.losses.loss import Loss, LossConfig, option
-from mmpt.losses.nce import MMContraConfig, MMContraLoss
+from mmpt.losses.nce import ContrastConfig, MMContraLoss
 from mmpt.ops.alignment import cosine_cost, otam, soft_dtw
 from mmpt.ops.distributed import all_gather
 from mmpt.ops.precision import full_precision
@@ -29,6 +30,7 @@ from mmpt.ops.windows import mean_by_second, window_seconds
 from mmpt.registry import LOSSES
 
 METRICS = ("dtw", "otam")
+TEMPCLR = "Yang et al., TempCLR, ICLR 2023, [arXiv 2212.13738](https://arxiv.org/abs/2212.13738)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +73,11 @@ class ShuffleConfig(DistanceConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TempCLRConfig(ShuffleConfig):
-    """Pre-training."""
+class TempCLRConfig(ShuffleConfig, ContrastConfig):
+    """Pre-training; negatives and temperature are those of the clip-caption part."""
 
     sequence_length: int = option(
         5, "disjoint clips per sequence; videos with fewer do not count", yaml="sampling_threshold", least=2
-    )
-    global_negatives: bool = option(
-        False,
-        "join the clips of all ranks in the clip-caption part, with gradient; every rank needs the same "
-        "shapes",
     )
 
     def __post_init__(self):
@@ -94,7 +91,7 @@ class TempCLRConfig(ShuffleConfig):
 
 
 @LOSSES.register()
-class TempCLRLoss(Loss):
+class TempCLRLoss(Loss[TempCLRConfig]):
     """Pulls a video's captions in their true order to its clips, pushes them away in shuffled orders; beside
     the clip-caption loss.
 
@@ -115,10 +112,28 @@ class TempCLRLoss(Loss):
     """
 
     Config = TempCLRConfig
+    family = "Sequences"
+    formula = (
+        "(1 - w) [CE(v t') + CE(t v')] + w mean over videos of -log( e^-d(t, v) / sum over orders s of "
+        "e^-d(s(t), v) )\n"
+        "d = soft DTW or OTAM over 1 - cos"
+    )
+    paper = TEMPCLR
+    cost = "that of MMContraLoss plus V M alignments of L x L (M orders)."
+    note = (
+        "Needs `dataset.sort_clips` (the default) and enough disjoint clips a video: watch "
+        "`qualifying_share` in the log."
+    )
+    from_model = ("pooled_video", "pooled_text")
 
-    def __init__(self, config=None):
-        super().__init__(config)
-        self.contrast = MMContraLoss(MMContraConfig(global_negatives=self.config.global_negatives))
+    def __init__(self, config: Mapping[str, Any] | TempCLRConfig | None = None, **keys: Any):
+        super().__init__(config, **keys)
+        shared = {f.name: getattr(self.config, f.name) for f in fields(ContrastConfig)}
+        self.contrast = MMContraLoss(**shared)
+
+    @property
+    def reads_logit_scale(self) -> bool:
+        return self.contrast.reads_logit_scale
 
     def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
         length = self.config.sequence_length
@@ -153,10 +168,13 @@ class TempCLRLoss(Loss):
         video_end: Tensor,
         clips_per_video: int,
         generator: torch.Generator | None = None,
-        **batch,
+        logit_scale: Tensor | None = None,
+        **batch: Any,
     ) -> Tensor:
         config = self.config
-        contrastive = self.contrast(pooled_video=pooled_video, pooled_text=pooled_text)
+        contrastive = self.contrast(
+            pooled_video=pooled_video, pooled_text=pooled_text, logit_scale=logit_scale
+        )
         times = (
             x.to(pooled_video.device).view(-1, clips_per_video)
             for x in (text_start, text_end, video_start, video_end)
@@ -287,7 +305,7 @@ class TempCLRLocalisationConfig(ShuffleConfig):
 
 
 @LOSSES.register()
-class TempCLRLocalisationLoss(Loss):
+class TempCLRLocalisationLoss(Loss[TempCLRLocalisationConfig]):
     """Pulls each frame's logits to its steps, and the annotated steps in their true order to the labelled
     frames, away in shuffled orders.
 
@@ -305,6 +323,11 @@ class TempCLRLocalisationLoss(Loss):
     """
 
     Config = TempCLRLocalisationConfig
+    family = "Sequences"
+    formula = "(1 - w) BCE + w -log( e^-d(true order) / sum over orders of e^-d )"
+    paper = TEMPCLR
+    cost = "M alignments of steps x frames for each video."
+    from_model = ("logits", "video_seq", "pooled_text")
 
     def check_data(self, dataset: Any) -> None:
         if self.config.window_stride not in (None, dataset.sliding_window):
@@ -324,7 +347,7 @@ class TempCLRLocalisationLoss(Loss):
         sequence_targets: Tensor,
         vmasks: Tensor | None = None,
         generator: torch.Generator | None = None,
-        **batch,
+        **batch: Any,
     ) -> Tensor:
         targets = targets.view(logits.shape)
         bce = F.binary_cross_entropy_with_logits(
@@ -394,7 +417,7 @@ class FewShotConfig(DistanceConfig):
 
 
 @LOSSES.register()
-class FewShotAlignmentLoss(Loss):
+class FewShotAlignmentLoss(Loss[FewShotConfig]):
     """Pulls each query video to the support videos of its class, pushes it from those of the other classes,
     frame order respected.
 
@@ -406,6 +429,11 @@ class FewShotAlignmentLoss(Loss):
     """
 
     Config = FewShotConfig
+    family = "Sequences"
+    formula = "CE over classes k of -mean over supports s of k of d(query, s)"
+    paper = "Cao et al., CVPR 2020, [arXiv 1906.11415](https://arxiv.org/abs/1906.11415)"
+    cost = "queries x supports alignments of frames x frames."
+    from_model = ("support", "query")
 
     def forward(
         self, *, support: Tensor, support_labels: Tensor, query: Tensor, query_labels: Tensor, **batch

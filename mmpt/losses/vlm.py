@@ -8,6 +8,7 @@ whole, with -100 at the other positions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from mmpt.losses.classification import IGNORED, mean_cross_entropy
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.precision import full_precision
 from mmpt.registry import LOSSES
+
+VLM = "Xu et al., VLM, Findings of ACL 2021, [arXiv 2105.09996](https://arxiv.org/abs/2105.09996)"
 
 
 def labelled(text_label: Tensor, text_logits: Tensor) -> Tensor:
@@ -35,7 +38,7 @@ def own_frame(video_logits: Tensor) -> Tensor:
 
 
 @LOSSES.register()
-class MFMMLM(Loss):
+class MFMMLM(Loss[LossConfig]):
     """Pulls each masked frame to its own features among the frames of the batch, each masked token to its
     word.
 
@@ -43,7 +46,15 @@ class MFMMLM(Loss):
     other than -100. The sum of two means; a modality without masked positions counts 0.
     """
 
-    def forward(self, *, video_logits: Tensor, text_logits: Tensor, text_label: Tensor, **batch) -> Tensor:
+    family = "Masked and generated tokens"
+    formula = "CE(frames) + CE(words)"
+    paper = VLM
+    cost = "linear in the logits."
+    from_model = ("video_logits", "text_logits")
+
+    def forward(
+        self, *, video_logits: Tensor, text_logits: Tensor, text_label: Tensor, **batch: Any
+    ) -> Tensor:
         mfm = mean_cross_entropy(video_logits, own_frame(video_logits))
         mlm = mean_cross_entropy(text_logits, labelled(text_label, text_logits))
         self.record(mfm=mfm, mlm=mlm)
@@ -58,7 +69,7 @@ class MTMConfig(LossConfig):
 
 
 @LOSSES.register()
-class MTM(Loss):
+class MTM(Loss[MTMConfig]):
     """Pulls masked frames and masked tokens to their own frame or word, with the frames and words of both
     modalities as candidates.
 
@@ -72,8 +83,15 @@ class MTM(Loss):
     """
 
     Config = MTMConfig
+    family = "Masked and generated tokens"
+    formula = "one cross entropy over masked frames and words, candidates of both modalities"
+    paper = VLM
+    cost = "linear in the logits."
+    from_model = ("video_logits", "text_logits")
 
-    def forward(self, *, video_logits: Tensor, text_logits: Tensor, text_label: Tensor, **batch) -> Tensor:
+    def forward(
+        self, *, video_logits: Tensor, text_logits: Tensor, text_label: Tensor, **batch: Any
+    ) -> Tensor:
         video_logits, text_logits = full_precision(video_logits), full_precision(text_logits)
         if self.config.compat:
             text_logits = F.pad(text_logits, (0, 1))
@@ -85,10 +103,16 @@ class MTM(Loss):
 
 
 @LOSSES.register()
-class NLGLoss(Loss):
+class NLGLoss(Loss[LossConfig]):
     """Pulls the logits (w, C) of the labelled positions to the next word: teacher forcing for captioning."""
 
-    def forward(self, *, logits: Tensor, text_label: Tensor, **batch) -> Tensor:
+    family = "Masked and generated tokens"
+    formula = "CE of the next word"
+    paper = VLM
+    cost = "linear in the logits."
+    from_model = ("logits",)
+
+    def forward(self, *, logits: Tensor, text_label: Tensor, **batch: Any) -> Tensor:
         loss = mean_cross_entropy(logits, labelled(text_label, logits))
         self.record(nlg=loss)
         return loss

@@ -71,6 +71,7 @@ class Task:
         model = build_model(self.config, checkpoint)
         if self.loss is not None:
             self.loss.check_model(model)
+            self.loss.check_temperature(model)
         if self.config.model.activation_checkpointing:
             checkpoint_activations(model)
         if self.config.model.compile:

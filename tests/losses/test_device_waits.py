@@ -11,9 +11,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import mmpt.losses  # noqa: F401
 from mmpt.losses import build_loss
-from mmpt.registry import LOSSES
+from tests.losses.batches import BUILT_IN
 
 N, D, TOKENS, FRAMES = 8, 6, 4, 3
 
@@ -78,7 +77,7 @@ CASES = [
     ("ArgmaxCrossEntropy", {}, lambda: {"logits": floats(N, 5), "targets": floats(N, 5).detach()}),
     ("DummyK400Loss", {}, lambda: {"logits": floats(N, 400)}),
     ("NCE", {}, lambda: {"align_scores": floats(N, N)}),
-    *[(name, {}, pooled) for name in ("T2VContraLoss", "V2TContraLoss", "MMContraLoss", "MILNCELoss")],
+    ("MMContraLoss", {}, pooled),
     ("MMContraLoss", NORTON, lambda: pooled() | tokens() | times()),
     (
         "MMContraLoss",
@@ -123,6 +122,13 @@ CASES = [
     ),
 ]
 WAITS = {"TempCLRLocalisationLoss"}  # its shapes depend on the labels, as its description says
+CASES += [(name, {}, None) for name in BUILT_IN if name not in WAITS | {case[0] for case in CASES}]
+
+
+def usual(loss):
+    """Clips with captions and times; whatever else the loss reads is one vector an item."""
+    clips = pooled() | tokens() | times()
+    return clips | {name: floats(N, D) for name in loss.reads if name not in clips}
 
 
 class NoCopies(TorchDispatchMode):
@@ -168,12 +174,9 @@ def on_device(out):
     ("name", "section", "make_batch"), CASES, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(CASES)]
 )
 def test_forward_and_backward_never_wait_for_the_device(name, section, make_batch):
-    loss, batch = build_loss({"loss_cls": name, **section}), make_batch()
+    loss = build_loss({"loss_cls": name, **section})
+    batch = make_batch() if make_batch else usual(loss)
     with NoCopies(), NoLiterals():
         value = loss(**batch)
         value.backward()
     assert on_device(value) and value.shape == ()
-
-
-def test_every_loss_is_among_the_cases():
-    assert {name for name, _, _ in CASES} == set(LOSSES.names()) - WAITS

@@ -1,5 +1,4 @@
-"""What every registered loss promises, whatever it computes: finite values and gradients, float32 maths,
-errors at start."""
+"""What every registered loss promises: finite values and gradients, float32 maths, errors at start."""
 
 from __future__ import annotations
 
@@ -7,160 +6,38 @@ import pytest
 import torch
 from torch import nn
 
-from mmpt.losses import build_loss
-from mmpt.registry import LOSSES
+from tests.losses.batches import BUILT_IN, Maker, loss_and_batch
 
-D, TOKENS, FRAMES = 6, 4, 3
-
-
-class Maker:
-    """Tensors of a batch of `n` items in one of the cases."""
-
-    def __init__(self, case: str, n: int, dtype: torch.dtype):
-        self.case, self.n, self.dtype, self.generator = case, n, dtype, torch.Generator().manual_seed(0)
-        self.leaves: list[torch.Tensor] = []
-
-    def floats(self, *shape: int) -> torch.Tensor:
-        x = torch.ones(shape) if self.case == "duplicates" else torch.randn(shape, generator=self.generator)
-        x = (1e4 * x if self.case == "extreme" else x).to(self.dtype).requires_grad_()
-        self.leaves.append(x)
-        return x
-
-    def integers(self, high: int, *shape: int) -> torch.Tensor:
-        return torch.randint(high, shape, generator=self.generator)
-
-    def mask(self, *shape: int) -> torch.Tensor:
-        return torch.full(shape, self.case != "masked")
-
-    def pooled(self, *names: str, rows: int | None = None) -> dict[str, torch.Tensor]:
-        return {f"pooled_{name}": self.floats(rows or self.n, D) for name in names}
-
-    def clips(self) -> dict[str, object]:
-        n = self.n
-        tokens = {"video_outputs": self.floats(n, FRAMES, D), "text_outputs": self.floats(n, TOKENS, D)}
-        masks = {"video_mask_outputs": self.mask(n, FRAMES), "text_mask_outputs": self.mask(n, TOKENS)}
-        starts = (
-            3 * torch.arange(n) * (self.case != "masked")
-        )  # all at once: no clip is free of the first, no video qualifies
-        times = {
-            f"{side}_{end}": starts + shift
-            for side in ("video", "text")
-            for end, shift in (("start", 0), ("end", 1))
-        }
-        return self.pooled("video", "text") | tokens | masks | times | {"clips_per_video": n}
-
-    def tuples(self) -> dict[str, object]:
-        present = (
-            {"present": {name: self.mask(self.n) for name in ("text", "video", "audio")}}
-            if self.case == "masked"
-            else {}
-        )
-        return (
-            self.pooled("text", "video", "audio")
-            | present
-            | {"matcher": lambda texts, tuples: self.floats(len(texts), 2)}
-        )
-
-    def views(self) -> dict[str, object]:
-        return self.pooled("video", "text", rows=4 * self.n) | {"view_valid": self.mask(4 * self.n)}
-
-    def crops(self) -> dict[str, object]:
-        kinds = ("sl1", "sl2", "ss2", "tl1", "tl2", "ts2")
-        return self.pooled("video_1", "video_2", "audio") | {
-            "crops": {kind: self.floats(2, self.n, D) for kind in kinds}
-        }
-
-    def labels(self) -> dict[str, object]:
-        targets = self.integers(5, self.n)
-        return {
-            "logits": self.floats(self.n, 5),
-            "targets": torch.full_like(targets, -100) if self.case == "masked" else targets,
-        }
-
-    def soft_labels(self) -> dict[str, object]:
-        return {
-            "logits": self.floats(self.n, 5),
-            "targets": torch.eye(5)[self.integers(5, self.n)] * (self.case != "masked"),
-        }
-
-    def masked_tokens(self) -> dict[str, object]:
-        rows = 0 if self.case == "masked" else self.n
-        label = torch.full((2, self.n + 1), -100)
-        label[0, :rows] = self.integers(7, rows)
-        logits = {name: self.floats(rows, 9) for name in ("video_logits", "text_logits", "logits")}
-        return logits | {"text_label": label}
-
-    def steps(self) -> dict[str, object]:
-        n = self.n
-        tensors = {"logits": self.floats(n, 4), "video_seq": self.floats(n, D)} | self.pooled("text", rows=4)
-        targets = torch.eye(4)[torch.arange(n) % 4] * (self.case != "masked")
-        return tensors | {
-            "targets": targets,
-            "sequence_targets": torch.arange(min(n, 4)),
-            "vmasks": torch.ones(1, n, dtype=torch.bool),
-        }
-
-    def episode(self) -> dict[str, object]:
-        frames = {name: self.floats(self.n, 3, D) for name in ("support", "query")}
-        way = torch.arange(self.n) % min(self.n, 2)
-        return frames | {"support_labels": way, "query_labels": way}
-
-
-NORTON = {
-    "sinkhorn_iterations": 3,
-    "mask_duplicate_clips": True,
-    "sequence_contrast": {"mask_same_video": True},
-}
-PARTS = [{"loss_cls": "MMContraLoss"}, {"loss_cls": "MILNCELoss", "weight": 0.5}]
-LOSS_OF = {  # name -> keys of the loss for n items, what makes its batch
-    **{name: (lambda n: {}, Maker.labels) for name in ("CrossEntropy", "DummyLoss")},
-    **{
-        name: (lambda n: {}, Maker.soft_labels)
-        for name in ("ArgmaxCrossEntropy", "BCE", "MSE", "L1", "SmoothL1")
-    },
-    "DummyK400Loss": (lambda n: {}, lambda maker: {"logits": maker.floats(maker.n, 400)}),
-    "NCE": (lambda n: {}, lambda maker: {"align_scores": maker.floats(2 * maker.n, 2)}),
-    **{name: (lambda n: {}, Maker.clips) for name in ("T2VContraLoss", "V2TContraLoss", "MILNCELoss")},
-    "MMContraLoss": (
-        lambda n: NORTON | {"sequence_contrast": NORTON["sequence_contrast"] | {"threshold": (n + 1) // 2}},
-        Maker.clips,
-    ),
-    "SequenceContrastLoss": (lambda n: {"threshold": (n + 1) // 2}, Maker.clips),
-    "TempCLRLoss": (lambda n: {"sampling_threshold": 3, "total_sample_size": 4}, Maker.clips),
-    "TempCLRLocalisationLoss": (lambda n: {"total_sample_size": 4}, Maker.steps),
-    "FewShotAlignmentLoss": (lambda n: {"way": min(n, 2)}, Maker.episode),
-    **{name: (lambda n: {}, Maker.masked_tokens) for name in ("MFMMLM", "MTM", "NLGLoss")},
-    "GRAMLoss": (lambda n: {"dam_weight": 0.1, "cosine_weight": 0.5}, Maker.tuples),
-    **{name: (lambda n: {"dam_weight": 0.1}, Maker.tuples) for name in ("TriangleLoss", "PMRLLoss")},
-    **{name: (lambda n: {}, Maker.tuples) for name in ("SymileLoss", "PairwiseNCE")},
-    "GDTLoss": (lambda n: {"hypothesis": 8}, Maker.views),
-    "STiCALoss": (lambda n: {}, Maker.crops),
-    "SumLoss": (lambda n: {"losses": PARTS}, Maker.clips),
-}
 CASES = [("duplicates", 4, torch.float32), ("masked", 4, torch.float32), ("random", 1, torch.float32)]
 CASES += [("extreme", 4, dtype) for dtype in (torch.float16, torch.bfloat16)]
 
 
-def test_every_loss_is_in_the_table():
-    assert set(LOSS_OF) == set(LOSSES.names())
-
-
 @pytest.mark.parametrize(("case", "n", "dtype"), CASES, ids=str)
-@pytest.mark.parametrize("name", LOSS_OF)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_value_and_gradients_are_finite_and_in_full_precision(name, case, n, dtype):
-    keys, make = LOSS_OF[name]
     maker = Maker(case, n, dtype)
-    value = build_loss({"loss_cls": name, **keys(n)})(**make(maker))
+    loss, batch = loss_and_batch(name, maker)
+    value = loss(**batch)
     assert value.dtype == torch.float32 and value.shape == () and torch.isfinite(value)
     value.backward()
     gradients = [x.grad for x in maker.leaves if x.grad is not None]
     assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("name", LOSS_OF)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_model_that_returns_something_else_is_refused_before_training(name):
-    keys, _ = LOSS_OF[name]
     model = nn.Identity()
     model.returns = frozenset({"something_else"})
+    loss, _ = loss_and_batch(name, Maker("random", 4, torch.float32))
     with pytest.raises(ValueError, match="does not return|needs a model with a matching head"):
-        build_loss({"loss_cls": name, **keys(4)}).check_model(model)
+        loss.check_model(model)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_model_that_returns_all_it_declares_is_accepted(name):
+    loss, batch = loss_and_batch(name, Maker("random", 4, torch.float32))
+    model = nn.Identity()
+    model.returns = frozenset(batch)
+    loss.check_model(model)
+    declared = loss.from_model if loss.from_model is not None else loss.reads
+    assert set(declared) <= set(loss.reads)

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from mmpt.losses import LossConfig, build_loss, option
+from mmpt.losses import GDTLoss, GRAMLoss, LossConfig, MMContraLoss, SumLoss, TempCLRLoss, build_loss, option
 from mmpt.losses.loss import Loss
 from mmpt.losses.sequence import SequenceConfig
 from mmpt.registry import LOSSES, UnknownName
@@ -39,6 +39,115 @@ def test_section_is_read_in_yaml_spelling_and_stored_in_the_terms_of_the_field()
 def test_a_ready_config_and_none_are_accepted():
     assert Scaled(Outer(steps=3)).config.steps == 3
     assert Scaled().config == Outer()
+
+
+def test_plain_keywords_are_keys_by_field_name_or_by_yaml_spelling():
+    assert Scaled(epsilon=2, inner={"threshold": 4}).config == Outer(epsilon=2.0, inner=Inner(length=4))
+    assert Scaled(scale=2).config == Scaled({"scale": 2}).config
+    assert Scaled({"scale": 2}, steps=3).config == Scaled(Outer(epsilon=2.0), steps=3).config
+
+
+def test_an_unknown_keyword_is_refused_with_the_nearest_one():
+    with pytest.raises(ValueError, match=r"loss \(Scaled\)\.step: unknown key\. Did you mean .*\.steps\?"):
+        Scaled(step=3)
+
+
+def test_the_config_of_another_loss_is_refused():
+    with pytest.raises(TypeError, match="Scaled is configured by Outer"):
+        Scaled(Inner())
+
+
+@pytest.mark.parametrize(("make", "field", "value"), [
+    (lambda: GDTLoss(hypothesis=8), "hypothesis", 8),
+    (lambda: MMContraLoss(beta=0.3, sinkhorn_iterations=5), "n_iters", 5),
+    (lambda: MMContraLoss(sequence_contrast={"threshold": 4}).config.sequence_contrast, "sequence_length", 4),
+    (lambda: GRAMLoss(dam_weight=0.1), "dam_weight", 0.1),
+    (lambda: TempCLRLoss(temperature=0.2), "temperature", 0.2),
+    (lambda: SumLoss(losses=[{"loss_cls": "NCE"}]), "losses", [{"loss_cls": "NCE"}]),
+])  # fmt: skip
+def test_the_losses_take_plain_keywords(make, field, value):
+    made = make()
+    assert getattr(getattr(made, "config", made), field) == value
+
+
+class Usual(Loss):
+    """What people write who never saw `Config`."""
+
+    def __init__(self, scale: float, bias=0.5, names: "list | None" = None):
+        super().__init__()
+        self.scale, self.bias = scale, bias
+
+    def forward(self, *, depth_map, targets, **batch):
+        return self.scale * depth_map.mean() + self.bias
+
+
+LOSSES.register("UsualForTests")(Usual)
+
+
+def test_arguments_of_a_plugins_init_are_its_keys():
+    loss = build_loss({"loss_cls": "UsualForTests", "scale": 2, "names": ["a"]})
+    assert loss(depth_map=torch.ones(2), targets=torch.ones(2)) == 2.5
+    assert (loss.config.scale, loss.config.names) == (2.0, ["a"])
+    assert Usual(3.0).scale == 3.0
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, "scale missing, which has no default"),
+        ({"scale": "much"}, r"\.scale: expected a number, got 'much'"),
+        ({"scale": 1, "bais": 1}, r"\.bais: unknown key\. Did you mean .*\.bias\?"),
+    ],
+)
+def test_a_section_that_does_not_fit_the_arguments_of_init_is_refused(keys, message):
+    with pytest.raises(ValueError, match=message):
+        build_loss({"loss_cls": "UsualForTests", **keys})
+
+
+def test_an_init_that_hides_keys_is_refused_where_it_is_written():
+    with pytest.raises(TypeError, match=r"Hiding\.__init__ hides the keys of Outer\. Write `def __init__"):
+
+        class Hiding(Scaled):
+            def __init__(self, scale):
+                super().__init__()
+
+
+class Model(torch.nn.Module):
+    def __init__(self, *returns):
+        super().__init__()
+        self.returns = frozenset(returns)
+
+
+def test_what_a_plugin_declares_of_the_model_is_asked_of_it():
+    class Declared(Usual):
+        from_model = ("depth_map",)
+
+    Declared(1.0).check_model(Model("depth_map"))
+    with pytest.raises(ValueError, match="reads depth_map, which model.model_cls Model does not return"):
+        Declared(1.0).check_model(Model("pooled_video"))
+
+
+def test_without_a_declaration_everything_is_asked_of_the_model_and_the_error_names_the_cure():
+    with pytest.raises(ValueError, match=r"reads depth_map, targets, .* left out of Usual\.from_model"):
+        Usual(1.0).check_model(Model())
+
+
+@pytest.mark.parametrize(
+    "name", ["MMContraLoss", "T2VContraLoss", "V2TContraLoss", "MILNCELoss", "TempCLRLoss"]
+)
+def test_a_learned_temperature_that_nothing_reads_is_refused_and_the_key_that_reads_it_named(name):
+    model = Model("pooled_video", "pooled_text", "logit_scale")
+    with pytest.raises(ValueError, match=r"logit_scale that \w+ does not read. Set loss.temperature: 0.07"):
+        build_loss({"loss_cls": name}).check_temperature(model)
+    build_loss({"loss_cls": name, "temperature": 0.07}).check_temperature(model)
+    build_loss({"loss_cls": name}).check_temperature(Model("pooled_video", "pooled_text"))
+
+
+def test_a_learned_temperature_needs_one_reader_among_the_parts_of_a_sum():
+    model, parts = Model("logits", "logit_scale"), [{"loss_cls": "CrossEntropy"}, {"loss_cls": "PairwiseNCE"}]
+    SumLoss(losses=parts).check_temperature(model)
+    with pytest.raises(ValueError, match="Set model.learnable_temperature: false"):
+        SumLoss(losses=parts[:1]).check_temperature(model)
 
 
 def test_numbers_that_yaml_reads_as_strings_are_numbers():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mmpt.losses import NCE, MMContraLoss, T2VContraLoss, V2TContraLoss
+from mmpt.losses import NCE, MMContraLoss, T2VContraLoss, V2TContraLoss, build_loss
 from mmpt.losses.nce import soft_targets
 from tests.conftest import golden_cases, load_golden
 from tests.two_processes import WORLD, run_on_two_ranks
@@ -50,6 +50,27 @@ def random_batch(n=16, words=6, frames=5, width=8, dtype=torch.float64, seed=0):
         "video_mask_outputs": torch.arange(frames) < lengths[0],
         "text_mask_outputs": torch.arange(words) < lengths[1],
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("MMContraLoss", {"sinkhorn_iterations": 5}),
+        ("T2VContraLoss", {}),
+        ("V2TContraLoss", {}),
+        ("MILNCELoss", {}),
+    ],
+)
+def test_a_temperature_divides_the_dot_products_unless_a_learned_one_takes_its_place(name, keys):
+    batch, build = random_batch(), lambda **more: build_loss({"loss_cls": name, **keys, **more})
+    divided = build()(pooled_video=batch["pooled_video"] / 0.2, pooled_text=batch["pooled_text"])
+    torch.testing.assert_close(build(temperature=0.2)(**batch), divided)
+    learned = torch.tensor(math.log(1 / 0.2), dtype=torch.float64, requires_grad=True)
+    value = build(temperature=0.5)(**batch, logit_scale=learned)
+    torch.testing.assert_close(value, divided)
+    value.backward()
+    assert learned.grad.abs() > 0
+    assert torch.equal(build()(**batch, logit_scale=learned), build()(**batch))  # the published form has none
 
 
 NORTON = {"sinkhorn_iterations": 50, "beta": 0.3, "sequence_contrast": {"threshold": 4}}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -61,40 +61,49 @@ class Tuples(NamedTuple):
         return None if self.mask is None and self.anchor_mask is None else self.vectors().any(2).all(1)
 
 
-class TupleLoss(Loss):
+@dataclass(frozen=True, kw_only=True)
+class TupleConfig(LossConfig):
+    """Which modalities, temperature, gathering."""
+
+    anchor: str = option(
+        "text", "modality that the others are compared with; `all` takes each in turn and averages"
+    )
+    modalities: list | None = option(
+        None, "the other modalities; null: video, and every further pooled_<modality> of the batch"
+    )
+    temperature: float = option(
+        TEMPERATURE,
+        "divides the scores, unless the model returns a learned logit_scale",
+        symbol="tau",
+        above=0,
+    )
+    min_temperature: float = option(0.01, "lower bound of a learned temperature", above=0)
+    label_smoothing: float = option(0.1, "share of the target spread over all classes", least=0, most=1)
+    normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
+    gather: str = option(
+        "full",
+        "negatives: full = of all ranks, with gradient; detached = of all ranks, as constants; local",
+        one_of=("full", "detached", "local"),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        names = [self.anchor, *(self.modalities or [])]
+        if self.modalities == [] or len(set(names)) < len(names):
+            raise ValueError(
+                f"loss.modalities: expected names other than the anchor {self.anchor}, each once, got "
+                f"{self.modalities}."
+            )
+
+
+T = TypeVar("T", bound=TupleConfig)
+
+
+class TupleLoss(Loss[T]):
     """What the losses on tuples share: which modalities, temperature, gathering."""
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(LossConfig):
-        anchor: str = option(
-            "text", "modality that the others are compared with; `all` takes each in turn and averages"
-        )
-        modalities: list | None = option(
-            None, "the other modalities; null: video, and every further pooled_<modality> of the batch"
-        )
-        temperature: float = option(
-            TEMPERATURE,
-            "divides the scores, unless the model returns a learned logit_scale",
-            symbol="tau",
-            above=0,
-        )
-        min_temperature: float = option(0.01, "lower bound of a learned temperature", above=0)
-        label_smoothing: float = option(0.1, "share of the target spread over all classes", least=0, most=1)
-        normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
-        gather: str = option(
-            "full",
-            "negatives: full = of all ranks, with gradient; detached = of all ranks, as constants; local",
-            one_of=("full", "detached", "local"),
-        )
-
-        def __post_init__(self):
-            super().__post_init__()
-            names = [self.anchor, *(self.modalities or [])]
-            if self.modalities == [] or len(set(names)) < len(names):
-                raise ValueError(
-                    f"loss.modalities: expected names other than the anchor {self.anchor}, each once, got "
-                    f"{self.modalities}."
-                )
+    Config: type[T] = TupleConfig  # type: ignore[assignment]
+    family = "Tuples of modalities"
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -177,7 +186,21 @@ class TupleLoss(Loss):
         )
 
 
-class MatchedTupleLoss(TupleLoss):
+@dataclass(frozen=True, kw_only=True)
+class MatchedTupleConfig(TupleConfig):
+    """Keys of losses to which the matching loss can be added."""
+
+    dam_weight: float = option(
+        0.0, "weight of the matching loss (itm_ratio, published 0.1); needs a model with a matcher", least=0
+    )
+    dam_warmup: int = option(0, "updates over which dam_weight grows from 0", least=0)
+    seed: int = option(0, "of the draws of hard negatives")
+
+
+M = TypeVar("M", bound=MatchedTupleConfig)
+
+
+class MatchedTupleLoss(TupleLoss[M]):
     """A loss on tuples to which the matching loss can be added: a binary classifier (the model's `matcher`)
     has to tell matched pairs from hard negatives, drawn by what the loss itself calls similar.
 
@@ -186,18 +209,10 @@ class MatchedTupleLoss(TupleLoss):
     (`num_updates`) and the rank.
     """
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(TupleLoss.Config):
-        dam_weight: float = option(
-            0.0,
-            "weight of the matching loss (itm_ratio, published 0.1); needs a model with a matcher",
-            least=0,
-        )
-        dam_warmup: int = option(0, "updates over which dam_weight grows from 0", least=0)
-        seed: int = option(0, "of the draws of hard negatives")
+    Config: type[M] = MatchedTupleConfig  # type: ignore[assignment]
 
-    def __init__(self, config: Mapping[str, Any] | LossConfig | None = None):
-        super().__init__(config)
+    def __init__(self, config: Mapping[str, Any] | M | None = None, **keys: Any):
+        super().__init__(config, **keys)
         self._generators: dict[torch.device, torch.Generator] = {}
 
     @property

@@ -13,15 +13,39 @@ import torch
 from torch import Tensor
 
 from mmpt.losses.loss import option
-from mmpt.losses.multimodal.base import MatchedTupleLoss, Tuples
+from mmpt.losses.multimodal.base import MatchedTupleConfig, MatchedTupleLoss, Tuples
 from mmpt.ops.distributed import rank, world_size
 from mmpt.ops.gram import SCORES, gram_volume
 from mmpt.ops.gram.contrast import pair_cross_entropy, volume_cross_entropy
 from mmpt.registry import LOSSES
 
 
+@dataclass(frozen=True, kw_only=True)
+class GRAMConfig(MatchedTupleConfig):
+    """Keys of `GRAMLoss`."""
+
+    score: str = option(
+        "volume", "volume, distance (anchor to the span of the others) or logvolume", one_of=SCORES
+    )
+    direction: str = option(
+        "both",
+        "a2d (anchor picks its tuple), d2a (tuple picks its anchor) or both",
+        one_of=("both", "a2d", "d2a"),
+    )
+    missing: str = option(
+        "mask",
+        "tuples with missing modalities: mask = compare what is there; drop = leave them out",
+        one_of=("mask", "drop"),
+    )
+    dim_norm: bool | None = option(
+        None, "compare V^(1/K) over the K modalities present; null: when the batch has a presence mask"
+    )
+    chunk: int | None = option(None, "anchors per block; null: automatic", least=1)
+    cosine_weight: float = option(0.0, "weight of a symmetric InfoNCE on the mean cosine", least=0)
+
+
 @LOSSES.register()
-class GRAMLoss(MatchedTupleLoss):
+class GRAMLoss(MatchedTupleLoss[GRAMConfig]):
     """Makes the parallelotope spanned by a text and its other modalities small, and that of mismatched ones
     large.
 
@@ -38,26 +62,13 @@ class GRAMLoss(MatchedTupleLoss):
     The model may return `matcher`, see `MatchedTupleLoss`.
     """
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(MatchedTupleLoss.Config):
-        score: str = option(
-            "volume", "volume, distance (anchor to the span of the others) or logvolume", one_of=SCORES
-        )
-        direction: str = option(
-            "both",
-            "a2d (anchor picks its tuple), d2a (tuple picks its anchor) or both",
-            one_of=("both", "a2d", "d2a"),
-        )
-        missing: str = option(
-            "mask",
-            "tuples with missing modalities: mask = compare what is there; drop = leave them out",
-            one_of=("mask", "drop"),
-        )
-        dim_norm: bool | None = option(
-            None, "compare V^(1/K) over the K modalities present; null: when the batch has a presence mask"
-        )
-        chunk: int | None = option(None, "anchors per block; null: automatic", least=1)
-        cosine_weight: float = option(0.0, "weight of a symmetric InfoNCE on the mean cosine", least=0)
+    Config = GRAMConfig
+    formula = (
+        "[CE(-V / tau) + CE(-V' / tau)] / 2,  V_ij = sqrt det Gram(anchor_i, modalities_j)\n"
+        "two modalities: V = sqrt(1 - cos^2), the sine of the angle"
+    )
+    paper = "Cicchetti et al., GRAM, ICLR 2025, [arXiv 2412.11959](https://arxiv.org/abs/2412.11959)"
+    cost = "(K + 1) N^2 D operations, memory linear in N when chunked."
 
     def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
         config = self.config

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.losses.loss import option
-from mmpt.losses.multimodal.base import MatchedTupleLoss, TupleLoss, Tuples
+from mmpt.losses.multimodal.base import MatchedTupleConfig, MatchedTupleLoss, TupleConfig, TupleLoss, Tuples
 from mmpt.ops.gram import leading_components, multilinear_product, triangle_score
 from mmpt.ops.gram.contrast import pair_cross_entropy
 from mmpt.registry import LOSSES
 
 
 @LOSSES.register()
-class TriangleLoss(MatchedTupleLoss):
+class TriangleLoss(MatchedTupleLoss[MatchedTupleConfig]):
     """Makes the triangle between a text and its two other modalities small, and that of mismatched ones
     large.
 
@@ -29,6 +29,13 @@ class TriangleLoss(MatchedTupleLoss):
     Source: TRIANGLE (arXiv 2509.24734). Needs exactly two modalities besides the anchor. With `dam_weight`
         also GRAM's matching loss.
     """
+
+    formula = (
+        "[CE(-T / 2 tau) + CE(-T' / 2 tau)] / 2,  T = |u|^2 |w|^2 - (u . w)^2, edges u, w from the anchor"
+    )
+    paper = "TRIANGLE, [arXiv 2509.24734](https://arxiv.org/abs/2509.24734)"
+    cost = "3 N^2 D operations."
+    note = "Needs three modalities; text and video alone span no triangle."
 
     def check_model(self, model: nn.Module) -> None:
         super().check_model(model)
@@ -53,8 +60,17 @@ class TriangleLoss(MatchedTupleLoss):
         return _only(everyone.complete, to_tuples), _only(everyone.complete, to_texts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PMRLConfig(MatchedTupleConfig):
+    """Keys of `PMRLLoss`."""
+
+    temperature: float = option(0.1, "of the contrast between leading vectors", symbol="tau_2", above=0)
+    label_smoothing: float = option(0.0, "share of the target spread over all classes", least=0, most=1)
+    rank_temperature: float = option(0.05, "of the softmax over singular values", symbol="tau_1", above=0)
+
+
 @LOSSES.register()
-class PMRLLoss(MatchedTupleLoss):
+class PMRLLoss(MatchedTupleLoss[PMRLConfig]):
     """Makes each matched tuple one-dimensional (its largest singular value dominates) and the directions of
     different tuples differ.
 
@@ -64,11 +80,13 @@ class PMRLLoss(MatchedTupleLoss):
     Source: principled multimodal representation learning, PMRL.
     """
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(MatchedTupleLoss.Config):
-        temperature: float = option(0.1, "of the contrast between leading vectors", symbol="tau_2", above=0)
-        label_smoothing: float = option(0.0, "share of the target spread over all classes", least=0, most=1)
-        rank_temperature: float = option(0.05, "of the softmax over singular values", symbol="tau_1", above=0)
+    Config = PMRLConfig
+    formula = (
+        "mean_i -log softmax(s_i / tau_1)_1 + CE(u u' / tau_2),  s_i singular values of tuple i, u_i its "
+        "leading left singular vector"
+    )
+    paper = "principled multimodal representation learning (PMRL)"
+    cost = "N singular value decompositions of (K + 1) x (K + 1) Gram matrices and N^2 D operations."
 
     def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
         vectors = self.everywhere(tuples).vectors()
@@ -98,13 +116,18 @@ class PMRLLoss(MatchedTupleLoss):
 
 
 @LOSSES.register()
-class SymileLoss(TupleLoss):
+class SymileLoss(TupleLoss[TupleConfig]):
     """Raises the multilinear product of matched tuples over those where one modality is exchanged.
 
     For each modality in turn: cross entropy of its row i over the products of the other modalities of item j;
     mean over modalities.
     Source: Symile (arXiv 2411.01053), with in-batch negatives.
     """
+
+    formula = "mean over modalities m of CE( <x_m,i ; product of the other modalities of j> / tau )"
+    paper = "Symile, [arXiv 2411.01053](https://arxiv.org/abs/2411.01053)"
+    cost = "(K + 1) N^2 D operations."
+    note = "With two modalities the product is the dot product, and the loss is PairwiseNCE's."
 
     def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
         tuples = self.everywhere(tuples)
@@ -119,12 +142,19 @@ class SymileLoss(TupleLoss):
 
 
 @LOSSES.register()
-class PairwiseNCE(TupleLoss):
+class PairwiseNCE(TupleLoss[TupleConfig]):
     """Pulls the anchor to each modality of its own item and pushes it from those of other items, one modality
     at a time.
 
     Symmetric InfoNCE of cosine scores, mean over modalities (the contrast of VAST, ImageBind, LanguageBind).
     """
+
+    formula = "mean over modalities m of [CE(a m' / tau) + CE(m a' / tau)] / 2, unit vectors"
+    paper = (
+        "the contrast of VAST ([arXiv 2305.18500](https://arxiv.org/abs/2305.18500)) and ImageBind "
+        "([arXiv 2305.05665](https://arxiv.org/abs/2305.05665))"
+    )
+    cost = "K N^2 D operations."
 
     def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
         tuples = self.everywhere(tuples)
