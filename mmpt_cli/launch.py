@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmpt.config import ConfigError, load_config, merge, recursive_config
 from mmpt.config.build import build_config
+from mmpt.config.load import pipeline_of, rewrite_dirs
 from mmpt.config.yamlfile import write_yaml
 from mmpt.launch.gram_flags import add_flags, given_flags, overrides
 from mmpt.launch.local import JOB_TYPES, PROCESSES, LocalJob
@@ -72,9 +73,9 @@ class Pipeline:
                 for name in (stage if isinstance(stage, list) else [stage])
             ]
             for path in paths:
-                if not path.is_file():
+                if not path.is_file() and not pipeline_of(path):
                     print(f"[warning] run_task names {path}, which no task_group writes: skipped.")
-            yield [str(path) for path in paths if path.is_file()]
+            yield [str(path) for path in paths if path.is_file() or pipeline_of(path)]
 
     def _derived(self) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
         """Template, file to write and its content, for every file of every group."""
@@ -88,17 +89,6 @@ class Pipeline:
                 )
                 build_config(tree, f"{template} as changed by {self.path}")
                 yield template, target, tree
-
-
-def rewrite_dirs(tree: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
-    """`old` -> `new` in every text of nested maps that starts with `old`; lists stay."""
-
-    def rewrite(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return rewrite_dirs(value, old, new)
-        return value.replace(old, new) if isinstance(value, str) and value.startswith(old) else value
-
-    return {key: rewrite(value) for key, value in tree.items()}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

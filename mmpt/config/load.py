@@ -1,7 +1,8 @@
 """YAML files -> one plain dict (`recursive_config`) -> typed, frozen dataclasses (`load_config`).
 
 Project files that come with mmpt are found by name from any folder (`find_project`). Paths written in a file
-are relative to the current directory, or to the file where they start with `./`.
+are relative to the current directory, or to the file where they start with `./`. A file that a pipeline
+derives need not exist: its pipeline says what is in it (`pipeline_of`).
 """
 
 from __future__ import annotations
@@ -99,8 +100,56 @@ def _merged(layers: list[Layer]) -> dict[str, Any]:
     return functools.reduce(merge, (layer.tree for layer in layers), {})
 
 
+def pipeline_of(path: str | Path) -> Path | None:
+    """The pipeline file that derives a project file: `projects/retri/videoclip.yaml` for
+    `projects/retri/videoclip/how2.yaml`; None where none lists it."""
+    folder = Path(path).parent
+    pipeline = find_project(folder.with_suffix(".yaml")) if folder.name else folder
+    if not pipeline.is_file():
+        return None
+    tree = recursive_config(pipeline)
+    named = isinstance(tree.get("base_dir"), str) and _groups_with(tree, Path(path).name)
+    return pipeline if named else None
+
+
+def derived_layers(pipeline: Path, name: str) -> list[Layer]:
+    """What a pipeline derives under a name: its template with the changes of its task group, the folder
+    of the template below runs/ renamed to its own."""
+    tree = recursive_config(pipeline)
+    base, project = tree["base_dir"], tree.get("project_dir") or pipeline.stem
+    layers = _layers(find_project(Path("projects") / base / name), ())
+    for group in _groups_with(tree, name):
+        changes = {key: value for key, value in group.items() if key != "task_list"}
+        layers.append(Layer(str(pipeline), changes))
+    return [
+        Layer(layer.source, rewrite_dirs(layer.tree, f"runs/{base}", f"runs/{project}")) for layer in layers
+    ]
+
+
+def rewrite_dirs(tree: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    """`old` -> `new` in every text of nested maps that starts with `old`; lists stay."""
+
+    def rewrite(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return rewrite_dirs(value, old, new)
+        return value.replace(old, new) if isinstance(value, str) and value.startswith(old) else value
+
+    return {key: rewrite(value) for key, value in tree.items()}
+
+
+def _groups_with(tree: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The task groups of a pipeline that list a file name."""
+    groups = tree.get("task_group")
+    groups = groups.values() if isinstance(groups, Mapping) else ()
+    return [
+        group for group in groups if isinstance(group, Mapping) and name in (group.get("task_list") or ())
+    ]
+
+
 def _layers(path: Path, including: tuple[Path, ...]) -> list[Layer]:
     """The files that make up `path`, innermost include first."""
+    if not path.is_file() and (pipeline := pipeline_of(path)):
+        return derived_layers(pipeline, path.name)
     if path.resolve() in including:
         chain = " -> ".join(str(file) for file in (*including, path.resolve()))
         raise ConfigError(f"{path}: includes itself: {chain}. Remove one of these `includes`.")
@@ -136,7 +185,7 @@ def _find_include(included: str, path: Path) -> Path:
     else:
         places = (Path(), *path.resolve().parents, SHIPPED)
     for folder in places:
-        if (folder / included).is_file():
+        if (folder / included).is_file() or pipeline_of(folder / included):
             return folder / included
     raise ConfigError(
         f"{path}: includes: {included} does not exist, neither below the current directory ({Path.cwd()}) "
