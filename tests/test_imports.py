@@ -184,3 +184,9 @@ def test_everything_but_the_plugin_imports_without_fairseq():
     code = f"{block} [importlib.import_module(name) for name in {names}]"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_tests_share_helpers_and_no_test_files():
+    for path in (ROOT / "tests").rglob("*.py"):
+        shared = [name for name in imports(path) if name.startswith("tests.")]
+        assert not [name for name in shared if name.split(".")[-1].startswith("test_")], path

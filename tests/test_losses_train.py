@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from mmpt.launch.local import PLUGIN
 from mmpt.losses import build_loss
 from scripts.describe_losses import toy_files
 from tests.conftest import ROOT
+from tests.ports import free_port
 
 UPDATES = 2
 FILES = [ROOT / path for paths in toy_files().values() for path in paths]
@@ -104,12 +104,6 @@ def train(server, world: Path, project: Path, folder: Path, processes: int = 1) 
         for line in (folder / "metrics.jsonl").read_text().splitlines()
         if '"train_inner"' in line
     ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.mark.parametrize("processes", [1, 2])

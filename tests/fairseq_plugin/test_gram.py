@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmpt.checkpoints.weights import read_state_dict
-from tests.fairseq_plugin.test_training import launch
+from tests.fairseq_plugin.runs import launch
 
 UPDATES = 3
 GRAM = ("model.init_from=null", "loss.dam_warmup=2")

@@ -5,20 +5,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.fairseq_plugin.test_signals import ended, start
-from tests.fairseq_plugin.test_training import assert_same_weights, command, launch, weights
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.fairseq_plugin.jobs import ended, start
+from tests.fairseq_plugin.runs import assert_same_weights, command, launch, weights
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

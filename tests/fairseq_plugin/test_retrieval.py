@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fairseq_plugin.test_training import UPDATES, assert_same_weights, command, launch, weights
+from tests.fairseq_plugin.runs import UPDATES, assert_same_weights, command, launch, weights
 
 RETRIEVAL = ("retri_epoch=1", "num_cands=12")
 

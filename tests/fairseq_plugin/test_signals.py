@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,8 +13,8 @@ import torch
 
 from mmpt.fairseq_plugin import signals
 from mmpt.launch.torchrun import STOPPED
-from tests.conftest import ROOT
-from tests.fairseq_plugin.test_training import UPDATES, assert_same_weights, command, launch, weights
+from tests.fairseq_plugin.jobs import ended, processes, start
+from tests.fairseq_plugin.runs import UPDATES, assert_same_weights, command, launch, weights
 
 
 @pytest.fixture(autouse=True)
@@ -84,40 +82,6 @@ def test_a_signal_to_any_rank_stops_all_at_the_same_update(monkeypatch, state, h
     monkeypatch.setattr(signals.distributed_utils, "all_reduce", lambda flag, group: flag + elsewhere)
     state.asked = signal.SIGUSR1 if here else None
     assert signals.anyone_asked(trainer(2)) == (here or elsewhere)
-
-
-def processes(run: Path) -> list[int]:
-    """All processes of a run: its folder is among their arguments."""
-    found = []
-    for words in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(run).encode() in words.read_bytes():
-                found.append(int(words.parent.name))
-        except OSError:  # it has ended
-            continue
-    return found
-
-
-def start(words: list[str], run: Path) -> subprocess.Popen:
-    """A run that has saved its first checkpoint."""
-    job = subprocess.Popen(
-        words,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 120
-    while not list(run.glob("checkpoint_1_*.pt")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return job
-
-
-def ended(job: subprocess.Popen) -> str:
-    output, _ = job.communicate(timeout=120)
-    assert job.returncode == STOPPED, output[-3000:]
-    return output
 
 
 @pytest.mark.slow

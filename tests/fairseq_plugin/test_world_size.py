@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmpt.fairseq_plugin.task import FairseqMMTask
-from tests.fairseq_plugin.test_training import command, launch, logged
+from tests.fairseq_plugin.runs import command, launch, logged
 
 
 @pytest.mark.parametrize(

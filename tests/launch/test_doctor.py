@@ -12,7 +12,7 @@ import pytest
 
 from mmpt.launch import doctor
 from mmpt.launch.torchrun import Layout
-from tests.launch.test_torchrun import free_port
+from tests.ports import free_port
 
 
 def found(findings, level):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 from mmpt.config import ConfigError
 from mmpt.launch.torchrun import Layout, first_failure, last_lines, report
 from tests.conftest import ROOT
+from tests.ports import free_port
 
 PROGRAM = str(ROOT / "mmpt/launch/torchrun.py")
 
@@ -104,12 +104,6 @@ sys.exit(85)
     assert code == 85
     assert "error" not in err
     assert (tmp_path / "saved0").exists()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_two_machines_with_numbers_give_ranks_in_that_order(tmp_path):

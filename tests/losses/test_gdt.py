@@ -13,7 +13,7 @@ from mmpt.config import DatasetConfig
 from mmpt.losses import GDTLoss
 from mmpt.ops.gdt import GDTHypothesis
 from tests.conftest import golden_cases, load_golden
-from tests.ops.test_gram import unit
+from tests.ops.vectors import unit
 from tests.simulated_ranks import SimulatedRanks
 
 SUFFIXES = {"rank": "", "rank_asis": "_asis", "global": "_global"}

@@ -13,7 +13,7 @@ from mmpt.losses.sequence import (
 )
 from mmpt.ops.sinkhorn import log_sinkhorn
 from tests.conftest import load_golden
-from tests.losses.test_nce import CASES, batch_of, close, random_batch, section_of
+from tests.losses.norton_batches import CASES, batch_of, close, random_batch, section_of
 
 
 def loss_of(golden, **changes):

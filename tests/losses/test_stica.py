@@ -10,7 +10,7 @@ from mmpt.losses import STiCALoss
 from mmpt.modules import AttentionPool, CropEmbedding
 from mmpt.ops.crops import FeatureCrop
 from tests.conftest import golden_cases, load_golden
-from tests.ops.test_gram import unit
+from tests.ops.vectors import unit
 from tests.simulated_ranks import SimulatedRanks
 
 KINDS = ("sl1", "sl2", "ss2", "tl1", "tl2", "ts2")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmpt.losses import SumLoss, T2VContraLoss, V2TContraLoss, build_loss
-from tests.losses.test_nce import random_batch
+from tests.losses.norton_batches import random_batch
 
 
 def section(*parts):

@@ -26,7 +26,7 @@ from mmpt.losses.tempclr import (
 )
 from mmpt.ops.windows import mean_by_second, window_seconds
 from tests.conftest import golden_cases, load_golden
-from tests.ops.test_alignment import loop_dtw, loop_otam
+from tests.ops.slow_alignment import loop_dtw, loop_otam
 
 TIMES = ("text_start", "text_end", "video_start", "video_end")
 

@@ -10,7 +10,7 @@ import torch
 
 from mmpt.ops.alignment import assign_steps, drop_dtw, dtw
 from tests.conftest import golden_cases, load_golden
-from tests.ops.test_alignment import random_cost, softmin
+from tests.ops.slow_alignment import random_cost, softmin
 
 
 def loop_drop_dtw(d, drop, smoothing):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmpt.ops.gram import gram_volume
 from mmpt.ops.gram.contrast import hard_negative_weights, pair_cross_entropy, volume_cross_entropy
 from tests.conftest import golden_cases, load_golden
-from tests.ops.test_gram import modalities_of, tuples, unit
+from tests.ops.vectors import modalities_of, tuples, unit
 
 
 def plain(anchor, modalities, scale, mask=None, anchor_mask=None, smoothing=0.1, **score):

@@ -24,12 +24,7 @@ from mmpt.processors.annotations import span
 from mmpt.processors.sets.crosstask import read_segments, read_tasks, read_videos, split_videos
 from tests.conftest import golden_cases, load_golden, real_path
 from tests.processors.helpers import CONFIG, SPECIAL, WordTokenizer, touch_features, write_json
-from tests.processors.test_aligners import VIDEO, assert_matches
-
-
-def sentence(golden, i):
-    """Token ids of caption i of a golden file."""
-    return [token for token in golden["text_cap_ids"][i].tolist() if token >= 0]
+from tests.processors.items import VIDEO, assert_matches, sentence
 
 
 @pytest.mark.parametrize("path", golden_cases("norton_data*.npz"))

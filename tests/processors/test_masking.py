@@ -14,7 +14,7 @@ from mmpt.processors import (
 from mmpt.utils import ItemRandom
 from tests.conftest import golden_cases
 from tests.processors.helpers import CONFIG, SPECIAL
-from tests.processors.test_aligners import TEXT, VIDEO, assert_matches
+from tests.processors.items import TEXT, VIDEO, assert_matches
 
 MODES = [None, "no", "full", "inverse", "mask"]
 IDS = torch.tensor([1, 2, *range(10, 26), 2, 0, 0])

@@ -8,18 +8,8 @@ import time
 import pytest
 
 from mmpt.synthetic.build import STAMP, build_world, is_complete
-from mmpt.synthetic.settings import SIZES, Settings
 from tests.synthetic.conftest import TINY
-
-FEW = {
-    "train_videos": 6,
-    "tasks": 3,
-    "val_videos": 1,
-    "labelled_videos": 4,
-    "test_groups": 1,
-    "test_singles": 1,
-}
-MINI = Settings().with_knobs({**vars(SIZES["tiny"]), **FEW})
+from tests.synthetic.worlds import MINI
 
 
 @pytest.fixture
@@ -91,8 +81,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
 def test_a_killed_run_leaves_no_folder_and_the_next_one_succeeds(tmp_path):
     out = tmp_path / "toy"
     slow = (
-        "import time; from mmpt.synthetic.build import build_world; from tests.synthetic.test_build "
-        "import MINI\n"
+        "import time; from mmpt.synthetic.build import build_world; from tests.synthetic.worlds import MINI\n"
     )
     slow += f"build_world({str(out)!r}, MINI, track=lambda items, label: [time.sleep(60)])"
     process = subprocess.Popen([sys.executable, "-c", slow])
@@ -106,7 +95,7 @@ def test_a_killed_run_leaves_no_folder_and_the_next_one_succeeds(tmp_path):
 
 
 def test_two_processes_make_one_world(tmp_path):
-    command = "from mmpt.synthetic.build import build_world; from tests.synthetic.test_build import MINI\n"
+    command = "from mmpt.synthetic.build import build_world; from tests.synthetic.worlds import MINI\n"
     command += f"print(build_world({str(tmp_path / 'toy')!r}, MINI))"
     processes = [
         subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True) for _ in range(2)

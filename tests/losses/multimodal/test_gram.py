@@ -12,7 +12,7 @@ from mmpt.losses import GRAMLoss, PairwiseNCE, PMRLLoss, SymileLoss, TriangleLos
 from mmpt.modules import PairMatcher
 from mmpt.ops.gram import gram_volume
 from tests.conftest import golden_cases, load_golden
-from tests.ops.test_gram import unit
+from tests.ops.vectors import unit
 from tests.simulated_ranks import SimulatedRanks
 
 ALL = [GRAMLoss, TriangleLoss, PMRLLoss, SymileLoss, PairwiseNCE]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmpt.losses import build_loss
-from tests.ops.test_gram import unit
+from tests.ops.vectors import unit
 from tests.two_processes import WORLD, run_on_two_ranks
 
 N = 3  # items on a rank; the clips of one video, a sequence

@@ -16,8 +16,7 @@ from mmpt.processors import (
 from mmpt.utils import ItemRandom
 from tests.conftest import golden_cases, real_path
 from tests.processors.helpers import CONFIG, SPECIAL, WordTokenizer, touch_features, write_json
-from tests.processors.test_aligners import VIDEO, assert_matches
-from tests.processors.test_downstream import sentence
+from tests.processors.items import VIDEO, assert_matches, sentence
 
 
 @pytest.fixture

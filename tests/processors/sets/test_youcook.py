@@ -18,8 +18,7 @@ from mmpt.processors.sets.youcook import records_from_json, records_from_milnce_
 from mmpt.utils import save_plain_pickle
 from tests.conftest import golden_cases, real_path
 from tests.processors.helpers import CONFIG, SPECIAL, WordTokenizer, touch_features, write_json
-from tests.processors.test_aligners import assert_matches
-from tests.processors.test_downstream import sentence
+from tests.processors.items import assert_matches, sentence
 
 DATABASE = {
     "a_b": {
