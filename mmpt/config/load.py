@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from mmpt.config.build import build_config
 from mmpt.config.checks import check_config
+from mmpt.config.follow import completed
 from mmpt.config.schema import Config
 from mmpt.config.yamlfile import ConfigError, parse_yaml, read_yaml
 from mmpt.historic.tempclr_files import translated
@@ -72,9 +73,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     layers = _layers(find_project(path), ())
     layers += [Layer("--set", _override(text)) for text in overrides]
-    config = build_config(
-        translated(_merged(layers), str(path)), str(path), functools.partial(_origin, layers)
-    )
+    tree = completed(translated(_merged(layers), str(path)))
+    config = build_config(tree, str(path), functools.partial(_origin, layers))
     check_config(config)
     return config
 

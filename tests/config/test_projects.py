@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from mmpt.config import load_config, recursive_config
+from mmpt.config.catalogue import page, projects
 from tests.conftest import GOLDEN, ROOT
 
 RESOLVED_FILE = GOLDEN / "norton_resolved_configs.json"
@@ -44,3 +47,27 @@ def test_golden_norton_resolved_configs_load_through_the_schema_with_every_value
 def test_every_shipped_file_loads_and_starts_by_saying_what_it_is_for(path):
     load_config(path)
     assert (ROOT / path).read_text().startswith("# ")
+
+
+def test_the_index_of_project_files_is_what_they_say():
+    written = (ROOT / "projects/README.md").read_text()
+    assert written == page(), "run: python scripts/docs/projects.py"
+
+
+@pytest.mark.parametrize("path", SHIPPED)
+def test_includes_are_at_most_three_deep(path):
+    depth = 0
+    while included := (yaml.safe_load((ROOT / path).read_text()) or {}).get("includes"):
+        depth, path = depth + 1, included
+        if not (ROOT / path).is_file():  # derived: its template and the pipeline
+            break
+    assert depth <= 3
+
+
+@pytest.mark.parametrize("path", [path for path in projects() if (ROOT / path).is_file()])
+def test_names_of_project_files_say_whether_they_evaluate(path):
+    tree = recursive_config(path)
+    if "base_dir" not in tree and Path(path).name not in ("default.yaml", "ft.yaml", "test.yaml"):
+        evaluates = tree.get("dataset", {}).get("split") == "test"
+        assert evaluates == Path(path).name.startswith("test_")
+        assert not path.endswith("_zs.yaml") or evaluates
