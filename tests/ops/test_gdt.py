@@ -109,6 +109,12 @@ def test_a_call_is_the_mean_of_its_rows():
     assert found.usable and 0 <= found.top1 <= 1
 
 
+def test_a_positive_that_ties_with_a_negative_is_not_the_best():
+    logits = torch.tensor([[[2.0, 2.0, 0.0], [3.0, 2.0, 0.0]]])
+    result = contrast(logits, torch.ones(1, 2, 3), torch.tensor([[0, 0]]), torch.tensor([[True, True]]))
+    assert result.top1.item() == 0.5
+
+
 def test_a_call_without_usable_rows_is_zero_with_zero_gradient():
     logits = torch.randn(3, 4, requires_grad=True)
     nothing = torch.zeros(1, 3, dtype=torch.long)

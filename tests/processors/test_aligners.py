@@ -129,6 +129,22 @@ def test_fixed_clips_span_every_second_their_captions_touch(sampler):
 
 
 @pytest.mark.parametrize("sampler", ["generator", "python"])
+def test_overlapped_clips_begin_at_any_second_that_their_caption_touches_both_ends_included(sampler):
+    text = {"start": [20.0], "end": [22.0], "cap": [[20]]}
+    one_second = replace(CONFIG, sampled_video_min_len=1, sampled_video_max_len=1, clip_per_video=200)
+    item = OverlappedAligner(replace(one_second, sampler=sampler), SPECIAL)("v", VIDEO, text, ItemRandom(0))
+    # seconds 20, 21, 22 are drawn; a clip of one second lies on either side of the drawn one
+    assert set(item["video_start"].tolist()) == {19, 20, 21, 22}
+
+
+@pytest.mark.parametrize("sampler", ["generator", "python"])
+def test_lengths_of_clips_reach_both_ends_of_their_range(sampler):
+    config = replace(CONFIG, sampled_video_min_len=3, sampled_video_max_len=5, clip_per_video=200)
+    item = OverlappedAligner(replace(config, sampler=sampler), SPECIAL)("v", VIDEO, TEXT, ItemRandom(0))
+    assert set((item["video_end"] - item["video_start"]).tolist()) == {3, 4, 5}
+
+
+@pytest.mark.parametrize("sampler", ["generator", "python"])
 def test_overlapped_clips_stay_inside_a_video_that_ends_before_its_captions(sampler):
     text = {"start": [0.0, 8.0], "end": [4.0, 90.0], "cap": [[20], [21]]}
     item = OverlappedAligner(replace(CONFIG, sampler=sampler, clip_per_video=200), SPECIAL)(

@@ -77,7 +77,7 @@ def test_an_index_past_the_end_is_an_index_error():
         ShardedTensor.from_list(arrays())[3]
 
 
-@pytest.mark.parametrize("starts", [[0, 3], [1, 8], [0, 5, 3, 8], [0]])
+@pytest.mark.parametrize("starts", [[0, 3], [1, 8], [0, 5, 3, 8], [0, 5, 4, 8], [0]])
 def test_offsets_that_do_not_fit_the_rows_are_refused(starts):
     with pytest.raises(ShardError, match="starts"):
         ShardedTensor(np.zeros((8, 2)), np.array(starts))

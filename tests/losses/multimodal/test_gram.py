@@ -136,6 +136,18 @@ def test_one_direction_is_one_cross_entropy():
     )
 
 
+def test_the_direction_says_who_picks_whom():
+    batch = batch_of()
+    anchor, *others = batch.values()
+    logits = -gram_volume(anchor, others) / 0.07  # rows are anchors
+    for direction, rows in (("a2d", logits), ("d2a", logits.T)):
+        expected = F.cross_entropy(rows, torch.arange(6), label_smoothing=0.1)
+        torch.testing.assert_close(GRAMLoss(direction=direction)(**batch), expected)
+        both = GRAMLoss()
+        both(**batch)
+        torch.testing.assert_close(2 * both.terms[direction], expected.detach())
+
+
 def test_a_learned_temperature_is_read_and_trained():
     batch = batch_of()
     logit_scale = torch.tensor(1 / 0.2).log().double().requires_grad_()
@@ -253,6 +265,16 @@ def test_matching_draws_depend_on_seed_and_update_alone():
 
     assert drawn(0, 3) == drawn(0, 3)
     assert len({tuple(drawn(seed, update)) for seed in (0, 1) for update in (3, 4)}) > 2
+
+
+@pytest.mark.parametrize("update", [None, 3])
+def test_ranks_draw_hard_negatives_of_their_own(update, monkeypatch):
+    def drawn(rank):
+        monkeypatch.setattr(tuple_losses, "rank", lambda: rank)
+        monkeypatch.setattr(tuple_losses, "world_size", lambda: 2)
+        return GRAMLoss(dam_weight=0.1)._draw(torch.ones(40, 40), update)[0]
+
+    assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(0), drawn(1))
 
 
 def test_matching_leaves_missing_items_out():
