@@ -209,7 +209,7 @@ def bench_store(rounds: int) -> dict[str, float]:
     }
 
 
-INDEX_PROBE = """
+INDEX_PROBE = r"""
 import re, sys, time
 from mmpt.utils import VideoIndex, load_plain_pickle
 private = lambda: int(re.search(r"RssAnon:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024

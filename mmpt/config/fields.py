@@ -20,7 +20,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 S = TypeVar("S")
 
@@ -166,7 +166,7 @@ class Section:
         return {f.metadata.get("yaml") or f.name: f for f in cls._fields()}
 
     @classmethod
-    def from_yaml(cls, section: Mapping[str, Any], where: str) -> Self:
+    def from_yaml(cls: type[S], section: Mapping[str, Any], where: str) -> S:
         """Reads a section in YAML spelling.
 
         Args:
