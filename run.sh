@@ -136,7 +136,7 @@ setup() {
 }
 
 case "${1:-}" in
-    '' | -*) job=(-m mmpt.demo.main_job "$@") ;;
+    '' | -*) job=(-m mmpt_cli demo "$@") ;;
     test) export OMP_NUM_THREADS=1; job=(-m pytest -n 2 --dist loadfile "${@:2}") ;;  # two workers of one thread each
     setup) job=() ;;
     *) fail "unknown command $1. Use ./run.sh, ./run.sh test or ./run.sh setup." ;;

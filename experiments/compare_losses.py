@@ -15,7 +15,6 @@ experiments/comparison.py.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import sys
@@ -34,13 +33,6 @@ from mmpt.utils.files import atomic_write
 from mmpt.utils.log import short_errors
 
 
-def arguments(run: Run, log: Path) -> list[str]:
-    """Of train.py; what the launcher has to say about them goes to the log."""
-    with open(log, "a") as file, contextlib.redirect_stdout(file):
-        command = LocalJob(run.entry.project, "local_single", overrides=run.overrides()).command().argv
-    return command[2:]  # behind the interpreter and train.py
-
-
 def perform(run: Run, server: ForkServerContext) -> bool:
     """Train and evaluate, unless both are done.
 
@@ -54,7 +46,8 @@ def perform(run: Run, server: ForkServerContext) -> bool:
     if not claim(run.folder, settings):
         return False
     log = run.folder / "train.log"
-    code, peak_mib = training_process.start(server, arguments(run, log), log).wait()
+    job = LocalJob(run.entry.project, "local_single", overrides=run.overrides())
+    code, peak_mib = training_process.start(server, job.train_words(), log).wait()
     if code:
         end = log.read_text().splitlines()[-15:]
         raise SystemExit(

@@ -10,13 +10,13 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from experiments.comparison import Entry
+from mmpt.api.evaluation import Evaluation
 from mmpt.config import Config
 from mmpt.config.fairseq_args import batch_size
 from mmpt.evaluators import Result, RetrievalMetric
 from mmpt.evaluators.ranking import ScoreMatrix
 from mmpt.tasks import build_task
 from mmpt.utils.seed import set_seed
-from mmpt_cli import predict
 
 ROUNDS = 5
 
@@ -27,10 +27,8 @@ def evaluate(tests: Mapping[str, Entry], checkpoint: Path, data: str | Path) -> 
     values = {}
     for name, test in tests.items():
         config = test.config(data, ("eval.bootstrap=0",))
-        evaluation = predict.Evaluation(config, predict.parse_args([test.project, "--device", "cpu"]))
-        result, arrays = evaluation.evaluator.evaluate(
-            evaluation.load(checkpoint)[0], evaluation.loader, "cpu"
-        )
+        evaluation = Evaluation(config, device="cpu")
+        result, arrays = evaluation.score(evaluation.load(checkpoint)[0])
         values[name] = {
             **numbers(result),
             **{f"chance-{measure}": value for measure, value in result.baselines["chance"].items()},
@@ -55,7 +53,7 @@ def numbers(result: Result) -> dict[str, float]:
     return {**result.values, **found}
 
 
-def of_cosines(evaluation: predict.Evaluation, arrays: Mapping) -> Result:
+def of_cosines(evaluation: Evaluation, arrays: Mapping) -> Result:
     """Clip retrieval by cosines of centred embeddings: fair to losses that leave the length of vectors
     alone."""
     cosine = ScoreMatrix(queries=arrays["pooled_text"], gallery=arrays["pooled_video"]).centred_cosine()

@@ -1,0 +1,1 @@
+"""The command `mmpt`: each file translates the words of one verb into calls of the library."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import mmpt
 from mmpt.config import load_config
 from mmpt.tasks import build_task
 from mmpt_cli import predict
@@ -82,9 +83,8 @@ def train_a_step(name):
     return losses
 
 
-def evaluate(name, *words):
-    args = predict.parse_args([name, "--device", "cpu", "--output", "out", *words])
-    return predict.Evaluation(twin(name), args)(None if args.untrained else "trained.pt", "here")
+def evaluate(name, checkpoint="trained.pt"):
+    return mmpt.evaluate(twin(name), checkpoint, device="cpu", out="out/here")
 
 
 def write_fairseq_checkpoint(path, weights):
@@ -108,7 +108,7 @@ def test_a_toy_twin_trains_and_predicts(training, test, queries, workplace):
     if training is not None:
         first, second = train_a_step(training)
         assert np.isfinite([first, second]).all() and second < first
-    report = evaluate(test, *(["--untrained"] if training is None else []))
+    report = evaluate(test, None if training is None else "trained.pt")
     found = json.loads((workplace / "out/here/results.json").read_text())
     assert found["best_metric"] in found["values"] and all(
         np.isfinite(value) for value in report.result.values.values()

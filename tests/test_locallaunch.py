@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
+import locallaunch
 from mmpt.config import recursive_config
-from mmpt_cli import launch as locallaunch
+from mmpt.launch import pipeline
 from tests.conftest import GOLDEN, ROOT
 
 LINES_FILE = GOLDEN / "norton_launch_lines.json"
@@ -75,10 +76,8 @@ def test_what_a_pipeline_writes_is_what_its_files_resolve_to_without_being_writt
     path, in_repository, monkeypatch
 ):
     written = {}
-    monkeypatch.setattr(
-        locallaunch, "write_yaml", lambda target, tree, header: written.update({target: tree})
-    )
-    locallaunch.Pipeline(path).derive(dryrun=False)
+    monkeypatch.setattr(pipeline, "write_yaml", lambda target, tree, header: written.update({target: tree}))
+    pipeline.Pipeline(path).derive(dryrun=False)
     assert len(written) >= 14
     for target, tree in written.items():
         assert not target.exists()
@@ -88,9 +87,9 @@ def test_what_a_pipeline_writes_is_what_its_files_resolve_to_without_being_writt
 def test_every_shipped_job_has_a_dry_run(in_repository, capsys):
     jobs = (ROOT / "projects/retri/norton").glob("*.yaml")
     paths = [str(path.relative_to(ROOT)) for path in jobs if "how2align" not in path.name]
-    for pipeline in ("mtm/vlm", "retri/videoclip"):
-        groups = recursive_config(f"projects/{pipeline}.yaml")["task_group"].values()
-        paths += [f"projects/{pipeline}/{name}" for group in groups for name in group["task_list"]]
+    for name in ("mtm/vlm", "retri/videoclip"):
+        groups = recursive_config(f"projects/{name}.yaml")["task_group"].values()
+        paths += [f"projects/{name}/{file}" for group in groups for file in group["task_list"]]
     assert locallaunch.main([",".join(paths), "--dryrun"]) == 0
     assert capsys.readouterr().out.count("\nlaunching ") == len(paths)
 
@@ -127,11 +126,11 @@ def test_a_dry_run_writes_nothing(project, tmp_path):
 
 def test_a_pipeline_merges_groups_over_templates_and_moves_run_folders(project):
     assert locallaunch.main([project]) == 0
-    derived = locallaunch.recursive_config("projects/p/train.yaml")
+    derived = recursive_config("projects/p/train.yaml")
     assert derived["dataset"] == {"train_path": "x", "max_len": 96}
     assert derived["fairseq"]["checkpoint"] == {"save_dir": "runs/p/a", "restore_file": "old/runs/task"}
     assert derived["loss"]["kept"] == ["runs/task/b"]
-    assert locallaunch.recursive_config("projects/p/test_a.yaml")["eval"] == {"save_path": "runs/p/eval"}
+    assert recursive_config("projects/p/test_a.yaml")["eval"] == {"save_path": "runs/p/eval"}
 
 
 def test_an_empty_task_group_is_skipped_with_a_warning(project, capsys):
@@ -140,7 +139,7 @@ def test_an_empty_task_group_is_skipped_with_a_warning(project, capsys):
 
 
 def test_a_pipeline_alone_launches_nothing(project, monkeypatch):
-    monkeypatch.setattr(locallaunch.LocalJob, "launch", lambda *args: pytest.fail("launched"))
+    monkeypatch.setattr(pipeline.LocalJob, "launch", lambda *args: pytest.fail("launched"))
     assert locallaunch.main([project]) == 0
 
 
@@ -157,7 +156,7 @@ def launched(monkeypatch):
         jobs.append(job.path)
         return jobs.codes.get(job.path.split("/")[-1], 0)
 
-    monkeypatch.setattr(locallaunch.LocalJob, "launch", launch)
+    monkeypatch.setattr(pipeline.LocalJob, "launch", launch)
     return jobs
 
 
@@ -211,7 +210,7 @@ def test_several_files_run_in_the_order_given(project, launched):
 
 
 def test_a_mistake_in_the_last_file_is_found_before_the_first_is_run(project, monkeypatch, capsys):
-    monkeypatch.setattr(locallaunch.LocalJob, "launch", lambda *args: pytest.fail("launched"))
+    monkeypatch.setattr(pipeline.LocalJob, "launch", lambda *args: pytest.fail("launched"))
     assert locallaunch.main(["projects/task/train.yaml,projects/gone.yaml"]) == 2
     assert "error: projects/gone.yaml: no such file" in capsys.readouterr().err
 
@@ -257,8 +256,19 @@ def test_a_pipeline_without_project_dir_is_refused(project, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--nproc-per-node", "0"], "expected at least 1"),
+        (["--nproc-per-node", "0"], "whole number of at least 1, got '0'"),
         (["--nnodes", "2", "--rdzv-endpoint", "node1"], "expected HOST:PORT, got 'node1'"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_the_command_line(project, capsys, args, message):
+    with pytest.raises(SystemExit, match="2"):
+        locallaunch.main(["projects/task/train.yaml", *args])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
         (
             ["--slurm", "big", "--jobtype", "local_small"],
             "--slurm big and --jobtype local_small say two things",
@@ -269,9 +279,8 @@ def test_a_pipeline_without_project_dir_is_refused(project, tmp_path, capsys):
         ),
     ],
 )
-def test_wrong_arguments_are_refused_by_the_command_line(project, capsys, args, message):
-    with pytest.raises(SystemExit, match="2"):
-        locallaunch.main(["projects/task/train.yaml", *args])
+def test_arguments_that_contradict_each_other_are_refused(project, capsys, args, message):
+    assert locallaunch.main(["projects/task/train.yaml", *args]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from mmpt_cli import launch as locallaunch
+import locallaunch
 from tests.conftest import ROOT
 
 PAGES = ["README.md", "pretraining.md", "endtask.md"]

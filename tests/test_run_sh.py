@@ -121,7 +121,7 @@ def test_a_first_run_sets_up_and_starts_the_tests_with_their_arguments(machine):
 
 
 def test_without_arguments_the_main_job_starts(machine):
-    assert machine.run()[1].splitlines()[-1] == "started: -m mmpt.demo.main_job"
+    assert machine.run()[1].splitlines()[-1] == "started: -m mmpt_cli demo"
 
 
 def test_the_exit_code_of_the_job_is_passed_on(machine):

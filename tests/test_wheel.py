@@ -115,7 +115,7 @@ def test_a_yaml_of_ones_own_includes_a_shipped_one(elsewhere):
 @pytest.mark.parametrize("choice", [[], ["--jobtype", "local_small"], ["--slurm", "big"]], ids=" ".join)
 def test_a_dry_run_from_an_empty_folder(elsewhere, choice):
     path = "projects/retri/norton/how2_pretrain.yaml"
-    shown = elsewhere.run("python", "-m", "mmpt_cli.launch", path, "--dryrun", *choice)
+    shown = elsewhere.run("python", "-m", "mmpt_cli", "train", path, "--dryrun", *choice)
     assert f" {path} --user-dir " in shown
 
 
@@ -127,8 +127,8 @@ def test_it_trains_and_predicts_on_the_embedded_data(elsewhere):
     words = [word for setting in short for word in ("--set", setting)]
     for processes in ([], ["--nproc-per-node", "2"]):
         save = ["--set", f"fairseq.checkpoint.save_dir=runs/{len(processes)}"]
-        launch = ["python", "-m", "mmpt_cli.launch", "projects/toy/norton.yaml", "--cpu"]
+        launch = ["python", "-m", "mmpt_cli", "train", "projects/toy/norton.yaml", "--cpu"]
         elsewhere.run(*launch, *processes, *words, *save)
     test = ["projects/toy/test_vtt_zs.yaml", "--set", "fairseq.common_eval.path=runs/0/checkpoint_last.pt"]
-    elsewhere.run("python", "-m", "mmpt_cli.launch", *test)
+    elsewhere.run("python", "-m", "mmpt_cli", "train", *test)
     assert list(elsewhere.folder.rglob("results.json"))

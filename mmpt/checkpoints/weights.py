@@ -9,6 +9,8 @@ name.
 
 from __future__ import annotations
 
+import argparse
+import json
 import logging
 import pickle
 import re
@@ -17,10 +19,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
+
+from mmpt.utils.files import stream_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ HARMLESS = (
     "numpy.",
 )
 PLAIN = {f"builtins.{kind.__name__}": kind for kind in (bool, dict, float, int, list, str, tuple)}
+KNOWN = PLAIN | {"argparse.Namespace": argparse.Namespace, "collections.defaultdict": lambda *args: {}}
 PREFIXES = ("module.", "mmmodel.")  # of DistributedDataParallel and of the fairseq wrapper
 
 
@@ -48,11 +53,6 @@ class _Placeholder:
 
     def __setstate__(self, state: Any) -> None:
         pass
-
-
-def _plain_dict(*args: Any) -> dict:
-    """Stands for defaultdict: the unpickler fills in the items afterwards."""
-    return {}
 
 
 @dataclass(frozen=True)
@@ -70,30 +70,54 @@ class LoadReport:
     verdict: str
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint file by parameter name, on the CPU, half precision widened to float32.
+@dataclass(frozen=True)
+class Contents:
+    """A checkpoint file, read once.
 
-    Unwraps `state_dict` and `model`, strips `module.` and `mmmodel.`, drops the `position_ids` buffer of old
-    BERT versions.
+    Attributes:
+        weights: tensors by parameter name, on the CPU, half precision widened to float32; `state_dict` and
+            `model` unwrapped, `module.` and `mmmodel.` stripped, the `position_ids` of old BERTs dropped.
+        state: everything in a .pt file; settings of old trainers are empty placeholders.
+        header: of a safetensors file.
+        sha256: of the whole file, where it was asked for.
+    """
+
+    weights: dict[str, Tensor]
+    state: Any
+    header: Mapping[str, str]
+    sha256: str | None = None
+
+
+def read_file(path: str | Path, with_sha256: bool = False) -> Contents:
+    """Opens a checkpoint file once, and takes all from it that anybody asks for.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, holds a foreign class, or holds no weights.
     """
-    state = _unwrap(read_stored(path))
-    tensors = plain_state_dict(state)
+    state, header, digest = _read(Path(path), with_sha256)
+    unwrapped = _unwrap(state)
+    tensors = plain_state_dict(unwrapped)
     if not tensors:
         expected = "expected tensors, or a dict of them under 'model' or 'state_dict'"
-        raise ValueError(f"{path} holds no weights: {expected}, got {_kinds(state)}.")
-    return tensors
+        raise ValueError(f"{path} holds no weights: {expected}, got {_kinds(unwrapped)}.")
+    return Contents(tensors, state, header, digest)
+
+
+def updates_of(path: Path) -> int:
+    """For how many updates a fairseq checkpoint was trained; its tensors stay on disk."""
+    with open(path, "rb") as file:
+        return _read_pickle(file, path, on_disk=True)["optimizer_history"][-1]["num_updates"]
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint file; see `Contents.weights`, errors as in `read_file`."""
+    return read_file(path).weights
 
 
 def read_stored(path: str | Path) -> Any:
-    """All that a checkpoint file holds, on the CPU; errors as in `read_state_dict`."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}.")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    """All that a checkpoint file holds, on the CPU; errors as in `read_file`."""
+    return _read(Path(path))[0]
 
 
 def plain_state_dict(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -156,28 +180,45 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     return LoadReport(missing, unexpected, verdict)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _read(path: Path, with_sha256: bool = False) -> tuple[Any, Mapping[str, str], str | None]:
+    """What is stored, the header of a safetensors file, and the checksum."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}.")
+    with open(path, "rb") as file:
+        digest = stream_sha256(file) if with_sha256 else None
+        file.seek(0)
+        if path.suffix == ".safetensors":
+            return *_read_safetensors(file, path), digest
+        return _read_pickle(file, path), {}, digest
 
+
+def _read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    content = file.read()
     try:
-        return load_file(path)
+        tensors = load(content)
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a readable safetensors file ({error}); it may be truncated. Fetch or save it "
             "again."
         ) from error
+    length = int.from_bytes(content[:8], "little")  # of the JSON header that follows
+    return tensors, json.loads(content[8 : 8 + length]).get("__metadata__") or {}
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_pickle(file: BinaryIO, path: Path, on_disk: bool = False) -> Any:
+    mmap = on_disk and zipfile.is_zipfile(file)
+    file.seek(0)
     try:
-        foreign = _foreign_classes(path)
+        foreign = _foreign_classes(file)
         refused = sorted(name for name in foreign if name not in PLAIN and not name.startswith(HARMLESS))
         if refused:
             raise _refusal(path, refused)
-        known = PLAIN | {"collections.defaultdict": _plain_dict}
-        with torch.serialization.safe_globals([(known.get(name, _Placeholder), name) for name in foreign]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        file.seek(0)
+        with torch.serialization.safe_globals([(KNOWN.get(name, _Placeholder), name) for name in foreign]):
+            return torch.load(path if mmap else file, map_location="cpu", weights_only=True, mmap=mmap)
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -193,14 +234,12 @@ def _read_pickle(path: Path) -> Any:
         ) from error
 
 
-def _foreign_classes(path: Path) -> list[str]:
+def _foreign_classes(file: BinaryIO) -> list[str]:
     """Names in the pickle that torch does not know as safe; files older than torch 1.6, no zip archives,
     cannot be asked beforehand."""
-    return (
-        torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        if zipfile.is_zipfile(path)
-        else ["argparse.Namespace"]
-    )
+    archive = zipfile.is_zipfile(file)
+    file.seek(0)
+    return torch.serialization.get_unsafe_globals_in_checkpoint(file) if archive else ["argparse.Namespace"]
 
 
 def _refusal(path: Path, names: Iterable[str]) -> ValueError:

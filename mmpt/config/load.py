@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpt.config.build import build_config
 from mmpt.config.checks import check_config
 from mmpt.config.follow import completed
+from mmpt.config.rundir import to_dict
 from mmpt.config.schema import Config
 from mmpt.config.yamlfile import ConfigError, parse_yaml, read_yaml
 from mmpt.historic.tempclr_files import translated
@@ -219,3 +220,37 @@ def _origin(layers: list[Layer], name: str) -> str:
         if node is not layers:
             return layer.source
     return layers[-1].source
+
+
+def with_origins(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, tuple[Any, str]]:
+    """Dotted key -> its value and the file (or "--set") that has the last word on it, for every value set."""
+    layers = _layers(find_project(path), ())
+    layers += [Layer("--set", _override(text)) for text in overrides]
+    return {key: (value, _origin(layers, key)) for key, value in _leaves(_merged(layers), "")}
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def as_config(config: str | Path | Config | Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
+    """Whatever a call was given as a checked config: the path of a project file, what is in one, or a config.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+    if isinstance(config, str | Path):
+        return load_config(config, overrides)
+    overrides = list(overrides)
+    if isinstance(config, Config) and not overrides:
+        return config
+    source = config.source if isinstance(config, Config) else "config"
+    layers = [Layer(source, to_dict(config) if isinstance(config, Config) else dict(config))]
+    layers += [Layer("--set", _override(text)) for text in overrides]
+    typed = build_config(_merged(layers), source, functools.partial(_origin, layers))
+    check_config(typed)
+    return typed

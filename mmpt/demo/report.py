@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmpt.api.evaluation import Evaluation
 from mmpt.config import Config
 from mmpt.datasets import build_dataset
 from mmpt.evaluators import Result
@@ -25,7 +26,6 @@ from mmpt.synthetic.truth import truth_alignment
 from mmpt.utils import ShardedTensor, load_plain_pickle
 from mmpt.utils.files import atomic_write
 from mmpt.utils.seed import set_seed
-from mmpt_cli import predict
 
 Rows = dict[str, dict[str, Result]]  # row -> test set -> result
 CLIP_TESTS = {"vtt": "MSR-VTT", "youcook": "YouCook2"}  # sets like these
@@ -66,10 +66,7 @@ def evaluate_rows(tests: Mapping[str, Config], checkpoints: Mapping[str, Path], 
         checkpoints: row -> trained weights.
         training: the project file of the training data, from which ridge regression learns.
     """
-    evaluations = {
-        test: predict.Evaluation(config, predict.parse_args([config.source, "--device", "cpu"]))
-        for test, config in tests.items()
-    }
+    evaluations = {test: Evaluation(config, device="cpu") for test, config in tests.items()}
     vocab_size = json.loads((Path(training.dataset.bert_name) / "config.json").read_text())["vocab_size"]
     ridge = fit_ridge_to_shards(training.dataset.vfeat_dir, training.dataset.tfeat_dir, vocab_size)
     set_seed(training.fairseq["common"]["seed"])
@@ -79,10 +76,7 @@ def evaluate_rows(tests: Mapping[str, Config], checkpoints: Mapping[str, Path], 
     }
     models |= {row: build_model(training, path) for row, path in checkpoints.items()}
     return {
-        row: {
-            test: evaluation.evaluator.evaluate(model, evaluation.loader, "cpu")[0]
-            for test, evaluation in evaluations.items()
-        }
+        row: {test: evaluation.score(model)[0] for test, evaluation in evaluations.items()}
         for row, model in models.items()
     }
 

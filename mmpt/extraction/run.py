@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from mmpt.backbones.backbone import Backbone
 from mmpt.extraction.extract import Job, Result, extract
-from mmpt.extraction.packing import pack, read_meta
 from mmpt.media.video import VIDEO_SUFFIXES
+from mmpt.processors.store.packing import pack, read_meta
 from mmpt.processors.store.passport import PASSPORT, read_passport
 from mmpt.utils import atomic_write
 

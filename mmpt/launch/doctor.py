@@ -1,37 +1,27 @@
 """Is this machine fit to train? Every finding with its cure.
 
-    python -m mmpt.launch.doctor
-    python -m mmpt.launch.doctor projects/retri/norton/how2_pretrain.yaml --ranks 8
-    python -m mmpt.launch.doctor projects/toy/norton.yaml --ranks 2 --cpu
-    python -m mmpt.launch.doctor --ranks 8 --nnodes 2 --rdzv-endpoint node1:29500  # the same line on both
-        machines
-
 Looks at Python and the packages, GPUs, shared memory, disk and open files, at the data that project
-files name, and lets N processes of this machine, or of several, talk to each other for five seconds. Exit
-code 1 when something would keep a job from running.
+files name, and lets N processes of this machine, or of several, talk to each other for five seconds.
 """
 
 from __future__ import annotations
 
-import argparse
 import glob
 import importlib.util
-import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from mmpt.config import Config, ConfigError, load_config
-from mmpt.launch.install_fairseq import install_fairseq
+from mmpt.launch.collectives import sum_over_ranks
 from mmpt.launch.local import visible_gpus
-from mmpt.launch.torchrun import Layout
+from mmpt.launch.torchrun import Topology
 
 PYTHON = (3, 10)
 OPEN_FILES = 4096
@@ -41,9 +31,13 @@ LOADED = {
     "fairseq with mmpt's plugin": "import mmpt.fairseq_plugin",
     "BERT of transformers": "from transformers import BertModel",
 }
-MESSAGE_FLOATS = 4 << 20  # 16 MB: about the gradient buckets of training
-START_SECONDS = 120
-AS_RANK = ("-m", "mmpt.launch.doctor", "--as-rank")  # what torchrun starts for the test of collectives
+
+COLLECTIVE_CURES = {
+    "gloo": "Name the network interface with GLOO_SOCKET_IFNAME (see `ip addr`), or look for a firewall on "
+    "the loopback",
+    "nccl": "Run with NCCL_DEBUG=INFO; name the interface with NCCL_SOCKET_IFNAME; NCCL_P2P_DISABLE=1 rules "
+    "out a broken link",
+}
 
 
 class Finding(NamedTuple):
@@ -121,9 +115,7 @@ def imports() -> Iterator[Finding]:
             )
         elif "No module named 'fairseq" in last:
             yield Finding(
-                "error",
-                f"{name} does not load: {last}",
-                "Only training needs it: python -m mmpt.launch.doctor --fix fairseq",
+                "error", f"{name} does not load: {last}", "Only training needs it: mmpt doctor --fix fairseq"
             )
         else:
             yield Finding(
@@ -263,124 +255,25 @@ def tokenizer(config: Config) -> Iterator[Finding]:
         yield Finding("warning", f"dataset.bert_name {name} will be downloaded at the first start", cure)
 
 
-def collectives(layout: Layout, seconds: float, cpu: bool) -> Iterator[Finding]:
+def collectives(topology: Topology, seconds: float, cpu: bool) -> Iterator[Finding]:
     """All processes sum 16 MB over and over."""
-    backend = "gloo" if cpu or len(visible_gpus()) < layout.per_node else "nccl"
-    logs = Path(os.environ.get("TMPDIR", "/tmp")) / f"mmpt_doctor_{os.getpid()}"
-    program = ["-m", "mmpt.launch.torchrun", f"--log-dir={logs}", *layout.torchrun_words()]
-    command = [sys.executable, *program, *AS_RANK, backend, "--seconds", str(seconds)]
-    ranks = f"{layout.world_size} ranks ({backend})" + f" on {layout.nodes} machines" * (layout.nodes > 1)
-    cure = {
-        "gloo": "Name the network interface with GLOO_SOCKET_IFNAME (see `ip addr`), or look for a "
-        "firewall on the loopback",
-        "nccl": "Run with NCCL_DEBUG=INFO; name the interface with NCCL_SOCKET_IFNAME; NCCL_P2P_DISABLE=1 "
-        "rules out a broken link",
-    }[backend]
+    backend = "gloo" if cpu or len(visible_gpus()) < topology.per_node else "nccl"
+    ranks = f"{topology.world_size} ranks ({backend})" + f" on {topology.nodes} machines" * (
+        topology.nodes > 1
+    )
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds + START_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        away = ", or another machine was not started" * (layout.nodes > 1)
-        yield Finding(
-            "error", f"{ranks} did not come to an end in {seconds + START_SECONDS:.0f} s{away}", cure
-        )
+        measured = sum_over_ranks(topology, backend, seconds)
+    except (TimeoutError, RuntimeError) as error:
+        yield Finding("error", f"{ranks} {error}", COLLECTIVE_CURES[backend])
         return
-    finally:
-        shutil.rmtree(logs, ignore_errors=True)
-    if done.returncode:
-        errors = [
-            line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")
-        ]
-        yield Finding(
-            "error",
-            f"{ranks} failed: {(errors or done.stderr.splitlines() or ['no message'])[-1].strip()}",
-            cure,
-        )
-        return
-    found = [json.loads(line[line.index("{") :]) for line in done.stdout.splitlines() if '{"rounds"' in line]
-    if not found:  # the first rank, which measures, is on another machine
+    if measured is None:  # the first rank, which measures, is on another machine
         yield ok(f"{ranks}: those of this machine took part")
-    for measured in found:
-        yield ok(
-            f"{ranks}: {measured['rounds']} sums of 16 MB in {measured['seconds']:.1f} s, "
-            f"{measured['ms']:.1f} ms each"
-        )
+    else:
+        each = 1000 * measured.seconds / measured.rounds
+        yield ok(f"{ranks}: {measured.rounds} sums of 16 MB in {measured.seconds:.1f} s, {each:.1f} ms each")
 
 
-def as_rank(backend: str, seconds: float) -> None:
-    """One process of the test of collectives.
-
-    Raises:
-        RuntimeError: a sum is wrong.
-    """
-    import torch
-    import torch.distributed as dist
-
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if backend == "nccl" else torch.device("cpu")
-    if backend == "nccl":
-        torch.cuda.set_device(device)
-    dist.init_process_group(backend)
-    world, rounds, start = dist.get_world_size(), 0, time.perf_counter()
-    more = torch.ones(1, device=device)
-    while more.item():
-        numbers = torch.full((MESSAGE_FLOATS,), float(dist.get_rank() + 1), device=device)
-        dist.all_reduce(numbers)
-        if not (numbers == world * (world + 1) / 2).all():
-            raise RuntimeError(
-                f"the sum over {world} ranks is wrong: {numbers[0].item()}, expected "
-                f"{world * (world + 1) / 2}."
-            )
-        rounds += 1
-        more.fill_(time.perf_counter() - start < seconds)
-        dist.broadcast(more, src=0)  # all ranks stop after the same round
-    elapsed = time.perf_counter() - start
-    if dist.get_rank() == 0:
-        print(json.dumps({"rounds": rounds, "seconds": elapsed, "ms": 1000 * elapsed / rounds}))
-    dist.destroy_process_group()
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Print the findings; 1 when one is an error."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("projects", nargs="*", metavar="YAML", help="project files whose data to look for")
-    parser.add_argument(
-        "--ranks",
-        type=int,
-        help="processes of this machine that talk to each other (default: one per GPU, or 2; 0: none)",
-    )
-    parser.add_argument(
-        "--nnodes", type=int, default=1, metavar="N", help="machines; start the same line on each of them"
-    )
-    parser.add_argument(
-        "--rdzv-endpoint", metavar="HOST:PORT", help="where the machines meet: one of them and a free port"
-    )
-    parser.add_argument("--seconds", type=float, default=5.0, help="for how long (default: %(default)s)")
-    parser.add_argument("--cpu", action="store_true", help="leave GPUs alone")
-    parser.add_argument("--fix", choices=["fairseq"], help="install it into this environment, and look again")
-    parser.add_argument("--as-rank", metavar="BACKEND", help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    if args.as_rank:
-        as_rank(args.as_rank, args.seconds)
-        return 0
-    if args.fix:
-        try:
-            install_fairseq()
-        except ConfigError as error:
-            parser.exit(1, f"error: {error}\n")
-    ranks = (0 if args.cpu else len(visible_gpus())) or 2
-    try:
-        layout = Layout(
-            args.nnodes, ranks if args.ranks is None else args.ranks, args.rdzv_endpoint, "mmpt_doctor"
-        )
-    except ConfigError as error:
-        parser.error(str(error))
-    return report(findings(args.projects, layout, args.seconds, args.cpu))
-
-
-def findings(projects: list[str], layout: Layout, seconds: float, cpu: bool) -> Iterator[Finding]:
+def findings(projects: list[str], topology: Topology, seconds: float, cpu: bool) -> Iterator[Finding]:
     """Everything, in the order in which it matters."""
     yield from python()
     yield from torch_and_gpus()
@@ -388,21 +281,5 @@ def findings(projects: list[str], layout: Layout, seconds: float, cpu: bool) -> 
     yield from machine()
     for path in projects:
         yield from project(path, cpu)
-    if layout.per_node and layout.world_size > 1:
-        yield from collectives(layout, seconds, cpu)
-
-
-def report(found: Iterator[Finding]) -> int:
-    """Print each finding as it comes; 1 when one is an error."""
-    counts = {"ok": 0, "warning": 0, "error": 0}
-    for finding in found:
-        counts[finding.level] += 1
-        print(f"{finding.level:8} {finding.text}", flush=True)
-        if finding.cure:
-            print(f"{'':8} cure: {finding.cure}")
-    print(f"\n{counts['error']} errors, {counts['warning']} warnings")
-    return 1 if counts["error"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    if topology.per_node and topology.world_size > 1:
+        yield from collectives(topology, seconds, cpu)

@@ -11,14 +11,16 @@ word.
 
 from __future__ import annotations
 
-import argparse
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpt.config import Config, ConfigError
+
+lines = logging.getLogger("mmpt.lines")
 
 ID_KEYS = ("clip_id", "video_id", "image_id", "image", "id")
 KINDS = {"ret": None, "cap": "projects/mtm/vlm/youcookcap.yaml", "qa": "projects/mtm/vlm/vttqa.yaml"}
@@ -210,21 +212,21 @@ def _already_so(flag: str) -> Callable[[Job, bool], dict[str, Any]]:
 def _bool(text: str) -> bool:
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in known:
-        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+        raise ValueError(f"expected true or false, got {text!r}")
     return known[text.lower()]
 
 
 def _positive(text: str) -> float:
     number = float(text)
     if not number > 0 or math.isinf(number):
-        raise argparse.ArgumentTypeError("expected a number above 0")
+        raise ValueError("expected a number above 0")
     return number
 
 
 def _whole(text: str) -> int:
     number = _positive(text)
     if number != int(number):
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text}")
+        raise ValueError(f"expected a whole number, got {text}")
     return int(number)
 
 
@@ -256,38 +258,15 @@ FLAGS: dict[str, tuple[str, Callable[[str], Any], Callable[[Job, Any], dict[str,
 }
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags, as a group of the launcher's options."""
-    group = parser.add_argument_group(
-        "flags of the GRAM release", "changes of the project file by the names that its users know"
-    )
-    for flag, (where, kind, _) in FLAGS.items():
-        group.add_argument(
-            f"--{flag}", type=kind, metavar="X", help=None if where == BOTH else f"{where}ing jobs"
-        )
-    for flag, instead in INSTEAD.items():
-        group.add_argument(f"--{flag}", metavar="X", help=f"not here: {instead}")
-
-
-def given_flags(args: argparse.Namespace) -> dict[str, Any]:
-    """Flag -> value of those on the command line.
-
-    Raises:
-        ConfigError: one that has no meaning here.
-    """
-    for flag, instead in INSTEAD.items():
-        if getattr(args, flag) is not None:
-            raise ConfigError(f"--{flag} has no meaning here: {instead}.")
-    return {flag: value for flag in FLAGS if (value := getattr(args, flag)) is not None}
-
-
 def overrides(given: Mapping[str, Any], config: Config, is_test: bool, processes: int) -> Iterator[str]:
     """`--set` texts for one job; flags of the other kind of job are shown as left out."""
     job = Job(config, is_test, processes, given)
     for flag, value in given.items():
         where, _, settings = FLAGS[flag]
         if where == (TRAIN if is_test else TEST):
-            print(f"[JobLauncher] --{flag} is for {where}ing jobs and changes nothing in {config.source}")
+            lines.info(
+                f"[JobLauncher] --{flag} is for {where}ing jobs and changes nothing in {config.source}"
+            )
             continue
         for key, setting in settings(job, value).items():
             yield f"{key}={json.dumps(setting)}"

@@ -6,11 +6,13 @@ import ctypes
 import functools
 import hashlib
 import json
+import logging
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,15 +23,19 @@ from mmpt.config import Config, ConfigError, load_config, recursive_config
 from mmpt.config.checks import check_training
 from mmpt.config.fairseq_args import batch_size, fairseq_args
 from mmpt.config.rundir import tensorboard_dir, to_dict
-from mmpt.launch.torchrun import STOPPED, Layout
+from mmpt.launch.torchrun import STOPPED, Topology
+
+logger = logging.getLogger(__name__)
+lines = logging.getLogger("mmpt.lines")  # what was asked for, as against remarks: stdout of a command
 
 PACKAGE = Path(__file__).resolve().parent.parent  # for --user-dir
 PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
 JOB_TYPES = (*PROCESSES, "local_predict", "slurm")
-TRAINER = "mmpt_cli.fairseq_train"
+TRAINER, PREDICTOR = "mmpt_cli.fairseq_train", "mmpt_cli.predict"
 PLUGIN = ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
 CPU_OVERRIDES = ("fairseq.common.cpu=true", "fairseq.common.fp16=false", "fairseq.common.bf16=false")
 SUGGESTED_LOCAL_BATCH = 32
+ONE_PROCESS = Topology()
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -40,13 +46,13 @@ class Command:
 
     Attributes:
         gpus: how many GPUs of this machine it uses.
-        layout: processes and machines.
+        topology: processes and machines.
     """
 
     shown: list[str]
     argv: list[str]
     gpus: int = 0
-    layout: Layout = Layout()
+    topology: Topology = ONE_PROCESS
 
     @property
     def line(self) -> str:
@@ -64,14 +70,14 @@ class LocalJob:
             task_type says.
         cpu: train on the CPU, in float32; `fairseq.common.cpu: true` says the same in the file.
         overrides: `section.key=value` texts, handed on to the job as `--set`.
-        layout: processes and machines where the command line asks for others than the job type does.
+        topology: processes and machines where the command line asks for others than the job type does.
     """
 
     path: str
     job_type: str | None = None
     cpu: bool = False
     overrides: tuple[str, ...] = ()
-    layout: Layout = Layout()
+    topology: Topology = ONE_PROCESS
 
     def launch(self, dryrun: bool = False) -> int:
         """Show the command and, unless `dryrun`, run it.
@@ -94,16 +100,18 @@ class LocalJob:
         """The command, after notes on what of it may surprise."""
         job_type = self._resolved_job_type()
         if job_type == "local_predict":
-            if self.layout != Layout():
+            if self.topology != ONE_PROCESS:
                 raise ConfigError(
                     f"{self.path}: prediction runs in one process. Leave out --nnodes and --nproc-per-node."
                 )
             return self.predict_command()
-        layout = self.layout if self.layout.per_node else replace(self.layout, per_node=PROCESSES[job_type])
-        command = self.train_command(layout)
+        topology = (
+            self.topology if self.topology.per_node else replace(self.topology, per_node=PROCESSES[job_type])
+        )
+        command = self.train_command(topology)
         if check_gpus and command.gpus > len(visible_gpus()):
             raise _too_few_gpus(
-                self.path, job_type if layout.per_node == PROCESSES[job_type] else "this job", command.gpus
+                self.path, job_type if topology.per_node == PROCESSES[job_type] else "this job", command.gpus
             )
         return command
 
@@ -165,8 +173,8 @@ class LocalJob:
         """`--jobtype`, else the file's task_type; job types of clusters fall back to one process here."""
         task_type = recursive_config(self.path).get("task_type") or "local_single"
         if self.job_type is None and task_type.startswith("sweep_"):
-            if self.layout == Layout():
-                print(
+            if self.topology == ONE_PROCESS:
+                lines.info(
                     f"[JobLauncher] task_type {task_type} is for a cluster: running local_single here "
                     "(choose with --jobtype)"
                 )
@@ -175,7 +183,7 @@ class LocalJob:
         if job_type not in JOB_TYPES:
             where = "--jobtype" if self.job_type else f"{self.path}: task_type"
             raise ConfigError(f"{where}: unknown job type {job_type!r}; known: {', '.join(JOB_TYPES)}.")
-        print(f"[JobLauncher] job_key {job_type.split('_')[0]}")
+        lines.info(f"[JobLauncher] job_key {job_type.split('_')[0]}")
         return job_type
 
     def predict_command(self) -> Command:
@@ -183,50 +191,54 @@ class LocalJob:
         on_cpu = self.on_cpu
         words = [self.path, *(["--device", "cpu"] if on_cpu else []), *self._set_words()]
         return Command(
-            ["python", *_door("mmpt_cli/predict.py", "mmpt_cli.predict"), *words],
-            [sys.executable, "-m", "mmpt_cli.predict", *words],
+            ["python", *_door("mmpt_cli/predict.py", PREDICTOR), *words],
+            [sys.executable, "-m", PREDICTOR, *words],
             gpus=0 if on_cpu or not visible_gpus() else 1,
         )
 
-    def train_command(self, layout: Layout) -> Command:
-        """Training by fairseq, with torchrun before it where there are several processes."""
+    def train_words(self, topology: Topology = ONE_PROCESS) -> list[str]:
+        """The arguments of fairseq's training entry: file, plugin, the file's fairseq section, changes."""
         config = self.config
         check_training(config)
-        self._show_notes(config, layout)
+        self._show_notes(config, topology)
         logdir = tensorboard_dir(config)
         if logdir:
-            print(f"update tensorboard_logdir as {logdir}")
+            lines.info(f"update tensorboard_logdir as {logdir}")
         words = [self.path, "--user-dir", os.path.relpath(PACKAGE), *PLUGIN]
-        words += ["--distributed-world-size", str(layout.world_size)] if layout.world_size > 1 else []
-        words += [*fairseq_args(config, logdir), *self._set_words()]
-        gpus = 0 if self.on_cpu else layout.per_node
-        if layout.world_size == 1:
-            return Command(["fairseq-train", *words], [sys.executable, "-m", TRAINER, *words], gpus, layout)
-        spread = layout.torchrun_words()
-        logs = f"--log-dir={Path(config.fairseq['checkpoint']['save_dir']) / 'logs'}"
+        words += ["--distributed-world-size", str(topology.world_size)] if topology.world_size > 1 else []
+        return [*words, *fairseq_args(config, logdir), *self._set_words()]
+
+    def train_command(self, topology: Topology) -> Command:
+        """Training by fairseq, with torchrun before it where there are several processes."""
+        words = self.train_words(topology)
+        gpus = 0 if self.on_cpu else topology.per_node
+        if topology.world_size == 1:
+            return Command(["fairseq-train", *words], [sys.executable, "-m", TRAINER, *words], gpus, topology)
+        spread = topology.torchrun_words()
+        logs = f"--log-dir={Path(self.config.fairseq['checkpoint']['save_dir']) / 'logs'}"
         return Command(
             ["torchrun", *spread, *_door("train.py", TRAINER), *words],
             [sys.executable, "-m", "mmpt.launch.torchrun", logs, *spread, "-m", TRAINER, *words],
             gpus,
-            layout,
+            topology,
         )
 
-    def _show_notes(self, config: Config, layout: Layout) -> None:
+    def _show_notes(self, config: Config, topology: Topology) -> None:
         """What the user may not expect of the command line that follows."""
         written = config.fairseq.get("dataset", {}).get("batch_size")
         if (
             written is not None
             and written > SUGGESTED_LOCAL_BATCH
-            and layout.world_size < PROCESSES["local_big"]
+            and topology.world_size < PROCESSES["local_big"]
         ):
-            print(f"decreasing batch_size to {SUGGESTED_LOCAL_BATCH} for local testing?")
+            lines.info(f"decreasing batch_size to {SUGGESTED_LOCAL_BATCH} for local testing?")
         if written is not None and config.dataset.subsampling is not None:
-            print(
+            lines.info(
                 f"adjusting batch_size to {batch_size(config)} due to subsampling "
                 f"{config.dataset.subsampling}."
             )
         if self.cpu and recursive_config(self.path).get("fairseq", {}).get("common", {}).get("fp16"):
-            print("training in float32: --cpu leaves out fp16, which needs a GPU")
+            lines.info("training in float32: --cpu leaves out fp16, which needs a GPU")
 
     def _set_words(self) -> list[str]:
         return [word for override in self.overrides for word in ("--set", override)]
@@ -241,6 +253,8 @@ class Running:
 
     def __enter__(self) -> Running:
         handlers = {signal.SIGTERM: self._pass_on, signal.SIGUSR1: self._pass_on, signal.SIGINT: self._ignore}
+        if threading.current_thread() is not threading.main_thread():  # Python lets no other set handlers
+            handlers = {}
         self.before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
@@ -279,15 +293,13 @@ class Running:
         if process.returncode < 0:
             name = signal.Signals(-process.returncode).name
             guess = " (out of memory? see the kernel log)" * (name == "SIGKILL")
-            print(f"error: killed by {name}{guess}: {line}", file=sys.stderr)
+            logger.error("error: killed by %s%s: %s", name, guess, line)
             return 128 - process.returncode
         if process.returncode == STOPPED:
-            print(
-                f"stopped as asked, checkpoint saved (exit code {STOPPED}); the same command goes on from it",
-                file=sys.stderr,
-            )
+            text = "stopped as asked, checkpoint saved (exit code %d); the same command goes on from it"
+            logger.warning(text, STOPPED)
         elif process.returncode:
-            print(f"exit code {process.returncode} from: {line}", file=sys.stderr)
+            logger.error("exit code %d from: %s", process.returncode, line)
         return process.returncode
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
@@ -300,8 +312,8 @@ class Running:
 
 def show(command: Command, devices: str) -> None:
     """The command on stdout, what it amounts to on stderr."""
-    print(f"launching {command.line}", flush=True)
-    print(f"[JobLauncher] {command.layout.describe(devices)}", file=sys.stderr, flush=True)
+    lines.info("launching %s", command.line)
+    logger.info("[JobLauncher] %s", command.topology.describe(devices))
 
 
 def visible_gpus() -> list[str]:

@@ -1,19 +1,181 @@
-"""The stages of a pipeline: one after the other, the jobs of a stage side by side, what is done already
-skipped."""
+"""From project files to jobs: a job file is one job; a pipeline file derives job files and runs them in
+stages, one after the other, the jobs of a stage side by side, what is done already skipped."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from mmpt.config import ConfigError
-from mmpt.launch.local import LocalJob, Running, visible_gpus
-from mmpt.launch.slurm import SlurmJob
+from mmpt.config import ConfigError, load_config, merge, recursive_config
+from mmpt.config.build import build_config
+from mmpt.config.load import pipeline_of, rewrite_dirs
+from mmpt.config.yamlfile import write_yaml
+from mmpt.launch.gram_flags import overrides
+from mmpt.launch.local import ONE_PROCESS, PROCESSES, LocalJob, Running, visible_gpus
+from mmpt.launch.slurm import TABLE, SlurmJob
+from mmpt.launch.torchrun import Topology
+
+logger = logging.getLogger(__name__)
+lines = logging.getLogger("mmpt.lines")
 
 POLL_SECONDS = 0.2
 SHOWN_LINES = 15
+
+
+@dataclass(frozen=True)
+class Request:
+    """How project files are to be run.
+
+    Attributes:
+        job_type: of `LocalJob`; "slurm" submits to the cluster.
+        cpu: on the CPU, in float32.
+        overrides: `section.key=value` texts.
+        topology: processes and machines.
+        slurm: resource set; None: the file's slurm_config.
+        slurm_table: file of resource sets.
+        gram: flags of the GRAM release and their values.
+        dryrun: show the commands; run nothing, write nothing.
+        run: run the stages of pipeline files.
+    """
+
+    job_type: str | None = None
+    cpu: bool = False
+    overrides: tuple[str, ...] = ()
+    topology: Topology = ONE_PROCESS
+    slurm: str | None = None
+    slurm_table: str | Path = TABLE
+    gram: Mapping[str, Any] = field(default_factory=dict)
+    dryrun: bool = False
+    run: bool = False
+
+    def __post_init__(self) -> None:
+        topology = self.topology
+        if self.slurm and self.job_type not in (None, "slurm"):
+            raise ConfigError(
+                f"--slurm {self.slurm} and --jobtype {self.job_type} say two things; leave one out."
+            )
+        if self.on_cluster and (topology.nodes > 1 or topology.per_node or topology.endpoint):
+            raise ConfigError(
+                f"processes and machines of a SLURM job stand in {self.slurm_table}; choose a set with "
+                "--slurm."
+            )
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether jobs are submitted."""
+        return self.slurm is not None or self.job_type == "slurm"
+
+    def job(self, path: str) -> LocalJob:
+        """One project file as a job."""
+        job_type = "slurm" if self.on_cluster else self.job_type
+        plain = LocalJob(path, job_type, self.cpu, self.overrides, self.topology)
+        if not self.gram:
+            return plain
+        if self.on_cluster and "train_batch_size" in self.gram:
+            raise ConfigError(
+                "--train_batch_size counts all processes, which SLURM's table decides: --set "
+                "fairseq.dataset.batch_size."
+            )
+        topology = self.topology
+        processes = (
+            topology.world_size
+            if topology.per_node
+            else topology.nodes * PROCESSES.get(self.job_type or plain.config.task_type, 1)
+        )
+        changes = overrides(self.gram, plain.config, plain.is_prediction, processes)
+        return replace(plain, overrides=(*changes, *self.overrides))
+
+
+def launch(paths: Iterable[str], request: Request) -> int:
+    """Run or submit project files, one after the other; the exit code of the first that failed, else 0."""
+    for pipeline in [Pipeline(path) for path in paths]:
+        code = _launch(pipeline, request)
+        if code:
+            return code
+    return 0
+
+
+def _launch(pipeline: Pipeline, request: Request) -> int:
+    """A job file is run; a pipeline derives its files and, if asked to, runs its stages."""
+    if not pipeline.derives:
+        job = request.job(pipeline.path)
+        if not request.on_cluster:
+            return job.launch(request.dryrun)
+        SlurmJob(job, request.slurm, request.slurm_table).launch(request.dryrun)
+        return 0
+    if request.overrides and not request.run:
+        raise ConfigError(
+            f"{pipeline.path}: --set changes jobs, and without --run a pipeline starts none. Add --run."
+        )
+    pipeline.derive(request.dryrun)
+    stages = ([request.job(path) for path in paths] for paths in (pipeline.stages() if request.run else ()))
+    if request.on_cluster:
+        submit_stages(stages, request.slurm, request.slurm_table, request.dryrun)
+        return 0
+    return run_stages(stages, request.dryrun)
+
+
+class Pipeline:
+    """A project file and the jobs it stands for: itself, or the files it derives.
+
+    Args:
+        path: a job file or a pipeline file.
+    """
+
+    def __init__(self, path: str):
+        if not path.endswith((".yaml", ".yml")):
+            raise ConfigError(f"{path}: expected a .yaml file. Start Python programs directly: python {path}")
+        self.path = path
+        self.config = load_config(path)
+        self.derives = self.config.base_dir is not None
+        if self.derives and not self.config.project_dir:
+            raise ConfigError(
+                f"{path}: project_dir is missing: a pipeline (base_dir: {self.config.base_dir}) writes "
+                "its files there."
+            )
+
+    def derive(self, dryrun: bool) -> None:
+        """Write the job files of every task group; with `dryrun` only say which."""
+        for name, group in (self.config.task_group or {}).items():
+            if not group.get("task_list"):
+                lines.info(f"[warning] {name} has no task_list specified.")
+        for template, target, tree in list(self._derived()):
+            lines.info(f"saving {target}")
+            if not dryrun:
+                header = (
+                    f"{template} as changed by {self.path}, which writes this file. Run: python "
+                    f"locallaunch.py {target}"
+                )
+                write_yaml(target, tree, header)
+
+    def stages(self) -> Iterator[list[str]]:
+        """The files of run_task; those of one list run side by side."""
+        for stage in self.config.run_task or []:
+            paths = [
+                Path("projects") / self.config.project_dir / name
+                for name in (stage if isinstance(stage, list) else [stage])
+            ]
+            for path in paths:
+                if not path.is_file() and not pipeline_of(path):
+                    lines.info(f"[warning] run_task names {path}, which no task_group writes: skipped.")
+            yield [str(path) for path in paths if path.is_file() or pipeline_of(path)]
+
+    def _derived(self) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
+        """Template, file to write and its content, for every file of every group."""
+        base_dir, project_dir = self.config.base_dir, self.config.project_dir
+        for group in (self.config.task_group or {}).values():
+            changes = {key: value for key, value in group.items() if key != "task_list"}
+            for name in group.get("task_list") or []:
+                template, target = Path("projects") / base_dir / name, Path("projects") / project_dir / name
+                tree = rewrite_dirs(
+                    merge(recursive_config(template), changes), f"runs/{base_dir}", f"runs/{project_dir}"
+                )
+                build_config(tree, f"{template} as changed by {self.path}")
+                yield template, target, tree
 
 
 def unfinished(stages: Iterable[list[LocalJob]]) -> Iterator[list[LocalJob]]:
@@ -24,7 +186,7 @@ def unfinished(stages: Iterable[list[LocalJob]]) -> Iterator[list[LocalJob]]:
         left = jobs if started else [job for job in jobs if not job.is_done()]
         for job in jobs:
             if job not in left:
-                print(f"{job.path}: done already ({job.stamp})")
+                lines.info(f"{job.path}: done already ({job.stamp})")
         if left:
             started = True
             yield left
@@ -101,7 +263,7 @@ def run_side_by_side(jobs: list[LocalJob]) -> int:
                 logs[job].parent.mkdir(parents=True, exist_ok=True)
                 with open(logs[job], "a") as log:
                     taken[running.start(command, devices, log)] = job, devices
-                print(f"{job.path}: started, output in {logs[job]}", flush=True)
+                lines.info(f"{job.path}: started, output in {logs[job]}")
             time.sleep(POLL_SECONDS)
     return first_code
 
@@ -110,15 +272,8 @@ def _show_end(job: LocalJob, log: Path, code: int) -> None:
     """Say how a job ended; stamp it, or show the end of its log."""
     if not code:
         job.stamp.touch()
-        print(f"{job.path}: done", flush=True)
+        lines.info(f"{job.path}: done")
         return
-    lines = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
-    print(
-        "\n".join(
-            [
-                f"{job.path} failed with exit code {code}; the end of {log}:",
-                *(f"    {line}" for line in lines),
-            ]
-        ),
-        file=sys.stderr,
-    )
+    said = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+    text = "".join(f"\n    {line}" for line in said)
+    logger.error("%s failed with exit code %d; the end of %s:%s", job.path, code, log, text)

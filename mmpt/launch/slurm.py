@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,9 @@ from typing import Any
 from mmpt.config import ConfigError, find_project, recursive_config
 from mmpt.config.yamlfile import read_yaml
 from mmpt.launch.local import Command, LocalJob
-from mmpt.launch.torchrun import STOPPED, Layout
+from mmpt.launch.torchrun import STOPPED, Topology
+
+lines = logging.getLogger("mmpt.lines")
 
 TABLE = "scripts/slurm/resources.yaml"
 GRACE_SECONDS = (
@@ -102,10 +105,10 @@ class Resources:
                 raise ConfigError(f"{table}: {name}.{key}: expected {types[key].__name__}, got {value!r}.")
         return cls(name, **entry)
 
-    def layout(self) -> Layout:
+    def topology(self) -> Topology:
         """Processes on these machines, which meet on the first one."""
         late = {"endpoint": "@HEAD@:@PORT@", "run_id": "@JOB@"} if self.nodes > 1 else {}
-        return Layout(self.nodes, self.processes_per_node or self.gpus_per_node or 1, **late)
+        return Topology(self.nodes, self.processes_per_node or self.gpus_per_node or 1, **late)
 
     def for_prediction(self) -> Resources:
         """One machine, one process, at most one GPU."""
@@ -146,7 +149,7 @@ class SlurmJob:
         Raises:
             ConfigError: the file or the resource set is wrong, or sbatch refuses the job.
         """
-        print("[JobLauncher] job_key slurm")
+        lines.info("[JobLauncher] job_key slurm")
         text = self.text()
         argv = [
             "sbatch",
@@ -154,7 +157,7 @@ class SlurmJob:
             *([f"--dependency=afterok:{':'.join(self.after)}"] if self.after else []),
             str(self.file),
         ]
-        print(f"launching {shlex.join(argv)}\n{text}", end="", flush=True)
+        lines.info("launching %s\n%s", shlex.join(argv), text.removesuffix("\n"))
         if dryrun:
             return self.job.path
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +175,7 @@ class SlurmJob:
                 f"{self.table}."
             )
         number = done.stdout.strip().split(";")[0]
-        print(f"submitted as job {number}; its output: {self._log.replace('%j', number)}", flush=True)
+        lines.info("submitted as job %s; its output: %s", number, self._log.replace("%j", number))
         return number
 
     def text(self) -> str:
@@ -191,13 +194,13 @@ class SlurmJob:
         command = (
             self.job.predict_command()
             if self.job.is_prediction
-            else self.job.train_command(resources.layout())
+            else self.job.train_command(resources.topology())
         )
         devices = f"{resources.gpus_per_node} GPUs per node" if resources.gpus_per_node else "CPUs"
         return SCRIPT.format(
             options="\n".join(f"#SBATCH --{option}" for option in self._options(resources)),
             path=self.job.path,
-            devices=command.layout.describe(devices),
+            devices=command.topology.describe(devices),
             name=resources.name,
             setup="".join(f"{line}\n" for line in (*resources.setup, *_inherited(resources))),
             rendezvous=RENDEZVOUS if resources.nodes > 1 else "",

@@ -31,7 +31,7 @@ SHOWN_LINES = 15
 
 
 @dataclass(frozen=True)
-class Layout:
+class Topology:
     """How many processes run, where, and how the machines find each other.
 
     Args:

@@ -1,20 +1,24 @@
-"""Small tools that know nothing of models or data sets. Importing this package does not import torch."""
+"""Small tools that know nothing of models or data sets. Importing this package needs the standard library."""
 
-from mmpt.utils.files import atomic_write
-from mmpt.utils.optional import optional_import
-from mmpt.utils.safe_pickle import UnsafePickle, load_plain_pickle, save_plain_pickle
-from mmpt.utils.seed import ItemRandom, set_seed
-from mmpt.utils.shardedtensor import ShardedTensor, ShardError, ShardWriter
+import importlib
 
-__all__ = [
-    "ItemRandom",
-    "ShardError",
-    "ShardWriter",
-    "ShardedTensor",
-    "UnsafePickle",
-    "atomic_write",
-    "load_plain_pickle",
-    "optional_import",
-    "save_plain_pickle",
-    "set_seed",
-]
+_HOME = {
+    "ItemRandom": "seed",
+    "ShardError": "shardedtensor",
+    "ShardWriter": "shardedtensor",
+    "ShardedTensor": "shardedtensor",
+    "UnsafePickle": "safe_pickle",
+    "atomic_write": "files",
+    "load_plain_pickle": "safe_pickle",
+    "optional_import": "optional",
+    "save_plain_pickle": "safe_pickle",
+    "set_seed": "seed",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    """Each name from its file, imported when it is first asked for: commands have to start at once."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

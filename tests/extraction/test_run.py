@@ -7,9 +7,9 @@ import pytest
 
 from mmpt.backbones.backbone import Backbone
 from mmpt.extraction.extract import Job
-from mmpt.extraction.packing import pack, read_meta
 from mmpt.extraction.run import RunOptions, check_passport, list_jobs, run_extraction, share
 from mmpt.media.video import VideoError
+from mmpt.processors.store.packing import pack, read_meta
 from mmpt.utils import ShardedTensor
 from mmpt.utils.shardedtensor import read_manifest
 
@@ -126,7 +126,7 @@ def test_packing_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmpt.extraction.packing.save_plain_pickle", stop)
+    monkeypatch.setattr("mmpt.processors.store.packing.save_plain_pickle", stop)
     with pytest.raises(KeyboardInterrupt):
         pack(tmp_path, ids, tmp_path, "train", 2, "float16", {})
     monkeypatch.undo()

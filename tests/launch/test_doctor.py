@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
-from mmpt.launch import doctor
-from mmpt.launch.torchrun import Layout
+from mmpt.launch import collectives, doctor, install_fairseq
+from mmpt.launch.torchrun import Topology
+from mmpt_cli.doctor import main
 from tests.ports import free_port
 
 
@@ -24,9 +24,12 @@ def test_this_machine_can_train():
     assert not found(doctor.torch_and_gpus(), "error")
 
 
-def test_errors_give_exit_code_one_and_every_one_has_its_cure(capsys):
-    assert doctor.report(iter([doctor.ok("fine"), doctor.Finding("warning", "so so", "rest")])) == 0
-    assert doctor.report(iter([doctor.Finding("error", "broken", "mend it")])) == 1
+def test_errors_give_exit_code_one_and_every_one_has_its_cure(capsys, monkeypatch):
+    told = [doctor.ok("fine"), doctor.Finding("warning", "so so", "rest")]
+    monkeypatch.setattr(doctor, "findings", lambda *args: iter(told))
+    assert main([]) == 0
+    told.append(doctor.Finding("error", "broken", "mend it"))
+    assert main([]) == 1
     assert "error    broken\n         cure: mend it\n" in capsys.readouterr().out
 
 
@@ -53,13 +56,13 @@ def test_a_torchaudio_that_breaks_imports_is_named(monkeypatch):
 
 def test_a_missing_fairseq_comes_with_the_line_that_installs_it(monkeypatch):
     loads(monkeypatch, "ModuleNotFoundError: No module named 'fairseq'")
-    assert "mmpt.launch.doctor --fix fairseq" in found(doctor.imports(), "error")[0][1]
+    assert "mmpt doctor --fix fairseq" in found(doctor.imports(), "error")[0][1]
 
 
 def test_a_fix_is_made_before_anything_is_looked_at(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "install_fairseq", lambda: print("installing"))
+    monkeypatch.setattr(install_fairseq, "install_fairseq", lambda: print("installing"))
     monkeypatch.setattr(doctor, "findings", lambda *args: iter([doctor.ok("looked")]))
-    assert doctor.main(["--fix", "fairseq"]) == 0
+    assert main(["--fix", "fairseq"]) == 0
     assert capsys.readouterr().out.startswith("installing\nok       looked")
 
 
@@ -131,18 +134,15 @@ def test_a_tokenizer_folder_without_vocabulary_is_an_error(project, tmp_path):
 
 
 def test_two_ranks_talk_to_each_other():
-    (finding,) = doctor.collectives(Layout(per_node=2), 0.2, cpu=True)
+    (finding,) = doctor.collectives(Topology(per_node=2), 0.2, cpu=True)
     assert finding.level == "ok"
     assert finding.text.startswith("2 ranks (gloo): ")
 
 
-def test_ranks_of_two_machines_talk_to_each_other_and_one_of_them_measures(monkeypatch):
-    monkeypatch.setattr(
-        doctor.os, "getpid", lambda: threading.get_ident()
-    )  # two threads stand for two machines
-    layout = Layout(2, 1, f"127.0.0.1:{free_port()}", "doctor")
+def test_ranks_of_two_machines_talk_to_each_other_and_one_of_them_measures():  # two threads stand for them
+    topology = Topology(2, 1, f"127.0.0.1:{free_port()}", "doctor")
     with ThreadPoolExecutor(2) as machines:
-        found = machines.map(lambda machine: list(doctor.collectives(layout, 0.2, cpu=True)), range(2))
+        found = machines.map(lambda machine: list(doctor.collectives(topology, 0.2, cpu=True)), range(2))
         findings = [finding for (finding,) in found]
     assert [finding.level for finding in findings] == ["ok", "ok"]
     said = sorted(finding.text for finding in findings)
@@ -153,8 +153,8 @@ def test_ranks_of_two_machines_talk_to_each_other_and_one_of_them_measures(monke
 def test_ranks_that_fail_are_an_error_with_what_they_said(monkeypatch, tmp_path):
     program = tmp_path / "rank.py"
     program.write_text("raise OSError('no route to host')")
-    monkeypatch.setattr(doctor, "AS_RANK", (str(program),))
-    (finding,) = doctor.collectives(Layout(per_node=2), 0.1, cpu=True)
+    monkeypatch.setattr(collectives, "AS_RANK", (str(program),))
+    (finding,) = doctor.collectives(Topology(per_node=2), 0.1, cpu=True)
     assert finding.level == "error"
     assert "no route to host" in finding.text
     assert "GLOO_SOCKET_IFNAME" in finding.cure

@@ -15,7 +15,7 @@ import pytest
 from mmpt.config import ConfigError
 from mmpt.launch import local as localjob
 from mmpt.launch.local import Command, LocalJob, Running, visible_gpus
-from mmpt.launch.torchrun import Layout
+from mmpt.launch.torchrun import Topology
 from tests.conftest import ROOT
 
 TRAIN = """
@@ -216,7 +216,7 @@ def test_one_process_trains_on_the_first_gpu_only_and_says_so(train_yaml, record
 
 
 def test_a_cpu_group_has_as_many_processes_as_asked_for(train_yaml, capsys):
-    LocalJob(train_yaml, "local_single", cpu=True, layout=Layout(per_node=3)).launch(dryrun=True)
+    LocalJob(train_yaml, "local_single", cpu=True, topology=Topology(per_node=3)).launch(dryrun=True)
     captured = capsys.readouterr()
     line = words(captured.out)
     assert line[1:4] == ["torchrun", "--nproc_per_node=3", "--standalone"]
@@ -225,8 +225,8 @@ def test_a_cpu_group_has_as_many_processes_as_asked_for(train_yaml, capsys):
 
 
 def test_several_machines_are_part_of_the_world_size(train_yaml, capsys):
-    layout = Layout(nodes=2, per_node=4, endpoint="node1:29500", run_id="x")
-    LocalJob(train_yaml, "local_single", layout=layout).launch(dryrun=True)
+    topology = Topology(nodes=2, per_node=4, endpoint="node1:29500", run_id="x")
+    LocalJob(train_yaml, "local_single", topology=topology).launch(dryrun=True)
     captured = capsys.readouterr()
     assert (
         "--nnodes=2 --nproc_per_node=4 --rdzv-endpoint=node1:29500 --rdzv-id=x --rdzv-backend=c10d train.py"
@@ -238,7 +238,7 @@ def test_several_machines_are_part_of_the_world_size(train_yaml, capsys):
 
 def test_prediction_on_several_processes_is_refused():
     with pytest.raises(ConfigError, match="prediction runs in one process"):
-        LocalJob("projects/retri/norton/test_vtt_zs.yaml", layout=Layout(per_node=2)).launch(dryrun=True)
+        LocalJob("projects/retri/norton/test_vtt_zs.yaml", topology=Topology(per_node=2)).launch(dryrun=True)
 
 
 def run(program: str) -> int:

@@ -71,7 +71,7 @@ def test_the_table_has_the_last_word_on_options(table):
 
 
 def test_the_set_that_the_project_file_names_is_taken():
-    assert Resources.load("big").layout().world_size == 8
+    assert Resources.load("big").topology().world_size == 8
     assert (
         "#SBATCH --gpus-per-node=8" in SlurmJob(LocalJob("projects/retri/norton/how2_pretrain.yaml")).text()
     )

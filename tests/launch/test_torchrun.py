@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmpt.config import ConfigError
-from mmpt.launch.torchrun import Layout, first_failure, last_lines, report
+from mmpt.launch.torchrun import Topology, first_failure, last_lines, report
 from tests.conftest import ROOT
 from tests.ports import free_port
 
@@ -36,31 +36,31 @@ def finish(process):
 
 
 @pytest.mark.parametrize(
-    ("layout", "words"),
+    ("topology", "words"),
     [
-        (Layout(per_node=2), "--nproc_per_node=2 --standalone"),
+        (Topology(per_node=2), "--nproc_per_node=2 --standalone"),
         (
-            Layout(nodes=2, per_node=8, endpoint="a:1", run_id="7"),
+            Topology(nodes=2, per_node=8, endpoint="a:1", run_id="7"),
             "--nnodes=2 --nproc_per_node=8 --rdzv-endpoint=a:1 --rdzv-id=7 --rdzv-backend=c10d",
         ),
         (
-            Layout(nodes=2, per_node=1, endpoint="a:1", node_rank=0),
+            Topology(nodes=2, per_node=1, endpoint="a:1", node_rank=0),
             "--nnodes=2 --nproc_per_node=1 --rdzv-endpoint=a:1 --rdzv-id=mmpt --rdzv-backend=static "
             "--node-rank=0",
         ),
     ],
 )
-def test_a_layout_becomes_arguments_of_torchrun(layout, words):
-    assert " ".join(layout.torchrun_words()) == words
+def test_a_topology_becomes_arguments_of_torchrun(topology, words):
+    assert " ".join(topology.torchrun_words()) == words
 
 
 @pytest.mark.parametrize(
     "wrong",
     [{"nodes": 2}, {"endpoint": "a:1"}, {"node_rank": 0}, {"nodes": 2, "endpoint": "a:1", "node_rank": -1}],
 )
-def test_a_layout_that_cannot_start_is_refused(wrong):
+def test_a_topology_that_cannot_start_is_refused(wrong):
     with pytest.raises(ConfigError, match="--(nnodes|rdzv-endpoint|node-rank)"):
-        Layout(**wrong)
+        Topology(**wrong)
 
 
 def test_one_error_is_shown_and_its_exit_code_returned(tmp_path):
@@ -114,7 +114,9 @@ def test_two_machines_with_numbers_give_ranks_in_that_order(tmp_path):
     endpoint = f"127.0.0.1:{free_port()}"
     nodes = [
         start(
-            tmp_path, code, *Layout(nodes=2, per_node=1, endpoint=endpoint, node_rank=number).torchrun_words()
+            tmp_path,
+            code,
+            *Topology(nodes=2, per_node=1, endpoint=endpoint, node_rank=number).torchrun_words(),
         )
         for number in (1, 0)
     ]

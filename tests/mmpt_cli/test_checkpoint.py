@@ -10,8 +10,11 @@ from collections import OrderedDict
 import pytest
 import torch
 
+from mmpt.checkpoints.average import average, newest
+from mmpt.checkpoints.convert import save
+from mmpt.checkpoints.describe import describe
 from mmpt.checkpoints.weights import read_state_dict
-from mmpt_cli import checkpoint
+from mmpt_cli.checkpoint import main
 
 CONFIG = {
     "task": "VideoRetriTask",
@@ -65,27 +68,27 @@ EXPECTED = {
 
 
 def test_a_file_says_what_it_was_trained_with_for_how_long_and_how_well(tmp_path):
-    assert checkpoint.describe(write(tmp_path, config=CONFIG)) == EXPECTED
+    assert describe(write(tmp_path, config=CONFIG)) == EXPECTED
 
 
 def test_settings_that_are_not_in_the_file_are_taken_from_the_run_folder(tmp_path):
     path = write(tmp_path)
-    assert "loss" not in checkpoint.describe(path)
+    assert "loss" not in describe(path)
     (tmp_path / "config.yaml").write_text(json.dumps(CONFIG))
-    assert checkpoint.describe(path) == EXPECTED
+    assert describe(path) == EXPECTED
 
 
 def test_weights_without_anything_else_are_counted(tmp_path):
     torch.save({"a": torch.zeros(3)}, tmp_path / "plain.pt")
-    assert checkpoint.describe(tmp_path / "plain.pt") == {"tensors": 1, "parameters": 3}
+    assert describe(tmp_path / "plain.pt") == {"tensors": 1, "parameters": 3}
 
 
 def test_weights_and_description_survive_safetensors_and_back(tmp_path):
     source = write(tmp_path, config=CONFIG)
-    checkpoint.main(["convert", str(source), str(tmp_path / "x.safetensors")])
-    checkpoint.main(["convert", str(tmp_path / "x.safetensors"), str(tmp_path / "y.pt")])
+    main(["convert", str(source), str(tmp_path / "x.safetensors")])
+    main(["convert", str(tmp_path / "x.safetensors"), str(tmp_path / "y.pt")])
     for path in (tmp_path / "x.safetensors", tmp_path / "y.pt"):
-        assert checkpoint.describe(path) == EXPECTED
+        assert describe(path) == EXPECTED
         state = read_state_dict(path)
         assert state.keys() == {"a.b.weight", "a.tied.weight", "c.count"}
         assert all(torch.equal(state[name], tensor) for name, tensor in read_state_dict(source).items())
@@ -96,7 +99,7 @@ def test_fairseq_starts_from_a_converted_file(tmp_path):
 
     import mmpt.fairseq_plugin  # noqa: F401
 
-    checkpoint.main(["convert", str(write(tmp_path, config=CONFIG)), str(tmp_path / "y.pt")])
+    main(["convert", str(write(tmp_path, config=CONFIG)), str(tmp_path / "y.pt")])
     state = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "y.pt"))
     assert state["optimizer_history"][-1]["num_updates"] == 10
     assert state["extra_state"]["train_iterator"] == {"epoch": 3, "iterations_in_epoch": 0}
@@ -110,28 +113,25 @@ def test_the_mean_is_of_the_longest_trained_checkpoints_and_says_so(tmp_path):
     write(run, "checkpoint_1_30.pt", value=4.0, updates=30)
     write(run, "checkpoint_1_20.pt", value=1.0, updates=20)
     write(run, "checkpoint_last.pt", value=50.0, updates=40)
-    checkpoint.main(["average", str(run), "--last", "2", "--out", str(run / "mean.safetensors")])
+    main(["average", str(run), "--last", "2", "--out", str(run / "mean.safetensors")])
     state = read_state_dict(run / "mean.safetensors")
     assert torch.equal(state["a.b.weight"], torch.full((2, 3), 2.5))
     assert state["c.count"] == 30
-    assert checkpoint.describe(run / "mean.safetensors")["averaged_from"] == [
-        "checkpoint_1_20.pt",
-        "checkpoint_1_30.pt",
-    ]
+    assert describe(run / "mean.safetensors")["averaged_from"] == ["checkpoint_1_20.pt", "checkpoint_1_30.pt"]
 
 
 def test_one_number_of_updates_counts_once(tmp_path):
     write(tmp_path, "checkpoint1.pt", updates=10)
     write(tmp_path, "checkpoint_1_10.pt", updates=10)
     with pytest.raises(ValueError, match="1 numbered checkpoints .*, expected 2. Keep more with"):
-        checkpoint.newest(tmp_path, 2)
+        newest(tmp_path, 2)
 
 
 def test_checkpoints_of_different_models_have_no_mean(tmp_path):
     torch.save({"a": torch.zeros(3)}, tmp_path / "a.pt")
     torch.save({"a": torch.zeros(4)}, tmp_path / "b.pt")
     with pytest.raises(ValueError, match="b.pt holds other tensors than the checkpoints before it"):
-        checkpoint.average([tmp_path / "a.pt", tmp_path / "b.pt"])
+        average([tmp_path / "a.pt", tmp_path / "b.pt"])
 
 
 class Evil:
@@ -144,7 +144,7 @@ def test_a_foreign_class_is_refused_by_name_and_not_run(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     torch.save({"model": {"a": torch.zeros(3)}, "x": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(ValueError, match="would run code of builtins.print"):
-        checkpoint.main([word.format("evil.pt") for word in command])
+        main([word.format("evil.pt") for word in command])
     assert "must not be printed" not in capsys.readouterr().out
     assert not (tmp_path / "x.safetensors").exists()
 
@@ -152,18 +152,18 @@ def test_a_foreign_class_is_refused_by_name_and_not_run(tmp_path, monkeypatch, c
 def test_a_plain_pickle_is_not_a_checkpoint(tmp_path):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(ValueError, match="evil.pt"):
-        checkpoint.describe(tmp_path / "evil.pt")
+        describe(tmp_path / "evil.pt")
 
 
 def test_another_ending_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="expected a name that ends in .pt or .safetensors"):
-        checkpoint.save({}, {}, tmp_path / "x.bin")
+        save({}, {}, tmp_path / "x.bin")
     assert not list(tmp_path.iterdir())
 
 
 def test_show_prints_the_description_and_the_parts(tmp_path, capsys):
     path = write(tmp_path, config=CONFIG)
-    checkpoint.main(["show", str(path)])
+    main(["show", str(path)])
     shown = capsys.readouterr().out
     for line in (
         "  loss:",

@@ -8,10 +8,11 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+import mmpt
 from mmpt.config import load_config
 from mmpt.processors import load_tokenizer
 from mmpt.processors.sets.crosstask import read_segments, read_tasks, read_videos
-from mmpt_cli import data, predict
+from mmpt_cli import data
 from tests.conftest import ROOT, real_path
 from tests.oracle import WIDTH, code
 
@@ -53,8 +54,7 @@ def evaluate(project, model, output, settings):
         ROOT / "projects" / f"{project}.yaml", [f"model.model_cls={model}", *sizes, *settings]
     )
     __import__("tests.oracle")
-    args = predict.parse_args([project, "--untrained", "--device", "cpu", "--output", str(output)])
-    return predict.Evaluation(config, args)(None, "oracle").result
+    return mmpt.evaluate(config, device="cpu", out=output / "oracle").result
 
 
 @pytest.fixture(scope="module")

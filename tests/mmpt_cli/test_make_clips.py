@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+import locallaunch
 from mmpt.checkpoints.weights import read_state_dict
 from mmpt.media.audio import read_audio
 from mmpt.media.video import probe, read_clip
-from mmpt_cli import launch as locallaunch
 from mmpt_cli.make_clips import main
 from tests.conftest import ROOT
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmpt.api.evaluation import choose_device, find_checkpoints, labels
 from mmpt.config import load_config
 from mmpt.evaluators import load_arrays
 from mmpt_cli import predict
@@ -113,7 +114,7 @@ def test_pictures_are_drawn_on_demand_and_named_in_the_page(project, tmp_path):
     assert results(tmp_path, "checkpoint_best")["plots"] == ["ranks.png", "scores.png", "alignment.png"]
 
 
-def test_a_fine_tuned_checkpoint_and_features_of_another_rate_are_warned_of(project, tmp_path):
+def test_a_fine_tuned_checkpoint_is_named_and_features_of_another_rate_warned_of(project, tmp_path, capsys):
     (tmp_path / "passport.json").write_text('{"seconds_per_feature": 1.5}')
     path = tmp_path / "tuned.pt"
     state = {"mmmodel.table": torch.eye(12)}
@@ -124,8 +125,9 @@ def test_a_fine_tuned_checkpoint_and_features_of_another_rate_are_warned_of(proj
     predict.main([project(), "--checkpoint", str(path), "--set", f"dataset.vfeat_dir={tmp_path}"])
     found = results(tmp_path, "tuned")
     assert found["checkpoint"]["training"]["data"] == {"train_path": "data/msrvtt/train.csv"}
-    rate, tuned = found["warnings"]
-    assert "one feature per 1.5 s" in rate and "trained on data/msrvtt/train.csv" in tuned
+    (rate,) = found["warnings"]
+    assert "one feature per 1.5 s" in rate
+    assert "trained on data/msrvtt/train.csv; zero-shot is a number on another" in capsys.readouterr().out
 
 
 def test_layers_that_the_checkpoint_lacks_are_warned_of(project, tmp_path):
@@ -178,18 +180,18 @@ def test_a_missing_checkpoint_is_named_with_its_key(project):
 def test_a_run_folder_without_checkpoints_is_an_error(project, tmp_path):
     config = load_config(project(path="null"), [f"eval.save_path={tmp_path}/"])
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        predict.find_checkpoints(config, None, False)
+        find_checkpoints(config, None, False)
 
 
 def test_checkpoints_of_one_name_in_two_folders_keep_apart(tmp_path):
     paths = [tmp_path / "a" / "checkpoint_best.pt", tmp_path / "b" / "checkpoint_best.pt"]
-    assert list(predict.labels(paths)) == ["checkpoint_best", "b_checkpoint_best"]
+    assert list(labels(paths)) == ["checkpoint_best", "b_checkpoint_best"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_asking_for_an_absent_gpu_says_what_to_ask_for():
-    with pytest.raises(SystemExit, match="--device cpu"):
-        predict.choose_device("cuda")
+    with pytest.raises(ValueError, match="--device cpu"):
+        choose_device("cuda")
 
 
 def test_per_query_ranks_are_saved(project, tmp_path):

@@ -4,6 +4,7 @@ model that may know it."""
 import torch
 from torch import nn
 
+from mmpt.processors import MetaProcessor
 from mmpt.registry import ALIGNERS, META_PROCESSORS, MODELS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 
 N_ITEMS = 12
@@ -17,11 +18,10 @@ class Words:
 
 
 @META_PROCESSORS.register()
-class ToyMeta:
-    missing = {"without features": ["lost"]}
-
+class ToyMeta(MetaProcessor):
     def __init__(self, config):
-        pass
+        super().__init__(config)
+        self.missing = {"without features": ["lost"]}
 
     def __len__(self):
         return N_ITEMS

@@ -16,7 +16,7 @@ import torch
 
 from mmpt.backbones.audio import AudioResNet
 from mmpt.backbones.r2plus1d import R2Plus1D
-from mmpt.extraction.packing import read_meta
+from mmpt.processors.store.packing import read_meta
 from mmpt.utils import ShardedTensor
 from tests.conftest import ROOT, real_path
 from tests.media.media import write_video

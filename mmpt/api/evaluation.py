@@ -1,0 +1,256 @@
+"""Evaluating a project file, as a call."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmpt.checkpoints.describe import description
+from mmpt.checkpoints.weights import fit_state_dict, read_file
+from mmpt.config import Config
+from mmpt.config.load import as_config
+from mmpt.config.rundir import to_dict
+from mmpt.datasets import build_dataset
+from mmpt.evaluators import Evaluator, Report, Result, sanity, save_arrays
+from mmpt.evaluators.report import describe_data
+from mmpt.models import build_model
+from mmpt.processors.store.passport import passports_of, wrong_rate
+from mmpt.registry import load_plugins
+from mmpt.utils.files import atomic_write
+
+UNTRAINED = "untrained"
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+def evaluate(
+    config: str | Path | Config | Mapping[str, Any],
+    checkpoint: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    device: str = "auto",
+    out: str | Path | None = None,
+    plots: bool = False,
+    progress: Progress = iter,
+) -> Report:
+    """Run the predictor of a test file over its data and score what it gives.
+
+    Args:
+        config: a project file with `predictor` and `metric`, or what is in one.
+        checkpoint: weights; None: the model as initialised.
+        overrides: `section.key=value` texts merged last.
+        device: cpu, cuda, cuda:N, or auto: a GPU where there is one.
+        out: folder that gets results.json, results.md and per_query.npz; None: nothing is written.
+        plots: also draw pictures there.
+        progress: wrapped round the batches.
+
+    Raises:
+        ConfigError: the project file is wrong.
+        FileNotFoundError: a file it names, or the checkpoint, is not there.
+        ValueError: the checkpoint belongs to another model.
+    """
+    return Evaluation(config, overrides, device, progress)(checkpoint, out, plots=plots)
+
+
+def find_checkpoints(config: Config, chosen: str | Path | None = None, every: bool = False) -> list[Path]:
+    """Checkpoints of a test file in order of evaluation, each once.
+
+    Args:
+        config: the test file.
+        chosen: this one; None: every checkpoint*.pt of the run folder (the folder part of eval.save_path) by
+            name, then fairseq.common_eval.path.
+        every: those besides `chosen`.
+
+    Raises:
+        FileNotFoundError: a named file, or any checkpoint at all, is missing.
+    """
+    found = []
+    folder = Path(os.path.dirname(config.eval.save_path or ""))
+    if every or chosen is None:
+        found += sorted(folder.glob("checkpoint*.pt"))
+    named = chosen or config.fairseq.get("common_eval", {}).get("path")
+    if named is not None:
+        if not os.path.isfile(named):
+            key = "--checkpoint" if chosen else "fairseq.common_eval.path"
+            raise FileNotFoundError(
+                f"{config.source}: {key}={named}: no such file. Train first, fetch the weights, or pass "
+                "--checkpoint."
+            )
+        found.append(Path(named))
+    if not found:
+        raise FileNotFoundError(
+            f"{config.source}: no checkpoint*.pt in {folder} and no fairseq.common_eval.path; pass "
+            "--checkpoint."
+        )
+    return list({path.resolve(): path for path in found}.values())
+
+
+def labels(checkpoints: Iterable[Path | None]) -> dict[str, Path | None]:
+    """A folder name for each checkpoint: its stem, with the folder's name before it where stems repeat."""
+    named: dict[str, Path | None] = {}
+    for path in checkpoints:
+        label = UNTRAINED if path is None else path.stem
+        named[f"{path.resolve().parent.name}_{label}" if label in named and path is not None else label] = (
+            path
+        )
+    return named
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` is the first GPU where there is one.
+
+    Raises:
+        ValueError: a GPU is asked for, and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            "device cuda: torch sees no GPU here; use --device cpu, or --device auto to take what is there."
+        )
+    return torch.device(name)
+
+
+class Evaluation:
+    """Test data, predictor and metric of one project file, for any number of checkpoints and models.
+
+    Args:
+        config: a project file, or what is in one.
+        overrides: `section.key=value` texts merged last.
+        device: see `choose_device`.
+        progress: wrapped round the batches.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Config | Mapping[str, Any],
+        overrides: Iterable[str] = (),
+        device: str = "auto",
+        progress: Progress = iter,
+    ):
+        self.config = as_config(config, overrides)
+        load_plugins(self.config.plugins)
+        self.device, self.progress = choose_device(device), progress
+        self.dataset = build_dataset(self.config, "test")
+        options = self.config.fairseq.get("dataset", {})
+        self.loader = DataLoader(
+            self.dataset,
+            batch_size=options.get("batch_size", 1),
+            num_workers=options.get("num_workers", 0),
+            collate_fn=self.dataset.collate,
+        )
+        tokenizer = getattr(self.dataset.text_processor, "tokenizer", None)
+        self.evaluator = Evaluator(self.config, tokenizer=tokenizer)
+        self.settings = to_dict(self.config)
+        self.data = describe_data(self.settings.get("dataset", {}))
+        for entry in self.data:
+            if entry["key"] == "vfeat_dir" and "entries" in entry:
+                entry["passports"] = [passport for passport in passports_of(entry["path"]) if passport]
+
+    @property
+    def out(self) -> Path:
+        """Where the reports of a test file belong."""
+        return Path(self.config.eval.save_path or "runs/eval") / Path(self.config.source).stem
+
+    def __call__(
+        self,
+        checkpoint: str | Path | None = None,
+        out: str | Path | None = None,
+        *,
+        plots: bool = False,
+        save_predictions: bool = False,
+    ) -> Report:
+        """Evaluate one checkpoint (None: the model as initialised) and write its report into `out`."""
+        model, provenance = self.load(checkpoint)
+        result, arrays = self.score(model)
+        drawn = []
+        if out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            if save_predictions:
+                save_arrays(Path(out) / "predictions.npz", arrays)
+            drawn = self.evaluator.metric.plot(Path(out), result, **arrays) if plots else []
+        report = Report(
+            name=f"{self.config.source}: {Path(out).name if out else checkpoint or UNTRAINED}",
+            result=result,
+            checkpoint=provenance,
+            data=self.data,
+            missing=self.dataset.meta_processor.missing,
+            missing_queries=self.missing_queries(result, arrays),
+            settings=self.settings,
+            warnings=self.warnings(provenance, model),
+            plots=[path.name for path in drawn],
+        )
+        if out is not None:
+            report.write(out)
+        return report
+
+    def score(self, model: nn.Module) -> tuple[Result, dict[str, Any]]:
+        """Numbers of a model, and the arrays they were made from."""
+        return self.evaluator.evaluate(model, self.loader, self.device, self.progress)
+
+    def predict(self, checkpoint: str | Path | None, out: str | Path) -> Path:
+        """Run the predictor alone and keep its arrays as `predictions.npz` in the folder `out`."""
+        model, _ = self.load(checkpoint)
+        path = Path(out) / "predictions.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_arrays(path, self.evaluator.predictor(self.loader, model, self.device, self.progress))
+        return path
+
+    def load(self, checkpoint: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:
+        """A fresh model, so that no tensor is left over from the checkpoint before, and where its weights
+        come from; the file is opened once."""
+        if checkpoint is None:
+            return build_model(self.config), {}
+        path = Path(checkpoint)
+        contents = read_file(path, with_sha256=True)
+        as_in_file = dataclasses.replace(self.config.model, init="random", init_from=None)
+        model = build_model(dataclasses.replace(self.config, model=as_in_file))
+        loaded = fit_state_dict(model, contents.weights, path)
+        return model, {
+            "path": str(checkpoint),
+            "sha256": contents.sha256,
+            "training": description(contents, path),
+            **dataclasses.asdict(loaded),
+        }
+
+    def missing_queries(self, result: Result, arrays: Mapping[str, Any]) -> int | None:
+        """How many queries the items left out stand for: one each, or one for all items of a video where
+        videos are asked for."""
+        missing = [video for videos in self.dataset.meta_processor.missing.values() for video in videos]
+        ids = result.per_query.get("ids", ())
+        if 0 < len(ids) == len(set(ids)) and set(ids) <= set(arrays.get("video_ids", ())):
+            return len(set(missing))
+        return len(missing) if len(ids) == len(self.dataset) else None
+
+    def warnings(self, provenance: Mapping[str, Any], model: nn.Module) -> list[str]:
+        """What is wrong with the features and with the checkpoint, as far as they say it themselves."""
+        found = []
+        for entry in self.data:
+            found += wrong_rate(entry["path"], entry.get("passports", ()))
+        if provenance:
+            path = provenance["path"]
+            found += sanity.unloaded_layers(path, provenance["missing"])
+            found += sanity.unset_batch_norm(path, model)
+        return found
+
+
+def best_of(reports: Mapping[str, Report]) -> str:
+    """The label of the report with the best number."""
+    return max(reports, key=lambda label: reports[label].result.best)
+
+
+def write_summary(out: str | Path, reports: Mapping[str, Report]) -> None:
+    """`out`/results.json: the numbers of every checkpoint and which is best."""
+    numbers = {
+        label: {"values": report.result.values, "report": f"{label}/results.json"}
+        for label, report in reports.items()
+    }
+    with atomic_write(Path(out) / "results.json", "w") as file:
+        json.dump({"best": best_of(reports), "checkpoints": numbers}, file, indent=2)

@@ -1,0 +1,54 @@
+"""The main job: embedded data, three trainings by fairseq, a table beside trivial models, and a picture.
+
+    mmpt demo                                  # about 8 minutes on 2 cores
+    mmpt demo --seed 2 --out runs/toy_seed2
+    mmpt demo --size tiny --out runs/tiny --data data/tiny --updates 20 10
+
+Stage 1 trains with VideoCLIP's loss; stage 2 goes on from there twice, with VideoCLIP's loss and with
+Norton's, for equally many updates. What is already there is not done again; a run that was stopped goes on
+from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmpt.synthetic.settings import NOISE, SIZES
+from mmpt_cli.options import Parser, count, progress, speak
+
+
+def parser() -> Parser:
+    """The options."""
+    p = Parser("mmpt demo", __doc__)
+    add = p.add_argument
+    add("--size", choices=SIZES, default="main", help="of the embedded data (default: %(default)s)")
+    add("--noise", choices=NOISE, default="moderate", help="of the narration (default: %(default)s)")
+    add("--seed", type=int, default=1, help="of weights, batches and dropout (default: %(default)s)")
+    metavar = ("STAGE1", "STAGE2")
+    add("--updates", type=count, nargs=2, metavar=metavar, help="of each stage (default: as in projects/toy)")
+    add("--data", default="data/toy", help="folder of the embedded data (default: %(default)s)")
+    p.shared("--out", default="runs/toy", help="folder of checkpoints and results (default: %(default)s)")
+    p.shared("--quiet")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run it."""
+    args = parser().parse_args(argv)
+    speak()
+    from mmpt.demo.main_job import MainJob, run
+
+    updates = tuple(args.updates) if args.updates else None
+    job = MainJob(
+        size=args.size, noise=args.noise, seed=args.seed, updates=updates, data=args.data, out=args.out
+    )
+    bar = progress("")
+    run(job, None if args.quiet else show, lambda items, label: bar(items, label))
+
+
+def show(row: str, updates: int, line: dict[str, Any]) -> None:
+    """One line on the terminal for a logged update."""
+    if line["tag"] == "train_inner":
+        speed = f"{line['clips_per_s']:.0f} clips/s"
+        print(f"{row}: update {line['update']}/{updates}, loss {line['loss']:.3f}, {speed}", flush=True)

@@ -1,0 +1,59 @@
+"""Launch project files: on this machine, on several, or on a SLURM cluster.
+
+    mmpt train projects/toy/norton.yaml --device cpu --nproc 2
+    mmpt train projects/retri/norton/how2_pretrain.yaml --jobtype local_small --dryrun
+    mmpt train FILE --nnodes 2 --nproc 8 --rdzv-endpoint node1:29500     # the same line on both machines
+    mmpt train FILE --slurm big
+
+A pipeline file (one with `base_dir`) derives job files, and with --run runs its stages. Exit code: 0, that
+of the first job that failed, 2 for a wrong file or argument, 85 for training that a signal stopped with its
+checkpoint saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmpt.launch.local import JOB_TYPES
+from mmpt.launch.pipeline import Request, launch
+from mmpt.launch.slurm import TABLE
+from mmpt.launch.torchrun import Topology
+from mmpt_cli.gram_options import add_gram_flags, given_flags
+from mmpt_cli.options import Parser, count, endpoint, speak
+
+
+def parser() -> Parser:
+    """The options."""
+    p = Parser("mmpt train", __doc__)
+    p.add_argument("files", nargs="+", metavar="FILE", help="project files, also separated by commas")
+    p.shared("--set", "--quiet")
+    p.shared("--device", default=None, choices=("cpu", "auto"), help="cpu: in float32 (default: GPUs)")
+    p.add_argument("--cpu", action="store_true", help="short for --device cpu")
+    p.add_argument("--jobtype", choices=JOB_TYPES, help="default: the file's task_type, else local_single")
+    p.add_argument("--dryrun", action="store_true", help="show the commands; run nothing, write nothing")
+    p.add_argument("--run", action="store_true", help="pipeline files: run their stages up to a failure")
+    group = p.add_argument_group("machines and clusters").add_argument
+    p.shared("--nproc")
+    group("--nnodes", type=count, default=1, metavar="N", help="machines; the same line on each of them")
+    group("--rdzv-endpoint", type=endpoint, metavar="HOST:PORT", help="where the machines meet")
+    group("--rdzv-id", default="mmpt", metavar="ID", help="keeps jobs with one endpoint apart")
+    group("--node-rank", type=int, metavar="K", help="number of this machine (default: as they arrive)")
+    group("--slurm", metavar="NAME", help="submit with this resource set; --jobtype slurm: the file's own")
+    group(
+        "--slurm-table",
+        default=str(TABLE),
+        metavar="FILE",
+        help="resource sets (scripts/slurm/resources.yaml)",
+    )
+    add_gram_flags(p)
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Launch."""
+    args = parser().parse_args(argv)
+    speak(args.quiet)
+    topology = Topology(args.nnodes, args.nproc, args.rdzv_endpoint, args.rdzv_id, args.node_rank)
+    words = args.jobtype, args.cpu or args.device == "cpu", tuple(args.overrides), topology
+    request = Request(*words, args.slurm, args.slurm_table, given_flags(args), args.dryrun, args.run)
+    return launch([path for text in args.files for path in text.split(",") if path], request)
