@@ -146,6 +146,7 @@ class GDTLoss(Loss[GDTConfig]):
     def __init__(self, config: Mapping[str, Any] | GDTConfig | None = None, **keys: Any):
         super().__init__(config, **keys)
         read = self.config
+        assert read.hypothesis is not None  # GDTConfig refuses that
         self.hypothesis = GDTHypothesis.parse(read.hypothesis)
         if "text" in (read.modalities or ["text"]) and not read.allow_degenerate:
             require_visible_reversal(self.hypothesis, read.text_reversal, read.order_sensitive)

@@ -78,7 +78,7 @@ class Loss(nn.Module, Generic[C]):
         terms: detached value of each term of the last forward pass, by name.
     """
 
-    Config: type[C] = LossConfig  # type: ignore[assignment]  # of losses without keys
+    Config: type[C] = LossConfig  # type: ignore[assignment]  # a loss without keys needs no other
     family: str = "Further losses"
     formula: str = ""
     paper: str = ""
@@ -95,7 +95,7 @@ class Loss(nn.Module, Generic[C]):
                     f"{cls.__name__}.__init__ hides the keys of {cls.Config.__qualname__}. Write "
                     "`def __init__(self, config=None, **keys): super().__init__(config, **keys)`."
                 )
-            cls.Config = _config_of(own, cls.__name__)
+            cls.Config = _config_of(own, cls.__name__)  # type: ignore[assignment]
 
     def __init__(self, config: Mapping[str, Any] | C | None = None, **keys: Any):
         super().__init__()
@@ -217,9 +217,8 @@ def build_loss(section: Mapping[str, Any], source: str = "") -> Loss:
     if not section or not section.get("loss_cls"):
         raise ValueError(f"loss.loss_cls is missing; name one of {', '.join(LOSSES.names())}.")
     cls = LOSSES.get(str(section["loss_cls"]), f"{source}: loss.loss_cls")
-    if _takes_config(cls.__init__):
-        return cls(section)
-    return _with_arguments(cls, {name: value for name, value in section.items() if name != "loss_cls"})
+    keys = {name: value for name, value in section.items() if name != "loss_cls"}
+    return cls(keys) if _takes_config(cls) else _with_arguments(cls, keys)
 
 
 # A plugin may name its keys as arguments of __init__, as Modules usually do ---------------------------------
@@ -232,7 +231,7 @@ def _takes_config(init: Callable) -> bool:
 def _arguments(init: Callable) -> list[inspect.Parameter]:
     """Without self, *args and **kwargs."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [a for a in list(inspect.signature(init).parameters.values())[1:] if a.kind in named]
+    return [a for a in inspect.signature(init).parameters.values() if a.kind in named and a.name != "self"]
 
 
 def _config_of(init: Callable, name: str) -> type[LossConfig]:
@@ -250,7 +249,7 @@ def _config_of(init: Callable, name: str) -> type[LossConfig]:
 
 def _with_arguments(cls: type[Loss], keys: Mapping[str, Any]) -> Loss:
     config = cls.Config.from_yaml(keys, where=f"loss ({cls.__name__})")
-    missing = [a.name for a in _arguments(cls.__init__) if a.default is a.empty and a.name not in keys]
+    missing = [a.name for a in _arguments(cls) if a.default is a.empty and a.name not in keys]
     if missing:
         raise ValueError(f"loss ({cls.__name__}): {', '.join(missing)} missing, which has no default.")
     loss = cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})

@@ -179,13 +179,14 @@ class MMContraLoss(PooledContrast[MMContraConfig]):
     def __init__(self, config: Mapping[str, Any] | MMContraConfig | None = None, **keys: Any):
         super().__init__(config, **keys)
         section = self.config.sequence_contrast
-        self.sequence = None
+        self.sequence: SequenceContrastLoss | None = None
+        self.sequence_weight = 0.0
         if section is not None and section.weight is not None:
-            shared = {f.name: getattr(self.config, f.name) for f in fields(SimilarityConfig)}
-            steps = {} if self.config.n_iters is None else {"n_iters": self.config.n_iters}
-            self.sequence = SequenceContrastLoss(
-                SequenceContrastLoss.Config(**asdict(section), **shared, **steps)
-            )
+            keys = asdict(section) | {f.name: getattr(self.config, f.name) for f in fields(SimilarityConfig)}
+            if self.config.n_iters is not None:
+                keys["n_iters"] = self.config.n_iters
+            self.sequence = SequenceContrastLoss(**keys)
+            self.sequence_weight = section.weight
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -203,20 +204,16 @@ class MMContraLoss(PooledContrast[MMContraConfig]):
     def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch: Any) -> Tensor:
         # the sequence part first: its large gradients are then made last, when the rest of the graph is
         # already freed
-        weighted = 0.0
+        terms, weighted = {}, 0.0
         if self.sequence is not None:
-            sequence = self.sequence(pooled_video=pooled_video, pooled_text=pooled_text, **batch)
-            weighted = self.config.sequence_contrast.weight * sequence
+            terms["sequence"] = self.sequence(pooled_video=pooled_video, pooled_text=pooled_text, **batch)
+            weighted = self.sequence_weight * terms["sequence"]
         to_text, to_video = self.clip_caption_losses(pooled_video, pooled_text, **batch)
-        self.record(
-            video_to_text=to_text,
-            text_to_video=to_video,
-            **({} if self.sequence is None else {"sequence": sequence}),
-        )
+        self.record(video_to_text=to_text, text_to_video=to_video, **terms)
         return to_text + to_video + weighted
 
     def clip_caption_losses(
-        self, pooled_video: Tensor, pooled_text: Tensor, **batch
+        self, pooled_video: Tensor, pooled_text: Tensor, **batch: Any
     ) -> tuple[Tensor, Tensor]:
         """Cross entropies of clips over captions and of captions over clips."""
         scores = self.scores(pooled_video, pooled_text, batch.get("logit_scale"))

@@ -114,13 +114,13 @@ class STiCALoss(Loss[STiCAConfig]):
                 raise ValueError(
                     f"loss.{key} (STiCALoss) says {expected} crops, the model returns {found} of {name}."
                 )
-        sums, counts = {}, {}
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
         for large, small in (("sl", "ss"), ("tl", "ts")):
             first, second = crops.get(f"{large}1", none), crops.get(f"{large}2", none)
             pairs = [(query, key) for key in first for query in crops.get(f"{small}2", none)]
-            both = (
-                len(first) == 2 and len(second) == 2
-            )  # the pair of first large crops takes no part, as published
+            # As published: the pair of first large crops takes no part, only that of the second ones.
+            both = len(first) == 2 and len(second) == 2
             sums[f"crop_{large}_{large}"] = (
                 self._symmetric(first[1], second[1], temperature) if both else like.new_zeros(())
             )

@@ -59,7 +59,7 @@ class SumLoss(Loss[SumConfig]):
 
     def __init__(self, config: Mapping[str, Any] | SumConfig | None = None, **keys: Any):
         super().__init__(config, **keys)
-        sections = {part_name(section): dict(section) for section in self.config.losses}
+        sections = {part_name(section): dict(section) for section in self.config.losses or ()}
         self.weights = {
             name: read_value(section.pop("weight", 1.0), float, f"loss.losses ({name}).weight")
             for name, section in sections.items()

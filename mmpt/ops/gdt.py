@@ -58,10 +58,10 @@ class Term(NamedTuple):
     """One pair of views in the loss."""
 
     name: str
-    # base: own view is the positive, own partner view left out; inv: partner view is the positive, own view
-    # left out;
+    # base: the own view is the positive, the partner view of the own sample is left out;
+    # inv: the partner view is the positive, the own view of the own sample is left out;
+    # var: the own view is the positive, the partner view of the own sample is a hard negative
     kind: str
-    # var: own view is the positive, own partner view a hard negative
     views: tuple[int, ...]
     weight: float
 
@@ -74,10 +74,8 @@ class Call(NamedTuple):
     query_view: int
     positive_view: int
     weight: float  # share in the loss, if all calls of the hypothesis can be made
-    remote: tuple[int, int, int, int]  # how often a key of another rank counts, by view
-    local: tuple[
-        str, str, str, str
-    ]  # which keys of the own rank count once, by view: all, others (than the query's sample), none
+    remote: tuple[int, ...]  # how often a key of another rank counts, for each of the four views
+    local: tuple[str, ...]  # which keys of the own rank count once: all, others (than the own sample), none
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,9 @@ class GDTHypothesis:
             "shift": [("shift", (0, 2)), ("shift_of_rev", (1, 3))],
         }
         factors = [(name, kind) for name, kind in (("rev", self.reversal), ("shift", self.shift)) if kind]
-        found = [(f"base_{name}", "base", pairs[name][0][1]) for name, kind in factors if kind == INVARIANT]
+        found: list[tuple[str, str, tuple[int, ...]]] = []
+        # An invariant pair alone never compares a view with itself across modalities; this term does.
+        found += [(f"base_{name}", "base", pairs[name][0][1]) for name, kind in factors if kind == INVARIANT]
         for name, kind in factors:
             usable = pairs[name] if len(factors) == 2 else pairs[name][:1]
             found += [(term, "inv" if kind == INVARIANT else "var", views) for term, views in usable]

@@ -97,49 +97,35 @@ class GRAMLoss(MatchedTupleLoss[GRAMConfig]):
     def _contrast(self, local: Tuples, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Both cross entropies of this rank's rows; their mean over ranks is that of the whole batch."""
         gather = self.config.gather
-        options = {
-            "label_smoothing": self.config.label_smoothing,
-            "dim_norm": self._dim_norm(local.mask),
-            **self._score,
-        }
+        smoothing, dim_norm = self.config.label_smoothing, self._dim_norm(local.mask)
+
+        def contrast(anchor: Tensor, modalities: list[Tensor], **part: Any) -> tuple[Tensor, Tensor]:
+            options = {"label_smoothing": smoothing, "dim_norm": dim_norm, **self._score, **part}
+            return volume_cross_entropy(anchor, modalities, scale, **options)
+
         if gather == "local" or (gather == "full" and world_size() == 1):
-            return volume_cross_entropy(
-                local.anchor,
-                local.modalities,
-                scale,
-                mask=local.mask,
-                anchor_mask=local.anchor_mask,
-                **options,
-            )
+            return contrast(local.anchor, local.modalities, mask=local.mask, anchor_mask=local.anchor_mask)
         everyone, n_own = local.gathered(gather == "full"), len(local.anchor)
-        first, options["pairs"] = rank() * n_own, n_own
+        # Own anchors look at the tuples of all ranks, own tuples at the anchors of all: two strips, (B, N)
+        # and (N, B), of a matrix that no rank needs whole. `first` is where the own pairs begin in them.
+        first, pairs = rank() * n_own, n_own
         masks = {"mask": everyone.mask, "anchor_mask": local.anchor_mask}
-        a2d, _ = volume_cross_entropy(
-            local.anchor, everyone.modalities, scale, first_column=first, **masks, **options
-        )
+        a2d, _ = contrast(local.anchor, everyone.modalities, first_column=first, pairs=pairs, **masks)
         masks = {"mask": local.mask, "anchor_mask": everyone.anchor_mask}
-        _, d2a = volume_cross_entropy(
-            everyone.anchor, local.modalities, scale, first_row=first, **masks, **options
-        )
-        if local.valid is None:
+        _, d2a = contrast(everyone.anchor, local.modalities, first_row=first, pairs=pairs, **masks)
+        if local.valid is None or everyone.valid is None:
             return a2d, d2a
-        share = (
-            local.valid.sum() * world_size() / everyone.valid.sum().clamp_min(1)
-        )  # ranks with fewer items weigh less
+        # Ranks are averaged with equal weights, items should be: a rank with fewer usable items weighs less.
+        share = local.valid.sum() * world_size() / everyone.valid.sum().clamp_min(1)
         return share * a2d, share * d2a
 
     def _cosine(self, tuples: Tuples, scale: Tensor) -> Tensor:
-        weights = (
-            torch.ones_like(tuples.anchor[:, :1]).expand(-1, len(tuples.modalities))
-            if tuples.mask is None
-            else tuples.mask
-        )
-        weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
-        mean = sum(x * weights[:, k, None] for k, x in enumerate(tuples.modalities))
-        return (
-            sum(pair_cross_entropy(scale * tuples.anchor @ mean.T, tuples.valid, self.config.label_smoothing))
-            / 2
-        )
+        everything = torch.ones_like(tuples.anchor[:, :1]).expand(-1, len(tuples.modalities))
+        weights = everything if tuples.mask is None else tuples.mask
+        weights = weights / weights.sum(1, keepdim=True).clamp_min(1)  # (B, K)
+        mean = sum(x * weights[:, k, None] for k, x in enumerate(tuples.modalities))  # (B, D)
+        logits = scale * tuples.anchor @ mean.T
+        return sum(pair_cross_entropy(logits, tuples.valid, self.config.label_smoothing)) / 2
 
     def mining_logits(self, local: Tuples, everyone: Tuples, scale: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N) logits of this rank's anchors over all tuples, and of its tuples over all anchors; -inf for

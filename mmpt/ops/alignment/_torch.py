@@ -46,8 +46,8 @@ def solve(
     """
     if both:
         value, path = solve(cost, row_lengths, col_lengths, relaxed, smoothing, want_path)
-        swapped_value, swapped_path = solve(cost.mT, col_lengths, row_lengths, relaxed, smoothing, want_path)
-        return value + swapped_value, path + swapped_path.mT if want_path else None
+        swapped_value, swapped = solve(cost.mT, col_lengths, row_lengths, relaxed, smoothing, want_path)
+        return value + swapped_value, None if path is None or swapped is None else path + swapped.mT
     count, rows, cols = cost.shape
     chunk = max(1, CPU_CELLS // (rows * cols)) if cost.device.type == "cpu" else max(1, count)
     value = cost.new_empty(count)
@@ -62,7 +62,7 @@ def solve(
             smoothing,
         )
         value[part] = table.value()
-        if want_path:
+        if path is not None:
             path[part] = table.path()
     return value, path
 

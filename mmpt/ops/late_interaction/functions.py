@@ -162,7 +162,8 @@ def _cut(counts: list[int], budget: int) -> list[slice]:
     """Runs of clips with about equal sums of `counts`, near `budget`."""
     total = sum(counts)
     target = total / max(1, round(total / budget))
-    cuts, start, filled = [], 0, 0
+    cuts: list[slice] = []
+    start, filled = 0, 0
     for stop, count in enumerate(counts, 1):
         filled += count
         if filled >= target * (len(cuts) + 1) - 1e-6:
