@@ -5,17 +5,83 @@ Every pluggable class announces itself under the name users write in YAML; nothi
     @LOSSES.register()
     class MMContraLoss(Loss): ...
 
-    LOSSES.get("MMContraLoss")
+    LOSSES.get("MMContraLoss")         # the class; imports torch
+    LOSSES.describe("MMContraLoss")    # its sentence, keys and inputs, read from the source; imports nothing
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
+import functools
 import importlib
-from collections.abc import Callable, Iterable
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
+from mmpt.sources import Source, find_path, package_sources, read_source
+
 C = TypeVar("C", bound=type)
+PLUGIN_GROUP = "mmpt.plugins"  # entry points of installed packages: their modules need not be listed in a YAML
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a registered class without importing it.
+
+    Attributes:
+        name: as YAML files spell it.
+        source: the file; None: a class that was registered by hand, say in a notebook.
+        class_name: in that file; empty: it comes from another package.
+        plugin: the plugin that brings it; None: the toolkit does.
+        live: the class itself, where there is no source.
+    """
+
+    name: str
+    source: Source | None = None
+    class_name: str = ""
+    plugin: str | None = None
+    live: type | None = None
+
+    @functools.cached_property
+    def cls(self) -> type | None:
+        """The class, or an outline of it: bases, docstring, constants and `Config`, but no methods."""
+        if self.source is None or not self.class_name:
+            return self.live
+        outline = self.source.get(self.class_name)
+        return outline if isinstance(outline, type) else None
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of its docstring."""
+        text = inspect.cleandoc((self.cls and self.cls.__doc__) or "").split("\n\n")[0]
+        return " ".join(text.split())
+
+    @property
+    def config(self) -> type | None:
+        """The dataclass of its own keys; None: it has none."""
+        return getattr(self.cls, "Config", None)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Keyword-only arguments without default of `forward`: tensors that it cannot do without."""
+        if self.live is None:
+            return getattr(self.cls, "__reads__", ())
+        arguments = inspect.signature(self.live.forward).parameters.values() if hasattr(self.live, "forward") else ()
+        return tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.default is a.empty)
+
+    @property
+    def place(self) -> str:
+        """File and line."""
+        if self.source is None:
+            return f"{self.live.__module__}.{self.live.__qualname__}" if self.live else ""
+        node = self.source.nodes.get(self.class_name)
+        return f"{self.source.path}:{node.lineno}" if node else str(self.source.path)
 
 
 class Registry:
@@ -24,11 +90,15 @@ class Registry:
     Args:
         kind: what the classes are, for error messages ("loss").
         package: module imported on first look-up; importing it registers the built-in classes.
+        section: of the YAML, where the keys of these classes stand; empty: at the top level.
+        keys: dotted keys whose values are names of these classes.
     """
 
-    def __init__(self, kind: str, package: str):
+    def __init__(self, kind: str, package: str, section: str = "", keys: tuple[str, ...] = ()):
         self.kind = kind
         self.package = package
+        self.section = section
+        self.keys = keys
         self._classes: dict[str, type] = {}
 
     def register(self, name: str | None = None) -> Callable[[C], C]:
@@ -63,13 +133,39 @@ class Registry:
         """
         importlib.import_module(self.package)
         if name not in self._classes:
+            load_plugins(entry_point_plugins())
+        if name not in self._classes:
             raise UnknownName(self.kind, name, self._classes, where)
         return self._classes[name]
 
     def names(self) -> list[str]:
         """All known names, sorted."""
         importlib.import_module(self.package)
+        load_plugins(entry_point_plugins())
         return sorted(self._classes)
+
+    def entries(self, installed: bool = True) -> dict[str, Entry]:
+        """What is known of each class, by name, from the sources of the toolkit and of all plugins so far.
+
+        Args:
+            installed: look at the plugins of installed packages too.
+        """
+        plugins = [*_PLUGINS, *(entry_point_plugins() if installed else ())]
+        found = {name: Entry(name, live=cls) for name, cls in self._classes.items()}
+        for plugin in plugins:
+            found |= _scan(plugin).get(self, {})
+        return found | _scan(self.package, built_in=True).get(self, {})
+
+    def describe(self, name: str, where: str = "") -> Entry:
+        """What is known of the class called `name`.
+
+        Raises:
+            UnknownName: unknown name; the message lists the nearest known ones.
+        """
+        found = self.entries(installed=False).get(name) or self.entries().get(name)
+        if found is None:
+            raise UnknownName(self.kind, name, self.entries(), where)
+        return found
 
 
 class UnknownName(KeyError):
@@ -78,29 +174,122 @@ class UnknownName(KeyError):
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = ""):
         known = sorted(known)
         near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-        hint = f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(known)}."
+        self.hint = hint = f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(known)}."
         super().__init__(f"{where}: unknown {kind} {name!r}. {hint}".removeprefix(": "))
 
     def __str__(self) -> str:
         return self.args[0]
 
 
-def load_plugins(modules: Iterable[str]) -> None:
-    """Import the modules listed under `plugins:` in a YAML, so that their classes can be named in it."""
-    for module in modules:
-        importlib.import_module(module)
+_PLUGINS: dict[str, None] = {}  # scanned so far, in order
 
 
-TASKS = Registry("task", "mmpt.tasks")
-MODELS = Registry("model", "mmpt.models")
-ENCODERS = Registry("encoder", "mmpt.models")
+def add_plugins(plugins: Iterable[str]) -> None:
+    """Make the classes of plugins known by their sources; nothing is imported.
+
+    Args:
+        plugins: modules (`package.module`) and files (`my_loss.py`).
+
+    Raises:
+        ImportError: there is no such module or file, or it is not Python.
+    """
+    for plugin in plugins:
+        _scan(plugin)
+        _PLUGINS[plugin] = None
+
+
+def load_plugins(plugins: Iterable[str]) -> None:
+    """Import the modules and files listed under `plugins:` in a YAML, so that their classes can be built."""
+    for plugin in plugins:
+        if plugin.endswith(".py"):
+            _import_file(Path(plugin).resolve())
+        else:
+            importlib.import_module(plugin)
+
+
+def _import_file(path: Path) -> None:
+    """Import a file under its own name; processes that are started later find it on the path."""
+    known = sys.modules.get(path.stem)
+    if known is None:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[path.stem]
+            raise
+        sys.path.append(str(path.parent))
+    elif Path(getattr(known, "__file__", None) or "").resolve() != path:
+        raise ImportError(f"plugins: {path}: a module {path.stem!r} is loaded already. Rename the file.")
+
+
+@functools.cache
+def entry_point_plugins() -> tuple[str, ...]:
+    """Modules that installed packages name under the entry-point group `mmpt.plugins`."""
+    return tuple(sorted({point.value for point in importlib.metadata.entry_points(group=PLUGIN_GROUP)}))
+
+
+def _scan(plugin: str, built_in: bool = False) -> dict[Registry, dict[str, Entry]]:
+    """Registry -> name -> entry, of the classes that a package, module or file registers."""
+    found: dict[Registry, dict[str, Entry]] = {}
+    for source in _sources(plugin):
+        for registry, name, class_name in _registered(source):
+            found.setdefault(registry, {})[name] = Entry(name, source, class_name, None if built_in else plugin)
+    return found
+
+
+def _sources(plugin: str) -> Iterator[Source]:
+    path = Path(plugin) if plugin.endswith(".py") else find_path(plugin)
+    if path is None or not path.is_file():
+        kind = "file" if plugin.endswith(".py") else "module"
+        raise ImportError(f"plugins: {plugin}: no such {kind}.", name=plugin)
+    try:
+        yield from [read_source(path.resolve(), path.stem)] if plugin.endswith(".py") else package_sources(plugin)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ImportError(f"plugins: {plugin}: not Python: {error}.", name=plugin) from error
+
+
+@functools.cache
+def _registered(source: Source) -> list[tuple[Registry, str, str]]:
+    """Registry, name and class of each `@LOSSES.register()` of a file."""
+    found = []
+    for node in source.tree.body:
+        calls, class_name = [], ""
+        if isinstance(node, ast.ClassDef):
+            calls, class_name = node.decorator_list, node.name
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):  # LOSSES.register("Name")(Class)
+            calls = [node.value.func]
+            class_name = getattr(next(iter(node.value.args), None), "id", "")
+        for call in calls:
+            if not (isinstance(call, ast.Call) and getattr(call.func, "attr", None) == "register"):
+                continue
+            owner = call.func.value
+            said = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+            registry = REGISTRIES.get((source.imported(said) or ("", said))[1])
+            given = [*call.args, *(keyword.value for keyword in call.keywords)]
+            name = given[0].value if given and isinstance(given[0], ast.Constant) else class_name
+            if registry is not None:
+                defined = isinstance(source.nodes.get(class_name), ast.ClassDef)
+                found.append((registry, name, class_name if defined else ""))
+    return found
+
+
+TASKS = Registry("task", "mmpt.tasks", "", ("task",))
+MODELS = Registry("model", "mmpt.models", "model", ("model.model_cls",))
+ENCODERS = Registry(
+    "encoder",
+    "mmpt.models",
+    "model",
+    ("model.mm_encoder_cls", "model.video_encoder_cls", "model.text_encoder_cls"),
+)
 BACKBONES = Registry("backbone", "mmpt.backbones")
-LOSSES = Registry("loss", "mmpt.losses")
-META_PROCESSORS = Registry("meta processor", "mmpt.processors")
-VIDEO_PROCESSORS = Registry("video processor", "mmpt.processors")
-TEXT_PROCESSORS = Registry("text processor", "mmpt.processors")
-ALIGNERS = Registry("aligner", "mmpt.processors")
-PREDICTORS = Registry("predictor", "mmpt.evaluators")
-METRICS = Registry("metric", "mmpt.evaluators")
-VECTOR_POOLS = Registry("vector pool", "mmpt.neighbours")
-RETRIEVERS = Registry("retriever", "mmpt.neighbours")
+LOSSES = Registry("loss", "mmpt.losses", "loss", ("loss.loss_cls",))
+META_PROCESSORS = Registry("meta processor", "mmpt.processors", "dataset", ("dataset.meta_processor",))
+VIDEO_PROCESSORS = Registry("video processor", "mmpt.processors", "dataset", ("dataset.video_processor",))
+TEXT_PROCESSORS = Registry("text processor", "mmpt.processors", "dataset", ("dataset.text_processor",))
+ALIGNERS = Registry("aligner", "mmpt.processors", "dataset", ("dataset.aligner",))
+PREDICTORS = Registry("predictor", "mmpt.evaluators", "eval", ("predictor",))
+METRICS = Registry("metric", "mmpt.evaluators", "eval", ("metric",))
+VECTOR_POOLS = Registry("vector pool", "mmpt.neighbours", "", ("vectorpool_cls",))
+RETRIEVERS = Registry("retriever", "mmpt.neighbours", "", ("retriever_cls",))
+REGISTRIES = {name: value for name, value in globals().items() if isinstance(value, Registry)}
