@@ -19,7 +19,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +27,7 @@ from typing import TypeVar
 from mmpt.sources import Source, find_path, package_sources, read_source
 
 C = TypeVar("C", bound=type)
-PLUGIN_GROUP = "mmpt.plugins"  # entry points of installed packages: their modules need not be listed in a YAML
+PLUGIN_GROUP = "mmpt.plugins"  # entry points of installed packages, whose modules a YAML need not list
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ class Entry:
         """Keyword-only arguments without default of `forward`: tensors that it cannot do without."""
         if self.live is None:
             return getattr(self.cls, "__reads__", ())
-        arguments = inspect.signature(self.live.forward).parameters.values() if hasattr(self.live, "forward") else ()
+        arguments = (
+            inspect.signature(self.live.forward).parameters.values() if hasattr(self.live, "forward") else ()
+        )
         return tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.default is a.empty)
 
     @property
@@ -154,7 +156,7 @@ class Registry:
         found = {name: Entry(name, live=cls) for name, cls in self._classes.items()}
         for plugin in plugins:
             found |= _scan(plugin).get(self, {})
-        return found | _scan(self.package, built_in=True).get(self, {})
+        return found | _built_in(self.package).get(self, {})
 
     def describe(self, name: str, where: str = "") -> Entry:
         """What is known of the class called `name`.
@@ -181,7 +183,7 @@ class UnknownName(KeyError):
         return self.args[0]
 
 
-_PLUGINS: dict[str, None] = {}  # scanned so far, in order
+_PLUGINS: dict[str, tuple[Source, ...]] = {}  # scanned so far, in order
 
 
 def add_plugins(plugins: Iterable[str]) -> None:
@@ -194,8 +196,17 @@ def add_plugins(plugins: Iterable[str]) -> None:
         ImportError: there is no such module or file, or it is not Python.
     """
     for plugin in plugins:
-        _scan(plugin)
-        _PLUGINS[plugin] = None
+        _PLUGINS[plugin] = tuple(_sources(plugin))
+
+
+def plugins() -> tuple[str, ...]:
+    """The plugins whose classes are known."""
+    return tuple(_PLUGINS)
+
+
+def known() -> Hashable:
+    """Changes when the set of known classes does."""
+    return tuple(_PLUGINS.items()), tuple(len(registry._classes) for registry in REGISTRIES.values())
 
 
 def load_plugins(plugins: Iterable[str]) -> None:
@@ -229,12 +240,20 @@ def entry_point_plugins() -> tuple[str, ...]:
     return tuple(sorted({point.value for point in importlib.metadata.entry_points(group=PLUGIN_GROUP)}))
 
 
+@functools.cache
+def _built_in(package: str) -> dict[Registry, dict[str, Entry]]:
+    """The same of a package of the toolkit, read once in a process."""
+    return _scan(package, built_in=True)
+
+
 def _scan(plugin: str, built_in: bool = False) -> dict[Registry, dict[str, Entry]]:
     """Registry -> name -> entry, of the classes that a package, module or file registers."""
     found: dict[Registry, dict[str, Entry]] = {}
     for source in _sources(plugin):
         for registry, name, class_name in _registered(source):
-            found.setdefault(registry, {})[name] = Entry(name, source, class_name, None if built_in else plugin)
+            found.setdefault(registry, {})[name] = Entry(
+                name, source, class_name, None if built_in else plugin
+            )
     return found
 
 
@@ -244,7 +263,9 @@ def _sources(plugin: str) -> Iterator[Source]:
         kind = "file" if plugin.endswith(".py") else "module"
         raise ImportError(f"plugins: {plugin}: no such {kind}.", name=plugin)
     try:
-        yield from [read_source(path.resolve(), path.stem)] if plugin.endswith(".py") else package_sources(plugin)
+        yield from (
+            [read_source(path.resolve(), path.stem)] if plugin.endswith(".py") else package_sources(plugin)
+        )
     except (SyntaxError, UnicodeDecodeError) as error:
         raise ImportError(f"plugins: {plugin}: not Python: {error}.", name=plugin) from error
 
@@ -257,7 +278,9 @@ def _registered(source: Source) -> list[tuple[Registry, str, str]]:
         calls, class_name = [], ""
         if isinstance(node, ast.ClassDef):
             calls, class_name = node.decorator_list, node.name
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):  # LOSSES.register("Name")(Class)
+        elif isinstance(node, ast.Expr) and isinstance(
+            node.value, ast.Call
+        ):  # LOSSES.register("Name")(Class)
             calls = [node.value.func]
             class_name = getattr(next(iter(node.value.args), None), "id", "")
         for call in calls:

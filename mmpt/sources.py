@@ -1,8 +1,8 @@
 """Python files read instead of imported, so that questions about classes are answered without torch.
 
-A `Source` knows the top-level names of one file. `Source.get` gives the value of a name: constants, functions and
-dataclasses are made from their own lines; of other classes, which need torch, come `outlines`: their bases, their
-`Config`, the constants of their body, their docstring, and what `forward` reads.
+A `Source` knows the top-level names of one file, and `get` gives their values. Constants, functions and
+dataclasses are made from their own lines. Of other classes, which may need torch, there are outlines: their
+bases, their `Config`, the constants of their body, their docstring, and what `forward` reads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 LIGHT = ("mmpt.config", "mmpt.registry")  # these of our modules are imported for real
-_RECIPES = {"dataclass", "NamedTuple", "Enum", "Exception", "ValueError"}  # decorators and bases of classes made here
+_RECIPES = {
+    "dataclass",
+    "NamedTuple",
+    "Enum",
+    "Exception",
+    "ValueError",
+}  # decorators and bases of classes made here
 
 
 class Unreadable(Exception):
@@ -38,7 +44,11 @@ class Source:
         self.path, self.module = path, module
         self.tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
         self.nodes: dict[str, ast.stmt] = {name: node for node in self.tree.body for name in _names(node)}
-        self._namespace: dict[str, Any] = {"__name__": module, "__file__": str(path), "__builtins__": builtins}
+        self._namespace: dict[str, Any] = {
+            "__name__": module,
+            "__file__": str(path),
+            "__builtins__": builtins,
+        }
         self._begun: set[str] = set()
 
     def get(self, name: str) -> Any:
@@ -155,7 +165,9 @@ def _names(node: ast.stmt) -> Iterator[str]:
         yield node.name
     elif isinstance(node, ast.Import | ast.ImportFrom):
         for alias in node.names:
-            yield alias.asname or (alias.name if isinstance(node, ast.ImportFrom) else alias.name.split(".")[0])
+            yield alias.asname or (
+                alias.name if isinstance(node, ast.ImportFrom) else alias.name.split(".")[0]
+            )
     elif isinstance(node, ast.Assign | ast.AnnAssign):
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             yield from (part.id for part in ast.walk(target) if isinstance(part, ast.Name))
@@ -165,7 +177,9 @@ def find_path(module: str) -> Path | None:
     """The file of a module, found without importing the packages round it."""
     if module.split(".")[0] == "mmpt":
         plain = PACKAGE.parent.joinpath(*module.split("."))
-        return next((path for path in (plain.with_suffix(".py"), plain / "__init__.py") if path.is_file()), None)
+        return next(
+            (path for path in (plain.with_suffix(".py"), plain / "__init__.py") if path.is_file()), None
+        )
     folders, spec = None, None
     for depth in range(len(module.split("."))):
         spec = PathFinder.find_spec(".".join(module.split(".")[: depth + 1]), folders)
@@ -186,7 +200,7 @@ def read_source(path: Path, module: str) -> Source:
     return _read(path, module, path.stat().st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _read(path: Path, module: str, changed: int) -> Source:
     return Source(path, module)
 

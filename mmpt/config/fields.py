@@ -113,6 +113,7 @@ def option(
     least: float | None = None,
     most: float | None = None,
     one_of: Collection[str] = (),
+    holds: type | None = None,
 ) -> Any:
     """A key of a section; its type is the annotation.
 
@@ -125,8 +126,11 @@ def option(
         least: smallest value.
         most: largest value.
         one_of: the values, of a key with few.
+        holds: dataclass of a section that is kept as it is written (of each section of a map of sections); it
+            is checked when a file is read, and its values are typed by the class that uses it.
     """
     metadata = {"help": help, "yaml": yaml, "symbol": symbol, "allowed": Allowed(above, least, most, one_of)}
+    metadata |= {"holds": holds}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     if isinstance(default, dict | list):
@@ -146,7 +150,8 @@ class Section:
         """Checks values given in Python; subclasses add what concerns several keys."""
         names = {f.name: name for name, f in self.yaml_names().items()}
         problems = [
-            _beyond(f, getattr(self, f.name), f"{self._place()}.{names[f.name]}") for f in self._fields()
+            _beyond(f, getattr(self, f.name), f"{self._place()}.{names[f.name]}".lstrip("."))
+            for f in self._fields()
         ]
         if any(problems):
             raise ConfigError(filter(None, problems))
@@ -176,11 +181,7 @@ class Section:
         Raises:
             ConfigError: all unknown keys and wrong values, each with its place and what is expected.
         """
-        reader = Reader()
-        read = reader.section(cls, section, where)
-        if reader.problems:
-            raise ConfigError(reader.problems)
-        return read
+        return read_section(cls, section, where)
 
 
 class Reader:
@@ -192,6 +193,7 @@ class Reader:
 
     Attributes:
         problems: found so far.
+        types: class in an annotation -> the class that is read in its place.
     """
 
     def __init__(
@@ -200,6 +202,7 @@ class Reader:
         self.origin = origin
         self.elsewhere = elsewhere
         self.problems: list[Problem] = []
+        self.types: dict[type, type] = {}
 
     def add(self, key: str, what: str = "", **parts: Any) -> None:
         """Note a problem, with the file that the key comes from."""
@@ -227,6 +230,7 @@ class Reader:
             elif value is not None or known[name].optional:
                 found = len(self.problems)
                 read = self.value(value, known[name].hint, place)
+                self._check_held(known[name], read, place)
                 beyond = _beyond(known[name].field, read, place) if len(self.problems) == found else None
                 if beyond:
                     self.problems.append(dataclasses.replace(beyond, file=self.origin(place)))
@@ -242,6 +246,18 @@ class Reader:
             self.add(where, str(error))
         return None
 
+    def _check_held(self, key: Key, value: Any, place: str) -> None:
+        """Look into a section that stays as it is written."""
+        held = key.field.metadata.get("holds")
+        if held is None or not isinstance(value, Mapping):
+            return
+        kind = next(kind for kind in members(key.hint) if kind is not type(None))
+        if typing.get_origin(typing.get_args(kind)[1]) is Mapping:
+            for name, entry in value.items():
+                self.section(held, entry, f"{place}.{name}")
+        else:
+            self.section(held, value, place)
+
     def value(self, value: Any, hint: Any, place: str) -> Any:
         """`value` as the type `hint`; whole numbers, and numbers in quotes, pass for numbers."""
         choices = members(hint)
@@ -250,7 +266,7 @@ class Reader:
         for choice in choices:
             base = typing.get_origin(choice) or choice
             if dataclasses.is_dataclass(choice) and isinstance(value, Mapping):
-                return self.section(choice, value, place)
+                return self.section(self.types.get(choice, choice), value, place)
             if base is float and is_number(value):
                 return float(value)
             if base is Any or (
@@ -309,9 +325,9 @@ class Key(NamedTuple):
 
 @functools.cache
 def keys_of(cls: type) -> dict[str, Key]:
-    """YAML spelling -> key, of the fields of a dataclass that `option` made."""
+    """YAML spelling -> key: of a section the fields that `option` made, of another dataclass all fields."""
     hints = typing.get_type_hints(cls)
-    fields = [f for f in dataclasses.fields(cls) if f.metadata]
+    fields = [f for f in dataclasses.fields(cls) if f.metadata or not issubclass(cls, Section)]
     return {
         f.metadata.get("yaml") or f.name: Key(f, hints[f.name], type(None) in members(hints[f.name]))
         for f in fields
@@ -332,8 +348,21 @@ def is_number(value: Any) -> bool:
 
 def _beyond(field: dataclasses.Field, value: Any, place: str) -> Problem | None:
     """The problem with a value that its key does not allow."""
-    allowed = field.metadata["allowed"]
+    allowed = field.metadata.get("allowed", Allowed())
     return None if value is None or value in allowed else Problem(place, expected=str(allowed), got=value)
+
+
+def read_section(cls: type[S], section: Mapping[str, Any], where: str) -> S:
+    """A section as the dataclass `cls`.
+
+    Raises:
+        ConfigError: all unknown keys and wrong values, each with its place and what is expected.
+    """
+    reader = Reader()
+    read = reader.section(cls, section, where)
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return read
 
 
 def read_value(value: Any, hint: Any, place: str) -> Any:

@@ -9,11 +9,13 @@ with K * M * D and with the block, never with N * M.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mmpt.config.fields import Section, option
 from mmpt.ops import gram
 from mmpt.ops.normalize import unit_rows_once
 
@@ -21,6 +23,33 @@ SCORES = ("volume", "distance", "logvolume", "cosine", "triangle", "eigenvalue")
 BLOCK_NUMBERS = 2**23  # scores of a block (32 MB in float32), for every one of the K dot products
 ITEM_BLOCK = 512  # items whose bases are computed at once
 EIGEN_NUMBERS = 2**22  # numbers of the small Gram matrices of a block
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetKeys(Section):
+    """Subsets of modalities and scores that are compared."""
+
+    modalities: list | None = option(
+        None,
+        "N modalities: subsets compared, e.g. [tv, tva, tvas]: t and first letters; null: all modalities",
+    )
+    scores: list = option(
+        ["volume"], "N modalities: volume, distance, logvolume, cosine, triangle, eigenvalue"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GramKeys(SubsetKeys):
+    """What is compared, and what is ranked again."""
+
+    rerank: int = option(
+        0, "N modalities: best items of the last subset that the matching head ranks again; 0: none", least=0
+    )
+    rerank_mode: str = option(
+        "replace",
+        "how: probability instead of score, added to it, or among equals",
+        one_of=("replace", "add", "tiebreak"),
+    )
 
 
 class ItemSet(NamedTuple):

@@ -6,8 +6,11 @@ Shape letters: B videos, F frames or seconds, D feature width; S supports and Q 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
 from mmpt.models.mmfusion import Encoded
 from mmpt.registry import MODELS
@@ -29,6 +32,12 @@ class FeatureMean(nn.Module):
 class FrameProjection(nn.Module):
     """One linear map of every frame, starting as the identity: untrained, it compares the features
     themselves."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """Width of the features."""
+
+        feature_dim: int = option(512, "width of the features, for models without a transformer", least=1)
 
     returns = frozenset({"support", "query"})
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -21,10 +22,11 @@ from torch.nn import functional
 
 from mmpt.backbones.eva_clip import resize_grid
 from mmpt.backbones.tokens import token_tower
+from mmpt.config.fields import option
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
 from mmpt.models.generation import beam_search, greedy_search
-from mmpt.models.mmgram import columns_in_use
+from mmpt.models.mmgram import MatchingKeys, columns_in_use
 from mmpt.models.multimodal_bert import MultimodalBert, Writer, add_cross_attention
 from mmpt.models.transformermodel import build_encoder, read_bert_config
 from mmpt.modules.layers import masked_mean
@@ -87,6 +89,14 @@ class GRAM(nn.Module):
 
     `model.frozen` names encoders that are not trained (video, audio, text) and stay in evaluation mode.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MatchingKeys):
+        """Encoders and the matching head."""
+
+        encoders: Mapping[str, Mapping[str, Any]] | None = option(
+            None, "video and audio -> {name, weights, sizes} of what reads its files; null: features"
+        )
 
     def __init__(self, config: Config):
         super().__init__()

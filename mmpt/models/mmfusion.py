@@ -10,11 +10,13 @@ Shape letters: B clips, F video tokens (seconds), T caption columns, D width.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
 from mmpt.models.transformermodel import build_encoder, read_bert_config
@@ -51,6 +53,16 @@ class MMFusion(nn.Module):
         config: `dataset.bert_name`, `dataset.max_video_len`, `dataset.max_len` and the `model` section are
             read.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """The towers."""
+
+        num_hidden_video_layers: int | None = option(None, "layers of the video tower", least=1)
+        use_seg_emb: bool | None = option(None, "adds the unused segment embedding that VLM checkpoints hold")
+        learnable_temperature: bool = option(
+            False, "the model owns a trained logit_scale, starting at ln(1/0.07), which losses then read"
+        )
 
     def __init__(self, config: Config):
         super().__init__()

@@ -5,9 +5,12 @@ Shape letters: B clips, F video tokens, T caption columns, D width, L = F + T, C
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from mmpt.config.fields import option
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
 from mmpt.models.generation import beam_search, greedy_search
@@ -113,6 +116,14 @@ class MMFusionMTM(MMFusionMFMMLM):
 @MODELS.register()
 class MMFusionNLG(MMFusionJoint):
     """Writes a caption for a clip, word by word behind the prompt `[CLS] [SEP] [CLS]`; [SEP] ends it."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MMFusion.Config):
+        """Length of captions."""
+
+        max_decode_length: int | None = option(
+            None, "longest generated caption, the three prompt ids included", least=1
+        )
 
     returns = frozenset({"logits"})
 

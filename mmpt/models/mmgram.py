@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmpt.checkpoints.weights import read_state_dict
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
 from mmpt.models.mmfusion import Encoded, MMFusion
@@ -29,6 +31,20 @@ logger = logging.getLogger(__name__)
 
 VIDEO_WIDTH = 512
 NORM_EPS = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingKeys(Section):
+    """A common space of modalities and a head that tells matched pairs."""
+
+    contra_dim: int = option(512, "width of the common space", least=1)
+    matching_head: bool = option(
+        False, "cross-attention and a head that tells matched pairs, for loss.dam_weight and eval.rerank"
+    )
+    matching_condition: list | None = option(None, "modalities that the matching head reads; null: all")
+    frozen: list | None = option(
+        None, "modalities (text among them) whose towers are not trained, only their projections"
+    )
 
 
 @MODELS.register()
@@ -52,6 +68,20 @@ class MMGram(MMFusion):
     all projections start as one orthogonal matrix, so that where contra_dim is at least H cosines are those
     of that model at first.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MatchingKeys, MMFusion.Config):
+        """One tower for each modality."""
+
+        modality_layers: Mapping[str, int] | None = option(
+            None, "modality -> layers of its tower; null: num_hidden_video_layers"
+        )
+        captions: bool = option(
+            True, "embed the captions; false: the modalities alone, for audio-video training"
+        )
+        init_from: str | None = option(
+            None, "two-tower checkpoint whose video and text towers it starts from"
+        )
 
     def __init__(self, config: Config):
         super().__init__(config)

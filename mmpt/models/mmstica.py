@@ -8,16 +8,16 @@ crops of a kind.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
+from mmpt.config.fields import Section, option, read_section
 from mmpt.config.schema import Config
 from mmpt.models.mmfusion import Encoded
 from mmpt.models.mmgram import MMGram
@@ -29,7 +29,6 @@ from mmpt.ops.distributed import rank
 from mmpt.registry import MODELS
 
 VERSIONS = (1, 2)
-Keys = TypeVar("Keys")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,32 +61,31 @@ class Crops(FeatureCrop):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pooling:
+class Pooling(Section):
     """`model.pooling`: see `AttentionPool`."""
 
-    layers: int = 2
-    heads: int = 4
-    ffn: int = 2048
-    positional: bool = False
-    value_proj: bool = False
-    out_step: str = "first"
-    dropout: float = 0.0
+    layers: int = option(2, "attention layers", least=0)
+    heads: int = option(4, "of each layer", least=1)
+    ffn: int = option(2048, "width of the feed-forward part", least=1)
+    positional: bool = option(False, "tell positions apart")
+    value_proj: bool = option(False, "project the pooled vector once more")
+    out_step: str = option("first", "which step is the pooled vector")
+    dropout: float = option(0.0, "probability", least=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
-    """`model.augment`: how a version of a clip differs from the other where only one is stored; in training
-    alone.
+class Augment(Section):
+    """`model.augment`: how a version of a clip differs from the other, where one is stored."""
 
-    Attributes:
-        feature_dropout: probability that a channel is zero in a whole clip, the others scaled up.
-        frame_dropout: probability that a moment is zero.
-        noise: standard deviation of Gaussian noise, relative to the root mean square of the clip's features.
-    """
-
-    feature_dropout: float = 0.1
-    frame_dropout: float = 0.1
-    noise: float = 0.1
+    feature_dropout: float = option(
+        0.1, "probability that a channel is zero in a whole clip, the others scaled up", least=0, most=1
+    )
+    frame_dropout: float = option(0.1, "probability that a moment is zero", least=0, most=1)
+    noise: float = option(
+        0.1,
+        "standard deviation of Gaussian noise, relative to the root mean square of the clip's features",
+        least=0,
+    )
 
     def __call__(self, features: Tensor) -> Tensor:
         """(B, L, ..., width), another draw at every call."""
@@ -105,28 +103,6 @@ class Augment:
         changed = features + self.noise * size * torch.randn_like(features)
         kept = functional.dropout(moments, self.frame_dropout) * (1 - self.frame_dropout)
         return changed * functional.dropout(channels, self.feature_dropout) * kept
-
-
-def read_keys(cls: type[Keys], section: Mapping[str, Any] | None, where: str) -> Keys:
-    """A dataclass from a section of the project file.
-
-    Raises:
-        ValueError: an unknown key, or a value of another type.
-    """
-    known = {field.name: field for field in dataclasses.fields(cls)}
-    for name, value in (section or {}).items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(
-                f"{where}.{name}: unknown key; "
-                f"{f'did you mean {near[0]}?' if near else 'known: ' + ', '.join(known)}"
-            )
-        kind = type(known[name].default)
-        if not isinstance(value, (int, float) if kind is float else kind) or (
-            isinstance(value, bool) and kind is not bool
-        ):
-            raise ValueError(f"{where}.{name}: expected {kind.__name__}, got {value!r}.")
-    return cls(**(section or {}))
 
 
 class CropTower(nn.Module):
@@ -177,10 +153,28 @@ class MMSTiCA(MMGram):
     Source: STiCA (arXiv 2103.10211), sections 3.2 and 3.3.
     """
 
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MMGram.Config):
+        """Crops and pooling."""
+
+        crops: Mapping[str, Any] | None = option(
+            None, "MMSTiCA: modality that is cropped, number and size of its crops", holds=Crops
+        )
+        pooling: Mapping[str, Any] | None = option(
+            None,
+            "MMSTiCA: attention pooling of that modality: layers, heads, ffn, positional, ...",
+            holds=Pooling,
+        )
+        augment: Mapping[str, Any] | None = option(
+            None,
+            "MMSTiCA: what tells two versions of a clip apart: feature_dropout, frame_dropout, noise",
+            holds=Augment,
+        )
+
     def __init__(self, config: Config):
-        self.crop = read_keys(Crops, config.model.crops, "model.crops")
+        self.crop = read_section(Crops, config.model.crops or {}, "model.crops")
         super().__init__(config)
-        self.augment = read_keys(Augment, config.model.augment, "model.augment")
+        self.augment = read_section(Augment, config.model.augment or {}, "model.augment")
         self._check()
 
     def forward(self, caps: Tensor, cmasks: Tensor, num_updates: int = 0, **batch: Any) -> dict[str, Any]:
@@ -233,7 +227,7 @@ class MMSTiCA(MMGram):
             return super()._tower(name)
         entry, pooling = (
             self.config.dataset.modalities[name],
-            read_keys(Pooling, self.config.model.pooling, "model.pooling"),
+            read_section(Pooling, self.config.model.pooling or {}, "model.pooling"),
         )
         hidden, activation = self.bert_config.hidden_size, ACT2FN[self.bert_config.hidden_act]
         tower = CropTower(entry.get("width", 512), hidden, activation, pooling)

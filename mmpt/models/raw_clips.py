@@ -5,11 +5,13 @@ Shape letters: B items, S views, T frames, H, W pixels, M mel filters, A spectro
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
 from mmpt.models.gdt import AVGDT
 from mmpt.registry import MODELS
@@ -18,6 +20,13 @@ from mmpt.registry import MODELS
 @MODELS.register()
 class RawAVGDT(AVGDT):
     """Frames and sound of a clip in one space; its checkpoints carry the names of the published ones."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """Depths of the networks."""
+
+        video_depth: int = option(18, "RawAVGDT: layers of the video network, 18 or 34", one_of=(18, 34))
+        audio_depth: int = option(9, "RawAVGDT: layers of the audio network, 9 or 18", one_of=(9, 18))
 
     returns = frozenset({"pooled_video", "pooled_audio"})
 

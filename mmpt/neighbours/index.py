@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from mmpt.config.fields import Section, option
 from mmpt.registry import RETRIEVERS
 from mmpt.utils.optional import optional_import
 
@@ -45,6 +47,22 @@ class VectorRetriever:
         ValueError: unknown metric or index.
         ImportError: a faiss index without faiss; names the extra to install.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """The search."""
+
+        retri_index: str = option(
+            "exact",
+            "neighbour search: exact (torch), or with faiss flatl2, innerproduct, pq",
+            one_of=("exact", "flatl2", "innerproduct", "pq"),
+        )
+        retri_metric: str = option(
+            "l2", "closeness of the exact search: l2 or innerproduct", one_of=("l2", "innerproduct")
+        )
+        centroids: int = option(512, "cells of the approximate index", least=1)
+        examples_per_cent_to_train: int = option(48, "training vectors per cell", least=1)
+        retri_nprobe: int = option(1, "cells searched per video; 1 is the historic value", least=1)
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import (
     NAMED,
@@ -77,6 +78,22 @@ class ClipAligner(Aligner):
 
     Sub-classes set the class attributes and the budgets.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """How clips are drawn."""
+
+        sampler: str = option(
+            "generator",
+            "generator: per-item random streams; python: replay the historic stream of Python's random",
+            one_of=("generator", "python"),
+        )
+        sort_clips: bool = option(
+            True, "order the clips of a video by time, which the paragraph loss needs; false: as drawn"
+        )
+        keep_prob: float = option(
+            1.0, "probability of keeping the neighbouring caption while a clip grows", least=0, most=1
+        )
 
     from_first_clip = False
     allows_holes = False
@@ -254,6 +271,17 @@ class StartClipAligner(FixedLenAligner):
 @ALIGNERS.register()
 class VariedLenAligner(ClipAligner):
     """Text budget drawn from [sampled_min_len, sampled_max_len]."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(ClipAligner.Config):
+        """Ranges of lengths."""
+
+        sampled_min_len: int | None = option(None, "smallest text-token budget of a clip, inclusive", least=1)
+        sampled_max_len: int | None = option(None, "largest text-token budget of a clip, inclusive", least=1)
+        sampled_video_min_len: int | None = option(
+            None, "smallest clip length in seconds, inclusive", least=1
+        )
+        sampled_video_max_len: int | None = option(None, "largest clip length in seconds, inclusive", least=1)
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         super().__init__(config, special)

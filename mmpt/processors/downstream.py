@@ -6,11 +6,13 @@ Letters: T text positions, F video positions, W windows, D feature width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.ops.windows import window_ranges
 from mmpt.processors.base import Aligner, TextProcessor, check_feature, check_finite, pack_videos, required
@@ -33,6 +35,13 @@ class MetaTextBinarizer(TextProcessor):
 class WindowAligner(Aligner):
     """Base of aligners that cut a long video into windows (dataset.sliding_window,
     dataset.sliding_window_size)."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """Windows over a long video."""
+
+        sliding_window: int | None = option(None, "stride of windows over a long video, seconds", least=1)
+        sliding_window_size: int | None = option(None, "length of such a window, seconds", least=1)
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         super().__init__(config, special)

@@ -7,12 +7,13 @@ Letters: S views of an item, T text positions, F video positions, D feature widt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.aligners import OverlappedAligner, bare_id
 from mmpt.processors.captions.captions import Captions
@@ -22,6 +23,35 @@ from mmpt.utils.seed import ItemRandom
 
 VIEWS = ("orig", "rev", "shift", "shiftrev")
 CANDIDATES = 16  # clips among which the shifted one is looked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reversal(Section):
+    """How reversed views come about."""
+
+    reversal: str = option(
+        "sequence",
+        "GDT: features of a reversed view: flipped in time (sequence), or of frames played backwards, "
+        "files <id>_rev.npy (precomputed)",
+        one_of=("sequence", "precomputed"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views(Reversal):
+    """Views of a clip."""
+
+    views: list | None = option(
+        None,
+        "GDT views of a clip, some of orig, rev, shift, shiftrev in this order; subsampling states their "
+        "number",
+    )
+    min_shift: int | None = option(
+        None,
+        "GDT: least seconds between a clip and its shifted view; null: max_video_len (of raw clips: any "
+        "distance)",
+        least=1,
+    )
 
 
 @ALIGNERS.register()
@@ -36,6 +66,17 @@ class GDTAligner(OverlappedAligner):
     words keep theirs (`sentence`; a clip with a single caption then has no reversed view); `none` keeps the
     text.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(OverlappedAligner.Config, Views):
+        """Views, and clips as OverlappedAligner draws them."""
+
+        text_reversal: str = option(
+            "token",
+            "GDT: text of a reversed view: words reversed (token), order of captions reversed (sentence), as "
+            "it is (none)",
+            one_of=("token", "sentence", "none"),
+        )
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         views = list(config.views or [])

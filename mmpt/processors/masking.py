@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from mmpt.config.fields import option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.aligners import ClipAligner, bare_id, budget_range
+from mmpt.processors.aligners import ClipAligner, VariedLenAligner, bare_id, budget_range
 from mmpt.processors.base import check_feature
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.tokens import SpecialIds
@@ -193,6 +195,20 @@ class MFMMLMAligner(ClipAligner):
     Adds video_label (K, F) bool and text_label (K, T) int64, with mm_type "textgen" also attention_mask (K,
     L, L). Clips are drawn one by one from the stream of Python's `random` in both samplers, masks from torch.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(VariedLenAligner.Config):
+        """What is masked, and the range of text lengths."""
+
+        mlm_probability: float = option(0.15, "share of text tokens masked", least=0, most=1)
+        mfm_probability: float = option(0.15, "share of video tokens masked", least=0, most=1)
+        mm_prob: float = option(0.0, "probability of masking a whole modality", least=0, most=1)
+        mm_type: str = option(
+            "full",
+            "text mode of whole-text masking",
+            one_of=("full", "inverse", "mask", "textgen", "textgenmask"),
+        )
+        lazy_vfeat_mask: bool = option(False, "leave zeroing masked frames to the model")
 
     allows_holes = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from mmpt.config import Config
+from mmpt.config.fields import option
 from mmpt.datasets import MMDataset
 from mmpt.neighbours.batches import RetrievalBatches
+from mmpt.neighbours.index import VectorRetriever
 from mmpt.registry import TASKS
 from mmpt.tasks.task import Task
 
@@ -23,6 +26,15 @@ class RetriTask(Task):
     Before `retri_epoch` (and always when it is null) the groups are a seeded random partition; from then on
     near neighbours.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(VectorRetriever.Config):
+        """When batches are made of neighbours, and how these are found."""
+
+        retri_epoch: int | None = option(None, "first epoch with retrieval-augmented batches")
+        vectorpool_cls: str | None = option(None, "vector pool class")
+        retriever_cls: str | None = option(None, "retriever class")
+        num_cands: int | None = option(None, "neighbours requested per video")
 
     def __init__(self, config: Config):
         super().__init__(config)

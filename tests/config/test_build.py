@@ -11,6 +11,8 @@ from mmpt.config.build import build_config
 from mmpt.config.fields import keys_of
 from mmpt.config.load import load_config
 
+KNOWN = f"Known: {', '.join(keys_of(Config))}."
+
 
 def problems(tree: dict) -> list[str]:
     with pytest.raises(ConfigError) as caught:
@@ -27,8 +29,8 @@ def problems(tree: dict) -> list[str]:
         ),
         ({"clip_per_video": 16}, "x.yaml: clip_per_video: unknown key. Did you mean dataset.clip_per_video?"),
         ({"datset": {}}, "x.yaml: datset: unknown key. Did you mean dataset?"),
-        ({"qqqqqq": 1}, "x.yaml: qqqqqq: unknown key."),
-        ({"source": "y"}, "x.yaml: source: unknown key."),
+        ({"qqqqqq": 1}, "x.yaml: qqqqqq: unknown key. " + KNOWN),
+        ({"source": "y"}, "x.yaml: source: unknown key. " + KNOWN),
         ({"dataset": {"max_len": "96"}}, "x.yaml: dataset.max_len: expected a whole number, got '96'."),
         ({"dataset": {"max_len": 96.0}}, "x.yaml: dataset.max_len: expected a whole number, got 96.0."),
         ({"dataset": {"max_len": True}}, "x.yaml: dataset.max_len: expected a whole number, got True."),

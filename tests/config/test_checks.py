@@ -62,13 +62,16 @@ def test_half_precision_on_the_cpu_is_refused_with_the_cure(flag):
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ({"clip_per_video": 0}, "dataset.clip_per_video=0: expected at least 1"),
-        ({"subsampling": -1}, "dataset.subsampling=-1: expected at least 1"),
+        ({"clip_per_video": 0}, "dataset.clip_per_video: expected a finite number and at least 1, got 0."),
+        ({"subsampling": -1}, "dataset.subsampling: expected a finite number and at least 1, got -1."),
         (
             {"sampled_min_len": 9, "sampled_max_len": 8},
             "dataset.sampled_min_len=9 is larger than dataset.sampled_max_len=8",
         ),
-        ({"mm_prob": 1.5}, "dataset.mm_prob=1.5: expected a probability"),
+        (
+            {"mm_prob": 1.5},
+            "dataset.mm_prob: expected a finite number and at least 0 and at most 1, got 1.5.",
+        ),
         ({"max_len": 35, "max_video_len": 32}, "Use at least 36"),
     ],
 )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmpt.config.fields import Section, option
 from mmpt.evaluators.ranking import ScoreMatrix
 from mmpt.historic.alignment_costs import historic_dtw, historic_otam
 from mmpt.ops.alignment import dtw, dtw_path, hard_otam, otam_path
@@ -311,6 +312,15 @@ class Paragraphs(NamedTuple):
 
 class _ParagraphMetric(Metric):
     best_metric = "R1"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """Whose offsets and scales."""
+
+        protocol: str = option(
+            "norton", "whose cost offsets and scales full-video alignment uses", one_of=("norton", "tempclr")
+        )
+
     background: str
 
     @abstractmethod

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.evaluators.alignment_report import alignment
-from mmpt.evaluators.gram_scores import Scorer, compare, subsets
+from mmpt.evaluators.gram_scores import GramKeys, Scorer, compare, subsets
 from mmpt.evaluators.metric import Metric
 from mmpt.evaluators.predictor import Arrays, Predictor
 from mmpt.evaluators.ranking import RankCounts, count_tile, statistic
@@ -37,6 +37,8 @@ class GramPredictor(Predictor):
     `pooled_<modality>` (M, D), `present` (M, K), `modalities` (K names), `item_ids`, `texts`, and re-ranked
     `match_items`, `match_items_prob` (N, k), `match_texts`, `match_texts_prob` (M, k).
     """
+
+    Config = GramKeys
 
     def __call__(
         self,
@@ -153,6 +155,8 @@ class GramRetrievalMetric(Metric):
     compete. Beside R1, R5, R10 and MR there are Ravg, the mean of the first three, R50 and the mean rank. The
     facts hold an alignment report of every subset (`mmpt.evaluators.alignment_report`).
     """
+
+    Config = GramKeys
 
     best_metric = "R1"  # of the last subset by the first score, re-ranked if anything is
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from mmpt.evaluators.gram_scores import SubsetKeys
 from mmpt.evaluators.metric import Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, check_finite, item_name
 from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, statistic
@@ -295,6 +296,8 @@ class ModalityRecognitionMetric(Metric):
     to the training videos is right; both are means over splits. Videos that lack a modality of the subset are
     left out of it.
     """
+
+    Config = SubsetKeys
 
     best_metric = "nn-R1"  # of the last subset
 

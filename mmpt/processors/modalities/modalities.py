@@ -30,20 +30,20 @@ positions of a map.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.media.frames import PIXELS, TRANSFORMS, chunk_positions
+from mmpt.media.frames import chunk_positions
 from mmpt.processors.annotations import read_json
 from mmpt.processors.base import (
     Aligner,
@@ -55,7 +55,8 @@ from mmpt.processors.base import (
     check_finite,
     required,
 )
-from mmpt.processors.modalities.raw_streams import KINDS, RawStream, Reader
+from mmpt.processors.gdt import Reversal
+from mmpt.processors.modalities.raw_streams import RawStream, Reader
 from mmpt.processors.sets.how2 import shard_split
 from mmpt.processors.store.features import FeatureFolder, FeatureShards, version_suffixes
 from mmpt.processors.tokens import SpecialIds, pack_captions
@@ -73,33 +74,34 @@ RATE_SAMPLE, RATE_TOLERANCE = (
 )  # items looked at, and how far the durations of two modalities may differ in the median
 
 
-@dataclass(frozen=True)
-class Modality:
-    """One entry of `dataset.modalities`.
+@dataclass(frozen=True, kw_only=True)
+class Modality(Section):
+    """One entry of `dataset.modalities`."""
 
-    Attributes:
-        path: folder of features; None: the subtitles.
-        width: D of the features.
-        rate: vectors per second.
-        max_len: L, positions (of a subtitle: with its three special tokens).
-        map: H, W of feature maps; None: one vector a moment.
-        versions: stored augmentations, laid side by side along the width.
-        raw: frames or sound: files as an encoder reads them, see `RawStream`, also for the keys below.
-    """
+    name: str = ""
+    path: str | None = option(None, "folder of features; null: the subtitles")
+    width: int = option(512, "D of the features", least=1)
+    rate: float = option(1.0, "vectors per second", above=0)
+    max_len: int = option(32, "L, positions (of a subtitle: with its three special tokens)", least=1)
+    map: tuple[int, int] | None = option(None, "H, W of feature maps; null: one vector a moment")
+    versions: int = option(1, "stored augmentations, laid side by side along the width", least=1)
+    raw: str | None = option(
+        None, "frames or sound: files as an encoder reads them, see `RawStream`", one_of=("frames", "sound")
+    )
+    size: int = option(224, "raw frames: pixels", least=1)
+    transform: str = option("none", "raw frames: what training draws", one_of=("none", "crop_flip"))
+    pixels: str = option("clip", "raw frames: standardized as", one_of=("clip", "imagenet"))
+    filters: int = option(64, "raw sound: mel filters", least=1)
+    slice_frames: int = option(1024, "raw sound: spectrogram frames of a slice", least=1)
 
-    name: str
-    path: str | None = None
-    width: int = 512
-    rate: float = 1.0
-    max_len: int = 32
-    map: tuple[int, int] | None = None
-    versions: int = 1
-    raw: str | None = None
-    size: int = RawStream.size
-    transform: str = RawStream.transform
-    pixels: str = RawStream.pixels
-    filters: int = RawStream.filters
-    slice_frames: int = RawStream.slice_frames
+    def __post_init__(self):
+        super().__post_init__()
+        if self.map is not None and min(self.map) < 1:
+            raise ValueError(
+                f"map={list(self.map)}: expected the height and width of the maps, such as [7, 7]."
+            )
+        if self.raw is not None and self.path is None:
+            raise ValueError(f"raw: {self.raw} needs path, the folder of the files.")
 
     @property
     def is_text(self) -> bool:
@@ -120,57 +122,32 @@ class Modality:
         return RawStream(kind=self.raw, **options)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModalityKeys(Section):
+    """The modalities besides the captions."""
+
+    modalities: Mapping[str, Mapping[str, Any]] | None = option(
+        None,
+        "N modalities: name -> {path, width, rate, max_len, map, versions}; without path: subtitles; null "
+        "takes an included one out",
+        holds=Modality,
+    )
+
+
 def read_modalities(config: DatasetConfig) -> list[Modality]:
     """The entries of `dataset.modalities`.
 
     Raises:
         ValueError: none, an unknown key, or a value out of range.
     """
-    known = [field.name for field in fields(Modality) if field.name != "name"]
-    modalities = []
-    for name, entry in required(config, "modalities").items():
-        for key in entry:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                raise ValueError(
-                    f"dataset.modalities.{name}.{key}: unknown key; "
-                    f"{f'did you mean {near[0]}' if near else known}?"
-                )
-        place = entry.get("map")
-        if place is not None and not (
-            isinstance(place, list) and len(place) == 2 and all(isinstance(n, int) and n > 0 for n in place)
-        ):
-            raise ValueError(
-                f"dataset.modalities.{name}.map={place}: expected the height and width of the maps, such "
-                "as [7, 7]."
-            )
-        defaults = {"max_len": config.max_video_len or Modality.max_len}
-        modality = Modality(name, **{**defaults, **entry, "map": tuple(place) if place else None})
-        _check_raw(modality)
-        if min(modality.width, modality.rate, modality.max_len, modality.versions) <= 0:
-            raise ValueError(
-                f"dataset.modalities.{name}: width, rate, max_len and versions must be positive, got "
-                f"{dict(entry)}."
-            )
-        modalities.append(modality)
+    defaults = {"max_len": config.max_video_len or Modality.max_len}
+    modalities = [
+        replace(Modality.from_yaml({**defaults, **entry}, f"dataset.modalities.{name}"), name=name)
+        for name, entry in required(config, "modalities").items()
+    ]
     if not modalities:
         raise ValueError("dataset.modalities names no modality; name at least one besides the captions.")
     return modalities
-
-
-def _check_raw(modality: Modality) -> None:
-    if modality.raw is None:
-        return
-    where = f"dataset.modalities.{modality.name}"
-    for key, value, known in (
-        ("raw", modality.raw, KINDS),
-        ("transform", modality.transform, TRANSFORMS),
-        ("pixels", modality.pixels, tuple(PIXELS)),
-    ):
-        if value not in known:
-            raise ValueError(f"{where}.{key}={value!r}: expected one of {', '.join(known)}.")
-    if modality.path is None or min(modality.size, modality.filters, modality.slice_frames) <= 0:
-        raise ValueError(f"{where}: raw needs path, and positive size, filters and slice_frames.")
 
 
 class Item(NamedTuple):
@@ -280,6 +257,8 @@ class ModalityMetaProcessor(MetaProcessor):
         ]
     }
 
+    Config = ModalityKeys
+
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         items = read_annotation(self.split_path())
@@ -361,6 +340,10 @@ class ModalityVideoProcessor(VideoProcessor):
     With dataset.reversal: precomputed also `<modality>_rev`: the same seconds of files <id>_rev.npy, whose
     time runs backwards.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(ModalityKeys, Reversal):
+        """The modalities, and whether reversed features are stored."""
 
     def __init__(self, config: DatasetConfig):
         streams = [modality for modality in read_modalities(config) if not modality.is_text]
@@ -453,6 +436,24 @@ class ModalityAligner(Aligner):
     dataset.modality_dropout hides each modality of a training item with that probability, but never all of
     them.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(ModalityKeys):
+        """What an item shows of each modality."""
+
+        modality_dropout: float = option(
+            0.0,
+            "N modalities: probability of hiding each modality of a training item, never all",
+            least=0,
+            most=1,
+        )
+        frame_sampling: str = option(
+            "chunk",
+            "N modalities, streams longer than max_len: one of each chunk at random (chunk_random), its "
+            "middle (chunk_middle), uniform; "
+            "chunk = random in training, middle else",
+            one_of=("chunk", "chunk_random", "chunk_middle", "uniform"),
+        )
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         super().__init__(config, special)

@@ -18,8 +18,8 @@ Letters: S views of an item, T frames of S x S pixels, M mel filters, A spectrog
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +27,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.media.audio import AudioError, read_audio_around, spectrogram
 from mmpt.media.video import VIDEO_SUFFIXES, VideoError, VideoInfo, probe, read_clip
 from mmpt.processors.base import MetaProcessor, MissingData
-from mmpt.processors.gdt import VIEWS
-from mmpt.processors.modalities.clips import SPEC_AUGMENT, ClipAugment, spec_augment
+from mmpt.processors.gdt import VIEWS, Views
+from mmpt.processors.modalities.clips import ClipAugment, spec_augment
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 
@@ -41,28 +42,19 @@ READ_SCALE = 2  # frames are read at most so many times the size of the crop, wh
 
 
 @dataclass(frozen=True, kw_only=True)
-class RawClips:
-    """The `dataset.raw` section.
+class RawClips(Section):
+    """The `dataset.raw` section."""
 
-    Attributes:
-        frames: T.
-        fps: frames per second of a clip, whatever the file's own rate.
-        size: S, pixels.
-        sound_s: whole seconds of sound, from the clip's first frame on.
-        sample_rate: of the sound, per second.
-        filters: M; published models have 40 or 257.
-        spec_augment: bands hidden in training: mild, medium, heavy, or null.
-        volume: the sound is made up to this share louder or softer in training.
-    """
-
-    frames: int = 30
-    fps: float = 30.0
-    size: int = 112
-    sound_s: int = 1
-    sample_rate: int = 24000
-    filters: int = 40
-    spec_augment: str | None = "medium"
-    volume: float = 0.1
+    frames: int = option(30, "T", least=1)
+    fps: float = option(30.0, "frames per second of a clip, whatever the file's own rate", above=0)
+    size: int = option(112, "S, pixels", least=1)
+    sound_s: int = option(1, "whole seconds of sound, from the clip's first frame on", least=1)
+    sample_rate: int = option(24000, "of the sound, per second", least=1)
+    filters: int = option(40, "M; published models have 40 or 257", least=1)
+    spec_augment: str | None = option(
+        "medium", "bands hidden in training, or null", one_of=("mild", "medium", "heavy")
+    )
+    volume: float = option(0.1, "the sound is made up to this share louder or softer in training", least=0)
 
     @classmethod
     def of(cls, config: DatasetConfig) -> RawClips:
@@ -71,30 +63,24 @@ class RawClips:
         Raises:
             ValueError: an unknown key, or a value out of range.
         """
-        section, known = dict(config.raw or {}), [field.name for field in fields(cls)]
-        for key in section:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                raise ValueError(
-                    f"dataset.raw.{key}: unknown key; {f'did you mean {near[0]}' if near else known}?"
-                )
-        clips = cls(**section)
-        if min(clips.frames, clips.fps, clips.size, clips.sound_s, clips.sample_rate, clips.filters) <= 0:
-            raise ValueError(
-                "dataset.raw: frames, fps, size, sound_s, sample_rate and filters must be positive, got "
-                f"{section}."
-            )
-        if clips.spec_augment is not None and clips.spec_augment not in SPEC_AUGMENT:
-            raise ValueError(
-                f"dataset.raw.spec_augment={clips.spec_augment!r}: expected {', '.join(SPEC_AUGMENT)}, or "
-                "null."
-            )
-        return clips
+        return cls.from_yaml(config.raw or {}, "dataset.raw")
 
     @property
     def length_s(self) -> float:
         """Seconds that a clip needs."""
         return max(self.frames / self.fps, float(self.sound_s))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawKeys(Section):
+    """Clips from video files."""
+
+    raw: Mapping[str, Any] | None = option(
+        None,
+        "clips straight from video files: {frames, fps, size, sound_s, sample_rate, filters, "
+        "spec_augment, volume}",
+        holds=RawClips,
+    )
 
 
 class RawFile(NamedTuple):
@@ -130,6 +116,8 @@ class RawClipMetaProcessor(MetaProcessor):
 class RawAVProcessor:
     """Path -> a file with video and sound, long enough for a clip; any other is missing data, which training
     skips and counts."""
+
+    Config = RawKeys
 
     def __init__(self, config: DatasetConfig):
         self.clips = RawClips.of(config)
@@ -171,6 +159,10 @@ class RawAVAligner:
     Returns `video` (S, 3, T, S, S), `audio` (S, 1, M, A), `view_valid` (S), without the first axis if there
     is one view, and `video_id`; `cmasks` of no words.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(RawKeys, Views):
+        """Clips from video files and their views."""
 
     def __init__(self, config: DatasetConfig):
         self.views = list(config.views or VIEWS[:1])

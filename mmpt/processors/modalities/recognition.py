@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmpt.processors.modalities.modalities import Item, ModalityAligner, open_store, read_modalities
+from mmpt.processors.modalities.modalities import (
+    Item,
+    ModalityAligner,
+    ModalityKeys,
+    open_store,
+    read_modalities,
+)
 from mmpt.processors.sets.recognition import RecognitionMetaProcessor
 from mmpt.registry import ALIGNERS, META_PROCESSORS
 from mmpt.utils.seed import ItemRandom
@@ -22,6 +28,8 @@ class ModalityRecognitionMetaProcessor(RecognitionMetaProcessor):
     Features are `<path>/<file name without extension>.npy` of every entry of dataset.modalities. With
     `on_missing: mask` videos that lack some of them stay, otherwise they are left out, or refused.
     """
+
+    Config = ModalityKeys
 
     def has_features(self) -> Callable[[str], bool]:
         stores = [open_store(modality, self.config) for modality in read_modalities(self.config)]

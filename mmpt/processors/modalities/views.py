@@ -6,6 +6,7 @@ Letters: S views of an item, L positions of a modality, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import MissingData
-from mmpt.processors.gdt import VIEWS
+from mmpt.processors.gdt import VIEWS, Views
 from mmpt.processors.modalities.modalities import REVERSED, Item, ModalityAligner
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import ALIGNERS
@@ -34,6 +35,10 @@ class ModalityViewAligner(ModalityAligner):
     `view_valid` (S): item-major batches, see `layout` of GDTLoss. All modalities must be there:
     `dataset.on_missing: drop`.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(ModalityAligner.Config, Views):
+        """Views of a clip and its modalities."""
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         super().__init__(config, special)

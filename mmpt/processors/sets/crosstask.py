@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.annotations import check_segment, span
 from mmpt.processors.base import MetaProcessor, PublishedList, TextProcessor, VideoProcessor, required
@@ -130,6 +131,16 @@ class CrossTaskMetaProcessor(MetaProcessor):
         "valid": TEST,
         "test": TEST,
     }
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """Files of the data set."""
+
+        train_csv_path: str | None = option(None, "CrossTask training videos")
+        val_csv_path: str | None = option(None, "CrossTask validation videos")
+        primary_path: str | None = option(None, "CrossTask primary tasks")
+        related_path: str | None = option(None, "CrossTask related tasks")
+        n_train: int | None = option(None, "CrossTask training videos per primary task", least=1)
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)

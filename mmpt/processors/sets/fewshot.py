@@ -11,12 +11,14 @@ video, 10 000 test episodes.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.annotations import read_ids
 from mmpt.processors.base import MetaProcessor, MissingData, VideoProcessor, check_feature, required
@@ -24,6 +26,16 @@ from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROC
 from mmpt.utils.seed import ItemRandom
 
 EPISODE_SEEDS = {"train": 0, "valid": 1, "test": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeKeys(Section):
+    """Size and number of episodes."""
+
+    way: int | None = option(None, "few-shot: classes in an episode", least=1)
+    shots: int | None = option(None, "few-shot: labelled videos per class of an episode", least=1)
+    queries: int | None = option(None, "few-shot: videos to classify per class of an episode", least=1)
+    episodes: int | None = option(None, "few-shot: episodes in an epoch or a test", least=1)
 
 
 @META_PROCESSORS.register()
@@ -35,6 +47,8 @@ class FewShotMetaProcessor(MetaProcessor):
     """
 
     LIST = "list of <class folder>/<video>"
+
+    Config = EpisodeKeys
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -116,6 +130,8 @@ class FewShotTextProcessor:
 @ALIGNERS.register()
 class FewShotAligner:
     """support (S, F, D), support_labels (S), query (Q, F, D), query_labels (Q), video_id (the queries)."""
+
+    Config = EpisodeKeys
 
     def __init__(self, config: DatasetConfig):
         self.n_support = required(config, "way") * required(config, "shots")

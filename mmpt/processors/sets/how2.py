@@ -19,10 +19,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.annotations import read_ids
 from mmpt.processors.base import (
@@ -45,6 +47,26 @@ logger = logging.getLogger(__name__)
 
 VALID = {"valid": [PublishedList(23834, 23834, "how2_s3d_val.lst")]}
 Place = tuple[str, int, int, int]  # video id, index in the list (-1: none), shard, row in the shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardKeys(Section):
+    """Where shards lie and how they are read."""
+
+    tfeat_dir: str | None = option(None, "path prefix of token shards, ends with a dot")
+    on_damaged: str = option(
+        "error",
+        "shards that are missing, truncated or contradictory: error, or skip their videos (named)",
+        one_of=("error", "skip"),
+    )
+    read_ahead: bool = option(
+        True,
+        "have the system fetch each video's rows of a shard in one go, and nothing around them; false: "
+        "its own way",
+    )
+    cache_dir: str | None = option(
+        None, "where copies of remote shards (s3://... in vfeat_dir, tfeat_dir) are kept; null: ~/.cache/mmpt"
+    )
 
 
 @META_PROCESSORS.register()
@@ -76,6 +98,8 @@ class ShardedHow2MetaProcessor(MetaProcessor):
 
     LIST = "list of video ids"
     PUBLISHED: ClassVar = VALID
+
+    Config = ShardKeys
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -264,6 +288,8 @@ class ShardedVideoRetriVideoProcessor(VideoProcessor):
 
     FILES: ClassVar = {"vfeat_dir": "folder, or URL, of feature shards with <split>_meta.pkl"}
 
+    Config = ShardKeys
+
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         self.prefix = f"{config.vfeat_dir}/{shard_split(config)}_"
@@ -288,6 +314,8 @@ class ShardedVideoRetriTextProcessor(TextProcessor):
     """
 
     FILES: ClassVar = {"tfeat_dir": "path prefix of token shards"}
+
+    Config = ShardKeys
 
     def __init__(self, config: DatasetConfig, tokenizer: Any = None):
         super().__init__(config, tokenizer)
@@ -328,6 +356,14 @@ class PKLJSONStrTextProcessor(TextProcessor):
     """
 
     FILES: ClassVar = {"caption_pkl_path": "pickle {video: JSON of start, end, text}"}
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """Files of pre-tokenisation."""
+
+        caption_pkl_path: str | None = option(None, "pickle of timed captions for pre-tokenisation")
+        target_dir: str | None = option(None, "output folder of pre-tokenisation")
+
     MAX_CHARACTERS = 96
 
     def __init__(self, config: DatasetConfig, tokenizer: Any = None):

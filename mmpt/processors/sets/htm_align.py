@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.annotations import check_segment, read_json
 from mmpt.processors.base import (
@@ -62,6 +64,12 @@ class HTMAlignMetaProcessor(MetaProcessor):
 
     FILES: ClassVar = {"anno_path": "htm_align.json: {video: [[alignable, start, end, sentence]]}"}
     PUBLISHED: ClassVar = {"test": [PublishedList(80, 80, "HTM-Align, Han et al., CVPR 2022")]}
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """The annotation."""
+
+        anno_path: str | None = option(None, "HTM-Align annotation JSON")
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)

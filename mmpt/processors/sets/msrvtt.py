@@ -10,12 +10,14 @@ MSR_MC_test.csv            tab separated: vid_key a1 a2 a3 a4 a5 answer
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.annotations import read_json, read_table
 from mmpt.processors.base import Aligner, MetaProcessor, MissingData, PublishedList, TextProcessor
@@ -49,6 +51,14 @@ class MSRVTTMetaProcessor(MetaProcessor):
         ],
     }
 
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """Lists of the split with 7k or 9k training videos."""
+
+        full_test_path: str | None = option(None, "MSR-VTT full test list, whose rest joins training")
+        jsfusion_path: str | None = option(None, "MSR-VTT 1k-A test list")
+        dup: int | None = option(None, "passes over the training table per epoch", least=1)
+
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         rows = read_table(self.split_path(), ("video_id",))
@@ -73,6 +83,12 @@ class MSRVTTTextProcessor(TextProcessor):
     the csv."""
 
     FILES: ClassVar = {"json_path": "MSRVTT_data.json: {videos, sentences: [{video_id, caption}]}"}
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        """Captions of the training videos."""
+
+        json_path: str | None = option(None, "MSR-VTT captions")
 
     def __init__(self, config: DatasetConfig, tokenizer: Any = None):
         super().__init__(config, tokenizer)

@@ -13,12 +13,14 @@ Features are whole videos, `<vfeat_dir>/<video>.npy`; a clip is the rows of its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
+from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.annotations import read_database, read_ids, read_table
 from mmpt.processors.base import (
@@ -118,6 +120,16 @@ class _Clips(MetaProcessor):
         return {video: entry.get("duration", 0.0) for video, entry in database.items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class YoucookKeys(Section):
+    """Files of the data set."""
+
+    trainval_annotation: str | None = option(None, "YouCook2 annotation JSON")
+    use_annotation_text: bool = option(
+        False, "take the sentence of the annotation instead of the pickled caption"
+    )
+
+
 @META_PROCESSORS.register()
 class YoucookMetaProcessor(_Clips):
     """Clips; item -> ((video, start, end), caption). use_annotation_text takes the sentence of the JSON
@@ -133,6 +145,8 @@ class YoucookMetaProcessor(_Clips):
         ],
         "test videos": FULL_VIDEOS,
     }
+
+    Config = YoucookKeys
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
@@ -174,6 +188,8 @@ class YoucookNLGMetaProcessor(_Clips):
 
     LIST = "list of <recipe>/<video>"
     PUBLISHED: ClassVar = {"test": [OFFICIAL]}
+
+    Config = YoucookKeys
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)

@@ -160,7 +160,7 @@ def test_a_wrong_width_is_named(config):
 
 
 @pytest.mark.parametrize(
-    "entry, match", [({"rat": 2}, "did you mean rate"), ({"rate": 0}, "must be positive")]
+    "entry, match", [({"rat": 2}, "Did you mean .*rate"), ({"rate": 0}, "above 0, got 0")]
 )
 def test_a_wrong_entry_is_named(config, entry, match):
     with pytest.raises(ValueError, match=match):
