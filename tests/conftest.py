@@ -41,6 +41,16 @@ def load_golden(path: str | Path) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays.files}
 
 
+ODD = Path(os.environ.get("MMPT_ODD", ROOT.parent / "shared" / "odd"))
+
+
+def odd_file(name: str) -> Path:
+    """An odd file of a kind that people have; skips the test where the folder is absent."""
+    if not (ODD / name).is_file():
+        pytest.skip(f"odd file {name} is not here (set MMPT_ODD to the folder that holds it)")
+    return ODD / name
+
+
 def real_path(*parts: str) -> Path:
     """A real annotation file or video; skips the test where the folder is absent."""
     path = REAL.joinpath(*parts)

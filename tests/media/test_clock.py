@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmpt.media.audio import AudioError, read_audio_windows
 from mmpt.media.video import Damage, VideoError, frame_at, probe, read_clip, read_seconds
-from tests.conftest import ROOT, real_path
+from tests.conftest import ODD, ROOT, odd_file, real_path
 
 av = pytest.importorskip("av")
 
-ODD = Path(os.environ.get("MMPT_ODD", ROOT.parent / "shared" / "odd"))
 EXPECTED = json.loads((ODD / "expected.json").read_text()) if (ODD / "expected.json").is_file() else {}
 MEDIA = {name: right for name, right in EXPECTED.items() if not name.endswith(".csv")}
 RATE = 8000
@@ -74,10 +70,7 @@ def test_damage_is_concealed_counted_and_can_be_refused(name):
 
 
 def test_clips_of_a_file_without_a_length_can_be_taken():
-    path = ODD / "noduration.webm"
-    if not path.is_file():
-        pytest.skip(f"no odd files in {ODD} (set MMPT_ODD)")
-    assert probe(path).duration_s == pytest.approx(4, abs=0.1)
+    assert probe(odd_file("noduration.webm")).duration_s == pytest.approx(4, abs=0.1)
 
 
 def test_a_file_cut_short_is_refused_and_what_is_missing_is_said(tmp_path):
@@ -161,11 +154,7 @@ def test_sound_of_a_folder_is_named():
         sound_rows(ROOT / "mmpt")
 
 
-def test_damaged_sound_is_silent_and_counted(tmp_path):
-    source = ODD / "one_damaged_packet.mp4"
-    if not source.is_file():
-        pytest.skip(f"no odd files in {ODD} (set MMPT_ODD)")
-    path = Path(shutil.copy(source, tmp_path))
+def test_damaged_sound_is_silent_and_counted():
     damage = Damage()
-    rows = sum(map(len, read_audio_windows(path, RATE, damage=damage)))
+    rows = sum(map(len, read_audio_windows(odd_file("one_damaged_packet.mp4"), RATE, damage=damage)))
     assert rows == 20 and damage.concealed_s < 1
