@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mmpt.processors.annotations import read_ids
+from mmpt.utils.text import read_ids
 from mmpt.processors.store.packing import read_meta, readable, write_shard
 from mmpt.processors.store.passport import read_passport
 from mmpt.utils import atomic_write, save_plain_pickle

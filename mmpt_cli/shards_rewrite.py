@@ -17,10 +17,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmpt.processors.annotations import read_ids
 from mmpt.processors.store.shard_cache import ShardCache
 from mmpt.utils import ShardWriter, atomic_write, load_plain_pickle, save_plain_pickle
 from mmpt.utils.shardedtensor import read_manifest
+from mmpt.utils.text import read_ids
 from mmpt_cli.shards_stats import NAME, kinds
 
 PLAN = ".rewrite.json"

@@ -17,7 +17,7 @@ ALLOWED = {
     "ops": set(),
     "utils": set(),
     "media": {"utils"},
-    "config": {"historic", "registry"},
+    "config": {"historic", "registry", "utils"},
     "historic": {"ops", "config"},
     "losses": {"ops", "config", "registry"},
     "modules": {"ops"},

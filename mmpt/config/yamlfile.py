@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from mmpt.config.fields import ConfigError
+from mmpt.utils.text import TextError, read_text
 
 _FLOAT = "tag:yaml.org,2002:float"
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
@@ -61,12 +62,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: absent, unreadable, not YAML, or not a map.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: no such file (paths are relative to the current directory, {Path.cwd()})."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except TextError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read as text: {error}.") from error
     tree = parse_yaml(text, str(path))
     if tree is None:

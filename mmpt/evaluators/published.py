@@ -16,7 +16,8 @@ def published_lists(settings: Mapping[str, Any]) -> Sequence[PublishedList]:
     name, metric = settings.get("dataset", {}).get("meta_processor"), _metric(settings)
     if metric is None or name not in META_PROCESSORS.names():
         return ()
-    return META_PROCESSORS.get(name).PUBLISHED.get(metric.published_list, ())
+    # a plugin's class need not know of published lists
+    return getattr(META_PROCESSORS.get(name), "PUBLISHED", {}).get(metric.published_list, ())
 
 
 def _metric(settings: Mapping[str, Any]) -> type[Metric] | None:

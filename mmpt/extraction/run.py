@@ -8,7 +8,6 @@ damage.json            id -> seconds concealed and missing; damage_<rank>.json o
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from mmpt.media.video import VIDEO_SUFFIXES
 from mmpt.processors.store.packing import pack, read_meta
 from mmpt.processors.store.passport import PASSPORT, read_passport
 from mmpt.utils import atomic_write
+from mmpt.utils.text import check_id, read_table, shown
 
 AUDIO_SUFFIXES = VIDEO_SUFFIXES | {".wav", ".mp3", ".flac", ".m4a", ".ogg", ".opus", ".aac"}
 
@@ -200,16 +200,16 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _from_csv(path: Path) -> list[Job]:
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        column = next((name for name in ("path", "video_path") if name in (reader.fieldnames or [])), None)
-        if column is None:
-            raise ValueError(
-                f"{path}: expected a column path (or video_path), got "
-                f"{', '.join(reader.fieldnames or ['an empty file'])}."
-            )
-        files = [(row, path.parent / row[column]) for row in reader]
-    return [Job(row.get("video_id") or file.stem, file) for row, file in files]
+    rows = read_table(path, ())
+    column = next((name for name in ("path", "video_path") if name in rows[0]), None)
+    if column is None:
+        raise ValueError(f"{path}: expected a column path (or video_path), got {shown(', '.join(rows[0]))}.")
+    jobs = []
+    for number, row in enumerate(rows, 1):
+        file = path.parent / row[column]
+        name = row.get("video_id") or file.stem
+        jobs.append(Job(check_id(name, f"{path}, row {number}"), file))
+    return jobs
 
 
 def _from_folder(folder: Path, suffixes: set[str]) -> list[Job]:

@@ -257,8 +257,8 @@ def _rows(path: str | Path, text: str, delimiter: str) -> Iterator[tuple[int, li
         last = reader.line_num
         if last > begin:
             raise TextError(
-                f"{path}, line {begin}: {_quote(text, begin)}; it would swallow {last - begin} further lines. "
-                "Double it, or quote the whole field."
+                f"{path}, line {begin}: {_quote(text, begin)}; it would swallow {last - begin} further "
+                "lines. Double it, or quote the whole field."
             )
         if any(field.strip() for field in row):
             yield begin, [field.strip() for field in row]

@@ -44,7 +44,6 @@ import torch
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.media.frames import chunk_positions
-from mmpt.processors.annotations import read_json
 from mmpt.processors.base import (
     Aligner,
     MetaProcessor,
@@ -62,6 +61,7 @@ from mmpt.processors.store.features import FeatureFolder, FeatureShards, version
 from mmpt.processors.tokens import SpecialIds, pack_captions
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
+from mmpt.utils.text import read_json
 
 logger = logging.getLogger(__name__)
 

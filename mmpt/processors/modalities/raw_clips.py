@@ -36,6 +36,7 @@ from mmpt.processors.gdt import VIEWS, Views
 from mmpt.processors.modalities.clips import ClipAugment, spec_augment
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
+from mmpt.utils.text import read_lines
 
 CANDIDATES = 16  # places among which the shifted clip is looked for
 READ_SCALE = 2  # frames are read at most so many times the size of the crop, which augmentation then scales
@@ -101,7 +102,7 @@ class RawClipMetaProcessor(MetaProcessor):
         if source.is_dir():
             files = [path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES]
         elif source.is_file():
-            files = [source.parent / line for line in source.read_text().splitlines() if line.strip()]
+            files = [source.parent / line for line in read_lines(source)]
         else:
             raise FileNotFoundError(
                 f"dataset.{self.SPLIT_KEYS[self.split]}={source}: neither a folder of videos nor a list "

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.annotations import read_database, read_json, span
+from mmpt.processors.annotations import read_database, span
 from mmpt.processors.base import MetaProcessor, PublishedList, TextProcessor
 from mmpt.processors.convert import is_possible, listed, write_json
 from mmpt.processors.downstream import WindowAligner
 from mmpt.processors.masking import IGNORED
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
+from mmpt.utils.text import read_json
 
 BACKGROUND = 0
 Segment = tuple[int, float, float]  # step id, start and end in seconds

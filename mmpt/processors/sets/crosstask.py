@@ -27,6 +27,7 @@ from mmpt.processors.convert import is_possible, listed
 from mmpt.processors.downstream import WindowAligner
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
+from mmpt.utils.text import check_id, number, read_rows, read_text, shown
 
 Segment = tuple[int, float, float]  # step (from 0), start and end in seconds
 TaskVideo = tuple[str, str, list[str], int]  # task, video, step names, number of steps
@@ -51,7 +52,7 @@ class CrossTask:
 def read_tasks(path: str | Path) -> dict[str, CrossTask]:
     """Task id -> task, from a release file."""
     tasks = {}
-    for record in Path(path).read_text(encoding="utf-8").strip().split("\n\n"):
+    for record in read_text(path).strip().split("\n\n"):
         lines = record.strip().split("\n")
         if len(lines) != 5 or not lines[3].isdigit():
             raise ValueError(
@@ -70,23 +71,23 @@ def read_tasks(path: str | Path) -> dict[str, CrossTask]:
 def read_videos(path: str | Path) -> dict[str, list[str]]:
     """Task id -> videos, in file order."""
     videos = defaultdict(list)
-    with open(path, encoding="utf-8", newline="") as file:
-        for row in csv.reader(file):
-            if len(row) < 2 or not row[0].strip().isdigit():
-                raise ValueError(
-                    f"{path}: expected lines of task number, video, url; got {row}. Is this the file of "
-                    "another data set?"
-                )
-            videos[row[0]].append(row[1])
+    for line, row in read_rows(path, (2, 3)):
+        if not row[0].isdigit():
+            raise ValueError(
+                f"{path}, line {line}: expected task number, video, url; got {shown(repr(row))}. Is this the "
+                "file of another data set?"
+            )
+        videos[row[0]].append(check_id(row[1], f"{path}, line {line}"))
     return dict(videos)
 
 
 def read_segments(path: str | Path) -> list[Segment]:
     """The annotated steps of a video."""
-    with open(path, encoding="utf-8", newline="") as file:
-        segments = [(int(step) - 1, float(start), float(end)) for step, start, end in csv.reader(file)]
-    for step, start_s, end_s in segments:
-        check_segment(start_s, end_s, f"{path}: step {step + 1}")
+    segments = []
+    for line, row in read_rows(path, 3):
+        step, start_s, end_s = (number(field, f"{path}, line {line}") for field in row)
+        check_segment(start_s, end_s, f"{path}: step {row[0]}")
+        segments.append((int(step) - 1, start_s, end_s))
     return segments
 
 
@@ -272,8 +273,7 @@ def convert(source: Path, out: Path) -> str:
             dropped["files of videos that videos.csv does not list"] += 1
             continue
         n_steps = len(tasks[path.stem.partition("_")[0]].steps)
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.reader(file) if _fits(row, n_steps, dropped)]
+        rows = [row for _, row in read_rows(path, 3) if _fits(row, n_steps, dropped)]
         with open(partial / "annotations" / path.name, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
         n_files += 1

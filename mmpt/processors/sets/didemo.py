@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.annotations import read_json
 from mmpt.processors.base import MetaProcessor, MissingData, PublishedList, TextProcessor
 from mmpt.processors.downstream import DSAligner
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
+from mmpt.utils.text import read_json
 
 CHUNKS, CHUNK_S = 6, 5  # half a minute in chunks of 5 seconds
 

@@ -20,10 +20,10 @@ import torch
 
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.annotations import read_ids
 from mmpt.processors.base import MetaProcessor, MissingData, VideoProcessor, check_feature, required
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
+from mmpt.utils.text import read_ids
 
 EPISODE_SEEDS = {"train": 0, "valid": 1, "test": 2}
 
@@ -55,7 +55,7 @@ class FewShotMetaProcessor(MetaProcessor):
         self.way, self.shots, self.queries = (required(config, name) for name in ("way", "shots", "queries"))
         folder = Path(required(config, "vfeat_dir"))
         videos = self.keep(
-            [line.removesuffix(".npy") for line in read_ids(self.split_path())],
+            [line.removesuffix(".npy") for line in read_ids(self.split_path(), folders=True)],
             lambda name: (folder / f"{name}.npy").is_file(),
             str,
             "have no features",

@@ -26,7 +26,6 @@ import numpy as np
 
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.annotations import read_ids
 from mmpt.processors.base import (
     MetaProcessor,
     MissingData,
@@ -42,6 +41,7 @@ from mmpt.registry import META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.safe_pickle import load_plain_pickle
 from mmpt.utils.seed import ItemRandom
 from mmpt.utils.shardedtensor import ShardError
+from mmpt.utils.text import read_ids
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import torch
 
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.annotations import check_segment, read_json
+from mmpt.processors.annotations import check_segment
 from mmpt.processors.base import (
     Aligner,
     MetaProcessor,
@@ -32,6 +32,7 @@ from mmpt.processors.base import (
 from mmpt.processors.convert import is_possible, listed, write_json
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
+from mmpt.utils.text import read_json
 
 Sentence = tuple[int, float, float, str]
 

@@ -19,11 +19,11 @@ import torch
 
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.annotations import read_json, read_table
 from mmpt.processors.base import Aligner, MetaProcessor, MissingData, PublishedList, TextProcessor
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.files import atomic_write
 from mmpt.utils.seed import ItemRandom
+from mmpt.utils.text import read_json, read_table
 
 RIGHT_ANSWERS = tuple("01234")
 JSFUSION = [PublishedList(1000, 1000, "1k-A, JSFusion, Yu et al., ECCV 2018")]

@@ -21,6 +21,7 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import Aligner, MetaProcessor, PublishedList, TextProcessor, required
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
+from mmpt.utils.text import read_lines
 
 UNUSED, TRAIN, TEST = 0, 1, 2  # HMDB51's tags, used for both
 Members = dict[str, tuple[str, dict[int, int]]]  # video -> class, {split: tag}
@@ -36,12 +37,12 @@ def read_splits(folder: str | Path) -> Members:
     members: Members = {}
     for path in sorted(folder.glob("t*list0?.txt")):
         tag = TRAIN if path.name.startswith("trainlist") else TEST
-        for line in _lines(path):
+        for line in read_lines(path):
             label, _, file = line.split()[0].partition("/")
             members.setdefault(Path(file).stem, (label, {}))[1][int(path.stem[-2:])] = tag
     for path in sorted(folder.glob("*_test_split?.txt")):
         label = path.stem.rpartition("_test_split")[0]
-        for line in _lines(path):
+        for line in read_lines(path):
             file, tag = line.rsplit(maxsplit=1)
             members.setdefault(Path(file).stem, (label, {}))[1][int(path.stem[-1])] = int(tag)
     if not members:
@@ -50,10 +51,6 @@ def read_splits(folder: str | Path) -> Members:
             "<class>_test_split1.txt"
         )
     return members
-
-
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def words_of(label: str) -> str:

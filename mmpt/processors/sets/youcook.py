@@ -22,7 +22,7 @@ import torch
 
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.annotations import read_database, read_ids, read_table
+from mmpt.processors.annotations import read_database
 from mmpt.processors.base import (
     MetaProcessor,
     MissingData,
@@ -35,6 +35,7 @@ from mmpt.processors.downstream import WindowAligner
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.safe_pickle import load_plain_pickle, save_plain_pickle
 from mmpt.utils.seed import ItemRandom
+from mmpt.utils.text import read_ids, read_table
 
 Record = dict[str, str]  # {"id": "<video>_<clip index>", "caption": ...}
 Clip = tuple[str, int, int]  # video, first second, last second (exclusive)
@@ -194,7 +195,7 @@ class YoucookNLGMetaProcessor(_Clips):
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         annotations = load_annotations(required(config, "trainval_annotation"))
-        videos = [line.split("/")[-1] for line in read_ids(self.split_path())]
+        videos = [line.split("/")[-1] for line in read_ids(self.split_path(), folders=True)]
         has_features = self.has_features()
         videos = self.keep(
             videos,
@@ -301,7 +302,7 @@ def convert(
     if not records:
         raise ValueError(f"{source}: no clip in subset {subset!r}; it has training and validation.")
     if videos is not None:
-        wanted = set(videos.read_text(encoding="utf-8").split())
+        wanted = set(read_ids(videos))
         absent = wanted - {split_id(record["id"])[0] for record in records}
         if absent:
             raise ValueError(

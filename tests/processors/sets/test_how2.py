@@ -42,7 +42,7 @@ def test_each_split_reads_its_own_list(tmp_path, split, key):
 def test_an_empty_list_is_refused(tmp_path):
     config = how2(tmp_path)
     (tmp_path / "train.lst").write_text("\n\n")
-    with pytest.raises(ValueError, match="train.lst: the list holds no video id"):
+    with pytest.raises(ValueError, match="train.lst: the list holds no id"):
         How2MetaProcessor(config)
 
 
