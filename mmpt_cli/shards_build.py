@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mmpt.utils.text import read_ids
 from mmpt.processors.store.packing import read_meta, readable, write_shard
 from mmpt.processors.store.passport import read_passport
 from mmpt.utils import atomic_write, save_plain_pickle
 from mmpt.utils.shardedtensor import read_manifest
+from mmpt.utils.text import read_ids
 
 UNKNOWN = {
     "backbone": "s3d",
