@@ -3,6 +3,10 @@
 A bar rises or falls over a coloured ground while a tone plays: the colour sets its pitch, the bar bends it.
 So frames and sound tell of each other, and of the direction of time. `projects/toy/raw_av.yaml` trains on
 them.
+
+Beside the videos lie annotations with captions and what is heard (<split>.json) and with questions
+(<split>_questions.json), and a folder `model` with sizes and vocabulary of a small BERT that reads them:
+`projects/toy/gram/raw.yaml` trains GRAM on these.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpt.synthetic.vocabulary import build_vocabulary, write_model_folder
+from mmpt.synthetic.write import write_json
 from mmpt.utils import optional_import
 from mmpt.utils.log import short_errors
 
@@ -23,6 +29,9 @@ logger = logging.getLogger("mmpt.make_clips")
 FPS, WIDTH, HEIGHT, BAR = 8, 64, 48, 10
 RATE = 8000
 LOWEST_HZ, COLOUR_OCTAVES, BAR_OCTAVES = 200, 3, 0.5
+COLOURS = ("red", "yellow", "green", "cyan", "blue", "purple")
+PITCHES = ("deepest", "deep", "middle", "raised", "high", "highest")  # of the colours
+COLOUR_QUESTION, BAR_QUESTION = "which colour is it", "what does the bar do"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,18 +51,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         {"train": options.videos, "val": max(1, options.videos // 4)}.items()
     ):
         (options.out / split).mkdir(parents=True, exist_ok=True)
-        for n in range(count):
+        rows = [
             write_clip(
                 options.out / split / f"{split}{n:03}.mkv",
                 np.random.default_rng((options.seed, number, n)),
                 options.seconds,
             )
+            for n in range(count)
+        ]
+        keys = {f"{split}.json": ("caption", "subtitle"), f"{split}_questions.json": ("question", "answer")}
+        for name, kept in keys.items():
+            write_json(options.out / name, [{key: row[key] for key in ("video_id", *kept)} for row in rows])
         logger.info("%s: %d videos", options.out / split, count)
+    if not (options.out / "model").exists():
+        write_model_folder(options.out / "model", build_vocabulary(_all_texts()), dropout=0.0)
     return 0
 
 
-def write_clip(path: Path, rng: np.random.Generator, n_seconds: int) -> None:
-    """One video with its sound, drawn from `rng`."""
+def write_clip(path: Path, rng: np.random.Generator, n_seconds: int) -> dict[str, str | list[str]]:
+    """One video with its sound, drawn from `rng`; returns what is to be said about it."""
     av = optional_import("av", extra="video")
     hue, phase, speed = rng.uniform(size=2).tolist() + [rng.choice([-1, 1]) * rng.uniform(0.2, 0.6)]
     places = (
@@ -74,6 +90,28 @@ def write_clip(path: Path, rng: np.random.Generator, n_seconds: int) -> None:
             piece.sample_rate, piece.pts = RATE, first
             container.mux(audio.encode(piece))
         container.mux([*video.encode(), *audio.encode()])
+    return {"video_id": f"{path.parent.name}/{path.stem}", **_texts(round(hue * len(COLOURS)), speed > 0)}
+
+
+def _texts(colour: int, falls: bool) -> dict[str, str | list[str]]:
+    """Captions, what is heard, questions and answers."""
+    name, pitch, bar = (
+        COLOURS[colour % len(COLOURS)],
+        PITCHES[colour % len(PITCHES)],
+        "falls" if falls else "rises",
+    )
+    return {
+        "caption": [f"the bar {bar} on {name}", f"{name} with a bar that {bar}"],
+        "subtitle": f"a tone of the {pitch} kind",
+        "question": [COLOUR_QUESTION, BAR_QUESTION],
+        "answer": [name, f"it {bar}"],
+    }
+
+
+def _all_texts() -> list[str]:
+    found = [_texts(colour, falls) for colour in range(len(COLOURS)) for falls in (False, True)]
+    values = [value for texts in found for value in texts.values()]
+    return [text for value in values for text in ([value] if isinstance(value, str) else value)]
 
 
 def _tone(places: np.ndarray, hue: float) -> np.ndarray:

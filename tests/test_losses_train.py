@@ -35,6 +35,8 @@ TERMS = {  # what the log must name to show that it is this loss that trained
     "mtm": "mtm",
     "mfmmlm": "mlm",
     "nlg": "nlg",
+    "caption": "caption",
+    "answer": "answer",
     "crosstask_tempclr": "bce",
     "fewshot": "accuracy",
     "triangle": "a2d",

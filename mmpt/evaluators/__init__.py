@@ -18,8 +18,8 @@ from mmpt.evaluators.tasks.fullvideo import (
 )
 from mmpt.evaluators.tasks.gram import GramPredictor, GramRetrievalMetric
 from mmpt.evaluators.tasks.htm_align import HTMAlignMetric, HTMAlignPredictor
-from mmpt.evaluators.tasks.nlg import NLGMetric, NLGPredictor
-from mmpt.evaluators.tasks.qa import QAMetric, QAPredictor
+from mmpt.evaluators.tasks.nlg import CaptionPredictor, NLGMetric, NLGPredictor
+from mmpt.evaluators.tasks.qa import AnswerMetric, AnswerPredictor, QAMetric, QAPredictor
 from mmpt.evaluators.tasks.recognition import (
     ActionRecognitionMetric,
     ModalityRecognitionMetric,
@@ -31,9 +31,12 @@ from mmpt.evaluators.tasks.recognition import (
 
 __all__ = [
     "ActionRecognitionMetric",
+    "AnswerMetric",
+    "AnswerPredictor",
     "BGRetrievalPredictor",
     "COINActionSegmentationMetric",
     "COINPredictor",
+    "CaptionPredictor",
     "COINZSPredictor",
     "CrossTaskMetric",
     "CrossTaskPredictor",

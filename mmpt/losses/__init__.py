@@ -21,10 +21,13 @@ from mmpt.losses.stica import STiCALoss
 from mmpt.losses.sumloss import SumLoss
 from mmpt.losses.tempclr import FewShotAlignmentLoss, TempCLRLocalisationLoss, TempCLRLoss
 from mmpt.losses.vlm import MFMMLM, MTM, NLGLoss
+from mmpt.losses.writing import AnswerLoss, CaptionLoss
 
 __all__ = [
+    "AnswerLoss",
     "ArgmaxCrossEntropy",
     "BCE",
+    "CaptionLoss",
     "CrossEntropy",
     "DummyK400Loss",
     "DummyLoss",

@@ -106,7 +106,8 @@ class GRAM(nn.Module):
         self.letters = self._letters()
         self.bert_config = read_bert_config(self._required("bert_name"))
         hidden, width = self.bert_config.hidden_size, config.model.contra_dim
-        self.contra_temp = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE))
+        learned = bool(config.model.learnable_temperature)
+        self.contra_temp = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE), requires_grad=learned)
         encoders = config.model.encoders or {}
         unknown = [name for name in encoders if name not in TOWERS.values()]
         if unknown:
@@ -158,10 +159,9 @@ class GRAM(nn.Module):
     def returns(self) -> frozenset[str]:
         """Names of what `forward` gives."""
         pooled = (f"pooled_{name}" for name in ("text", *self.names))
-        return frozenset(
-            {*pooled, "present", "logit_scale", "word_logits"}
-            | ({"matcher"} if self.config.model.matching_head else set())
-        )
+        temperature = {"logit_scale"} if self.config.model.learnable_temperature else set()
+        matcher = {"matcher"} if self.config.model.matching_head else set()
+        return frozenset({*pooled, "present", "word_logits"} | temperature | matcher)
 
     def order_sensitive(self, name: str) -> bool:
         """Whether the embedding of a modality changes with the order of its positions: frames and clips are
@@ -187,15 +187,17 @@ class GRAM(nn.Module):
         """B items with a caption each.
 
         Returns:
-            `pooled_text`, `pooled_<name>` (B, D) unit rows, `present`, `logit_scale`, `matcher` (with
-            `model.matching_head`) and `word_logits` (see `GRAM.word_logits`) for losses.
+            `pooled_text`, `pooled_<name>` (B, D) unit rows, `present`, and for losses `word_logits` (see
+            `GRAM.word_logits`), `matcher` with `model.matching_head`, `logit_scale` with
+            `model.learnable_temperature`.
         """
         items = self.encode(caps, present=batch.pop("present", None), **batch)
         output: dict[str, Any] = self.embeddings(items) | {
             "present": items.present,
             "pooled_text": self.encode_text(caps, cmasks),
         }
-        output["logit_scale"] = -self.contra_temp.clamp_min(LEAST_TEMPERATURE).log()
+        if self.config.model.learnable_temperature:
+            output["logit_scale"] = -self.contra_temp.clamp_min(LEAST_TEMPERATURE).log()
         if self.config.model.matching_head:
             output["matcher"] = bind_matcher(
                 self._match_logits, caps, cmasks, *self.condition(items, self.matching_condition)

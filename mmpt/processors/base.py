@@ -271,11 +271,13 @@ class Aligner:
 
     def pack(self, captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """caps (B, T) and cmasks (B, T) of B lists of token ids."""
+        return self._packed(captions, self.max_text_len)
+
+    def _packed(self, captions: Sequence[Sequence[int]], n_columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same with another number of columns."""
         counts = np.array([len(ids) for ids in captions], dtype=np.int64)
         words = np.array([token for ids in captions for token in ids], dtype=np.int64)
-        caps, cmasks = pack_captions(
-            words, np.cumsum(counts) - counts, counts, self.max_text_len, self.special
-        )
+        caps, cmasks = pack_captions(words, np.cumsum(counts) - counts, counts, n_columns, self.special)
         return torch.from_numpy(caps), torch.from_numpy(cmasks)
 
     def build_video(

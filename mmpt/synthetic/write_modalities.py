@@ -11,6 +11,7 @@
         audio/)
     clips/test_captions.json         the gallery with five captions a clip
     clips/videos_train.json, videos_val.json   whole narrated videos, without captions
+    clips/questions_train.json, questions_val.json, questions_test.json   what is acted upon in each clip
 
 An annotation lists its clips; what speech recognition heard in the seconds of a clip is its subtitle, "" when
 nothing:
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +61,7 @@ def write_modalities(world: World, root: Path, track: Track) -> None:
             for video in world.videos(split)
         ]
         write_json(root / "clips" / f"videos_{split}.json", whole)
+        write_json(root / "clips" / f"questions_{split}.json", _questions(_clips(world, split)))
     for split in ("labelled", "test"):
         for video in track(list(world.videos(split)), "sound"):
             sound = world.sound(video)
@@ -69,6 +72,7 @@ def write_modalities(world: World, root: Path, track: Track) -> None:
     _write_annotation(world, root / "clips" / "finetune.json", _clips(world, "labelled"), CAPTIONS)
     _write_annotation(world, root / "clips" / "test.json", world.gallery(), 1)
     _write_annotation(world, root / "clips" / "test_captions.json", world.gallery(), CAPTIONS)
+    write_json(root / "clips" / "questions_test.json", _questions(world.gallery()))
 
 
 def _clips(world: World, split: str) -> Iterable[Clip]:
@@ -109,6 +113,24 @@ def _write_annotation(world: World, path: Path, clips: Iterable[Clip], n_caption
             }
         )
     write_json(path, rows)
+
+
+def _questions(clips: Iterable[Clip]) -> list[dict[str, Any]]:
+    """What is acted upon, asked by the verb."""
+    rows = []
+    for video, index in ((clip.video, clip.index) for clip in clips):
+        segment = video.segments[index]
+        verb, *rest = segment.step.label().split()
+        rows.append(
+            {
+                "clip_id": f"{video.id}_{index}",
+                "video_id": video.id,
+                "segment": [segment.start_s, segment.end_s],
+                "question": f"{verb} what",
+                "answer": " ".join(rest),
+            }
+        )
+    return rows
 
 
 def _spoken_in(sentences: list[Sentence], start_s: float = 0.0, end_s: float = np.inf) -> str:

@@ -93,6 +93,17 @@ class Maker:
         logits = {name: self.floats(rows, 9) for name in ("video_logits", "text_logits", "logits")}
         return logits | {"text_label": label}
 
+    def written(self) -> dict[str, object]:
+        label = torch.full((2, self.n + 1), -100)
+        rows = 0 if self.case == "masked" else self.n
+        label[0, :rows] = self.integers(7, rows)
+        texts = {name: torch.ones_like(label) for name in ("masked_caps", "cmasks", "masked_answers")}
+        texts |= {
+            name: torch.ones_like(label) for name in ("answer_cmasks", "question_caps", "question_cmasks")
+        }
+        labels = {"caption_labels": label, "answer_labels": label}
+        return texts | labels | {"word_logits": lambda *text: self.floats(rows, 9)}
+
     def steps(self) -> dict[str, object]:
         n = self.n
         tensors = {"logits": self.floats(n, 4), "video_seq": self.floats(n, D)} | self.pooled("text", rows=4)
@@ -132,6 +143,10 @@ SPECIAL = {  # name -> keys of the loss for n items, what makes its batch
     "TempCLRLocalisationLoss": (lambda n: {"total_sample_size": 4}, Maker.steps),
     "FewShotAlignmentLoss": (lambda n: {"way": min(n, 2)}, Maker.episode),
     **{name: (lambda n: {}, Maker.masked_tokens) for name in ("MFMMLM", "MTM", "NLGLoss")},
+    **{
+        name: (lambda n: {"conditions": ["tv", "ta"]}, Maker.written)
+        for name in ("CaptionLoss", "AnswerLoss")
+    },
     "GRAMLoss": (lambda n: {"dam_weight": 0.1, "cosine_weight": 0.5}, Maker.tuples),
     **{name: (lambda n: {"dam_weight": 0.1}, Maker.tuples) for name in ("TriangleLoss", "PMRLLoss")},
     **{name: (lambda n: {}, Maker.tuples) for name in ("SymileLoss", "PairwiseNCE")},

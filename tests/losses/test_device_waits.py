@@ -52,6 +52,12 @@ def masked():
     return {"video_logits": floats(5, 7), "text_logits": floats(3, 9), "text_label": integers(2, 6)}
 
 
+def written():
+    names = ("masked_caps", "cmasks", "caption_labels", "masked_answers", "answer_cmasks", "answer_labels")
+    names += ("question_caps", "question_cmasks")
+    return {name: integers(2, 6) for name in names} | {"word_logits": lambda *text: floats(3, 9)}
+
+
 def crops():
     return {kind: floats(2, N, D) for kind in ("sl1", "sl2", "ss2", "tl1", "tl2", "ts2")}
 
@@ -95,6 +101,7 @@ CASES = [
         for metric in ("dtw", "otam")
     ],
     *[(name, {}, masked) for name in ("MFMMLM", "MTM")],
+    *[(name, {"conditions": ["tv"]}, written) for name in ("CaptionLoss", "AnswerLoss")],
     ("NLGLoss", {}, lambda: {"logits": floats(3, 9), "text_label": integers(2, 6)}),
     *[(name, {}, pooled) for name in ("GRAMLoss", "PMRLLoss", "PairwiseNCE")],
     *[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import locallaunch
 from mmpt.checkpoints.weights import read_state_dict
 from mmpt.media.audio import read_audio
 from mmpt.media.video import probe, read_clip
-from mmpt_cli.make_clips import main
+from mmpt_cli.make_clips import COLOURS, main
 from tests.conftest import ROOT
 
 pytest.importorskip("av")
@@ -37,6 +38,22 @@ def test_files_are_videos_with_sound_of_the_asked_length(clips):
     ]
     info = probe(clips / files[0])
     assert info.has_audio and info.duration_s == pytest.approx(2, abs=0.05)
+
+
+def test_what_is_said_of_a_clip_is_what_it_shows(clips):
+    rows = {row["video_id"]: row for row in json.loads((clips / "train.json").read_text())}
+    asked = {row["video_id"]: row for row in json.loads((clips / "train_questions.json").read_text())}
+    assert rows.keys() == asked.keys() == {f"train/train{n:03}" for n in range(4)}
+    for name, row in rows.items():
+        frames = read_clip(clips / f"{name}.mkv", 0, 16, 8).astype(int)
+        places = frames.min(axis=3).mean(axis=2).argmax(axis=1)
+        falls = np.median(np.diff(places)) > 0  # the bar jumps back once in a while
+        colour, bar = asked[name]["answer"]
+        assert bar == ("it falls" if falls else "it rises") and all(
+            bar[3:] in text for text in row["caption"]
+        )
+        hue = colorsys.rgb_to_hsv(*np.median(frames[:, ::4, ::4].reshape(-1, 3), axis=0) / 255)[0]
+        assert colour == COLOURS[round(hue * len(COLOURS)) % len(COLOURS)]
 
 
 def test_a_seed_repeats_its_videos_and_another_draws_others(clips, tmp_path):

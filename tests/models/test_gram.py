@@ -9,11 +9,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
+from mmpt.checkpoints.weights import load_weights
 from mmpt.config.schema import Config, DatasetConfig, EvalConfig, ModelConfig
-from mmpt.losses import build_loss
+from mmpt.losses import AnswerLoss, CaptionLoss, build_loss
 from mmpt.models import build_model
+from mmpt.models.batching import checkpoint_activations
 from mmpt.models.gram import GRAM
 from mmpt.modules.matching import bind_matcher
 from tests.conftest import GOLDEN, golden_cases, load_golden
@@ -96,6 +97,7 @@ def tiny_config(folder, state: dict[str, torch.Tensor], letters: str, **model) -
     options = {
         "contra_dim": state["contra_head_t.linear.weight"].shape[0],
         "matching_head": True,
+        "learnable_temperature": True,
         "init": "random",
         "encoders": encoders,
     }
@@ -221,24 +223,18 @@ class TestGoldenReleaseGramE2e:
 
     def test_golden_release_gram_e2e_captioning_loss_and_gradients(self, case):
         golden, batch = case.golden, case.batch()
-        caps, cmasks = caption_layout(golden["cap.masked_ids"], golden["in.caption_mask"])
-        score = case.model(**batch)["word_logits"]
-        labels = labels_layout(golden["cap.labels"])
-        wanted = labels[labels != -100]
-        losses = [
-            functional.cross_entropy(score(subset, caps, cmasks, labels), wanted)
-            for subset in golden["cap.subtasks"]
-        ]
-        loss = sum(losses) / len(losses)
-        assert_equal_up_to_rounding(loss, golden["cap.loss_cap"])
-        loss.backward()
+        caps, _ = caption_layout(golden["cap.masked_ids"], golden["in.caption_mask"])
+        texts = {"masked_caps": caps, "caption_labels": labels_layout(golden["cap.labels"])}
+        loss = CaptionLoss(conditions=golden["cap.subtasks"].tolist())
+        value = loss(**batch, **texts, word_logits=case.model(**batch)["word_logits"])
+        assert_equal_up_to_rounding(value, golden["cap.loss_cap"])
+        value.backward()
         for x, key in ("v", "vision_pixels"), ("a", "audio_spectrograms"), ("d", "depth_pixels"):
             if x in case.letters:
                 gradient = batch[f"{NAMES[x]}_feats"].grad
                 expected = golden[f"cap.grad_in.{key}"]
-                assert_equal_up_to_rounding(
-                    torch.zeros(expected.shape) if gradient is None else gradient, expected
-                )
+                found = torch.zeros(expected.shape) if gradient is None else gradient
+                assert_equal_up_to_rounding(found, expected)
 
     def test_golden_release_gram_e2e_written_captions(self, case):
         items = case.model.encode(**case.without_captions())
@@ -250,14 +246,14 @@ class TestGoldenReleaseGramE2e:
 
     def test_golden_release_gram_e2e_answering_loss(self, case):
         golden = case.golden
-        caps, cmasks = caption_layout(golden["qa.masked_answer_ids"], golden["qa.answer_mask"])
+        answer = caption_layout(golden["qa.masked_answer_ids"], golden["qa.answer_mask"])
         question = caption_layout(golden["qa.question_ids"], golden["qa.question_mask"])
-        labels = labels_layout(golden["qa.answer_labels"])
-        score = case.model(**case.batch())["word_logits"]
-        logits = score(case.settings["subtask"], caps, cmasks, labels, *question)
-        assert_equal_up_to_rounding(
-            functional.cross_entropy(logits, labels[labels != -100]), golden["qa.loss_qa"]
-        )
+        texts = dict(zip(("masked_answers", "answer_cmasks"), answer, strict=True))
+        texts |= dict(zip(("question_caps", "question_cmasks"), question, strict=True))
+        loss = AnswerLoss(conditions=[case.settings["subtask"]])
+        words = case.model(**case.batch())["word_logits"]
+        value = loss(**texts, answer_labels=labels_layout(golden["qa.answer_labels"]), word_logits=words)
+        assert_equal_up_to_rounding(value, golden["qa.loss_qa"])
 
     def test_golden_release_gram_e2e_written_answers(self, case):
         golden, per_item = case.golden, torch.from_numpy(case.golden["qa_test.questions_per_item"])
@@ -293,3 +289,207 @@ def test_golden_release_gram_state_names_and_shapes_are_all_known(tmp_path):
         own = {name: list(value.shape) for name, value in GRAM(full_size(tmp_path)).state_dict().items()}
     assert len(listed) == 1288
     assert own == {name: shape for name, shape in listed.items() if not name.startswith(UNUSED)}
+
+
+TINY_VISION = {
+    "image_size": 8,
+    "patch_size": 4,
+    "width": 16,
+    "head_width": 8,
+    "layers": 1,
+    "mlp_ratio": 2.5,
+    "embed_dim": 10,
+}
+TINY_SOUND = {
+    "input_patch_size": 4,
+    "embed_dim": 8,
+    "encoder_layers": 1,
+    "encoder_embed_dim": 12,
+    "encoder_ffn_embed_dim": 16,
+    "encoder_attention_heads": 2,
+    "conv_pos": 4,
+    "conv_pos_groups": 2,
+}
+
+
+@pytest.fixture
+def make_tiny(make_config):
+    """`make_tiny(vision sizes, **model keys)`: a small GRAM of video, audio and subtitles."""
+
+    def make(vision=(), modalities=(), **model) -> GRAM:
+        streams = {
+            "video": {"path": "x", "raw": "frames", "size": 8, "max_len": 2},
+            "audio": {"path": "x", "raw": "sound", "max_len": 1},
+            "subtitle": {"max_len": 8},
+        }
+        encoders = {
+            "video": {"name": "evaclip01_giant", **TINY_VISION, **dict(vision)},
+            "audio": {"name": "beats", **TINY_SOUND},
+        }
+        options = {"contra_dim": 6, "matching_head": True, "encoders": encoders, **model}
+        torch.manual_seed(0)
+        return build_model(
+            make_config("GRAM", {"modalities": {**streams, **dict(modalities)}}, **options)
+        ).eval()
+
+    return make
+
+
+def tiny_batch(frames=2, size=8) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(1)
+    caps = torch.tensor([[1, 2, 7, 8, 2, 0], [1, 2, 9, 2, 0, 0], [1, 2, 9, 5, 6, 2]])
+    subtitle = torch.tensor(
+        [[1, 2, 11, 12, 2, 0, 0, 0], [1, 2, 2, 0, 0, 0, 0, 0], [1, 2, 13, 14, 15, 2, 0, 0]]
+    )
+    return {
+        "caps": caps,
+        "cmasks": caps != 0,
+        "subtitle_caps": subtitle,
+        "subtitle_cmasks": subtitle != 0,
+        "video_feats": torch.randn(3, frames, 3, size, size, generator=rng),
+        "video_masks": torch.ones(3, frames, dtype=torch.bool),
+        "audio_feats": torch.randn(3, 1, 16, 8, generator=rng),
+        "audio_masks": torch.ones(3, 1, dtype=torch.bool),
+        "present": torch.tensor([[True, True, True], [True, True, False], [True, False, True]]),
+    }
+
+
+class TestReleasedFiles:
+    def released(self, model: GRAM, tmp_path, **changes):
+        """A file as the release saves it: with the dead text tower, and a prefix of parallel training."""
+        state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+        dead = {
+            "vision_encoder.text.ln_final.weight": torch.ones(3),
+            "vision_encoder.logit_scale": torch.ones(()),
+        }
+        dead["multimodal_encoder.bert.embeddings.position_ids"] = torch.arange(64)[None]
+        torch.save(state | dead | changes, tmp_path / "model_step_5.pt")
+        return tmp_path / "model_step_5.pt"
+
+    def test_a_released_file_fills_the_model_and_what_is_not_used_is_named(self, make_tiny, tmp_path):
+        model, other = make_tiny(), make_tiny()
+        for parameter in other.parameters():
+            torch.nn.init.normal_(parameter)
+        report = load_weights(model, self.released(other, tmp_path))
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+        unused = "not used by the model: vision_encoder.text, vision_encoder.logit_scale"
+        assert not report.missing and report.verdict.endswith(unused)
+
+    def test_older_names_are_understood(self, make_tiny, tmp_path):
+        model, other = make_tiny(), make_tiny()
+        torch.nn.init.normal_(other.vision_type_embeddings)
+        older = {
+            name.replace("vision_encoder.", "evaclip_model.").replace("vision_type", "video_type"): tensor
+            for name, tensor in other.state_dict().items()
+        }
+        torch.save(older, tmp_path / "old.pt")
+        assert not load_weights(model, tmp_path / "old.pt").unexpected
+        assert torch.equal(model.vision_type_embeddings, other.vision_type_embeddings)
+
+    def test_another_image_size_and_number_of_frames_are_resized(self, make_tiny, tmp_path):
+        file = self.released(make_tiny(), tmp_path)
+        model = make_tiny({"image_size": 12}, {"video": {"path": "x", "max_len": 5}})
+        load_weights(model, file)
+        assert model(**tiny_batch(5, 12))["pooled_video"].isfinite().all()
+
+    def test_a_file_without_an_encoder_that_is_needed_is_refused(self, make_tiny, tmp_path):
+        state = {k: v for k, v in make_tiny().state_dict().items() if not k.startswith("audio_encoder.")}
+        torch.save(state, tmp_path / "silent.pt")
+        with pytest.raises(ValueError, match=r"silent.pt lacks audio_encoder.* of GRAM"):
+            load_weights(make_tiny(), tmp_path / "silent.pt")
+
+    def test_a_head_of_depth_that_the_file_lacks_starts_anew(self, make_tiny, tmp_path):
+        file = self.released(make_tiny(), tmp_path)
+        depth = {"depth": {"path": "x", "raw": "frames", "size": 8, "max_len": 2}}
+        assert load_weights(make_tiny(modalities=depth), file).missing == ["contra_head_d.linear.weight"]
+
+
+def test_a_missing_modality_changes_nothing_for_the_others(make_tiny):
+    model, batch = make_tiny(), tiny_batch()
+    expected = model(**batch)
+    batch["audio_feats"][2] = 7.0
+    found = model(**batch)
+    pairs = torch.tensor([0, 1, 2]), torch.tensor([2, 2, 2])
+    torch.testing.assert_close(found["matcher"](*pairs), expected["matcher"](*pairs))
+    assert found["present"]["audio"].tolist() == [True, True, False]
+
+
+def test_frozen_encoders_are_not_trained_and_stay_in_evaluation_mode(make_tiny):
+    model = make_tiny({"drop_path": 0.5}, frozen=["video"]).train()
+    assert not model.vision_encoder["visual"].training and model.audio_encoder.training
+    output = model(**tiny_batch())
+    output["pooled_video"].sum().backward()
+    assert all(p.grad is None for p in model.vision_encoder.parameters())
+    assert model.contra_head_v.linear.weight.grad is not None
+
+
+def test_features_take_the_place_of_an_encoder(make_config):
+    modalities = {
+        "video": {"path": "x", "width": 5, "max_len": 4},
+        "audio": {"path": "x", "width": 7, "max_len": 3},
+    }
+    model = build_model(
+        make_config("GRAM", {"modalities": modalities}, contra_dim=6, matching_head=True)
+    ).eval()
+    batch = {key: value for key, value in tiny_batch().items() if key in ("caps", "cmasks")}
+    batch |= {
+        "video_feats": torch.randn(3, 4, 5),
+        "video_masks": torch.arange(4) < torch.tensor([[4], [2], [1]]),
+    }
+    batch |= {"audio_feats": torch.randn(3, 3, 7), "audio_masks": torch.ones(3, 3, dtype=torch.bool)}
+    output = model(**batch)
+    assert output["pooled_video"].shape == (3, 6)
+    torch.testing.assert_close(output["pooled_video"].norm(dim=1), torch.ones(3))
+
+
+def test_activation_checkpointing_gives_the_same_gradients(make_tiny):
+    gradients = []
+    for on in (False, True):
+        model = make_tiny()
+        if on:
+            checkpoint_activations(model)
+        model.train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        model(**tiny_batch())["pooled_video"].square().sum().backward()
+        gradients.append([p.grad for p in model.vision_encoder["visual"].blocks.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_every_parameter_of_the_released_losses_gets_a_gradient(make_tiny):
+    """Legacy parallel training sums what there is; heads that only other losses read stay without."""
+    model = make_tiny(learnable_temperature=True).train()
+    loss = build_loss({"loss_cls": "GRAMLoss", "dam_weight": 0.1, "dim_norm": False})
+    loss(**model(**tiny_batch())).backward()
+    without = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is None}
+    joint = {"contra_head_va", "contra_head_vs", "contra_head_vas"}
+    unread = {"hidden_trans_subtitle_multimodal", "subtitle_type_embeddings"}
+    heads = {
+        name
+        for name, p in model.named_parameters()
+        if p.grad is None and name.startswith(("vision", "multi"))
+    }
+    assert without - {"vision_encoder", "multimodal_encoder"} == joint | unread
+    assert all(".head." in name or ".cls." in name for name in heads)
+
+
+@pytest.mark.parametrize(
+    "modalities, model, message",
+    [
+        ({"text": {"path": "x"}}, {}, "names that begin with v .video."),
+        ({"voice": {"path": "x"}}, {}, "one each"),
+        ({}, {"frozen": ["depth"]}, "model.frozen names depth; there are encoders of text, video, audio"),
+        ({}, {"encoders": {"sound": {"name": "beats"}}}, "model.encoders names sound"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make_tiny, modalities, model, message):
+    with pytest.raises(ValueError, match=message):
+        make_tiny(modalities=modalities, **model)
+
+
+def test_a_condition_of_no_modality_is_refused(make_tiny):
+    model = make_tiny()
+    items = model.encode(**{k: v for k, v in tiny_batch().items() if k != "cmasks"})
+    with pytest.raises(ValueError, match="'tvd'.*first letters of video, audio, subtitle, got d"):
+        model.condition(items, "tvd")

@@ -1,3 +1,4 @@
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,10 @@ from mmpt.processors import (
     TextGenerationProcessor,
     TextMaskingProcessor,
 )
+from mmpt.processors.masking import mask_written
+from mmpt.processors.tokens import SpecialIds
 from mmpt.utils import ItemRandom
-from tests.conftest import golden_cases
+from tests.conftest import golden_cases, load_golden
 from tests.processors.helpers import CONFIG, SPECIAL
 from tests.processors.items import TEXT, VIDEO, assert_matches
 
@@ -120,3 +123,17 @@ def test_whole_text_masking_can_ask_for_generation_with_its_attention_mask():
 def test_masked_clips_come_in_order_of_time():
     item = MFMMLMAligner(CONFIG, SPECIAL)("v", VIDEO, TEXT, ItemRandom(0))
     assert item["text_start"].tolist() == sorted(item["text_start"].tolist())
+
+
+@pytest.mark.parametrize("case", golden_cases("release_mmbert_*.npz"))
+def test_golden_release_mmbert_masks_of_written_texts(case):
+    golden = load_golden(case)
+    cls, sep, mask, pad = map(int, golden["cfg.special_ids_cls_sep_mask_pad"])
+    vocabulary = golden["cap.logits"].shape[-1]
+    kept = golden["in.attention_mask"].astype(bool)
+    rows = [ids[there].tolist() for ids, there in zip(golden["in.input_ids"], kept, strict=True)]
+    special = SpecialIds(cls, sep, pad, mask, vocabulary)
+    masked, labels = mask_written(rows, 0.6, special, random.Random(int(golden["cap.masker_python_seed"])))
+    for i, there in enumerate(kept):
+        assert masked[i] == golden["cap.input_ids"][i][there].tolist()
+        assert labels[i] == golden["cap.labels"][i][there].tolist()

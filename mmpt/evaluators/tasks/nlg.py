@@ -1,6 +1,8 @@
 """Captioning: the model writes one caption per clip; how close is it to the annotated one?
 
-Words are what spaces separate; every clip has one reference. Letters: N clips.
+Words are what spaces separate. A clip with several references has them as the lines of one text.
+
+Letters: N clips.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch import nn
 from mmpt.evaluators.metric import CLIP_SETTINGS, Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, item_name
 from mmpt.evaluators.result import Result
+from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import METRICS, PREDICTORS
 from mmpt.utils.optional import install_line, optional_import
 
@@ -39,6 +42,36 @@ class NLGPredictor(Predictor):
         return {
             "hyps": [text.strip() or EMPTY for text in self.texts(ids)],
             "refs": list(batch["ref"]),
+            "ids": [item_name(video_id) for video_id in batch["video_id"]],
+        }
+
+
+@PREDICTORS.register()
+class CaptionPredictor(Predictor):
+    """`hyps` and `refs` of a model that writes about items of several modalities (GRAM), from the last of
+    `eval.modalities`.
+
+    `gen_param` holds options of `GRAM.generate`: num_beams (3), length_penalty (0.6), max_new (as many tokens
+    as a caption has columns).
+    """
+
+    def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
+        special, options = SpecialIds.of(self.tokenizer), dict(self.config.gen_param or {})
+        caps = batch["caps"][:, 0]
+        items = model.encode(
+            **{name: x for name, x in batch.items() if name not in ("caps", "cmasks")}, caps=caps
+        )
+        ids = model.generate(
+            items,
+            self.config.eval.modalities[-1],
+            caps[:, :1],
+            special.mask,
+            special.sep,
+            **{"max_new": caps.shape[1] - 1, **options},
+        )
+        return {
+            "hyps": [text.strip() or EMPTY for text in self.texts(ids)],
+            "refs": ["\n".join(references) for references in batch["references"]],
             "ids": [item_name(video_id) for video_id in batch["video_id"]],
         }
 
@@ -68,7 +101,7 @@ class NLGMetric(Metric):
 
         Args:
             hyps: (N) written captions.
-            refs: (N) annotated captions.
+            refs: (N) annotated captions, several of a clip as lines.
             ids: (N) names of the clips.
         """
         hyps, refs = list(map(str, hyps)), list(map(str, refs))
@@ -79,7 +112,8 @@ class NLGMetric(Metric):
             )
         statistics = bleu_statistics(hyps, refs)
         of_clips = caption_scores(hyps, refs)
-        constant = [Counter(refs).most_common(1)[0][0]] * len(refs)
+        every = [line for ref in refs for line in lines_of(ref)]
+        constant = [Counter(every).most_common(1)[0][0]] * len(refs)
         trivial = _values(bleu_statistics(constant, refs), caption_scores(constant, refs))
         intervals = {}
         if self.config.bootstrap:
@@ -93,7 +127,7 @@ class NLGMetric(Metric):
         facts = {
             "queries": len(refs),
             "different captions written": len(set(hyps)),
-            "different references": len(set(refs)),
+            "different references": len(set(every)),
         }
         if "METEOR" not in of_clips:
             facts["METEOR"] = (
@@ -117,6 +151,11 @@ def _values(statistics: np.ndarray, of_clips: dict[str, np.ndarray]) -> dict[str
     }
 
 
+def lines_of(ref: str) -> list[str]:
+    """The references of a clip."""
+    return ref.split("\n")
+
+
 def caption_scores(hyps: Sequence[str], refs: Sequence[str]) -> dict[str, np.ndarray]:
     """The measures that are means over clips, (N) each."""
     scores = {"ROUGE_L": rouge_l(hyps, refs), "CIDEr": cider(hyps, refs)}
@@ -125,12 +164,12 @@ def caption_scores(hyps: Sequence[str], refs: Sequence[str]) -> dict[str, np.nda
 
 
 def bleu_statistics(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray:
-    """Counts (N, 10): n-grams of orders 1 to 4 found in the reference, and written; words written, and
-    annotated."""
+    """Counts (N, 10): n-grams of orders 1 to 4 found in any reference, and written; words written, and of the
+    reference that comes closest to it in length."""
     scorer = optional_import("sacrebleu", "reports").BLEU(
         tokenize="none", smooth_method="none", effective_order=True
     )
-    found = (scorer.sentence_score(hyp, [ref]) for hyp, ref in zip(hyps, refs, strict=True))
+    found = (scorer.sentence_score(hyp, lines_of(ref)) for hyp, ref in zip(hyps, refs, strict=True))
     return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in found], dtype=np.float64)
 
 
@@ -153,13 +192,15 @@ def bleu(statistics: np.ndarray) -> np.ndarray:
 
 
 def rouge_l(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray:
-    """F-measure of the longest common subsequence of words, (N), recall weighing beta = 1.2 (Lin, 2004)."""
+    """F-measure of the longest common subsequence of words, (N), recall weighing beta = 1.2 (Lin, 2004);
+    precision and recall are each those of the best reference."""
     scores = np.zeros(len(refs))
     for i, (hyp, ref) in enumerate(zip(hyps, refs, strict=True)):
-        written, true = hyp.split(), ref.split()
-        common = common_subsequence(written, true)
-        if common:
-            precision, recall = common / len(written), common / len(true)
+        written, true = hyp.split(), [line.split() for line in lines_of(ref)]
+        common = [common_subsequence(written, words) for words in true]
+        if any(common):
+            precision = max(common) / len(written)
+            recall = max(n / len(words) for n, words in zip(common, true, strict=True) if n)
             scores[i] = (1 + ROUGE_BETA**2) * precision * recall / (recall + ROUGE_BETA**2 * precision)
     return scores
 
@@ -177,15 +218,15 @@ def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
 
 def cider(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray:
     """CIDEr-D of each clip, (N), 0..10: cosines of tf-idf weighted n-grams, clipped and damped where lengths
-    differ.
+    differ, averaged over the references of the clip.
 
-    Vedantam et al., CVPR 2015, equations 1 to 4; document frequencies are those of the N references.
+    Vedantam et al., CVPR 2015, equations 1 to 4; a document is the references of one clip together.
     """
-    documents = [ngrams(ref) for ref in refs]
-    frequency = Counter(gram for document in documents for gram in document)
+    documents = [[ngrams(line) for line in lines_of(ref)] for ref in refs]
+    frequency = Counter(gram for document in documents for gram in set().union(*document))
     return np.array(
         [
-            _cider_of(ngrams(hyp), document, frequency, len(refs))
+            np.mean([_cider_of(ngrams(hyp), ref, frequency, len(refs)) for ref in document])
             for hyp, document in zip(hyps, documents, strict=True)
         ]
     )
@@ -218,13 +259,15 @@ def _cider_of(hyp: Counter, ref: Counter, frequency: Counter, n_documents: int) 
 
 
 def meteor(hyps: Sequence[str], refs: Sequence[str]) -> np.ndarray | None:
-    """METEOR of each clip by nltk (Banerjee and Lavie, 2005), (N); None where nltk or its WordNet data are
-    not installed."""
+    """METEOR of each clip by nltk (Banerjee and Lavie, 2005), (N), of the best reference; None where nltk or
+    its WordNet data are not installed.
+    """
     try:
-        from nltk.translate.meteor_score import single_meteor_score
+        from nltk.translate.meteor_score import meteor_score
 
+        pairs = zip(hyps, refs, strict=True)
         return np.array(
-            [single_meteor_score(ref.split(), hyp.split()) for hyp, ref in zip(hyps, refs, strict=True)]
+            [meteor_score([line.split() for line in lines_of(ref)], hyp.split()) for hyp, ref in pairs]
         )
     except (ImportError, LookupError):  # WordNet is looked up with the first word
         return None

@@ -9,7 +9,8 @@ An annotation (train_path, val_path, test_path) is a JSON list:
 The id is the first present of clip_id, video_id, image_id, image, id; the captions are the first present of
 desc, caption, vast_cap, a string or a list, and rows of one id are joined. With `segment` (seconds) the
 features are those of `video_id` in that time, else those of the id from begin to end. An empty subtitle is a
-missing one.
+missing one. For question answering a row has `question` and `answer`, with or without captions: texts (a list
+of answers to one question: alternatives), or lists of as many questions as answers.
 
 `dataset.modalities` names the modalities besides the captions, in order:
 
@@ -55,10 +56,11 @@ from mmpt.processors.base import (
     required,
 )
 from mmpt.processors.gdt import Reversal
+from mmpt.processors.masking import IGNORED, mask_written
 from mmpt.processors.modalities.raw_streams import RawStream, Reader
 from mmpt.processors.sets.how2 import shard_split
 from mmpt.processors.store.features import FeatureFolder, FeatureShards, version_suffixes
-from mmpt.processors.tokens import SpecialIds, pack_captions
+from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 from mmpt.utils.text import read_json
@@ -158,6 +160,7 @@ class Item(NamedTuple):
     segment: tuple[float, float] | None  # seconds of them; None: all
     captions: tuple[str, ...]
     subtitle: str
+    questions: tuple[tuple[str, tuple[str, ...]], ...] = ()  # each with the answers that are right
 
 
 def read_annotation(path: str | Path) -> list[Item]:
@@ -174,7 +177,10 @@ def read_annotation(path: str | Path) -> list[Item]:
     items: dict[str, Item] = {}
     for number, row in enumerate(read_json(path, list)):
         item_id = next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), None)
-        captions = next((row[key] for key in CAPTION_KEYS if row.get(key) is not None), None)
+        questions = _questions(row, f"{path}: row {number}")
+        captions = next(
+            (row[key] for key in CAPTION_KEYS if row.get(key) is not None), () if questions else None
+        )
         if item_id is None or captions is None:
             lacking = "id" if item_id is None else "caption"
             expected = ", ".join(ID_KEYS if item_id is None else CAPTION_KEYS)
@@ -184,7 +190,10 @@ def read_annotation(path: str | Path) -> list[Item]:
             )
         captions = (captions,) if isinstance(captions, str) else tuple(captions)
         if item_id in items:
-            items[item_id] = items[item_id]._replace(captions=items[item_id].captions + captions)
+            known = items[item_id]
+            items[item_id] = known._replace(
+                captions=known.captions + captions, questions=known.questions + questions
+            )
             continue
         segment = row.get("segment")
         if segment is not None and not (len(segment) == 2 and 0 <= segment[0] < segment[1]):
@@ -199,10 +208,29 @@ def read_annotation(path: str | Path) -> list[Item]:
             None if segment is None else tuple(segment),
             captions,
             (row.get("subtitle") or "").strip(),
+            questions,
         )
     if not items:
         raise ValueError(f"{path}: the annotation lists no item.")
     return list(items.values())
+
+
+def _questions(row: Mapping[str, Any], where: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The questions of a row, each with its right answers."""
+    asked, answers = row.get("question"), row.get("answer")
+    if asked is None:
+        return ()
+    if isinstance(asked, str):
+        asked, answers = [asked], [answers]
+    if not isinstance(answers, list) or len(answers) != len(asked) or None in answers:
+        expected = "a list of questions needs a list of as many answers"
+        raise ValueError(
+            f"{where} has {len(asked)} question(s) and no answer to each: {expected} (key answer)."
+        )
+    return tuple(
+        (question, (answer,) if isinstance(answer, str) else tuple(map(str, answer)))
+        for question, answer in zip(asked, answers, strict=True)
+    )
 
 
 def open_store(
@@ -239,7 +267,8 @@ class ModalityMetaProcessor(MetaProcessor):
 
     dataset.on_missing says what becomes of items that lack a modality: `mask` keeps them, `drop` (or skip)
     leaves them out, `error` refuses them. Items that lack all of them are never kept. Items of a test set
-    carry all their captions, padded by "" to the most of any item.
+    carry all their captions, padded by "" to the most of any item, and all their questions likewise. In
+    training each question is an item of its own.
 
     Raises:
         MissingData: a modality is absent everywhere, or is missing and must not be.
@@ -285,13 +314,23 @@ class ModalityMetaProcessor(MetaProcessor):
                     "%s split: %d of %d items have no %s (masked)", self.split, len(ids), len(items), name
                 )
         _check_rates(items, config)
+        if self.split != "test":
+            items = [
+                item._replace(questions=questions)
+                for item in items
+                for questions in ([(question,) for question in item.questions] or [()])
+            ]
         self.data = items
-        self.n_captions = max(len(item.captions) for item in items)
+        self.n_captions = max(1, *(len(item.captions) for item in items))
+        self.n_questions = max(len(item.questions) for item in items)
 
     def __getitem__(self, index: int) -> tuple[Item, Item]:
         item = self.data[index]
         if self.split == "test":
-            item = item._replace(captions=item.captions + ("",) * (self.n_captions - len(item.captions)))
+            item = item._replace(
+                captions=item.captions + ("",) * (self.n_captions - len(item.captions)),
+                questions=item.questions + (("", ()),) * (self.n_questions - len(item.questions)),
+            )
         return item, item
 
     def videos(self, index: int) -> list[str]:
@@ -390,23 +429,29 @@ class ModalityVideoProcessor(VideoProcessor):
 
 @TEXT_PROCESSORS.register()
 class ModalityTextProcessor(TextProcessor):
-    """Item -> {"captions": lists of token ids, "subtitle": token ids, empty where it is missing}.
+    """Item -> {"captions": lists of token ids, "subtitle": token ids, empty where it is missing,
+    "questions": lists of token ids, "answer": token ids of the answer to the first}.
 
-    In training one caption is drawn, in validation the first is taken, a test has all.
+    In training one caption and one right answer are drawn, in validation the first is taken; a test has all
+    captions and questions.
     """
 
     def __call__(self, text_id: Item, rng: ItemRandom | None = None) -> dict[str, Any]:
-        captions = text_id.captions
+        captions = text_id.captions or ("",)
+        answers = text_id.questions[0][1] if text_id.questions else ()
         if self.config.split != "test":
-            captions = (
-                captions[:1]
-                if self.config.split == "valid"
-                else (captions[int(rng.numpy.integers(len(captions)))],)
-            )
+            captions = (self._one(captions, rng),)
         return {
             "captions": [self.tokenize(caption) for caption in captions],
             "subtitle": self.tokenize(text_id.subtitle),
+            "questions": [self.tokenize(question) for question, _ in text_id.questions],
+            "answer": self.tokenize(self._one(answers, rng)) if answers else [],
         }
+
+    def _one(self, texts: Sequence[str], rng: ItemRandom | None) -> str:
+        """A text of several: drawn in training, else the first."""
+        in_training = (self.config.split or "train") == "train"
+        return texts[int(rng.numpy.integers(len(texts)))] if in_training else texts[0]
 
 
 def sample_positions(n: int, length: int, mode: str, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -433,6 +478,12 @@ class ModalityAligner(Aligner):
     (L) of a subtitle; `present` (K) bool in the order of dataset.modalities; `video_id`, the item's id. In
     place of a missing modality stand zeros (a subtitle without words), masked.
 
+    For models that write: with dataset.mask_captions `masked_caps` and `caption_labels` (T), see
+    `mask_written`; of annotations with questions `question_caps`, `question_cmasks` (Q), `masked_answers`,
+    `answer_cmasks` and `answer_labels` (A). A test set has `references`, the captions as texts, and of
+    questions `question_caps`, `question_cmasks` (N, Q), `questions` and `answers` as texts, "" and () where
+    an item has fewer than others.
+
     dataset.modality_dropout hides each modality of a training item with that probability, but never all of
     them.
     """
@@ -454,6 +505,12 @@ class ModalityAligner(Aligner):
             "chunk = random in training, middle else",
             one_of=("chunk", "chunk_random", "chunk_middle", "uniform"),
         )
+        mask_captions: float | None = option(
+            None, "share of a caption's words that a writing model guesses; null: none", above=0, most=1
+        )
+        question_len: int | None = option(None, "text columns of a question; null: as of a caption", least=4)
+        answer_len: int = option(11, "text columns of an answer, its three special tokens included", least=4)
+        mask_answers: float = option(0.99, "share of an answer's words to guess", above=0, most=1)
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         super().__init__(config, special)
@@ -499,10 +556,16 @@ class ModalityAligner(Aligner):
             item |= {
                 "caps": caps,
                 "cmasks": cmasks,
-                "caption_valid": torch.tensor([bool(caption) for caption in video_id.captions]),
+                "caption_valid": torch.tensor([bool(caption) for caption in video_id.captions or ("",)]),
+                "references": [caption for caption in video_id.captions if caption],
             }
         else:
             item |= {"caps": caps[0], "cmasks": cmasks[0]}
+            if self.config.mask_captions:
+                masked = self._masked(caps[0], cmasks[0], self.config.mask_captions, rng)
+                item |= dict(zip(("masked_caps", "caption_labels"), masked, strict=True))
+        if video_id.questions:
+            item |= self._asked(video_id, text_feature, rng)
         for modality, there in zip(self.modalities, present.tolist(), strict=True):
             if modality.is_text:
                 item |= self._subtitle(modality, words if there else [])
@@ -525,6 +588,35 @@ class ModalityAligner(Aligner):
             logger.warning("%s; masked", error)
             return None
 
+    def _asked(self, item: Item, text_feature: Mapping[str, Any], rng: ItemRandom | None) -> dict[str, Any]:
+        """Questions, and in training the answer to the one that there is."""
+        n_columns = self.config.question_len or self.max_text_len
+        caps, cmasks = self._packed(text_feature["questions"], n_columns)
+        if self.config.split == "test":
+            questions, answers = zip(*item.questions, strict=True)
+            texts = {"questions": questions, "answers": answers}
+            return {"question_caps": caps, "question_cmasks": cmasks, **texts}
+        answer, answer_mask = (x[0] for x in self._packed([text_feature["answer"]], self.config.answer_len))
+        masked, labels = self._masked(answer, answer_mask, self.config.mask_answers, rng)
+        return {
+            "question_caps": caps[0],
+            "question_cmasks": cmasks[0],
+            "masked_answers": masked,
+            "answer_cmasks": answer_mask,
+            "answer_labels": labels,
+        }
+
+    def _masked(
+        self, caps: torch.Tensor, cmasks: torch.Tensor, rate: float, rng: ItemRandom
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A packed text (T) with some words masked, and their labels (T)."""
+        read = cmasks.clone()
+        read[1] = False  # the [SEP] of the video: no model that writes reads it
+        (masked,), (labels,) = mask_written([caps[read].tolist()], rate, self.special, rng.python)
+        inputs, wanted = caps.clone(), torch.full_like(caps, IGNORED)
+        inputs[read], wanted[read] = torch.tensor(masked), torch.tensor(labels)
+        return inputs, wanted
+
     def _drop(self, present: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         kept = present & (rng.random(len(present)) >= self.config.modality_dropout)
         if not kept.any():
@@ -532,14 +624,8 @@ class ModalityAligner(Aligner):
         return kept
 
     def _subtitle(self, modality: Modality, words: list[int]) -> dict[str, torch.Tensor]:
-        ids = np.array(words, dtype=np.int64)
-        caps, cmasks = pack_captions(
-            ids, np.zeros(1, np.int64), np.array([len(ids)]), modality.max_len, self.special
-        )
-        return {
-            f"{modality.name}_caps": torch.from_numpy(caps[0]),
-            f"{modality.name}_cmasks": torch.from_numpy(cmasks[0]),
-        }
+        caps, cmasks = self._packed([words], modality.max_len)
+        return {f"{modality.name}_caps": caps[0], f"{modality.name}_cmasks": cmasks[0]}
 
     def _stream(
         self, modality: Modality, feature: np.ndarray | None, item: Item, rng: ItemRandom | None

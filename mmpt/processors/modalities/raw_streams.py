@@ -69,13 +69,25 @@ class RawStream:
         return (3, self.size, self.size) if self.kind == "frames" else (self.slice_frames, self.filters)
 
     @functools.cached_property
-    def files(self) -> dict[str, Path]:
-        """Id -> file or folder, from one listing; the first of several by name."""
+    def _listings(self) -> dict[str, dict[str, Path]]:
         if not os.path.isdir(self.path):
             raise FileNotFoundError(f"dataset.modalities.{self.name}.path={self.path}: no such folder.")
+        return {}
+
+    def find(self, source: str) -> Path | None:
+        """The file or folder of an id, which may name sub-folders (train/v0); each is listed once."""
+        folder, _, name = source.rpartition("/")
+        if folder not in self._listings:
+            self._listings[folder] = self._listing(Path(self.path, folder))
+        return self._listings[folder].get(name)
+
+    def _listing(self, folder: Path) -> dict[str, Path]:
+        """Id -> file or folder; the first of several by name."""
+        if not folder.is_dir():
+            return {}
         known = VIDEO_SUFFIXES | (PICTURES | ARRAYS if self.kind == "frames" else SOUNDS)
         found: dict[str, Path] = {}
-        for entry in sorted(os.scandir(self.path), key=lambda entry: entry.name):
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             path = Path(entry.path)
             if entry.is_dir() and self.kind == "frames":
                 found.setdefault(entry.name, path)
@@ -85,7 +97,7 @@ class RawStream:
         return found
 
     def __contains__(self, source: str) -> bool:
-        return source in self.files
+        return self.find(source) is not None
 
     def reader(self, source: str, segment: tuple[float, float] | None = None) -> Reader:
         """What reads an item when it is known how many positions are wanted, and by which draws."""
@@ -108,7 +120,7 @@ class RawStream:
         Raises:
             MissingData: the file cannot be read; the message says why.
         """
-        path = self.files[source]
+        path = self.find(source)
         try:
             return (
                 self._frames(path, segment, n, rng)

@@ -1,5 +1,6 @@
 """Captioning measures against sacrebleu, slow formulas and closed forms."""
 
+import json
 from itertools import combinations
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 from mmpt.config import Config, EvalConfig
 from mmpt.evaluators import NLGMetric, NLGPredictor
 from mmpt.evaluators.tasks.nlg import bleu, bleu_statistics, cider, common_subsequence, meteor, rouge_l
+from tests.conftest import golden_cases, load_golden
 from tests.mmpt_cli.toy_plugin import Words
 
 REFS = [
@@ -33,6 +35,20 @@ def test_bleu_of_a_batch_of_draws_is_that_of_each_draw():
     statistics = bleu_statistics(HYPS, REFS)
     draws = np.array([[0, 1, 1, 2], [3, 3, 3, 3]])
     assert bleu(statistics[draws])[3].tolist() == [bleu(statistics[draw])[3] for draw in draws]
+
+
+@pytest.mark.parametrize("case", golden_cases("release_capmetrics*.npz"))
+def test_golden_release_capmetrics_with_several_references(case):
+    golden = load_golden(case)
+    hyps, refs = json.loads(golden["hyps_json"].item()), json.loads(golden["refs_json"].item())
+    refs = ["\n".join(lines) for lines in refs]
+    # the original adds 1e-9 to its counts
+    np.testing.assert_allclose(bleu(bleu_statistics(hyps, refs)), golden["bleu"], rtol=1e-8)
+    np.testing.assert_allclose(rouge_l(hyps, refs), golden["rouge_l_per_item"], rtol=1e-12)
+    np.testing.assert_allclose(cider(hyps, refs), golden["cider_per_item"], rtol=1e-12)
+    found = NLGMetric(EvalConfig(bootstrap=0)).evaluate(hyps, refs).values
+    assert found["CIDEr"] == pytest.approx(golden["cider"].item(), rel=1e-12)
+    assert found["ROUGE_L"] == pytest.approx(golden["rouge_l"].item(), rel=1e-12)
 
 
 def test_a_short_caption_without_higher_ngrams_has_no_bleu_4():

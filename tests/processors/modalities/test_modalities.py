@@ -301,3 +301,67 @@ def test_the_sampler_that_the_file_names_draws_the_rows(config, mode, split):
         drawn
         == {"chunk": random, "chunk_random": random, "chunk_middle": {(2, 4)}, "uniform": {(2, 5)}}[mode]
     )
+
+
+QUESTIONS = [
+    {"video_id": "v0", "question": "a bb", "answer": "ccc", "subtitle": "dd"},
+    {"video_id": "v0", "question": ["bb", "a"], "answer": ["dddd", ["eeeee", "ffffff"]]},
+    {"video_id": "v1", "question": "bb a", "answer": ["a", "bb"], "caption": "ccc"},
+]
+
+
+@pytest.fixture
+def asked(config, tmp_path):
+    (tmp_path / "questions.json").write_text(json.dumps(QUESTIONS))
+    paths = {key: str(tmp_path / "questions.json") for key in ("train_path", "test_path")}
+    return replace(config, **paths, answer_len=6, question_len=7)
+
+
+def test_in_training_every_question_is_an_item(asked):
+    items = dataset(asked)
+    assert len(items) == 4
+    item = items[0]
+    assert item["question_caps"].tolist() == [1, 2, 11, 12, 2, 0, 0]
+    assert item["answer_cmasks"].tolist() == [True, True, True, True, False, False]
+    wanted = torch.where(item["answer_labels"] == -100, item["masked_answers"], item["answer_labels"])
+    assert wanted.tolist() == [1, 2, 13, 2, 0, 0]
+    assert (item["answer_labels"] != -100).any() and item["answer_labels"][1] == -100
+
+
+def test_one_of_several_right_answers_is_drawn(asked):
+    drawn = set()
+    items = dataset(asked)
+    for epoch in range(8):
+        items.set_epoch(epoch)
+        drawn.add(int(items[3]["answer_cmasks"].sum()))
+        labels = torch.where(
+            items[3]["answer_labels"] == -100, items[3]["masked_answers"], items[3]["answer_labels"]
+        )
+        drawn.add(int(labels[2]))
+    assert {11, 12} <= drawn
+
+
+def test_a_test_item_has_all_its_questions_padded_to_the_most(asked):
+    items = dataset(replace(asked, split="test"))
+    batch = items.collate([items[0], items[1]])
+    assert batch["question_caps"].shape == (2, 3, 7)
+    assert batch["questions"] == [("a bb", "bb", "a"), ("bb a", "", "")]
+    assert batch["answers"] == [(("ccc",), ("dddd",), ("eeeee", "ffffff")), (("a", "bb"), (), ())]
+    assert batch["references"] == [[], ["ccc"]]
+
+
+@pytest.mark.parametrize(
+    "row", [{"question": "a"}, {"question": ["a", "bb"], "answer": ["a"]}, {"question": ["a"], "answer": "a"}]
+)
+def test_a_question_without_an_answer_is_refused(tmp_path, row):
+    (tmp_path / "anno.json").write_text(json.dumps([{"video_id": "v0", **row}]))
+    with pytest.raises(ValueError, match="anno.json: row 0 has . question.s. and no answer to each"):
+        read_annotation(tmp_path / "anno.json")
+
+
+def test_masked_captions_hold_the_words_that_labels_name(config):
+    item = dataset(replace(config, mask_captions=0.6))[0]
+    restored = torch.where(item["caption_labels"] == -100, item["masked_caps"], item["caption_labels"])
+    assert torch.equal(restored, item["caps"])
+    assert (item["caption_labels"] != -100).any() and (item["caption_labels"][:2] == -100).all()
+    assert not (item["caption_labels"][~item["cmasks"]] != -100).any()
