@@ -115,20 +115,22 @@ def test_a_yaml_of_ones_own_includes_a_shipped_one(elsewhere):
 @pytest.mark.parametrize("choice", [[], ["--jobtype", "local_small"], ["--slurm", "big"]], ids=" ".join)
 def test_a_dry_run_from_an_empty_folder(elsewhere, choice):
     path = "projects/retri/norton/how2_pretrain.yaml"
-    shown = elsewhere.run("python", "-m", "mmpt_cli", "train", path, "--dryrun", *choice)
-    assert f" {path} --user-dir " in shown
+    assert f" {path} --user-dir " in elsewhere.run("mmpt", "train", path, "--dryrun", *choice)
+    assert not list(elsewhere.folder.glob("runs"))
 
 
 @pytest.mark.slow
-def test_it_trains_and_predicts_on_the_embedded_data(elsewhere):
-    elsewhere.run("python", "-m", "mmpt_cli.make_data", "--out", "data/toy", "--size", "tiny")
-    short = [f"fairseq.optimization.{key}=2" for key in ("max_update", "total_num_update")]
-    short += ["fairseq.checkpoint.restore_file=null", "fairseq.optimization.warmup_updates=1"]
+def test_the_main_job_two_processes_prediction_and_a_model_in_python(elsewhere):
+    elsewhere.run("mmpt", "demo", "--size", "tiny", "--updates", "4", "2")
+    short = [f"fairseq.optimization.{key}=2" for key in ("max_update", "total_num_update", "warmup_updates")]
+    short += ["fairseq.checkpoint.restore_file=null", "fairseq.checkpoint.save_dir=runs/two"]
     words = [word for setting in short for word in ("--set", setting)]
-    for processes in ([], ["--nproc-per-node", "2"]):
-        save = ["--set", f"fairseq.checkpoint.save_dir=runs/{len(processes)}"]
-        launch = ["python", "-m", "mmpt_cli", "train", "projects/toy/norton.yaml", "--cpu"]
-        elsewhere.run(*launch, *processes, *words, *save)
-    test = ["projects/toy/test_vtt_zs.yaml", "--set", "fairseq.common_eval.path=runs/0/checkpoint_last.pt"]
-    elsewhere.run("python", "-m", "mmpt_cli", "train", *test)
-    assert list(elsewhere.folder.rglob("results.json"))
+    elsewhere.run("mmpt", "train", "projects/toy/norton.yaml", "--device", "cpu", "--nproc", "2", *words)
+    checkpoint = ["--checkpoint", "runs/two/checkpoint_last.pt"]
+    elsewhere.run("mmpt", "predict", "projects/toy/test_vtt_zs.yaml", *checkpoint, "--out", "runs/report")
+    assert list((elsewhere.folder / "runs/report").rglob("results.json"))
+    code = (
+        "from mmpt.models import MMPTModel; m, *_ = MMPTModel.from_pretrained('projects/toy/norton.yaml', "
+        "checkpoint='checkpoint_last.pt', video_encoder=None); print(*m.encode_text(['pour milk']).shape)"
+    )
+    assert elsewhere.run("python", "-c", code).split()[0] == "1"
