@@ -14,6 +14,7 @@ could run code from it.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,3 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         paths = average_last(args.folder, args.last, args.out)
         print(f"written {args.out}, the mean of {', '.join(path.name for path in paths)}")
+
+
+if __name__ == "__main__":
+    from mmpt_cli.main import run
+
+    sys.exit(run(main))

@@ -1,7 +1,9 @@
 """A script that completes verbs and options in bash or zsh.
 
-mmpt completion bash >> ~/.bashrc
-mmpt completion zsh >> ~/.zshrc
+    mmpt completion bash >> ~/.bashrc
+    mmpt completion zsh >> ~/.zshrc
+
+Start a new shell afterwards.
 """
 
 from __future__ import annotations

@@ -1,95 +1,70 @@
-"""Annotation and feature files: are they what a project file expects, and how to make them from what
-publishers give.
+"""Verify, convert and make annotation and feature files.
 
-    python -m mmpt_cli.data verify projects/retri/norton/test_youcook_zs.yaml
-    python -m mmpt_cli.data convert youcook youcookii_annotations_trainval.json data/youcook/youcook_val.pkl
-    python -m mmpt_cli.data convert youcook ANNOTATIONS.json OUT.pkl --csv validation_youcook.csv  MIL-NCE's
-        3350 clips
-    python -m mmpt_cli.data convert youcook ANNOTATIONS.json OUT.pkl --videos ids.txt  any other gallery
-    python -m mmpt_cli.data convert msrvtt MSRVTT_data.json data/msrvtt --test MSRVTT_JSFUSION_test.csv
-    python -m mmpt_cli.data convert coin COIN.json data/coin/COIN.json
-    python -m mmpt_cli.data convert crosstask crosstask_release/ data/crosstask/crosstask_release
-    python -m mmpt_cli.data convert htm-align htm_align.json data/how2-align/htm_align.json
+    mmpt data verify projects/retri/norton/test_youcook_zs.yaml
+    mmpt data convert youcook youcookii_annotations_trainval.json data/youcook/youcook_val.pkl
+    mmpt data convert youcook ANNOTATIONS.json OUT.pkl --csv validation_youcook.csv     # MIL-NCE's 3350 clips
+    mmpt data convert msrvtt MSRVTT_data.json data/msrvtt --test MSRVTT_JSFUSION_test.csv
+    mmpt data convert crosstask crosstask_release/ data/crosstask/crosstask_release
+    mmpt data modalities projects/retri/gram/vtt.yaml       # which ids lack which modality
+    mmpt data make --size tiny                              # the embedded world, in data/toy
+    mmpt data clips                                         # small videos with sound, in data/toy_clips
 
-verify ends with status 1 where something is missing or impossible; warnings (other counts than published,
-captions outside the video) leave it at 0.
+`verify` ends with exit code 1 where something is missing or impossible; warnings (other counts than
+published, captions outside the video) leave it at 0. `convert NAME --help` describes a converter.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
-import re
 import sys
-import typing
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from mmpt.config import load_config
-from mmpt.processors.convert import convert, converter, converters
-from mmpt.processors.verify import ERROR, WARNING, verify
-from mmpt.registry import load_plugins
-from mmpt.utils.log import short_errors
+from mmpt.synthetic.settings import NOISE, SIZES
+from mmpt_cli.options import Parser, count, pair, speak
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mmpt_cli.data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(required=True, dest="command")
-    check = commands.add_parser("verify", help="what stands behind a project file's dataset section")
-    check.add_argument("config", help="project file")
-    check.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="overwrite a key of the project file"
-    )
-    formats = commands.add_parser("convert", help="publishers' files -> what project files name")
-    sets = formats.add_subparsers(required=True, dest="name")
-    for name in converters():
-        add_converter(sets, name)
-    args = vars(parser.parse_args(argv))
-    if args.pop("command") == "verify":
-        return _verify(**args)
-    print(convert(args.pop("name").replace("-", "_"), **args))
-    return 0
+def parser() -> Parser:
+    """The options; those of the converters are their own."""
+    p = Parser("mmpt data", __doc__)
+    verb = p.verbs()
+    verify = verb("verify", "what stands behind a project file's dataset section")
+    verify.add_argument("config", metavar="FILE", help="project file")
+    verify.shared("--set", "--json")
+    convert = verb("convert", "publishers' files to what project files name", add_help=False)
+    convert.add_argument("words", nargs=argparse.REMAINDER, metavar="NAME SOURCE OUT ...")
+    modalities = verb("modalities", "which ids lack which modality")
+    modalities.add_argument("config", metavar="FILE", help="project file with dataset.modalities")
+    modalities.shared("--set")
+    modalities.add_argument("--json", metavar="PATH", help="write all ids there")
+    modalities.add_argument("--strict", action="store_true", help="exit code 1 if anything is missing")
+    make = verb("make", "write the embedded world")
+    make.shared("--out", default="data/toy", help="folder to write (default: %(default)s)")
+    make.add_argument("--size", choices=SIZES, default="main", help="default: %(default)s")
+    make.add_argument("--noise", choices=NOISE, default="moderate", help="default: %(default)s")
+    make.add_argument("--seed", type=int, default=0, help="of the whole world (default: %(default)s)")
+    make.add_argument("--dropout", type=float, default=0.1, help="of the small BERT (default: %(default)s)")
+    knob = {"action": "append", "default": [], "metavar": "KNOB=VALUE", "type": pair}
+    make.add_argument("--set", **knob, help="change a knob; repeatable")
+    make.add_argument("--list-knobs", action="store_true", help="show all knobs and end")
+    clips = verb("clips", "write small videos with sound")
+    clips.shared("--out", type=Path, default=Path("data/toy_clips"), help="folder (default: %(default)s)")
+    clips.add_argument("--videos", type=count, default=64, help="in train; val has a quarter (%(default)s)")
+    clips.add_argument("--seconds", type=count, default=6, help="of each (default: %(default)s)")
+    clips.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    return p
 
 
-def add_converter(sets, name: str) -> None:
-    """A sub-command of a data set's `convert`, its options and their help from the function itself."""
-    function = converter(name)
-    doc = inspect.getdoc(function) or ""
-    about = doc.split("\n\n")[0].replace("\n", " ")
-    parser = sets.add_parser(name.replace("_", "-"), help=about, description=about)
-    hints = typing.get_type_hints(function)
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            parser.add_argument(parameter.name, type=Path)
-            continue
-        told = re.search(rf"^ +{parameter.name}: (.*)$", doc, re.MULTILINE)
-        choices = typing.get_args(hints[parameter.name]) if isinstance(parameter.default, str) else None
-        parser.add_argument(
-            f"--{parameter.name}",
-            type=str if choices else Path,
-            choices=choices,
-            required=parameter.default is parameter.empty,
-            default=parameter.default,
-            help=(told.group(1) if told else "") + (" (default: %(default)s)" if choices else ""),
-        )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do it; the exit code."""
+    args = parser().parse_args(argv)
+    speak()
+    from mmpt_cli import data_run
 
-
-def _verify(config: str, set: list[str]) -> int:
-    project = load_config(config, set)
-    load_plugins(project.plugins)
-    levels: Counter[str] = Counter()
-    for finding in verify(project):
-        print(finding, flush=True)
-        levels[finding.level] += 1
-    print(f"{config}: {levels[ERROR]} errors, {levels[WARNING]} warnings")
-    return 1 if levels[ERROR] else 0
+    return getattr(data_run, args.command)(args) or 0
 
 
 if __name__ == "__main__":
-    short_errors()
-    sys.exit(main())
+    from mmpt_cli.main import run
+
+    sys.exit(run(main))

@@ -14,6 +14,7 @@ when something would keep a job from running.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 
 from mmpt_cli.options import Parser, count, endpoint, speak
@@ -64,3 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print(f"\n{counts['error']} errors, {counts['warning']} warnings")
     return 1 if counts["error"] else 0
+
+
+if __name__ == "__main__":
+    from mmpt_cli.main import run
+
+    sys.exit(run(main))

@@ -1,8 +1,10 @@
 """Projects, losses, models, backbones, datasets, metrics: a line each.
 
-mmpt list losses
-mmpt list projects norton
-mmpt list metrics --json
+    mmpt list losses
+    mmpt list projects norton
+    mmpt list metrics --json
+
+These are the names that project files can use; --json gives them to programs.
 """
 
 from __future__ import annotations

@@ -20,9 +20,14 @@ VERBS = {  # verb -> (its file, what it does); a new verb is a line here
     "list": ("list", "projects, losses, models, backbones, datasets, metrics: a line each"),
     "copy": ("copy_project", "copy a project file that comes with mmpt, to edit"),
     "doctor": ("doctor", "is this machine fit to train? Every finding with its cure"),
+    "features": ("features", "videos or audio tracks to one feature vector per second"),
+    "captions": ("captions", "remove repetitions from captions, turn them into token shards"),
     "data": ("data", "verify, convert and make annotation and feature files"),
     "shards": ("shards", "build, verify, describe, split and merge shards"),
     "search": ("search", "find moments of videos by a sentence"),
+    "compare": ("compare", "two evaluations: is the difference more than the draw of queries?"),
+    "gdt": ("gdt", "what a hypothesis of GDT attracts and repels"),
+    "completion": ("completion", "a script that completes verbs and options in bash or zsh"),
     "checkpoint": ("checkpoint", "look into checkpoint files, convert and average them"),
 }
 USAGE = "usage: mmpt VERB ...        mmpt VERB --help says more, with examples"
@@ -52,6 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def load(verb: str) -> Callable[[Sequence[str] | None], int | None]:
     """The function behind a verb; nothing else is imported."""
     return importlib.import_module(f"mmpt_cli.{VERBS[verb][0]}").main
+
+
+def door(verb: str, *words: str) -> Callable[[Sequence[str] | None], int]:
+    """The `main` of a file that was a command of its own in earlier versions: a verb and its first words."""
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        return load(verb)([*words, *(sys.argv[1:] if argv is None else argv)]) or 0
+
+    return main
 
 
 def run(entry: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:

@@ -30,7 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--quiet": {"action": "store_true", "help": "no progress bars, and only warnings on stderr"},
 }
 EARLIER = {  # spellings of earlier versions, which go on working and are not shown
-    "--out": ["--output"],
+    "--out": ["--output", "--target"],
     "--nproc": ["--nproc-per-node", "--ranks"],
     "--shard-size": ["--per-shard", "--shards"],
 }

@@ -341,3 +341,17 @@ def require_visible_reversal(
             "reversal, or "
             "allow_degenerate: true."
         )
+
+
+def mask_grid(mask: dict, world: int, batch: int) -> str:
+    """One directed comparison as text; keys are grouped by view, then by rank."""
+    modality = ("first", "second")[mask["query_modality"]]
+    lines = [f"term {mask['term']}: {modality} modality, view {VIEWS[mask['query_view']]}"]
+    width = world * batch + world - 1
+    lines.append(" " * 6 + "  ".join(f"{name:<{width}}" for name in VIEWS))
+    for query, (positive, row) in enumerate(zip(mask["pos"].tolist(), mask["mult"].tolist(), strict=True)):
+        symbols = ["P" if key == positive else str(count) if count else "." for key, count in enumerate(row)]
+        ranks = ["".join(symbols[start : start + batch]) for start in range(0, len(symbols), batch)]
+        views = [" ".join(ranks[start : start + world]) for start in range(0, len(ranks), world)]
+        lines.append(f"{query // batch:>2}.{query % batch:<2} " + "  ".join(views))
+    return "\n".join(lines)

@@ -301,13 +301,10 @@ def check_passport(config: DatasetConfig) -> Iterator[Finding]:
 def point_further(config: Config) -> Iterator[Finding]:
     """Which command looks into what this one only counts."""
     if config.dataset.modalities:
-        yield Finding(
-            NOTE, f"which ids lack which modality: python -m mmpt_cli.modalities check {config.source}"
-        )
+        yield Finding(NOTE, f"which ids lack which modality: mmpt data modalities {config.source}")
     if config.dataset.tfeat_dir:
         yield Finding(
-            NOTE,
-            f"checksums and contents of shards: python -m mmpt_cli.shards verify {config.dataset.vfeat_dir}",
+            NOTE, f"checksums and contents of shards: mmpt shards verify {config.dataset.vfeat_dir}"
         )
 
 

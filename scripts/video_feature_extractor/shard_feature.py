@@ -1,23 +1,10 @@
-"""Features of single videos -> shards: the same as `python -m mmpt_cli.shards build`.
+"""Features of single videos -> shards: the same as `mmpt shards build`, whose --help says more."""
 
-    python scripts/video_feature_extractor/shard_feature.py data/feat/feat_how2_s3d
-    data/how2/how2_s3d_train.lst data/feat/shards \\
-        --split train
-"""
+import sys
 
-from __future__ import annotations
+from mmpt_cli.main import door, run
 
-import argparse
-
-from mmpt_cli import shards_build
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Features of single videos -> shards.")
-    shards_build.add_arguments(parser)
-    shards_build.build(parser.parse_args(argv))
-
+main = door("shards", "build")
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -70,7 +70,7 @@ def test_an_id_that_stands_under_several_items_is_named_once(workplace, capsys):
 def test_a_masked_modality_leaves_no_item_out_and_its_own_check_is_named(workplace, capsys):
     assert verify("gram/finetune") == 0
     shown = capsys.readouterr().out
-    assert "left out" not in shown and "python -m mmpt_cli.modalities check" in shown
+    assert "left out" not in shown and "mmpt data modalities" in shown
 
 
 def test_features_of_another_rate_are_an_error(workplace, capsys):

@@ -14,7 +14,8 @@ import locallaunch
 from mmpt.checkpoints.weights import read_state_dict
 from mmpt.media.audio import read_audio
 from mmpt.media.video import probe, read_clip
-from mmpt_cli.make_clips import COLOURS, main
+from mmpt.synthetic.clips import COLOURS
+from mmpt_cli.make_clips import main
 from tests.conftest import ROOT
 
 pytest.importorskip("av")

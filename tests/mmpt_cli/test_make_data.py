@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 
 from mmpt_cli.make_data import main
@@ -18,18 +16,16 @@ MINI = [
 ]
 
 
-def test_data_is_made_once_and_then_reused(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_data_is_made_once_and_then_reused(tmp_path, capsys):
     arguments = ["--out", str(tmp_path / "toy"), *MINI]
-    assert main(arguments) == 0 and "written" in caplog.messages[-1]
-    assert main(arguments) == 0 and "there already" in caplog.messages[-1]
+    assert main(arguments) == 0 and "written" in capsys.readouterr().out
+    assert main(arguments) == 0 and "there already" in capsys.readouterr().out
 
 
-def test_a_changed_knob_makes_other_data(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_a_changed_knob_makes_other_data(tmp_path, capsys):
     main(["--out", str(tmp_path / "toy"), *MINI])
     main(["--out", str(tmp_path / "toy"), *MINI, "--set", "p_silent=0.5"])
-    assert "written" in caplog.messages[-1]
+    assert "written" in capsys.readouterr().out
 
 
 def test_an_unknown_knob_is_an_error(tmp_path):

@@ -94,7 +94,7 @@ def test_a_folder_of_other_ids_is_refused(tmp_path, annotation):
     "text, match", [("audio=fast", "a number above 0"), ("depth=2", "a modality of --from .video.")]
 )
 def test_a_rate_that_makes_no_sense_is_refused(text, match, tmp_path, annotation):
-    with pytest.raises(SystemExit, match=match):
+    with pytest.raises(ValueError, match=match):
         words = ["--from", f"video={tmp_path / 'video'}", "--rate", text.replace("audio", "video")]
         main(["shards", str(annotation), "--split", "train", "--out", str(tmp_path / "o"), *words])
 

@@ -77,4 +77,5 @@ def test_a_meta_pickle_with_other_counts_is_named(folder, capsys):
 
 
 def test_a_folder_without_shards_fails(tmp_path, capsys):
-    assert verify(tmp_path, capsys)[0] == 1
+    with pytest.raises(FileNotFoundError, match="no shards"):
+        verify(tmp_path, capsys)

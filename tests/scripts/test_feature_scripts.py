@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmpt.processors.captions import shards as token_shards
+from mmpt.processors.store import build as shards_build
+from mmpt.processors.store.verify import verify
 from mmpt.utils import ShardedTensor, load_plain_pickle
 from mmpt.utils.shardedtensor import read_manifest
-from mmpt_cli import shards_build
-from mmpt_cli.shards_verify import verify
 from tests.conftest import ROOT
 from tests.processors.helpers import WordTokenizer, write_json
 
@@ -93,7 +94,7 @@ def test_what_cannot_be_read_is_left_out_and_listed_with_its_reason(folder):
     )
     assert list(lines) == ["v0", "v1", "v2", "v4", "v5"]
     assert "NaN" in lines["v4"] and "expected rows of shape (3,)" in lines["v5"]
-    assert verify(folder / "out") == 0
+    assert not verify(folder / "out").problems
 
 
 def test_a_second_run_goes_on_where_the_first_stopped(folder, monkeypatch):
@@ -114,7 +115,7 @@ def test_a_second_run_goes_on_where_the_first_stopped(folder, monkeypatch):
 def test_resuming_with_another_list_is_refused(folder):
     shard(folder)
     (folder / "list.lst").write_text("".join(f"v{i}\n" for i in reversed(range(7))))
-    with pytest.raises(SystemExit, match="holds other videos"):
+    with pytest.raises(ValueError, match="holds other videos"):
         shard(folder)
 
 
@@ -128,7 +129,7 @@ CAPTIONS = {
 @pytest.fixture
 def tokens(folder, monkeypatch):
     shard(folder)
-    monkeypatch.setattr(pretokenization, "load_tokenizer", lambda name, use_fast: WordTokenizer())
+    monkeypatch.setattr(token_shards, "load_tokenizer", lambda name, use_fast: WordTokenizer())
     path = write_json(folder / "raw.json", CAPTIONS)
 
     def run(*more):
@@ -164,14 +165,14 @@ def test_captions_become_token_shards_in_the_order_of_the_features(tokens):
 
 def test_token_shards_count_as_many_items_as_the_index(tokens, folder):
     tokens()
-    assert verify(folder / "out") == 0
+    assert not verify(folder / "out").problems
     assert len(read_manifest(folder / "out")) == 3 + 2 * 3
 
 
 def test_finished_token_shards_are_not_written_again(tokens, monkeypatch):
     prefix = tokens()
     monkeypatch.setattr(
-        pretokenization, "write_shard", lambda *args: pytest.fail("wrote a finished shard again")
+        token_shards, "write_shard", lambda *args: pytest.fail("wrote a finished shard again")
     )
     assert tokens() == prefix
 
@@ -187,7 +188,7 @@ def test_videos_without_captions_are_counted(tokens, capsys):
 
 
 def test_tokens_need_the_feature_shards_first(tmp_path):
-    with pytest.raises(SystemExit, match="Shard the features first"):
+    with pytest.raises(FileNotFoundError, match="Shard the features first"):
         pretokenization.main(["--captions", "x.pkl", "--tokenizer", "y", "--target", str(tmp_path)])
 
 

@@ -1,12 +1,16 @@
 """Removing what rolling captions repeat: speech recognition shows each line again while the next appears.
 
-`python -m mmpt_cli.dedup` does it for a file of captions.
+`mmpt captions dedup` does it for a file of captions.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
+from pathlib import Path
+
+from mmpt.utils.safe_pickle import save_plain_pickle
 
 
 class CaptionDedupProcessor:
@@ -65,3 +69,26 @@ class CaptionDedupProcessor:
             return next((k for k in lengths if last.endswith(text[:k])), 0)
         last, text = f" {last} ", f" {text} "
         return next((k for k in reversed(lengths) if text[k + 1] == " " and last.endswith(text[: k + 2])), 0)
+
+
+def dedup_file(
+    captions: Path, out: Path, plain: bool = False, whole_words: bool = False, seed: int = 0
+) -> tuple[int, int, int]:
+    """Write the pickle of captions that pre-training reads, {video id: JSON string}.
+
+    Args:
+        captions: JSON {video id: {"start": [...], "end": [...], "text": [...]}}.
+        out: pickle to write.
+        plain: convert only, remove nothing (sentencified captions).
+        whole_words: see `CaptionDedupProcessor`.
+        seed: of the choice which caption keeps an overlap.
+
+    Returns:
+        Number of videos, of captions before, and after.
+    """
+    said = json.loads(captions.read_text(encoding="utf-8"))
+    clean = (lambda clips: clips) if plain else CaptionDedupProcessor(random.Random(seed), whole_words)
+    kept = {video: clean(clips) for video, clips in said.items()}
+    save_plain_pickle({video: json.dumps(clips) for video, clips in kept.items()}, out)
+    before, after = (sum(len(clips["text"]) for clips in videos.values()) for videos in (said, kept))
+    return len(kept), before, after

@@ -31,6 +31,7 @@ positions of a map.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import os
@@ -644,3 +645,21 @@ class ModalityAligner(Aligner):
             f"{modality.name}_feats": padded,
             f"{modality.name}_masks": torch.arange(modality.max_len) < n,
         }
+
+
+def lacking_by_split(config: DatasetConfig, source: str) -> dict[str, tuple[str, int, dict[str, list[str]]]]:
+    """Split -> its list, how many items it has, and modality -> ids that lack it; of the splits whose list is
+    named.
+
+    Raises:
+        ValueError: none is.
+    """
+    found = {}
+    for split, key in MetaProcessor.SPLIT_KEYS.items():
+        path = getattr(config, key)
+        if path is not None:
+            items = read_annotation(path)
+            found[split] = path, len(items), lacking(items, dataclasses.replace(config, split=split))
+    if not found:
+        raise ValueError(f"{source}: no dataset.train_path, val_path or test_path to check.")
+    return found

@@ -127,7 +127,7 @@ class RemoteFolder:
             raise ShardError(
                 f"{self.url}/{name}: not listed in {MANIFEST} there. Check the name; of shards without "
                 "checksums, "
-                "`python -m mmpt_cli.shards verify FOLDER --seal` makes the list before they are uploaded."
+                "`mmpt shards verify FOLDER --seal` makes the list before they are uploaded."
             )
         try:
             return self.file(name)

@@ -14,7 +14,8 @@ from mmpt.datasets import build_dataset
 from mmpt.evaluators import AnswerMetric, AnswerPredictor, CaptionPredictor, GramPredictor, NLGMetric
 from mmpt.models import build_model
 from mmpt.processors.tokens import load_tokenizer
-from mmpt_cli.make_clips import BAR_QUESTION, COLOUR_QUESTION, main
+from mmpt.synthetic.clips import BAR_QUESTION, COLOUR_QUESTION
+from mmpt_cli.make_clips import main
 
 pytest.importorskip("av")
 VISION = {"image_size": 8, "patch_size": 4, "width": 16, "head_width": 8, "layers": 1, "mlp_ratio": 2.0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections import defaultdict
@@ -11,17 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mmpt.processors.store.verify import shard_names
 from mmpt.utils import load_plain_pickle
 from mmpt.utils.shardedtensor import ShardedTensor, read_manifest
-from mmpt_cli.shards_verify import shard_names
 
 NAME = re.compile(r"(?P<before>(?:.*\.)?)(?P<split>train|val)_(?P<shard>\d+)(?P<after>(?:\.\w+)?)")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which folder, and how to show it."""
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def kinds(folder: Path) -> dict[str, list[str]]:
@@ -57,17 +50,10 @@ def describe(folder: Path, names: list[str]) -> dict[str, Any]:
     return result
 
 
-def stats(args: argparse.Namespace) -> int:
-    """Print what is there; 1 where there is nothing."""
-    report = {kind: describe(args.folder, names) for kind, names in kinds(args.folder).items()}
-    for path in sorted(args.folder.glob("*_meta.pkl")):
+def report(folder: Path) -> dict[str, dict[str, Any]]:
+    """Kind of shard, or name of an index, -> its numbers; empty where there is nothing."""
+    found = {kind: describe(folder, names) for kind, names in kinds(folder).items()}
+    for path in sorted(folder.glob("*_meta.pkl")):
         ids = [name for names in load_plain_pickle(path).values() for name in names]
-        report[path.name] = {"ids": len(ids), "different ids": len(set(ids))}
-    if args.json:
-        print(json.dumps(report, indent=1))
-    else:
-        for kind, values in report.items():
-            print(kind)
-            for key, value in values.items():
-                print(f"    {key}: {f'{value:,.2f}' if isinstance(value, float) else value}")
-    return 0 if report else 1
+        found[path.name] = {"ids": len(ids), "different ids": len(set(ids))}
+    return found

@@ -3,11 +3,10 @@ pickles."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +19,6 @@ from mmpt.utils.shardedtensor import SUFFIXES, ShardedTensor, ShardError, read_m
 
 BLOCK_ROWS = 1 << 16
 PASSED = ".verified.json"  # shard -> size and time of its files when it passed
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which folder, and what else to do with it."""
-    parser.add_argument("folder", type=Path)
-    parser.add_argument(
-        "--resume", action="store_true", help="leave out shards that passed before and did not change since"
-    )
-    parser.add_argument(
-        "--seal",
-        action="store_true",
-        help="enter good shards that the manifest does not list, with their checksums",
-    )
 
 
 def shard_names(folder: Path) -> list[str]:
@@ -86,28 +72,46 @@ def meta_problems(path: Path) -> Iterator[str]:
                 yield f"{file}: {items} items, but {path.name} lists {len(ids)} ids for shard {shard}."
 
 
-def verify(folder: Path, resume: bool = False, seals: bool = False) -> int:
-    """Check a folder and print a report; the number of problems."""
+@dataclass(frozen=True)
+class Verdict:
+    """What was found in a folder.
+
+    Attributes:
+        n_shards: how many there are.
+        problems: one sentence each.
+        skipped: shards left out since they had passed before.
+        unlisted: shards without an entry in the manifest, so without checksum.
+    """
+
+    n_shards: int
+    problems: list[str]
+    skipped: int
+    unlisted: list[str]
+
+
+def verify(folder: Path, resume: bool = False, seals: bool = False) -> Verdict:
+    """Check the shards of a folder.
+
+    Args:
+        folder: where they are.
+        resume: leave out shards that passed before and did not change since.
+        seals: enter good shards that the manifest does not list, with their checksums.
+
+    Raises:
+        FileNotFoundError: there are no shards.
+    """
     names = shard_names(folder)
     if not names:
-        print(f"{folder}: no shards (*_data.npy with *_starts.npy)", file=sys.stderr)
-        return 1
+        raise FileNotFoundError(f"{folder}: no shards (*_data.npy with *_starts.npy).")
     found, skipped = _check_all(folder, names, resume)
     if not found:  # counts of unreadable files would only repeat the errors
         found = [problem for path in sorted(folder.glob("*_meta.pkl")) for problem in meta_problems(path)]
-    for problem in found:
-        print(f"BAD {problem}")
     unlisted = sorted(set(names) - set(read_manifest(folder)))
     if seals and not found:
         for name in tqdm(unlisted, desc="sealing", disable=None):
             seal(folder / name)
         unlisted = []
-    print(
-        f"{folder}: {len(names)} shards, {len(found)} problems"
-        + (f", {skipped} had passed before" if skipped else "")
-        + (f", {len(unlisted)} without checksum (no manifest entry)" if unlisted else "")
-    )
-    return len(found)
+    return Verdict(len(names), found, skipped, unlisted)
 
 
 def _check_all(folder: Path, names: list[str], resume: bool) -> tuple[list[str], int]:

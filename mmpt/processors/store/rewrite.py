@@ -7,10 +7,9 @@ middle, the same command goes on; another one is refused.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import sys
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mmpt.processors.store.shard_cache import ShardCache
+from mmpt.processors.store.stats import NAME, kinds
 from mmpt.utils import ShardWriter, atomic_write, load_plain_pickle, save_plain_pickle
 from mmpt.utils.shardedtensor import read_manifest
-from mmpt.utils.text import read_ids
-from mmpt_cli.shards_stats import NAME, kinds
+
+logger = logging.getLogger(__name__)
 
 PLAN = ".rewrite.json"
 SPLITS = ("train", "val")
@@ -36,70 +36,60 @@ class Place:
     row: int
 
 
-def add_split_arguments(parser: argparse.ArgumentParser) -> None:
-    """One source."""
-    parser.add_argument("sources", type=Path, nargs=1, metavar="folder")
-    _add_common(parser)
+def rewrite(
+    sources: Sequence[Path], target: Path, shard_size: int = 4096, wanted: Sequence[str] | None = None
+) -> dict[str, dict[int, list[str]]]:
+    """Write the target.
 
+    Args:
+        sources: folders of shards.
+        target: new folder.
+        shard_size: videos per shard.
+        wanted: keep these videos, in this order; None: all.
 
-def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
-    """Several sources."""
-    parser.add_argument("sources", type=Path, nargs="+", metavar="folder")
-    _add_common(parser)
+    Returns:
+        Split -> shard number -> ids.
 
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", type=Path, help="new folder")
-    parser.add_argument("--shard-size", type=int, default=4096, help="videos per shard")
-    parser.add_argument("--list", type=Path, help="keep these videos, in this order (one id per line)")
-
-
-def rewrite(args: argparse.Namespace) -> int:
-    """Write the target; 0, or an exit with a message."""
-    wanted = read_ids(args.list) if args.list else None
-    _check_plan(args, wanted)
-    args.target.mkdir(parents=True, exist_ok=True)
+    Raises:
+        ValueError: another command began the folder, the sources do not go together, or hold no wanted video.
+    """
+    _check_plan(sources, target, shard_size, wanted)
+    target.mkdir(parents=True, exist_ok=True)
     written = {}
     for split in SPLITS:
-        videos = _videos(args.sources, split, wanted)
+        videos = _videos(sources, split, wanted)
         if videos:
-            written[split] = _rewrite_split(args, split, videos)
+            written[split] = _rewrite_split(sources, target, shard_size, split, videos)
     if not written:
-        sys.exit(
-            f"{', '.join(map(str, args.sources))}: no train_meta.pkl or val_meta.pkl with a wanted video "
-            "in it."
+        raise ValueError(
+            f"{', '.join(map(str, sources))}: no train_meta.pkl or val_meta.pkl with a wanted video in it."
         )
     for split, meta in written.items():
-        save_plain_pickle(meta, args.target / f"{split}_meta.pkl")
-    (args.target / PLAN).unlink()
-    counts = (
-        f"{split}: {sum(map(len, meta.values()))} videos in {len(meta)} shards"
-        for split, meta in written.items()
-    )
-    print(f"{args.target}: {'; '.join(counts)}")
-    return 0
+        save_plain_pickle(meta, target / f"{split}_meta.pkl")
+    (target / PLAN).unlink()
+    return written
 
 
-def _check_plan(args: argparse.Namespace, wanted: Sequence[str] | None) -> None:
+def _check_plan(sources: Sequence[Path], target: Path, shard_size: int, wanted: Sequence[str] | None) -> None:
     """Refuse to go on with a folder that another command began, or that is finished."""
     plan = {
-        "sources": [str(source.resolve()) for source in args.sources],
+        "sources": [str(source.resolve()) for source in sources],
         "manifests": [
             hashlib.sha256(json.dumps(read_manifest(source), sort_keys=True).encode()).hexdigest()
-            for source in args.sources
+            for source in sources
         ],
-        "shard_size": args.shard_size,
+        "shard_size": shard_size,
         "list": None if wanted is None else hashlib.sha256("\n".join(wanted).encode()).hexdigest(),
     }
-    path = args.target / PLAN
+    path = target / PLAN
     if path.exists():
         if json.loads(path.read_text()) != plan:
-            sys.exit(
-                f"{args.target}: begun with other arguments or other sources. Give those again, or empty "
-                "the folder."
+            raise ValueError(
+                f"{target}: begun with other arguments or other sources. Give those again, or empty the "
+                "folder."
             )
-    elif any(args.target.glob("*_data.npy")):
-        sys.exit(f"{args.target}: already holds shards. Give a new folder.")
+    elif any(target.glob("*_data.npy")):
+        raise ValueError(f"{target}: already holds shards. Give a new folder.")
     else:
         with atomic_write(path, "w") as file:
             json.dump(plan, file)
@@ -115,7 +105,7 @@ def _videos(sources: Sequence[Path], split: str, wanted: Sequence[str] | None) -
                 repeated += name in places
                 places.setdefault(name, Place(source, shard, row))
     if repeated:
-        print(f"{split}: {repeated} videos are there more than once; the first one is taken", file=sys.stderr)
+        logger.warning("%s: %d videos are there more than once; the first one is taken", split, repeated)
     return places if wanted is None else {name: places[name] for name in wanted if name in places}
 
 
@@ -129,34 +119,33 @@ def _kinds(sources: Sequence[Path], split: str) -> list[tuple[str, str]]:
         if of_source:
             found[source] = of_source
     if not found:
-        sys.exit(
+        raise ValueError(
             f"{', '.join(map(str, sources))}: {split}_meta.pkl lists videos, but there are no shards of "
             "that split."
         )
     everywhere, anywhere = set.intersection(*found.values()), set.union(*found.values())
     if everywhere != anywhere:
         missing = [f"{before}{split}_*{after}" for before, after in sorted(anywhere - everywhere)]
-        sys.exit(
+        raise ValueError(
             f"{', '.join(missing)}: in some of {', '.join(map(str, found))} only. All need the same kinds "
             "of shards."
         )
     return sorted(everywhere)
 
 
-def _rewrite_split(args: argparse.Namespace, split: str, videos: dict[str, Place]) -> dict[int, list[str]]:
+def _rewrite_split(
+    sources: Sequence[Path], target: Path, shard_size: int, split: str, videos: dict[str, Place]
+) -> dict[int, list[str]]:
     names = list(videos)
-    meta = {
-        k: names[start : start + args.shard_size]
-        for k, start in enumerate(range(0, len(names), args.shard_size))
-    }
+    meta = {k: names[start : start + shard_size] for k, start in enumerate(range(0, len(names), shard_size))}
     shards = ShardCache()
-    for before, after in _kinds(args.sources, split):
-        passport = _passport(args.sources, split, before, after)
+    for before, after in _kinds(sources, split):
+        passport = _passport(sources, split, before, after)
         for k, ids in tqdm(meta.items(), desc=f"{before}{split}{after}", unit="shard", disable=None):
             name = f"{before}{split}_{k}{after}"
-            if name in read_manifest(args.target):  # of an earlier run: entered only when whole
+            if name in read_manifest(target):  # of an earlier run: entered only when whole
                 continue
-            with ShardWriter(args.target / name, passport=passport) as writer:
+            with ShardWriter(target / name, passport=passport) as writer:
                 for video in ids:
                     place = videos[video]
                     writer.append(shards(f"{place.folder}/{before}{split}_{place.shard}{after}")[place.row])
@@ -167,7 +156,7 @@ def _passport(sources: Sequence[Path], split: str, before: str, after: str) -> d
     """The one passport of all shards of a kind."""
     found = {json.dumps(passport, sort_keys=True) for passport in _passports(sources, split, before, after)}
     if len(found) > 1:
-        sys.exit(
+        raise ValueError(
             f"{before}{split}_*{after}: the shards have different passports, which do not mix: "
             f"{' and '.join(sorted(found))}."
         )

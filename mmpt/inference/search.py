@@ -1,0 +1,94 @@
+"""An index of a folder of videos, and moments of it that fit sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from mmpt.backbones.folding import for_inference
+from mmpt.backbones.s3d import S3D
+from mmpt.extraction.run import videos_of
+from mmpt.inference.mmpt_model import MMPTModel
+from mmpt.inference.moments import Moment, MomentIndex
+
+
+def build_index(
+    folder: Path,
+    model: str,
+    checkpoint: str | None = None,
+    videos: Path | None = None,
+    s3d: Path | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+    on_failure: Callable[[str, Exception], None] | None = None,
+) -> MomentIndex:
+    """Encode every window of every video once.
+
+    Args:
+        folder: videos, or features <id>.npy.
+        model: project file, folder of save_pretrained, or hub id.
+        checkpoint: weights; None: as `MMPTModel.from_pretrained` finds them.
+        videos: where the videos are, when `folder` holds features.
+        s3d: S3D weights, to read videos; None: where the model's config says.
+        window: seconds per moment; None: as many as the model reads at once.
+        stride: seconds between starts of moments; None: side by side.
+        progress: wrapped round the ids.
+        on_failure: told id and error of a file that cannot be read and is left out; None: it is raised.
+    """
+    found = videos_of(folder)
+    features = next(iter(found.values())).suffix == ".npy"
+    files = videos_of(videos) if features and videos else {} if features else found
+    encoder = None if features else for_inference(S3D.from_files(s3d)) if s3d else "s3d"
+    network, _, _ = MMPTModel.from_pretrained(model, checkpoint, encoder)
+    index = network.index(found, window, stride, progress=progress, on_failure=on_failure)
+    origin = {
+        "model": str(model),
+        "checkpoint": checkpoint,
+        "weights": weights_sha256(network.fusion),
+        "files": {name: str(path) for name, path in files.items()},
+    }
+    return dataclasses.replace(index, origin=origin)
+
+
+def search(
+    path: Path, sentences: Sequence[str], k: int = 5
+) -> tuple[dict[str, list[Moment]], dict[str, str]]:
+    """The moments that fit sentences best.
+
+    Args:
+        path: a saved index.
+        sentences: what to look for.
+        k: moments per sentence.
+
+    Returns:
+        Sentence -> its moments, best first; and video id -> video file.
+
+    Raises:
+        FileNotFoundError: there is no index.
+        ValueError: it was made with other weights.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no index there. Write it first: mmpt search build FOLDER")
+    index = MomentIndex.load(path)
+    origin = index.origin
+    model, _, _ = MMPTModel.from_pretrained(origin["model"], origin["checkpoint"], video_encoder=None)
+    if weights_sha256(model.fusion) != origin["weights"]:
+        came = f"{origin['model']} {origin['checkpoint'] or ''}".strip()
+        raise ValueError(
+            f"{path}: made with other weights than {came} has now, so scores would mean nothing. Build it "
+            "again."
+        )
+    return {sentence: model.search(index, sentence, k) for sentence in sentences}, origin["files"]
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 of names and values of all tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,121 @@
+"""Timed captions -> token shards beside feature shards.
+
+Reads a pickle or JSON of {video id: {"start": [...], "end": [...], "text": [...]}} (the value may be such a
+JSON as a string) and, for each `train_meta.pkl` and `val_meta.pkl` of the feature shards in the target
+folder, writes `<captions>.<tokenizer>.train_<k>.startends_*.npy` and `.caps_ids_*.npy`, videos in the same
+order. Ids without captions get none. Stopped in the middle, the same call goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mmpt.processors.tokens import load_tokenizer
+from mmpt.utils import ShardWriter, load_plain_pickle
+from mmpt.utils.shardedtensor import read_manifest
+
+PADDING = -1
+
+
+def load_captions(path: Path) -> Mapping[str, Any]:
+    """{video id: captions} from a .json file or a pickle of plain data."""
+    captions = (
+        json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else load_plain_pickle(path)
+    )
+    if not isinstance(captions, Mapping) or not captions:
+        raise ValueError(f"{path}: expected {{video id: {{start, end, text}}}} with at least one video.")
+    return captions
+
+
+def tokenize(clips: Any, tokenizer: Any, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Times (n, 2) float32 and ids (n, columns) int32, padded with -1, of the captions of one video (None: no
+    captions)."""
+    if isinstance(clips, str):
+        clips = json.loads(clips)
+    if not clips or not clips["text"]:
+        return np.zeros((0, 2), np.float32), np.zeros((0, columns), np.int32)
+    texts = [text if isinstance(text, str) else "" for text in clips["text"]]
+    ids = np.full((len(texts), columns), PADDING, np.int32)
+    for row, tokens in zip(ids, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+        row[: len(tokens)] = tokens[:columns]
+    return np.stack([clips["start"], clips["end"]], axis=1).astype(np.float32), ids
+
+
+def write_shard(
+    prefix: Path,
+    videos: Sequence[str],
+    captions: Mapping[str, Any],
+    tokenizer: Any,
+    columns: int,
+    passport: dict,
+) -> None:
+    """The two token shards of one feature shard."""
+    with (
+        ShardWriter(f"{prefix}.startends", passport=passport) as times_writer,
+        ShardWriter(f"{prefix}.caps_ids", passport=passport) as ids_writer,
+    ):
+        for video in videos:
+            times, ids = tokenize(captions.get(video), tokenizer, columns)
+            times_writer.append(times)
+            ids_writer.append(ids)
+
+
+def is_done(prefix: Path, videos: Sequence[str], passport: dict) -> bool:
+    """Whether both shards of an earlier run are there, of these captions and this tokenizer."""
+    entries = [
+        read_manifest(prefix.parent).get(f"{prefix.name}.{kind}") for kind in ("startends", "caps_ids")
+    ]
+    return all(
+        entry is not None and entry["items"] == len(videos) and entry["passport"] == passport
+        for entry in entries
+    )
+
+
+def tokenize_captions(
+    captions_path: Path, bert_name: str, target: Path, columns: int = 32, use_fast: bool | None = None
+) -> dict[str, tuple[int, list[str]]]:
+    """Write the token shards that are not there yet.
+
+    Args:
+        captions_path: pickle or JSON of timed captions.
+        bert_name: tokenizer, a hub name or a folder.
+        target: folder of the feature shards, where the token shards go too.
+        columns: most tokens kept of a caption.
+        use_fast: which implementation of the tokenizer.
+
+    Returns:
+        Name of the shards of each split -> how many there are, and the videos without captions.
+
+    Raises:
+        FileNotFoundError: there are no feature shards.
+        ValueError: no captions in the file.
+    """
+    metas = {split: path for split in ("train", "val") if (path := target / f"{split}_meta.pkl").exists()}
+    if not metas:
+        raise FileNotFoundError(
+            f"{target}: no train_meta.pkl or val_meta.pkl. Shard the features first: mmpt shards build."
+        )
+    tokenizer = load_tokenizer(bert_name, use_fast)
+    captions = load_captions(captions_path)
+    passport = {
+        "tokenizer": Path(bert_name).name,
+        "vocabulary": len(tokenizer),
+        "captions": captions_path.name,
+        "columns": columns,
+    }
+    base, report = target / f"{captions_path.stem}.{Path(bert_name).name}", {}
+    for split, path in metas.items():
+        meta = load_plain_pickle(path)
+        for shard, videos in tqdm(meta.items(), desc=split, unit="shard", disable=None):
+            prefix = Path(f"{base}.{split}_{shard}")
+            if not is_done(prefix, videos, passport):
+                write_shard(prefix, videos, captions, tokenizer, columns, passport)
+        without = [video for videos in meta.values() for video in videos if video not in captions]
+        report[f"{base}.{split}_*"] = len(meta), without
+    return report

@@ -1,0 +1,66 @@
+"""Remove repetitions from captions, and turn them into token shards.
+
+    mmpt captions dedup data/how2/raw_caption.json data/how2/raw_caption_dedup.pkl --words
+    mmpt captions tokens tokens.yaml
+    mmpt captions tokens --captions data/how2/sentencified_htm_1200k.pkl \\
+        --tokenizer bert-base-uncased --out data/feat/shards
+
+Captions are {video id: {"start": [...], "end": [...], "text": [...]}} as JSON or pickle. `dedup` writes the
+pickle that pre-training reads. `tokens` writes shards for each train_meta.pkl and val_meta.pkl of the feature
+shards in --out; its YAML holds `dataset:` with bert_name, caption_pkl_path, target_dir and, if wanted,
+use_fast; options overrule it. Stopped in the middle, the same command goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmpt_cli.options import Parser, count, speak
+
+
+def parser() -> Parser:
+    """The options."""
+    p = Parser("mmpt captions", __doc__)
+    verb = p.verbs()
+    dedup = verb("dedup", "remove what rolling captions repeat")
+    dedup.add_argument("captions", type=Path, help="JSON of captions")
+    dedup.add_argument("output", type=Path, help="pickle to write")
+    dedup.add_argument("--plain", action="store_true", help="convert only, remove nothing")
+    dedup.add_argument(
+        "--words", action="store_true", help="longest overlap of whole words, not of characters"
+    )
+    dedup.add_argument("--seed", type=int, default=0, help="of the choice which caption keeps an overlap")
+    tokens = verb("tokens", "timed captions to token shards")
+    tokens.add_argument("config", nargs="?", metavar="FILE", help="YAML; options overrule it")
+    tokens.add_argument("--captions", help="pickle or JSON of timed captions")
+    tokens.add_argument("--tokenizer", help="hub name, or folder with config.json and vocab.txt")
+    tokens.shared("--out", help="folder of the feature shards, where the token shards go too")
+    tokens.add_argument(
+        "--columns", type=count, default=32, help="most tokens kept of a caption (%(default)s)"
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do it."""
+    p = parser()
+    args = p.parse_args(argv)
+    speak()
+    if args.command == "dedup":
+        from mmpt.processors.captions.dedup import dedup_file
+
+        videos, before, after = dedup_file(args.captions, args.output, args.plain, args.words, args.seed)
+        print(f"{args.output}: {videos} videos, {before} captions -> {after}")
+        return
+    from mmpt.config import DatasetConfig, load_config
+    from mmpt.processors.captions.shards import tokenize_captions
+
+    said = load_config(args.config).dataset if args.config else DatasetConfig()
+    source, bert = args.captions or said.caption_pkl_path, args.tokenizer or said.bert_name
+    target = args.out or said.target_dir
+    if not (source and bert and target):
+        p.error("needs captions, tokenizer and a folder, from the YAML or as options")
+    written = tokenize_captions(Path(source), bert, Path(target), args.columns, said.use_fast)
+    for name, (n, without) in written.items():
+        print(f"{name}: {n} shards; {len(without)} videos without captions {without[:5] if without else ''}")

@@ -1,0 +1,53 @@
+"""What `mmpt features` calls."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmpt.backbones.backbone import audio_backbone, video_backbone
+from mmpt.backbones.folding import keep_freed_memory
+from mmpt.extraction.run import AUDIO_SUFFIXES, RunOptions, run_extraction
+from mmpt.media.video import VIDEO_SUFFIXES
+from mmpt_cli.shards_run import SHARD_NAMES
+
+
+def extract(args: argparse.Namespace) -> None:
+    """Extract; print how many, and what failed."""
+    keep_freed_memory()
+    backbone, suffixes = BACKBONES[args.command](args)
+    options = RunOptions(
+        args.batch_size or backbone.batch_size,
+        args.threads,
+        args.dtype,
+        args.shard_size,
+        SHARD_NAMES[args.split],
+        args.rank,
+        args.world_size,
+    )
+    result = run_extraction(args.files, args.features, backbone, options, suffixes)
+    print(
+        f"{args.features}: {len(result.done)} extracted, {len(result.skipped)} were there, "
+        f"{len(result.failed)} failed"
+    )
+    for video, reason in result.failed.items():
+        print(f"  failed: {video}: {reason}")
+
+
+def _video(args: argparse.Namespace):
+    device, half, normalize = _device(args.device), args.half, args.normalize
+    options = args.fps, args.size, normalize, args.reverse, half, device, args.decoder, args.threads_per_file
+    return video_backbone(args.backbone, args.weights, *options), VIDEO_SUFFIXES
+
+
+def _audio(args: argparse.Namespace):
+    options = args.filters, args.window, args.normalize, args.half, _device(args.device)
+    return audio_backbone(args.backbone, args.weights, *options), AUDIO_SUFFIXES
+
+
+BACKBONES = {"video": _video, "audio": _audio}
+
+
+def _device(name: str) -> str:
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

@@ -1,0 +1,43 @@
+"""What the verbs of `mmpt search` call."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from mmpt.backbones.folding import keep_freed_memory
+from mmpt.inference.moments import Moment
+from mmpt.inference.page import clock, write_page
+from mmpt.inference.search import build_index, search
+
+
+def build(args: argparse.Namespace) -> None:
+    """Write an index."""
+    keep_freed_memory()
+    words = args.folder, args.model, args.checkpoint, args.videos, args.s3d, args.window, args.stride
+    index = build_index(
+        *words,
+        progress=lambda ids: tqdm(ids, unit="video", disable=None),
+        on_failure=lambda video_id, error: tqdm.write(f"left out: {video_id}: {error}"),
+    )
+    index.save(args.index)
+    print(f"{args.index}: {len(index.vectors)} moments of {len(set(index.video_ids))} videos")
+
+
+def query(args: argparse.Namespace) -> None:
+    """Print, and write a page of, the moments that fit."""
+    found, files = search(args.index, args.sentences, args.k)
+    for sentence, moments in found.items():
+        print(f"{sentence}\n{table(moments)}")
+    if args.html:
+        write_page(args.html, found, files)
+        print(f"page: {args.html}")
+
+
+def table(moments: Sequence[Moment]) -> str:
+    """Rank, score, video and times."""
+    width = max(len(moment.video_id) for moment in moments)
+    rows = (f"{m.score:8.3f}  {m.video_id:{width}}  {clock(m.start_s)} - {clock(m.end_s)}" for m in moments)
+    return "\n".join(f"{rank:4}{row}" for rank, row in enumerate(rows, start=1))
