@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmpt.checkpoints.describe import KEY, description
-from mmpt.checkpoints.weights import read_file
+from mmpt.checkpoints.weights import read_file, seal
 from mmpt.utils.files import atomic_write
 
 SUFFIXES = (".pt", ".safetensors")
@@ -48,6 +48,8 @@ def save(weights: Mapping[str, Tensor], description: Mapping[str, Any], path: st
             file.write(to_bytes(separate, metadata={"format": "pt", KEY: json.dumps(description)}))
         else:
             torch.save(_fairseq_state(weights, description), file)
+    if path.suffix == ".safetensors":
+        seal(path)
 
 
 def _fairseq_state(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from safetensors.torch import save_model
 from torch import nn
 
+from mmpt.checkpoints.weights import seal
 from mmpt.config import Config, DatasetConfig, ModelConfig, load_config
 from mmpt.utils import atomic_write, optional_import
 
@@ -74,6 +75,7 @@ def write_folder(folder: str | Path, fusion: nn.Module, tokenizer: Any) -> None:
             file.write(text + "\n")
     temporary = folder / f".{WEIGHTS}.tmp"
     save_model(fusion, str(temporary), metadata={"model_cls": type(fusion).__name__})
+    seal(temporary)
     temporary.replace(folder / WEIGHTS)
 
 

@@ -10,6 +10,7 @@ name.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import pickle
@@ -24,7 +25,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from mmpt.utils.files import stream_sha256
+from mmpt.utils.files import atomic_write, stream_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,11 @@ HARMLESS = (
 )
 PLAIN = {f"builtins.{kind.__name__}": kind for kind in (bool, dict, float, int, list, str, tuple)}
 KNOWN = PLAIN | {"argparse.Namespace": argparse.Namespace, "collections.defaultdict": lambda *args: {}}
-PREFIXES = ("module.", "mmmodel.")  # of DistributedDataParallel and of the fairseq wrapper
+# of DistributedDataParallel, of torch.compile, of the fairseq wrapper
+PREFIXES = ("module.", "_orig_mod.", "mmmodel.")
+# where trainers put the weights, first the state that is meant to be used
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema", "model_ema", "state_dict_ema")
+CHECKSUM = "data_sha256"  # in the header of our safetensors files: of everything behind the header
 
 
 class _Placeholder:
@@ -63,11 +68,13 @@ class LoadReport:
         missing: model tensors that the file does not have; they keep their values.
         unexpected: file tensors that the model has no place for.
         verdict: both in one sentence, grouped.
+        stripped: what was taken off the front of every name of the file, such as Lightning's `model.`.
     """
 
     missing: list[str]
     unexpected: list[str]
     verdict: str
+    stripped: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,8 @@ class Contents:
     """A checkpoint file, read once.
 
     Attributes:
-        weights: tensors by parameter name, on the CPU, half precision widened to float32; `state_dict` and
-            `model` unwrapped, `module.` and `mmmodel.` stripped, the `position_ids` of old BERTs dropped.
+        weights: tensors by parameter name, on the CPU, half precision widened to float32; unwrapped from
+            `WRAPPERS`, `PREFIXES` stripped at any depth, the `position_ids` of old BERTs dropped.
         state: everything in a .pt file; settings of old trainers are empty placeholders.
         header: of a safetensors file.
         sha256: of the whole file, where it was asked for.
@@ -149,11 +156,13 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     own = model.state_dict()
     if hasattr(model, "released_state"):
         state = model.released_state(state)
+    state, stripped = _fitted_names(state, own)
     filled = {own[name].data_ptr() for name in own if name in state}  # tied weights need one name in the file
     missing = [name for name in own if name not in state and own[name].data_ptr() not in filled]
     unexpected = [name for name in state if name not in own]
     matched = len(own) - len(missing)
     verdict = _verdict(matched, len(own), missing, unexpected)
+    verdict += f"; {stripped!r} taken off the names" if stripped else ""
     if 2 * matched < len(own) or not matched:
         raise ValueError(
             f"{path} is a checkpoint of another model: {verdict}. Check model.model_cls against the file."
@@ -177,7 +186,58 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Pa
         )
     model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
     logger.log(logging.WARNING if missing else logging.INFO, "%s: %s", path, verdict)
-    return LoadReport(missing, unexpected, verdict)
+    return LoadReport(missing, unexpected, verdict, stripped)
+
+
+def _fitted_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
+    """The state with what stands before all its names taken off, part by part, as long as that makes more of
+    them names of the model; and what was taken off."""
+    best, stripped, found = (state, ""), "", _shared(state, own)
+    while state and len({name.split(".")[0] for name in state}) == 1 and all("." in name for name in state):
+        first = next(iter(state)).split(".")[0] + "."
+        state, stripped = {name.removeprefix(first): value for name, value in state.items()}, stripped + first
+        if _shared(state, own) > found:
+            best, found = (state, stripped), _shared(state, own)
+    return best
+
+
+def _shared(state: Mapping[str, Any], own: Mapping[str, Any]) -> int:
+    return sum(name in own for name in state)
+
+
+def seal(path: str | Path) -> None:
+    """Writes the checksum of its tensors into the header of a safetensors file; `read_file` compares it."""
+    content = Path(path).read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
+    header["__metadata__"] = header.get("__metadata__", {}) | {CHECKSUM: hashlib.sha256(data).hexdigest()}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    with atomic_write(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(data)
+
+
+def refuse_other_files(path: str | Path, head: bytes) -> None:
+    """Raises ValueError where the first bytes show what was fetched in place of weights."""
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ValueError(
+            f"{path} is a web page, not a checkpoint: the download led to a log-in or confirmation page. "
+            "Open its address in a browser and save the file itself."
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of Git LFS, not the file. Fetch it with: git lfs pull")
+
+
+def broken_record(path: str | Path) -> str | None:
+    """The first record of a zip archive, which .pt files are, whose checksum differs; None when all agree."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except zipfile.BadZipFile as error:
+        return str(error)
+    return f"checksum of {broken} differs" if broken else None
 
 
 def _read(path: Path, with_sha256: bool = False) -> tuple[Any, Mapping[str, str], str | None]:
@@ -185,6 +245,8 @@ def _read(path: Path, with_sha256: bool = False) -> tuple[Any, Mapping[str, str]
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}.")
     with open(path, "rb") as file:
+        refuse_other_files(path, file.read(64))
+        file.seek(0)
         digest = stream_sha256(file) if with_sha256 else None
         file.seek(0)
         if path.suffix == ".safetensors":
@@ -205,12 +267,21 @@ def _read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], Ma
             "again."
         ) from error
     length = int.from_bytes(content[:8], "little")  # of the JSON header that follows
-    return tensors, json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    header = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    if CHECKSUM in header and hashlib.sha256(content[8 + length :]).hexdigest() != header[CHECKSUM]:
+        raise ValueError(
+            f"{path} is damaged: its tensors are not those that were saved. Fetch or save it again."
+        )
+    return tensors, header
 
 
 def _read_pickle(file: BinaryIO, path: Path, on_disk: bool = False) -> Any:
-    mmap = on_disk and zipfile.is_zipfile(file)
+    archive = zipfile.is_zipfile(file)
+    mmap = on_disk and archive
     file.seek(0)
+    # torch compares no checksums: a bit that flipped in a weight would pass
+    if archive and not on_disk and (problem := broken_record(path)):
+        raise ValueError(f"{path} is damaged ({problem}). Fetch or save it again.")
     try:
         foreign = _foreign_classes(file)
         refused = sorted(name for name in foreign if name not in PLAIN and not name.startswith(HARMLESS))
@@ -228,9 +299,13 @@ def _read_pickle(file: BinaryIO, path: Path, on_disk: bool = False) -> Any:
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named:
             raise _refusal(path, [named[1]]) from error
+        # the rest of what torch says is advice to switch its safety off
+        said = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error)) or re.search(
+            r"([^\n]*)", str(error)
+        )
         raise ValueError(
-            f"{path} is not a readable torch checkpoint ({error}); it may be truncated. Fetch or save it "
-            "again."
+            f"{path} is not a readable torch checkpoint ({said[1].strip()[:200]}); it may be truncated. Fetch "
+            "or save it again."
         ) from error
 
 
@@ -251,14 +326,18 @@ def _refusal(path: Path, names: Iterable[str]) -> ValueError:
 
 
 def _unwrap(loaded: Any) -> Mapping[str, Any]:
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    return loaded if isinstance(loaded, Mapping) else {}
+    while isinstance(loaded, Mapping):
+        inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+        if inner is None:
+            return loaded
+        loaded = inner
+    return {}
 
 
 def _plain_name(name: str) -> str:
-    for prefix in PREFIXES:
+    parts = name.split("._orig_mod.")  # of a part that was compiled alone
+    name = ".".join(parts)
+    while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
         name = name.removeprefix(prefix)
     return name
 

@@ -7,12 +7,13 @@ import errno
 import logging
 import os
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq.file_io import PathManager
+
+from mmpt.checkpoints.weights import broken_record
 
 logger = logging.getLogger(__name__)
 
@@ -109,9 +110,4 @@ def damage(path: Path) -> str | None:
     if head[:2] != b"PK":
         # torch wrote plain pickles before 1.6; they carry no checksums, so only loading can tell
         return None if head[:1] == b"\x80" else "not a torch file"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except zipfile.BadZipFile as error:
-        return str(error)
-    return f"checksum of {broken} differs" if broken else None
+    return broken_record(path)

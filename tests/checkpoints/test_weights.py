@@ -7,13 +7,14 @@ import collections
 import os
 import sys
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
-from mmpt.checkpoints.weights import load_weights, read_state_dict
+from mmpt.checkpoints.weights import load_weights, read_state_dict, seal
 
 
 class Towers(nn.Module):
@@ -164,3 +165,69 @@ def test_shape_mismatch_names_tensor_and_both_shapes_and_changes_nothing(tmp_pat
     with pytest.raises(ValueError, match=r"text_encoder\.pooler\.weight: file \(3, 5\), model \(3, 3\)"):
         load_weights(model, tmp_path / "w.pt")
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.mmmodel.", "mmmodel.module.module."]
+)
+def test_prefixes_of_wrappers_are_stripped_at_any_depth(tmp_path, prefix):
+    torch.save({"model": {f"{prefix}a.weight": torch.ones(2)}}, tmp_path / "w.pt")
+    assert list(read_state_dict(tmp_path / "w.pt")) == ["a.weight"]
+
+
+def test_a_part_that_was_compiled_alone_keeps_its_name(tmp_path):
+    torch.save({"a._orig_mod.b.weight": torch.ones(2)}, tmp_path / "w.pt")
+    assert list(read_state_dict(tmp_path / "w.pt")) == ["a.b.weight"]
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "module", "ema"])
+def test_weights_are_found_where_trainers_put_them(tmp_path, key):
+    torch.save({"epoch": 3, key: {"a.weight": torch.ones(2)}}, tmp_path / "w.pt")
+    assert list(read_state_dict(tmp_path / "w.pt")) == ["a.weight"]
+
+
+def test_what_stands_before_every_name_is_taken_off_until_the_model_fits_and_said(tmp_path):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    state = {f"model.net.{name}": value + 1 for name, value in model.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "lightning.ckpt")
+    report = load_weights(model, tmp_path / "lightning.ckpt")
+    assert report.stripped == "model.net." and not report.missing
+    assert "'model.net.' taken off the names" in report.verdict
+    assert torch.equal(model[0].weight, state["model.net.0.weight"])
+
+
+def test_a_web_page_and_a_pointer_say_what_they_are(tmp_path):
+    (tmp_path / "w.pt").write_text("\n<!DOCTYPE html><html>Sign in</html>")
+    with pytest.raises(ValueError, match=r"w.pt is a web page, not a checkpoint"):
+        read_state_dict(tmp_path / "w.pt")
+    (tmp_path / "w.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match=r"git lfs pull"):
+        read_state_dict(tmp_path / "w.safetensors")
+
+
+def test_an_error_of_torch_is_passed_on_without_its_page_of_advice(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"\x80\x02garbage")
+    with pytest.raises(ValueError, match="not a readable torch checkpoint") as error:
+        read_state_dict(tmp_path / "w.pt")
+    assert "\n" not in str(error.value) and "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_a_single_bit_that_flipped_in_a_weight_is_found(tmp_path, name, seed):
+    path = tmp_path / name
+    weights = {"a": torch.arange(4096.0)}
+    if name == "w.pt":
+        torch.save(weights, path)
+    else:
+        save_file(weights, path, metadata={"format": "pt"})
+        seal(path)
+    assert torch.equal(read_state_dict(path)["a"], weights["a"])
+    content = bytearray(path.read_bytes())
+    place = content.index(weights["a"].numpy().tobytes()) + int(
+        np.random.default_rng(seed).integers(4 * 4096)
+    )
+    content[place] ^= 1 << seed
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is damaged"):
+        read_state_dict(path)
