@@ -77,7 +77,7 @@ class SimilarityConfig(NegativesConfig):
     )
     precision: str = option(
         "float32",
-        "float32, or bf16: rounds the factors of the token products where the hardware then is faster",
+        "float32; tf32 or bf16 rounds the factors of the token products where the hardware then is faster",
         one_of=PRECISIONS,
     )
     compat: bool = option(False, "historic behaviour where it is known to be wrong")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 HALF = (torch.float16, torch.bfloat16)
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -33,8 +33,8 @@ def product(a: Tensor, b: Tensor, precision: str = "float32", rounded_result: bo
     Args:
         a: (P, K).
         b: (Q, K), same type.
-        precision: "float32", or "bf16": where the hardware is faster with it, float32 factors are rounded to
-            bfloat16 (CPU) or TF32 (CUDA). What the hardware does not speed up stays float32.
+        precision: "float32", or where the hardware is faster with it: "tf32" rounds float32 factors to TF32
+            (CUDA), "bf16" to bfloat16 (CPU) or TF32 (CUDA). Others stay as they are.
         rounded_result: "bf16" may round the sums, too: most CPUs are faster only if they may. The result is
             then bfloat16.
     """
@@ -43,7 +43,7 @@ def product(a: Tensor, b: Tensor, precision: str = "float32", rounded_result: bo
             return a @ b.T
     if precision == "bf16" and rounded_result and torch.cpu.get_capabilities().get("avx512_bf16"):
         return a.bfloat16() @ b.bfloat16().T
-    if precision == "float32" and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled:
+    if precision != "bf16" and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled:
         return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
     with _float32_products_as(precision):
         return a @ b.T
@@ -56,7 +56,7 @@ def _float32_products_as(precision: str) -> Iterator[None]:
         return
     cpu, cuda = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
     before = cpu.fp32_precision, cuda.fp32_precision
-    cpu.fp32_precision, cuda.fp32_precision = "bf16", "tf32"
+    cpu.fp32_precision, cuda.fp32_precision = before[0] if precision == "tf32" else "bf16", "tf32"
     try:
         yield
     finally:

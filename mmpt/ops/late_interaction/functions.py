@@ -15,15 +15,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from mmpt.ops.backend import choose
+from mmpt.ops.late_interaction._packing import LARGEST_EXPONENT, cannot
 from mmpt.ops.precision import PRECISIONS, autocast_off, full_precision, product
 
 TILE_TOKENS = {
     "cpu": 512,
     "cuda": 4096,
 }  # tokens of either side in a tile; on a CPU the tile then stays in the cache
-LARGEST_EXPONENT = (
-    40.0  # exp(+-1/alpha) up to here keeps float32 sums exact, so that both directions can share one exp
-)
 
 
 def token_similarity(
@@ -35,6 +34,7 @@ def token_similarity(
     chunk: int | None = None,
     compat: bool = False,
     precision: str = "float32",
+    backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Mean over the tokens of one side of the smooth maximum over the tokens of the other, for all pairs, in
     both directions.
@@ -53,13 +53,20 @@ def token_similarity(
         compat: adds what historic code added: it kept padded query tokens, with similarity 0 to all, in the
             outer sum: n_padded / n_valid * alpha * log(n_valid of the other side).
         precision: "bf16" rounds the factors of the large products where the hardware then is faster; see
-            `mmpt.ops.precision.product`.
+            `mmpt.ops.precision.product`. The Triton kernels round to float16 instead, which is as fast and
+            more exact for unit vectors.
+        backend: "torch"; "triton", where padding costs nothing either (float32 on a GPU, at most 128 tokens a
+            clip); "auto", see `mmpt.ops.backend`.
 
     Returns:
         text_to_video (A, B), video_to_text (A, B), in float32 or, for float64 inputs, float64.
 
     Raises:
-        ValueError: negative alpha, unknown precision, or shapes that do not fit.
+        ValueError: negative alpha, unknown precision, shapes that do not fit, or a backend that cannot do it.
+
+    Example: ColBERT's score of every query with every passage, from its token vectors,
+        score, _ = token_similarity(queries, passages, query_mask, passage_mask, alpha=None)
+        score = score * query_mask.sum(1, keepdim=True)  # ColBERT sums over the tokens of a query
 
     Source: Lin et al., "Multi-granularity Correspondence Learning from Long-term Noisy Videos" (Norton), ICLR
         2024, eq. 7-8; the hard
@@ -68,12 +75,18 @@ def token_similarity(
     _check_shapes(text, video, text_mask, video_mask)
     if (alpha is not None and alpha < 0) or precision not in PRECISIONS:
         raise ValueError(
-            f"token_similarity: alpha={alpha}, precision={precision!r}; expected alpha >= 0, float32 or bf16."
+            f"token_similarity: alpha={alpha}, precision={precision!r}; expected alpha >= 0 and one of "
+            f"{', '.join(PRECISIONS)}."
         )
     text_mask, video_mask = text_mask.bool(), video_mask.bool()
     chunk = chunk or TILE_TOKENS.get(text.device.type, 512)
     with autocast_off(text):
-        if alpha and 1.0 / alpha <= LARGEST_EXPONENT:
+        wide = text if text.dtype == torch.float64 else video
+        if choose(backend, wide, triton=cannot(text, video, alpha, precision), torch=None) == "triton":
+            from mmpt.ops.late_interaction._triton import similarities
+
+            to_video, to_text = similarities(text, video, text_mask, video_mask, alpha, precision)
+        elif alpha and 1.0 / alpha <= LARGEST_EXPONENT:
             to_video, to_text = _SharedExp.apply(
                 text, video, text_mask, video_mask, float(alpha), chunk, precision
             )

@@ -15,9 +15,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mmpt.ops.backend import choose
 from mmpt.ops.precision import full_precision
 
-METHODS = ("auto", "log", "scaling", "numba")
+METHODS = ("auto", "log", "scaling", "numba", "triton")
 SMALL = 64 * 64  # entries of one problem up to which many problems are laid out with the batch innermost
 BATCH_CHUNK = 2048  # small problems that stay in the processor's cache together
 CHECK_EVERY = 10  # iterations between looks at the scaling factors
@@ -50,8 +51,9 @@ def log_sinkhorn(
             exp(scores - row maximum) instead, looks every few steps whether that is still exact, and does
             those steps in the log domain where it is not; it gives the same plan, many times faster, without
             gradient. "numba" does the same with a compiled loop where many small problems lie on the CPU and
-            numba is installed (its first call compiles for seconds). "auto" takes "scaling" on the CPU where
-            no gradient is asked for, else "log", which never waits for the device.
+            numba is installed (its first call compiles for seconds), "triton" in float32 on a GPU. "auto"
+            takes "log" where a gradient is asked for; else "triton" where it can (see `mmpt.ops.backend`),
+            "scaling" on the CPU, and "log", which never waits for the device, elsewhere.
 
     Returns:
         (..., N, M) log plan, float32 for half-precision scores.
@@ -78,7 +80,8 @@ def log_sinkhorn(
     wants_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (scores, log_mu, log_nu))
     if n_iters == 0 or scores.numel() == 0:
         return scores
-    if method == "log" or (method == "auto" and (wants_grad or scores.device.type != "cpu")):
+    method = _resolved(method, scores, wants_grad)
+    if method == "log":
         u, v = _log_steps(
             scores,
             log_mu,
@@ -88,9 +91,23 @@ def log_sinkhorn(
         )
         return scores + u[..., :, None] + v[..., None, :]
     with torch.no_grad():
+        if method == "triton":
+            from mmpt.ops.sinkhorn._triton import log_plan
+
+            return log_plan(scores, log_mu, log_nu, n_iters)
         return _scaling(
             scores, log_mu, log_nu, n_iters, _compiled_or_eager() if method == "numba" else _batched_steps
         )
+
+
+def _resolved(method: str, scores: Tensor, wants_grad: bool) -> str:
+    if method == "auto":
+        if wants_grad:
+            return "log"
+        method = choose("auto", scores, triton=None, torch=None, numba=None)
+    elif method == "triton":
+        choose(method, scores, triton=None)
+    return ("scaling" if scores.device.type == "cpu" else "log") if method == "torch" else method
 
 
 def _log_steps(

@@ -1,0 +1,121 @@
+"""Compiles every Triton kernel for GPUs that need not be there, and prints what each takes of them.
+
+Run as `python -m tests.ops.kernel_budgets [capability ..]`: calls the operators with launches replaced by
+compilation, so that kernels, types and constants are those of real calls. One line of JSON a kernel and GPU:
+registers of a thread, bytes of a thread's stack (spills), bytes of a block's shared memory.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.pop("TRITON_INTERPRET", None)
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+TYPES = {
+    **{torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"},
+    **{torch.int32: "i32", torch.int64: "i64", torch.uint8: "u8", torch.bool: "i1"},
+}
+
+
+class Compilation:
+    """Stands in for `triton.JITFunction.run`."""
+
+    def __init__(self, capabilities):
+        self.capabilities, self.seen = capabilities, set()
+
+    def __call__(self, kernel, *args, grid, warmup, num_warps=4, num_stages=3, **constants):
+        given = dict(zip(kernel.arg_names, args, strict=False)) | constants
+        signature, fixed, hints = {}, {}, {}
+        for number, parameter in enumerate(kernel.params):
+            value = given[parameter.name]
+            if (
+                parameter.is_constexpr
+                or value is None
+                or (type(value) is int and value == 1 and not parameter.do_not_specialize)
+            ):
+                signature[parameter.name], fixed[parameter.name] = "constexpr", value
+                continue
+            signature[parameter.name] = self._type(value)
+            if isinstance(value, torch.Tensor) or (
+                isinstance(value, int) and value % 16 == 0 and not parameter.do_not_specialize
+            ):
+                hints[(number,)] = [["tt.divisibility", 16]]
+        options = {"num_warps": num_warps, "num_stages": num_stages}
+        name = f"{Path(kernel.fn.__code__.co_filename).parent.name}.{kernel.fn.__name__}"
+        key = name, str(signature), str(fixed), str(options)
+        if key in self.seen:
+            return
+        self.seen.add(key)
+        for capability in self.capabilities:
+            source = ASTSource(kernel, signature=signature, constexprs=fixed, attrs=hints)
+            binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+            constants = {key: value for key, value in fixed.items() if key.isupper()}
+            resources = {
+                "kernel": name,
+                "capability": capability,
+                **_resources(binary),
+                **options,
+                **constants,
+            }
+            print(json.dumps(resources), flush=True)
+
+    @staticmethod
+    def _type(value):
+        if isinstance(value, torch.Tensor):
+            return f"*{TYPES[value.dtype]}"
+        return "fp32" if isinstance(value, float) else "i32"
+
+
+def _resources(binary):
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        report = subprocess.run(
+            [CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True
+        )
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", report.stdout).groups()
+    return {"registers": int(registers), "stack": int(stack), "shared": binary.metadata.shared}
+
+
+def sinkhorn():
+    from mmpt.ops.sinkhorn._triton import log_plan
+
+    for shape in ((64, 9, 9), (4, 12, 12), (4, 17, 17), (4, 64, 64), (1, 256, 256)):
+        log_plan(torch.rand(shape), torch.zeros(shape[:-1]), torch.zeros(shape[0], shape[2]), 2)
+
+
+def late_interaction(hopper):
+    from mmpt.ops.late_interaction import _packing
+    from mmpt.ops.late_interaction._triton import similarities
+
+    tiles = dict(_packing.TILES)
+    for precision, alpha in (("bf16", 1.0), ("tf32", 1.0), ("float32", 1.0), ("bf16", None), ("tf32", None)):
+        for size in (2, 4):  # the CPU stands for the GPU asked for
+            _packing.TILES[size, False] = tiles[size, hopper and bool(alpha)]
+        sides = [torch.rand(40, n, 768, dtype=torch.float16, requires_grad=True) for n in (31, 18)]
+        masks = [torch.rand(40, n) < 0.6 for n in (31, 18)]
+        out = similarities(*sides, *masks, alpha, precision)
+        sum(x.nan_to_num().sum() for x in out).backward()
+    _packing.TILES.update(tiles)
+
+
+def main(capabilities):
+    for capability in capabilities:
+        compilation = Compilation([capability])
+        triton.JITFunction.run = lambda kernel, *args, **options: compilation(kernel, *args, **options)  # noqa: B023
+        sinkhorn()
+        late_interaction(capability >= 90)
+
+
+if __name__ == "__main__":
+    main([int(number) for number in sys.argv[1:]] or [80, 90])
