@@ -300,12 +300,11 @@ def _read_pickle(file: BinaryIO, path: Path, on_disk: bool = False) -> Any:
         if named:
             raise _refusal(path, [named[1]]) from error
         # the rest of what torch says is advice to switch its safety off
-        said = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error)) or re.search(
-            r"([^\n]*)", str(error)
-        )
+        torchs = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error))
+        said = (torchs[1] if torchs else str(error).split("\n")[0]).strip()[:200]
         raise ValueError(
-            f"{path} is not a readable torch checkpoint ({said[1].strip()[:200]}); it may be truncated. Fetch "
-            "or save it again."
+            f"{path} is not a readable torch checkpoint ({said}); it may be truncated. Fetch or save "
+            "it again."
         ) from error
 
 

@@ -290,14 +290,18 @@ def _open_npy(path: Path, mmap_mode: str | None) -> np.ndarray:
             shape, column_major, dtype = read_header(file)
             if dtype.hasobject:
                 raise ValueError("it holds pickled objects")
-            begin, order = file.tell(), "F" if column_major else "C"
+            if column_major and len(shape) > 1:
+                raise ValueError("its array is stored column by column, expected row by row")
+            if not dtype.isnative:
+                raise ValueError(f"its bytes are of another order ({dtype.str})")
+            begin = file.tell()
             expected = begin + math.prod(shape) * dtype.itemsize
             found = os.fstat(file.fileno()).st_size
             if found != expected:
                 raise ValueError(f"{found} bytes, expected {expected} for shape {shape}, {dtype}")
             if mmap_mode is not None and 0 not in shape:
-                return np.memmap(file, dtype, mmap_mode, begin, shape, order).view(np.ndarray)
-            return np.fromfile(file, dtype).reshape(shape, order=order)
+                return np.memmap(file, dtype, mmap_mode, begin, shape).view(np.ndarray)
+            return np.fromfile(file, dtype).reshape(shape)
     except FileNotFoundError as error:
         raise ShardError(
             f"{path}: no such shard file. Check dataset.vfeat_dir and dataset.tfeat_dir, and that the "

@@ -257,3 +257,17 @@ def test_reading_ahead_of_an_array_in_memory_or_of_an_empty_item_does_nothing(tm
     write(tmp_path / "a", arrays((3, 0, 5)))
     assert ShardedTensor.load(tmp_path / "a").read_ahead(0) is None
     assert ShardedTensor.load(tmp_path / "a", mmap_mode="r").read_ahead(1) is None
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (np.asfortranarray(np.ones((4, 3), np.float16)), "stored column by column"),
+        (np.ones((4, 3), ">f4"), "of another order"),
+    ],
+)
+def test_rows_in_another_order_of_bytes_or_memory_are_refused(tmp_path, array, found):
+    ShardedTensor.from_list([np.ones((4, 3), np.float16)]).save(tmp_path / "s")
+    np.save(tmp_path / "s_data.npy", array)
+    with pytest.raises(ShardError, match=f"s_data.npy.*{found}"):
+        ShardedTensor.load(tmp_path / "s", mmap_mode="r")

@@ -62,6 +62,18 @@ def test_a_damaged_index_is_rebuilt(path):
     assert places(VideoIndex.open(path)) == EXPECTED
 
 
+def test_a_single_byte_that_changed_in_the_index_sends_no_id_to_another_video(path):
+    VideoIndex.open(path)
+    index_path = path.with_name("train_meta.pkl.index")
+    content = index_path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, len(content), 60):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        index_path.write_bytes(damaged)
+        assert places(VideoIndex.open(path)) == EXPECTED
+
+
 def test_an_index_that_cannot_be_written_stays_in_memory(path, monkeypatch):
     def refuse(path):
         raise OSError("read-only file system")
