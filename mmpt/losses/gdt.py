@@ -117,7 +117,7 @@ class GDTLoss(Loss[GDTConfig]):
     the same video are positives or negatives as the hypothesis says.
 
     The nine hypotheses are terms over pairs of views (`mmpt.ops.gdt`; `python -m mmpt_cli.gdt_masks 8` prints
-    them); each term is a mean of cross entropies in both directions. Source: GDT (arXiv 2003.04298).
+    them); each term is a mean of cross entropies in both directions.
 
     Departures from the released code: negatives do not depend on how a batch is split over ranks
     (`negative_scope: rank` is what the code intended, `rank_asis` what it computed); one process works. As
@@ -239,6 +239,7 @@ class GDTLoss(Loss[GDTConfig]):
         scale = inverse_temperature(
             logit_scale, embeddings[0], self.config.temperature, most=math.log(self.config.max_logit_scale)
         )
+        # Each modality asks once against all keys of the other; terms pick their views from this.
         logits = torch.stack(
             [scale * embeddings[m] @ self._keys(embeddings[1 - m]).flatten(0, 2).T for m in (0, 1)]
         )  # (2, S, B, S*R*B)
@@ -257,6 +258,8 @@ class GDTLoss(Loss[GDTConfig]):
         positive = (target[:, None] * n_ranks + own_rank) * batch_size + torch.arange(
             batch_size, device=logits.device
         )  # (C, B)
+        # All comparisons of the hypothesis are one batch: they differ in the mask alone, and several of them
+        # share the logits of a view against all keys.
         mult = self._multiplicities(own_rank, n_ranks, batch_size, logits.device) * key_valid.flatten()
         if self.config.num_negatives is not None:
             # The same keys on every rank: the draw depends on seed and update alone.

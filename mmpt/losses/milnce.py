@@ -19,22 +19,15 @@ class MILNCELoss(PooledContrast[ContrastConfig]):
     """Pulls each clip to the bag of its candidate captions as a whole, pushes both from the captions and
     clips of the batch.
 
-    mean_i -log( sum_c e(v_i, t_ic) / ( sum_c e(v_i, t_ic) + sum_{j != i, c} [ e(v_i, t_jc) + e(v_j, t_ic) ] )
-    ), e(v, t) = exp(v . t).
-
     Reads `pooled_video` (B, D) and `pooled_text` (B, C, D) or, candidates of a clip together, (B*C, D). C = 1
     is the symmetric form of noise-contrastive estimation with one denominator for both directions.
-
-    Source: Miech et al., "End-to-End Learning of Visual Representations from Uncurated Instructional Videos",
-        CVPR 2020, eq. 1
-    (arXiv 1912.06430).
     """
 
     formula = (
         "mean_i -log( P_i / (P_i + N_i) ),  P_i = sum_c e(v_i, t_ic),\n"
         "N_i = sum_{j != i, c} [ e(v_i, t_jc) + e(v_j, t_ic) ],  e(v, t) = exp(v . t)"
     )
-    paper = "Miech et al., CVPR 2020, [arXiv 1912.06430](https://arxiv.org/abs/1912.06430)"
+    paper = "Miech et al., CVPR 2020, eq. 1, [arXiv 1912.06430](https://arxiv.org/abs/1912.06430)"
     cost = "C N^2 D operations with C candidates a clip, and C times as many captions to encode."
     note = "Data: `task: MILNCETask` and `aligner: How2MILNCEAligner`; with one caption a clip any aligner."
 

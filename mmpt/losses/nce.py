@@ -149,17 +149,16 @@ class MMContraConfig(ContrastConfig, SimilarityConfig):
 class MMContraLoss(PooledContrast[MMContraConfig]):
     """Pulls each clip and its caption together, pushes them from the other captions and clips of the batch.
 
-    VideoCLIP: CE(p_v p_t^T) + CE(p_t p_v^T), summed, raw dot products, no temperature.
+    VideoCLIP: CE(p_v p_t^T) + CE(p_t p_v^T), summed, raw dot products; `temperature` divides them.
+
     Norton: the targets are beta * Q + (1 - beta) * identity, Q the balanced transport plan of the same scores
-        without gradient, so that
-    captions which also fit another clip are not pushed away; plus `sequence_contrast_weight` times
-    `SequenceContrastLoss`, which takes 50 steps of transport where `sinkhorn_iterations` is null.
+    without gradient, so that captions which also fit another clip are not pushed away; plus
+    `sequence_contrast_weight` times `SequenceContrastLoss`, which takes 50 steps of transport where
+    `sinkhorn_iterations` is null.
 
     Negatives are the clips of this rank, so that the loss depends on the number of ranks; with
     `global_negatives` only on the joined batch. With `compat: true` the identity is rounded to float32 in the
     targets, and the sequence loss is the historic one.
-
-    Source: Xu et al., "VideoCLIP", EMNLP 2021; Lin et al. (Norton), ICLR 2024, eq. 5-6.
     """
 
     Config = MMContraConfig
@@ -170,7 +169,7 @@ class MMContraLoss(PooledContrast[MMContraConfig]):
         "            Y = beta Q + (1 - beta) I,\n"
         "            Q = transport plan of v t' with rows and columns of mass 1"
     )
-    paper = f"{VIDEOCLIP}; {NORTON}"
+    paper = f"{VIDEOCLIP}; {NORTON}, eq. 5-6"
     cost = (
         "N^2 D operations; with `sinkhorn_iterations` I, 2 I passes over an N x N matrix; with "
         "`sequence_contrast` that loss's cost."
@@ -220,12 +219,14 @@ class MMContraLoss(PooledContrast[MMContraConfig]):
         excluded = self._duplicates(len(scores), batch) if self.config.mask_duplicate_clips else None
         if self.config.n_iters is None or self.config.beta == 0:
             return symmetric_info_nce(scores, excluded)
+        # Before the transport: mass that flows to a duplicate would come back as a soft target.
         scores = exclude_negatives(scores, excluded)
         targets = self.targets(soft_targets(scores, self.config.n_iters))
         return soft_cross_entropy(scores, targets), soft_cross_entropy(scores.T, targets.T)
 
     def targets(self, soft: Tensor) -> Tensor:
         """beta * Q + (1 - beta) * identity."""
+        # 0.7 in float32 is not 0.7 in float64: the released code mixes the two, and only `compat` repeats it.
         beta, dtype = self.config.beta, torch.float32 if self.config.compat else soft.dtype
         return (beta * soft).add_((1 - beta) * torch.eye(len(soft), dtype=dtype, device=soft.device))
 
@@ -252,5 +253,7 @@ def soft_targets(scores: Tensor, n_iters: int) -> Tensor:
     Columns do so exactly, rows as far as `n_iters` steps converge.
     """
     n = len(scores)
+    # The released code gives rows and columns half of the mass, which only shifts the potentials; the factor
+    # 2 n then makes each caption a distribution over clips, as a one-hot target is.
     log_mass = scores.new_full((n,), -math.log(2 * n))
     return log_sinkhorn(scores, log_mass, log_mass, n_iters).add_(math.log(2 * n)).exp_()

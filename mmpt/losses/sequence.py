@@ -108,8 +108,6 @@ class SequenceContrastLoss(Loss[SequenceContrastConfig]):
     token similarity; log-sum-exp over valid tokens only instead of a difference that cancels; a batch whose
     similarities are all equal gives 0 instead of 0/0.
 
-    Source: Lin et al., "Multi-granularity Correspondence Learning from Long-term Noisy Videos", ICLR 2024,
-        section 3.
     """
 
     Config = SequenceContrastConfig
@@ -180,7 +178,8 @@ class SequenceContrastLoss(Loss[SequenceContrastConfig]):
         config, join = self.config, self.config.join
         if config.fusion_weight is None:
             return scale_to_unit_interval(cosine_scores(join(pooled_text), join(pooled_video)))
-        # each rank computes the rows of its own captions against the clips of all ranks
+        # Each rank computes the rows of its own captions against the clips of all ranks; the rows are joined
+        # before they are scaled, as minimum and maximum are those of the whole batch.
         to_video, to_text = token_similarity(
             text_outputs,
             join(video_outputs),
@@ -190,6 +189,7 @@ class SequenceContrastLoss(Loss[SequenceContrastConfig]):
             compat=config.compat,
             precision=config.precision,
         )
+        # The three parts have different ranges (a soft maximum may exceed 1): each is scaled before fusion.
         to_video, to_text = scale_to_unit_interval(join(to_video)), scale_to_unit_interval(join(to_text))
         pooled = scale_to_unit_interval(cosine_scores(join(pooled_text), join(pooled_video)))
         tokens = (to_video + to_text).div_(2)
@@ -205,6 +205,8 @@ class SequenceContrastLoss(Loss[SequenceContrastConfig]):
             if config.bucket_quantile is None
             else bucket_score(similarity.detach(), config.bucket_quantile)
         )
+        # The plan only says who belongs to whom: a gradient through it would train the features to be easy to
+        # transport instead of close.
         log_plan = transport_log_plan(blocks.detach(), bucket, config.epsilon, config.n_iters)
         n_sequences = len(similarity) // config.sequence_length
         aligned = (unit_mass_per_clip(log_plan) * blocks).sum((1, 2)).view(n_sequences, n_sequences)
@@ -234,6 +236,7 @@ class _UnitInterval(torch.autograd.Function):
     def forward(ctx, scores: Tensor) -> Tensor:
         low, high = torch.aminmax(scores)
         span = high - low
+        # A range of a few roundings is no range: dividing by it would turn noise into similarities 0 and 1.
         per_span = torch.where(span > 8 * torch.finfo(scores.dtype).eps, 1 / span, 0.0)
         scaled = torch.where(per_span > 0, (scores - low).div_(span), 0.0)
         ctx.save_for_backward(scaled, per_span)
@@ -243,6 +246,8 @@ class _UnitInterval(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
         scaled, per_span = ctx.saved_tensors
+        # y = (x - low) / (high - low): beside grad / span, every y depends on low with -(1 - y) / span and on
+        # high with -y / span; where several entries are the extreme, each gets its share.
         weighted = (grad * scaled).sum()
         out = grad * per_span
         for end, through_end in ((0, weighted - grad.sum()), (1, -weighted)):
@@ -292,6 +297,8 @@ def transport_log_plan(blocks: Tensor, bucket: Tensor | None, epsilon: float, n_
     if bucket is None:
         log_mass = blocks.new_full((length,), -math.log(length))
         return log_sinkhorn(blocks / epsilon, log_mass, log_mass, n_iters) + math.log(length)
+    # The bucket's row and column hold L clips' worth of mass, half of the total each way, so that a sequence
+    # that fits nowhere can empty itself into them.
     scores = bucket.to(blocks.dtype).expand(len(blocks), length + 1, length + 1).clone()
     scores[:, :length, :length] = blocks
     log_mass = blocks.new_full((length + 1,), -math.log(2 * length))
@@ -302,4 +309,5 @@ def transport_log_plan(blocks: Tensor, bucket: Tensor | None, epsilon: float, n_
 
 def unit_mass_per_clip(log_plan: Tensor) -> Tensor:
     """Plans (P, L, L) rescaled to mass L per pair; finite also where the bucket took almost everything."""
+    # Without this a sequence could score well by sending all its mass to the bucket.
     return F.softmax(log_plan.flatten(1), dim=1).view(log_plan.shape).mul_(log_plan.shape[-1])

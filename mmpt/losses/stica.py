@@ -59,7 +59,7 @@ class STiCALoss(Loss[STiCAConfig]):
     loss = (1 - alpha) * crop part + alpha * cross-modal part. The crop part averages: the second large crops
     of both versions against each other, and every small crop of version 2 against every large crop of version
     1, in space and in time; without any crops the loss is the cross-modal part alone. Keys carry no gradient
-    unless `key_grad`. Source: STiCA (arXiv 2103.10211).
+    unless `key_grad`.
 
     Reads `crops`, a mapping `sl1, sl2, ss2, tl1, tl2, ts2` -> (n, B, D) (kind and version; absent = none),
     `pooled_video_1`, `pooled_video_2` (B, D), and `pooled_<modality>` or `pooled_<modality>_1` and `_2`.

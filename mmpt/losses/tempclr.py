@@ -5,9 +5,6 @@ Shapes: V videos of c sampled clips each, D width, L clips (or annotated steps) 
     orders, F labelled frames,
 K steps of a task, T frames; few shots: Q queries, S supports. `cost` is the unit distance of text rows and
 video columns, low = close.
-
-Source: Yang et al., "TempCLR: Temporal Alignment Representation with Contrastive Learning", ICLR 2023 (arXiv
-    2212.13738).
 """
 
 from __future__ import annotations
@@ -175,6 +172,7 @@ class TempCLRLoss(Loss[TempCLRConfig]):
         contrastive = self.contrast(
             pooled_video=pooled_video, pooled_text=pooled_text, logit_scale=logit_scale
         )
+        # Clips of one video are drawn independently and overlap; an order of overlapping clips means nothing.
         times = (
             x.to(pooled_video.device).view(-1, clips_per_video)
             for x in (text_start, text_end, video_start, video_end)
@@ -188,7 +186,7 @@ class TempCLRLoss(Loss[TempCLRConfig]):
             text.device, non_blocking=True
         )
         per_video = config.loss(reordered(cosine_cost(text, video, config.eps), orders))
-        # no index of the qualifying videos: it would have to wait for the device
+        # A mean over the qualifying videos by weights, not by index, which would have to wait for the device.
         counted = all_gather(qualifies, with_grad=False) if config.global_negatives else qualifies
         n_ranks = len(counted) // len(
             qualifies
@@ -353,7 +351,7 @@ class TempCLRLocalisationLoss(Loss[TempCLRLocalisationConfig]):
         bce = F.binary_cross_entropy_with_logits(
             full_precision(logits), targets.to(full_precision(logits).dtype)
         )
-        alignment = torch.zeros_like(bce)
+        alignment = torch.zeros_like(bce)  # orders are drawn at random, so evaluation leaves it out
         if self.training:
             if vmasks is not None and self.config.window_stride is not None:
                 second = window_seconds(vmasks.view(-1, vmasks.shape[-1]), self.config.window_stride)
@@ -376,7 +374,7 @@ class TempCLRLocalisationLoss(Loss[TempCLRLocalisationConfig]):
         """Cross entropy of the true order of steps among shuffled ones."""
         config = self.config
         steps = sequence_targets.flatten().unique_consecutive()
-        labelled = targets.any(-1).nonzero().flatten()
+        labelled = targets.any(-1).nonzero().flatten()  # background frames belong to no step, so to no order
         if len(steps) < 2 or len(labelled) < 2:
             return full_precision(video_seq).new_zeros(())
         n_frames = min(len(labelled), len(steps) * config.frames_per_step)
@@ -424,8 +422,6 @@ class FewShotAlignmentLoss(Loss[FewShotConfig]):
     Cross entropy over minus the mean alignment distance to a class's supports. Reads `support` (S, T, D) and
     `query` (Q, T, D) frame features, and `support_labels` (S,), `query_labels` (Q,) in 0..way-1, every class
     with a support. The terms hold loss and accuracy.
-
-    Source: Cao et al., "Few-Shot Video Classification via Temporal Alignment", CVPR 2020 (arXiv 1906.11415).
     """
 
     Config = FewShotConfig

@@ -78,8 +78,6 @@ class MTM(Loss[MTMConfig]):
 
     Departs from the released code (back with `compat: true`): the column that text rows lack is no candidate,
     instead of one of logit 0.
-
-    Source: Xu et al., "VLM", Findings of ACL 2021.
     """
 
     Config = MTMConfig

@@ -50,6 +50,7 @@ def exclude_negatives(scores: Tensor, excluded: Tensor | None) -> Tensor:
     score stays 0."""
     if excluded is None:
         return scores
+    # Not -inf: soft targets multiply scores by weights that may be 0, and 0 * -inf is NaN.
     own = torch.eye(*scores.shape, dtype=torch.bool, device=scores.device)
     return scores.masked_fill(excluded & ~own, torch.finfo(scores.dtype).min / 4)
 

@@ -279,6 +279,7 @@ def contrast(logits: Tensor, mult: Tensor, positive: Tensor, usable: Tensor) -> 
     counted = torch.where(mult > 0, logits + mult.clamp_min(1).to(logits.dtype).log(), low)
     loss = (share * (counted.logsumexp(-1) - own)).sum(-1)
     with torch.no_grad():
+        # Against the hardest negative, ties count as wrong: a collapsed model must not look accurate.
         hardest = logits.masked_fill(mult == 0, low).scatter(-1, column, low).amax(-1)
         alone = hardest == low
         means = [
@@ -291,6 +292,8 @@ def contrast(logits: Tensor, mult: Tensor, positive: Tensor, usable: Tensor) -> 
 def sample_negatives(mult: Tensor, positive: Tensor, number: int, generator: torch.Generator) -> Tensor:
     """Keeps of `mult` (C, B, keys) the positives (C, B) and `number` negatives drawn without replacement, the
     same keys for all queries of a comparison as far as they are negatives there."""
+    # The same keys for every query of a comparison, as a queue of negatives would be; where a key is no
+    # negative of a query, it sorts last and is then dropped.
     own = torch.zeros_like(mult, dtype=torch.bool).scatter(-1, positive[..., None], True)
     order = torch.rand(len(mult), 1, mult.shape[-1], generator=generator, device=mult.device).expand(
         mult.shape

@@ -255,6 +255,7 @@ class MatchedTupleLoss(TupleLoss[M]):
     ) -> Tensor:
         """Binary cross entropy over matched pairs, (text, hard tuple) and (hard text, tuple)."""
         own = torch.arange(len(local.anchor), device=local.anchor.device) + rank() * len(local.anchor)
+        # Mining only chooses: the loss itself already gives these similarities their gradient.
         with torch.no_grad():
             to_tuples, to_texts = self.mining_logits(local, local.gathered(with_grad=False), scale)
             tuples, found_tuple = self._draw(hard_negative_weights(to_tuples, own), batch.get("num_updates"))
@@ -273,6 +274,8 @@ class MatchedTupleLoss(TupleLoss[M]):
         generator = self._generators.setdefault(
             weights.device, torch.Generator(weights.device).manual_seed(self.config.seed + rank())
         )
+        # From the update, not from where the generator stands: a resumed run then draws what an uninterrupted
+        # one would.
         if num_updates is not None:
             generator.manual_seed((self.config.seed + num_updates) * world_size() + rank())
         possible = weights.sum(1) > 0

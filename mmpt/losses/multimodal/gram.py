@@ -51,8 +51,7 @@ class GRAMLoss(MatchedTupleLoss[GRAMConfig]):
 
     With V the volume (`mmpt.ops.gram`), logits -V / tau: cross entropy of every anchor over all tuples and of
     every tuple over all anchors, averaged; plus `dam_weight` times the matching loss: a binary classifier
-    (the model's `matcher`) has to tell matched pairs from hard negatives drawn by volume. Source: GRAM (arXiv
-    2412.11959).
+    (the model's `matcher`) has to tell matched pairs from hard negatives drawn by volume.
 
     Departures from the released code: gradients reach both sides of each pair (`gather: detached` restores
     the published ones, where the row term trains only the anchor and the column term only the others);

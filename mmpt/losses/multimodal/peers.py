@@ -26,8 +26,7 @@ class TriangleLoss(MatchedTupleLoss[MatchedTupleConfig]):
 
     Logits -(|u|^2 |w|^2 - (u . w)^2) / (2 tau) with edges u, w from the anchor, both directions. It sees
     signs, as edges are differences.
-    Source: TRIANGLE (arXiv 2509.24734). Needs exactly two modalities besides the anchor. With `dam_weight`
-        also GRAM's matching loss.
+    Needs exactly two modalities besides the anchor. With `dam_weight` also GRAM's matching loss.
     """
 
     formula = (
@@ -77,7 +76,6 @@ class PMRLLoss(MatchedTupleLoss[PMRLConfig]):
     Cross entropy of the singular values over `rank_temperature` against the largest, plus InfoNCE among the
     leading left singular vectors over `temperature`; with `dam_weight` (published: 0.1) the matching loss,
     whose hard negatives are tuples of similar direction.
-    Source: principled multimodal representation learning, PMRL.
     """
 
     Config = PMRLConfig
@@ -121,7 +119,7 @@ class SymileLoss(TupleLoss[TupleConfig]):
 
     For each modality in turn: cross entropy of its row i over the products of the other modalities of item j;
     mean over modalities.
-    Source: Symile (arXiv 2411.01053), with in-batch negatives.
+    Negatives are those of the batch.
     """
 
     formula = "mean over modalities m of CE( <x_m,i ; product of the other modalities of j> / tau )"

@@ -252,7 +252,7 @@ class _VolumeCrossEntropy(torch.autograd.Function):
                 grad_log_own += gradient.sum(0)
                 grad_pair[inside] = gradient[rows, columns] / pair_distance[inside]
                 gradient.div_(squared).masked_fill_(squared <= _floor(items), 0.0)
-                gradient[rows, columns] = 0.0
+                gradient[rows, columns] = 0.0  # pairs have their gradient from the explicit residual
                 weighted = along * gradient[:, None]  # (C, K, M)
                 grad_anchor[block] = (items * gradient.sum(1, keepdim=True)).sub_(
                     product(weighted.flatten(1), flat.T)

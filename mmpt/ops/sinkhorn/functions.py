@@ -156,6 +156,8 @@ def _stabilised(scores: Tensor, log_mu: Tensor, log_nu: Tensor, n_iters: int, st
         count = min(CHECK_EVERY, n_iters - first)
         b_before = b
         a, b = steps(kernel, mu, nu, b, count)
+        # In float32 exp(exponent) is 0 below e^-87. While a and b are small, what was lost stays small when
+        # multiplied by them; once they are large, it could have mattered.
         if not _is_exact(a, b):
             u, v = _log_rounds(scores, log_mu, log_nu, v + b_before.log(), count)
             exponent = scores + u[:, None] + v
