@@ -31,7 +31,7 @@ def parser() -> Parser:
     verify = verb("verify", "what stands behind a project file's dataset section")
     verify.add_argument("config", metavar="FILE", help="project file")
     verify.shared("--set", "--json")
-    convert = verb("convert", "publishers' files to what project files name", add_help=False)
+    convert = verb("convert", "publishers' files to what project files name")
     convert.add_argument("words", nargs=argparse.REMAINDER, metavar="NAME SOURCE OUT ...")
     modalities = verb("modalities", "which ids lack which modality")
     modalities.add_argument("config", metavar="FILE", help="project file with dataset.modalities")
@@ -57,6 +57,11 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do it; the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["convert"]:  # whose options come with the data sets, and are read only when asked for
+        from mmpt_cli.data_run import convert
+
+        return convert(argv[1:])
     args = parser().parse_args(argv)
     speak()
     from mmpt_cli import data_run

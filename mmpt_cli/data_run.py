@@ -10,7 +10,7 @@ import re
 import time
 import typing
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmpt.config import load_config
@@ -43,14 +43,15 @@ def verify(args: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def convert(args: argparse.Namespace) -> None:
+def convert(words: Sequence[str]) -> int:
     """A data set's own converter."""
     p = Parser("mmpt data convert", "Publishers' files to what project files name.")
     verb = p.verbs()
     for name in converting.converters():
         _add_converter(verb, name)
-    given = vars(p.parse_args(args.words))
+    given = vars(p.parse_args(words))
     print(converting.convert(given.pop("command").replace("-", "_"), **given))
+    return 0
 
 
 def _add_converter(verb: Callable[..., Parser], name: str) -> None:

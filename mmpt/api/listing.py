@@ -1,10 +1,8 @@
-"""What project files can name: a line each."""
+"""What project files can name: a line each. Nothing heavier than the files themselves is read."""
 
 from __future__ import annotations
 
-import inspect
-
-from mmpt.config.project_files import describe_projects
+from mmpt.config.catalogue import projects
 from mmpt.registry import BACKBONES, LOSSES, META_PROCESSORS, METRICS, MODELS
 
 REGISTRIES = {
@@ -23,11 +21,12 @@ def catalogue(kind: str) -> dict[str, str]:
         kind: projects, losses, models, backbones, datasets or metrics.
     """
     if kind == "projects":
-        return describe_projects()
-    registry = REGISTRIES[kind]
-    return {name: _first_sentence(registry.get(name)) for name in registry.names()}
+        return projects()
+    return {
+        entry.name: _first_sentence(entry.summary) for _, entry in sorted(REGISTRIES[kind].entries().items())
+    }
 
 
-def _first_sentence(cls: type) -> str:
-    text = " ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].split())
-    return text.partition(". ")[0].rstrip(".") + "."
+def _first_sentence(text: str) -> str:
+    first = text.partition(". ")[0]
+    return first if not first or first.endswith(".") else f"{first}."

@@ -30,16 +30,17 @@ def projects() -> dict[str, str]:
     or derives such files.
     """
     found: dict[str, str] = {}
-    included = {read_yaml(path).get("includes") for path in (SHIPPED / "projects").rglob("*.yaml")}
-    for path in sorted((SHIPPED / "projects").rglob("*.yaml")):
+    files = {path: read_yaml(path) for path in sorted((SHIPPED / "projects").rglob("*.yaml"))}
+    included = {tree.get("includes") for tree in files.values()}
+    for path, said in files.items():
         name = str(path.relative_to(SHIPPED))
         if path.name.startswith("compare"):  # files of the comparison of losses
             continue
         found[name] = _about(name)
-        tree = recursive_config(path)
-        # a pipeline that others include is there for them
-        if not tree.get("base_dir") or name in included:
+        # a pipeline names its folder itself; one that others include is there for them
+        if "project_dir" not in said or name in included:
             continue
+        tree = recursive_config(path)
         for group in tree["task_group"].values():
             for file in group.get("task_list") or ():
                 about = _about(f"projects/{tree['base_dir']}/{file}")

@@ -1,22 +1,11 @@
-"""The project files that come with mmpt: which there are, and copies to edit."""
+"""Copies of project files, to edit."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mmpt.config.load import SHIPPED, recursive_config
+from mmpt.config.load import recursive_config
 from mmpt.config.yamlfile import ConfigError, write_yaml
-
-
-def describe_projects() -> dict[str, str]:
-    """Path of every shipped project file -> what its first line says of it."""
-    found = {}
-    for path in sorted((SHIPPED / "projects").rglob("*.yaml")):
-        with open(path, encoding="utf-8") as file:
-            first = file.readline().strip()
-        about = first.lstrip("# ").partition(" Run: ")[0] if first.startswith("#") else ""
-        found[str(path.relative_to(SHIPPED))] = about
-    return found
 
 
 def copy_project(source: str | Path, target: str | Path, whole: bool = False) -> None:

@@ -1,0 +1,41 @@
+"""Evaluating as a call."""
+
+import builtins
+
+import torch
+
+import mmpt
+from tests.mmpt_cli.test_predict import project  # noqa: F401
+
+
+def test_an_evaluation_opens_its_checkpoint_once(project, tmp_path, monkeypatch):  # noqa: F811
+    checkpoint = tmp_path / "run" / "checkpoint_best.pt"
+    opened = []
+    original, load = builtins.open, torch.load
+
+    def counting(path, *args, **kwargs):
+        opened.append(str(path))
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", counting)
+    loads = []
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: loads.append(args) or load(*args, **kwargs))
+    report = mmpt.evaluate(project(), checkpoint, device="cpu")
+    assert opened.count(str(checkpoint)) == len(loads) == 1
+    assert report.result.values["R1"] == 1 and len(report.checkpoint["sha256"]) == 64
+
+
+def test_a_dict_and_a_config_are_evaluated_like_the_file(project, tmp_path):  # noqa: F811
+    checkpoint = tmp_path / "run" / "checkpoint_best.pt"
+    from mmpt.config import recursive_config
+
+    expected = mmpt.evaluate(project(), checkpoint, device="cpu").result.values
+    assert mmpt.evaluate(recursive_config(project()), checkpoint, device="cpu").result.values == expected
+    config = mmpt.load_config(project())
+    assert mmpt.evaluate(config, checkpoint, device="cpu").result.values == expected
+
+
+def test_nothing_is_written_unless_a_folder_is_named(project, tmp_path):  # noqa: F811
+    before = sorted((tmp_path / "run").rglob("*"))
+    mmpt.evaluate(project(), device="cpu")
+    assert sorted((tmp_path / "run").rglob("*")) == before
