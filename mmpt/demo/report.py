@@ -120,7 +120,9 @@ def write_report(rows: Rows, out: Path, settings: Mapping[str, Any]) -> str:
 
 def gallery_facts(result: Result) -> str:
     """What decides whether two numbers may be compared."""
-    return ", ".join(f"{name} {value}" for name, value in result.facts.items() if name not in ("protocol",))
+    return ", ".join(
+        f"{name} {value}" for name, value in result.facts.items() if not isinstance(value, Mapping)
+    )
 
 
 def clip_table(rows: Rows) -> list[list[str]]:

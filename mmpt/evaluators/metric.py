@@ -15,8 +15,9 @@ import numpy as np
 from mmpt.evaluators import sanity
 from mmpt.evaluators.bootstrap import interval
 from mmpt.evaluators.plots import plot_rank_histogram, plot_score_matrix
-from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, rank_metrics, statistic
+from mmpt.evaluators.ranking import RankCounts, ScoreMatrix, chance, count_ranks, rank_metrics, statistic
 from mmpt.evaluators.result import Result
+from mmpt.historic.ranking import position_ranks
 from mmpt.processors.verify import repeated_items
 from mmpt.registry import METRICS
 
@@ -70,6 +71,12 @@ class Metric(ABC):
     def tie_rule(self) -> str:
         """`eval.tie_rule`, or the historic one in compat mode."""
         return "position" if self.config.compat else self.config.tie_rule
+
+    def ranks(self, counts: RankCounts) -> np.ndarray:
+        """Ranks from 1 by `tie_rule`."""
+        if self.config.compat:
+            return position_ranks(counts.better, counts.tied_after)
+        return counts.ranks(self.config.tie_rule)
 
     def interval(self, values: np.ndarray, of: Callable) -> tuple[float, float]:
         """95 % interval; the fixed seed gives every metric of a run the same resampled queries."""
@@ -157,7 +164,7 @@ class RetrievalMetric(Metric):
         matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
         directions = {"": matrix} if targets is not None else {"": matrix, "V2T": matrix.transposed}
         counts = {measure: count_ranks(direction, targets) for measure, direction in directions.items()}
-        ranks = {measure: count.ranks(self.tie_rule) for measure, count in counts.items()}
+        ranks = {measure: self.ranks(count) for measure, count in counts.items()}
         facts = {
             "queries": matrix.shape[0],
             "gallery": matrix.shape[1],

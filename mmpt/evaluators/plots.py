@@ -134,6 +134,28 @@ def plot_paths(
     return _save(figure, path)
 
 
+def plot_shift_curve(
+    path: str | Path, shifts: Sequence[float], curve: Mapping[str, Mapping[str, float]], title: str = ""
+) -> Path:
+    """What a constant added to all scores does to a result.
+
+    Args:
+        path: PNG (or any format matplotlib writes).
+        shifts: the constants, in standard deviations of the scores.
+        curve: measure -> R@1 at each constant, 0..1.
+        title: headline.
+    """
+    figure = _figure(7, 4)
+    axes = figure.subplots()
+    for measure, values in curve.items():
+        moves = len(set(values.values())) > 1
+        axes.plot(shifts, [100 * r1 for r1 in values.values()], "o--" if moves else "-", label=measure)
+    axes.set(xlabel="constant added to all scores (standard deviations)", ylabel="R@1, percent", title=title)
+    axes.set_ylim(-2, 102)
+    figure.legend(loc="outside right center")
+    return _save(figure, path)
+
+
 def plot_timeline(
     path: str | Path, truth: np.ndarray, predicted: np.ndarray, names: Sequence[str], title: str = ""
 ) -> Path:

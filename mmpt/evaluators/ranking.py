@@ -141,11 +141,8 @@ class RankCounts(NamedTuple):
     def ranks(self, rule: str = "mean") -> np.ndarray:
         """Ranks from 1 (best), float64.
 
-        `mean` gives a tied query the middle of the places it could take; `position` lets the later column
-        win, as the historic reversed argsort does.
+        `mean` gives a tied query the middle of the places it could take.
         """
-        if rule == "position":
-            return 1.0 + self.better + self.tied_after
         if rule not in TIE_RULES:
             raise ValueError(f"eval.tie_rule is {rule!r}; expected one of {', '.join(TIE_RULES)}.")
         share = {"mean": 0.5, "optimistic": 0.0, "pessimistic": 1.0}[rule]

@@ -69,13 +69,6 @@ def test_embeddings_too_large_to_multiply_are_refused():
         ScoreMatrix(queries=text, gallery=text)
 
 
-def test_the_position_rule_is_the_place_in_a_reversed_stable_argsort():
-    scores = np.random.default_rng(2).integers(0, 4, size=(40, 40))
-    order = np.argsort(scores, axis=1, kind="stable")[:, ::-1]
-    expected = np.nonzero(order == np.arange(40)[:, None])[1] + 1
-    assert (count_ranks(ScoreMatrix(scores)).ranks("position") == expected).all()
-
-
 @pytest.mark.parametrize("path", golden_cases("norton_metrics*.npz"))
 def test_golden_norton_metrics_retrieval_tied_spreads_a_query_over_its_places_as_videoclip_did(path):
     arrays = load_golden(path)

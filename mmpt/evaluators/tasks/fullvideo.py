@@ -1,17 +1,20 @@
 """Full-video retrieval: all captions of a video, in order, look for the video.
 
-Per paragraph and video one score, by four measures: Cap. Avg. (no prefix; each caption's best clip,
-averaged), `DTW` and `OTAM` (alignment in order), `OT` (transport). `historic-DTW` and `historic-OTAM` repeat
-the released evaluations with their defects (see `compat`); `cosine-` measures use cosines of mean-centred
-embeddings instead of raw dot products, because alignment costs change with a shift or scale of the scores
-that no loss term controls.
+Per paragraph and video one score, by five measures: Cap. Avg. (no prefix; each caption's best clip,
+averaged), `DTW` and `OTAM` (alignment in order), `monotone` (each caption one clip, never going back), `OT`
+(transport). A constant added to all scores changes none of them: costs are counted from the largest score of
+the whole test. The published forms of DTW and OTAM do not have that property and stand in the report under
+`eval.compat` alone; a shift curve shows for every model what a constant does to them. `docs/alignment.md`
+tells why. `cosine-` measures use cosines of mean-centred embeddings instead of raw dot products.
+
+Letters: V videos, Q query paragraphs in a tile, N longest paragraph (captions), M longest video (clips).
+Pairs are batched by padding and carry their real lengths; a pair's score never depends on the padding.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,8 +22,8 @@ from torch import Tensor, nn
 
 from mmpt.config.fields import Section, option
 from mmpt.evaluators.ranking import ScoreMatrix
-from mmpt.historic.alignment_costs import historic_dtw, historic_otam
-from mmpt.ops.alignment import dtw, dtw_path, hard_otam, otam_path
+from mmpt.historic.full_video import PROTOCOLS, Protocol, published_measures
+from mmpt.ops.alignment import dtw, dtw_path, hard_otam, monotone_assignment, otam_path
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.registry import PREDICTORS
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 from pathlib import Path
 
 from mmpt.evaluators.metric import CLIP_SETTINGS, COMPAT_SETTINGS, WINDOW_SETTINGS, Metric, count_duplicates
-from mmpt.evaluators.plots import plot_paths, plot_score_matrix
+from mmpt.evaluators.plots import plot_paths, plot_score_matrix, plot_shift_curve
 from mmpt.evaluators.predictor import Arrays, Predictor, video_name
 from mmpt.evaluators.ranking import RankCounts, count_tile
 from mmpt.evaluators.result import Result
@@ -37,35 +40,10 @@ from mmpt.registry import METRICS
 
 _TILE_ELEMENTS = 2**22
 _BINS = 8
+KEEP = 1.3  # clips per caption that transport looks at where the background is kept
+SHIFTS = (-6, -3, -2, -1, 0, 1, 2, 3, 6)  # of the shift curve, in standard deviations of the scores
+_CURVE_PAIRS = 2**15  # paragraphs x videos behind a shift curve
 _NO_MASS = -60.0  # e^-60 is nothing beside the logits 0..10 of real pairs, but no zero to divide by
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Constants of one published evaluation. A cost is `offset - score`; alignment costs depend on the
-    offset, so it is stated.
-
-    Attributes:
-        dtw_offset: offset of the time-warping cost.
-        otam_offset: offset of the ordered-alignment cost.
-        otam_scale: `area`: multiply a block by largest area / own area, as for time warping; `longest`: by
-            longest side / own longest side.
-        keep: keep only int(keep x captions) clips, those whose lowest cost is smallest, in temporal order;
-            None keeps all.
-    """
-
-    dtw_offset: float = 0.0
-    otam_offset: float = 0.0
-    otam_scale: str = "area"
-    keep: float | None = None
-
-
-PROTOCOLS = {
-    ("norton", "removed"): Protocol(),
-    ("norton", "kept"): Protocol(dtw_offset=3.0, otam_scale="longest", keep=1.3),
-    ("tempclr", "removed"): Protocol(dtw_offset=1.0, otam_offset=1.0),
-    ("tempclr", "kept"): Protocol(dtw_offset=1.0, otam_offset=1.0, keep=1.3),
-}
 
 
 class Groups(NamedTuple):
@@ -107,11 +85,12 @@ class Block(NamedTuple):
         )
 
 
-def query_tiles(captions: Groups, clips: Groups) -> Iterator[Tensor]:
-    """Paragraphs of similar length, as many as fit a tile with all videos."""
+def query_tiles(captions: Groups, clips: Groups, queries: Tensor | None = None) -> Iterator[Tensor]:
+    """Paragraphs (all, or these) of similar length, as many as fit a tile with all videos."""
     n_videos, longest = clips.index.shape
     step = max(1, _TILE_ELEMENTS // (n_videos * longest * captions.index.shape[1]))
-    return iter(captions.lengths.argsort(stable=True).split(step))
+    queries = torch.arange(len(captions.lengths)) if queries is None else queries
+    return iter(queries[captions.lengths[queries].argsort(stable=True)].split(step))
 
 
 def video_bins(clips: Groups) -> list[Tensor]:
@@ -186,20 +165,60 @@ def transport_plan(
     return log_sinkhorn(logits, log_mu, log_nu, n_iters=n_iters).exp(), scaled
 
 
-def _costs(block: Block, protocol: Protocol, largest: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Scaled costs of time warping and of ordered alignment. Scaling makes short and long videos
-    comparable."""
-    area = largest[0] * largest[1] / (block.rows * block.cols).double()
-    longest = max(largest) / torch.maximum(block.rows, block.cols).double()
-    otam_scale = {"area": area, "longest": longest}[protocol.otam_scale]
-    scores = block.scores.double()
-    return (protocol.dtw_offset - scores) * area[..., None, None], (
-        protocol.otam_offset - scores
-    ) * otam_scale[..., None, None]
+Measure = Callable[[Block], dict[str, Tensor]]  # a block -> its measures, (Q, V) each, high = close
+
+
+class Spread(NamedTuple):
+    """Of all scores of captions against clips."""
+
+    low: float
+    high: float
+    sd: float
+
+    @classmethod
+    def of(cls, scores: ScoreMatrix) -> Spread:
+        tiles = [
+            (
+                tile.min().item(),
+                tile.max().item(),
+                tile.double().sum().item(),
+                tile.double().square().sum().item(),
+            )
+            for _, tile in scores.tiles()
+        ]
+        low, high, total, squares = zip(*tiles, strict=True)
+        n = scores.shape[0] * scores.shape[1]
+        variance = sum(squares) / n - (sum(total) / n) ** 2
+        return cls(min(low), max(high), max(variance, 0.0) ** 0.5)
+
+
+def shift_free_measures(block: Block, spread: Spread, keep: float | None = None) -> dict[str, Tensor]:
+    """Measures that a constant added to all scores does not change.
+
+    With d = highest score of the test - score >= 0 of R captions and C clips: DTW is minus the cheapest path
+    over d by max(R, C); OTAM the sum of its directions, each by the length that it walks through once.
+
+    Args:
+        block: pairs of paragraphs and videos.
+        spread: of the whole test.
+        keep: clips per caption that transport looks at; None: all.
+
+    Returns:
+        `""` (Cap. Avg.), `DTW`, `OTAM`, `monotone`, `OT`, (Q, V) each.
+    """
+    rows, cols = block.rows, block.cols
+    cost, scores = spread.high - block.scores.double(), block.scores.double()
+    return {
+        "": caption_average(block),
+        "DTW": -dtw(cost, (rows, cols)) / torch.maximum(rows, cols),
+        "OTAM": -hard_otam(cost, (rows, cols)) / cols - hard_otam(cost.mT, (cols, rows)) / rows,
+        "monotone": monotone_assignment(scores, (rows, cols)) / rows,
+        "OT": transport(block if keep is None else keep_best(block, keep), spread.low, spread.high),
+    }
 
 
 def paragraph_scores(
-    scores: ScoreMatrix, captions: Groups, clips: Groups, protocol: Protocol, historic: bool = True
+    scores: ScoreMatrix, captions: Groups, clips: Groups, measure: Measure, queries: Tensor | None = None
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Score every paragraph against every video.
 
@@ -207,54 +226,22 @@ def paragraph_scores(
         scores: captions x clips.
         captions: rows of each paragraph.
         clips: columns of each video.
-        protocol: offsets, scales, selection of clips.
-        historic: add the historic values of `DTW` and `OTAM`.
+        measure: what is computed of each block.
+        queries: numbers of the paragraphs; None: all.
 
     Yields:
-        (queries, {measure: (Q, V)}): some paragraphs, each once in all, and their scores, higher = better.
-        Measures: `""` (Cap. Avg.), `DTW`, `OTAM`, `OT`, `historic-DTW`, `historic-OTAM`.
+        (queries, {measure: (Q, V)}): some paragraphs, each once in all, and their scores, high = close.
     """
-    largest = captions.index.shape[1], clips.index.shape[1]
-    extremes = _extremes(scores)
     bins = video_bins(clips)
     original_order = torch.cat(bins).argsort()
-    for queries in query_tiles(captions, clips):
-        height = int(captions.lengths[queries].max())
-        rows = scores[captions.index[queries, :height].flatten()].cpu()
-        parts = [
-            _measure(cut_block(rows, captions, clips, queries, videos), protocol, largest, extremes, historic)
-            for videos in bins
-        ]
+    for tile in query_tiles(captions, clips, queries):
+        height = int(captions.lengths[tile].max())
+        rows = scores[captions.index[tile, :height].flatten()].cpu()
+        parts = [measure(cut_block(rows, captions, clips, tile, videos)) for videos in bins]
         yield (
-            queries,
-            {
-                measure: torch.cat([part[measure] for part in parts], dim=1)[:, original_order]
-                for measure in parts[0]
-            },
+            tile,
+            {name: torch.cat([part[name] for part in parts], dim=1)[:, original_order] for name in parts[0]},
         )
-
-
-def _measure(
-    block: Block, protocol: Protocol, largest: tuple[int, int], extremes: tuple[float, float], historic: bool
-) -> dict[str, Tensor]:
-    """All measures of a block, (Q, V) each."""
-    found = {"": caption_average(block)}
-    if protocol.keep is not None:
-        block = keep_best(block, protocol.keep)
-    dtw_cost, otam_cost = _costs(block, protocol, largest)
-    lengths = block.rows, block.cols
-    found["DTW"] = -dtw(dtw_cost, lengths)
-    found["OTAM"] = -hard_otam(otam_cost, lengths, both=True)
-    found["OT"] = transport(block, *extremes)
-    if historic:
-        found["historic-DTW"] = -historic_dtw(dtw_cost, lengths, largest)
-        found["historic-OTAM"] = -historic_otam(otam_cost, lengths, largest)
-    return found
-
-
-def _extremes(scores: ScoreMatrix) -> tuple[float, float]:
-    found = [tile.aminmax() for _, tile in scores.tiles()]
-    return min(float(low) for low, _ in found), max(float(high) for _, high in found)
 
 
 class PairAlignment(NamedTuple):
@@ -268,20 +255,17 @@ class PairAlignment(NamedTuple):
 
 
 def align_pair(
-    scores: ScoreMatrix, captions: Groups, clips: Groups, query: int, video: int, protocol: Protocol
+    scores: ScoreMatrix, captions: Groups, clips: Groups, query: int, video: int, keep: float | None = None
 ) -> PairAlignment:
-    """The alignments behind the scores of one pair; OTAM in its first direction, captions in order."""
+    """The alignments behind the scores of one pair; OTAM in its first direction, captions in order. With
+    `keep`, all are shown on the clips that transport looks at."""
     rows = scores[captions.index[query, : captions.lengths[query]]].cpu()
     block = cut_block(rows, captions, clips, torch.tensor([query]), torch.tensor([video]))
-    if protocol.keep is not None:
-        block = keep_best(block, protocol.keep)
-    dtw_cost, otam_cost = (
-        cost[0, 0] for cost in _costs(block, protocol, (captions.index.shape[1], clips.index.shape[1]))
-    )
-    plan, _ = transport_plan(block, *_extremes(scores))
-    return PairAlignment(
-        protocol.dtw_offset - block.scores[0, 0], dtw_path(dtw_cost), otam_path(otam_cost), plan[0, 0]
-    )
+    block = block if keep is None else keep_best(block, keep)
+    spread = Spread.of(scores)
+    cost = spread.high - block.scores[0, 0].double()
+    plan, _ = transport_plan(block, spread.low, spread.high)
+    return PairAlignment(cost, dtw_path(cost), otam_path(cost), plan[0, 0])
 
 
 @PREDICTORS.register()
@@ -330,54 +314,102 @@ class _ParagraphMetric(Metric):
     def evaluate(self, texts=None, **arrays) -> Result:
         """Score a run: the arguments of `read`, and `texts` (captions) to count duplicates.
 
-        `eval.compat` gives the plain names `DTW` and `OTAM` to the historic values.
+        `eval.compat` gives the plain names `DTW` and `OTAM` to the values of the released code, `exact-` to
+        those of its formulas, and `shift-free-` to those that otherwise have the plain names.
         """
-        matrix, captions, clips, names = self.read(**arrays)
-        protocol = self.protocol
-        counts = rank_paragraphs(matrix, captions, clips, protocol, historic=True)
-        cosine = matrix.centred_cosine()
-        if cosine is not None:
-            of_cosine = rank_paragraphs(cosine, captions, clips, protocol, historic=False)
-            counts |= {f"cosine-{measure}".rstrip("-"): count for measure, count in of_cosine.items()}
+        run = self.read(**arrays)
+        matrix, captions, clips, names = run
+        spread = Spread.of(matrix)
+        counts = rank_paragraphs(run, lambda block: self.measures(block, run, spread))
+        if (cosine := matrix.centred_cosine()) is not None:
+            of_cosine, its_spread = run._replace(matrix=cosine), Spread.of(cosine)
+            found = rank_paragraphs(
+                of_cosine, lambda block: shift_free_measures(block, its_spread, self.keep)
+            )
+            counts |= {f"cosine-{measure}".rstrip("-"): count for measure, count in found.items()}
         if self.config.compat:
             for measure in ("DTW", "OTAM"):
-                counts[f"exact-{measure}"], counts[measure] = (
-                    counts[measure],
-                    counts.pop(f"historic-{measure}"),
-                )
+                counts[f"shift-free-{measure}"] = counts[measure]
+                counts[measure] = counts.pop(f"historic-{measure}")
         facts = {
             "queries": len(captions.lengths),
             "gallery": len(clips.lengths),
             "captions": matrix.shape[0],
             "clips": matrix.shape[1],
-            "protocol": f"{self.config.protocol}, background {self.background}: {protocol}",
+            "background": self.background,
             "tie rule": self.tie_rule,
             "tied queries": int((counts[""].tied > 0).sum()),
         }
+        if self.config.compat:
+            facts["protocol"] = f"{self.config.protocol}: {self.protocol}"
         if texts is not None:
             facts["duplicate captions"] = count_duplicates(texts)
-        ranks = {
-            measure: count.ranks("position" if "historic" in measure else self.tie_rule)
-            for measure, count in counts.items()
-        }
+        curve = self.shift_curve(run, spread)
+        facts |= {f"R1 of {measure}, scores + c": values for measure, values in curve.items()}
+        ranks = {measure: self.ranks(count) for measure, count in counts.items()}
         return self.rank_result(ranks, len(clips.lengths), facts, ids=names)
 
     @property
     def protocol(self) -> Protocol:
-        """Constants of the evaluation that `eval.protocol` names."""
+        """Constants of the published evaluation that `eval.protocol` names."""
         return PROTOCOLS[self.config.protocol, self.background]
 
+    @property
+    def keep(self) -> float | None:
+        return KEEP if self.background == "kept" else None
+
+    def published(self, block: Block, run: Paragraphs, shift: float = 0.0) -> dict[str, Tensor]:
+        """DTW and OTAM in their published forms, of scores plus a constant."""
+        block = block if self.keep is None else keep_best(block, self.keep)
+        largest = run.captions.index.shape[1], run.clips.index.shape[1]
+        lengths = block.rows, block.cols
+        return published_measures(block.scores + shift, lengths, largest, self.protocol, self.config.compat)
+
+    def measures(self, block: Block, run: Paragraphs, spread: Spread) -> dict[str, Tensor]:
+        """All measures of a block that this report shows."""
+        found = shift_free_measures(block, spread, self.keep)
+        return found | self.published(block, run) if self.config.compat else found
+
+    def shift_curve(self, run: Paragraphs, spread: Spread) -> dict[str, dict[str, float]]:
+        """Measure -> constant added to all scores, in their standard deviations -> R@1.
+
+        Of evenly spread paragraphs, at most as many as keep it cheap, against all videos. The shift-free
+        measures stand beside the published ones for comparison: their line is level by construction.
+        """
+        n_queries, n_videos = len(run.captions.lengths), len(run.clips.lengths)
+        n_asked = min(n_queries, max(1, _CURVE_PAIRS // n_videos))
+        asked = torch.linspace(0, n_queries - 1, n_asked).round().long()
+
+        def measure(block: Block) -> dict[str, Tensor]:
+            found = shift_free_measures(block, spread, self.keep)
+            shifted = {c: self.published(block, run, c * spread.sd) for c in SHIFTS}
+            return found | {f"{name} {c}": x for c in SHIFTS for name, x in shifted[c].items()}
+
+        r1 = {
+            name: float((self.ranks(count) <= 1).mean())
+            for name, count in rank_paragraphs(run, measure, asked).items()
+        }
+        names = dict.fromkeys(name.split(" ")[0] for name in r1)
+        return {
+            name or "Cap. Avg.": {f"c = {c:+} sd": r1.get(f"{name} {c}", r1.get(name)) for c in SHIFTS}
+            for name in names
+        }
+
     def plot(self, folder: Path, result: Result, **arrays) -> list[Path]:
-        """Adds the captions x clips scores, and the alignments of the video with the longest paragraph."""
-        matrix, captions, clips, names = self.read(**arrays)
+        """Adds the captions x clips scores, the alignments of the video with the longest paragraph, and the
+        shift curve."""
+        run = self.read(**arrays)
+        matrix, captions, clips, names = run
         video = int(captions.lengths.argmax())
         cost, dtw, otam, plan = (
-            part.numpy() for part in align_pair(matrix, captions, clips, video, video, self.protocol)
+            part.numpy() for part in align_pair(matrix, captions, clips, video, video, self.keep)
         )
+        curve = self.shift_curve(run, Spread.of(matrix))
         return [
             *super().plot(folder, result),
             plot_score_matrix(folder / "scores.png", matrix.thinned(), "captions and clips"),
             plot_paths(folder / "alignment.png", cost, {"DTW": dtw, "OTAM": otam}, plan, names[video]),
+            plot_shift_curve(folder / "shift.png", SHIFTS, curve),
         ]
 
 
@@ -461,17 +493,17 @@ def rows_by_video(video_ids: Sequence) -> dict[str, list[int]]:
 
 
 def rank_paragraphs(
-    matrix: ScoreMatrix, captions: Groups, clips: Groups, protocol: Protocol, historic: bool
+    run: Paragraphs, measure: Measure, queries: Tensor | None = None
 ) -> dict[str, RankCounts]:
-    """Counts per measure; paragraph i belongs to video i."""
+    """Counts per measure, of all paragraphs or of these; paragraph i belongs to video i."""
     counts: dict[str, list[RankCounts]] = {}
     seen = []
-    for queries, found in paragraph_scores(matrix, captions, clips, protocol, historic):
-        seen.append(queries)
-        for measure, tile in found.items():
-            counts.setdefault(measure, []).append(count_tile(tile, queries))
+    for tile, found in paragraph_scores(run.matrix, run.captions, run.clips, measure, queries):
+        seen.append(tile)
+        for name, scores in found.items():
+            counts.setdefault(name, []).append(count_tile(scores, tile))
     original_order = torch.cat(seen).argsort().numpy()
     return {
-        measure: RankCounts(*(count[original_order] for count in RankCounts.join(parts)))
-        for measure, parts in counts.items()
+        name: RankCounts(*(count[original_order] for count in RankCounts.join(parts)))
+        for name, parts in counts.items()
     }

@@ -20,6 +20,7 @@ from mmpt.evaluators.metric import Metric
 from mmpt.evaluators.predictor import Arrays, Predictor
 from mmpt.evaluators.ranking import RankCounts, count_tile, statistic
 from mmpt.evaluators.result import Result
+from mmpt.historic.ranking import candidates_alone
 from mmpt.registry import METRICS, PREDICTORS
 
 MATCH_BATCH = 256  # pairs that pass the matching head at once
@@ -181,7 +182,7 @@ class GramRetrievalMetric(Metric):
             }
             for score in self.config.scores:
                 ranks |= both_directions(
-                    f"{subset}-{score}", Scorer(queries, items, score), targets, self.tie_rule
+                    f"{subset}-{score}", Scorer(queries, items, score), targets, self.ranks
                 )
         best = f"{subset}-{self.config.scores[0]}"
         if self.config.rerank and "match_items" in arrays:
@@ -190,7 +191,7 @@ class GramRetrievalMetric(Metric):
                 best,
                 scorer,
                 targets,
-                self.tie_rule,
+                self.ranks,
                 *(self._rerank(arrays, name) for name in ("items", "texts")),
             )
         n_items = len(items.mask)
@@ -213,11 +214,11 @@ class GramRetrievalMetric(Metric):
             torch.as_tensor(arrays[f"match_{name}"]),
             torch.as_tensor(arrays[f"match_{name}_prob"]),
         )
-        mode = (
-            "reference"
-            if self.config.compat and self.config.rerank_mode == "replace"
-            else self.config.rerank_mode
-        )
+        if self.config.compat and self.config.rerank_mode == "replace":
+            return lambda scores, rows: candidates_alone(
+                scores, candidates[rows], prob[rows].to(scores.dtype)
+            )
+        mode = self.config.rerank_mode
         return lambda scores, rows: reranked(scores, candidates[rows], prob[rows], mode)
 
 
@@ -225,7 +226,7 @@ def both_directions(
     measure: str,
     scorer: Scorer,
     targets: Tensor,
-    tie_rule: str,
+    ranks: Callable[[RankCounts], np.ndarray],
     rerank: Rerank | None = None,
     rerank_d2t: Rerank | None = None,
 ) -> dict[str, np.ndarray]:
@@ -243,10 +244,7 @@ def both_directions(
         captions = ((targets >= rows.start) & (targets < rows.stop)).nonzero()[:, 0]
         return count_best_caption(tile, captions, targets[captions] - rows.start)
 
-    return {
-        measure: found.ranks(tie_rule),
-        f"{measure}-D2T": count_rows(scorer, True, count_items, rerank_d2t).ranks(tie_rule),
-    }
+    return {measure: ranks(found), f"{measure}-D2T": ranks(count_rows(scorer, True, count_items, rerank_d2t))}
 
 
 def count_rows(
@@ -288,12 +286,9 @@ def reranked(scores: Tensor, candidates: Tensor, prob: Tensor, mode: str) -> Ten
         candidates: (C, k) columns.
         prob: (C, k) their matching probabilities.
         mode: replace = candidates first, by probability, the others below in their order; add = probability
-            added to the candidates' scores; tiebreak = scores in hundredths, then probability; reference =
-            replace with all others equal, as released code does.
+            added to the candidates' scores; tiebreak = scores in hundredths, then probability.
     """
     prob = prob.to(scores.dtype)
-    if mode == "reference":
-        return torch.zeros_like(scores).scatter(1, candidates, prob)
     if mode == "add":
         return scores.scatter_add(1, candidates, prob)
     if mode == "tiebreak":

@@ -197,11 +197,7 @@ class ActionRecognitionMetric(Metric):
             test = split == TEST
             counts = count_ranks(ScoreMatrix(torch.tensor(of_split)), labels)
             tied += int((counts.tied[test] > 0).sum())
-            ranks = (
-                counts.ranks(self.config.tie_rule)
-                if neighbour_ranks is None
-                else np.asarray(neighbour_ranks)[number - 1]
-            )
+            ranks = self.ranks(counts) if neighbour_ranks is None else np.asarray(neighbour_ranks)[number - 1]
             right = (of_split.argmax(1) == labels).astype(float)
             if not test.any():
                 raise ValueError(f"split {number} has no test video (entry {TEST}).")

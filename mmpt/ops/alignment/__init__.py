@@ -13,3 +13,4 @@ from mmpt.ops.alignment.functions import (
     soft_dtw,
     soft_dtw_divergence,
 )
+from mmpt.ops.alignment.monotone import monotone_assignment

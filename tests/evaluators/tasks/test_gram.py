@@ -13,7 +13,9 @@ from mmpt.datasets import build_dataset
 from mmpt.evaluators import Evaluator, GramPredictor, GramRetrievalMetric
 from mmpt.evaluators.alignment_report import alignment, spearman
 from mmpt.evaluators.gram_scores import SCORES, ItemSet, Scorer, compare
+from mmpt.evaluators.ranking import RankCounts
 from mmpt.evaluators.tasks.gram import both_directions, reranked, top_candidates
+from mmpt.historic.ranking import candidates_alone
 from mmpt.models import build_model
 from mmpt_cli import predict
 from tests.conftest import ROOT, golden_cases, load_golden
@@ -69,7 +71,7 @@ def test_golden_gram_eval_reranking(path, direction):
     scorer = Scorer(compared.queries, compared.items, "volume")
     prob = torch.tensor(golden["match_prob"].T.copy() if transposed else golden["match_prob"])
     best = top_candidates(scorer, int(golden["rerank_num"]), transposed)
-    scores = reranked(scorer.rows(slice(0, len(prob)), transposed), best, prob.gather(1, best), "reference")
+    scores = candidates_alone(scorer.rows(slice(0, len(prob)), transposed), best, prob.gather(1, best))
     expected = golden[f"rerank_{direction}_matrix"]
     np.testing.assert_allclose(scores, expected.T if transposed else expected, atol=1e-12)
     both = {"rerank": None, "rerank_d2t": None} | {
@@ -77,7 +79,7 @@ def test_golden_gram_eval_reranking(path, direction):
             tile, best[rows], prob[rows].gather(1, best[rows]), "replace"
         )
     }
-    ranks = both_directions("m", scorer, torch.arange(len(prob)), "mean", **both)[
+    ranks = both_directions("m", scorer, torch.arange(len(prob)), RankCounts.ranks, **both)[
         "m-D2T" if transposed else "m"
     ]
     np.testing.assert_allclose(percent(ranks), golden[f"rerank_{direction}"], atol=0.051)
@@ -148,10 +150,10 @@ def test_every_score_equals_a_slow_loop_over_pairs(score, missing):
 def test_blocks_do_not_change_ranks(score, monkeypatch):
     texts, items = tuples()
     targets = torch.arange(13) % 9
-    whole = both_directions("m", Scorer(texts, items, score), targets, "mean")
+    whole = both_directions("m", Scorer(texts, items, score), targets, RankCounts.ranks)
     for name, numbers in ("BLOCK_NUMBERS", 64), ("EIGEN_NUMBERS", 512), ("ITEM_BLOCK", 4):
         monkeypatch.setattr(f"mmpt.evaluators.gram_scores.{name}", numbers)
-    for name, ranks in both_directions("m", Scorer(texts, items, score), targets, "mean").items():
+    for name, ranks in both_directions("m", Scorer(texts, items, score), targets, RankCounts.ranks).items():
         np.testing.assert_array_equal(ranks, whole[name])
 
 
@@ -182,13 +184,20 @@ def test_an_item_without_any_modality_is_last():
 def test_other_captions_of_an_item_do_not_compete():
     texts = torch.eye(4, dtype=torch.float64)[[0, 0, 0, 1]]
     items = ItemSet.of([torch.eye(4, dtype=torch.float64)[[0, 1]]])
-    ranks = both_directions("m", Scorer(texts, items, "cosine"), torch.tensor([0, 0, 0, 1]), "pessimistic")
+    ranks = both_directions(
+        "m",
+        Scorer(texts, items, "cosine"),
+        torch.tensor([0, 0, 0, 1]),
+        lambda counts: counts.ranks("pessimistic"),
+    )
     assert ranks["m-D2T"].tolist() == [1, 1]
 
 
 def test_an_item_without_captions_asks_no_question():
     texts, items = tuples(missing=False)
-    ranks = both_directions("m", Scorer(texts, items, "cosine"), torch.zeros(13, dtype=torch.long), "mean")
+    ranks = both_directions(
+        "m", Scorer(texts, items, "cosine"), torch.zeros(13, dtype=torch.long), RankCounts.ranks
+    )
     assert len(ranks["m"]) == 13 and len(ranks["m-D2T"]) == 1
 
 
@@ -201,7 +210,7 @@ def test_modes_of_reranking():
 
     assert order("replace") == [1, 2, 0, 3]
     assert order("add") == [1, 0, 2, 3]
-    assert reranked(scores, candidates, prob, "reference").tolist()[0] == pytest.approx([0.2, 0.9, 0.3, 0.0])
+    assert candidates_alone(scores, candidates, prob).tolist()[0] == pytest.approx([0.2, 0.9, 0.3, 0.0])
     close = torch.tensor([[-0.101, -0.109, -0.5, -0.9]])
     assert reranked(close, candidates, prob, "tiebreak").argsort(descending=True)[0].tolist() == [1, 0, 2, 3]
 
