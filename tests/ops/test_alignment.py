@@ -446,3 +446,18 @@ def test_second_derivative_is_refused():
 def test_wrong_arguments_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call(random_cost(4, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("distance", "both"), [(dtw, {}), (hard_otam, {}), (hard_otam, {"both": True})])
+def test_compiled_minima_are_those_of_torch_bit_for_bit(distance, both, dtype):
+    pytest.importorskip("numba")
+    generator = torch.Generator().manual_seed(0)
+    cost = torch.randn(50, 7, 9, generator=generator, dtype=dtype)
+    lengths = (
+        torch.randint(1, 8, (50,), generator=generator),
+        torch.randint(1, 10, (50,), generator=generator),
+    )
+    cost[0, lengths[0][0] :] = torch.nan
+    eager, compiled = (distance(cost, lengths, backend=name, **both) for name in ("torch", "numba"))
+    assert torch.equal(eager, compiled)

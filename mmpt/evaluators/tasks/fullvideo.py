@@ -29,6 +29,7 @@ from mmpt.registry import PREDICTORS
 
 if TYPE_CHECKING:
     pass
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmpt.evaluators.metric import CLIP_SETTINGS, COMPAT_SETTINGS, WINDOW_SETTINGS, Metric, count_duplicates
@@ -38,10 +39,11 @@ from mmpt.evaluators.ranking import RankCounts, count_tile
 from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS
 
-_TILE_ELEMENTS = 2**22
+_TILE_ELEMENTS = 2**20
 _BINS = 8
 KEEP = 1.3  # clips per caption that transport looks at where the background is kept
 SHIFTS = (-6, -3, -2, -1, 0, 1, 2, 3, 6)  # of the shift curve, in standard deviations of the scores
+CURVE = "R1 of scores + c: "  # name of a fact that holds one line of the curve
 _CURVE_PAIRS = 2**15  # paragraphs x videos behind a shift curve
 _NO_MASS = -60.0  # e^-60 is nothing beside the logits 0..10 of real pairs, but no zero to divide by
 
@@ -162,7 +164,7 @@ def transport_plan(
     logits = (scaled / epsilon).masked_fill(
         no_clip, _NO_MASS
     )  # the first step must not see padded clips, whose mass is still 1 there
-    return log_sinkhorn(logits, log_mu, log_nu, n_iters=n_iters).exp(), scaled
+    return log_sinkhorn(logits, log_mu, log_nu, n_iters=n_iters, method="numba").exp(), scaled
 
 
 Measure = Callable[[Block], dict[str, Tensor]]  # a block -> its measures, (Q, V) each, high = close
@@ -320,7 +322,8 @@ class _ParagraphMetric(Metric):
         run = self.read(**arrays)
         matrix, captions, clips, names = run
         spread = Spread.of(matrix)
-        counts = rank_paragraphs(run, lambda block: self.measures(block, run, spread))
+        counts = rank_paragraphs(run, lambda block: shift_free_measures(block, spread, self.keep))
+        curve = self.shift_curve(run, spread, counts)
         if (cosine := matrix.centred_cosine()) is not None:
             of_cosine, its_spread = run._replace(matrix=cosine), Spread.of(cosine)
             found = rank_paragraphs(
@@ -328,6 +331,7 @@ class _ParagraphMetric(Metric):
             )
             counts |= {f"cosine-{measure}".rstrip("-"): count for measure, count in found.items()}
         if self.config.compat:
+            counts |= rank_paragraphs(run, lambda block: self.published(block, run))
             for measure in ("DTW", "OTAM"):
                 counts[f"shift-free-{measure}"] = counts[measure]
                 counts[measure] = counts.pop(f"historic-{measure}")
@@ -344,8 +348,7 @@ class _ParagraphMetric(Metric):
             facts["protocol"] = f"{self.config.protocol}: {self.protocol}"
         if texts is not None:
             facts["duplicate captions"] = count_duplicates(texts)
-        curve = self.shift_curve(run, spread)
-        facts |= {f"R1 of {measure}, scores + c": values for measure, values in curve.items()}
+        facts |= {f"{CURVE}{measure}": values for measure, values in curve.items()}
         ranks = {measure: self.ranks(count) for measure, count in counts.items()}
         return self.rank_result(ranks, len(clips.lengths), facts, ids=names)
 
@@ -365,33 +368,38 @@ class _ParagraphMetric(Metric):
         lengths = block.rows, block.cols
         return published_measures(block.scores + shift, lengths, largest, self.protocol, self.config.compat)
 
-    def measures(self, block: Block, run: Paragraphs, spread: Spread) -> dict[str, Tensor]:
-        """All measures of a block that this report shows."""
-        found = shift_free_measures(block, spread, self.keep)
-        return found | self.published(block, run) if self.config.compat else found
-
-    def shift_curve(self, run: Paragraphs, spread: Spread) -> dict[str, dict[str, float]]:
+    def shift_curve(
+        self, run: Paragraphs, spread: Spread, counts: Mapping[str, RankCounts]
+    ) -> dict[str, dict[str, float]]:
         """Measure -> constant added to all scores, in their standard deviations -> R@1.
 
         Of evenly spread paragraphs, at most as many as keep it cheap, against all videos. The shift-free
         measures stand beside the published ones for comparison: their line is level by construction.
+
+        Args:
+            run: scores and groups.
+            spread: of the scores.
+            counts: of the shift-free measures, of all paragraphs.
         """
         n_queries, n_videos = len(run.captions.lengths), len(run.clips.lengths)
         n_asked = min(n_queries, max(1, _CURVE_PAIRS // n_videos))
-        asked = torch.linspace(0, n_queries - 1, n_asked).round().long()
+        asked = torch.linspace(0, n_queries - 1, n_asked, dtype=torch.float64).round().long()
 
         def measure(block: Block) -> dict[str, Tensor]:
-            found = shift_free_measures(block, spread, self.keep)
             shifted = {c: self.published(block, run, c * spread.sd) for c in SHIFTS}
-            return found | {f"{name} {c}": x for c in SHIFTS for name, x in shifted[c].items()}
+            return {f"{name} {c}": scores for c in SHIFTS for name, scores in shifted[c].items()}
 
-        r1 = {
+        moving = {
             name: float((self.ranks(count) <= 1).mean())
             for name, count in rank_paragraphs(run, measure, asked).items()
         }
-        names = dict.fromkeys(name.split(" ")[0] for name in r1)
+        level = {
+            name or "Cap. Avg.": float((self.ranks(count)[asked.numpy()] <= 1).mean())
+            for name, count in counts.items()
+        }
+        names = [*level, *dict.fromkeys(name.split(" ")[0] for name in moving)]
         return {
-            name or "Cap. Avg.": {f"c = {c:+} sd": r1.get(f"{name} {c}", r1.get(name)) for c in SHIFTS}
+            name: {f"c = {c:+} sd": moving.get(f"{name} {c}", level.get(name)) for c in SHIFTS}
             for name in names
         }
 
@@ -404,7 +412,11 @@ class _ParagraphMetric(Metric):
         cost, dtw, otam, plan = (
             part.numpy() for part in align_pair(matrix, captions, clips, video, video, self.keep)
         )
-        curve = self.shift_curve(run, Spread.of(matrix))
+        curve = {
+            name.removeprefix(CURVE): values
+            for name, values in result.facts.items()
+            if name.startswith(CURVE)
+        }
         return [
             *super().plot(folder, result),
             plot_score_matrix(folder / "scores.png", matrix.thinned(), "captions and clips"),

@@ -12,6 +12,7 @@ digits.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -340,6 +341,19 @@ def _otam_flow(end_mantissa, total_end, col_lengths, swapped, diagonal_share, up
     end[:] = 0.0
 
 
+def _in_threads(kernel: Callable, arguments: tuple, count: int, *cells: int) -> None:
+    """Runs a kernel over `count` matrices of so many cells, in shares [first, last)."""
+    threads = max(1, min(torch.get_num_threads(), count * math.prod(cells) // CELLS_PER_THREAD))
+    size = -(-count // threads)
+    shares = [(start, min(start + size, count)) for start in range(0, count, size)]
+    if len(shares) == 1:
+        kernel(*arguments, *shares[0])
+        return
+    with ThreadPoolExecutor(len(shares)) as pool:
+        for job in [pool.submit(kernel, *arguments, *share) for share in shares]:
+            job.result()
+
+
 def solve(
     cost: Tensor,
     row_lengths: Tensor,
@@ -361,17 +375,49 @@ def solve(
     scale = -1.0 / (smoothing * LN2)
     limit = costs.dtype.type(min(-LIMIT / scale, np.finfo(costs.dtype).max))
     arguments = costs, row_lengths, col_lengths, scale, limit, exponents, mantissas, path
-    threads = max(1, min(torch.get_num_threads(), costs.size // CELLS_PER_THREAD))
-    size = -(-count // threads)
-    shares = [(start, min(start + size, count)) for start in range(0, count, size)]
-    if len(shares) == 1:
-        kernel(*arguments, *shares[0])
-    else:
-        with ThreadPoolExecutor(len(shares)) as pool:
-            for job in [pool.submit(kernel, *arguments, *share) for share in shares]:
-                job.result()
+    _in_threads(kernel, arguments, *costs.shape)
     value = exponents + np.log2(mantissas)
     value[value < -LIMIT / 2] = -np.inf
     return torch.from_numpy(value.sum(0) / scale).to(cost.dtype), torch.from_numpy(
         path
     ) if want_path else None
+
+
+def solve_hard(
+    cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, relaxed: bool, both: bool = False
+) -> Tensor:
+    """Values (N,) of `mmpt.ops.alignment._torch.solve` for CPU tensors without smoothing, the same bits."""
+    if both:
+        return solve_hard(cost, row_lengths, col_lengths, relaxed) + solve_hard(
+            cost.mT, col_lengths, row_lengths, relaxed
+        )
+    arrays = [x.detach().contiguous().numpy() for x in (cost, row_lengths, col_lengths)]
+    values = np.empty(len(arrays[0]), arrays[0].dtype)
+    _in_threads(_hard, (*arrays, relaxed, values), *arrays[0].shape)
+    return torch.from_numpy(values)
+
+
+@njit(**COMPILED)
+def _hard(cost, row_lengths, col_lengths, relaxed, values, first, last):
+    """One row of sums at a time; with `relaxed` a column of zeros lies on either side."""
+    total = np.empty(cost.shape[2], cost.dtype)
+    for n in range(first, last):
+        rows, cols = row_lengths[n], col_lengths[n]
+        best = total[0] = cost[n, 0, 0]
+        for j in range(1, cols):
+            total[j] = cost[n, 0, j] + total[j - 1]
+        best = total[cols - 1]
+        for i in range(1, rows):
+            diagonal = total[0]
+            if relaxed:  # from the zeros on the left, or from above
+                total[0] = cost[n, i, 0] + min(total[0], cost.dtype.type(0))
+            else:
+                total[0] = cost[n, i, 0] + total[0]
+            for j in range(1, cols):
+                entry = min(diagonal, total[j - 1])
+                diagonal = total[j]
+                if not relaxed:
+                    entry = min(entry, diagonal)
+                total[j] = cost[n, i, j] + entry
+            best = min(best, total[cols - 1])
+        values[n] = best if relaxed else total[cols - 1]

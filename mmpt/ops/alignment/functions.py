@@ -110,15 +110,19 @@ def otam(
     return _align(cost, _positive(smoothing), lengths, relaxed=True, both=both, backend=backend)
 
 
-def dtw(cost: Tensor, lengths: Lengths | None = None, band: int | None = None) -> Tensor:
+def dtw(
+    cost: Tensor, lengths: Lengths | None = None, band: int | None = None, backend: str = "auto"
+) -> Tensor:
     """Cost of the cheapest monotone path from corner to corner (the limit smoothing -> 0 of `soft_dtw`); its
     gradient is that path."""
-    return _align(cost, 0.0, lengths, band=band, backend="torch")
+    return _align(cost, 0.0, lengths, band=band, backend=backend)
 
 
-def hard_otam(cost: Tensor, lengths: Lengths | None = None, both: bool = False) -> Tensor:
+def hard_otam(
+    cost: Tensor, lengths: Lengths | None = None, both: bool = False, backend: str = "auto"
+) -> Tensor:
     """Cost of the cheapest OTAM path (the limit smoothing -> 0 of `otam`); its gradient is that path."""
-    return _align(cost, 0.0, lengths, relaxed=True, both=both, backend="torch")
+    return _align(cost, 0.0, lengths, relaxed=True, both=both, backend=backend)
 
 
 def dtw_path(cost: Tensor, lengths: Lengths | None = None, band: int | None = None) -> Tensor:
@@ -216,17 +220,27 @@ def _align(
 def _solver(backend: str, cost: Tensor, smoothing: float):
     if backend not in ("auto", "torch", "numba"):
         raise ValueError(f"alignment backend {backend!r} is unknown. Use auto, torch or numba.")
-    fits = cost.device.type == "cpu" and smoothing > 0
+    fits = cost.device.type == "cpu"
     if backend == "torch" or (backend == "auto" and not (fits and importlib.util.find_spec("numba"))):
         return _wavefront.solve
     if not fits:
         raise ValueError(
-            f"alignment backend numba computes soft alignments of CPU tensors, got one on {cost.device}. "
-            "Use backend='torch'."
+            f"alignment backend numba computes on CPU tensors, got one on {cost.device}. Use backend='torch'."
         )
-    from mmpt.ops.alignment import _numba as _alignment_numba
+    from mmpt.ops.alignment import _numba
 
-    return _alignment_numba.solve
+    return _numba.solve if smoothing else _compiled_hard
+
+
+def _compiled_hard(
+    cost: Tensor, want_path: bool, smoothing: float, **problem
+) -> tuple[Tensor, Tensor | None]:
+    """The minimum alone is compiled; whoever asks for its path has few matrices."""
+    if want_path:
+        return _wavefront.solve(cost, want_path=True, smoothing=smoothing, **problem)
+    from mmpt.ops.alignment import _numba
+
+    return _numba.solve_hard(cost, **problem), None
 
 
 def _path(cost: Tensor, distance) -> Tensor:

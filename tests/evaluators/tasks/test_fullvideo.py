@@ -183,12 +183,11 @@ def test_a_constant_added_to_all_scores_changes_no_rank(background, constant):
 
 def test_the_published_forms_rest_on_a_constant_and_the_curve_shows_it():
     ids, video, text = toy(n_videos=24, noise=2.0)
+    result = FullVideoRetrievalMetric(EXACT).evaluate(pooled_text=text, pooled_video=video, video_ids=ids)
     curve = {
-        name.removeprefix("R1 of ").removesuffix(", scores + c"): list(values.values())
-        for name, values in FullVideoRetrievalMetric(EXACT)
-        .evaluate(pooled_text=text, pooled_video=video, video_ids=ids)
-        .facts.items()
-        if name.startswith("R1 of ")
+        name.removeprefix(fullvideo.CURVE): list(values.values())
+        for name, values in result.facts.items()
+        if name.startswith(fullvideo.CURVE)
     }
     for name in ("Cap. Avg.", "DTW", "OTAM", "monotone", "OT"):
         assert len(set(curve[name])) == 1
