@@ -1,32 +1,56 @@
-"""Every launcher command that the pages show is one the launcher takes, and every file they link exists."""
+"""Every command that the pages show is one that is understood, and every file they link exists."""
 
+import importlib
 import re
 import shlex
 
 import pytest
 
 import locallaunch
+from mmpt_cli import data_run
+from mmpt_cli.main import VERBS
 from tests.conftest import ROOT
 
-PAGES = ["README.md", "pretraining.md", "endtask.md"]
-TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
-COMMANDS = sorted(
-    {
-        re.sub(r"\s+#.*", "", line).strip()
-        for text in TEXTS.values()
-        for line in re.findall(r"^python (locallaunch\.py .*)$", text, re.M)
-    }
-)
-LINKS = [(page, link) for page, text in TEXTS.items() for link in re.findall(r"\]\(([\w./-]+)\)", text)]
+PAGES = ["README.md", "DATASET.md", "pretraining.md", "endtask.md", "data/README.md"]
+PAGES += [str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page: (ROOT / page).read_text().replace("\\\n", " ") for page in PAGES}
+FILE = "projects/retri/norton/how2_pretrain.yaml"
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if "\\" not in command])
+def shown(start):
+    """Command lines, in blocks and within sentences, that begin so."""
+    found = set()
+    for text in TEXTS.values():
+        found |= set(re.findall(rf"^({start} .*)$", text, re.M)) | set(
+            re.findall(rf"`({start} [^`\n]+)`", text)
+        )
+    return sorted({re.sub(r"\s+#.*", "", line).strip() for line in found})
+
+
+LINKS = [
+    (page, link)
+    for page in ("README.md", "pretraining.md", "endtask.md")
+    for link in re.findall(r"\]\(([\w./-]+)\)", TEXTS[page])
+]
+
+
+@pytest.mark.parametrize("command", shown("python locallaunch.py"))
 def test_a_launcher_command_of_the_pages_has_a_dry_run(command, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    command = command.replace("FILE", "projects/retri/norton/how2_pretrain.yaml")
-    words = [word for word in shlex.split(command)[1:] if word != "--dryrun"]
-    assert locallaunch.main([*words, "--dryrun"]) == 0
+    words = shlex.split(re.sub(r"\bFILE\b|mine.yaml", FILE, command).replace("NAME", "big"))[2:]
+    assert locallaunch.main([*(word for word in words if word != "--dryrun"), "--dryrun"]) == 0
     assert "launching" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", shown("mmpt"))
+def test_a_command_of_the_pages_is_parsed(command):
+    verb, *words = shlex.split(command)[1:]
+    if len(words) < 2 or "--help" in words:  # names a verb
+        assert verb == "--help" or verb in VERBS
+    elif (verb, words[0]) == ("data", "convert"):
+        assert words[1].replace("-", "_") in data_run.converting.converters()
+    else:
+        importlib.import_module(f"mmpt_cli.{VERBS[verb][0]}").parser().parse_args(words)
 
 
 @pytest.mark.parametrize("page, link", LINKS)

@@ -93,8 +93,7 @@ class GDTConfig(LossConfig):
         weights = self.sync_direction_weights
         if self.hypothesis is None:
             raise ValueError(
-                "loss.hypothesis (GDTLoss) is missing: 1 to 9 or a name; `python -m "
-                "mmpt_cli.gdt_masks 8` shows one."
+                "loss.hypothesis (GDTLoss) is missing: 1 to 9 or a name; `mmpt gdt 8` shows one."
             )
         if self.modalities is not None and len(set(self.modalities)) != 2:
             raise ValueError(f"loss.modalities (GDTLoss): expected two names, got {self.modalities}.")
@@ -116,7 +115,7 @@ class GDTLoss(Loss[GDTConfig]):
     """Pulls the two modalities of a clip together and pushes other clips away; reversed and shifted clips of
     the same video are positives or negatives as the hypothesis says.
 
-    The nine hypotheses are terms over pairs of views (`mmpt.ops.gdt`; `python -m mmpt_cli.gdt_masks 8` prints
+    The nine hypotheses are terms over pairs of views (`mmpt.ops.gdt`; `mmpt gdt 8` prints
     them); each term is a mean of cross entropies in both directions.
 
     Departures from the released code: negatives do not depend on how a batch is split over ranks
@@ -139,8 +138,8 @@ class GDTLoss(Loss[GDTConfig]):
     paper = "Patrick et al., GDT, [arXiv 2003.04298](https://arxiv.org/abs/2003.04298)"
     cost = "(S B)^2 D operations for B clips in S views; S times as many clips to encode."
     note = (
-        "Data: `aligner: GDTAligner` with `dataset.views`, and `layout: item_major`. `python -m "
-        "mmpt_cli.gdt_masks 8` shows a hypothesis."
+        "Data: `aligner: GDTAligner` with `dataset.views`, and `layout: item_major`. `mmpt "
+        "gdt 8` shows a hypothesis."
     )
 
     def __init__(self, config: Mapping[str, Any] | GDTConfig | None = None, **keys: Any):
