@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 from mmpt.config.fields import Section, keys_of
 from mmpt.registry import REGISTRIES, Entry, Registry, UnknownName, add_plugins, known, plugins
+
+S = TypeVar("S", bound="SharedSection")
 
 
 class SharedSection(Section):
@@ -24,7 +26,7 @@ class SharedSection(Section):
     SECTION: ClassVar[str]  # dotted name; empty: the top level
     OWN: ClassVar[tuple[type[Section], ...]] = ()  # dataclasses of keys of the classes named
 
-    def __new__(cls, **values: Any) -> Self:
+    def __new__(cls: type[S], **values: Any) -> S:
         names = {f"{cls.SECTION}.{name}".lstrip("."): value for name, value in values.items()}
         made = object.__new__(composed(cls, configs_named(cls.SECTION, names), values))
         if not isinstance(
