@@ -28,7 +28,7 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file."""
     args = parser().parse_args(argv)
-    from mmpt.config.load import copy_project
+    from mmpt.config.project_files import copy_project
 
     copy_project(args.source, args.target, args.whole)
     print(f"{args.target} written; see what it says in full: mmpt config {args.target}")
