@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmpt.config.schema import Config, DatasetConfig, EvalConfig, ModelConfig
+
+NAMES = {"v": "video", "a": "audio", "s": "subtitle", "d": "depth"}
 ROUNDING = 1e-11  # of float64 sums, relative to the largest entry
 
 
@@ -50,3 +55,69 @@ def assert_gradients(module: nn.Module, expected: Mapping[str, Tensor], noise: f
             assert actual.abs().max() < noise, name
         else:
             assert_equal_up_to_rounding(actual, gradient)
+
+
+def tiny_config(folder: Path, state: dict[str, Tensor], letters: str, **model) -> Config:
+    """The sizes of a golden file, as a project file would state them."""
+    word, layers = (
+        "multimodal_encoder.bert.embeddings.word_embeddings.weight",
+        "multimodal_encoder.bert.encoder.layer.",
+    )
+    bert = {
+        "model_type": "bert",
+        "vocab_size": state[word].shape[0],
+        "hidden_size": state[word].shape[1],
+        "num_hidden_layers": len({name.split(".")[4] for name in state if name.startswith(layers)}),
+        "num_attention_heads": 3,
+        "intermediate_size": state[f"{layers}0.intermediate.dense.bias"].shape[0],
+        "max_position_embeddings": state[
+            "multimodal_encoder.bert.embeddings.position_embeddings.weight"
+        ].shape[0],
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+    }
+    (folder / "config.json").write_text(json.dumps(bert))
+    vision = {
+        "image_size": 8,
+        "patch_size": 4,
+        "width": 16,
+        "head_width": 8,
+        "layers": 1,
+        "mlp_ratio": 2.5,
+        "embed_dim": 10,
+    }
+    audio = {
+        "input_patch_size": 4,
+        "embed_dim": 8,
+        "encoder_layers": 2,
+        "encoder_embed_dim": 12,
+        "encoder_ffn_embed_dim": 16,
+    }
+    audio |= {
+        "encoder_attention_heads": 2,
+        "conv_pos": 4,
+        "conv_pos_groups": 2,
+        "num_buckets": 8,
+        "max_distance": 10,
+    }
+    audio["layer_wise_gradient_decay_ratio"] = 1.0  # of the golden run
+    lengths = {
+        "v": state["vision_frame_embedding"].shape[1],
+        "a": state["audio_frame_embedding"].shape[1],
+        "s": 10,
+        "d": 2,
+    }
+    modalities = {NAMES[x]: {"max_len": lengths[x]} | ({} if x == "s" else {"path": "x"}) for x in letters}
+    encoders = {"video": {"name": "evaclip01_giant", **vision}, "audio": {"name": "beats", **audio}}
+    options = {
+        "contra_dim": state["contra_head_t.linear.weight"].shape[0],
+        "matching_head": True,
+        "learnable_temperature": True,
+        "init": "random",
+        "encoders": encoders,
+    }
+    return Config(
+        dataset=DatasetConfig(bert_name=str(folder), modalities=modalities, max_video_len=2),
+        model=ModelConfig(model_cls="GRAM", **(options | model)),
+        eval=EvalConfig(),
+    )

@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+from mmpt.backbones.backbone import AudioBackbone, refuse_random
+from mmpt.checkpoints.weights import plain_state_dict, read_stored
+from mmpt.media.fbank import BEATS_MEAN, BEATS_STD, SAMPLE_RATE, kaldi_fbank
+from mmpt.registry import BACKBONES
 
 BUCKET_GATES = 8  # outputs of the linear layer behind the gates: two groups of four, each summed
 
@@ -316,3 +323,53 @@ class _ScaledGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient * ctx.scale, None
+
+
+def beats_of_file(path: str | Path, **sizes: Any) -> Beats:
+    """BEATs with the sizes and weights of a released file, a dict of `cfg` and `model`.
+
+    Args:
+        path: the file.
+        **sizes: fields of `BeatsConfig` that differ.
+
+    Raises:
+        ValueError: another kind of file, or tensors are missing.
+    """
+    stored = read_stored(path)
+    if not isinstance(stored, Mapping) or not all(
+        isinstance(stored.get(key), Mapping) for key in ("cfg", "model")
+    ):
+        raise ValueError(f"{path} is no file of BEATs: expected a dict with cfg and model.")
+    tower = Beats(replace(BeatsConfig.from_file(stored["cfg"]), **sizes))
+    state, own = plain_state_dict(stored["model"]), tower.state_dict()
+    refuse_random(path, "beats", [key for key in own if key not in state], len(own))
+    tower.load_state_dict({key: state[key] for key in own})
+    return tower
+
+
+class MeanToken(nn.Module):
+    """A tower's tokens, averaged: (N, T, M) -> (N, D)."""
+
+    def __init__(self, tower: nn.Module):
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, fbank: Tensor) -> Tensor:
+        return self.tower(fbank).mean(1)
+
+
+@BACKBONES.register("beats")
+class BeatsBackbone(AudioBackbone):
+    """Mean token of BEATs over ten seconds, with a file such as BEATs_iter3_plus_AS2M.pt."""
+
+    sample_rate, window_s, n_filters = SAMPLE_RATE, 10, 128
+
+    def build(self, model: str) -> nn.Module:
+        return nn.Identity()  # the file says how large it is
+
+    def _filled(self, network: nn.Module, weights: str | Path) -> nn.Module:
+        return MeanToken(beats_of_file(weights))
+
+    def prepare(self, waves: np.ndarray) -> np.ndarray:
+        energies = np.stack([kaldi_fbank(wave, self.n_filters) for wave in waves])
+        return (energies - BEATS_MEAN) / (2 * BEATS_STD)

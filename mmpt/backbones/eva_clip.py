@@ -12,11 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+from mmpt.backbones.backbone import VideoBackbone, refuse_random
+from mmpt.backbones.external import ImageTower
+from mmpt.checkpoints.weights import read_state_dict
+from mmpt.media.frames import PIXELS
+from mmpt.registry import BACKBONES
 
 NORM_EPS = 1e-6
 ROTARY_BASE = 10000.0
@@ -401,3 +408,25 @@ def tower_state(state: Mapping[str, Tensor], config: EvaConfig) -> dict[str, Ten
         kept["pos_embed"] = resize_grid(table, config.grid, "bicubic")
         kept["patch_embed.proj.weight"] = resize_patches(kept["patch_embed.proj.weight"], config.patch_size)
     return kept
+
+
+@BACKBONES.register("eva_clip")
+class EvaClipBackbone(VideoBackbone):
+    """Vectors of EVA-CLIP's joint space, such as `eva_clip:EVA01-CLIP-g-14` with
+    EVA01_CLIP_g_14_psz14_s11B.pt.
+    """
+
+    form = "<tower>"
+    mean, std = PIXELS["clip"]
+
+    def build(self, model: str) -> nn.Module:
+        tower = EvaVision(eva_config(model))
+        self.size = tower.image_size
+        return ImageTower(tower, tower.embed)
+
+    def _filled(self, network: nn.Module, weights: str | Path) -> nn.Module:
+        state = tower_state(read_state_dict(weights), network.tower.config)
+        own = network.tower.state_dict()
+        refuse_random(weights, self.name, [key for key in own if key not in state], len(own))
+        network.tower.load_state_dict({key: state[key] for key in own})
+        return network

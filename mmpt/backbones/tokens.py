@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmpt.backbones.beats import Beats, BeatsConfig
+from mmpt.backbones.beats import Beats, BeatsConfig, beats_of_file
 from mmpt.backbones.eva_clip import EVA_CLIP, TYPES, EvaVision, eva_config, tower_state
-from mmpt.checkpoints.weights import fit_state_dict, read_state_dict, read_stored
+from mmpt.checkpoints.weights import fit_state_dict, read_state_dict
 from mmpt.utils.optional import optional_import
 
 
@@ -42,14 +42,8 @@ def token_tower(name: str, weights: str | None = None, **sizes: Any) -> nn.Modul
             raise ValueError(f"{name}: weights and sizes come with that model; leave out {', '.join(given)}.")
         return TransformersImages(model) if kind == "image" else TransformersSpectrograms(model)
     if name == "beats":
-        stored = {} if weights is None else read_stored(weights)
-        config = (
-            BeatsConfig.from_file(stored.get("cfg") or {}) if isinstance(stored, Mapping) else BeatsConfig()
-        )
-        tower = Beats(_changed(config, sizes, name))
-        if weights is not None:
-            fit_state_dict(tower, read_state_dict(weights), weights)
-        return tower
+        config = _changed(BeatsConfig(), sizes, name)
+        return Beats(config) if weights is None else beats_of_file(weights, **sizes)
     if name not in TYPES and name not in EVA_CLIP:
         known = ", ".join(
             (*TYPES, *EVA_CLIP, "beats", "image:<hub id or folder>", "audio:<hub id or folder>")

@@ -69,6 +69,10 @@ class ModelConfig(SharedSection):
     video_encoder_cls: str | None = option(None, "video tower of two-tower models")
     text_encoder_cls: str | None = option(None, "text tower of two-tower models")
     layernorm_only: bool | None = option(None, "train LayerNorm weights and biases only")
+    learning_rates: Mapping[str, float] | None = option(
+        None, "part of a parameter's name -> its learning rate; others follow fairseq.optimization.lr"
+    )
+    no_decay: list | None = option(None, "parts of names of parameters without weight decay")
     activation_checkpointing: bool = option(
         False, "compute transformer activations again in the backward pass instead of keeping them"
     )

@@ -13,8 +13,9 @@ signals.install()
 
 from mmpt.fairseq_plugin.criterion import MMCriterion  # noqa: E402
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset  # noqa: E402
-from mmpt.fairseq_plugin.lr_schedulers import WarmupMultistep, WarmupThen  # noqa: E402
+from mmpt.fairseq_plugin.lr_schedulers import WarmupMultistep, WarmupShare, WarmupThen  # noqa: E402
 from mmpt.fairseq_plugin.model import FairseqMMModel  # noqa: E402
+from mmpt.fairseq_plugin.optimizers import GroupedAdamW  # noqa: E402
 from mmpt.fairseq_plugin.task import FairseqMMTask  # noqa: E402
 
 __all__ = ["FairseqMMDataset", "FairseqMMModel", "FairseqMMTask", "MMCriterion", "compat", "signals"]

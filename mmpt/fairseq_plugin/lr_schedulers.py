@@ -11,7 +11,7 @@ from fairseq.optim import FairseqOptimizer
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II
 
-from mmpt.utils.schedules import warmup_multistep, warmup_then
+from mmpt.utils.schedules import warmup_multistep, warmup_share, warmup_then
 
 
 @dataclass
@@ -89,4 +89,38 @@ class WarmupThen(FairseqLRScheduler):
         self.optimizer.set_lr(
             warmup_then(num_updates, cfg.lr[0], cfg.warmup_updates, cfg.warmup_init_lr, total, cfg.final_lr)
         )
+        return self.optimizer.get_lr()
+
+
+@dataclass
+class WarmupShareConfig(FairseqDataclass):
+    warmup_ratio: float = field(default=0.1, metadata={"help": "share of the training over which rates rise"})
+    decay: str = field(default="linear", metadata={"help": "after the warm-up: linear or cosine"})
+    lr: List[float] = II("optimization.lr")
+    max_update: int = II("optimization.max_update")
+
+
+@register_lr_scheduler("warmup_share", dataclass=WarmupShareConfig)
+class WarmupShare(FairseqLRScheduler):
+    """By update: see `mmpt.utils.schedules.warmup_share`.
+
+    Raises:
+        ValueError: `fairseq.optimization.max_update` is not set, or the decay is unknown.
+    """
+
+    def __init__(self, cfg: WarmupShareConfig, optimizer: FairseqOptimizer):
+        super().__init__(cfg, optimizer)
+        if cfg.decay not in ("linear", "cosine"):
+            raise ValueError(f"fairseq.optimization.decay={cfg.decay!r}: expected linear or cosine.")
+        if not cfg.max_update:
+            raise ValueError(
+                "lr_scheduler warmup_share needs fairseq.optimization.max_update, where it ends."
+            )
+        self.step_update(0)
+
+    def step_update(self, num_updates: int) -> float:
+        """Called after every update; sets the rate of the next one."""
+        cfg = self.cfg
+        rate = warmup_share(num_updates + 1, cfg.lr[0], cfg.max_update, cfg.warmup_ratio, cfg.decay)
+        self.optimizer.set_lr(rate)
         return self.optimizer.get_lr()

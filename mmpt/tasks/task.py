@@ -21,6 +21,7 @@ from mmpt.models.batching import (
     forward_by_length,
     forward_in_parts,
 )
+from mmpt.models.groups import set_groups
 from mmpt.registry import TASKS, load_plugins
 from mmpt.tasks.zeroshot import ZeroShotTest
 
@@ -72,6 +73,10 @@ class Task:
         if self.loss is not None:
             self.loss.check_model(model)
             self.loss.check_temperature(model)
+        rates, no_decay = self.config.model.learning_rates or {}, self.config.model.no_decay or []
+        if rates or no_decay:
+            self._check_groups()
+            set_groups(model, rates, no_decay)
         if self.config.model.activation_checkpointing:
             checkpoint_activations(model)
         if self.config.model.compile:
@@ -79,6 +84,22 @@ class Task:
         if self.config.model.length_buckets:
             check_towers_read_alone(model)
         return model
+
+    def _check_groups(self) -> None:
+        """Refuses optimizers that know no groups, and precisions that join all parameters into one."""
+        optimizer = self.config.fairseq.get("optimization", {}).get("optimizer")
+        if optimizer != "grouped_adamw":
+            raise ValueError(
+                f"{self.config.source}: model.learning_rates and no_decay need "
+                f"fairseq.optimization.optimizer: grouped_adamw, got {optimizer}."
+            )
+        common = self.config.fairseq.get("common", {})
+        joined = (common.get("fp16") or common.get("bf16")) and not common.get("fp16_no_flatten_grads")
+        if joined and not (common.get("memory_efficient_fp16") or common.get("memory_efficient_bf16")):
+            raise ValueError(
+                f"{self.config.source}: model.learning_rates and no_decay in half precision need "
+                "fairseq.common.fp16_no_flatten_grads: true, or all parameters become one."
+            )
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The bare model's outputs of a batch, in training as `model.micro_batch` and `model.length_buckets`

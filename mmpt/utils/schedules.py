@@ -1,4 +1,4 @@
-"""Learning-rate schedules of GDT and STiCA as plain functions of the epoch or update."""
+"""Learning-rate schedules of GDT, STiCA and GRAM as plain functions of the epoch or update."""
 
 from __future__ import annotations
 
@@ -61,3 +61,27 @@ def warmup_then(
         return lr
     share = min(1.0, (update - warmup_updates) / max(1, total_updates - warmup_updates))
     return final_lr + 0.5 * (lr - final_lr) * (1 + math.cos(math.pi * share))
+
+
+def warmup_share(
+    update: int, lr: float, total_updates: int, warmup_ratio: float = 0.1, decay: str = "linear"
+) -> float:
+    """Linear warm-up from 0 over a share of the training, then linear to 0, or a cosine of the whole
+    training.
+
+    Args:
+        update: counted from 1; update 0 has the rate 0.
+        lr: full rate.
+        total_updates: of the training.
+        warmup_ratio: share of the warm-up.
+        decay: linear, or cosine: 0.5 (1 + cos(pi x)) at the share x of the training, which at the end of the
+            warm-up falls by a step, as released.
+
+    Source: VAST (Chen et al., NeurIPS 2023) and GRAM (ICLR 2025), released code.
+    """
+    share = update / total_updates
+    if share < warmup_ratio:
+        return lr * share / warmup_ratio
+    if decay == "cosine":
+        return lr * 0.5 * (1 + math.cos(math.pi * share))
+    return lr * max((share - 1) / (warmup_ratio - 1), 0.0)

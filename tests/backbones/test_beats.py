@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from mmpt.backbones.beats import Beats, BeatsConfig, relative_bucket
+from mmpt.backbones import audio_backbone
+from mmpt.backbones.beats import Beats, BeatsConfig, beats_of_file, relative_bucket
+from mmpt.backbones.tokens import token_tower
 from tests.conftest import golden_cases, load_golden
 from tests.golden_modules import arrays_below, assert_equal_up_to_rounding, assert_gradients, settings
 
@@ -92,3 +96,30 @@ def test_half_precision_runs_through():
 def test_another_activation_is_refused_by_name():
     with pytest.raises(ValueError, match="activation_fn='relu'"):
         BeatsConfig.from_file({"activation_fn": "relu"})
+
+
+@pytest.fixture
+def file(tmp_path):
+    torch.manual_seed(0)
+    tower = Beats(replace(TINY, max_distance=20))
+    cfg = {**vars(tower.config), "mask_prob": 0.8}
+    torch.save({"cfg": cfg, "model": tower.state_dict()}, tmp_path / "beats.pt")
+    return tmp_path / "beats.pt"
+
+
+def test_a_file_of_the_tower_says_its_sizes(file):
+    tower = token_tower("beats", str(file))
+    assert tower.config.max_distance == 20 and tower.config == beats_of_file(file).config
+
+
+def test_features_are_the_mean_token_over_a_window(file):
+    backbone = audio_backbone("beats", file, normalize=False)
+    assert backbone.passport["window_seconds"] == 10 and backbone.passport["mel_filters"] == 128
+    fbank = torch.randn(2, 98, 128)
+    torch.testing.assert_close(backbone.network(fbank), beats_of_file(file).eval()(fbank).mean(1))
+
+
+def test_another_kind_of_file_is_refused(tmp_path):
+    torch.save({"model": {"weight": torch.ones(1)}}, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="x.pt is no file of BEATs: expected a dict with cfg and model"):
+        beats_of_file(tmp_path / "x.pt")

@@ -7,7 +7,9 @@ import json
 import pytest
 import torch
 
+from mmpt.backbones import video_backbone
 from mmpt.backbones.eva_clip import (
+    EVA_CLIP,
     EvaConfig,
     EvaVision,
     eva_config,
@@ -16,6 +18,7 @@ from mmpt.backbones.eva_clip import (
     resize_patches,
     tower_state,
 )
+from mmpt.media.frames import model_pixels
 from tests.conftest import GOLDEN, golden_cases, load_golden
 from tests.golden_modules import arrays_below, assert_equal_up_to_rounding, assert_gradients, settings
 
@@ -144,3 +147,28 @@ def test_an_image_of_another_size_is_refused():
 def test_an_unknown_tower_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="evaclip01_giant.*EVA02-CLIP-L-14"):
         eva_config("evaclip03")
+
+
+def test_a_tower_by_name_extracts_features_from_its_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(EVA_CLIP, "tiny", TINY)
+    torch.manual_seed(0)
+    tower = EvaVision(TINY)
+    torch.save(
+        {f"visual.{name}": tensor.half() for name, tensor in tower.state_dict().items()}, tmp_path / "eva.pt"
+    )
+    backbone = video_backbone("eva_clip:tiny", tmp_path / "eva.pt")
+    assert (backbone.passport["pixels"], backbone.passport["frames_per_second"]) == (8, 1)
+    frames = torch.randint(0, 256, (2, 1, 8, 8, 3), dtype=torch.uint8)
+    pixels = torch.from_numpy(model_pixels(frames[:, 0].numpy(), 8))
+    tower.load_state_dict({name: tensor.half().float() for name, tensor in tower.state_dict().items()})
+    expected = torch.nn.functional.normalize(tower.embed(pixels), dim=-1)
+    torch.testing.assert_close(backbone.network(frames), expected.detach())
+
+
+def test_a_file_without_a_tensor_of_the_tower_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(EVA_CLIP, "tiny", TINY)
+    state = EvaVision(TINY).state_dict()
+    del state["norm.weight"]
+    torch.save(state, tmp_path / "eva.pt")
+    with pytest.raises(ValueError, match="norm.weight"):
+        video_backbone("eva_clip:tiny", tmp_path / "eva.pt")

@@ -173,7 +173,7 @@ def test_audio_tower_hears_ten_seconds_unless_told_otherwise(tmp_path):
     ("make", "known"),
     [
         (video_backbone, "image:<hub id or folder>, open_clip:<architecture>/<weights>, r2plus1d, s3d"),
-        (audio_backbone, "audio:<hub id or folder>, resnet9"),
+        (audio_backbone, "audio:<hub id or folder>, beats, resnet9"),
     ],
 )
 def test_unknown_backbone_lists_the_known_ones(make, known):

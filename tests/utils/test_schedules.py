@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmpt.utils.schedules import warmup_multistep, warmup_then
+from mmpt.utils.schedules import warmup_multistep, warmup_share, warmup_then
 from tests.conftest import golden_cases, load_golden
 
 
@@ -46,3 +46,12 @@ def test_a_drop_comes_at_its_milestone_unless_the_released_offset_is_asked_for()
 
 def test_warm_up_of_one_process_starts_at_the_full_rate_and_not_at_zero():
     assert [warmup_multistep(e, 0.5, multiplier=1, warmup_epochs=4) for e in range(6)] == [0.5] * 6
+
+
+@pytest.mark.parametrize("case", golden_cases("release_optim*.npz"))
+def test_golden_release_optim_schedules(case):
+    golden = load_golden(case)
+    for decay in ("linear", "cosine"):
+        expected = golden[f"sched.warmup_{decay}"]
+        found = [warmup_share(step, 1.0, len(expected) - 1, 0.1, decay) for step in range(len(expected))]
+        np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-16)

@@ -1,0 +1,36 @@
+"""Learning rates and weight decay of parts of a model, by the names of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+
+def set_groups(model: nn.Module, rates: Mapping[str, float], no_decay: Sequence[str]) -> None:
+    """Notes on each parameter what an optimizer with groups (`grouped_adamw`) is to do differently with it.
+
+    The notes are `parameter.optim_overrides`, which fairseq carries over to copies in other precisions.
+
+    Args:
+        model: the model.
+        rates: part of a name -> learning rate; the first part that a name contains counts.
+        no_decay: parts of names without weight decay.
+
+    Raises:
+        ValueError: a part that no name contains.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    unused = [part for part in (*rates, *no_decay) if not any(part in name for name in names)]
+    if unused:
+        raise ValueError(
+            f"model.learning_rates and no_decay: no parameter of {type(model).__name__} has "
+            f"{', '.join(unused)} in its name; names are such as {', '.join(names[:3])}."
+        )
+    for name, parameter in model.named_parameters():
+        rate = next((rate for part, rate in rates.items() if part in name), None)
+        own = {} if rate is None else {"lr": rate}
+        if any(part in name for part in no_decay):
+            own["weight_decay"] = 0.0
+        if own:
+            parameter.optim_overrides = {"optimizer": own}
