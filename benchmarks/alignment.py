@@ -28,7 +28,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mmpt.ops.alignment import otam, soft_dtw  # noqa: E402
+from mmpt.ops.alignment import otam, soft_dtw
 
 SMOOTHING = 0.1
 SIZES = [

@@ -35,14 +35,14 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mmpt.backbones.backbone import VideoFeatures  # noqa: E402
-from mmpt.backbones.external import ImageTower  # noqa: E402
-from mmpt.backbones.folding import for_inference, keep_freed_memory  # noqa: E402
-from mmpt.backbones.r2plus1d import R2Plus1D  # noqa: E402
-from mmpt.backbones.s3d import S3D  # noqa: E402
-from mmpt.extraction.extract import extract  # noqa: E402
-from mmpt.extraction.run import list_jobs  # noqa: E402
-from mmpt.media.video import probe, read_seconds  # noqa: E402
+from mmpt.backbones.backbone import VideoFeatures
+from mmpt.backbones.external import ImageTower
+from mmpt.backbones.folding import for_inference, keep_freed_memory
+from mmpt.backbones.r2plus1d import R2Plus1D
+from mmpt.backbones.s3d import S3D
+from mmpt.extraction.extract import extract
+from mmpt.extraction.run import list_jobs
+from mmpt.media.video import probe, read_seconds
 
 PLAIN_BATCH = 16  # seconds
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mmpt.ops.gram.contrast import volume_cross_entropy  # noqa: E402
+from mmpt.ops.gram.contrast import volume_cross_entropy
 
 SCALE, SMOOTHING, WIDTH = 1 / 0.07, 0.1, 512
 PLAIN_LIMIT = 2048  # above, the plain formula needs too many GiB to be run as a matter of course

@@ -2,7 +2,7 @@
 
 import sys
 
-from scripts.describe_losses import main
+from scripts.docs.losses import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,7 +10,7 @@ import pytest
 from experiments import training_process
 from mmpt.config import load_config
 from mmpt.losses import build_loss
-from scripts.describe_losses import toy_files
+from scripts.docs.losses import toy_files
 from tests.conftest import ROOT
 from tests.toy_training import UPDATES, train
 

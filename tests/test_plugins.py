@@ -14,7 +14,7 @@ from experiments import training_process
 from mmpt.config import load_config
 from mmpt.registry import LOSSES, UnknownName
 from mmpt.tasks import build_task
-from scripts import describe_losses
+from scripts.docs import losses as describe_losses
 from tests.conftest import ROOT
 from tests.toy_training import UPDATES, train
 

@@ -98,7 +98,7 @@ def train(
     run = Run(job.folder, Path(log) if log else None)
     run.folder.mkdir(parents=True, exist_ok=True)
     with Running() as running:
-        output = open(run.log, "a") if run.log else None
+        output = open(run.log, "a") if run.log else None  # noqa: SIM115  closed below
         try:
             process = running.start(command, visible_gpus()[: command.gpus], output)
             follow = _Follow(run.folder / "metrics.jsonl", progress)

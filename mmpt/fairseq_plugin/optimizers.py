@@ -6,7 +6,7 @@ fairseq reads the annotations below to make flags of them, and knows neither pos
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any  # noqa: UP035
+from typing import Any
 
 import torch
 from fairseq.dataclass import FairseqDataclass

@@ -171,7 +171,7 @@ def encode(
         generator=torch.Generator(),
     )
     for batch in tqdm(loader, desc="encoding videos for retrieval", disable=rank() != 0, leave=False):
-        n_videos, clips = batch["caps"].shape[:2]
+        _n_videos, clips = batch["caps"].shape[:2]
         inputs = {
             name: batch[name].flatten(0, 1).to(parameter.device)
             for name in ("caps", "cmasks", "vfeats", "vmasks")

@@ -376,9 +376,7 @@ class How2MILNCEAligner(ClipAligner):
         while last - first + 1 < min(self.N_CANDIDATES, len(captions)):
             if first == 0:
                 last += 1
-            elif last == len(captions) - 1:
-                first -= 1
-            elif (
+            elif last == len(captions) - 1 or (
                 captions.end_s[last] - captions.start_s[first - 1]
                 < captions.end_s[last + 1] - captions.start_s[first]
             ):

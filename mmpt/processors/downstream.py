@@ -47,7 +47,7 @@ class WindowAligner(Aligner):
         super().__init__(config, special)
         self.stride: int = required(config, "sliding_window")
         self.size: int = required(config, "sliding_window_size")
-        if not 1 <= self.stride or not 1 <= self.size <= self.max_video_len:
+        if not self.stride >= 1 or not 1 <= self.size <= self.max_video_len:
             raise ValueError(
                 f"dataset.sliding_window={self.stride} must be at least 1 and "
                 f"dataset.sliding_window_size={self.size} "

@@ -133,7 +133,7 @@ def test_a_run_with_compiled_towers_goes_on_without_compiling_and_the_other_way_
 
 
 def test_two_processes_train_one_model(quiet_pair):
-    run, output = quiet_pair
+    _run, output = quiet_pair
     assert "training on 2 devices" in output
     assert len(logged(output)) == UPDATES
 

@@ -155,7 +155,7 @@ def test_numbers_that_yaml_reads_as_strings_are_numbers():
 
 
 def test_all_faults_of_a_section_come_in_one_error_with_place_and_nearest_key():
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="unknown key") as error:
         Scaled({"scal": 1, "steps": "many", "exact": 1, "inner": {"treshold": 4}})
     message = str(error.value)
     assert "loss (Scaled).scal: unknown key. Did you mean loss (Scaled).scale?" in message

@@ -201,7 +201,7 @@ def test_sizes_that_do_not_divide_are_refused_with_a_size_that_works():
     "fault", [{"beta": 1.5}, {"sinkhorn_iterations": 0}, {"sequence_contrast": {"scale": 0}}]
 )
 def test_values_out_of_range_are_refused_with_their_key(fault):
-    with pytest.raises(ValueError, match=f"{list(fault)[0]}.*expected"):
+    with pytest.raises(ValueError, match=f"{next(iter(fault))}.*expected"):
         MMContraLoss({**NORTON, **fault})
 
 

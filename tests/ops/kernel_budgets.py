@@ -112,7 +112,7 @@ def late_interaction(hopper):
 def main(capabilities):
     for capability in capabilities:
         compilation = Compilation([capability])
-        triton.JITFunction.run = lambda kernel, *args, **options: compilation(kernel, *args, **options)  # noqa: B023
+        triton.JITFunction.run = lambda kernel, *args, **options: compilation(kernel, *args, **options)
         sinkhorn()
         late_interaction(capability >= 90)
 

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -15,7 +16,7 @@ def test_steps_edges_and_gaps_stay_in_their_ranges():
     for _ in range(50):
         segments, length = lay_out(STEPS, rng)
         edges = [segments[0].start_s, length - segments[-1].end_s]
-        gaps = [b.start_s - a.end_s for a, b in zip(segments, segments[1:], strict=False)]
+        gaps = [b.start_s - a.end_s for a, b in itertools.pairwise(segments)]
         for values, (low, high) in (
             (edges, EDGE_S),
             (gaps, GAP_S),
@@ -37,7 +38,7 @@ def test_dropping_leaves_out_steps_but_never_all():
 
 def test_repeating_shows_one_step_twice_in_a_row():
     steps = vary(STEPS, dataclasses.replace(STEADY, p_repeated=1.0), np.random.default_rng(0))
-    assert len(steps) == 9 and sum(a == b for a, b in zip(steps, steps[1:], strict=False)) == 1
+    assert len(steps) == 9 and sum(a == b for a, b in itertools.pairwise(steps)) == 1
 
 
 def test_exchanging_moves_two_neighbours():

@@ -1,4 +1,5 @@
 import ctypes
+import itertools
 import json
 import mmap
 import os
@@ -35,7 +36,7 @@ def write(path, items, **options):
 def test_golden_norton_data_shard_is_laid_out_as_ever(path, tmp_path):
     golden = load_golden(path)
     offsets = np.cumsum([0, *golden["shard_lengths_in"]])
-    items = [golden["shard_data"][start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    items = [golden["shard_data"][start:end] for start, end in itertools.pairwise(offsets)]
     ShardedTensor.from_list(items).save(tmp_path / "train_0")
     assert sorted(file.name for file in tmp_path.iterdir()) == golden["shard_files"].tolist()
     shard = ShardedTensor.load(tmp_path / "train_0", mmap_mode="r")

@@ -29,6 +29,7 @@ from mmpt.registry import PREDICTORS
 
 if TYPE_CHECKING:
     pass
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class Groups(NamedTuple):
     def from_lengths(cls, lengths: Sequence[int]) -> Groups:
         """Consecutive runs of rows."""
         starts = [0, *torch.as_tensor(lengths).cumsum(0).tolist()]
-        return cls.from_lists([range(a, b) for a, b in zip(starts, starts[1:], strict=False)])
+        return cls.from_lists([range(a, b) for a, b in itertools.pairwise(starts)])
 
 
 class Block(NamedTuple):

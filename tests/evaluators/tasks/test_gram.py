@@ -250,7 +250,7 @@ def test_beside_recalls_stand_their_mean_recall_at_fifty_and_the_mean_rank():
 
 @pytest.mark.parametrize("subset", ["vt", "t", "tvv", "tx"])
 def test_what_is_no_subset_is_refused(subset):
-    texts, items = tuples(k=2)
+    _texts, items = tuples(k=2)
     with pytest.raises(ValueError, match=f"'{subset}' is no subset"):
         compare(
             {"pooled_video": items.modalities[0], "pooled_audio": items.modalities[1]},
@@ -265,7 +265,7 @@ def test_modalities_that_share_a_first_letter_are_refused():
 
 
 def test_any_modality_can_be_the_anchor_and_items_without_it_ask_nothing():
-    texts, items = tuples(n_texts=9, k=2)
+    _texts, items = tuples(n_texts=9, k=2)
     arrays = {"pooled_video": items.modalities[0], "pooled_audio": items.modalities[1], "present": items.mask}
     result = GramRetrievalMetric(replace(CONFIG, modalities=["av"], scores=["cosine"])).evaluate(
         modalities=["video", "audio"], **arrays
@@ -370,7 +370,7 @@ def run(toy_world, gallery):
 
 
 def test_every_caption_and_every_modality_is_embedded_once(run):
-    config, model, loader, arrays = run
+    _config, _model, loader, arrays = run
     n = len(loader.dataset)
     assert arrays["pooled_text"].shape == (5 * n, 128) and arrays["targets"].tolist() == [
         i for i in range(n) for _ in range(5)
@@ -385,7 +385,7 @@ def test_every_caption_and_every_modality_is_embedded_once(run):
 
 
 def test_reranked_probabilities_are_those_of_the_matching_head_on_the_pairs(run):
-    config, model, loader, arrays = run
+    _config, model, loader, arrays = run
     batch = next(iter(loader))
     with torch.inference_mode():
         streams = {name: value for name, value in batch.items() if name not in ("caps", "cmasks")}
@@ -419,7 +419,7 @@ def test_all_subsets_and_the_reranked_one_are_scored(run):
 
 
 def test_reranking_needs_a_matching_head(run):
-    config, model, loader, _ = run
+    config, _model, loader, _ = run
     model_without = torch.nn.Linear(1, 1)
     with pytest.raises(ValueError, match="eval.rerank needs model.matching_head: true"):
         GramPredictor(config)(loader, model_without)

@@ -86,7 +86,7 @@ def golden_matcher(golden):
 @pytest.mark.parametrize("path", golden_cases("gram_dist*.npz"))
 def test_golden_gram_dist_every_rank(path, monkeypatch):
     golden = load_golden(path)
-    world, n_own = golden["anchor"].shape[:2]
+    world, _n_own = golden["anchor"].shape[:2]
     ranks = SimulatedRanks(monkeypatch, world, [gram_losses, tuple_losses, matching])
     # The golden values take the likeliest negative instead of a draw.
     monkeypatch.setattr(torch, "multinomial", lambda weights, n, generator: weights.argmax(1, keepdim=True))

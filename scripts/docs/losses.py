@@ -1,4 +1,4 @@
-"""Describe every loss from the code's own words: `python -m scripts.describe_losses > docs/losses.md`.
+"""Describe every loss from the code's own words: `python -m scripts.docs.losses > docs/losses.md`.
 
 Sentences, keys, defaults, formula, paper, cost and what is read come from the classes.
 """
@@ -15,7 +15,7 @@ from mmpt.evaluators.report import markdown_table
 from mmpt.losses import Loss, LossConfig, SumLoss
 from mmpt.registry import LOSSES
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECTS = ROOT / "projects" / "toy"
 FAMILIES = (  # in this order; a new one follows
     "Clips and captions",
@@ -29,7 +29,7 @@ FAMILIES = (  # in this order; a new one follows
 
 INTRODUCTION = """# Losses
 
-<!-- Generated: python -m scripts.describe_losses > docs/losses.md -->
+<!-- Generated: python -m scripts.docs.losses > docs/losses.md -->
 
 `loss.loss_cls` in a project file names the loss; the other keys of `loss:` are its own. A file that includes
 another and names another `loss_cls` starts with that loss's defaults:

@@ -8,7 +8,7 @@ import pytest
 
 from mmpt.losses import Loss
 from mmpt.registry import LOSSES
-from scripts import describe_losses
+from scripts.docs import losses as describe_losses
 from tests.conftest import ROOT
 
 NAMES = [name for names in describe_losses.families().values() for name in names]
@@ -16,7 +16,7 @@ NAMES = [name for names in describe_losses.families().values() for name in names
 
 def test_the_page_is_what_the_code_generates():
     found = (ROOT / "docs/losses.md").read_text()
-    assert found == describe_losses.page(), "run: python -m scripts.describe_losses > docs/losses.md"
+    assert found == describe_losses.page(), "run: python -m scripts.docs.losses > docs/losses.md"
 
 
 def test_every_loss_of_the_package_is_described_once():
