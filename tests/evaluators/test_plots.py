@@ -50,3 +50,8 @@ def test_runs_are_unbroken_stretches():
 def test_ranks_and_scores_are_drawn(tmp_path):
     assert is_png(plots.plot_rank_histogram(tmp_path / "b.png", [1, 1.5, 7], 10))
     assert is_png(plots.plot_score_matrix(tmp_path / "c.png", np.eye(4)))
+
+
+def test_a_shift_curve_shows_what_moves_and_what_does_not(tmp_path):
+    curve = {"DTW": {"-1": 0.5, "0": 0.5, "1": 0.5}, "exact-DTW": {"-1": 0.9, "0": 0.5, "1": 0.1}}
+    assert is_png(plots.plot_shift_curve(tmp_path / "shift.png", (-1, 0, 1), curve))
