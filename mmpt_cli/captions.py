@@ -1,6 +1,6 @@
 """Remove repetitions from captions, and turn them into token shards.
 
-    mmpt captions dedup data/how2/raw_caption.json data/how2/raw_caption_dedup.pkl --words
+    mmpt captions dedup data/how2/raw_caption.json data/how2/raw_caption_dedup.pkl
     mmpt captions tokens tokens.yaml
     mmpt captions tokens --captions data/how2/sentencified_htm_1200k.pkl \\
         --tokenizer bert-base-uncased --out data/feat/shards
@@ -27,9 +27,7 @@ def parser() -> Parser:
     dedup.add_argument("captions", type=Path, help="JSON of captions")
     dedup.add_argument("output", type=Path, help="pickle to write")
     dedup.add_argument("--plain", action="store_true", help="convert only, remove nothing")
-    dedup.add_argument(
-        "--words", action="store_true", help="longest overlap of whole words, not of characters"
-    )
+    dedup.add_argument("--compat", action="store_true", help="the released rule, letter by letter")
     dedup.add_argument("--seed", type=int, default=0, help="of the choice which caption keeps an overlap")
     tokens = verb("tokens", "timed captions to token shards")
     tokens.add_argument("config", nargs="?", metavar="FILE", help="YAML; options overrule it")
@@ -50,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.command == "dedup":
         from mmpt.processors.captions.dedup import dedup_file
 
-        videos, before, after = dedup_file(args.captions, args.output, args.plain, args.words, args.seed)
+        videos, before, after = dedup_file(args.captions, args.output, args.plain, args.compat, args.seed)
         print(f"{args.output}: {videos} videos, {before} captions -> {after}")
         return
     from mmpt.config import DatasetConfig, load_config
