@@ -5,10 +5,12 @@
     mmpt captions tokens --captions data/how2/sentencified_htm_1200k.pkl \\
         --tokenizer bert-base-uncased --out data/feat/shards
 
-Captions are {video id: {"start": [...], "end": [...], "text": [...]}} as JSON or pickle. `dedup` writes the
-pickle that pre-training reads. `tokens` writes shards for each train_meta.pkl and val_meta.pkl of the feature
-shards in --out; its YAML holds `dataset:` with bert_name, caption_pkl_path, target_dir and, if wanted,
-use_fast; options overrule it. Stopped in the middle, the same command goes on.
+Captions are files or folders of SRT, WebVTT, YouTube's json3 and timed text, Whisper or WhisperX JSON, CSV or
+JSON lines of video_id, start, end, text, or HowTo100M's {video id: {"start": [...], "end": [...], "text":
+[...]}} as JSON or pickle. `dedup` writes the pickle that pre-training reads. `tokens` writes shards for each
+train_meta.pkl and val_meta.pkl of the feature shards in --out; its YAML holds `dataset:` with bert_name,
+caption_pkl_path, target_dir and, if wanted, use_fast; options overrule it. Stopped in the middle, the same
+command goes on.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ def parser() -> Parser:
     p = Parser("mmpt captions", __doc__)
     verb = p.verbs()
     dedup = verb("dedup", "remove what rolling captions repeat")
-    dedup.add_argument("captions", type=Path, help="JSON of captions")
+    dedup.add_argument("captions", type=Path, help="file or folder of captions")
     dedup.add_argument("output", type=Path, help="pickle to write")
     dedup.add_argument("--plain", action="store_true", help="convert only, remove nothing")
     dedup.add_argument("--compat", action="store_true", help="the released rule, letter by letter")
     dedup.add_argument("--seed", type=int, default=0, help="of the choice which caption keeps an overlap")
     tokens = verb("tokens", "timed captions to token shards")
     tokens.add_argument("config", nargs="?", metavar="FILE", help="YAML; options overrule it")
-    tokens.add_argument("--captions", help="pickle or JSON of timed captions")
+    tokens.add_argument("--captions", help="file or folder of timed captions")
     tokens.add_argument("--tokenizer", help="hub name, or folder with config.json and vocab.txt")
     tokens.shared("--out", help="folder of the feature shards, where the token shards go too")
     tokens.add_argument(

@@ -184,13 +184,15 @@ def number(value: Any, where: str) -> float:
     return found
 
 
-def read_json(path: str | Path, kind: type) -> Any:
-    """A JSON file, plain or gzipped, whose outermost value is a non-empty `kind` (dict or list).
+def read_json(path: str | Path, kind: type, nan: bool = False) -> Any:
+    """A JSON file, plain or gzipped, whose outermost value is a non-empty `kind` (dict or list); `nan`: it
+    may hold NaN.
+    may hold NaN.
 
     Raises:
         TextError: it is not JSON, holds a name twice, or something else.
     """
-    value = _parse(read_text(path), str(path))
+    value = _parse(read_text(path), str(path), nan)
     if not isinstance(value, kind) or not value:
         raise TextError(
             f"{path}: expected a non-empty JSON {kind.__name__}, got {type(value).__name__}; is this "
@@ -215,16 +217,18 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     return found
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str, where: str, nan: bool = False) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         refuse_repeated((name for name, _ in pairs), where)
         return dict(pairs)
 
-    def refuse(name: str) -> None:
+    def constant(name: str) -> float:
+        if nan and name == "NaN":
+            return float("nan")
         raise TextError(f"{where}: {name} is no JSON number.")
 
     try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+        return json.loads(text, object_pairs_hook=once, parse_constant=constant)
     except RecursionError as error:
         raise TextError(f"{where}: JSON nested too deeply.") from error
     except json.JSONDecodeError as error:

@@ -10,8 +10,8 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
+from mmpt.processors.captions.readers import read_captions
 from mmpt.utils.safe_pickle import save_plain_pickle
-from mmpt.utils.text import read_json
 
 
 class CaptionDedupProcessor:
@@ -88,7 +88,7 @@ def dedup_file(
     """Write the pickle of captions that pre-training reads, {video id: JSON string}.
 
     Args:
-        captions: JSON {video id: {"start": [...], "end": [...], "text": [...]}}.
+        captions: file or folder, of any form that `readers.py` lists.
         out: pickle to write.
         plain: convert only, remove nothing (sentencified captions).
         compat: see `CaptionDedupProcessor`.
@@ -97,7 +97,7 @@ def dedup_file(
     Returns:
         Number of videos, of captions before, and after.
     """
-    said = read_json(captions, dict)
+    said = read_captions(captions)
     clean = (lambda clips: clips) if plain else CaptionDedupProcessor(random.Random(seed), compat)
     kept = {video: clean(clips) for video, clips in said.items()}
     save_plain_pickle({video: json.dumps(clips) for video, clips in kept.items()}, out)

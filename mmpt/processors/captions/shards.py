@@ -1,14 +1,13 @@
 """Timed captions -> token shards beside feature shards.
 
-Reads a pickle or JSON of {video id: {"start": [...], "end": [...], "text": [...]}} (the value may be such a
-JSON as a string) and, for each `train_meta.pkl` and `val_meta.pkl` of the feature shards in the target
-folder, writes `<captions>.<tokenizer>.train_<k>.startends_*.npy` and `.caps_ids_*.npy`, videos in the same
-order. Ids without captions get none. Stopped in the middle, the same call goes on.
+Reads captions of any form that `readers.py` lists and, for each `train_meta.pkl` and `val_meta.pkl` of the
+feature shards in the target folder, writes `<captions>.<tokenizer>.train_<k>.startends_*.npy` and
+`.caps_ids_*.npy`, videos in the same order. Ids without captions get none. Stopped in the middle, the same
+call goes on.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mmpt.processors.captions.readers import read_captions
 from mmpt.processors.tokens import load_tokenizer
 from mmpt.utils import ShardWriter, load_plain_pickle
 from mmpt.utils.shardedtensor import read_manifest
@@ -23,21 +23,9 @@ from mmpt.utils.shardedtensor import read_manifest
 PADDING = -1
 
 
-def load_captions(path: Path) -> Mapping[str, Any]:
-    """{video id: captions} from a .json file or a pickle of plain data."""
-    captions = (
-        json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else load_plain_pickle(path)
-    )
-    if not isinstance(captions, Mapping) or not captions:
-        raise ValueError(f"{path}: expected {{video id: {{start, end, text}}}} with at least one video.")
-    return captions
-
-
 def tokenize(clips: Any, tokenizer: Any, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """Times (n, 2) float32 and ids (n, columns) int32, padded with -1, of the captions of one video (None: no
     captions)."""
-    if isinstance(clips, str):
-        clips = json.loads(clips)
     if not clips or not clips["text"]:
         return np.zeros((0, 2), np.float32), np.zeros((0, columns), np.int32)
     texts = [text if isinstance(text, str) else "" for text in clips["text"]]
@@ -102,7 +90,7 @@ def tokenize_captions(
             f"{target}: no train_meta.pkl or val_meta.pkl. Shard the features first: mmpt shards build."
         )
     tokenizer = load_tokenizer(bert_name, use_fast)
-    captions = load_captions(captions_path)
+    captions = read_captions(captions_path)
     passport = {
         "tokenizer": Path(bert_name).name,
         "vocabulary": len(tokenizer),

@@ -1,0 +1,289 @@
+"""Captions of the tools people use, read into one form: video id -> {"start", "end", "text"}, seconds.
+
+| file | of |
+|---|---|
+| `<id>.srt`, `<id>.vtt`, `<id>.en.vtt` | subtitles; rolling captions of YouTube are merged |
+| `<id>.json3`, `<id>.srv1`, `<id>.xml` | YouTube's own forms, as yt-dlp fetches them |
+| `<id>.json` with `segments` | Whisper, WhisperX; words with their times are kept as `words` |
+| `.json`, `.json.gz`, pickle: {id: {"start": [..], "end": [..], "text": [..]}} | HowTo100M |
+| `.jsonl`: {"video_id", "start", "end", "text"} a line | |
+| `.csv`: columns video_id, start, end, text | |
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from mmpt.utils.optional import optional_import
+from mmpt.utils.safe_pickle import load_plain_pickle
+from mmpt.utils.text import check_id, number, read_json, read_json_lines, read_table, read_text, shown
+
+Clips = dict[str, list]  # start, end in seconds, text; perhaps words
+SUFFIXES = {
+    ".srt",
+    ".vtt",
+    ".json3",
+    ".srv1",
+    ".srv3",
+    ".ttml",
+    ".xml",
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".pkl",
+    ".gz",
+}
+TAGS = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+LANGUAGE = re.compile(r"\.[a-z]{2,3}(-[A-Za-z0-9]+)*$")  # of <id>.en.vtt, <id>.zh-Hans.vtt
+ROLLING = 0.3  # share of cues that begin with the last line of the one before, in rolling captions
+MILLISECONDS = 100  # captions that end so many times later than their video are in milliseconds
+
+
+def read_captions(path: str | Path) -> dict[str, Clips]:
+    """Captions of a file, or of all caption files in a folder.
+
+    Raises:
+        ValueError: not a form above, a record of the wrong shape (named), or no captions.
+        FileNotFoundError: no such file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return _of_file(path)
+    found: dict[str, Clips] = {}
+    for file in sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES):
+        for video, clips in _of_file(file).items():
+            if video in found:
+                raise ValueError(
+                    f"{file}: captions of {video} are in another file of {path} too; remove one."
+                )
+            found[video] = clips
+    if not found:
+        raise ValueError(f"{path}: no caption files; expected {', '.join(sorted(SUFFIXES))}.")
+    return found
+
+
+def _of_file(path: Path) -> dict[str, Clips]:
+    kind = path.suffix.lower()
+    if kind in (".srt", ".vtt", ".ttml"):
+        return {_id(path): _subtitles(path)}
+    if kind in (".srv1", ".srv3", ".xml"):
+        return {_id(path): _timed_text(path)}
+    if kind == ".json3":
+        return {_id(path): _json3(path, read_json(path, dict))}
+    if kind == ".csv":
+        return _of_rows(path, read_table(path, ("video_id", "start", "end", "text")))
+    if kind == ".jsonl":
+        return _of_rows(path, read_json_lines(path))
+    if kind == ".pkl":
+        return _of_videos(path, load_plain_pickle(path))
+    tree = read_json(path, dict, nan=True)  # HowTo100M has them where nothing is said
+    if isinstance(tree.get("segments"), list):
+        return {_id(path): _whisper(path, tree["segments"])}
+    if isinstance(tree.get("events"), list):
+        return {_id(path): _json3(path, tree)}
+    return _of_videos(path, tree)
+
+
+def check_captions(
+    captions: Mapping[str, Clips], lengths: Mapping[str, float] | None = None, on_bad: str = "error"
+) -> tuple[dict[str, Clips], dict[str, list[str]]]:
+    """Captions in order of their start, with times that can be.
+
+    Args:
+        captions: video -> captions.
+        lengths: seconds of the videos, where they are known: captions that begin behind the end are found,
+            and times in milliseconds.
+        on_bad: "error" refuses impossible times, "drop" leaves those captions out.
+
+    Returns:
+        The captions, and video -> what was wrong.
+
+    Raises:
+        ValueError: with on_bad="error"; some videos and what is wrong are named.
+    """
+    checked: dict[str, Clips] = {}
+    found: dict[str, list[str]] = {}
+    for video, clips in captions.items():
+        length = (lengths or {}).get(video, math.inf)
+        checked[video], wrong = _checked(clips, length)
+        if wrong:
+            found[video] = wrong
+    if found and on_bad == "error":
+        named = "; ".join(f"{video}: {wrong[0]}" for video, wrong in list(found.items())[:5])
+        raise ValueError(
+            f"captions of {len(found)} videos have impossible times: {named}. Correct them, or leave such "
+            "captions out (on_bad: drop)."
+        )
+    return checked, found
+
+
+def _checked(clips: Clips, length: float) -> tuple[Clips, list[str]]:
+    counts = {key: len(clips[key]) for key in ("start", "end", "text")}
+    if len(set(counts.values())) > 1:
+        return {"start": [], "end": [], "text": []}, [f"{counts} do not belong together"]
+    ends = [end for end in clips["end"] if isinstance(end, (int, float)) and math.isfinite(end)]
+    if ends and math.isfinite(length) and length > 0 and max(ends) > MILLISECONDS * length:
+        return {"start": [], "end": [], "text": []}, [
+            f"captions end at {max(ends):g} s, the video at {length:g} s; are they milliseconds?"
+        ]
+    wrong, kept = [], []
+    for index, (start, end) in enumerate(zip(clips["start"], clips["end"], strict=True)):
+        if not (math.isfinite(start) and math.isfinite(end)):
+            wrong.append(f"caption {index} runs from {start} to {end}")
+        elif start < 0 or end < start:
+            wrong.append(f"caption {index} runs from {start:g} to {end:g} s")
+        elif start >= length:
+            wrong.append(f"caption {index} begins at {start:g} s, behind the end at {length:g} s")
+        else:
+            kept.append(index)
+    order = sorted(kept, key=lambda index: clips["start"][index])
+    return {key: [values[index] for index in order] for key, values in clips.items()}, wrong
+
+
+def _id(path: Path) -> str:
+    """Of <id>.vtt, <id>.en.vtt, and yt-dlp's <title> [<id>].en.vtt."""
+    stem = LANGUAGE.sub("", path.stem)
+    bracketed = re.search(r"\[([\w-]{11})\]$", stem)
+    return check_id(bracketed[1] if bracketed else stem, str(path))
+
+
+def _subtitles(path: Path) -> Clips:
+    pysubs2 = optional_import("pysubs2", extra="captions")
+    try:
+        # neither times within a line nor a line of blanks, which rolling captions have, begin a cue
+        text = re.sub(r"<[\d:.]+>", "", read_text(path))
+        cues = pysubs2.SSAFile.from_string(re.sub(r"(?m)^[ \t]+\n", "", text))
+    except (pysubs2.exceptions.Pysubs2Error, ValueError, IndexError) as error:
+        raise ValueError(f"{path}: not a subtitle file ({shown(str(error))}).") from error
+    lines = [
+        (cue.start / 1000, cue.end / 1000, [_plain(line) for line in cue.text.split(r"\N") if _plain(line)])
+        for cue in cues
+        if not cue.is_comment
+    ]
+    lines = [cue for cue in lines if cue[2]]
+    follows = [second[2][0] == first[2][-1] for first, second in zip(lines, lines[1:], strict=False)]
+    if follows and sum(follows) >= ROLLING * len(follows):
+        return _unrolled(lines)
+    return _clips((start, end, " ".join(text)) for start, end, text in lines)
+
+
+def _unrolled(cues: list[tuple[float, float, list[str]]]) -> Clips:
+    """Rolling captions show each line twice, at the bottom and then above the next one: each line once, from
+    when it appears until the next does."""
+    kept: list[tuple[float, float, str]] = []
+    before: list[str] = []
+    for start, end, lines in cues:
+        new = [line for line in lines if line not in before]
+        if new:
+            kept.append((start, end, " ".join(new)))
+        elif kept:
+            kept[-1] = (kept[-1][0], max(kept[-1][1], end), kept[-1][2])
+        before = lines
+    return _clips(
+        (start, min(end, following[0]) if following else end, text)
+        for (start, end, text), following in zip(kept, [*kept[1:], None], strict=True)
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(TAGS.sub("", text).replace("&nbsp;", " ").split())
+
+
+def _clips(captions: Iterable[tuple[float, float, str]]) -> Clips:
+    kept = [(float(start), float(end), text) for start, end, text in captions if text]
+    return {
+        "start": [start for start, _, _ in kept],
+        "end": [end for _, end, _ in kept],
+        "text": [text for _, _, text in kept],
+    }
+
+
+def _json3(path: Path, tree: Mapping[str, Any]) -> Clips:
+    found = []
+    for index, event in enumerate(tree.get("events") or ()):
+        where = f"{path}: event {index}"
+        if not isinstance(event, Mapping):
+            raise ValueError(f"{where}: expected an object, got {shown(event)}.")
+        text = _plain("".join(str(part.get("utf8", "")) for part in event.get("segs") or ()))
+        start = number(event.get("tStartMs", 0), f"{where}: tStartMs") / 1000
+        found.append(
+            (start, start + number(event.get("dDurationMs", 0), f"{where}: dDurationMs") / 1000, text)
+        )
+    return _clips(found)
+
+
+def _timed_text(path: Path) -> Clips:
+    text = read_text(path)
+    if "<!ENTITY" in text:
+        raise ValueError(f"{path}: declares entities, which captions need none of.")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{path}: not a timed-text file ({error}).") from error
+    found = []
+    for index, entry in enumerate(root.iter()):
+        where = f"{path}: element {index}"
+        if entry.tag == "text":  # srv1: seconds
+            start = number(entry.get("start"), f"{where}: start")
+            end = start + number(entry.get("dur", 0), f"{where}: dur")
+        elif entry.tag == "p":  # srv3: milliseconds
+            start = number(entry.get("t"), f"{where}: t") / 1000
+            end = start + number(entry.get("d", 0), f"{where}: d") / 1000
+        else:
+            continue
+        found.append((start, end, _plain("".join(entry.itertext()))))
+    return _clips(found)
+
+
+def _whisper(path: Path, segments: list[Any]) -> Clips:
+    found, words = [], []
+    for index, segment in enumerate(segments):
+        where = f"{path}: segment {index}"
+        if not isinstance(segment, Mapping):
+            raise ValueError(f"{where}: expected an object, got {shown(segment)}.")
+        text = _plain(str(segment.get("text", "")))
+        if text:
+            times = (number(segment.get(key), f"{where}: {key}") for key in ("start", "end"))
+            found.append((*times, text))
+            words.append(segment.get("words") or [])
+    clips = _clips(found)
+    return clips | {"words": words} if any(words) else clips
+
+
+def _of_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, Clips]:
+    found: dict[str, list[tuple[float, float, str]]] = {}
+    for index, row in enumerate(rows, 1):
+        where = f"{path}: row {index}"
+        absent = [key for key in ("video_id", "start", "end", "text") if row.get(key) is None]
+        if absent:
+            raise ValueError(f"{where}: no {', '.join(absent)}.")
+        video = check_id(row["video_id"], where)
+        times = (number(row[key], f"{where}: {key}") for key in ("start", "end"))
+        found.setdefault(video, []).append((*times, _plain(str(row["text"]))))
+    return {video: _clips(captions) for video, captions in found.items()}
+
+
+def _of_videos(path: Path, tree: Any) -> dict[str, Clips]:
+    if not isinstance(tree, Mapping) or not tree:
+        raise ValueError(f"{path}: expected {{video id: {{start, end, text}}}} with at least one video.")
+    found = {}
+    for video, clips in tree.items():
+        where = f"{path}: video {shown(str(video))}"
+        check_id(video, str(path))
+        if isinstance(clips, str):
+            try:
+                clips = json.loads(clips)
+            except ValueError as error:
+                raise ValueError(f"{where}: its captions are no JSON ({error}).") from error
+        if not isinstance(clips, Mapping) or any(
+            not isinstance(clips.get(key), list) for key in ("start", "end", "text")
+        ):
+            raise ValueError(f"{where}: expected {{start: [..], end: [..], text: [..]}}, got {shown(clips)}.")
+        found[video] = {key: list(clips[key]) for key in ("start", "end", "text")}
+    return found

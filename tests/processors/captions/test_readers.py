@@ -1,0 +1,156 @@
+"""Captions of the tools people use."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from mmpt.processors.captions.readers import check_captions, read_captions
+from mmpt.utils import save_plain_pickle
+
+pytest.importorskip("pysubs2")
+
+TWO = {"start": [0.5, 2.0], "end": [2.0, 3.5], "text": ["cut the onion", "fry it"]}
+SRT = "1\n00:00:00,500 --> 00:00:02,000\n<i>cut</i> the\nonion\n\n2\n00:00:02,000 --> 00:00:03,500\nfry it\n"
+VTT = (
+    "WEBVTT\n\nNOTE a comment\n\n00:00.500 --> 00:02.000 align:start position:0%\n"
+    "<c.red>cut</c> the onion\n\n"
+    "00:00:02.000 --> 00:00:03.500\nfry it\n"
+)
+ROLLING = (
+    "WEBVTT\nKind: captions\nLanguage: en\n\n"
+    "00:00:00.500 --> 00:00:02.000\n \ncut<00:00:00.900><c> the</c><00:00:01.200><c> onion</c>\n\n"
+    "00:00:02.000 --> 00:00:02.010\ncut the onion\n \n\n"
+    "00:00:02.010 --> 00:00:03.500\ncut the onion\nfry<00:00:02.500><c> it</c>\n\n"
+    "00:00:03.500 --> 00:00:03.510\nfry it\n \n\n"
+    "00:00:03.510 --> 00:00:05.000\nfry it\nand<00:00:04.000><c> serve</c>\n"
+)
+JSON3 = {
+    "events": [
+        {"tStartMs": 500, "dDurationMs": 1500, "segs": [{"utf8": "cut the"}, {"utf8": " onion"}]},
+        {"tStartMs": 1000, "dDurationMs": 10, "segs": [{"utf8": "\n"}]},
+        {"tStartMs": 2000, "dDurationMs": 1500, "segs": [{"utf8": "fry it"}]},
+    ]
+}
+SRV1 = '<transcript><text start="0.5" dur="1.5">cut the onion</text><text start="2" dur="1.5">fry it</text>'
+SRV3 = '<timedtext><body><p t="500" d="1500">cut <s>the</s> onion</p><p t="2000" d="1500">fry it</p></body>'
+WORDS = [{"word": "fry", "start": 2.0, "end": 2.4}]
+WHISPER = {
+    "text": "...",
+    "segments": [
+        {"start": 0.5, "end": 2.0, "text": " cut the onion"},
+        {"start": 2.0, "end": 3.5, "text": " fry it", "words": WORDS},
+    ],
+}
+FILES = {
+    "v.srt": SRT,
+    "v.en.vtt": VTT,
+    "A title [abcdefghi-_].en.vtt": VTT,
+    "v.json3": json.dumps(JSON3),
+    "v.en.json": json.dumps(JSON3),
+    "v.srv1": SRV1 + "</transcript>",
+    "v.srv3": SRV3 + "</timedtext>",
+    "v.json": json.dumps(WHISPER),
+    "all.csv": "video_id,start,end,text\nv,0.5,2.0,cut the onion\nv,2,3.5,fry it\n",
+    "all.jsonl": '{"video_id": "v", "start": "0.5", "end": 2.0, "text": "cut the onion"}\n'
+    '{"video_id": "v", "start": 2, "end": 3.5, "text": "fry it"}\n',
+    "all.json": json.dumps({"v": TWO}),
+    "strings.json": json.dumps({"v": json.dumps(TWO)}),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_form_gives_the_same_captions(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(FILES[name])
+    captions = read_captions(path)
+    assert list(captions) == ["abcdefghi-_" if name.startswith("A title") else "v"]
+    (clips,) = captions.values()
+    assert {key: clips[key] for key in TWO} == TWO
+
+
+def test_compressed_json_and_pickles_are_read(tmp_path):
+    (tmp_path / "all.json.gz").write_bytes(gzip.compress(json.dumps({"v": TWO}).encode()))
+    assert read_captions(tmp_path / "all.json.gz") == {"v": TWO}
+    save_plain_pickle({"v": json.dumps(TWO)}, tmp_path / "all.pkl")
+    assert read_captions(tmp_path / "all.pkl") == {"v": TWO}
+
+
+def test_words_with_times_are_kept(tmp_path):
+    (tmp_path / "v.json").write_text(json.dumps(WHISPER))
+    assert read_captions(tmp_path / "v.json")["v"]["words"] == [[], WORDS]
+
+
+def test_rolling_captions_say_each_line_once(tmp_path):
+    (tmp_path / "v.vtt").write_text(ROLLING)
+    assert read_captions(tmp_path / "v.vtt")["v"] == {
+        "start": [0.5, 2.01, 3.51],
+        "end": [2.01, 3.51, 5.0],
+        "text": ["cut the onion", "fry it", "and serve"],
+    }
+
+
+def test_a_folder_holds_a_file_for_each_video_and_none_twice(tmp_path):
+    (tmp_path / "v.srt").write_text(SRT)
+    (tmp_path / "w.vtt").write_text(VTT)
+    assert read_captions(tmp_path) == {"v": TWO, "w": TWO}
+    (tmp_path / "v.en.vtt").write_text(VTT)
+    with pytest.raises(ValueError, match=r"v.srt: captions of v are in another file"):
+        read_captions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("v.srt", "nothing of the kind", "v.srt: not a subtitle file"),
+        ("v.json3", '{"events": [3]}', "event 0: expected an object, got 3"),
+        (
+            "v.json",
+            '{"segments": [{"text": "a", "end": 1}]}',
+            "segment 0: start: expected a number, got None",
+        ),
+        ("a.json", '{"v": {"start": [1]}}', r"video v: expected \{start: \[..\], end"),
+        ("a.json", '{"../v": {}}', "'../v' is no id"),
+        ("a.csv", "video_id,start,end,text\nv,0:30,1,a\n", "row 1: start: expected a number, got '0:30'"),
+        ("a.jsonl", '{"video_id": "v", "start": 1, "end": 2}\n', "row 1: no text"),
+        ("v.srv1", "<transcript>", "not a timed-text file"),
+    ],
+)
+def test_a_record_of_the_wrong_shape_is_named(tmp_path, name, content, found):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=found):
+        read_captions(tmp_path / name)
+
+
+def clips(*times):
+    return {"start": [t[0] for t in times], "end": [t[1] for t in times], "text": ["x"] * len(times)}
+
+
+@pytest.mark.parametrize(
+    ("times", "found"),
+    [
+        (((0, 1), (3, 2)), "caption 1 runs from 3 to 2 s"),
+        (((-1, 1),), "caption 0 runs from -1 to 1 s"),
+        (((0, float("nan")),), "caption 0 runs from 0 to nan"),
+        (((0, 1), (11, 12)), "caption 1 begins at 11 s, behind the end at 10 s"),
+        (((0, 1000), (1000, 9000)), "are they milliseconds"),
+    ],
+)
+def test_impossible_times_are_refused_by_video_or_left_out(times, found):
+    captions = {"v": clips(*times)}
+    with pytest.raises(ValueError, match=f"captions of 1 videos have impossible times: v: .*{found}"):
+        check_captions(captions, {"v": 10})
+    kept, wrong = check_captions(captions, {"v": 10}, on_bad="drop")
+    assert list(wrong) == ["v"] and len(kept["v"]["start"]) < len(times)
+
+
+def test_counts_that_differ_are_named():
+    with pytest.raises(ValueError, match="do not belong together"):
+        check_captions({"v": {"start": [0, 1], "end": [1], "text": ["a"]}})
+
+
+def test_captions_out_of_order_are_sorted():
+    kept, wrong = check_captions({"v": {"start": [5, 0], "end": [6, 1], "text": ["b", "a"]}})
+    assert kept["v"] == {"start": [0, 5], "end": [1, 6], "text": ["a", "b"]} and not wrong
