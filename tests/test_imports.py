@@ -79,7 +79,7 @@ LIGHT = {
     "sources": set(),
 }  # third-party imports of the packages that must start at once
 FAIRSEQ = {"fairseq", "fairseq_cli", "hydra"}
-OPTIONAL = {"faiss", "pandas", "av", "matplotlib", "sklearn", "scipy"}
+OPTIONAL = {"pysubs2", "faiss", "pandas", "av", "matplotlib", "sklearn", "scipy"}
 
 
 def package_of(path: Path) -> str:
@@ -190,7 +190,7 @@ def test_everything_but_the_plugin_imports_without_fairseq():
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in MODULES
-        if path != HOOK
+        if path != HOOK and path.name != "_triton.py"  # kernels are imported where they are run
     ]
     names = [name for name in names if not name.startswith("mmpt.fairseq_plugin")]
     block = "import sys, importlib; sys.modules.update(dict.fromkeys(('fairseq', 'hydra', 'omegaconf')));"

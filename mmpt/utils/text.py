@@ -187,7 +187,6 @@ def number(value: Any, where: str) -> float:
 def read_json(path: str | Path, kind: type, nan: bool = False) -> Any:
     """A JSON file, plain or gzipped, whose outermost value is a non-empty `kind` (dict or list); `nan`: it
     may hold NaN.
-    may hold NaN.
 
     Raises:
         TextError: it is not JSON, holds a name twice, or something else.

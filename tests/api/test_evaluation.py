@@ -5,10 +5,9 @@ import builtins
 import torch
 
 import mmpt
-from tests.mmpt_cli.test_predict import project  # noqa: F401
 
 
-def test_an_evaluation_opens_its_checkpoint_once(project, tmp_path, monkeypatch):  # noqa: F811
+def test_an_evaluation_opens_its_checkpoint_once(project, tmp_path, monkeypatch):
     checkpoint = tmp_path / "run" / "checkpoint_best.pt"
     opened = []
     original, load = builtins.open, torch.load
@@ -25,7 +24,7 @@ def test_an_evaluation_opens_its_checkpoint_once(project, tmp_path, monkeypatch)
     assert report.result.values["R1"] == 1 and len(report.checkpoint["sha256"]) == 64
 
 
-def test_a_dict_and_a_config_are_evaluated_like_the_file(project, tmp_path):  # noqa: F811
+def test_a_dict_and_a_config_are_evaluated_like_the_file(project, tmp_path):
     checkpoint = tmp_path / "run" / "checkpoint_best.pt"
     from mmpt.config import recursive_config
 
@@ -35,7 +34,7 @@ def test_a_dict_and_a_config_are_evaluated_like_the_file(project, tmp_path):  # 
     assert mmpt.evaluate(config, checkpoint, device="cpu").result.values == expected
 
 
-def test_nothing_is_written_unless_a_folder_is_named(project, tmp_path):  # noqa: F811
+def test_nothing_is_written_unless_a_folder_is_named(project, tmp_path):
     before = sorted((tmp_path / "run").rglob("*"))
     mmpt.evaluate(project(), device="cpu")
     assert sorted((tmp_path / "run").rglob("*")) == before

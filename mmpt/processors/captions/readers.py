@@ -154,7 +154,7 @@ def _id(path: Path) -> str:
 
 
 def _subtitles(path: Path) -> Clips:
-    pysubs2 = optional_import("pysubs2", extra="captions")
+    pysubs2 = optional_import("pysubs2", extra="video")
     try:
         # neither times within a line nor a line of blanks, which rolling captions have, begin a cue
         text = re.sub(r"<[\d:.]+>", "", read_text(path))
