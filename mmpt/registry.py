@@ -11,18 +11,18 @@ Every pluggable class announces itself under the name users write in YAML; nothi
 
 from __future__ import annotations
 
-import ast
 import difflib
 import functools
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mmpt.sources import Source, find_path, package_sources, read_source
 
@@ -65,7 +65,13 @@ class Entry:
     @property
     def config(self) -> type | None:
         """The dataclass of its own keys; None: it has none."""
-        return getattr(self.cls, "Config", None)
+        inherited = getattr(self.cls, "Config", None)
+        for cls in self.cls.__mro__ if isinstance(inherited, type) else ():
+            if "Config" in vars(cls):
+                return inherited
+            if "config" not in vars(cls).get("__takes__", ("config",)):
+                return _config_of_arguments(cls)
+        return None
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -183,6 +189,16 @@ class UnknownName(KeyError):
         return self.args[0]
 
 
+@functools.cache
+def _config_of_arguments(outline: type) -> type:
+    """The arguments of `__init__` as keys, of a class that names its keys there."""
+    fields = importlib.import_module("mmpt.config.fields")  # which is read after this module
+    keys = [(name, Any, fields.option(None, "see its code")) for name in vars(outline)["__takes__"]]
+    return make_dataclass(
+        f"{outline.__name__}Config", keys, bases=(fields.Section,), frozen=True, kw_only=True
+    )
+
+
 _PLUGINS: dict[str, tuple[Source, ...]] = {}  # scanned so far, in order
 
 
@@ -196,7 +212,13 @@ def add_plugins(plugins: Iterable[str]) -> None:
         ImportError: there is no such module or file, or it is not Python.
     """
     for plugin in plugins:
-        _PLUGINS[plugin] = tuple(_sources(plugin))
+        sources = tuple(_sources(plugin))
+        try:
+            for source in sources:
+                source.tree  # noqa: B018  parses it
+        except SyntaxError as error:
+            raise ImportError(f"plugins: {plugin}: not Python: {error}.", name=plugin) from error
+        _PLUGINS[plugin] = sources
 
 
 def plugins() -> tuple[str, ...]:
@@ -266,35 +288,43 @@ def _sources(plugin: str) -> Iterator[Source]:
         yield from (
             [read_source(path.resolve(), path.stem)] if plugin.endswith(".py") else package_sources(plugin)
         )
-    except (SyntaxError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ImportError(f"plugins: {plugin}: not Python: {error}.", name=plugin) from error
+
+
+# decorators (several, with comments) above a class, and REGISTRY.register("Name")(Class)
+_DECORATED = re.compile(r"((?:^@.*\n|^[ )#].*\n)+)^class (\w+)", re.MULTILINE)
+_DECORATOR = re.compile(r"""^@([\w.]+)\.register\(\s*(?:name=)?["']?(\w*)""", re.MULTILINE)
+_CALLED = re.compile(r"""^([\w.]+)\.register\(["'](\w+)["']\)\((\w+)\)""", re.MULTILINE)
 
 
 @functools.cache
 def _registered(source: Source) -> list[tuple[Registry, str, str]]:
-    """Registry, name and class of each `@LOSSES.register()` of a file."""
-    found = []
-    for node in source.tree.body:
-        calls, class_name = [], ""
-        if isinstance(node, ast.ClassDef):
-            calls, class_name = node.decorator_list, node.name
-        elif isinstance(node, ast.Expr) and isinstance(
-            node.value, ast.Call
-        ):  # LOSSES.register("Name")(Class)
-            calls = [node.value.func]
-            class_name = getattr(next(iter(node.value.args), None), "id", "")
-        for call in calls:
-            if not (isinstance(call, ast.Call) and getattr(call.func, "attr", None) == "register"):
-                continue
-            owner = call.func.value
-            said = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
-            registry = REGISTRIES.get((source.imported(said) or ("", said))[1])
-            given = [*call.args, *(keyword.value for keyword in call.keywords)]
-            name = given[0].value if given and isinstance(given[0], ast.Constant) else class_name
-            if registry is not None:
-                defined = isinstance(source.nodes.get(class_name), ast.ClassDef)
-                found.append((registry, name, class_name if defined else ""))
-    return found
+    """Registry, name and class of each `@LOSSES.register()` of a file; files are not parsed for that."""
+    if ".register(" not in source.text:
+        return []
+    text = _without_docstring(source.text)
+    found = [
+        (owner, name or class_name, class_name)
+        for decorators, class_name in _DECORATED.findall(text)
+        for owner, name in _DECORATOR.findall(decorators)
+    ]
+    # the class of a call comes from another package
+    found += [(owner, name, "") for owner, name, _ in _CALLED.findall(text)]
+    registries = [(_registry(source, owner), name, class_name) for owner, name, class_name in found]
+    return [(registry, name, class_name) for registry, name, class_name in registries if registry is not None]
+
+
+def _registry(source: Source, owner: str) -> Registry | None:
+    """The registry that a file calls `LOSSES`, `registry.LOSSES` or by a name of its own."""
+    said = owner.split(".")[-1]
+    return REGISTRIES.get(said) or REGISTRIES.get((source.imported(said) or ("", ""))[1])
+
+
+def _without_docstring(text: str) -> str:
+    """Docstrings of modules show classes as they are to be written."""
+    quotes = text.lstrip()[:3]
+    return text.lstrip()[3:].partition(quotes)[2] if quotes in ('"""', "'''") else text
 
 
 TASKS = Registry("task", "mmpt.tasks", "", ("task",))

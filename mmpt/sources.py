@@ -42,14 +42,23 @@ class Source:
 
     def __init__(self, path: Path, module: str):
         self.path, self.module = path, module
-        self.tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-        self.nodes: dict[str, ast.stmt] = {name: node for node in self.tree.body for name in _names(node)}
+        self.text = path.read_text(encoding="utf-8")
         self._namespace: dict[str, Any] = {
             "__name__": module,
             "__file__": str(path),
             "__builtins__": builtins,
         }
         self._begun: set[str] = set()
+
+    @functools.cached_property
+    def tree(self) -> ast.Module:
+        """The file, parsed when first asked for: most files are asked for nothing."""
+        return ast.parse(self.text, str(self.path))
+
+    @functools.cached_property
+    def nodes(self) -> dict[str, ast.stmt]:
+        """Top-level name -> the statement that gives it a value."""
+        return {name: node for node in self.tree.body for name in _names(node)}
 
     def get(self, name: str) -> Any:
         """The value of a top-level name.
@@ -122,6 +131,8 @@ class Source:
                     self._run(part, body)
                 except Exception:  # a value made of what is not imported, such as a module's function
                     continue
+            elif isinstance(part, ast.FunctionDef) and part.name == "__init__":
+                body["__takes__"] = tuple(arg.arg for arg in (*part.args.args[1:], *part.args.kwonlyargs))
             elif isinstance(part, ast.FunctionDef) and part.name == "forward":
                 given = zip(part.args.kwonlyargs, part.args.kw_defaults, strict=True)
                 body["__reads__"] = tuple(argument.arg for argument, default in given if default is None)

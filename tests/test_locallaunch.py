@@ -31,7 +31,8 @@ def project(tmp_path, monkeypatch):
     write(
         tmp_path / "projects/task/train.yaml",
         "fairseq: {checkpoint: {save_dir: runs/task/a, restore_file: old/runs/task}, common: {cpu: true}}\n"
-        "dataset: {train_path: x}\nmodel: {model_cls: M}\nloss: {loss_cls: L, kept: [runs/task/b]}\n",
+        "dataset: {train_path: x}\nmodel: {model_cls: MMFusionSeparate}\n"
+        "loss: {loss_cls: GRAMLoss, modalities: [runs/task/b]}\n",
     )
     write(
         tmp_path / "projects/task/test_a.yaml",
@@ -129,7 +130,7 @@ def test_a_pipeline_merges_groups_over_templates_and_moves_run_folders(project):
     derived = recursive_config("projects/p/train.yaml")
     assert derived["dataset"] == {"train_path": "x", "max_len": 96}
     assert derived["fairseq"]["checkpoint"] == {"save_dir": "runs/p/a", "restore_file": "old/runs/task"}
-    assert derived["loss"]["kept"] == ["runs/task/b"]
+    assert derived["loss"]["modalities"] == ["runs/task/b"]
     assert recursive_config("projects/p/test_a.yaml")["eval"] == {"save_path": "runs/p/eval"}
 
 

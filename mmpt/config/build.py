@@ -8,7 +8,7 @@ from typing import Any
 
 from mmpt.config.fields import ConfigError, Reader, keys_of
 from mmpt.config.schema import Config, DatasetConfig, EvalConfig, ModelConfig
-from mmpt.config.shared import SharedSection, composed, configs_named, declared
+from mmpt.config.shared import SharedSection, composed, configs_named, declared, owner_of
 
 SECTIONS: dict[str, type[SharedSection]] = {
     "dataset": DatasetConfig,
@@ -77,7 +77,7 @@ def _note_keys_of_others(
     shared = keys_of(SECTIONS.get(section, Config))
     for name, value in keys.items():
         if name not in named and name not in shared and name in keys_of(cls):
-            owner = declared(section)[name].name
+            owner = owner_of(section, name).name
             what = f"belongs to {owner} and has no effect: this file names no class that reads it."
             reader.add(f"{section}.{name}".lstrip("."), what, got=value, level="note")
 

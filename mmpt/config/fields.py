@@ -234,7 +234,7 @@ class Reader:
                 beyond = _beyond(known[name].field, read, place) if len(self.problems) == found else None
                 if beyond:
                     self.problems.append(dataclasses.replace(beyond, file=self.origin(place)))
-                if len(self.problems) == found:
+                if len(self.problems) == found or dataclasses.is_dataclass(read):
                     values[known[name].field.name] = read
         try:
             return cls(**values)
@@ -252,7 +252,8 @@ class Reader:
         if held is None or not isinstance(value, Mapping):
             return
         kind = next(kind for kind in members(key.hint) if kind is not type(None))
-        if typing.get_origin(typing.get_args(kind)[1]) is Mapping:
+        entry = typing.get_args(kind)[1]
+        if (typing.get_origin(entry) or entry) is Mapping:
             for name, entry in value.items():
                 self.section(held, entry, f"{place}.{name}")
         else:

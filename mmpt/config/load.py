@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmpt.config.build import build_config
-from mmpt.config.checks import check_config
+from mmpt.config.check import examine
+from mmpt.config.fields import Problem
 from mmpt.config.follow import completed
 from mmpt.config.rundir import to_dict
 from mmpt.config.schema import Config
@@ -72,11 +72,31 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     Raises:
         ConfigError: lists all that is wrong, each with file, key, what was expected and what was found.
     """
-    layers = _layers(find_project(path), ())
+    return _without_errors(*examined(path, overrides))
+
+
+def examined(
+    config: str | Path | Config | Mapping[str, Any], overrides: Iterable[str] = ()
+) -> tuple[Config, list[Problem]]:
+    """A project file, what is in one, or a config, typed as far as it can be read, and all its problems.
+
+    Raises:
+        ConfigError: a file is missing, or not YAML.
+    """
+    if isinstance(config, str | Path):
+        layers, source = _layers(find_project(config), ()), str(config)
+    else:
+        source = config.source if isinstance(config, Config) else "config"
+        layers = [Layer(source, to_dict(config) if isinstance(config, Config) else dict(config))]
     layers += [Layer("--set", _override(text)) for text in overrides]
-    tree = completed(translated(_merged(layers), str(path)))
-    config = build_config(tree, str(path), functools.partial(_origin, layers))
-    check_config(config)
+    tree = completed(translated(_merged(layers), source))
+    return examine(tree, source, functools.partial(_origin, layers))
+
+
+def _without_errors(config: Config, problems: list[Problem]) -> Config:
+    errors = [problem for problem in problems if problem.level == "error"]
+    if errors:
+        raise ConfigError(errors)
     return config
 
 
@@ -243,14 +263,7 @@ def as_config(config: str | Path | Config | Mapping[str, Any], overrides: Iterab
     Raises:
         ConfigError: lists all that is wrong.
     """
-    if isinstance(config, str | Path):
-        return load_config(config, overrides)
     overrides = list(overrides)
     if isinstance(config, Config) and not overrides:
         return config
-    source = config.source if isinstance(config, Config) else "config"
-    layers = [Layer(source, to_dict(config) if isinstance(config, Config) else dict(config))]
-    layers += [Layer("--set", _override(text)) for text in overrides]
-    typed = build_config(_merged(layers), source, functools.partial(_origin, layers))
-    check_config(typed)
-    return typed
+    return _without_errors(*examined(config, overrides))

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mmpt.config.checks import check_training
+from mmpt.config.check import check_training
 from mmpt.config.schema import Config
 from mmpt.config.yamlfile import write_yaml
 

@@ -40,7 +40,7 @@ class SharedSection(Section):
         return cls.SECTION
 
     def __getattr__(self, name: str) -> Any:
-        owner = None if name.startswith("_") else declared(self.SECTION).get(name)
+        owner = None if name.startswith("_") else owner_of(self.SECTION, name)
         if owner is None:
             raise AttributeError(
                 f"no class declares a key {name!r} for the section {self.SECTION or 'of the file'}"
@@ -106,6 +106,19 @@ def _declared(section: str, state: Any) -> Mapping[str, Entry]:
     return found
 
 
+def owner_of(section: str, name: str) -> Entry | None:
+    """A class that declares a key for a section; None: no class does."""
+    return _owner(section, name, known())
+
+
+@functools.lru_cache(maxsize=1024)
+def _owner(section: str, name: str, state: Any) -> Entry | None:
+    entries = [e for r in REGISTRIES.values() if r.section == section for e in r.entries().values()]
+    # most classes declare their keys in their own file; the others have to be looked into one by one
+    entries.sort(key=lambda entry: entry.source is None or f" {name}: " not in entry.source.text)
+    return next((entry for entry in entries if entry.config and name in keys_of(entry.config)), None)
+
+
 def composed(
     base: type[SharedSection], configs: tuple[type[Section], ...], values: Mapping[str, Any]
 ) -> type[SharedSection]:
@@ -122,7 +135,7 @@ def composed(
     cls = _join(shared, own, ())
     strange = tuple(name for name in values if name not in cls.__dataclass_fields__)
     if strange:
-        cls = _join(shared, own, tuple(name for name in strange if name in declared(shared.SECTION)))
+        cls = _join(shared, own, tuple(name for name in strange if owner_of(shared.SECTION, name)))
     return cls
 
 
@@ -134,7 +147,7 @@ def _join(
         return shared
     fields = []
     for name in further:
-        key = keys_of(declared(shared.SECTION)[name].config)[name]
+        key = keys_of(owner_of(shared.SECTION, name).config)[name]
         default = {
             part: value
             for part in ("default", "default_factory")

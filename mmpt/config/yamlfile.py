@@ -6,13 +6,15 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from mmpt.config.fields import ConfigError
 from mmpt.utils.text import TextError, read_text
 
+MAX_DEPTH, MAX_NODES = 32, 20_000  # no project file comes near; an alias bomb has billions
+_INT = "tag:yaml.org,2002:int"
 _FLOAT = "tag:yaml.org,2002:float"
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
@@ -47,12 +49,63 @@ def parse_yaml(text: str, source: str) -> Any:
     Raises:
         ConfigError: not valid YAML; the message names `source` and the line.
     """
+    loader = None
     try:
-        return yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_nodes(node)
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}, line {mark.line + 1}" if mark else source
         raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}.") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _check_nodes(root: yaml.Node) -> None:
+    """Refuses what YAML 1.1 reads otherwise than people do, and files that unfold without end.
+
+    Raises:
+        yaml.constructor.ConstructorError: names the value and its line.
+    """
+
+    def refuse(problem: str, node: yaml.Node) -> NoReturn:
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+    count, stack = 0, [(root, 1)]
+    while stack:
+        node, depth = stack.pop()
+        count += 1
+        if depth > MAX_DEPTH:
+            refuse(f"more than {MAX_DEPTH} levels of nesting, or an alias inside of what it names", node)
+        if count > MAX_NODES:
+            refuse(f"more than {MAX_NODES} values, aliases unfolded", node)
+        if isinstance(node, yaml.ScalarNode):
+            said = _misread(node)
+            if said:
+                refuse(said, node)
+        elif isinstance(node, yaml.MappingNode):
+            stack += [(part, depth + 1) for pair in node.value for part in pair]
+        else:
+            stack += [(part, depth + 1) for part in node.value]
+
+
+def _misread(node: yaml.ScalarNode) -> str:
+    """What is wrong with a number; empty: nothing."""
+    text = node.value
+    if node.style or node.tag not in (_INT, _FLOAT):
+        return ""
+    if ":" in text:
+        return f'{text} is a number to the base 60 in YAML; quote it to mean a time: "{text}"'
+    if re.fullmatch(r"[-+]?0[0-9_]+", text):
+        return f'{text} is an octal number in YAML; write it without the zero, or quote it: "{text}"'
+    if re.fullmatch(r"[-+]?\.(nan|inf)", text, re.IGNORECASE):
+        return f"{text} is no finite number; leave the key out, or give a number"
+    return ""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

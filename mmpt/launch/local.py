@@ -20,7 +20,7 @@ from types import FrameType
 from typing import IO
 
 from mmpt.config import Config, ConfigError, load_config, recursive_config
-from mmpt.config.checks import check_training
+from mmpt.config.check import check_training
 from mmpt.config.fairseq_args import batch_size, fairseq_args
 from mmpt.config.rundir import tensorboard_dir, to_dict
 from mmpt.launch.torchrun import STOPPED, Topology

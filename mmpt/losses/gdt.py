@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpt.config.follow import HYPOTHESES, views_of
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.ops.distributed import all_gather, rank, world_size
 from mmpt.ops.gdt import (
@@ -109,6 +110,42 @@ class GDTConfig(LossConfig):
                 "joint is global."
             )
 
+    def check_data(self, dataset: Any) -> None:
+        needed = views_of(self.hypothesis)
+        if needed is None:
+            raise ValueError(
+                f"loss.hypothesis={self.hypothesis!r}: expected 1 to 9, base, or one of "
+                f"{', '.join(HYPOTHESES)}."
+            )
+        views = list(dataset.views or needed)  # an aligner of one's own may make them without being told
+        if views != needed:
+            raise ValueError(
+                f"loss.hypothesis {self.hypothesis} compares the views "
+                f"{', '.join(needed)}; dataset.views "
+                f"are {', '.join(views)}. Set dataset.views: [{', '.join(needed)}] and "
+                f"dataset.subsampling: {len(needed)}."
+            )
+        if dataset.views and (dataset.subsampling or 1) != len(needed):
+            raise ValueError(
+                f"dataset.subsampling={dataset.subsampling}, but loss.hypothesis compares {len(needed)} "
+                "views of an item; set it so."
+            )
+        has_views = bool(dataset.views) and len(needed) > 1
+        if has_views and self.layout != "item_major":
+            raise ValueError(
+                "dataset.views puts the views of an item side by side; set loss.layout: item_major (GDTLoss)."
+            )
+        if (
+            has_views
+            and "text" in (self.modalities or ["text"])
+            and self.text_reversal != dataset.text_reversal
+        ):
+            raise ValueError(
+                f"loss.text_reversal={self.text_reversal} (GDTLoss) differs from "
+                f"dataset.text_reversal={dataset.text_reversal}; say the "
+                "same in both."
+            )
+
 
 @LOSSES.register()
 class GDTLoss(Loss[GDTConfig]):
@@ -161,37 +198,6 @@ class GDTLoss(Loss[GDTConfig]):
     @property
     def reads(self) -> tuple[str, ...]:
         return tuple(f"pooled_{name}" for name in self.config.modalities or ["video"])
-
-    def check_data(self, dataset: Any) -> None:
-        config, needed = self.config, [VIEWS[view] for view in self.hypothesis.views]
-        views = list(dataset.views or needed)  # an aligner of one's own may make them without being told
-        if views != needed:
-            raise ValueError(
-                f"loss.hypothesis {self.hypothesis.number} ({self.hypothesis.name}) compares the views "
-                f"{', '.join(needed)}; dataset.views "
-                f"are {', '.join(views)}. Set dataset.views: [{', '.join(needed)}] and "
-                f"dataset.subsampling: {len(needed)}."
-            )
-        if dataset.views and (dataset.subsampling or 1) != len(needed):
-            raise ValueError(
-                f"dataset.subsampling={dataset.subsampling}, but loss.hypothesis compares {len(needed)} "
-                "views of an item; set it so."
-            )
-        has_views = bool(dataset.views) and len(needed) > 1
-        if has_views and config.layout != "item_major":
-            raise ValueError(
-                "dataset.views puts the views of an item side by side; set loss.layout: item_major (GDTLoss)."
-            )
-        if (
-            has_views
-            and "text" in (config.modalities or ["text"])
-            and config.text_reversal != dataset.text_reversal
-        ):
-            raise ValueError(
-                f"loss.text_reversal={config.text_reversal} (GDTLoss) differs from "
-                f"dataset.text_reversal={dataset.text_reversal}; say the "
-                "same in both."
-            )
 
     def check_model(self, model: nn.Module) -> None:
         super().check_model(model)

@@ -41,6 +41,13 @@ class LossConfig(Section):
     def _place(cls) -> str:
         return "loss"
 
+    def check_data(self, dataset: Any) -> None:
+        """Before torch is imported: does the `dataset:` section make what this loss expects?
+
+        Raises:
+            ValueError: it does not; the message names the keys of both sections.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class NegativesConfig(LossConfig):
@@ -143,11 +150,12 @@ class Loss(nn.Module, Generic[C]):
         """
 
     def check_data(self, dataset: Any) -> None:
-        """Before training: does the `dataset:` section make what this loss expects?
+        """Before training: does the `dataset:` section make what this loss expects? Its `Config` answers.
 
         Raises:
             ValueError: it does not; the message names the keys of both sections.
         """
+        self.config.check_data(dataset)
 
     def check_model(self, model: nn.Module) -> None:
         """Before training: does the model return what this loss reads? A model without `returns` is not

@@ -144,6 +144,10 @@ class MMContraConfig(ContrastConfig, SimilarityConfig):
         False, "clips drawn twice (same span of video or of captions) are not each other's negatives"
     )
 
+    def check_data(self, dataset: Any) -> None:
+        if self.sequence_contrast is not None:
+            self.sequence_contrast.check_data(dataset)
+
 
 @LOSSES.register()
 class MMContraLoss(PooledContrast[MMContraConfig]):

@@ -57,6 +57,24 @@ class SequenceConfig(LossConfig):
     )
     mask_same_video: bool = option(False, "sequences of the same video are not each other's negatives")
 
+    def check_data(self, dataset: Any) -> None:
+        name = "clip_per_video" if dataset.clip_per_video else "subsampling"
+        if self.weight:
+            self.check_clips(name, getattr(dataset, name))
+
+    def check_clips(self, name: str, clips: int | None) -> None:
+        """Do the clips of a video, a key of `dataset`, fill whole sequences?
+
+        Raises:
+            ValueError: they do not.
+        """
+        length = self.sequence_length
+        if clips is not None and clips % length:
+            raise ValueError(
+                f"dataset.{name}={clips} is not a multiple of loss.sequence_contrast.threshold={length}; "
+                f"sequences need whole groups. Use {-(-clips // length) * length}."
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityConfig(NegativesConfig):
@@ -130,13 +148,7 @@ class SequenceContrastLoss(Loss[SequenceContrastConfig]):
         return POOLED if self.config.fusion_weight is None else POOLED + TOKENS
 
     def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
-        length = self.config.sequence_length
-        if clips_per_video is not None and clips_per_video % length:
-            raise ValueError(
-                f"dataset.clip_per_video={clips_per_video} is not a multiple of "
-                f"loss.sequence_contrast.threshold={length}; sequences need "
-                f"whole groups. Use {length * max(1, round(clips_per_video / length))}."
-            )
+        self.config.check_clips("clip_per_video", clips_per_video)
 
     def forward(
         self,

@@ -86,6 +86,19 @@ class TempCLRConfig(ShuffleConfig, ContrastConfig):
                 f"{math.factorial(self.sequence_length)} orders. Use at most that many."
             )
 
+    def check_data(self, dataset: Any) -> None:
+        if not dataset.sort_clips:
+            raise ValueError(
+                "dataset.sort_clips: false leaves clips in any order; TempCLRLoss walks through a video "
+                "in time. Set it to true."
+            )
+        if not (dataset.clip_per_video or dataset.subsampling):
+            raise ValueError(
+                "dataset.clip_per_video is missing: TempCLRLoss makes a sequence of several clips of a "
+                "video. "
+                f"Use several times loss.sampling_threshold={self.sequence_length}."
+            )
+
 
 @LOSSES.register()
 class TempCLRLoss(Loss[TempCLRConfig]):
@@ -139,19 +152,6 @@ class TempCLRLoss(Loss[TempCLRConfig]):
                 f"dataset.clip_per_video={clips_per_video} is less than loss.sampling_threshold={length}: "
                 "no video could ever form a "
                 f"sequence. Use at least {length} clips; with overlaps dropped, several times that."
-            )
-
-    def check_data(self, dataset: Any) -> None:
-        if not dataset.sort_clips:
-            raise ValueError(
-                "dataset.sort_clips: false leaves clips in any order; TempCLRLoss walks through a video "
-                "in time. Set it to true."
-            )
-        if not (dataset.clip_per_video or dataset.subsampling):
-            raise ValueError(
-                "dataset.clip_per_video is missing: TempCLRLoss makes a sequence of several clips of a "
-                "video. "
-                f"Use several times loss.sampling_threshold={self.config.sequence_length}."
             )
 
     def forward(
@@ -301,6 +301,14 @@ class TempCLRLocalisationConfig(ShuffleConfig):
         least=1,
     )
 
+    def check_data(self, dataset: Any) -> None:
+        if self.window_stride not in (None, dataset.sliding_window):
+            raise ValueError(
+                f"loss.sliding_window={self.window_stride} differs from "
+                f"dataset.sliding_window={dataset.sliding_window}, by which "
+                "the windows were cut. Use that number, or null."
+            )
+
 
 @LOSSES.register()
 class TempCLRLocalisationLoss(Loss[TempCLRLocalisationConfig]):
@@ -326,14 +334,6 @@ class TempCLRLocalisationLoss(Loss[TempCLRLocalisationConfig]):
     paper = TEMPCLR
     cost = "M alignments of steps x frames for each video."
     from_model = ("logits", "video_seq", "pooled_text")
-
-    def check_data(self, dataset: Any) -> None:
-        if self.config.window_stride not in (None, dataset.sliding_window):
-            raise ValueError(
-                f"loss.sliding_window={self.config.window_stride} differs from "
-                f"dataset.sliding_window={dataset.sliding_window}, by which "
-                "the windows were cut. Use that number, or null."
-            )
 
     def forward(
         self,

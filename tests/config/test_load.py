@@ -95,6 +95,19 @@ def test_a_list_of_includes_is_refused(tmp_path):
         ("task: [1, 2\n", r"x\.yaml, line \d+: not valid YAML"),
         ("- 1\n", "expected `key: value` lines"),
         ("task: a\ntask: b\n", r"line 2: not valid YAML: key 'task' is given twice"),
+        ("task: 010\n", r"x\.yaml, line 1: not valid YAML: 010 is an octal number"),
+        ("task: 1:30\n", r"1:30 is a number to the base 60"),
+        ("loss: {beta: .nan}\n", r"\.nan is no finite number"),
+        ("task: " + "[" * 40 + "]" * 40, "more than 32 levels of nesting"),
+        ("task: &a [*a]\n", "more than 32 levels of nesting, or an alias inside"),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1]\n"
+            + "".join(
+                f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+                for old, new in zip("abcdef", "bcdefg", strict=True)
+            ),
+            "more than 20000 values",
+        ),
         ("task: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
     ],
 )

@@ -9,8 +9,8 @@ from mmpt.config.rundir import create_run_dir, tensorboard_dir
 
 YAML = """
 dataset: {{train_path: a.lst, subsampling: 4, mm_prob: 0.5}}
-model: {{model_cls: M, mm_encoder_cls: null}}
-loss: {{loss_cls: L}}
+model: {{model_cls: MMFusionSeparate, mm_encoder_cls: null}}
+loss: {{loss_cls: MMContraLoss}}
 fairseq: {{common: {{tensorboard_logdir: run}}, dataset: {{batch_size: 8}}, checkpoint: {{save_dir: {}}}}}
 """
 
@@ -34,7 +34,7 @@ def test_the_next_run_comes_after_the_highest_number_and_odd_names_do_not_count(
 
 
 def test_without_a_tensorboard_key_there_is_no_folder(tmp_path):
-    (tmp_path / "x.yaml").write_text("task: T\n")
+    (tmp_path / "x.yaml").write_text("task: Task\n")
     assert tensorboard_dir(load_config(tmp_path / "x.yaml")) is None
 
 
@@ -60,6 +60,8 @@ def test_other_ranks_create_nothing(config, tmp_path):
 
 
 def test_a_file_without_save_dir_is_refused(tmp_path):
-    (tmp_path / "x.yaml").write_text("dataset: {train_path: a}\nmodel: {model_cls: M}\nloss: {loss_cls: L}\n")
+    (tmp_path / "x.yaml").write_text(
+        "dataset: {train_path: a}\nmodel: {model_cls: MMFusionSeparate}\nloss: {loss_cls: MMContraLoss}\n"
+    )
     with pytest.raises(ConfigError, match=r"fairseq\.checkpoint\.save_dir is missing"):
         create_run_dir(load_config(tmp_path / "x.yaml"))

@@ -20,8 +20,8 @@ from tests.conftest import ROOT
 
 TRAIN = """
 dataset: {train_path: a.lst}
-model: {model_cls: M}
-loss: {loss_cls: L}
+model: {model_cls: MMFusionSeparate}
+loss: {loss_cls: MMContraLoss}
 fairseq:
   common: {fp16: %s}
   optimization: {lr: [5e-5, 1e-5]}

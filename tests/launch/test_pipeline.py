@@ -90,7 +90,7 @@ def test_two_jobs_of_a_stage_may_not_write_to_the_same_place(job):
 def training(tmp_path):
     path = tmp_path / "train.yaml"
     path.write_text(
-        f"dataset: {{train_path: x}}\nmodel: {{model_cls: M}}\nloss: {{loss_cls: L}}\n"
+        "dataset: {train_path: x}\nmodel: {model_cls: MMFusionSeparate}\nloss: {loss_cls: MMContraLoss}\n"
         f"fairseq: {{checkpoint: {{save_dir: {tmp_path}/run, restore_file: {tmp_path}/start.pt}}, common: "
         f"{{cpu: true}}}}\n"
     )

@@ -1,0 +1,239 @@
+"""Everything that is wrong with a project file, found at once and before anything expensive starts.
+
+All sections are read with the keys of all classes named in them; torch and fairseq are not imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmpt.config.build import all_names, names_in, read_config
+from mmpt.config.fairseq_options import OPTIONS
+from mmpt.config.fields import ConfigError, Problem, Reader, is_number
+from mmpt.config.schema import Config
+from mmpt.registry import LOSSES, REGISTRIES, Entry, Registry, UnknownName, add_plugins
+
+_RANGES = (("sampled_min_len", "sampled_max_len"), ("sampled_video_min_len", "sampled_video_max_len"))
+_SPECIAL_TOKENS = 3  # [CLS] [SEP] ... [SEP] of the text tensor
+_CHOSEN = ("optimizer", "lr_scheduler")  # options of fairseq that bring further ones
+_EVALUATION = {"path"}  # `fairseq.common_eval`: read by evaluation, no option of fairseq-train
+
+
+def check(config: str | Path | Mapping[str, Any] | Config, overrides: Iterable[str] = ()) -> list[Problem]:
+    """What is wrong with a project file, and (level "note") what it sets without effect; empty: nothing.
+
+    Args:
+        config: path of the file, what is in one, or a config.
+        overrides: `section.key=value` texts merged last.
+    """
+    from mmpt.config import load  # it calls `examine`
+
+    try:
+        read, problems = load.examined(config, overrides)
+    except ConfigError as error:  # not YAML, or a file is missing
+        return error.problems
+    if read.base_dir is None and not read.predictor and read.dataset.split != "test":
+        problems += training_problems(read)
+    return problems
+
+
+def check_training(config: Config) -> None:
+    """What a training job needs besides what every project file does.
+
+    Raises:
+        ConfigError: lists all that is missing.
+    """
+    problems = training_problems(config)
+    if problems:
+        raise ConfigError(problems)
+
+
+def training_problems(config: Config) -> list[Problem]:
+    """What training lacks."""
+    if config.dataset.split == "test":
+        what = "test makes this a test file; training from it makes no sense."
+        cure = "Use --jobtype local_predict."
+        return [Problem("dataset.split", what, cure=cure, file=config.source)]
+    wanted = {
+        "fairseq.checkpoint.save_dir": (
+            config.fairseq.get("checkpoint", {}).get("save_dir"),
+            "a folder for checkpoints, for example runs/my_model",
+        ),
+        "dataset.train_path": (config.dataset.train_path, "a list of items"),
+        "model.model_cls": (config.model.model_cls, "a model"),
+        "loss.loss_cls": ((config.loss or {}).get("loss_cls"), "a loss"),
+    }
+    return [
+        Problem(key, f"{key} is missing: training needs {what}.", file=config.source)
+        for key, (value, what) in wanted.items()
+        if not value
+    ]
+
+
+def examine(
+    tree: Mapping[str, Any], source: str, origin: Callable[[str], str] | None = None
+) -> tuple[Config, list[Problem]]:
+    """A resolved project file, typed as far as it can be read, and its problems.
+
+    Args:
+        tree: what `recursive_config` returns.
+        source: the file.
+        origin: dotted key -> the file that sets it.
+    """
+    reader = Reader(origin or (lambda key: source), all_names)
+    tree = {**tree, **_plugins(tree, source, reader)}
+    for key, name in names_in(tree).items():
+        for registry in REGISTRIES.values():
+            if key in registry.keys and registry is not LOSSES and isinstance(name, str):
+                _described(registry, key, name, reader)
+    config = read_config(tree, source, reader)
+    if isinstance(config.loss, Mapping):
+        _loss(config.loss, "loss", config, reader)
+    _fairseq(config, reader)
+    for problem in contradictions(config):
+        reader.add(problem.key, problem.what, cure=problem.cure)
+    return config, reader.problems
+
+
+def _plugins(tree: Mapping[str, Any], source: str, reader: Reader) -> dict[str, Any]:
+    """`plugins` with the paths of files; their classes are known from here on."""
+    plugins = tree.get("plugins")
+    if not isinstance(plugins, list) or not all(isinstance(plugin, str) for plugin in plugins):
+        return {}
+    places = [Path(), *Path(source).resolve().parents]
+    found = []
+    for plugin in plugins:
+        files = [
+            folder / plugin for folder in places if plugin.endswith(".py") and (folder / plugin).is_file()
+        ]
+        plugin = str(files[0]) if files else plugin
+        try:
+            add_plugins([plugin])
+        except ImportError as error:
+            reader.add("plugins", str(error).removeprefix("plugins: "))
+        found.append(plugin)
+    return {"plugins": found}
+
+
+def _described(registry: Registry, key: str, name: str, reader: Reader) -> Entry | None:
+    """What the index knows of the class that a key names."""
+    try:
+        return registry.describe(name)
+    except UnknownName as error:
+        reader.add(key, f"unknown {registry.kind} {name!r}.", got=name, cure=error.hint)
+        return None
+
+
+def _loss(section: Mapping[str, Any], place: str, config: Config, reader: Reader) -> None:
+    """A loss with its own keys, and the losses that it is made of."""
+    name = section.get("loss_cls")
+    if not isinstance(name, str):
+        if name is not None or place != "loss":
+            reader.add(f"{place}.loss_cls", expected="the name of a loss", got=name)
+        return
+    entry = _described(LOSSES, f"{place}.loss_cls", name, reader)
+    if entry is None or entry.config is None:
+        return
+    before = len(reader.problems)
+    of_sum = () if place == "loss" else ("weight", "name")  # keys of a part, not of its loss
+    own = {key: value for key, value in section.items() if key not in ("loss_cls", *of_sum)}
+    read = reader.section(entry.config, own, place)
+    if len(reader.problems) == before and hasattr(read, "check_data"):
+        try:
+            read.check_data(config.dataset)
+        except ValueError as error:  # the sentence begins with the key to be changed
+            key = re.match(r"(dataset|loss)[\w.]+", str(error))
+            reader.add(key[0] if key else place, str(error))
+    for key, value in own.items():
+        for i, part in enumerate(value if isinstance(value, list) else ()):
+            if isinstance(part, Mapping) and "loss_cls" in part:
+                _loss(part, f"{place}.{key}[{i}]", config, reader)
+                if not is_number(part.get("weight", 1.0)):
+                    reader.add(f"{place}.{key}[{i}].weight", expected="a number", got=part["weight"])
+
+
+def _fairseq(config: Config, reader: Reader) -> None:
+    """Flags that fairseq-train does not know, and values that it does not take."""
+    flags = {
+        (group, name): value
+        for group, names in config.fairseq.items()
+        for name, value in names.items()
+        if not (group == "common_eval" and name in _EVALUATION)
+    }
+    known, mine = dict(OPTIONS[""]), {name: value for (_, name), value in flags.items()}
+    for chooser in _CHOSEN:
+        variants = {
+            when.partition("=")[2]: names for when, names in OPTIONS.items() if when.startswith(chooser)
+        }
+        value = mine.get(chooser)
+        if value in variants:
+            known |= variants[value]
+            continue
+        # none is named, or one that is not known: do not complain of its options as well
+        known |= {name: kind for names in variants.values() for name, kind in names.items()}
+        if value is not None and not config.plugins:
+            place = next(f"fairseq.{group}.{name}" for group, name in flags if name == chooser)
+            near = difflib.get_close_matches(str(value), variants, n=1)
+            cure = f"Did you mean {near[0]}?" if near else ""
+            reader.add(place, expected=f"one of {', '.join(variants)}", got=value, cure=cure)
+    if config.plugins and any(mine.get(chooser) not in (None, *_values(chooser)) for chooser in _CHOSEN):
+        return  # what a plugin registers with fairseq has options of its own
+    for (group, name), value in flags.items():
+        place = f"fairseq.{group}.{name}"
+        if name not in known:
+            reader.add(place, "fairseq-train has no such option.", got=value, cure=_flag_hint(name, known))
+        elif value is not None and not _takes(known[name], value):
+            reader.add(place, expected=_FLAG_WORDS[known[name]], got=value)
+
+
+_FLAG_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "text": "a value"}
+
+
+def _values(chooser: str) -> list[str]:
+    return [when.partition("=")[2] for when in OPTIONS if when.startswith(chooser)]
+
+
+def _takes(kind: str, value: Any) -> bool:
+    if isinstance(value, list) and len(value) == 1:  # is passed on as its element
+        value = value[0]
+    if kind == "bool":
+        return isinstance(value, bool)
+    if kind == "float":
+        return is_number(value)
+    if kind == "int":
+        return is_number(value) and float(value).is_integer() and not isinstance(value, float)
+    return not isinstance(value, bool | dict)
+
+
+def _flag_hint(name: str, known: Mapping[str, str]) -> str:
+    owners = [when.replace("=", ": ") for when, names in OPTIONS.items() if name in names]
+    if owners:
+        return f"It goes with {' or '.join(owners)}."
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {near[0]}?" if near else ""
+
+
+def contradictions(config: Config) -> Iterator[Problem]:
+    """Values that are fine alone and wrong together."""
+    dataset, common = config.dataset, config.fairseq.get("common", {})
+    for low, high in _RANGES:
+        smallest, largest = getattr(dataset, low), getattr(dataset, high)
+        if smallest is not None and largest is not None and smallest > largest:
+            what = f"dataset.{low}={smallest} is larger than dataset.{high}={largest}."
+            yield Problem(f"dataset.{low}", what)
+    if dataset.max_len is not None and dataset.max_video_len is not None:
+        smallest = dataset.max_video_len + _SPECIAL_TOKENS + 1
+        if dataset.max_len < smallest:
+            what = (
+                f"dataset.max_len={dataset.max_len} leaves no room for words beside "
+                f"dataset.max_video_len={dataset.max_video_len} and {_SPECIAL_TOKENS} special tokens."
+            )
+            yield Problem("dataset.max_len", what, cure=f"Use at least {smallest}.")
+    for flag in ("fp16", "bf16"):
+        if common.get("cpu") is True and common.get(flag) is True:
+            what = f"fairseq.common.{flag}: true does not run beside fairseq.common.cpu: true."
+            yield Problem(f"fairseq.common.{flag}", what, cure=f"Set fairseq.common.{flag}: false.")
