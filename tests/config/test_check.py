@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from mmpt.config import ConfigError, load_config
+from mmpt.config.catalogue import projects
 from mmpt.config.check import check, check_training, examine, training_problems
 from mmpt.registry import LOSSES
-from tests.config.test_projects import SHIPPED
 from tests.conftest import ROOT
 
 GOOD = yaml.safe_load(
@@ -122,7 +122,7 @@ def test_a_dict_is_checked_like_a_file():
     assert [problem.key for problem in errors({**GOOD, "tsk": "Task"})] == ["tsk"]
 
 
-@pytest.mark.parametrize("path", SHIPPED)
+@pytest.mark.parametrize("path", projects())
 def test_shipped_files_have_no_problem(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     # templates leave what training needs to the files that are made of them
