@@ -16,7 +16,7 @@ CHOSEN = ("optimizer", "lr_scheduler")  # options whose value brings further opt
 
 
 def options() -> dict[str, dict[str, str]]:
-    """ "" -> name -> kind, of all runs; `optimizer=adam` -> those of runs with that value."""
+    """No value -> name -> kind, of all runs; `optimizer=adam` -> those of runs with that value."""
     import fairseq.options
     from fairseq.dataclass.utils import gen_parser_from_dataclass
     from fairseq.registry import REGISTRIES
