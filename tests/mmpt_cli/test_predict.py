@@ -74,7 +74,8 @@ def test_pictures_are_drawn_on_demand_and_named_in_the_page(project, tmp_path):
         assert (folder / f"{name}.png").is_file() and f"![{name}]({name}.png)" in (
             folder / "results.md"
         ).read_text()
-    assert results(tmp_path, "checkpoint_best")["plots"] == ["ranks.png", "scores.png", "alignment.png"]
+    plots = results(tmp_path, "checkpoint_best")["plots"]
+    assert plots == ["ranks.png", "scores.png", "alignment.png", "shift.png"]
 
 
 def test_a_fine_tuned_checkpoint_is_named_and_features_of_another_rate_warned_of(project, tmp_path, capsys):

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -167,7 +168,7 @@ def _subtitles(path: Path) -> Clips:
         if not cue.is_comment
     ]
     lines = [cue for cue in lines if cue[2]]
-    follows = [second[2][0] == first[2][-1] for first, second in zip(lines, lines[1:], strict=False)]
+    follows = [second[2][0] == first[2][-1] for first, second in itertools.pairwise(lines)]
     if follows and sum(follows) >= ROLLING * len(follows):
         return _unrolled(lines)
     return _clips((start, end, " ".join(text)) for start, end, text in lines)
