@@ -50,7 +50,7 @@ class WritingLoss(Loss[WritingConfig]):
     def over_conditions(self, word_logits: Callable[..., Tensor], labels: Tensor, *text: Tensor) -> Tensor:
         """Cross entropy of the labelled words, averaged over words, then over conditions."""
         losses = []
-        for condition in self.config.conditions:
+        for condition in self.config.conditions or ():
             logits = word_logits(condition, text[0], text[1], labels, *text[2:])
             losses.append(mean_cross_entropy(logits, labelled(labels, logits)))
         loss = sum(losses) / len(losses)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from mmpt.config.fields import keys_of
+from mmpt.registry import LOSSES
 from tests.losses.batches import BUILT_IN, Maker, loss_and_batch
 
 CASES = [("duplicates", 4, torch.float32), ("masked", 4, torch.float32), ("random", 1, torch.float32)]
@@ -41,3 +43,10 @@ def test_a_model_that_returns_all_it_declares_is_accepted(name):
     loss.check_model(model)
     declared = loss.from_model if loss.from_model is not None else loss.reads
     assert set(declared) <= set(loss.reads)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_what_is_known_of_a_loss_without_importing_it_is_what_it_is(name):
+    known, cls = LOSSES.describe(name), LOSSES.get(name)
+    assert set(keys_of(known.config)) == set(keys_of(cls.Config))
+    assert (known.cls.family, known.cls.formula, known.cls.paper) == (cls.family, cls.formula, cls.paper)
