@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mmpt.config import Config, ConfigError
 from mmpt.config.rundir import to_dict
@@ -94,27 +96,43 @@ def train(
         tuple(overrides),
         Topology(per_node=nproc if nproc > 1 else None),
     )
-    command = job.command(check_gpus=True)
     run = Run(job.folder, Path(log) if log else None)
     run.folder.mkdir(parents=True, exist_ok=True)
-    with Running() as running:
-        output = open(run.log, "a") if run.log else None  # noqa: SIM115  closed below
-        try:
-            process = running.start(command, visible_gpus()[: command.gpus], output)
-            follow = _Follow(run.folder / "metrics.jsonl", progress)
-            while process.poll() is None:
-                follow()
-                time.sleep(POLL_SECONDS)
+    with contextlib.ExitStack() as open_files:
+        output = open_files.enter_context(open(run.log, "a")) if run.log else None
+        if output:
+            open_files.enter_context(_launcher_speaks_into(output))
+        command = job.command(check_gpus=True)
+        running = open_files.enter_context(Running())
+        process = running.start(command, visible_gpus()[: command.gpus], output)
+        follow = _Follow(run.folder / "metrics.jsonl", progress)
+        while process.poll() is None:
             follow()
-            code = running.ended(process)
-        finally:
-            if output:
-                output.close()
+            time.sleep(POLL_SECONDS)
+        follow()
+        code = running.ended(process)
     if code:
         said = run.log.read_text(errors="replace").splitlines()[-SHOWN_LINES:] if run.log else []
         where = f" Its log: {run.log}" if run.log else ""
         raise TrainingFailed("\n".join([*said, f"training stopped with exit code {code}.{where}"]), code)
     return run
+
+
+@contextlib.contextmanager
+def _launcher_speaks_into(file: TextIO) -> Iterator[None]:
+    """Lines and remarks of the launcher belong to the log of what it launches."""
+    handler = logging.StreamHandler(file)
+    loggers = [logging.getLogger(name) for name in ("mmpt.lines", "mmpt.launch")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
 
 
 class _Follow:

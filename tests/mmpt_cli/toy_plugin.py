@@ -19,6 +19,8 @@ class Words:
 
 @META_PROCESSORS.register()
 class ToyMeta(MetaProcessor):
+    """Twelve clips of four videos."""
+
     def __init__(self, config):
         super().__init__(config)
         self.missing = {"without features": ["lost"]}
