@@ -36,4 +36,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         for path, problems in found.items():
             print("\n".join(map(str, problems)) if problems else f"{path}: nothing wrong")
-    return 1 if any(found.values()) else 0
+    return int(any(problem.level == "error" for problems in found.values() for problem in problems))

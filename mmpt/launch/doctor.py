@@ -183,7 +183,8 @@ def project(path: str, cpu: bool) -> Iterator[Finding]:
     try:
         config = load_config(path)
     except ConfigError as error:
-        yield Finding("error", str(error), "Correct the file")
+        for problem in error.problems:
+            yield Finding("error", str(problem), problem.cure or "Correct the file")
         return
     yield ok(f"{path}: every key is known")
     missing = [
