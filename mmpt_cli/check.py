@@ -35,5 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(listed, indent=1))
     else:
         for path, problems in found.items():
-            print("\n".join(map(str, problems)) if problems else f"{path}: nothing wrong")
+            for problem in problems:
+                print(f"{problem.level}: {problem}")
+            if not any(problem.level == "error" for problem in problems):
+                print(f"{path}: nothing wrong")
     return int(any(problem.level == "error" for problems in found.values() for problem in problems))
