@@ -66,5 +66,6 @@ def test_a_wrong_file_is_told_from_a_right_one_by_the_exit_code(tmp_path, capsys
     assert "nothing wrong" in capsys.readouterr().out
     (tmp_path / "x.yaml").write_text(f"includes: {NORTON}\ndataset: {{max_lenn: 3}}\n")
     assert main(["check", str(tmp_path / "x.yaml"), "--json"]) == 1
-    ((problem, *_),) = json.loads(capsys.readouterr().out).values()
+    (problems,) = json.loads(capsys.readouterr().out).values()
+    (problem,) = [problem for problem in problems if problem["level"] == "error"]
     assert problem["key"] == "dataset.max_lenn" and "max_len" in problem["cure"]
