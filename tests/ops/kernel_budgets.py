@@ -109,12 +109,24 @@ def late_interaction(hopper):
     _packing.TILES.update(tiles)
 
 
+def alignment():
+    from mmpt.ops.alignment._triton import solve, solve_drop
+
+    for count, rows, cols in ((64, 32, 32), (64, 5, 5), (2, 250, 200)):
+        cost, lengths = torch.rand(count, rows, cols), [torch.full((count,), n) for n in (rows, cols)]
+        for relaxed, smoothing in ((False, 0.1), (True, 0.1), (False, 0.0)):
+            solve(cost, *lengths, relaxed, smoothing, want_path=True)
+        for smoothing in (0.1, 0.0):
+            solve_drop(cost[:, :127], torch.rand(count, cols), *lengths, smoothing, want_path=True)
+
+
 def main(capabilities):
     for capability in capabilities:
         compilation = Compilation([capability])
         triton.JITFunction.run = lambda kernel, *args, **options: compilation(kernel, *args, **options)
         sinkhorn()
         late_interaction(capability >= 90)
+        alignment()
 
 
 if __name__ == "__main__":

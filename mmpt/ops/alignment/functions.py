@@ -17,7 +17,6 @@ Sources: soft-DTW arXiv 1703.01541, its divergence arXiv 2010.08354, OTAM arXiv 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from functools import partial
 
@@ -27,7 +26,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from mmpt.ops.alignment import _torch as _wavefront
+from mmpt.ops.backend import choose
 from mmpt.ops.precision import autocast_off, full_precision
+
+TRITON_ROWS = 256  # eight a thread, whose registers hold no more
 
 Lengths = tuple[Tensor | None, Tensor | None]  # of rows and of columns
 
@@ -70,8 +72,8 @@ def soft_dtw(
         band: Sakoe-Chiba band: cells further than this from the (slanted) diagonal are forbidden, counted in
             positions of the shorter sequence. 0 may leave no path between sequences of different lengths
             (value inf).
-        backend: "torch"; "numba", compiled, CPU only, needs the package numba; "auto" takes numba
-            where it can.
+        backend: "torch"; "numba", compiled, CPU only, needs the package numba; "triton", float32 on a GPU, at
+            most 256 rows; "auto", see `mmpt.ops.backend`.
 
     Returns:
         (...) in the dtype of cost.
@@ -213,20 +215,19 @@ def _align(
         "smoothing": smoothing,
         "both": both,
     }
-    solve = partial(_solver(backend, flat, smoothing), **problem)
+    solve = partial(_solver(backend, flat, smoothing, both), **problem)
     return _Alignment.apply(flat, solve).reshape(lead).to(cost.dtype)
 
 
-def _solver(backend: str, cost: Tensor, smoothing: float):
-    if backend not in ("auto", "torch", "numba"):
-        raise ValueError(f"alignment backend {backend!r} is unknown. Use auto, torch or numba.")
-    fits = cost.device.type == "cpu"
-    if backend == "torch" or (backend == "auto" and not (fits and importlib.util.find_spec("numba"))):
+def _solver(backend: str, cost: Tensor, smoothing: float, both: bool):
+    longest = max(cost.shape[1:]) if both else cost.shape[1]
+    backend = choose(backend, cost, triton=_too_long(longest), numba=None, torch=None)
+    if backend == "torch":
         return _wavefront.solve
-    if not fits:
-        raise ValueError(
-            f"alignment backend numba computes on CPU tensors, got one on {cost.device}. Use backend='torch'."
-        )
+    if backend == "triton":
+        from mmpt.ops.alignment import _triton
+
+        return _triton.solve
     from mmpt.ops.alignment import _numba
 
     return _numba.solve if smoothing else _compiled_hard
@@ -241,6 +242,11 @@ def _compiled_hard(
     from mmpt.ops.alignment import _numba
 
     return _numba.solve_hard(cost, **problem), None
+
+
+def _too_long(rows: int, most: int = TRITON_ROWS) -> str | None:
+    """Why the Triton kernels cannot align that many rows, or None."""
+    return None if rows <= most else f"it aligns at most {most} rows, not {rows}"
 
 
 def _path(cost: Tensor, distance) -> Tensor:
@@ -284,7 +290,11 @@ def _in_band(cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, band: int) 
 
 
 def drop_dtw(
-    cost: Tensor, drop_cost: Tensor | float, smoothing: float = 0.0, lengths: Lengths | None = None
+    cost: Tensor,
+    drop_cost: Tensor | float,
+    smoothing: float = 0.0,
+    lengths: Lengths | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """Drop-DTW: DTW of all rows (steps) with the columns (frames) that are worth matching; any column may be
     dropped at a price.
@@ -299,6 +309,7 @@ def drop_dtw(
         drop_cost: one price, or (..., C) a price per column.
         smoothing: 0 for the minimum, > 0 for the soft minimum.
         lengths: rows and columns in use, see the head of this module.
+        backend: "torch", "triton" or "auto", as in `soft_dtw`.
 
     Returns:
         (...) in the dtype of cost.
@@ -311,6 +322,9 @@ def drop_dtw(
         .reshape(-1, cols)
     )
     row_lengths, col_lengths = (_flat_lengths(cost, lengths, axis) for axis in (0, 1))
+    if choose(backend, flat, triton=_too_long(rows, TRITON_ROWS // 2 - 1), torch=None) == "triton":
+        value = _DropAlignment.apply(flat, drop, row_lengths, col_lengths, smoothing)
+        return value.reshape(cost.shape[:-2]).to(cost.dtype)
     if lengths:
         inside = _wavefront.inside(flat, row_lengths, col_lengths)
         flat, drop = torch.where(inside, flat, 0.0), torch.where(inside[:, 0], drop, 0.0)
@@ -334,6 +348,25 @@ def drop_dtw(
         torch.arange(len(flat), device=flat.device), row_lengths + col_lengths + 1, row_lengths
     ]
     return value.reshape(cost.shape[:-2]).to(cost.dtype)
+
+
+class _DropAlignment(torch.autograd.Function):
+    """Drop-DTW by kernels, which find the gradients on the way."""
+
+    @staticmethod
+    def forward(ctx, cost, drop, row_lengths, col_lengths, smoothing):
+        from mmpt.ops.alignment._triton import solve_drop
+
+        wanted = any(ctx.needs_input_grad[:2])
+        value, *paths = solve_drop(cost, drop, row_lengths, col_lengths, smoothing, wanted)
+        ctx.save_for_backward(*paths)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        path, dropped = ctx.saved_tensors
+        return grad[:, None, None] * path, grad[:, None] * dropped, None, None, None
 
 
 def _least(*terms: Tensor, smoothing: float) -> Tensor:
