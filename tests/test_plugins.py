@@ -10,6 +10,7 @@ import types
 
 import pytest
 
+import mmpt
 from experiments import training_process
 from mmpt.config import load_config
 from mmpt.registry import LOSSES, UnknownName
@@ -79,6 +80,20 @@ def test_what_is_wrong_in_the_section_of_a_plugin_is_found_at_the_start(
 ):
     with pytest.raises((ValueError, UnknownName), match=message):
         build_task(load_config(project, [setting]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("loss.margn=0.1", "loss.margn: unknown key. Did you mean loss.margin?"),
+        ("loss.margin=-1", "loss.margin: expected a finite number and above 0, got -1"),
+        ("loss.loss_cls=MarginLos", "unknown loss 'MarginLos'. Did you mean MarginLoss"),
+    ],
+)
+def test_check_finds_it_too_without_importing_the_plugin(project, setting, problem, forget_the_plugin):
+    errors = [str(found) for found in mmpt.check(project, [setting]) if found.level == "error"]
+    assert len(errors) == 1 and problem in errors[0] and "my_loss" not in sys.modules
+    assert not [found for found in mmpt.check(project) if found.level == "error"]
 
 
 def test_the_example_trains(project, toy_world, tmp_path, forget_the_plugin):
