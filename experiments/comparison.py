@@ -21,16 +21,14 @@ axes: {late narration: [moderate, late]}  # rows of the figure: worlds along one
 
 from __future__ import annotations
 
-import difflib
 import json
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mmpt.config import Config, load_config
+from mmpt.config.fields import Reader
 from mmpt.config.rundir import to_dict
 from mmpt.config.yamlfile import ConfigError, read_yaml
 from mmpt.demo.toy_runs import data_fingerprint, move_folders, set_length
@@ -119,21 +117,17 @@ class Comparison:
         Raises:
             ConfigError: an unknown or missing key, a wrong type or name; each with what is expected.
         """
-        tree, known = read_yaml(Path(path)), typing.get_type_hints(cls)
-        for key, value in tree.items():
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                raise ConfigError(f"{path}: {key}: unknown key; known: {', '.join(near or known)}.")
-            expected = _class(known[key])
-            if not isinstance(value, expected):
-                raise ConfigError(f"{path}: {key}: expected a {expected.__name__.lower()}, got {value!r}.")
+        tree = read_yaml(Path(path))
         missing = [f.name for f in fields(cls) if f.name in ("losses", "updates") and not tree.get(f.name)]
         if missing or not {"project", "updates"} <= set(tree.get("start", ("project", "updates"))):
             raise ConfigError(
                 f"{path}: needs losses and updates, and a start its project and updates; incomplete: "
                 f"{missing or 'start'}."
             )
-        comparison = cls(**tree)
+        reader = Reader(lambda key: path)
+        comparison = reader.section(cls, tree)
+        if comparison is None or reader.problems:
+            raise ConfigError(reader.problems)
         comparison._check(path)
         return comparison
 
@@ -200,12 +194,6 @@ class Comparison:
     def drawn_columns(self) -> list[str]:
         """Heads of the columns in the figure."""
         return self.drawn or (DRAWN if self.columns == COLUMNS else list(self.columns))
-
-
-def _class(hint: Any) -> type:
-    """What a value of `list[int]` or `Mapping | None` is an instance of."""
-    kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
-    return typing.get_origin(kind) or kind
 
 
 @dataclass(frozen=True)

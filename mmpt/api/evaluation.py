@@ -75,7 +75,7 @@ def find_checkpoints(config: Config, chosen: str | Path | None = None, every: bo
     folder = Path(os.path.dirname(config.eval.save_path or ""))
     if every or chosen is None:
         found += sorted(folder.glob("checkpoint*.pt"))
-    named = chosen or config.fairseq.get("common_eval", {}).get("path")
+    named = chosen or config.trainer.path
     if named is not None:
         if not os.path.isfile(named):
             key = "--checkpoint" if chosen else "fairseq.common_eval.path"
@@ -139,11 +139,11 @@ class Evaluation:
         load_plugins(self.config.plugins)
         self.device, self.progress = choose_device(device), progress
         self.dataset = build_dataset(self.config, "test")
-        options = self.config.fairseq.get("dataset", {})
+        trainer = self.config.trainer
         self.loader = DataLoader(
             self.dataset,
-            batch_size=options.get("batch_size", 1),
-            num_workers=options.get("num_workers", 0),
+            batch_size=trainer.batch_size or 1,
+            num_workers=trainer.num_workers or 0,
             collate_fn=self.dataset.collate,
         )
         tokenizer = getattr(self.dataset.text_processor, "tokenizer", None)

@@ -51,7 +51,7 @@ def find_checkpoint(config: Config, checkpoint: str | Path, folders: Sequence[Pa
     `fairseq.checkpoint.save_dir`."""
     save_path = config.eval.save_path
     known = [*folders, *([Path(save_path), Path(save_path).parent] if save_path else [])]
-    save_dir = config.fairseq.get("checkpoint", {}).get("save_dir")
+    save_dir = config.trainer.save_dir
     known += [Path(save_dir)] if save_dir else []
     tried = [Path(checkpoint), *(folder / checkpoint for folder in known)]
     for path in tried:

@@ -60,7 +60,7 @@ def training_problems(config: Config) -> list[Problem]:
         return [Problem("dataset.split", what, cure=cure, file=config.source)]
     wanted = {
         "fairseq.checkpoint.save_dir": (
-            config.fairseq.get("checkpoint", {}).get("save_dir"),
+            config.trainer.save_dir,
             "a folder for checkpoints, for example runs/my_model",
         ),
         "dataset.train_path": (config.dataset.train_path, "a list of items"),
@@ -219,7 +219,7 @@ def _flag_hint(name: str, known: Mapping[str, str]) -> str:
 
 def contradictions(config: Config) -> Iterator[Problem]:
     """Values that are fine alone and wrong together."""
-    dataset, common = config.dataset, config.fairseq.get("common", {})
+    dataset, trainer = config.dataset, config.trainer
     for low, high in _RANGES:
         smallest, largest = getattr(dataset, low), getattr(dataset, high)
         if smallest is not None and largest is not None and smallest > largest:
@@ -234,6 +234,6 @@ def contradictions(config: Config) -> Iterator[Problem]:
             )
             yield Problem("dataset.max_len", what, cure=f"Use at least {smallest}.")
     for flag in ("fp16", "bf16"):
-        if common.get("cpu") is True and common.get(flag) is True:
+        if trainer.cpu is True and getattr(trainer, flag) is True:
             what = f"fairseq.common.{flag}: true does not run beside fairseq.common.cpu: true."
             yield Problem(f"fairseq.common.{flag}", what, cure=f"Set fairseq.common.{flag}: false.")

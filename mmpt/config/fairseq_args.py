@@ -10,7 +10,7 @@ from mmpt.config.schema import Config
 def batch_size(config: Config) -> int | None:
     """Items per batch: `fairseq.dataset.batch_size` counts clips, an item holds `dataset.subsampling` of
     them. At least 1."""
-    size = config.fairseq.get("dataset", {}).get("batch_size")
+    size = config.trainer.batch_size
     if size is None or config.dataset.subsampling is None:
         return size
     return max(1, size // config.dataset.subsampling)

@@ -201,6 +201,7 @@ OPTIONS = {
         "fp16_adam_stats": "bool",
         "weight_decay": "float",
     },
+    "optimizer=grouped_adamw": {"adam_betas": "text", "adam_eps": "float", "weight_decay": "float"},
     "optimizer=lamb": {"lamb_betas": "text", "lamb_eps": "float", "wd": "float", "weight_decay": "float"},
     "optimizer=nag": {"momentum": "float", "weight_decay": "float"},
     "optimizer=sgd": {"momentum": "float", "wd": "float", "weight_decay": "float"},
@@ -266,4 +267,5 @@ OPTIONS = {
         "lr_multiplier": "float",
         "lr_warmup_epochs": "int",
     },
+    "lr_scheduler=warmup_share": {"decay": "text", "warmup_ratio": "float"},
 }

@@ -19,10 +19,10 @@ def tensorboard_dir(config: Config) -> str | None:
 
     Reads the folder, creates nothing. Entries such as `run_tmp` do not count.
     """
-    name = config.fairseq.get("common", {}).get("tensorboard_logdir")
+    name = config.trainer.tensorboard_logdir
     if not name:
         return None
-    save_dir = config.fairseq.get("checkpoint", {}).get("save_dir", "")
+    save_dir = config.trainer.save_dir or ""
     entries = os.listdir(save_dir) if os.path.isdir(save_dir) else []
     taken = [
         int(match[1]) for entry in entries if (match := re.fullmatch(rf"{re.escape(name)}_(\d+)", entry))
@@ -42,7 +42,7 @@ def create_run_dir(config: Config, rank: int = 0) -> Path | None:
     check_training(config)
     if rank != 0:
         return None
-    save_dir = Path(config.fairseq["checkpoint"]["save_dir"])
+    save_dir = Path(config.trainer.save_dir)
     write_yaml(
         save_dir / "config.yaml",
         to_dict(config),

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from mmpt.config.fields import option
 from mmpt.config.shared import SharedSection
+from mmpt.config.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,3 +139,8 @@ class Config(SharedSection):
     metric: str | None = option(None, "metric class")
     predictor: str | None = option(None, "predictor class")
     gen_param: Mapping[str, Any] | None = option(None, "extra arguments of caption generation")
+
+    @property
+    def trainer(self) -> Trainer:
+        """What we read of `fairseq:` ourselves."""
+        return Trainer.of(self.fairseq)

@@ -118,5 +118,5 @@ def build_dataset(config: Config, split: str) -> MMDataset:
     """
     dataset = replace(config.dataset, split=split)
     parts = build_parts(dataset, str(config.source))
-    seed = config.fairseq.get("common", {}).get("seed", DEFAULT_SEED)
+    seed = DEFAULT_SEED if config.trainer.seed is None else config.trainer.seed
     return MMDataset(*parts, seed=seed, fixed=split == "test", skip_missing=dataset.on_missing != "error")

@@ -94,7 +94,7 @@ def train(row: str, name: str, job: MainJob, follow: Follow | None = None) -> No
     """Train one stage unless it is done; its log goes to `train.log`."""
     folder = Path(job.out) / name
     config = configured(name, job)
-    updates = config.fairseq["optimization"]["max_update"]
+    updates = config.trainer.max_update
     settings = {"config": to_dict(config), "data": data_fingerprint(job.data)}
     if not claim(folder, settings):
         lines.info(f"{row}: trained already ({folder})")

@@ -69,7 +69,7 @@ def evaluate_rows(tests: Mapping[str, Config], checkpoints: Mapping[str, Path], 
     evaluations = {test: Evaluation(config, device="cpu") for test, config in tests.items()}
     vocab_size = json.loads((Path(training.dataset.bert_name) / "config.json").read_text())["vocab_size"]
     ridge = fit_ridge_to_shards(training.dataset.vfeat_dir, training.dataset.tfeat_dir, vocab_size)
-    set_seed(training.fairseq["common"]["seed"])
+    set_seed(training.trainer.seed)
     models: dict[str, nn.Module] = {
         "ridge regression": Ridge(ridge.weights),
         "untrained": build_model(training),

@@ -203,11 +203,10 @@ def project(path: str, cpu: bool) -> Iterator[Finding]:
     if not missing:
         yield ok(f"{path}: its data is there")
     yield from tokenizer(config)
-    save_dir = config.fairseq.get("checkpoint", {}).get("save_dir")
+    save_dir = config.trainer.save_dir
     if save_dir:
         yield disk(Path(save_dir))
-    common = config.fairseq.get("common", {})
-    if not cpu and not common.get("cpu") and not visible_gpus():
+    if not cpu and not config.trainer.cpu and not visible_gpus():
         yield Finding(
             "warning",
             f"{path} trains on GPUs, and there is none here",
@@ -225,10 +224,10 @@ def named_paths(config: Config) -> Iterator[tuple[str, str]]:
             and name != "target_dir"
         ):
             yield f"dataset.{name}", value
-    restored = config.fairseq.get("checkpoint", {}).get("restore_file")
+    restored = config.trainer.restore_file
     if restored and restored != "checkpoint_last.pt":
         yield "fairseq.checkpoint.restore_file", restored
-    evaluated = config.fairseq.get("common_eval", {}).get("path")
+    evaluated = config.trainer.path
     if evaluated:
         yield "fairseq.common_eval.path", evaluated
 

@@ -45,7 +45,7 @@ class Job(NamedTuple):
     def batch_size(self) -> int:
         """Of all processes together."""
         told = self.given.get("train_batch_size")
-        return told or (self.config.fairseq.get("dataset", {}).get("batch_size") or 1) * self.processes
+        return told or (self.config.trainer.batch_size or 1) * self.processes
 
     def updates(self) -> int:
         """Of the whole training.
@@ -53,11 +53,10 @@ class Job(NamedTuple):
         Raises:
             ConfigError: neither flags nor file tell.
         """
-        optimization = self.config.fairseq.get("optimization", {})
         steps = self.given.get("train_steps") or (
-            None if self.given.get("train_epoch") else optimization.get("max_update")
+            None if self.given.get("train_epoch") else self.config.trainer.max_update
         )
-        epochs = self.given.get("train_epoch") or optimization.get("max_epoch")
+        epochs = self.given.get("train_epoch") or self.config.trainer.max_epoch
         if steps or not epochs:
             if not steps:
                 raise ConfigError(

@@ -133,7 +133,7 @@ class LocalJob:
     @property
     def on_cpu(self) -> bool:
         """Whether no GPU is asked for."""
-        return self.cpu or self.config.fairseq.get("common", {}).get("cpu") is True
+        return self.cpu or self.config.trainer.cpu
 
     @property
     def folder(self) -> Path:
@@ -141,7 +141,7 @@ class LocalJob:
         config = self.config
         if self.is_prediction:
             return Path(config.eval.save_path or "runs/eval")
-        return Path(config.fairseq.get("checkpoint", {}).get("save_dir") or "runs")
+        return Path(config.trainer.save_dir or "runs")
 
     @property
     def stamp(self) -> Path:
@@ -161,12 +161,12 @@ class LocalJob:
     def _checkpoints_read(self) -> list[Path]:
         config = self.config
         if self.is_prediction:
-            named = config.fairseq.get("common_eval", {}).get("path")
+            named = config.trainer.path
             return [
                 *Path(os.path.dirname(config.eval.save_path or "")).glob("checkpoint*.pt"),
                 *([Path(named)] if named else []),
             ]
-        restored = config.fairseq.get("checkpoint", {}).get("restore_file")
+        restored = config.trainer.restore_file
         return [Path(restored)] if restored else []
 
     def _resolved_job_type(self) -> str:
@@ -215,7 +215,7 @@ class LocalJob:
         if topology.world_size == 1:
             return Command(["fairseq-train", *words], [sys.executable, "-m", TRAINER, *words], gpus, topology)
         spread = topology.torchrun_words()
-        logs = f"--log-dir={Path(self.config.fairseq['checkpoint']['save_dir']) / 'logs'}"
+        logs = f"--log-dir={Path(self.config.trainer.save_dir) / 'logs'}"
         return Command(
             ["torchrun", *spread, *_door("train.py", TRAINER), *words],
             [sys.executable, "-m", "mmpt.launch.torchrun", logs, *spread, "-m", TRAINER, *words],
@@ -225,7 +225,7 @@ class LocalJob:
 
     def _show_notes(self, config: Config, topology: Topology) -> None:
         """What the user may not expect of the command line that follows."""
-        written = config.fairseq.get("dataset", {}).get("batch_size")
+        written = config.trainer.batch_size
         if (
             written is not None
             and written > SUGGESTED_LOCAL_BATCH

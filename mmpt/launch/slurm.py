@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmpt.config import ConfigError, find_project, recursive_config
+from mmpt.config.fields import Reader, Section, option
 from mmpt.config.yamlfile import read_yaml
 from mmpt.launch.local import Command, LocalJob
 from mmpt.launch.torchrun import STOPPED, Topology
@@ -58,25 +58,16 @@ port=$((10000 + SLURM_JOB_ID % 50000))
 """
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What a job asks the cluster for.
+@dataclass(frozen=True, kw_only=True)
+class Resources(Section):
+    """What a job asks the cluster for: the entry `name` of the resource table."""
 
-    Attributes:
-        name: of the entry in the resource table.
-        nodes: machines.
-        gpus_per_node: 0 for a CPU job.
-        processes_per_node: 0: one per GPU.
-        sbatch: further options of sbatch.
-        setup: shell lines before the job.
-    """
-
-    name: str
-    nodes: int = 1
-    gpus_per_node: int = 0
-    processes_per_node: int = 0
-    sbatch: Mapping[str, Any] = field(default_factory=dict)
-    setup: Sequence[str] = ()
+    name: str = ""
+    nodes: int = option(1, "machines", least=1)
+    gpus_per_node: int = option(0, "0 for a CPU job", least=0)
+    processes_per_node: int = option(0, "0: one per GPU", least=0)
+    sbatch: Mapping[str, Any] = option({}, "further options of sbatch")
+    setup: list = option([], "shell lines before the job")
 
     @classmethod
     def load(cls, name: str, table: str | Path = TABLE) -> Resources:
@@ -91,19 +82,12 @@ class Resources:
                 f"{table} has no resource set {name!r}; it has {', '.join(entries)}. Add it there, or "
                 "choose with --slurm."
             )
-        entry = entries[name] or {}
-        types = {"nodes": int, "gpus_per_node": int, "processes_per_node": int, "sbatch": dict, "setup": list}
-        for key, value in entry.items():
-            if key not in types:
-                raise ConfigError(
-                    f"{table}: {name}.{key}: unknown key; known: {', '.join(types)}. Options of sbatch go "
-                    "under `sbatch:`."
-                )
-            if not isinstance(value, types[key]) or (
-                types[key] is int and (isinstance(value, bool) or value < (key == "nodes"))
-            ):
-                raise ConfigError(f"{table}: {name}.{key}: expected {types[key].__name__}, got {value!r}.")
-        return cls(name, **entry)
+        reader = Reader(lambda key: str(table))
+        read = reader.section(cls, entries[name] or {}, name)
+        if read is None or reader.problems:
+            options = " Options of sbatch go under `sbatch:`."
+            raise ConfigError(replace(p, cure=p.cure + options) if p.what else p for p in reader.problems)
+        return replace(read, name=name)
 
     def topology(self) -> Topology:
         """Processes on these machines, which meet on the first one."""
@@ -112,9 +96,7 @@ class Resources:
 
     def for_prediction(self) -> Resources:
         """One machine, one process, at most one GPU."""
-        return dataclasses.replace(
-            self, nodes=1, processes_per_node=1, gpus_per_node=min(1, self.gpus_per_node)
-        )
+        return replace(self, nodes=1, processes_per_node=1, gpus_per_node=min(1, self.gpus_per_node))
 
 
 @dataclass(frozen=True)

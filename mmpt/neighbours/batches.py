@@ -166,7 +166,7 @@ def encode(
         share,
         batch_size=config.dataset.num_video_per_batch,
         collate_fn=dataset.collate,
-        num_workers=config.fairseq.get("dataset", {}).get("num_workers", 1),
+        num_workers=1 if config.trainer.num_workers is None else config.trainer.num_workers,
         # else a pass over the data would move the global stream, and with it dropout
         generator=torch.Generator(),
     )

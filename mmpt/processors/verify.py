@@ -311,7 +311,7 @@ def point_further(config: Config) -> Iterator[Finding]:
 def check_checkpoint(config: Config) -> Iterator[Finding]:
     """Whether the weights saw a list of training items: a zero-shot number needs some that saw none of this
     data set."""
-    path = config.fairseq.get("common_eval", {}).get("path")
+    path = config.trainer.path
     trained = Path(path).parent / "config.yaml" if path else None
     if trained is not None and trained.is_file():
         dataset = load_config(trained).dataset

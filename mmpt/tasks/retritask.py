@@ -40,7 +40,7 @@ class RetriTask(Task):
         super().__init__(config)
         self._retrieval: RetrievalBatches | None = None
         self._resume: dict[str, Any] = {}
-        self._last_epoch = config.fairseq.get("optimization", {}).get("max_epoch")
+        self._last_epoch = config.trainer.max_epoch
 
     def begin_epoch(self, dataset: MMDataset, epoch: int, model: nn.Module | None) -> None:
         """Compose this epoch's groups of videos; on a resumed run, those the run was in the middle of."""
@@ -48,7 +48,7 @@ class RetriTask(Task):
             dataset.meta_processor.random_candidates(np.random.default_rng((dataset.seed, epoch)))
             return
         if self._retrieval is None:
-            folder = Path(self.config.fairseq["checkpoint"]["save_dir"]) / "retri"
+            folder = Path(self.config.trainer.save_dir) / "retri"
             self._retrieval = RetrievalBatches(self.config, folder, dataset.seed)
         expected = self._resume.pop("fingerprint", None) if self._resume.get("epoch") == epoch else None
         dataset.meta_processor.set_candidates(self._retrieval.compose(epoch, model, expected))

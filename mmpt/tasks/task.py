@@ -87,7 +87,7 @@ class Task:
 
     def _check_groups(self) -> None:
         """Refuses optimizers that know no groups, and precisions that join all parameters into one."""
-        optimizer = self.config.fairseq.get("optimization", {}).get("optimizer")
+        optimizer = self.config.trainer.optimizer
         if optimizer != "grouped_adamw":
             raise ValueError(
                 f"{self.config.source}: model.learning_rates and no_decay need "

@@ -22,9 +22,7 @@ class ZeroShotTest:
         config = load_config(path)
         dataset = build_dataset(config, "test")
         self.loader = DataLoader(
-            dataset,
-            batch_size=config.fairseq.get("dataset", {}).get("batch_size", 1),
-            collate_fn=dataset.collate,
+            dataset, batch_size=config.trainer.batch_size or 1, collate_fn=dataset.collate
         )
         self.evaluator = Evaluator(config, tokenizer=dataset.text_processor.tokenizer)
 

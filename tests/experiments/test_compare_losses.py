@@ -77,7 +77,7 @@ def test_a_shipped_comparison_is_valid_down_to_its_project_files(name, rows, in_
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"nois": ["clean"]}, "nois: unknown key; known: noise"),
+        ({"nois": ["clean"]}, "nois: unknown key. Did you mean noise"),
         ({"seeds": 3}, "seeds: expected a list"),
         ({"size": "huge"}, "expected one of tiny, small, main"),
         ({"noise": ["loud"]}, "expected one of clean, moderate, heavy"),

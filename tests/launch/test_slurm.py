@@ -110,10 +110,10 @@ def test_jobs_and_resources_that_do_not_fit_are_refused(job, resources, message)
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("{partition: a}", "mine.partition: unknown key; known: nodes, .*Options of sbatch go under"),
-        ("{nodes: 0}", "mine.nodes: expected int, got 0"),
-        ("{gpus_per_node: two}", "mine.gpus_per_node: expected int, got 'two'"),
-        ("{sbatch: [a]}", r"mine.sbatch: expected dict, got \['a'\]"),
+        ("{partition: a}", "mine.partition: unknown key. Known: nodes, .*Options of sbatch go under"),
+        ("{nodes: 0}", "mine.nodes: expected a finite number and at least 1, got 0"),
+        ("{gpus_per_node: two}", "mine.gpus_per_node: expected a whole number, got 'two'"),
+        ("{sbatch: [a]}", r"mine.sbatch: expected `key: value` lines, got \['a'\]"),
     ],
 )
 def test_mistakes_in_the_table_are_named(table, entry, message):
