@@ -111,7 +111,7 @@ class GDTConfig(LossConfig):
             )
 
     def check_data(self, dataset: Any) -> None:
-        needed = views_of(self.hypothesis)
+        needed = None if self.hypothesis is None else views_of(self.hypothesis)
         if needed is None:
             raise ValueError(
                 f"loss.hypothesis={self.hypothesis!r}: expected 1 to 9, base, or one of "

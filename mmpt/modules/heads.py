@@ -33,5 +33,5 @@ class ProjectionHead(nn.Module):
         self.block_forward = nn.Sequential(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, ...) -> (N, outputs), not normalised."""
+        """(N, ...) -> (N, outputs), not normalized."""
         return self.block_forward(x.flatten(1))

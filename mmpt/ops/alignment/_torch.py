@@ -144,7 +144,7 @@ class _Table:
         )
         entry = self.entry[width + 1 :]
         if self.smoothing:
-            # normalised by their own sum: scores of long float32 paths are rounded, shares must still add to
+            # normalized by their own sum: scores of long float32 paths are rounded, shares must still add to
             # one
             shares = moves.sub_(entry.clamp_min(torch.finfo(entry.dtype).min)).exp_()
             return shares.div_(shares.sum(0).clamp_min_(torch.finfo(entry.dtype).tiny))

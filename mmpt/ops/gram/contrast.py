@@ -89,7 +89,7 @@ def volume_cross_entropy(
 
 
 def hard_negative_weights(logits: Tensor, own: Tensor, floor: float = 1e-4) -> Tensor:
-    """Sampling weights of negatives: softmax plus a floor, zero for the own pair, not renormalised.
+    """Sampling weights of negatives: softmax plus a floor, zero for the own pair, not renormalized.
 
     Args:
         logits: (N, M), high = close; -inf = never drawn.

@@ -8,7 +8,7 @@ tuple's own volume and the distance of t from the tuple's span,
 
     V(t, X) = s(X) * sqrt(|t|^2 - sum_m (t . w_m)^2),        w_1 .. w_K = orthonormal basis of X,
 
-so each tuple is orthonormalised once and all pairs cost K matrix products. Source: GRAM (ICLR 2025, arXiv
+so each tuple is orthonormalized once and all pairs cost K matrix products. Source: GRAM (ICLR 2025, arXiv
 2412.11959). The linear-memory loss over these volumes is `mmpt.ops.gram.contrast`.
 """
 
@@ -41,7 +41,7 @@ class TupleBasis(NamedTuple):
 
 
 def orthonormal_tuples(modalities: Sequence[Tensor], mask: Tensor | None = None) -> TupleBasis:
-    """Orthonormalises every tuple: Gram-Schmidt with one re-orthogonalisation.
+    """Orthonormalizes every tuple: Gram-Schmidt with one re-orthogonalisation.
 
     Args:
         modalities: K tensors (M, D); row j of each belongs to tuple j.
@@ -61,7 +61,7 @@ def orthonormal_tuples(modalities: Sequence[Tensor], mask: Tensor | None = None)
         mask = torch.ones(shape, dtype=torch.bool, device=modalities[0].device)
     if mask.shape != shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)}; expected (tuples, modalities) = {shape}.")
-    directions, norms = _Orthonormalise.apply(mask, *modalities)
+    directions, norms = _Orthonormalize.apply(mask, *modalities)
     return TupleBasis(directions, norms, mask.sum(1))
 
 
@@ -232,10 +232,10 @@ class _TopEigenvector(torch.autograd.Function):
         return (gradient + gradient.mT) / 2
 
 
-# ----------------------------------------------------------------------------------------- orthonormalisation
+# ----------------------------------------------------------------------------------------- orthonormalization
 
 
-class _Orthonormalise(torch.autograd.Function):
+class _Orthonormalize(torch.autograd.Function):
     """X = L W for each tuple (rows of W orthonormal, L lower triangular), with the closed-form backward of
     the QR factorisation.
 
