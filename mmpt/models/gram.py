@@ -31,6 +31,7 @@ from mmpt.models.multimodal_bert import MultimodalBert, Writer, add_cross_attent
 from mmpt.models.transformermodel import build_encoder, read_bert_config
 from mmpt.modules.layers import masked_mean
 from mmpt.modules.matching import GramMatchHead, bind_matcher
+from mmpt.ops.precision import under_autocast
 from mmpt.registry import MODELS
 
 LETTERS = "vasd"  # first letters of the modalities, in the order of a condition
@@ -114,9 +115,9 @@ class GRAM(nn.Module):
             raise ValueError(
                 f"{self._source}: model.encoders names {', '.join(unknown)}; expected video and audio."
             )
-        if self._sees() and "video" in encoders:
+        if self._sees() and encoders.get("video"):
             self.vision_encoder = nn.ModuleDict({"visual": token_tower(**encoders["video"])})
-        if "a" in self.letters and "audio" in encoders:
+        if "a" in self.letters and encoders.get("audio"):
             self.audio_encoder = token_tower(**encoders["audio"])
         bert_name = config.dataset.bert_name
         self.multimodal_encoder = build_encoder(
@@ -202,7 +203,7 @@ class GRAM(nn.Module):
             output["matcher"] = bind_matcher(
                 self._match_logits, caps, cmasks, *self.condition(items, self.matching_condition)
             )
-        output["word_logits"] = functools.partial(self.word_logits, items)
+        output["word_logits"] = under_autocast(functools.partial(self.word_logits, items), caps)
         return output
 
     def encode_items(

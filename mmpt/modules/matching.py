@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.ops.distributed import all_gather
+from mmpt.ops.precision import under_autocast
 
 NORM_EPS = 1e-12
 
@@ -84,6 +85,7 @@ def bind_matcher(
         condition_mask = torch.ones_like(condition[..., 0], dtype=torch.bool)
     ids, mask, condition_mask = (all_gather(x, with_grad=False) for x in (ids, mask, condition_mask))
     condition = all_gather(condition)
+    score = under_autocast(score, condition)
 
     def match(text: Tensor, item: Tensor) -> Tensor:
         return score(ids[text], mask[text], condition[item], condition_mask[item])

@@ -3,12 +3,14 @@ and speed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+R = TypeVar("R")
 HALF = (torch.float16, torch.bfloat16)
 PRECISIONS = ("float32", "tf32", "bf16")
 
@@ -22,6 +24,21 @@ def autocast_off(x: Tensor) -> AbstractContextManager:
     """Context in which autocast does not touch operations on the device of `x`."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def under_autocast(function: Callable[..., R], x: Tensor) -> Callable[..., R]:
+    """`function` under the autocast that is on now for the device of `x`, wherever it is called later: losses
+    switch it off, and what they call of a model is a network."""
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return function
+    dtype = torch.get_autocast_dtype(kind)
+
+    def called(*args: Any, **kwargs: Any) -> R:
+        with torch.autocast(kind, dtype):
+            return function(*args, **kwargs)
+
+    return called
 
 
 def product(a: Tensor, b: Tensor, precision: str = "float32", rounded_result: bool = False) -> Tensor:

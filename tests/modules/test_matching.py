@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from mmpt.modules import GramMatchHead, PairMatcher
+from mmpt.modules.matching import bind_matcher
 from tests.conftest import golden_cases, load_golden
 
 
@@ -38,3 +39,12 @@ def test_a_bound_matcher_pairs_texts_with_conditions_by_index():
     torch.testing.assert_close(match(torch.tensor([0, 1]), torch.tensor([1, 0])), expected)
     match(torch.tensor([0]), torch.tensor([1])).sum().backward()
     assert condition.grad[1].abs().sum() > 0 and (condition.grad[0] == 0).all()
+
+
+def test_pairs_are_scored_under_the_autocast_of_the_model():
+    head = GramMatchHead(4)
+    ids, condition = torch.ones(2, 3, dtype=torch.long), torch.randn(2, 5, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        match = bind_matcher(lambda *pair: head(pair[2].mean(1)), ids, ids, condition)
+    with torch.autocast("cpu", enabled=False):
+        assert match(torch.tensor([0, 1]), torch.tensor([1, 0])).dtype == torch.bfloat16
