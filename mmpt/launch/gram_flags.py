@@ -24,9 +24,10 @@ lines = logging.getLogger("mmpt.lines")
 
 ID_KEYS = ("clip_id", "video_id", "image_id", "image", "id")
 KINDS = {"ret": None, "cap": "projects/mtm/vlm/youcookcap.yaml", "qa": "projects/mtm/vlm/vttqa.yaml"}
+WRITING = {"cap": "CaptionLoss", "qa": "AnswerLoss"}  # losses of models that write
+WRITTEN = {"cap": ("CaptionPredictor", "NLGMetric"), "qa": ("AnswerPredictor", "AnswerMetric")}
+MASK_CAPTIONS = 0.6
 INSTEAD = {
-    "vision_transforms": "features are ready-made here: augment frames before extraction, see "
-    "docs/features.md",
     "zero_shot": "run a test_*_zs.yaml with the checkpoint",
     "first_eval": "name a test file in eval.valid_project, and predict with the checkpoint that training "
     "starts from",
@@ -91,22 +92,29 @@ def parse_task(text: str) -> list[tuple[str, list[str]]]:
     return groups
 
 
-def retrieval_conditions(text: str, config: Config) -> list[str]:
-    """The conditions of a task string that only retrieves, each letter checked against dataset.modalities."""
+def conditions_of(text: str, config: Config) -> dict[str, list[str]]:
+    """Kind -> conditions of a task string, each letter checked against dataset.modalities.
+
+    Raises:
+        ConfigError: a letter of no modality, or writing with a model that does not.
+    """
     names = list(config.dataset.modalities or {})
-    found = []
+    found: dict[str, list[str]] = {}
     for kind, conditions in parse_task(text):
-        if KINDS[kind] is not None:
-            raise ConfigError(f"task {text!r}: {kind} is a task of its own here: see {KINDS[kind]}.")
-        found += conditions
-    for letter in "".join(condition[1:] for condition in found):
+        if kind in WRITING and config.model.model_cls != "GRAM":
+            raise ConfigError(
+                f"task {text!r}: {kind} needs a model that writes, model_cls: GRAM "
+                f"(projects/retri/gram/e2e), or is a task of its own: see {KINDS[kind]}."
+            )
+        found[kind] = list(dict.fromkeys([*found.get(kind, []), *conditions]))
+    for letter in "".join(condition[1:] for conditions in found.values() for condition in conditions):
         if not any(name.startswith(letter) for name in names):
             there = ", ".join(names)
             raise ConfigError(
                 f"task {text!r}: no modality starts with {letter!r}; {config.source} has {there} "
                 "(dataset.modalities)."
             )
-    return list(dict.fromkeys(found))
+    return found
 
 
 def count_items(config: Config) -> int:
@@ -127,12 +135,92 @@ def count_items(config: Config) -> int:
 
 
 def _train_task(job: Job, text: str) -> dict[str, Any]:
-    letters = set("".join(condition[1:] for condition in retrieval_conditions(text, job.config)))
-    return {"loss.modalities": [name for name in job.config.dataset.modalities if name[0] in letters]}
+    kinds = conditions_of(text, job.config)
+    letters = set("".join(condition[1:] for condition in kinds.get("ret", [])))
+    modalities = [name for name in job.config.dataset.modalities if name[0] in letters]
+    if list(kinds) == ["ret"]:
+        return _of_gram_loss(job, "modalities", modalities)
+    parts = _parts(job) if "ret" in kinds else []
+    settings: dict[str, Any] = {"loss.loss_cls": "SumLoss"}
+    if "ret" in kinds:
+        settings |= _of_gram_loss(job, "modalities", modalities)
+        parts = settings["loss.losses"]
+    else:  # nothing reads the temperature
+        settings["model.learnable_temperature"] = False
+    written = [{"loss_cls": WRITING[kind], "conditions": kinds[kind]} for kind in WRITING if kind in kinds]
+    settings["loss.losses"] = [
+        part for part in parts if part.get("loss_cls") not in WRITING.values()
+    ] + written
+    if "cap" in kinds:
+        settings["dataset.mask_captions"] = job.config.dataset.mask_captions or MASK_CAPTIONS
+    return settings
+
+
+def _parts(job: Job) -> list[dict[str, Any]]:
+    """The losses of a SumLoss."""
+    loss = job.config.loss or {}
+    if loss.get("loss_cls") != "SumLoss":
+        raise ConfigError(
+            f"{job.config.source}: a task that finds and writes needs loss_cls: SumLoss with a list of "
+            f"losses, GRAMLoss among them, got {loss.get('loss_cls')}."
+        )
+    return [dict(part) for part in loss.get("losses") or []]
+
+
+def _of_gram_loss(job: Job, key: str, value: Any) -> dict[str, Any]:
+    """A key of GRAMLoss, alone or as a part of a SumLoss."""
+    if (job.config.loss or {}).get("loss_cls") != "SumLoss":
+        return {f"loss.{key}": value}
+    parts = _parts(job)
+    return {
+        "loss.losses": [part | {key: value} if part.get("loss_cls") == "GRAMLoss" else part for part in parts]
+    }
 
 
 def _test_task(job: Job, text: str) -> dict[str, Any]:
-    return {"eval.modalities": retrieval_conditions(text, job.config)}
+    kinds = conditions_of(text, job.config)
+    (kind, conditions), *others = kinds.items()
+    if others or (kind in WRITING and len(conditions) > 1):
+        raise ConfigError(
+            f"task {text!r}: a test finds or writes, and writes from one condition; run one each."
+        )
+    if kind == "ret":
+        return {"eval.modalities": conditions}
+    predictor, metric = WRITTEN[kind]
+    return {"predictor": predictor, "metric": metric, "eval.modalities": conditions, "eval.rerank": 0}
+
+
+def _raw_pictures(job: Job) -> list[str]:
+    """Modalities whose frames are read from files."""
+    found = [
+        name
+        for name, entry in (job.config.dataset.modalities or {}).items()
+        if entry and entry.get("raw") == "frames"
+    ]
+    if not found:
+        raise ConfigError(
+            f"{job.config.source}: features are ready-made here: augment and scale frames before extraction, "
+            "see docs/features.md, or read files with raw: frames (projects/retri/gram/e2e)."
+        )
+    return found
+
+
+def _vision_transforms(job: Job, name: str) -> dict[str, Any]:
+    return {f"dataset.modalities.{modality}.transform": name for modality in _raw_pictures(job)}
+
+
+def _vision_resolution(job: Job, pixels: int) -> dict[str, Any]:
+    sizes = {f"dataset.modalities.{modality}.size": pixels for modality in _raw_pictures(job)}
+    return sizes | {"model.encoders.video.image_size": pixels}
+
+
+def _mode(job: Job, name: str) -> dict[str, Any]:
+    if (name == "testing") != job.is_test:
+        raise ConfigError(
+            f"--mode {name}: {job.config.source} is a file for {'testing' if job.is_test else 'training'}; "
+            "name one for the other: tests are called test_*.yaml."
+        )
+    return {}
 
 
 def _samples(initial: str) -> Callable[[Job, int], dict[str, Any]]:
@@ -161,13 +249,17 @@ def _train_batch_size(job: Job, number: int) -> dict[str, Any]:
 
 
 def _train_epoch(job: Job, number: float) -> dict[str, Any]:
-    if number == int(number):
+    follows_share = job.config.fairseq.get("optimization", {}).get("lr_scheduler") == "warmup_share"
+    if number == int(number) and not follows_share:
         return {"fairseq.optimization.max_epoch": int(number)}
     return _train_steps(job, job.updates())  # fairseq knows whole epochs only
 
 
 def _train_steps(job: Job, number: int) -> dict[str, Any]:
-    return {"fairseq.optimization.max_update": number, "fairseq.optimization.total_num_update": number}
+    steps = {"fairseq.optimization.max_update": number}
+    if job.config.fairseq.get("optimization", {}).get("lr_scheduler") == "warmup_share":
+        return steps  # goes by max_update
+    return steps | {"fairseq.optimization.total_num_update": number}
 
 
 def _valid_freq(job: Job, number: int) -> dict[str, Any]:
@@ -180,6 +272,14 @@ def _checkpoint(job: Job, path: str) -> dict[str, Any]:
         return {"fairseq.common_eval.path": path}
     fresh = {f"fairseq.checkpoint.reset_{what}": True for what in ("optimizer", "dataloader", "meters")}
     return {"fairseq.checkpoint.restore_file": path, **fresh}
+
+
+def newest_checkpoint(folder: str) -> str:
+    """The last checkpoint of a run: of the release, `ckpt/model_step_<n>.pt`, or of ours."""
+    released = sorted(
+        Path(folder, "ckpt").glob("model_step_*.pt"), key=lambda path: int(path.stem.rsplit("_", 1)[1])
+    )
+    return str(released[-1]) if released else f"{folder}/checkpoint_last.pt"
 
 
 def _output_dir(job: Job, path: str) -> dict[str, Any]:
@@ -246,11 +346,14 @@ FLAGS: dict[str, tuple[str, Callable[[str], Any], Callable[[Job, Any], dict[str,
     "checkpointing": (TRAIN, _bool, lambda job, on: {"model.activation_checkpointing": on}),
     "frozen_vision": (TRAIN, _bool, _frozen("video")),
     "frozen_audio": (TRAIN, _bool, _frozen("audio")),
-    "itm_ratio": (TRAIN, float, lambda job, weight: {"loss.dam_weight": weight}),
+    "itm_ratio": (TRAIN, float, lambda job, weight: _of_gram_loss(job, "dam_weight", weight)),
     "itm_rerank_num": (TEST, int, lambda job, number: {"eval.rerank": number}),
     "beam_size": (TEST, _whole, lambda job, number: {"gen_param.num_beams": number}),
     "checkpoint": (BOTH, str, _checkpoint),
-    "pretrain_dir": (BOTH, str, lambda job, folder: _checkpoint(job, f"{folder}/checkpoint_last.pt")),
+    "pretrain_dir": (BOTH, str, lambda job, folder: _checkpoint(job, newest_checkpoint(folder))),
+    "vision_transforms": (BOTH, str, _vision_transforms),
+    "vision_resolution": (BOTH, _whole, _vision_resolution),
+    "mode": (BOTH, str, _mode),
     "output_dir": (BOTH, str, _output_dir),
     "save_best": (TRAIN, _bool, _already_so("save_best")),
     "resume": (TRAIN, _bool, _already_so("resume")),

@@ -98,6 +98,9 @@ class GRAM(nn.Module):
         encoders: Mapping[str, Mapping[str, Any]] | None = option(
             None, "video and audio -> {name, weights, sizes} of what reads its files; null: features"
         )
+        learnable_temperature: bool = option(
+            False, "contra_temp, the temperature, is trained, and read by losses; it starts at 0.07"
+        )
 
     def __init__(self, config: Config):
         super().__init__()

@@ -61,6 +61,7 @@ TRAINING = {
     "--output_dir o": {"fairseq.checkpoint.save_dir": "o", "eval.save_path": "o/eval"},
     "--save_best true": {},
     "--resume true": {},
+    "--mode training": {},
 }
 TESTING = {
     "--test_task ret%tv%tva": {"eval.modalities": ["tv", "tva"]},
@@ -72,6 +73,52 @@ TESTING = {
     "--checkpoint a.pt": {"fairseq.common_eval.path": "a.pt"},
     "--pretrain_dir d": {"fairseq.common_eval.path": "d/checkpoint_last.pt"},
     "--output_dir o": {"eval.save_path": "o/eval"},
+    "--mode testing": {},
+}
+RAW = """
+includes: train.yaml
+dataset:
+  modalities:
+    video: {path: v, raw: frames, max_len: 8}
+    audio: {path: a, raw: sound, max_len: 1}
+fairseq:
+  optimization: {lr_scheduler: warmup_share}
+model: {model_cls: GRAM, learnable_temperature: true}
+loss:
+  loss_cls: SumLoss
+  losses: [{loss_cls: GRAMLoss, dam_weight: 0.1}]
+"""
+FOUND = {"loss_cls": "GRAMLoss", "dam_weight": 0.1}
+CAPTIONS = {"loss_cls": "CaptionLoss", "conditions": ["tva", "tv"]}
+SUM = {"loss.loss_cls": "SumLoss"}
+RAW_TRAINING = {
+    "--train_task ret%tva": {"loss.losses": [FOUND | {"modalities": ["video", "audio"]}]},
+    "--train_task ret%tv_cap%tva%tv": SUM
+    | {"loss.losses": [FOUND | {"modalities": ["video"]}, CAPTIONS], "dataset.mask_captions": 0.6},
+    "--train_task qa%ta": SUM
+    | {
+        "loss.losses": [{"loss_cls": "AnswerLoss", "conditions": ["ta"]}],
+        "model.learnable_temperature": False,
+    },
+    "--itm_ratio 0.2": {"loss.losses": [FOUND | {"dam_weight": 0.2}]},
+    "--train_epoch 4": {"fairseq.optimization.max_update": 24},
+    "--vision_transforms crop_flip": {"dataset.modalities.video.transform": "crop_flip"},
+    "--vision_resolution 336": {"dataset.modalities.video.size": 336, "model.encoders.video.image_size": 336},
+}
+RAW_TESTING = {
+    "--test_task ret%tv%tva": {"eval.modalities": ["tv", "tva"]},
+    "--test_task cap%tva": {
+        "predictor": "CaptionPredictor",
+        "metric": "NLGMetric",
+        "eval.modalities": ["tva"],
+        "eval.rerank": 0,
+    },
+    "--test_task qa%tva": {
+        "predictor": "AnswerPredictor",
+        "metric": "AnswerMetric",
+        "eval.modalities": ["tva"],
+        "eval.rerank": 0,
+    },
 }
 
 
@@ -81,6 +128,8 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.yaml").write_text(TRAIN)
     (tmp_path / "test.yaml").write_text(TEST)
+    (tmp_path / "raw.yaml").write_text(RAW)
+    (tmp_path / "test_raw.yaml").write_text(RAW.replace("train.yaml", "test.yaml"))
     (tmp_path / "train.json").write_text(
         json.dumps([{"clip_id": f"c{i % 50}", "desc": "x"} for i in range(60)])
     )
@@ -106,8 +155,27 @@ def test_a_flag_of_testing_changes_the_file(flag, files, capsys):
     assert settings(capsys, "test.yaml", *flag.split()) == TESTING[flag]
 
 
+@pytest.mark.parametrize("flag", RAW_TRAINING)
+def test_a_flag_changes_a_training_from_files(flag, files, capsys):
+    assert settings(capsys, "raw.yaml", *flag.split()) == RAW_TRAINING[flag]
+
+
+@pytest.mark.parametrize("flag", RAW_TESTING)
+def test_a_flag_changes_a_test_from_files(flag, files, capsys):
+    assert settings(capsys, "test_raw.yaml", *flag.split()) == RAW_TESTING[flag]
+
+
+def test_a_folder_of_the_release_gives_its_last_checkpoint(files, capsys, tmp_path):
+    (tmp_path / "d" / "ckpt").mkdir(parents=True)
+    for step in (900, 1000):
+        (tmp_path / "d" / "ckpt" / f"model_step_{step}.pt").touch()
+    found = settings(capsys, "test.yaml", "--pretrain_dir", "d")
+    assert found == {"fairseq.common_eval.path": "d/ckpt/model_step_1000.pt"}
+
+
 def test_every_flag_is_tried():
-    assert {flag.split()[0].removeprefix("--") for flag in (*TRAINING, *TESTING)} == set(gram_flags.FLAGS)
+    tried = (*TRAINING, *TESTING, *RAW_TRAINING, *RAW_TESTING)
+    assert {flag.split()[0].removeprefix("--") for flag in tried} == set(gram_flags.FLAGS)
 
 
 def test_batches_are_those_of_all_processes_together(files, capsys):
@@ -134,12 +202,13 @@ def test_a_flag_of_the_other_kind_of_job_is_said_to_change_nothing(files, capsys
 @pytest.mark.parametrize(
     "words, message",
     [
-        ("--vision_transforms crop_flip", "augment frames before extraction"),
+        ("--vision_transforms crop_flip", "augment and scale frames before extraction"),
         ("--zero_shot true", "test_*_zs.yaml"),
         ("--first_eval true", "eval.valid_project"),
         ("--save_best false", "always kept"),
         ("--train_task ret%tvx", "no modality starts with 'x'"),
-        ("--train_task cap%tva", "a task of its own here: see projects/mtm/vlm/youcookcap.yaml"),
+        ("--train_task cap%tva", "cap needs a model that writes, model_cls: GRAM"),
+        ("--mode testing", "train.yaml is a file for training"),
         ("--train_task sing%tva", "unknown kind 'sing'"),
         ("--train_task ret%va", "expected conditions such as tv"),
         ("--train_task ret", "got none"),

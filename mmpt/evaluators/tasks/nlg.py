@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from mmpt.evaluators.gram_scores import GramKeys
 from mmpt.evaluators.metric import CLIP_SETTINGS, Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, item_name
 from mmpt.evaluators.result import Result
@@ -54,6 +55,8 @@ class CaptionPredictor(Predictor):
     `gen_param` holds options of `GRAM.generate`: num_beams (3), length_penalty (0.6), max_new (as many tokens
     as a caption has columns).
     """
+
+    Config = GramKeys
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         special, options = SpecialIds.of(self.tokenizer), dict(self.config.gen_param or {})

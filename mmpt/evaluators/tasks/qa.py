@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmpt.evaluators.gram_scores import GramKeys
 from mmpt.evaluators.metric import Metric
 from mmpt.evaluators.predictor import Arrays, Predictor, check_finite, item_name
 from mmpt.evaluators.result import Result
@@ -77,6 +78,8 @@ class AnswerPredictor(Predictor):
     `gen_param` holds options of `GRAM.generate`: num_beams (3), length_penalty (1), max_new (as many tokens
     as an answer has columns).
     """
+
+    Config = GramKeys
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         if "question_caps" not in batch:
