@@ -53,16 +53,16 @@ def _absent(name: str, x: Tensor) -> str | None:
     if name == "torch":
         return None
     if name == "numba":
-        return f"it works on the CPU, not on {x.device}" if x.device.type != "cpu" else _missing(name, "fast")
+        return f"it works on the CPU, not on {x.device}" if x.device.type != "cpu" else _missing(name)
     if x.dtype == torch.float64:
         return "it computes in float32, and the input is float64"
-    return _missing(name, "gpu") or _no_kernels(x.device)
+    return _missing(name) or _no_kernels(x.device)
 
 
 @functools.cache
-def _missing(package: str, extra: str) -> str | None:
+def _missing(package: str) -> str | None:
     if importlib.util.find_spec(package) is None:
-        return f"{package} is not installed (pip install mmpt[{extra}])"
+        return f"{package} is not installed (pip install {package})"
     if package not in LEAST_VERSION:
         return None
     least, found = LEAST_VERSION[package], importlib.import_module(package).__version__

@@ -8,7 +8,7 @@ import torch
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KERNELS = [
     pytest.mark.skipif(
-        importlib.util.find_spec("triton") is None, reason="triton is not installed (pip install mmpt[gpu])"
+        importlib.util.find_spec("triton") is None, reason="triton is not installed (pip install triton)"
     ),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # numpy, of infinities that the kernels mask
 ]
