@@ -119,8 +119,8 @@ CASES = {
 }
 PICTURES = {
     "RetrievalMetric": ["ranks", "scores"],
-    "FullVideoRetrievalMetric": ["ranks", "scores", "alignment"],
-    "FullVideoBGRetrievalMetric": ["ranks", "scores", "alignment"],
+    "FullVideoRetrievalMetric": ["ranks", "scores", "alignment", "shift"],
+    "FullVideoBGRetrievalMetric": ["ranks", "scores", "alignment", "shift"],
     "COINActionSegmentationMetric": ["timeline"],
     "CrossTaskMetric": ["timeline"],
 }
