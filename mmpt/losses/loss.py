@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.config.fields import Section, option
-from mmpt.ops.distributed import all_gather
+from mmpt.ops.distributed import all_gather, rank, world_size
 from mmpt.ops.precision import autocast_off
 from mmpt.registry import LOSSES
 
@@ -60,6 +60,23 @@ class NegativesConfig(LossConfig):
     def join(self, x: Tensor) -> Tensor:
         """The rows of all ranks, or `x` itself where negatives are local."""
         return all_gather(x) if self.global_negatives else x
+
+    @property
+    def spans_ranks(self) -> bool:
+        """Are there candidates of other ranks?"""
+        return self.global_negatives and world_size() > 1
+
+    def first_of(self, x: Tensor) -> int:
+        """Where the rows of this rank begin among the joined ones."""
+        return rank() * len(x) if self.spans_ranks else 0
+
+    def over_ranks(self, loss: Tensor) -> Tensor:
+        """The mean over ranks of a loss of own rows, which is that of the joined batch; gradients stay those
+        of the own rows."""
+        if not self.spans_ranks:
+            return loss
+        own = loss.detach()
+        return loss + (all_gather(own[None], with_grad=False).mean() - own)
 
 
 C = TypeVar("C", bound=LossConfig)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmpt.losses.nce import ContrastConfig, PooledContrast
+from mmpt.ops.contrastive import milnce_of_rows
 from mmpt.registry import LOSSES
 
 
@@ -39,11 +40,19 @@ class MILNCELoss(PooledContrast[ContrastConfig]):
                 f"MILNCELoss: pooled_text {tuple(pooled_text.shape)} does not hold the same number of "
                 f"candidates for each of the {len(pooled_video)} clips; expected (B, C, D) or (B*C, D)."
             )
-        n_candidates = pooled_text.shape[:-1].numel() // len(pooled_video)
-        scores = self.scores(pooled_video, pooled_text.reshape(-1, pooled_text.shape[-1]), logit_scale)
-        loss = milnce(scores.view(len(scores), len(scores), n_candidates))
+        text = pooled_text.reshape(-1, pooled_text.shape[-1])
+        if self.stores_scores(pooled_video, text):
+            scores = self.scores(pooled_video, text, logit_scale)
+            loss = milnce(scores.view(len(scores), len(scores), -1))
+        else:
+            loss = self._of_own_rows(pooled_video, text, logit_scale)
         self.record(milnce=loss)
         return loss
+
+    def _of_own_rows(self, video: Tensor, text: Tensor, logit_scale: Tensor | None) -> Tensor:
+        config, scaled = self.config, self._scaled(video, logit_scale)
+        both = config.join(scaled), config.join(text)
+        return config.over_ranks(milnce_of_rows(scaled, text, *both, config.first_of(video)))
 
 
 def milnce(scores: Tensor) -> Tensor:

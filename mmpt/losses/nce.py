@@ -16,9 +16,11 @@ from torch import Tensor
 from mmpt.losses.loss import Loss, LossConfig, NegativesConfig, option
 from mmpt.losses.sequence import NORTON, SequenceConfig, SequenceContrastLoss, SimilarityConfig
 from mmpt.ops.contrastive import (
+    Excluded,
     dot_scores,
     exclude_negatives,
     info_nce,
+    nce_of_rows,
     soft_cross_entropy,
     symmetric_info_nce,
 )
@@ -27,6 +29,7 @@ from mmpt.ops.precision import full_precision
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.registry import LOSSES
 
+MOST_STORED = 2**26  # scores that are stored: 256 MB
 VIDEOCLIP = "Xu et al., VideoCLIP, EMNLP 2021, [arXiv 2109.14084](https://arxiv.org/abs/2109.14084)"
 
 
@@ -82,11 +85,37 @@ class PooledContrast(Loss[P]):
 
     def scores(self, queries: Tensor, candidates: Tensor, logit_scale: Tensor | None = None) -> Tensor:
         """(N, D), (M, D) of this rank -> (N, M) of those that `global_negatives` says."""
+        return dot_scores(self._scaled(self.config.join(queries), logit_scale), self.config.join(candidates))
+
+    def row_losses(
+        self,
+        queries: Tensor,
+        candidates: Tensor,
+        logit_scale: Tensor | None,
+        excluded: Excluded | None = None,
+    ) -> Tensor:
+        """Cross entropy of queries against candidates, of the joined batch: this rank's rows of the scores
+        alone are computed, and never stored."""
         config = self.config
-        scores = dot_scores(config.join(queries), config.join(candidates))
-        if config.temperature is None:
-            return scores
-        return scores * inverse_temperature(logit_scale, scores, config.temperature)
+        scaled, first = self._scaled(queries, logit_scale), config.first_of(queries)
+        return config.over_ranks(nce_of_rows(scaled, config.join(candidates), first, excluded))
+
+    def one_direction(self, queries: Tensor, candidates: Tensor, logit_scale: Tensor | None) -> Tensor:
+        """Cross entropy of each query against its own candidate."""
+        if self.stores_scores(queries, candidates):
+            return info_nce(self.scores(queries, candidates, logit_scale))
+        return self.row_losses(queries, candidates, logit_scale)
+
+    def stores_scores(self, queries: Tensor, candidates: Tensor) -> bool:
+        """Is the whole matrix of scores small and all this rank's own? One product then serves both
+        directions."""
+        return not self.config.spans_ranks and len(queries) * len(candidates) <= MOST_STORED
+
+    def _scaled(self, queries: Tensor, logit_scale: Tensor | None) -> Tensor:
+        if self.config.temperature is None:
+            return queries
+        queries = full_precision(queries)
+        return queries * inverse_temperature(logit_scale, queries, self.config.temperature)
 
 
 @LOSSES.register()
@@ -101,7 +130,7 @@ class T2VContraLoss(PooledContrast[ContrastConfig]):
     def forward(
         self, *, pooled_video: Tensor, pooled_text: Tensor, logit_scale: Tensor | None = None, **batch: Any
     ) -> Tensor:
-        loss = info_nce(self.scores(pooled_text, pooled_video, logit_scale))
+        loss = self.one_direction(pooled_text, pooled_video, logit_scale)
         self.record(text_to_video=loss)
         return loss
 
@@ -118,7 +147,7 @@ class V2TContraLoss(PooledContrast[ContrastConfig]):
     def forward(
         self, *, pooled_video: Tensor, pooled_text: Tensor, logit_scale: Tensor | None = None, **batch: Any
     ) -> Tensor:
-        loss = info_nce(self.scores(pooled_video, pooled_text, logit_scale))
+        loss = self.one_direction(pooled_video, pooled_text, logit_scale)
         self.record(video_to_text=loss)
         return loss
 
@@ -219,9 +248,17 @@ class MMContraLoss(PooledContrast[MMContraConfig]):
         self, pooled_video: Tensor, pooled_text: Tensor, **batch: Any
     ) -> tuple[Tensor, Tensor]:
         """Cross entropies of clips over captions and of captions over clips."""
-        scores = self.scores(pooled_video, pooled_text, batch.get("logit_scale"))
-        excluded = self._duplicates(len(scores), batch) if self.config.mask_duplicate_clips else None
-        if self.config.n_iters is None or self.config.beta == 0:
+        scale, one_hot = batch.get("logit_scale"), self.config.n_iters is None or self.config.beta == 0
+        duplicates = self._duplicates(batch) if self.config.mask_duplicate_clips else None
+        if one_hot and not self.stores_scores(pooled_video, pooled_text):
+            sides = (pooled_video, pooled_text), (pooled_text, pooled_video)
+            first, second = (self.row_losses(*side, scale, duplicates) for side in sides)
+            return first, second
+        # The transport needs all scores, so that every rank computes those of the joined batch.
+        scores = self.scores(pooled_video, pooled_text, scale)
+        whole = slice(0, len(scores))
+        excluded = None if duplicates is None else duplicates(whole, whole)
+        if one_hot:
             return symmetric_info_nce(scores, excluded)
         # Before the transport: mass that flows to a duplicate would come back as a soft target.
         scores = exclude_negatives(scores, excluded)
@@ -234,8 +271,8 @@ class MMContraLoss(PooledContrast[MMContraConfig]):
         beta, dtype = self.config.beta, torch.float32 if self.config.compat else soft.dtype
         return (beta * soft).add_((1 - beta) * torch.eye(len(soft), dtype=dtype, device=soft.device))
 
-    def _duplicates(self, n: int, batch: dict) -> Tensor:
-        """(N, N) true where clips or captions of the same video cover the same span."""
+    def _duplicates(self, batch: dict) -> Excluded:
+        """True where clips or captions of the same video cover the same span."""
         names = ("video_start", "video_end", "text_start", "text_end")
         missing = [name for name in (*names, "clips_per_video") if batch.get(name) is None]
         if missing:
@@ -244,9 +281,13 @@ class MMContraLoss(PooledContrast[MMContraConfig]):
                 "draws timed clips."
             )
         spans = [self.config.join(batch[name].flatten()) for name in names]
-        video = torch.arange(n, device=spans[0].device) // batch["clips_per_video"]
-        same_video, *same = (x[:, None] == x for x in (video, *spans))
-        return same_video & ((same[0] & same[1]) | (same[2] & same[3]))
+        video = torch.arange(len(spans[0]), device=spans[0].device) // batch["clips_per_video"]
+
+        def tile(rows: slice, columns: slice) -> Tensor:
+            same_video, *same = (x[rows, None] == x[columns] for x in (video, *spans))
+            return same_video & ((same[0] & same[1]) | (same[2] & same[3]))
+
+        return tile
 
 
 @torch.no_grad()

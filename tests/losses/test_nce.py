@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mmpt.losses import NCE, MMContraLoss, T2VContraLoss, V2TContraLoss, build_loss
+from mmpt.losses import NCE, MMContraLoss, T2VContraLoss, V2TContraLoss, build_loss, nce
 from mmpt.losses.nce import soft_targets
 from tests.conftest import load_golden
 from tests.losses.norton_batches import CASES, INPUTS, batch_of, close, random_batch, section_of
@@ -205,7 +205,10 @@ def test_values_out_of_range_are_refused_with_their_key(fault):
         MMContraLoss({**NORTON, **fault})
 
 
-def test_duplicate_clips_are_not_negatives():
+@pytest.mark.parametrize("stored", [True, False])
+def test_duplicate_clips_are_not_negatives(monkeypatch, stored):
+    if not stored:
+        monkeypatch.setattr(nce, "MOST_STORED", 0)
     batch = random_batch(8)
     spans = {
         "video_start": torch.tensor([0, 0, 5, 9, 0, 3, 5, 9]),
@@ -279,9 +282,16 @@ def test_a_batch_of_one_clip_is_finite():
 def _check_global_negatives(rank, folder):
     whole = random_batch(16)
     mine = {name: value.chunk(WORLD)[rank] for name, value in whole.items()}
-    for section in (NORTON, {}, {**NORTON, "fusion_weight": None}):
-        expected, expected_gradients = loss_and_gradients(MMContraLoss(section), whole)
-        value, gradients = loss_and_gradients(MMContraLoss({**section, "global_negatives": True}), mine)
+    learned = {"temperature": 0.5}
+    for cls, section in (
+        (MMContraLoss, NORTON),
+        (MMContraLoss, learned),
+        (MMContraLoss, {**NORTON, "fusion_weight": None}),
+        (T2VContraLoss, {}),
+        (V2TContraLoss, learned),
+    ):
+        expected, expected_gradients = loss_and_gradients(cls(section), whole)
+        value, gradients = loss_and_gradients(cls({**section, "global_negatives": True}), mine)
         torch.testing.assert_close(value, expected)
         for name, gradient in gradients.items():  # data-parallel training averages over ranks
             torch.testing.assert_close(
