@@ -15,7 +15,7 @@ from mmpt.config.schema import Config, DatasetConfig, ModelConfig
 from mmpt.losses import AnswerLoss, CaptionLoss, build_loss
 from mmpt.models import build_model
 from mmpt.models.batching import checkpoint_activations
-from mmpt.models.gram import GRAM
+from mmpt.models.gram import GRAM, stretched
 from mmpt.modules.matching import bind_matcher
 from tests.conftest import GOLDEN, golden_cases, load_golden
 from tests.golden_modules import (
@@ -433,3 +433,13 @@ def test_a_condition_of_no_modality_is_refused(make_tiny):
     items = model.encode(**{k: v for k, v in tiny_batch().items() if k != "cmasks"})
     with pytest.raises(ValueError, match="'tvd'.*first letters of video, audio, subtitle, got d"):
         model.condition(items, "tvd")
+
+
+@pytest.mark.parametrize("path", golden_cases("release_posembed*.npz"))
+def test_golden_release_posembed_of_frames_and_clips(path):
+    golden = load_golden(path)
+    for name in (key for key in golden if ".in." in key and key.endswith("_frame_embedding")):
+        expected = golden[name.replace(".in.", ".out.")]
+        assert torch.equal(
+            stretched(torch.from_numpy(golden[name]), expected.shape[1]), torch.from_numpy(expected)
+        )
