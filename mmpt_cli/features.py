@@ -7,8 +7,9 @@
 Reads a folder of files (or a csv with a column `path`) and writes `<id>.npy`, (seconds, D) float16, and
 `passport.json`, which says what they are; with --shard-size 4096 it writes shards, manifest and index
 instead. Run it again after a kill and it goes on. `failures.json` lists files that could not be read, with
-the reason. Several processes or machines share the list by --rank and --world-size, which torchrun or a SLURM
-array sets.
+the reason. Several processes or machines share the list by --rank and --world-size, which torchrun, SLURM or
+MPI set. Of a damaged file the last frame before stays, sound is silent, up to a tenth of it (conceal: seconds
+go to `damage.json`); skip lists it as failed, error ends the run.
 """
 
 from __future__ import annotations
@@ -61,13 +62,12 @@ def _shared(p: Parser, files: str, backbones: str, default: str) -> None:
     p.shared("--device", default=f"cuda:{said['LOCAL_RANK']}" if "LOCAL_RANK" in said else "auto")
     p.shared("--shard-size", help="pack into shards of so many videos instead of one file each")
     p.shared("--split", default="train")
-    first = int(said.get("SLURM_ARRAY_TASK_MIN", 0))
-    rank = int(said.get("RANK", int(said.get("SLURM_ARRAY_TASK_ID", first)) - first))
-    processes = int(said.get("WORLD_SIZE", said.get("SLURM_ARRAY_TASK_COUNT", 1)))
+    add("--rank", type=int, help="number of this process, from 0; default: torchrun's, SLURM's or MPI's")
+    add("--world-size", type=count, help="number of processes (default: the same)")
+    damage = ("conceal", "skip", "error")
     add(
-        "--rank", type=int, default=rank, help="number of this process, from 0 (default: torchrun's, SLURM's)"
+        "--on-damage", default="conceal", choices=damage, help="damaged or cut files (%(default)s): see above"
     )
-    add("--world-size", type=count, default=processes, help="number of processes (default: the same)")
     p.shared("--quiet")
 
 

@@ -8,12 +8,18 @@ from mmpt.backbones.backbone import audio_backbone, video_backbone
 from mmpt.backbones.folding import keep_freed_memory
 from mmpt.extraction.run import AUDIO_SUFFIXES, RunOptions, run_extraction
 from mmpt.media.video import VIDEO_SUFFIXES
+from mmpt.utils.ranks import place
 from mmpt_cli.shards_run import SHARD_NAMES
 
 
 def extract(args: argparse.Namespace) -> None:
     """Extract; print how many, and what failed."""
     keep_freed_memory()
+    where = place()
+    rank = where.rank if args.rank is None else args.rank
+    processes = where.world_size if args.world_size is None else args.world_size
+    if processes > 1:
+        print(f"process {rank} of {processes}" + (f", by {where.source}" if args.rank is None else ""))
     backbone, suffixes = BACKBONES[args.command](args)
     options = RunOptions(
         args.batch_size or backbone.batch_size,
@@ -21,14 +27,17 @@ def extract(args: argparse.Namespace) -> None:
         args.dtype,
         args.shard_size,
         SHARD_NAMES[args.split],
-        args.rank,
-        args.world_size,
+        rank,
+        processes,
+        args.on_damage,
     )
     result = run_extraction(args.files, args.features, backbone, options, suffixes)
     print(
         f"{args.features}: {len(result.done)} extracted, {len(result.skipped)} were there, "
         f"{len(result.failed)} failed"
     )
+    for video, damage in result.damaged.items():
+        print(f"  damaged: {video}: {damage}")
     for video, reason in result.failed.items():
         print(f"  failed: {video}: {reason}")
 

@@ -11,11 +11,11 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import torch
-from mmpt_cli.search_page import clock, write_page
 from safetensors.torch import load_file, save_file
 
 from mmpt.config import load_config
 from mmpt.inference.moments import Moment, MomentIndex
+from mmpt.inference.page import clock, write_page
 from mmpt.models import MMPTModel, build_model
 from mmpt.processors import load_tokenizer
 from mmpt.registry import ALIGNERS

@@ -170,7 +170,7 @@ def test_reversed_extraction_of_one_second_reads_its_frames_backwards(videos, op
 def test_features_made_in_another_way_are_not_mixed(videos, options, tmp_path):
     main = script("video_feature_extractor").main
     main([str(videos), str(tmp_path), *options, "--rank", "0", "--world-size", str(N_VIDEOS)])
-    with pytest.raises(SystemExit, match="frames_per_second 4 there, 5 now"):
+    with pytest.raises(ValueError, match="frames_per_second 4 there, 5 now"):
         main([str(videos), str(tmp_path), *options, "--fps", "5"])
 
 
@@ -185,7 +185,7 @@ def test_audio_of_real_videos_is_extracted_second_by_second(checkpoint, tmp_path
 
 def test_wrong_weights_end_in_one_sentence(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "w.pth")
-    with pytest.raises(SystemExit, match="Is it another network"):
+    with pytest.raises(ValueError, match="Is it another network"):
         script("video_feature_extractor").main(
             [
                 str(tmp_path),

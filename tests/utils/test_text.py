@@ -30,7 +30,11 @@ def write(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("content", [b"\xef\xbb\xbfa\r\nb", b"a\nb", b"a\rb", gzip.compress(b"a\nb")])
+@pytest.mark.parametrize(
+    "content",
+    [b"\xef\xbb\xbfa\r\nb", b"a\nb", b"a\rb", gzip.compress(b"a\nb", mtime=0)],
+    ids=["marked", "plain", "old", "gzipped"],
+)
 def test_marks_and_line_ends_do_not_matter(write, content):
     assert read_text(write(content)) == "a\nb"
 
