@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmpt.backbones.backbone import AudioBackbone, refuse_random
 from mmpt.checkpoints.weights import plain_state_dict, read_stored
-from mmpt.media.fbank import BEATS_MEAN, BEATS_STD, SAMPLE_RATE, kaldi_fbank
+from mmpt.media.fbank import SAMPLE_RATE, kaldi_fbank, normalized
 from mmpt.registry import BACKBONES
 
 BUCKET_GATES = 8  # outputs of the linear layer behind the gates: two groups of four, each summed
@@ -371,5 +371,4 @@ class BeatsBackbone(AudioBackbone):
         return MeanToken(beats_of_file(weights))
 
     def prepare(self, waves: np.ndarray) -> np.ndarray:
-        energies = np.stack([kaldi_fbank(wave, self.n_filters) for wave in waves])
-        return (energies - BEATS_MEAN) / (2 * BEATS_STD)
+        return np.stack([normalized(kaldi_fbank(wave, self.n_filters)) for wave in waves])

@@ -78,11 +78,7 @@ class TransformersTokens(nn.Module):
         super().__init__()
         transformers = optional_import("transformers")
         config = transformers.AutoConfig.from_pretrained(name)
-        side = {
-            "clip": "CLIPVisionModel",
-            "siglip": "SiglipVisionModel",
-            "siglip2": "Siglip2VisionModel",
-        }.get(config.model_type, "AutoModel")
+        side = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}.get(config.model_type, "AutoModel")
         self.tower = getattr(transformers, side).from_pretrained(name)
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,27 +19,39 @@ FRAME, HOP, FFT_SIZE = 400, 160, 512  # samples: 25 ms every 10 ms
 PRE_EMPHASIS = 0.97
 LOWEST_HZ = 20.0
 FLOOR = 1.1920928955078125e-07  # epsilon of float32: the least energy
-BEATS_MEAN, BEATS_STD = (
-    15.41663,
-    6.55582,
-)  # of the log energies that BEATs was trained on; it divides by twice the deviation
 
 
-def kaldi_fbank(waveform: np.ndarray, n_filters: int = 64) -> np.ndarray:
+class Convention(NamedTuple):
+    """How the log energies of a network's training were made, and their mean and twice their deviation."""
+
+    window_power: float  # of the symmetric Hann window; 0.85 is Povey's
+    scale: float  # of a waveform of 16-bit integers
+    mean: float
+    double_std: float
+
+
+CONVENTIONS = {
+    "beats": Convention(0.85, 1.0, 15.41663, 2 * 6.55582),
+    "ast": Convention(1.0, 2.0**-15, -4.2677393, 2 * 4.5689974),
+}
+
+
+def kaldi_fbank(waveform: np.ndarray, n_filters: int = 64, convention: str = "beats") -> np.ndarray:
     """Log energies of triangular mel filters.
 
     Whole frames of 25 ms every 10 ms, each without its mean; pre-emphasis inside the frame, whose first
-    sample precedes itself; Povey window; power spectrum of 512 points; filters with slopes that are straight
-    in mel. No dither.
+    sample precedes itself; a window; power spectrum of 512 points; filters with slopes that are straight in
+    mel. No dither.
 
     Args:
         waveform: (S,) mono at 16 kHz, in the range of 16-bit integers.
         n_filters: M.
+        convention: what made the energies of the network's training, see `CONVENTIONS`.
 
     Returns:
         (T, M) float32, T = 1 + (S - 400) // 160; no frame where S < 400.
     """
-    signal = np.asarray(waveform, dtype=np.float64)
+    signal = np.asarray(waveform, dtype=np.float64) * CONVENTIONS[convention].scale
     if signal.ndim != 1:
         raise ValueError(f"kaldi_fbank reads a mono waveform (samples,), got shape {signal.shape}.")
     if len(signal) < FRAME:
@@ -46,16 +59,16 @@ def kaldi_fbank(waveform: np.ndarray, n_filters: int = 64) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(signal, FRAME)[::HOP]
     frames = frames - frames.mean(axis=1, keepdims=True)
     before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    windowed = (frames - PRE_EMPHASIS * before) * povey_window()
+    windowed = (frames - PRE_EMPHASIS * before) * window(CONVENTIONS[convention].window_power)
     power = np.abs(np.fft.rfft(windowed, FFT_SIZE)) ** 2  # (T, 257)
     energies = power[:, :-1] @ mel_triangles(n_filters).T  # the bin at half the sample rate has no weight
     return np.log(np.maximum(energies, FLOOR)).astype(np.float32)
 
 
 @functools.lru_cache
-def povey_window() -> np.ndarray:
-    """(400,): a symmetric Hann window to the power of 0.85."""
-    return np.hanning(FRAME) ** 0.85
+def window(power: float) -> np.ndarray:
+    """(400,): a symmetric Hann window to a power."""
+    return np.hanning(FRAME) ** power
 
 
 @functools.lru_cache
@@ -76,10 +89,19 @@ def mel_triangles(n_filters: int) -> np.ndarray:
     return np.maximum(0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)))
 
 
+def normalized(fbank: np.ndarray, convention: str = "beats") -> np.ndarray:
+    """Log energies less their mean, over twice their deviation."""
+    return (fbank - CONVENTIONS[convention].mean) / CONVENTIONS[convention].double_std
+
+
 def fbank_slices(
-    fbank: np.ndarray, length: int = 1024, n_slices: int = 1, rng: np.random.Generator | None = None
+    fbank: np.ndarray,
+    length: int = 1024,
+    n_slices: int = 1,
+    rng: np.random.Generator | None = None,
+    convention: str = "beats",
 ) -> np.ndarray:
-    """Slices of a spectrogram for BEATs, normalised.
+    """Slices of a spectrogram, normalised.
 
     The end is padded with zeros to whole slices, at least `n_slices` of them (a spectrogram that fills its
     slices gets one more, as released); then one slice of each of `n_slices` nearly equal chunks is taken.
@@ -89,11 +111,12 @@ def fbank_slices(
         length: frames of a slice.
         n_slices: A.
         rng: draws the slice of each chunk (training); None: the middle one.
+        convention: see `CONVENTIONS`.
 
     Returns:
         (A, length, M) float32. Without a frame, zeros.
     """
-    normalised = (fbank - BEATS_MEAN) / (2 * BEATS_STD)
+    normalised = normalized(fbank, convention)
     n_frames = len(normalised)
     padding = max(length * n_slices - n_frames, length - n_frames % length)
     padded = np.pad(normalised, ((0, padding), (0, 0)))

@@ -24,6 +24,7 @@ class PixelStatistics(NamedTuple):
 PIXELS = {
     "clip": PixelStatistics((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "imagenet": PixelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "siglip": PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 TRANSFORMS = ("none", "crop_flip")
 

@@ -53,3 +53,11 @@ def test_sound_shorter_than_a_frame_gives_silence():
 def test_stereo_is_refused():
     with pytest.raises(ValueError, match="mono"):
         kaldi_fbank(np.ones((2, 800)))
+
+
+def test_energies_of_ast_are_those_of_its_feature_extractor():
+    extractor = pytest.importorskip("transformers").ASTFeatureExtractor()
+    wave = (3000 * np.random.default_rng(0).standard_normal(16000 * 11)).astype(np.int16)
+    expected = extractor(wave / np.float32(2**15), sampling_rate=16000)["input_values"][0]
+    found = fbank_slices(kaldi_fbank(wave, 128, "ast")[:1024], 1024, 1, convention="ast")[0]
+    assert np.abs(found - expected).max() < 1e-4

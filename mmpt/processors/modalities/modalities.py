@@ -93,9 +93,12 @@ class Modality(Section):
     )
     size: int = option(224, "raw frames: pixels", least=1)
     transform: str = option("none", "raw frames: what training draws", one_of=("none", "crop_flip"))
-    pixels: str = option("clip", "raw frames: standardized as", one_of=("clip", "imagenet"))
+    pixels: str = option("clip", "raw frames: standardized as", one_of=("clip", "imagenet", "siglip"))
     filters: int = option(64, "raw sound: mel filters", least=1)
     slice_frames: int = option(1024, "raw sound: spectrogram frames of a slice", least=1)
+    energies: str = option(
+        "beats", "raw sound: made as for this network (AST has 128 filters)", one_of=("beats", "ast")
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -50,6 +50,7 @@ class RawStream:
         kind: frames or sound.
         size, transform, pixels: of frames, see `mmpt.media.frames.model_pixels`.
         filters, slice_frames: M and T of sound.
+        energies: how they are made, see `mmpt.media.fbank.CONVENTIONS`.
         rate: pictures per second of folders and arrays, where an item is a segment of one.
     """
 
@@ -61,6 +62,7 @@ class RawStream:
     pixels: str = "clip"
     filters: int = 64
     slice_frames: int = 1024
+    energies: str = "beats"
     rate: float = 1.0
 
     @property
@@ -173,10 +175,10 @@ class RawStream:
         wave = read_audio(path, SAMPLE_RATE)
         if segment is not None:
             wave = wave[int(segment[0] * SAMPLE_RATE) : int(np.ceil(segment[1] * SAMPLE_RATE))]
-        fbank = kaldi_fbank(wave, self.filters)
+        fbank = kaldi_fbank(wave, self.filters, self.energies)
         if not len(fbank):
             raise AudioError(f"{path}: {len(wave)} samples at 16 kHz are too few for a spectrogram.")
-        return fbank_slices(fbank, self.slice_frames, n, rng)
+        return fbank_slices(fbank, self.slice_frames, n, rng, self.energies)
 
 
 def _array(path: Path) -> np.ndarray:

@@ -170,7 +170,7 @@ def test_a_damaged_file_is_a_missing_modality_where_those_are_masked(config, cap
     [
         ({"raw": "pictures"}, "video.raw: expected one of frames, sound"),
         ({"raw": "frames", "transform": "crop"}, "video.transform: expected one of none, crop_flip"),
-        ({"raw": "frames", "pixels": "eva"}, "video.pixels: expected one of clip, imagenet"),
+        ({"raw": "frames", "pixels": "eva"}, "video.pixels: expected one of clip, imagenet, siglip"),
         ({"raw": "frames", "size": 0}, "video.size: expected a finite number and at least 1"),
     ],
 )
