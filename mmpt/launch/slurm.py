@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import subprocess
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -181,7 +182,7 @@ class SlurmJob:
         devices = f"{resources.gpus_per_node} GPUs per node" if resources.gpus_per_node else "CPUs"
         return SCRIPT.format(
             options="\n".join(f"#SBATCH --{option}" for option in self._options(resources)),
-            path=self.job.path,
+            path=_word(self.job.path, "the project file"),
             devices=command.topology.describe(devices),
             name=resources.name,
             setup="".join(f"{line}\n" for line in (*resources.setup, *_inherited(resources))),
@@ -219,10 +220,22 @@ class SlurmJob:
             **resources.sbatch,
         }
         return [
-            name if value is True else f"{name}={value}"
+            name if value is True else f"{name}={_word(value, name)}"
             for name, value in options.items()
             if value not in (None, False)
         ]
+
+
+def _word(value: Any, what: str) -> str:
+    """A value as one word of a line; a line break in it would begin a line of its own, which the shell runs.
+
+    Raises:
+        ConfigError: it holds control characters.
+    """
+    text = str(value)
+    if any(unicodedata.category(letter) == "Cc" for letter in text):
+        raise ConfigError(f"SLURM: {what} holds control characters: {text[:100]!r}. Choose another name.")
+    return shlex.quote(text)
 
 
 def _inherited(resources: Resources) -> list[str]:

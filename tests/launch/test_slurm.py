@@ -70,6 +70,12 @@ def test_the_table_has_the_last_word_on_options(table):
     assert "@120" not in text
 
 
+def test_a_line_break_in_a_folder_name_begins_no_line_of_the_shell(tmp_path):
+    job = LocalJob(JOB, "slurm", overrides=(f'fairseq.checkpoint.save_dir="{tmp_path}/a\\ntouch evil"',))
+    with pytest.raises(ConfigError, match="control characters"):
+        SlurmJob(job, "cpu").text()
+
+
 def test_the_set_that_the_project_file_names_is_taken():
     assert Resources.load("big").topology().world_size == 8
     assert (
