@@ -24,6 +24,7 @@ VERBS = {  # verb -> (its file, what it does); a new verb is a line here
     "captions": ("captions", "remove repetitions from captions, turn them into token shards"),
     "data": ("data", "verify, convert and make annotation and feature files"),
     "shards": ("shards", "build, verify, describe, split and merge shards"),
+    "align": ("align", "where in a video each of its captions is"),
     "search": ("search", "find moments of videos by a sentence"),
     "compare": ("compare", "two evaluations: is the difference more than the draw of queries?"),
     "gdt": ("gdt", "what a hypothesis of GDT attracts and repels"),

@@ -30,6 +30,7 @@ ALLOWED = {
     "extraction": {"media", "backbones", "processors", "utils"},
     "inference": {
         "models",
+        "processors",
         "backbones",
         "media",
         "checkpoints",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -19,6 +20,7 @@ from mmpt.inference.page import clock, write_page
 from mmpt.models import MMPTModel, build_model
 from mmpt.processors import load_tokenizer
 from mmpt.registry import ALIGNERS
+from mmpt_cli import align
 from mmpt_cli.search import main
 from tests.conftest import ROOT
 from tests.media.media import write_video
@@ -180,3 +182,25 @@ def test_folder_without_videos_is_refused(tmp_path):
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75.9, "1:15"), (3675, "1:01:15")])
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def test_captions_of_a_video_are_placed_in_it(world, model_folder, tmp_path, capsys):
+    (tmp_path / "red.srt").write_text(
+        "1\n00:00:00,000 --> 00:00:02,000\nchop the onion\n\n2\n00:00:02,000 --> 00:00:04,000\nfry it\n"
+    )
+    out = tmp_path / "aligned.json"
+    words = [world / "features" / "red.npy", tmp_path / "red.srt", "--model", model_folder, "--out", out]
+    align.main(list(map(str, words)))
+    rows = json.loads(out.read_text())
+    assert [row["text"] for row in rows] == ["chop the onion", "fry it"]
+    assert rows[0]["start"] == 0 and rows[-1]["end"] == 20 and all(0 < row["mass"] <= 1 for row in rows)
+    assert "chop the onion" in capsys.readouterr().out
+
+
+def test_captions_of_another_video_are_refused(world, model_folder, tmp_path):
+    (tmp_path / "all.json").write_text(
+        json.dumps({name: {"start": [0], "end": [1], "text": ["a"]} for name in "vw"})
+    )
+    words = [world / "features" / "red.npy", tmp_path / "all.json", "--model", model_folder]
+    with pytest.raises(ValueError, match="no captions of red; it has those of v, w"):
+        align.main(list(map(str, words)))
