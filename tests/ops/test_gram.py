@@ -278,3 +278,11 @@ def test_gradients_of_leading_components_are_exact_and_finite_for_duplicates():
 def test_eigen_score_is_one_for_equal_vectors_and_one_over_n_for_orthogonal_ones():
     torch.testing.assert_close(eigen_score(unit(4, 1, 6).repeat(1, 3, 1)), torch.ones(4, dtype=torch.float64))
     torch.testing.assert_close(eigen_score(torch.eye(3).repeat(2, 1, 1)), torch.full((2,), 1 / 3))
+
+
+def test_volumes_for_mining_agree_in_float32_where_they_are_not_tiny():
+    torch.manual_seed(0)
+    anchor, *modalities = (F.normalize(torch.randn(20, 16), dim=1) for _ in range(4))
+    rough, exact = (gram_volume(anchor, modalities, exact=exact) for exact in (False, True))
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=1e-4, atol=1e-4)

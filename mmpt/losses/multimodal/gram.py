@@ -129,7 +129,7 @@ class GRAMLoss(MatchedTupleLoss[GRAMConfig]):
     def mining_logits(self, local: Tuples, everyone: Tuples, scale: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N) logits of this rank's anchors over all tuples, and of its tuples over all anchors; -inf for
         what is missing."""
-        options = {"dim_norm": self._dim_norm(local.mask), **self._score}
+        options = {"dim_norm": self._dim_norm(local.mask), "exact": False, **self._score}
         to_tuples = -scale * gram_volume(local.anchor, everyone.modalities, everyone.mask, **options)
         to_texts = -scale * gram_volume(everyone.anchor, local.modalities, local.mask, **options).T
         if everyone.anchor_mask is not None:

@@ -81,7 +81,9 @@ def volume_cross_entropy(
         tuples = gram.TupleBasis(directions[:-1], norms[:-1], count - 1)
         power = gram.score_power(tuples.count, score, dim_norm)
         distance = norms[-1, layout.column_span].clamp_min(math.sqrt(gram.least_square(power, dtype)))
-        options = _Options(score, power, label_smoothing, chunk or gram.rows_per_block(present.numel()))
+        options = _Options(
+            score, power, label_smoothing, chunk or gram.rows_per_block(present.numel(), anchor.device)
+        )
         scale = torch.as_tensor(scale, dtype=dtype, device=anchor.device)
         return _VolumeCrossEntropy.apply(
             anchor, directions, gram.log_own_volume(tuples, score), distance, scale, layout, options

@@ -29,7 +29,8 @@ SCORES = ("volume", "distance", "logvolume")
 # a residual below this many machine epsilons of its vector is rounding: the vector lies in the span of the
 # earlier ones
 ROUNDING = 8
-BLOCK_NUMBERS = 2**20  # numbers in one block, a few MB: elementwise passes stay in cache
+# numbers in one block: on a CPU a few MB, which stay in cache; on a GPU enough for few and full launches
+BLOCK_NUMBERS = {"cpu": 2**20, "cuda": 2**24}
 
 
 class TupleBasis(NamedTuple):
@@ -72,6 +73,7 @@ def gram_volume(
     score: str = "volume",
     chunk: int | None = None,
     dim_norm: bool = False,
+    exact: bool = True,
 ) -> Tensor:
     """Volume of every anchor with every tuple; small = close.
 
@@ -87,6 +89,8 @@ def gram_volume(
         chunk: anchors per block; null picks blocks of a few MB. Blocks are recomputed in backward.
         dim_norm: geometric mean V^(1/K) over the modalities present, so that tuples of different size
             compare.
+        exact: false works in the dtype of the result: much faster on a GPU; volumes below about 1e-3 of the
+            vectors are then rounding, which mining of negatives does not mind.
 
     Returns:
         (N, M), in the dtype of the input (float32 for half precision). A tuple without any modality is
@@ -97,18 +101,16 @@ def gram_volume(
     """
     check_shapes(modalities, anchor)
     with autocast_off(anchor):
-        basis = orthonormal_tuples([x.double() for x in modalities], mask)
+        result = torch.promote_types(anchor.dtype, torch.float32)
+        dtype = torch.float64 if exact else result
+        basis = orthonormal_tuples([x.to(dtype) for x in modalities], mask)
         power = score_power(basis.count, score, dim_norm)
         log_own = log_own_volume(basis, score)
         blocks = [
             checkpoint(_volume_block, block, basis.directions, log_own, power, score, use_reentrant=False)
-            for block in anchor.double().split(chunk or rows_per_block(basis.norms.numel()))
+            for block in anchor.to(dtype).split(chunk or rows_per_block(basis.norms.numel(), anchor.device))
         ]
-        return (
-            torch.cat(blocks)
-            .masked_fill(basis.count == 0, torch.inf)
-            .to(torch.promote_types(anchor.dtype, torch.float32))
-        )
+        return torch.cat(blocks).masked_fill(basis.count == 0, torch.inf).to(result)
 
 
 def paired_volume(
@@ -261,6 +263,7 @@ class _Orthonormalize(torch.autograd.Function):
     def backward(ctx, grad_directions: Tensor, grad_norms: Tensor) -> tuple[Tensor | None, ...]:
         directions, norms, lower, kept = ctx.saved_tensors
         gradients = [torch.empty_like(x) for x in directions]
+        identity = torch.eye(len(directions), dtype=lower.dtype, device=lower.device)
         for block in _tuple_blocks(directions):
             basis, incoming = (
                 directions[:, block].transpose(0, 1),
@@ -269,7 +272,8 @@ class _Orthonormalize(torch.autograd.Function):
             keep, radial = kept[block], (grad_norms[:, block] * norms[:, block]).T
             mixed = -(incoming @ basis.mT) * keep[..., None]  # (C, K, K)
             symmetric = mixed.tril() + mixed.tril(-1).mT + torch.diag_embed(keep * radial)
-            inverse = torch.linalg.inv(lower[block]).mT
+            # triangular, so no pivots that a GPU would have to report to the host
+            inverse = torch.linalg.solve_triangular(lower[block], identity, upper=False).mT
             solved = torch.baddbmm((inverse * keep[:, None]) @ incoming, inverse @ symmetric, basis)
             for k, gradient in enumerate(gradients):
                 gradient[block] = solved[:, k]
@@ -299,7 +303,7 @@ def _gram_schmidt(vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Ten
 
 def _tuple_blocks(vectors: Tensor) -> Iterator[slice]:
     n_vectors, n_tuples, width = vectors.shape
-    step = max(1, BLOCK_NUMBERS // (2 * n_vectors * width))
+    step = max(1, _block_numbers(vectors.device) // (2 * n_vectors * width))
     return (slice(start, start + step) for start in range(0, n_tuples, step))
 
 
@@ -347,9 +351,13 @@ def least_square(power: Tensor | None, dtype: torch.dtype) -> float:
     return 1e-30 if power is None else square_floor(dtype)
 
 
-def rows_per_block(n_directions: int) -> int:
+def _block_numbers(device: torch.device) -> int:
+    return BLOCK_NUMBERS.get(device.type, BLOCK_NUMBERS["cpu"])
+
+
+def rows_per_block(n_directions: int, device: torch.device) -> int:
     """Anchors per block of dot products: a power of two, which matrix products like best."""
-    return 2 ** max(5, (BLOCK_NUMBERS // max(1, n_directions)).bit_length() - 1)
+    return 2 ** max(5, (_block_numbers(device) // max(1, n_directions)).bit_length() - 1)
 
 
 def check_shapes(modalities: Sequence[Tensor], anchor: Tensor | None = None) -> None:
