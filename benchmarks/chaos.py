@@ -116,7 +116,7 @@ class Job:
                 words = path.read_bytes().split(b"\0")
             except OSError:  # it has ended
                 continue
-            is_rank = any(word.endswith(b"train.py") for word in words) and not any(
+            is_rank = any(word.endswith((b"train.py", b"fairseq_train")) for word in words) and not any(
                 b"nproc_per_node" in word for word in words
             )
             if is_rank and any(str(self.run).encode() in word for word in words):

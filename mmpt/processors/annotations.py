@@ -28,7 +28,7 @@ def read_database(path: str | Path, segments_key: str) -> dict[str, dict[str, An
     Raises:
         ValueError: the file is of another kind, or a segment is impossible.
     """
-    database = read_json(path, dict).get("database")
+    database = read_json(path, dict, nan=True).get("database")
     if not isinstance(database, dict):
         raise ValueError(
             f'{path}: expected {{"database": {{video: {{"subset", "{segments_key}"}}}}}}; is this another '
@@ -51,7 +51,7 @@ def read_database(path: str | Path, segments_key: str) -> dict[str, dict[str, An
                     f'{where}: segment {index}: expected {{"segment": [start, end], ...}}, got '
                     f"{shown(repr(clip))}."
                 )
-            clip["segment"] = [number(time, f"{where}: segment {index}") for time in segment]
+            clip["segment"] = [number(time, f"{where}: segment {index}", finite=False) for time in segment]
             check_segment(*clip["segment"], f"{path}: video {video!r}: segment {index}")
     return database
 

@@ -169,8 +169,8 @@ def read_rows(path: str | Path, fields: int | tuple[int, int]) -> list[tuple[int
     return rows
 
 
-def number(value: Any, where: str) -> float:
-    """A number, quoted or not.
+def number(value: Any, where: str, finite: bool = True) -> float:
+    """A number, quoted or not; with `finite` neither infinite nor NaN.
 
     Raises:
         TextError: it is none, or not finite; the message names `where`.
@@ -179,7 +179,7 @@ def number(value: Any, where: str) -> float:
         found = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
     except ValueError:
         found = None
-    if found is None or found != found or abs(found) == float("inf"):
+    if found is None or (finite and (found != found or abs(found) == float("inf"))):
         raise TextError(f"{where}: expected a number, got {shown(repr(value))}.")
     return found
 

@@ -119,7 +119,7 @@ class COINActionSegmentationAligner(WindowAligner):
 
 def convert(source: Path, out: Path) -> str:
     """COIN.json -> the same without impossible segments."""
-    database = read_json(source, dict).get("database")
+    database = read_json(source, dict, nan=True).get("database")
     if not database or not all("annotation" in entry for entry in database.values()):
         raise ValueError(f"{source}: expected database -> video -> annotation; this is not COIN.json.")
     dropped: Counter[str] = Counter()

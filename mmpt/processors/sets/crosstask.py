@@ -85,7 +85,7 @@ def read_segments(path: str | Path) -> list[Segment]:
     """The annotated steps of a video."""
     segments = []
     for line, row in read_rows(path, 3):
-        step, start_s, end_s = (number(field, f"{path}, line {line}") for field in row)
+        step, start_s, end_s = (number(field, f"{path}, line {line}", finite=False) for field in row)
         check_segment(start_s, end_s, f"{path}: step {row[0]}")
         segments.append((int(step) - 1, start_s, end_s))
     return segments

@@ -43,7 +43,7 @@ def read_sentences(path: str) -> dict[str, list[Sentence]]:
     Raises:
         ValueError: the file is of another kind, or a time is impossible.
     """
-    videos = read_json(path, dict)
+    videos = read_json(path, dict, nan=True)
     for video, sentences in videos.items():
         if (
             not isinstance(sentences, list)
@@ -129,7 +129,7 @@ def convert(source: Path, out: Path) -> str:
     """htm_align.json -> the same without impossible or empty sentences, each video's sentences by start."""
     dropped: Counter[str] = Counter()
     cleaned = {}
-    for video, sentences in read_json(source, dict).items():
+    for video, sentences in read_json(source, dict, nan=True).items():
         possible = [sentence for sentence in sentences if is_possible(sentence[1:3], dropped)]
         spoken = [sentence for sentence in possible if sentence[3].strip()]
         dropped["empty"] += len(possible) - len(spoken)
