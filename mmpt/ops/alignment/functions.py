@@ -173,7 +173,8 @@ class _Alignment(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, cost, solve):
-        value, path = solve(cost, want_path=ctx.needs_input_grad[0])
+        with torch.cuda.device_of(cost):  # kernels start on the current device
+            value, path = solve(cost, want_path=ctx.needs_input_grad[0])
         ctx.save_for_backward(path)
         return value
 
@@ -358,7 +359,8 @@ class _DropAlignment(torch.autograd.Function):
         from mmpt.ops.alignment._triton import solve_drop
 
         wanted = any(ctx.needs_input_grad[:2])
-        value, *paths = solve_drop(cost, drop, row_lengths, col_lengths, smoothing, wanted)
+        with torch.cuda.device_of(cost):
+            value, *paths = solve_drop(cost, drop, row_lengths, col_lengths, smoothing, wanted)
         ctx.save_for_backward(*paths)
         return value
 

@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmpt.ops.late_interaction._packing import FACTORS, SCRATCH_TOP, Packing, pack, tile_of
+from mmpt.ops.late_interaction._packing import FACTORS, SCRATCH_TOP, Packing, Tile, pack, tile_of
 
 PART = tl.constexpr(
     tl.float32 if os.environ.get("TRITON_INTERPRET") == "1" else tl.bfloat16
@@ -294,28 +294,41 @@ def similarities(text, video, text_mask, video_mask, alpha, precision) -> tuple[
 class _Similarities(torch.autograd.Function):
     @staticmethod
     def forward(ctx, text, text_mask, video, video_mask, alpha, precision):
-        ctx.save_for_backward(text, text_mask, video, video_mask)
-        ctx.alpha, ctx.precision = alpha, precision
-        return _Problem(text, text_mask, video, video_mask, alpha, precision).similarities()
+        tile = tile_of(precision, alpha, text.device)
+        plans = pack(text_mask, tile.rows, tile.texts), pack(video_mask, tile.columns, tile.videos)
+        ctx.save_for_backward(text, video, *plans[0], *plans[1])
+        ctx.tile, ctx.alpha, ctx.precision = tile, alpha, precision
+        with torch.cuda.device_of(text):
+            return _Problem((text, video), plans, tile, alpha, precision).similarities()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_to_video, grad_to_text):
-        problem = _Problem(*ctx.saved_tensors, ctx.alpha, ctx.precision)
-        grad_text, grad_video = problem.gradients(grad_to_video, grad_to_text)
+        text, video, *plans = ctx.saved_tensors
+        half = len(plans) // 2
+        plans = Packing(*plans[:half]), Packing(*plans[half:])
+        with torch.cuda.device_of(text):
+            problem = _Problem((text, video), plans, ctx.tile, ctx.alpha, ctx.precision)
+            grad_text, grad_video = problem.gradients(grad_to_video, grad_to_text)
         return grad_text, None, grad_video, None, None, None
 
 
 class _Problem:
     """Packed tokens of both sides; made anew in backward, which is cheaper than keeping them."""
 
-    def __init__(self, text, text_mask, video, video_mask, alpha, precision):
+    def __init__(
+        self,
+        tokens: tuple[Tensor, Tensor],
+        plans: tuple[Packing, Packing],
+        tile: Tile,
+        alpha: float | None,
+        precision: str,
+    ):
         self.dtype, how = FACTORS[precision]
-        self.tile = tile = tile_of(precision, alpha, text.device)
-        self.tokens = text.contiguous(), video.contiguous()
-        self.plans = pack(text_mask, tile.rows, tile.texts), pack(video_mask, tile.columns, tile.videos)
+        self.plans, self.tile = plans, tile
+        text, video = self.tokens = tokens[0].contiguous(), tokens[1].contiguous()
         self.width = triton.cdiv(text.shape[-1], WIDTH_STEP) * WIDTH_STEP
-        self.units = [self._units(*side) for side in zip(self.tokens, self.plans, strict=True)]
+        self.units = [self._units(text, plans[0]), self._units(video, plans[1])]
         self.options = {"HOW": how, "HARD": not alpha, "PARTS": 3 if self.dtype == torch.float32 else 2}
         self.alpha = alpha or 1.0
 

@@ -94,7 +94,8 @@ def log_sinkhorn(
         if method == "triton":
             from mmpt.ops.sinkhorn._triton import log_plan
 
-            return log_plan(scores, log_mu, log_nu, n_iters)
+            with torch.cuda.device_of(scores):  # kernels start on the current device
+                return log_plan(scores, log_mu, log_nu, n_iters)
         return _scaling(
             scores, log_mu, log_nu, n_iters, _compiled_or_eager() if method == "numba" else _batched_steps
         )
