@@ -423,6 +423,13 @@ def rows_of_ranks(bench: Bench) -> None:
         video, text = joined
         return torch.autograd.grad(milnce_of_rows(video[:own], text[:own], video, text), joined)
 
+    def exactly(dtype: torch.dtype, backend: str) -> list[Tensor]:
+        kind = torch.float16 if backend == "triton" else dtype
+        few = [x.detach()[: 4 * own].to(kind).requires_grad_() for x in joined]
+        loss = nce_of_rows(few[0][:own], few[1]) + milnce_of_rows(few[0][:own], few[1][:own], *few)
+        return [loss.detach(), *torch.autograd.grad(loss, few)]
+
+    bench.error("rows of one rank, fp16", exactly, value=2e-6, gradient=2e-3)
     row = f"rows of one rank, {own} of {own * ranks} clips"
     bench.time(row, "InfoNCE, both directions", nce, most=10, mib=1024.0)
     bench.time(row, "MIL-NCE", milnce, most=10, mib=1024.0)

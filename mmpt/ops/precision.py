@@ -66,6 +66,21 @@ def product(a: Tensor, b: Tensor, precision: str = "float32", rounded_result: bo
         return a @ b.T
 
 
+def wide_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b.T of (P, K) and (Q, K), same type, sums and result in at least float32, for use outside autograd.
+
+    On an NVIDIA GPU half-precision factors go to the tensor cores as they are, whose products are exact.
+    """
+    if a.dtype in HALF and multiplies_halves(a.device):
+        return torch.mm(a, b.T, out_dtype=torch.float32)
+    return product(full_precision(a), full_precision(b))
+
+
+def multiplies_halves(device: torch.device) -> bool:
+    """Can the device multiply half-precision factors into float32?"""
+    return device.type in ("cuda", "meta") and not torch.version.hip and hasattr(torch.ops.aten.mm, "dtype")
+
+
 @contextmanager
 def _float32_products_as(precision: str) -> Iterator[None]:
     if precision == "float32":

@@ -3,6 +3,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmpt.losses.milnce import milnce
+from mmpt.ops import precision
 from mmpt.ops.contrastive import info_nce, milnce_of_rows, nce_of_rows, row_logsumexp, rows
 
 
@@ -107,3 +108,13 @@ def test_one_rank_of_many_makes_no_tensor_larger_than_the_joined_vectors(monkeyp
     with LargestTensor() as counted:
         (nce_of_rows(video[:own], text) + milnce_of_rows(video[:own], text[:own], video, text)).backward()
     assert counted.largest <= n_ranks * own * width < own * n_ranks * own
+
+
+def test_on_a_gpu_half_precision_vectors_are_multiplied_as_they_are():
+    video, text = (
+        torch.empty(6, 4, dtype=torch.bfloat16, device="meta", requires_grad=True) for _ in range(2)
+    )
+    loss = nce_of_rows(video, text)
+    loss.backward()
+    assert loss.dtype == torch.float32 and text.grad.dtype == torch.bfloat16
+    assert precision.wide_product(video.detach(), text.detach()).dtype == torch.float32

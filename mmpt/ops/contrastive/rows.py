@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmpt.ops.precision import autocast_off, full_precision, product
+from mmpt.ops.precision import HALF, autocast_off, full_precision, multiplies_halves, wide_product
 
 Excluded = Callable[[slice, slice], Tensor]  # rows and columns of a tile -> bool, true where not a candidate
 TILE_ROWS = 1024
@@ -92,13 +92,13 @@ def _but_own(excluded: Excluded, first: int) -> Excluded:
 class _RowLogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx, queries, candidates, skip, excluded):
-        wide = full_precision(queries)
-        lse = wide.new_full((len(wide),), -torch.inf)
+        factors = _factors(queries)
+        lse = full_precision(queries[:0]).new_full((len(queries),), -torch.inf)
         height, width = _tile_shape(queries)
         for columns in _slices(len(candidates), width):
-            part = full_precision(candidates[columns])
-            for rows in _slices(len(wide), height):
-                tile = _scores(wide[rows], part, skip, excluded, rows, columns)
+            part = candidates[columns].to(factors.dtype)
+            for rows in _slices(len(queries), height):
+                tile = _scores(factors[rows], part, skip, excluded, rows, columns)
                 lse[rows] = torch.logaddexp(lse[rows], tile.logsumexp(1))
         ctx.save_for_backward(queries, candidates, skip, lse)
         ctx.excluded = excluded
@@ -108,20 +108,31 @@ class _RowLogSumExp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         queries, candidates, skip, lse = ctx.saved_tensors
-        wide, lse = full_precision(queries), lse.masked_fill(lse.isneginf(), 0.0)
-        grad_queries, grad_candidates = torch.zeros_like(wide), torch.empty_like(candidates)
+        lse, factors = lse.masked_fill(lse.isneginf(), 0.0), _factors(queries)
+        grad_queries, grad_candidates = (
+            torch.zeros_like(queries, dtype=lse.dtype),
+            torch.empty_like(candidates),
+        )
+        # shares as half-precision factors: the largest becomes one, so that few are lost to underflow
+        unit = grad.abs().amax().clamp_min(torch.finfo(grad.dtype).tiny) if factors.dtype in HALF else 1.0
+        weight = grad / unit
         height, width = _tile_shape(queries)
         with autocast_off(grad):
             for columns in _slices(len(candidates), width):
-                part = full_precision(candidates[columns])
-                grad_part = torch.zeros_like(part)
-                for rows in _slices(len(wide), height):
-                    share = _scores(wide[rows], part, skip, ctx.excluded, rows, columns)
-                    share.sub_(lse[rows, None]).exp_().mul_(grad[rows, None])
-                    grad_queries[rows] += product(share, part.T)
-                    grad_part += product(share.T, wide[rows].T)
-                grad_candidates[columns] = grad_part
-        return grad_queries.to(queries.dtype), grad_candidates, None, None
+                part = candidates[columns].to(factors.dtype)
+                grad_part = torch.zeros_like(part, dtype=lse.dtype)
+                for rows in _slices(len(queries), height):
+                    share = _scores(factors[rows], part, skip, ctx.excluded, rows, columns)
+                    share = share.sub_(lse[rows, None]).exp_().mul_(weight[rows, None]).to(factors.dtype)
+                    grad_queries[rows] += wide_product(share, part.T)
+                    grad_part += wide_product(share.T, factors[rows].T)
+                grad_candidates[columns] = grad_part.mul_(unit)
+        return grad_queries.mul_(unit).to(queries.dtype), grad_candidates, None, None
+
+
+def _factors(queries: Tensor) -> Tensor:
+    """Queries in the type in which they are multiplied."""
+    return queries if multiplies_halves(queries.device) else full_precision(queries)
 
 
 def _tile_shape(queries: Tensor) -> tuple[int, int]:
@@ -142,7 +153,7 @@ def _scores(
     columns: slice,
 ) -> Tensor:
     """Scores of a tile, whose vectors are given, -inf where a pair does not count."""
-    scores = product(queries, candidates)
+    scores = wide_product(queries, candidates)
     if skip is not None:
         column = torch.arange(columns.start, columns.stop, device=scores.device)
         scores.masked_fill_(skip[rows, None] == column, -torch.inf)
