@@ -27,6 +27,7 @@ VERBS = {  # verb -> (its file, what it does); a new verb is a line here
     "align": ("align", "where in a video each of its captions is"),
     "search": ("search", "find moments of videos by a sentence"),
     "compare": ("compare", "two evaluations: is the difference more than the draw of queries?"),
+    "audit": ("audit", "why is this number not that number? From a claim to a clean number in steps"),
     "gdt": ("gdt", "what a hypothesis of GDT attracts and repels"),
     "completion": ("completion", "a script that completes verbs and options in bash or zsh"),
     "checkpoint": ("checkpoint", "look into checkpoint files, convert and average them"),

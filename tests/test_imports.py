@@ -42,6 +42,7 @@ ALLOWED = {
         "registry",
     },
     "evaluators": {"historic", "ops", "processors", "utils", "config", "registry"},
+    "audit": {"evaluators", "historic", "utils"},
     "synthetic": {"processors", "utils"},
     "tasks": {
         "models",

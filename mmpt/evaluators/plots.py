@@ -193,6 +193,49 @@ def plot_timeline(
     return _save(figure, path)
 
 
+def plot_waterfall(
+    path: str | Path,
+    start: tuple[str, float],
+    steps: Sequence[tuple[str, float, Interval | None]],
+    end: tuple[str, float, Interval],
+    title: str = "",
+) -> Path:
+    """From one number to another in steps, one bar each, drawn from top to bottom.
+
+    Args:
+        path: PNG (or any format matplotlib writes).
+        start: name and height of the first number.
+        steps: name, signed height and 95 % interval of each step.
+        end: name, height and interval of the last number.
+        title: of the axis.
+    """
+    figure = _figure(9, 1.4 + 0.45 * (len(steps) + 2))
+    axes = figure.subplots()
+    names = [start[0], *(name for name, _, _ in steps), end[0]]
+    axes.barh(0, start[1], color="tab:gray")
+    at = start[1]
+    for row, (_, height, interval) in enumerate(steps, start=1):
+        axes.barh(row, height, left=at, color="tab:red" if height < 0 else "tab:green")
+        if interval is not None:
+            axes.plot([at + bound for bound in interval], [row, row], color="black", marker="|")
+        at += height
+    last = len(steps) + 1
+    axes.barh(last, end[1], color="tab:blue")
+    axes.plot(end[2], [last, last], color="black", marker="|")
+    numbers = [
+        f"{start[1]:.1f}",
+        *(f"{round(height, 1) + 0.0:+.1f}" for _, height, _ in steps),
+        f"{end[1]:.1f}",
+    ]
+    labels = [name if len(name) <= 60 else name[:57] + "..." for name in names]
+    axes.set_yticks(
+        range(last + 1), [f"{label}   {number}" for label, number in zip(labels, numbers, strict=True)]
+    )
+    axes.set(xlabel=title)
+    axes.invert_yaxis()
+    return _save(figure, path)
+
+
 def runs(marks: np.ndarray) -> list[tuple[int, int]]:
     """(start, length) of each unbroken run of true entries."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], marks, [False]]).astype(np.int8)))

@@ -1,0 +1,212 @@
+"""The audit against planted departures of known truth: is the right one named, are honest claims left alone,
+is the rest exact?
+
+    python benchmarks/audit.py [--cases 20] [--seed 1] [--records FILE]     # an hour on two idle cores
+    python benchmarks/audit.py --only speed
+
+`benchmarks/audit_worlds.py` makes the test sets, writes the files and computes claims and truths without
+importing `mmpt`; this file only reads the files through the public interface. Each test set is audited with
+four claims: the planted one (R@1, R@5, R@10 to one decimal), the planted R@1 alone, the honest one, and that
+of another model. FILE keeps one record a test set; a second run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import audit_worlds as worlds
+
+from mmpt.audit import Claim, audit, read_evidence
+from mmpt.audit.protocol import Scorer
+
+PRINTED = "{:.1f}"
+CLAIMS = {
+    "planted": worlds.METRICS,
+    "planted, R@1 alone": ("R1",),
+    "honest": worlds.METRICS,
+    "honest, R@1 alone": ("R1",),
+    "foreign": worlds.METRICS,
+}
+
+
+def run_case(trap: str, index: int, seed: int) -> dict[str, Any]:
+    """Audit one test set with each of its claims."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        case = worlds.make_case(trap, index, seed, Path(folder))
+        evidence = read_evidence(**case.options)
+        scorer = Scorer(evidence, worlds.METRICS)
+        record = {
+            "trap": trap,
+            "index": index,
+            "variant": case.variant,
+            "clean": case.clean,
+            "truths": case.gallery,
+            "claims": {},
+        }
+        for kind, names in CLAIMS.items():
+            values = case.claims.get(kind.partition(",")[0])
+            if values is not None:
+                text = ",".join(f"{name}={PRINTED.format(values[name])}" for name in names)
+                found = audit(evidence, Claim.parse(text), n_samples=200, scorer=scorer)
+                record["claims"][kind] = {
+                    "claim": text,
+                    "families": [departure.family for departure in found.named],
+                    "texts": [departure.text for departure in found.named],
+                    "probability": found.probability,
+                    "unexplained": found.bars[0].points,
+                    "off": found.claim.values["R1"]
+                    + sum(bar.points for bar in found.bars)
+                    - found.clean["R1"],
+                    "clean": found.clean,
+                }
+        record |= {"queries": len(evidence.query_item), "items": len(evidence.items)}
+    return record
+
+
+def run_all(
+    traps: Iterable[str], cases: int, seed: int, path: Path | None, workers: int
+) -> list[dict[str, Any]]:
+    """Records of all cases, those in `path` first."""
+    done = [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
+    known = {(record["trap"], record["index"]) for record in done}
+    todo = [(trap, index) for index in range(cases) for trap in traps if (trap, index) not in known]
+    with ProcessPoolExecutor(workers) as pool:
+        for future in as_completed([pool.submit(run_case, trap, index, seed) for trap, index in todo]):
+            done.append(future.result())
+            if path:
+                with open(path, "a") as file:
+                    file.write(json.dumps(done[-1]) + "\n")
+    return [record for record in done if record["trap"] in set(traps) and record["index"] < cases]
+
+
+def share(hits: list[bool]) -> str:
+    """k of n, with the 95 % Wilson interval."""
+    k, n, z = sum(hits), max(len(hits), 1), 1.96
+    middle, half = (k / n + z * z / 2 / n), z * np.sqrt(k / n * (1 - k / n) / n + z * z / 4 / n**2)
+    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    return f"{k} of {n} = {100 * k / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def named_first(record: dict[str, Any], kind: str) -> str:
+    return next(iter(record["claims"][kind]["families"]), "")
+
+
+def right(record: dict[str, Any], kind: str) -> bool:
+    """The planted departure first; nothing for an honest claim or one of another model."""
+    return named_first(record, kind) == (record["trap"] if kind.startswith("planted") else "")
+
+
+def report(records: list[dict[str, Any]]) -> None:
+    """Print the bar and what lies beside it."""
+    single = [record for record in records if "+" not in record["trap"]]
+    planted = [record["claims"]["planted"] for record in single if right(record, "planted")]
+    print(f"{len(single)} test sets, {len({record['trap'] for record in single})} departures")
+    for kind in CLAIMS:
+        hits = [right(record, kind) for record in single]
+        if kind.startswith("planted"):
+            print(f"named first, claim {kind}: {share(hits)}")
+        else:
+            print(f"false alarms, claim {kind}: {share([not hit for hit in hits])}")
+    left = [abs(found["unexplained"]) for found in planted]
+    print(f"left over by the named departure: at most {max(left):.3f} points")
+    print(f"  within 0.1 points: {share([x <= 0.1 for x in left])}")
+    print(
+        f"sum of bars against claim - clean: off by at most {max(abs(x['off']) for x in planted):.1e} points"
+    )
+    exact = [record for record in single if record["trap"] != "gallery"]
+    wrong = [
+        max(abs(r["claims"]["planted"]["clean"][n] - r["clean"][n]) for n in worlds.METRICS) for r in exact
+    ]
+    print(f"clean numbers against the truth: off by at most {max(wrong):.3f} points")
+    gallery([record for record in single if record["trap"] == "gallery"])
+    paired = [record for record in records if "+" in record["trap"]]
+    both = [set(r["claims"]["planted"]["families"]) == set(r["trap"].split("+")) for r in paired]
+    print(f"two departures at once, both named: {share(both)}")
+    print(f"\n| departure | {' | '.join(CLAIMS)} | named instead |\n|{'---|' * (len(CLAIMS) + 2)}")
+    for trap in worlds.TRAPS:
+        some = [record for record in single if record["trap"] == trap]
+        cells = [f"{sum(right(record, kind) for record in some)} of {len(some)}" for kind in CLAIMS]
+        missed = [record for record in some if not right(record, "planted")]
+        instead = [f"{named_first(r, 'planted') or 'nothing'} for {r['variant']}" for r in missed]
+        print(f"| {trap} | {' | '.join(cells)} | {'; '.join(instead)} |")
+
+
+def gallery(records: list[dict[str, Any]]) -> None:
+    """Predicted recall of the whole list, where the files hold a part of it."""
+    asked = [record for record in records if record["variant"].startswith("file lacks")]
+    for name, truth in (
+        ("expectation over galleries, same queries", lambda r, n: r["truths"][f"expected {n}"]),
+        ("the list itself, same queries", lambda r, n: r["truths"][f"same queries {n}"]),
+        ("the list itself, with the queries that the file lacks", lambda r, n: r["clean"][n]),
+    ):
+        off = {
+            n: np.array([r["claims"]["planted"]["clean"][n] - truth(r, n) for r in asked])
+            for n in worlds.METRICS
+        }
+        texts = [
+            f"{n} {np.abs(x).mean():.2f} (at most {np.abs(x).max():.2f}, bias {x.mean():+.2f})"
+            for n, x in off.items()
+        ]
+        print(f"gallery prediction against {name}, mean absolute points: {', '.join(texts)}")
+
+
+def speed() -> None:
+    """One audit of 1000 x 1000 with everything beside it."""
+    torch.set_num_threads(2)
+    for trap in ("postprocessing", "rerank"):
+        with tempfile.TemporaryDirectory() as folder:
+            index = 0
+            while True:
+                case = worlds.make_case(trap, index, 99, Path(folder))
+                evidence = read_evidence(**case.options)
+                if len(evidence.items) == len(evidence.query_item) == 1000:
+                    break
+                index += 1
+            for kind in ("planted", "honest", "foreign"):
+                claim = Claim.parse(
+                    ",".join(f"{name}={PRINTED.format(value)}" for name, value in case.claims[kind].items())
+                )
+                start, cpu = time.perf_counter(), time.process_time()
+                audit(evidence, claim)
+                wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+                load = f"2 threads, load {os.getloadavg()[0]:.1f}"
+                print(f"1000 x 1000, {trap}, {kind} claim: {wall:.1f} s wall, {cpu:.1f} s CPU, {load}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=20, help="test sets of each departure")
+    parser.add_argument("--pairs", type=int, default=5, help="test sets of each pair of departures")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--records", type=Path, help="one JSON line a test set, to go on with")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", choices=["bar", "speed"])
+    args = parser.parse_args()
+    if args.only != "speed":
+        records = run_all(worlds.TRAPS, args.cases, args.seed, args.records, args.workers)
+        pairs = [f"similarity+{trap}" for trap in worlds.PAIRED]
+        report(records + run_all(pairs, args.pairs, args.seed, args.records, args.workers))
+    if args.only != "bar":
+        speed()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""How well each set of departures explains a claim.
+
+Every departure predicts the claimed numbers. The claim then speaks for each by Bayes' rule: a number that is
+printed to one decimal and met exactly is strong evidence, a wide prediction (a gallery of which only the size
+is known) is weak, and a curve pays for its parameter by the share of it that fits. "None of these" is a
+hypothesis of its own: numbers some points away from the clean ones, as another checkpoint has them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from mmpt.audit.evidence import Claim
+from mmpt.audit.protocol import Scorer
+from mmpt.audit.suspects import FAMILIES, Departure
+
+PRIORS = {"clean": 0.5, "one": 0.4, "two": 0.08, "none": 0.02}
+NEGLIGIBLE = math.log(1e-2)  # odds below which a stretch of a curve is not looked into
+INNER = 6  # points tried between two of a curve, twice
+NEAR = (
+    0.4  # points by which a claim may lie outside two neighbours of a curve and still be sought between them
+)
+MOST_PAIRS = 250
+PAIR_MISS = 4.0  # points by which the sum of two effects may miss the claim; they do not add up exactly
+NONE_SCALES = 5.0, 2.5  # of the first number of another checkpoint, and of each further beside it
+
+Numbers = dict[str, tuple[float, float]]  # metric -> number, spread
+Set = tuple[Departure, ...]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A set of departures; none = clean, None = none of those known.
+
+    Attributes:
+        departures: of the set.
+        log_odds: logarithm of prior times density, to be compared with that of others.
+        numbers: that it predicts.
+    """
+
+    departures: Set | None
+    log_odds: float
+    numbers: Numbers = field(default_factory=dict)
+
+    @property
+    def families(self) -> tuple[str, ...] | None:
+        """Of its departures; hypotheses of the same families are told apart for the reader alone."""
+        return None if self.departures is None else tuple(sorted({d.family for d in self.departures}))
+
+    def __str__(self) -> str:
+        if self.departures is None:
+            return "none of the departures known here"
+        return " and ".join(departure.text for departure in self.departures) or "the clean protocol"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Families from the most to the least probable, each with its best hypothesis and probability."""
+
+    ranked: list[tuple[Hypothesis, float]]
+
+    @classmethod
+    def of(cls, hypotheses: Iterable[Hypothesis]) -> Verdict:
+        """Sum the hypotheses of each set of families."""
+        groups: dict[tuple[str, ...] | None, list[Hypothesis]] = {}
+        for hypothesis in hypotheses:
+            groups.setdefault(hypothesis.families, []).append(hypothesis)
+        odds = {families: _log_sum(h.log_odds for h in group) for families, group in groups.items()}
+        total = _log_sum(odds.values())
+        order = sorted(odds, key=lambda families: -odds[families])
+        best = {families: max(groups[families], key=lambda h: h.log_odds) for families in order}
+        return cls([(best[families], math.exp(odds[families] - total)) for families in order])
+
+
+class Judge:
+    """Weighs hypotheses about one claim.
+
+    Args:
+        scorer: computes the numbers of a protocol.
+        claim: what is to be explained.
+        n_rows: queries behind a number.
+    """
+
+    def __init__(self, scorer: Scorer, claim: Claim, n_rows: int):
+        self.scorer, self.claim = scorer, claim
+        self.slack = 25.0 / n_rows  # a quarter of a query: rounding of scores may swap near ties
+
+    def hypotheses(self, known: list[Departure]) -> list[Hypothesis]:
+        """Clean, none, each departure; pairs where none of these explains the claim."""
+        missing = [departure for departure in known if departure.value == "file"]
+        bases = [(), *((departure,) for departure in missing)]
+        known = [departure for departure in known if departure not in missing]
+        prior = PRIORS["one"] / len(bases) / len(FAMILIES)
+        found = [self._none(), *(self._weigh(base, PRIORS["clean"] / len(bases)) for base in bases)]
+        found += [self._weigh((*base, d), prior * d.weight) for base in bases for d in known]
+        for base in bases:
+            for low, high in itertools.pairwise(known):
+                if low.curve and low.curve is high.curve:
+                    found += self._between(base, low, high, prior, found)
+        if max(found, key=lambda h: h.log_odds).departures is None:
+            found += self._pairs(bases, known)
+        return found
+
+    def numbers(self, departures: Set) -> Numbers:
+        """That the clean protocol gives with these departures."""
+        protocol = self.scorer.clean
+        for departure in departures:
+            protocol = departure.on(protocol)
+        return self.scorer.numbers(protocol)
+
+    def log_density(self, numbers: Numbers) -> float:
+        """Of the claim, given predicted numbers."""
+        return sum(
+            _log_density(claimed - numbers[name][0], self.claim.half_unit[name], self.slack, numbers[name][1])
+            for name, claimed in self.claim.values.items()
+        )
+
+    def _weigh(self, departures: Set, prior: float) -> Hypothesis:
+        numbers = self.numbers(departures)
+        return Hypothesis(departures, math.log(prior) + self.log_density(numbers), numbers)
+
+    def _none(self) -> Hypothesis:
+        clean = self.scorer.numbers(self.scorer.clean)
+        first, *others = (self.claim.values[n] - clean[n][0] for n in self.claim.values if n != "MR")
+        log_odds = math.log(PRIORS["none"]) + _log_laplace(first, NONE_SCALES[0])
+        log_odds += sum(_log_laplace(off - first, NONE_SCALES[1]) for off in others)
+        return Hypothesis(None, log_odds + (math.log(0.1) if "MR" in self.claim.values else 0.0))
+
+    def _between(
+        self, base: Set, low: Departure, high: Departure, prior: float, found: list[Hypothesis]
+    ) -> list[Hypothesis]:
+        """The best point between two of a curve, weighed by the share of the way that fits as well.
+
+        Nothing where the claim is not near, or where even a perfect fit could not compete with what is
+        `found`.
+        """
+        curve, prior = low.curve, prior * (low.weight + high.weight) / 2
+        exact = {name: (value, 0.0) for name, value in self.claim.values.items()}
+        if math.log(prior) + self.log_density(exact) < _log_sum(h.log_odds for h in found) + NEGLIGIBLE:
+            return []
+        ends = [self.numbers((*base, point)) for point in (low, high)]
+        for name, claimed in self.claim.values.items():
+            values = sorted(end[name][0] for end in ends)
+            if not values[0] - NEAR <= claimed <= values[1] + NEAR:
+                return []
+        tried = {low.at: ends[0], high.at: ends[1]}
+        for _ in range(2):
+            points = sorted(tried)
+            place = points.index(max(tried, key=lambda x: self.log_density(tried[x])))
+            around = points[max(place - 1, 0)], points[min(place + 1, len(points) - 1)]
+            tried |= {x: self.numbers((*base, curve.at(x))) for x in curve.between(*around, INNER)}
+        best = max(tried, key=lambda x: self.log_density(tried[x]))
+        if best in (low.at, high.at):
+            return []
+        name = next(iter(self.claim.values))
+        way = abs(ends[1][name][0] - ends[0][name][0])
+        share = min(1.0, 2 * (self.claim.half_unit[name] + self.slack) / max(way, 1e-9))
+        return [self._weigh((*base, curve.at(best)), prior * share)]
+
+    def _pairs(self, bases: list[Set], known: list[Departure]) -> Iterator[Hypothesis]:
+        """Two usual departures at once, of different families and fields, where their effects add up to about
+        the claim."""
+        usual = [departure for departure in known if departure.usual]
+        weight: dict[str, float] = {}
+        for departure in usual:
+            weight[departure.family] = weight.get(departure.family, 0.0) + departure.weight
+        prior = PRIORS["two"] / len(bases) / math.comb(len(FAMILIES), 2)
+        pairs = [
+            (a, b) for a, b in itertools.combinations(usual, 2) if a.family != b.family and a.field != b.field
+        ]
+        for base in bases:
+            miss = self._misses(base, usual, pairs)
+            near = sorted((pair for pair in pairs if miss[pair] <= PAIR_MISS), key=miss.__getitem__)
+            for a, b in near[:MOST_PAIRS]:
+                share = a.weight / weight[a.family] * b.weight / weight[b.family]
+                yield self._weigh((*base, a, b), prior * share)
+
+    def _misses(
+        self, base: Set, usual: list[Departure], pairs: list[Set]
+    ) -> dict[tuple[Departure, Departure], float]:
+        """Pair -> points between the claim and the sum of both effects, the worst of the metrics."""
+        alone = {name: self.numbers(base)[name][0] for name in self.claim.values if name != "MR"}
+        effect = {d: {n: self.numbers((*base, d))[n][0] - alone[n] for n in alone} for d in usual}
+        off = {name: alone[name] - self.claim.values[name] for name in alone}
+        return {(a, b): max(abs(off[n] + effect[a][n] + effect[b][n]) for n in off) for a, b in pairs}
+
+
+def _log_density(off: float, half: float, slack: float, spread: float) -> float:
+    """Of a printed number `off` points from a predicted one.
+
+    Flat within the rounding and falling beyond; a normal density where the prediction is wide.
+    """
+    if spread:
+        deviation = math.hypot(spread, half)
+        return -0.5 * (off / deviation) ** 2 - math.log(deviation * math.sqrt(2 * math.pi))
+    return -max(0.0, abs(off) - half) / slack - math.log(2 * half + 2 * slack)
+
+
+def _log_laplace(off: float, scale: float) -> float:
+    return -abs(off) / scale - math.log(2 * scale)
+
+
+def _log_sum(values: Iterable[float]) -> float:
+    values = list(values)
+    top = max(values)
+    return top + math.log(sum(math.exp(value - top) for value in values))
