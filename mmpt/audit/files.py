@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from mmpt.utils.optional import optional_import
 from mmpt.utils.safe_pickle import load_array_pickle
 
 QUERY_KEYS, ITEM_KEYS = ("query_id", "query", "query-id"), ("gallery_id", "item", "video_id", "corpus-id")
@@ -106,7 +106,7 @@ def _arrays(path: Path) -> Mapping[str, Any]:
         found = torch.load(path, map_location="cpu", weights_only=True)
         return found if isinstance(found, Mapping) else {"": found}
     if path.suffix == ".safetensors":
-        return optional_import("safetensors.torch", "text").load_file(path)
+        return load_file(path)
     raise BadFile(
         f"{path}: unknown suffix {path.suffix!r}; expected npz, npy, pt, safetensors, csv, json or jsonl."
     )
