@@ -23,7 +23,9 @@ from mmpt.ops.gdt import (
     VIEWS,
     Contrast,
     GDTHypothesis,
+    compare,
     contrast,
+    look,
     multiplicity,
     require_visible_reversal,
     sample_negatives,
@@ -244,18 +246,24 @@ class GDTLoss(Loss[GDTConfig]):
         scale = inverse_temperature(
             logit_scale, embeddings[0], self.config.temperature, most=math.log(self.config.max_logit_scale)
         )
-        # Each modality asks once against all keys of the other; terms pick their views from this.
-        logits = torch.stack(
-            [scale * embeddings[m] @ self._keys(embeddings[1 - m]).flatten(0, 2).T for m in (0, 1)]
-        )  # (2, S, B, S*R*B)
-        return self._combine(self._evaluate(logits, valid, self._keys(valid), num_updates), logits)
+        keys = torch.stack([self._keys(embeddings[1]), self._keys(embeddings[0])])  # (2, S, R, B, D)
+        queries, key_valid = scale * torch.stack(embeddings), self._keys(valid)
+        own_rank = rank() if key_valid.shape[1] > 1 else 0
+        if self.config.num_negatives is None:
+            views = self.hypothesis.views
+            result = compare(self.calls, views, look(queries, keys, key_valid, own_rank), valid)
+        else:
+            logits = queries.flatten(1, 2) @ keys.flatten(1, 3).mT
+            logits = logits.view(*queries.shape[:3], -1)  # (2, S, B, S*R*B)
+            result = self._of_drawn_negatives(logits, valid, key_valid, own_rank, num_updates)
+        return self._combine(result, queries)
 
-    def _evaluate(
-        self, logits: Tensor, valid: Tensor, key_valid: Tensor, num_updates: int | None
+    def _of_drawn_negatives(
+        self, logits: Tensor, valid: Tensor, key_valid: Tensor, own_rank: int, num_updates: int | None
     ) -> Contrast:
         """All C directed comparisons on this rank's queries; valid (S, B), key_valid (S, R, B)."""
-        n_ranks, batch_size = key_valid.shape[1:]
-        own_rank = rank() if n_ranks > 1 else 0
+        number, (n_ranks, batch_size) = self.config.num_negatives, key_valid.shape[1:]
+        assert number is not None  # else `compare` does without the mask
         views = list(self.hypothesis.views)
         query = _sent([views.index(call.query_view) for call in self.calls], logits.device)
         target = _sent([views.index(call.positive_view) for call in self.calls], logits.device)
@@ -266,12 +274,11 @@ class GDTLoss(Loss[GDTConfig]):
         # All comparisons of the hypothesis are one batch: they differ in the mask alone, and several of them
         # share the logits of a view against all keys.
         mult = self._multiplicities(own_rank, n_ranks, batch_size, logits.device) * key_valid.flatten()
-        if self.config.num_negatives is not None:
-            # The same keys on every rank: the draw depends on seed and update alone.
-            generator = torch.Generator(logits.device).manual_seed(
-                self.config.seed * 1_000_003 + (num_updates or 0)
-            )
-            mult = sample_negatives(mult, positive, self.config.num_negatives, generator)
+        # The same keys on every rank: the draw depends on seed and update alone.
+        generator = torch.Generator(logits.device).manual_seed(
+            self.config.seed * 1_000_003 + (num_updates or 0)
+        )
+        mult = sample_negatives(mult, positive, number, generator)
         return contrast(logits[modality, query], mult, positive, valid[query] & valid[target])
 
     def _multiplicities(self, *layout: Any) -> Tensor:

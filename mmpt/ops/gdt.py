@@ -11,13 +11,15 @@ across two modalities. Source: GDT (arXiv 2003.04298).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mmpt.ops.contrastive import Excluded, row_statistics
 from mmpt.ops.precision import full_precision
 
 VIEWS = ("orig", "rev", "shift", "shiftrev")
@@ -285,6 +287,109 @@ def contrast(logits: Tensor, mult: Tensor, positive: Tensor, usable: Tensor) -> 
         means = [
             (share * x).sum(-1)
             for x in ((own > hardest).to(share.dtype), own, hardest.masked_fill(alone, 0.0))
+        ]
+    return Contrast(loss, usable.any(-1), *means)
+
+
+class Seen(NamedTuple):
+    """What queries see of the keys of one view; every field (2, S, S, B): modality and view of the query,
+    view of the key, sample of the query. Numbers of nothing are very low, but finite."""
+
+    own: Tensor  # logit of the key of the same sample
+    others: Tensor  # log-sum-exp over the other samples of this rank
+    remote: Tensor  # log-sum-exp over the samples of other ranks
+    others_most: Tensor  # the highest of those logits, without gradient
+    remote_most: Tensor
+
+
+def look(queries: Tensor, keys: Tensor, key_valid: Tensor, rank: int) -> Seen:
+    """Reduces the logits of all queries with all keys to what comparisons are made of.
+
+    No comparison of a hypothesis tells keys apart except by view and by whose they are: the query's sample's,
+    its rank's, another rank's. The logits with other ranks are never stored.
+
+    Args:
+        queries: (2, S, B, D), by modality; logits are their dot products with the keys.
+        keys: (2, S, R, B, D), of the other modality each.
+        key_valid: (S, R, B) bool.
+        rank: number of the queries' rank.
+    """
+    n_views, n_ranks, batch = key_valid.shape
+    low = torch.finfo(queries.dtype).min / 4
+    scores = queries.flatten(1, 2) @ keys[:, :, rank].flatten(1, 2).mT
+    scores = scores.view(2, n_views, batch, n_views, batch)
+    same = torch.eye(batch, dtype=torch.bool, device=scores.device)
+    others = scores.masked_fill(same[:, None] | ~key_valid[:, rank], low)
+    shape = 2, n_views, n_views, batch
+    remote, remote_most = (queries.new_full(shape, low) for _ in range(2))
+    if n_ranks > 1:
+        invalid = ~key_valid
+        invalid[:, rank] = True
+        found = [
+            row_statistics(asked.flatten(0, 1), shown.flatten(0, 1), excluded=_columns(hidden.flatten()))
+            for asked, views in zip(queries, keys, strict=True)
+            for shown, hidden in zip(views, invalid, strict=True)
+        ]
+        remote, remote_most = (
+            torch.stack(part).clamp_min(low).view(2, n_views, n_views, batch).transpose(1, 2)
+            for part in zip(*found, strict=True)
+        )
+    return Seen(
+        scores.diagonal(dim1=2, dim2=4),
+        others.logsumexp(-1).transpose(2, 3),
+        remote,
+        others.detach().amax(-1).transpose(2, 3),
+        remote_most,
+    )
+
+
+def _columns(hidden: Tensor) -> Excluded:
+    return lambda rows, columns: hidden[columns]
+
+
+def compare(calls: Sequence[Call], views: Sequence[int], seen: Seen, valid: Tensor) -> Contrast:
+    """`contrast` of directed comparisons without drawn negatives, from what their queries see.
+
+    Args:
+        calls: C comparisons.
+        views: the S views of the hypothesis.
+        seen: their logits, reduced.
+        valid: (S, B) bool, queries and keys of this rank.
+    """
+    device, dtype = valid.device, seen.own.dtype
+    low = torch.finfo(dtype).min / 4
+
+    def sent(values: list, kind: torch.dtype | None = None) -> Tensor:
+        return torch.tensor(values, dtype=kind).to(device, non_blocking=True)
+
+    query = sent([views.index(call.query_view) for call in calls])
+    target = sent([views.index(call.positive_view) for call in calls])
+    modality = sent([call.query_modality for call in calls])
+    local = [[call.local[view] for view in views] for call in calls]
+    own_counts = sent([[rule == "all" for rule in rules] for rules in local])[..., None]
+    others_count = sent([[rule != "none" for rule in rules] for rules in local])[..., None]
+    weight = sent([[math.log(n) if (n := call.remote[v]) else low for v in views] for call in calls], dtype)
+    weight = weight[..., None]
+    own, others, remote, others_most, remote_most = (x[modality, query] for x in seen)  # (C, S, B)
+    positive = own.gather(1, target[:, None, None].expand(-1, -1, own.shape[2]))[:, 0]
+    own = own.masked_fill(~(own_counts & valid), low)
+    counted = [own, others.masked_fill(~others_count, low), (remote + weight).clamp_min(low)]
+    usable = valid[query] & valid[target]
+    share = usable.to(dtype) / usable.sum(-1, keepdim=True).clamp_min(1)
+    loss = (share * (torch.cat(counted, 1).logsumexp(1) - positive)).sum(-1)
+    with torch.no_grad():
+        of_positive = sent(list(range(len(views))))[:, None] == target[:, None, None]
+        negatives = [
+            own.masked_fill(of_positive, low),
+            others_most.masked_fill(~others_count, low),
+            remote_most.masked_fill(weight == low, low),
+        ]
+        # Against the hardest negative, ties count as wrong: a collapsed model must not look accurate.
+        hardest = torch.cat(negatives, 1).amax(1)
+        alone = hardest <= low
+        means = [
+            (share * x).sum(-1)
+            for x in ((positive > hardest).to(dtype), positive, hardest.masked_fill(alone, 0.0))
         ]
     return Contrast(loss, usable.any(-1), *means)
 

@@ -8,4 +8,4 @@ from mmpt.ops.contrastive.functions import (
     soft_cross_entropy,
     symmetric_info_nce,
 )
-from mmpt.ops.contrastive.rows import Excluded, milnce_of_rows, nce_of_rows, row_logsumexp
+from mmpt.ops.contrastive.rows import Excluded, milnce_of_rows, nce_of_rows, row_logsumexp, row_statistics

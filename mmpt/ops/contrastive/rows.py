@@ -38,6 +38,13 @@ def row_logsumexp(
     Returns:
         (N,), -inf where nothing counts; float32 for half precision.
     """
+    return row_statistics(queries, candidates, skip, excluded)[0]
+
+
+def row_statistics(
+    queries: Tensor, candidates: Tensor, skip: Tensor | None = None, excluded: Excluded | None = None
+) -> tuple[Tensor, Tensor]:
+    """As `row_logsumexp`, and the highest score of every query (N,), without gradient."""
     with autocast_off(queries):
         return _RowLogSumExp.apply(queries, candidates, skip, excluded)
 
@@ -94,19 +101,22 @@ class _RowLogSumExp(torch.autograd.Function):
     def forward(ctx, queries, candidates, skip, excluded):
         factors = _factors(queries)
         lse = full_precision(queries[:0]).new_full((len(queries),), -torch.inf)
+        most = lse.clone()
         height, width = _tile_shape(queries)
         for columns in _slices(len(candidates), width):
             part = candidates[columns].to(factors.dtype)
             for rows in _slices(len(queries), height):
                 tile = _scores(factors[rows], part, skip, excluded, rows, columns)
                 lse[rows] = torch.logaddexp(lse[rows], tile.logsumexp(1))
+                most[rows] = torch.maximum(most[rows], tile.amax(1))
         ctx.save_for_backward(queries, candidates, skip, lse)
+        ctx.mark_non_differentiable(most)
         ctx.excluded = excluded
-        return lse
+        return lse, most
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx, grad, _):
         queries, candidates, skip, lse = ctx.saved_tensors
         lse, factors = lse.masked_fill(lse.isneginf(), 0.0), _factors(queries)
         grad_queries, grad_candidates = (
