@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmpt.losses.nce import ContrastConfig, PooledContrast
-from mmpt.ops.contrastive import milnce_of_rows
+from mmpt.ops.contrastive import milnce, milnce_of_rows
 from mmpt.registry import LOSSES
 
 
@@ -53,15 +52,3 @@ class MILNCELoss(PooledContrast[ContrastConfig]):
         config, scaled = self.config, self._scaled(video, logit_scale)
         both = config.join(scaled), config.join(text)
         return config.over_ranks(milnce_of_rows(scaled, text, *both, config.first_of(video)))
-
-
-def milnce(scores: Tensor) -> Tensor:
-    """The loss from scores (B, B, C): clip i, owner j of the caption, candidate c."""
-    n = len(scores)
-    own = torch.eye(n, dtype=torch.bool, device=scores.device)
-    other_clips = scores.transpose(0, 1).masked_fill(
-        own[..., None], -torch.inf
-    )  # captions of i with clips j != i
-    positive = scores.diagonal().T.logsumexp(1)
-    everything = torch.cat([scores, other_clips], dim=1).flatten(1).logsumexp(1)  # (B, 2*B*C)
-    return (everything - positive).mean()

@@ -2,9 +2,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmpt.losses.milnce import milnce
 from mmpt.ops import precision
-from mmpt.ops.contrastive import info_nce, milnce_of_rows, nce_of_rows, row_logsumexp, rows
+from mmpt.ops.contrastive import info_nce, milnce, milnce_of_rows, nce_of_rows, row_logsumexp, rows
 
 
 class LargestTensor(TorchDispatchMode):

@@ -5,6 +5,7 @@ from mmpt.ops.contrastive.functions import (
     dot_scores,
     exclude_negatives,
     info_nce,
+    milnce,
     soft_cross_entropy,
     symmetric_info_nce,
 )

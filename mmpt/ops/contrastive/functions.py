@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmpt.ops.normalize import unit_rows
 from mmpt.ops.precision import full_precision
@@ -68,3 +69,35 @@ def soft_cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
     scores = full_precision(scores)
     aligned = (targets * scores).sum(1)  # log_softmax would keep one more (N, M) matrix for the backward pass
     return (targets.sum(1) * scores.logsumexp(1) - aligned).mean()
+
+
+def milnce(scores: Tensor) -> Tensor:
+    """MIL-NCE from scores (B, B, C): clip i, owner j of the caption, candidate c; a scalar mean.
+
+    -log of the share of a clip's own candidates in exp of its scores with all captions and of its own
+    candidates' scores with the other clips.
+    """
+    return _MILNCE.apply(full_precision(scores))
+
+
+class _MILNCE(torch.autograd.Function):
+    """Written out because autograd would keep and copy the scores several times."""
+
+    @staticmethod
+    def forward(ctx, scores: Tensor) -> Tensor:
+        own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+        of_other_clips = scores.masked_fill(own[..., None], -torch.inf).logsumexp((0, 2))
+        everything = torch.logaddexp(scores.flatten(1).logsumexp(1), of_other_clips)
+        positive = scores.diagonal().T.logsumexp(1)
+        ctx.save_for_backward(scores, everything, positive)
+        return (everything - positive).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        scores, everything, positive = ctx.saved_tensors
+        share = (scores - everything[:, None]).exp_()  # of a clip's captions, by the caption's owner
+        share.diagonal().zero_()
+        share += (scores - everything[:, None, None]).exp_()
+        share.diagonal().sub_((scores.diagonal() - positive).exp_())
+        return share.mul_(grad / len(scores))
