@@ -128,3 +128,8 @@ def test_what_the_kernels_cannot_do_is_named():
     given = [x.double() for x in clips()]
     with pytest.raises(ValueError, match="the input is float64"):
         token_similarity(*given, backend="triton")
+
+
+def test_packing_never_reads_a_value_on_the_host():
+    packing = _packing.pack(torch.empty(9, 31, dtype=torch.bool, device="meta"), 128, 16)  # has none to read
+    assert packing.token.shape == (3 * 128,) and packing.first.shape == (4,)
