@@ -11,8 +11,8 @@ has one writer, so that results are bitwise repeatable; nothing waits for the de
 
 from __future__ import annotations
 
-import math
 import os
+from collections.abc import Iterator
 
 import torch
 import triton
@@ -139,14 +139,15 @@ def _highest(cosines, place, SLOTS: tl.constexpr, CLIPS: tl.constexpr):
 @triton.jit
 def _similarities(
     x, y, x_clip, y_clip, x_first, y_first, x_used, y_used, x_length, y_length, to_video, to_text,
-    n_videos, x_blocks, y_blocks, width, alpha,
+    first_row, n_videos, x_blocks, y_blocks, width, alpha,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, TEXTS: tl.constexpr, VIDEOS: tl.constexpr, STEP: tl.constexpr,
     HOW: tl.constexpr, HARD: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """Both similarities of all pairs of a tile."""
-    i, j = _swizzled(tl.program_id(0), x_blocks, y_blocks)
+    """Both similarities of all pairs of a tile; x begins with the block `first_row`."""
+    row, j = _swizzled(tl.program_id(0), x_blocks, y_blocks)
+    i = first_row + row
     if (i < tl.load(x_used)) & (j < tl.load(y_used)):
-        x_block = x + i.to(tl.int64) * ROWS * width
+        x_block = x + row.to(tl.int64) * ROWS * width
         y_block = y + j.to(tl.int64) * COLUMNS * width
         cosines = _cosines(x_block, y_block, width, ROWS, COLUMNS, STEP, HOW)
         x_place, text, text_here, x_member = _members(x_clip, x_first, i, ROWS, TEXTS)
@@ -201,7 +202,7 @@ def _cosine_gradients(
     row, column = _swizzled(tl.program_id(0), x_blocks, y_blocks)
     i, j = first_row + row, first_column + column
     if (i < tl.load(x_used)) & (j < tl.load(y_used)):
-        x_block = x + i.to(tl.int64) * ROWS * width
+        x_block = x + row.to(tl.int64) * ROWS * width
         y_block = y + j.to(tl.int64) * COLUMNS * width
         cosines = _cosines(x_block, y_block, width, ROWS, COLUMNS, STEP, HOW)
         x_place, text, text_here, x_member = _members(x_clip, x_first, i, ROWS, TEXTS)
@@ -314,7 +315,7 @@ class _Similarities(torch.autograd.Function):
 
 
 class _Problem:
-    """Packed tokens of both sides; made anew in backward, which is cheaper than keeping them."""
+    """Packed tokens: all of y, and of x a chunk at a time. Backward makes them anew rather than keep them."""
 
     def __init__(
         self,
@@ -328,7 +329,7 @@ class _Problem:
         self.plans, self.tile = plans, tile
         text, video = self.tokens = tokens[0].contiguous(), tokens[1].contiguous()
         self.width = triton.cdiv(text.shape[-1], WIDTH_STEP) * WIDTH_STEP
-        self.units = [self._units(text, plans[0]), self._units(video, plans[1])]
+        self.y_units = self._units(video, plans[1].token)
         self.options = {"HOW": how, "HARD": not alpha, "PARTS": 3 if self.dtype == torch.float32 else 2}
         self.alpha = alpha or 1.0
 
@@ -337,18 +338,27 @@ class _Problem:
         wide = triton.next_power_of_2(self.width)
         return {"ROWS": max(1, 4096 // wide), "WIDTH": wide, "num_warps": 4 if wide <= 4096 else 16}
 
-    def _units(self, tokens: Tensor, plan: Packing) -> Tensor:
-        units = torch.empty(len(plan.token), self.width, dtype=self.dtype, device=tokens.device)
+    def _units(self, tokens: Tensor, token: Tensor) -> Tensor:
+        units = torch.empty(len(token), self.width, dtype=self.dtype, device=tokens.device)
         rows = self._rows()
         _unit_tokens[(len(units) // rows["ROWS"],)](
-            tokens, plan.token, units, tokens.shape[-1], self.width, **rows
+            tokens, token, units, tokens.shape[-1], self.width, **rows
         )
         return units
 
-    def _sides(self) -> list[Tensor]:
-        """What both tile kernels read, x before y."""
+    def _x_chunks(self) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+        """First block, number of blocks, token of each slot and unit tokens of the chunks of x."""
+        slots, x = self.tile.rows, self.plans[0]
+        blocks = len(x.first) - 1
+        for first in range(0, blocks, self.tile.chunk[0] // slots):
+            count = min(self.tile.chunk[0] // slots, blocks - first)
+            token = x.token[first * slots : (first + count) * slots]
+            yield first, count, token, self._units(self.tokens[0], token)
+
+    def _plan(self) -> list[Tensor]:
+        """What both tile kernels read besides the tokens, x before y."""
         x, y = self.plans
-        return [*self.units, x.clip, y.clip, x.first, y.first, x.used, y.used, x.length, y.length]
+        return [x.clip, y.clip, x.first, y.first, x.used, y.used, x.length, y.length]
 
     def _shape(self) -> dict:
         tile = self.tile
@@ -362,44 +372,39 @@ class _Problem:
         to_video, to_text = (
             torch.empty(len(x.length), len(y.length), device=x.length.device) for _ in range(2)
         )
-        blocks = len(x.first) - 1, len(y.first) - 1
-        _similarities[(math.prod(blocks),)](
-            *self._sides(), to_video, to_text, len(y.length), *blocks, self.width, self.alpha, **self._shape()
-        )
+        columns = len(y.first) - 1
+        for first, rows, _, x_units in self._x_chunks():
+            _similarities[(rows * columns,)](
+                x_units, self.y_units, *self._plan(), to_video, to_text, first, len(y.length), rows, columns,
+                self.width, self.alpha, **self._shape(),
+            )  # fmt: skip
         return to_video, to_text
 
     def gradients(self, grad_to_video: Tensor, grad_to_text: Tensor) -> tuple[Tensor, Tensor]:
-        (x, y), (x_units, y_units), tile = self.plans, self.units, self.tile
+        (x, y), y_units, tile = self.plans, self.y_units, self.tile
         grads = [grad.float().contiguous() for grad in (grad_to_video, grad_to_text)]
-        scale = torch.ones((), device=x_units.device)
+        scale = torch.ones((), device=y_units.device)
         if self.dtype == torch.float16:
             most = torch.stack([grad.abs().amax() for grad in grads]).amax()
             scale = torch.where(most > 0, SCRATCH_TOP / most, 1.0)
-        blocks = len(x.first) - 1, len(y.first) - 1
-        size = [
-            min(most // slots, count)
-            for most, slots, count in zip(tile.chunk, (tile.rows, tile.columns), blocks, strict=True)
-        ]
-        scratch = torch.empty(
-            size[0] * tile.rows, size[1] * tile.columns, dtype=self.dtype, device=scale.device
-        )
+        blocks, step = len(y.first) - 1, tile.chunk[1] // tile.columns
+        shape = min(tile.chunk[0], len(x.token)), min(step, blocks) * tile.columns
+        scratch = torch.empty(shape, dtype=self.dtype, device=scale.device)
         grad_y = torch.zeros(y_units.shape, device=scale.device)
         grad_text, grad_video = (torch.zeros_like(tokens) for tokens in self.tokens)
-        for i in range(0, blocks[0], size[0]):
-            rows = min(size[0], blocks[0] - i)
-            part = slice(i * tile.rows, (i + rows) * tile.rows)
-            grad_x = torch.zeros(rows * tile.rows, self.width, device=scale.device)
-            for j in range(0, blocks[1], size[1]):
-                columns = min(size[1], blocks[1] - j)
+        for i, rows, token, x_units in self._x_chunks():
+            grad_x = torch.zeros(x_units.shape, device=scale.device)
+            for j in range(0, blocks, step):
+                columns = min(step, blocks - j)
                 _cosine_gradients[(rows * columns,)](
-                    *self._sides(), *grads, scratch, scratch.shape[1], i, j, len(y.length), rows, columns,
-                    self.width, self.alpha, scale, **self._shape(),
+                    x_units, y_units, *self._plan(), *grads, scratch, scratch.shape[1], i, j, len(y.length),
+                    rows, columns, self.width, self.alpha, scale, **self._shape(),
                 )  # fmt: skip
                 near = slice(j * tile.columns, (j + columns) * tile.columns)
                 bounds = x.used, y.used, i, j, rows, columns
                 self._accumulate(scratch, y_units[near], grad_x, bounds, scale)
-                self._accumulate(scratch.T, x_units[part], grad_y[near], _swapped(bounds), scale)
-            self._finish(0, x.token[part], grad_x, grad_text)
+                self._accumulate(scratch.T, x_units, grad_y[near], _swapped(bounds), scale)
+            self._finish(0, token, grad_x, grad_text)
         self._finish(1, y.token, grad_y, grad_video)
         return grad_text, grad_video
 
