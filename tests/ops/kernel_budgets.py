@@ -2,7 +2,8 @@
 
 Run as `python -m tests.ops.kernel_budgets [capability ..]`: calls the operators with launches replaced by
 compilation, so that kernels, types and constants are those of real calls. One line of JSON a kernel and GPU:
-registers of a thread, bytes of a thread's stack (spills), bytes of a block's shared memory.
+registers of a thread, bytes of a thread's stack (spills), bytes of a block's shared memory. With `memory` it
+prints what large calls allocate.
 """
 
 import json
@@ -17,6 +18,7 @@ os.environ.pop("TRITON_INTERPRET", None)
 
 import torch
 import triton
+from torch.profiler import ProfilerActivity, profile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -120,7 +122,33 @@ def alignment():
             solve_drop(cost[:, :127], torch.rand(count, cols), *lengths, smoothing, want_path=True)
 
 
+def memory(clips, precision):
+    """Peak bytes above inputs and gradients of late interaction with its backward pass, launches left out."""
+    from mmpt.ops.late_interaction import _packing
+    from mmpt.ops.late_interaction._triton import similarities
+
+    for size in (2, 4):
+        _packing.TILES[size, False] = _packing.TILES[size, True]
+    lengths = [torch.randint(least, most, (clips, 1)) for least, most in ((9, 31), (4, 18))]
+    sides = [torch.zeros(clips, n, 768, dtype=torch.float16, requires_grad=True) for n in (31, 18)]
+    masks = [torch.arange(n) < length for n, length in zip((31, 18), lengths, strict=True)]
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        out = similarities(*sides, *masks, 1.0, precision)
+        gradients = torch.autograd.grad(out, sides, [torch.ones_like(x) for x in out])
+    held = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak - sum(x.numel() * x.element_size() for x in gradients)
+
+
 def main(capabilities):
+    if not capabilities:
+        triton.JITFunction.run = lambda *args, **options: None
+        for clips, precision in ((4096, "bf16"), (4096, "tf32")):
+            print(json.dumps({"clips": clips, "precision": precision, "bytes": memory(clips, precision)}))
+        return
     for capability in capabilities:
         compilation = Compilation([capability])
         triton.JITFunction.run = lambda kernel, *args, **options: compilation(kernel, *args, **options)
@@ -130,4 +158,4 @@ def main(capabilities):
 
 
 if __name__ == "__main__":
-    main([int(number) for number in sys.argv[1:]] or [80, 90])
+    main([] if sys.argv[1:] == ["memory"] else [int(number) for number in sys.argv[1:]] or [80, 90])
