@@ -94,8 +94,9 @@ class SimilarityConfig(NegativesConfig):
         least=0,
     )
     precision: str = option(
-        "float32",
-        "float32; tf32 or bf16 rounds the factors of the token products where the hardware then is faster",
+        "auto",
+        "of the factors of the token products, whose sums are float32: float32, tf32 or bf16; auto: half "
+        "precision for outputs of half precision, where the hardware is then faster",
         one_of=PRECISIONS,
     )
     compat: bool = option(False, "historic behaviour where it is known to be wrong")

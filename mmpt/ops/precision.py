@@ -12,7 +12,7 @@ from torch import Tensor
 
 R = TypeVar("R")
 HALF = (torch.float16, torch.bfloat16)
-PRECISIONS = ("float32", "tf32", "bf16")
+PRECISIONS = ("auto", "float32", "tf32", "bf16")
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -79,6 +79,16 @@ def wide_product(a: Tensor, b: Tensor) -> Tensor:
 def multiplies_halves(device: torch.device) -> bool:
     """Can the device multiply half-precision factors into float32?"""
     return device.type in ("cuda", "meta") and not torch.version.hip and hasattr(torch.ops.aten.mm, "dtype")
+
+
+def resolved(precision: str, *factors: Tensor) -> str:
+    """What "auto" means for factors: "bf16" where all come in half precision and the hardware multiplies it
+    natively, else "float32"."""
+    if precision != "auto":
+        return precision
+    device = factors[0].device
+    native = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return "bf16" if native and all(x.dtype in HALF for x in factors) else "float32"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmpt.ops.precision import autocast_off, full_precision, product
+from mmpt.ops.precision import autocast_off, full_precision, product, resolved
 
 
 def factors(dtype=torch.float32):
@@ -48,3 +48,14 @@ def test_half_precision_becomes_float32_and_the_rest_stays():
     assert full_precision(torch.ones(1, dtype=torch.bfloat16)).dtype == torch.float32
     x = torch.ones(1, dtype=torch.float64)
     assert full_precision(x) is x
+
+
+@pytest.mark.parametrize(("native", "wanted"), [(True, "bf16"), (False, "float32")])
+def test_auto_rounds_factors_that_are_rounded_already_where_the_hardware_gains_by_it(
+    monkeypatch, native, wanted
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    half, single = torch.zeros(2, dtype=torch.bfloat16), torch.zeros(2)
+    assert resolved("auto", half, half) == wanted
+    assert resolved("auto", half, single) == resolved("auto", single, single) == "float32"
+    assert resolved("tf32", half, half) == "tf32"

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmpt.ops.backend import choose
 from mmpt.ops.late_interaction._packing import LARGEST_EXPONENT, cannot
-from mmpt.ops.precision import PRECISIONS, autocast_off, full_precision, product
+from mmpt.ops.precision import PRECISIONS, autocast_off, full_precision, product, resolved
 
 TILE_TOKENS = {
     "cpu": 512,
@@ -33,7 +33,7 @@ def token_similarity(
     alpha: float | None = 1.0,
     chunk: int | None = None,
     compat: bool = False,
-    precision: str = "float32",
+    precision: str = "auto",
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Mean over the tokens of one side of the smooth maximum over the tokens of the other, for all pairs, in
@@ -52,9 +52,10 @@ def token_similarity(
         chunk: tokens of either side per tile; None chooses by device.
         compat: adds what historic code added: it kept padded query tokens, with similarity 0 to all, in the
             outer sum: n_padded / n_valid * alpha * log(n_valid of the other side).
-        precision: "bf16" rounds the factors of the large products where the hardware then is faster; see
-            `mmpt.ops.precision.product`. The Triton kernels round to float16 instead, which is as fast and
-            more exact for unit vectors.
+        precision: of the factors of the large products, whose sums are float32: "float32", "tf32" or "bf16",
+            see `mmpt.ops.precision.product`; the Triton kernels take float16 for bfloat16, which is as fast
+            and more exact for unit vectors. "auto": half precision for half-precision tokens, where the
+            hardware is then faster.
         backend: "torch"; "triton", where padding costs nothing either (float32 on a GPU, at most 128 tokens a
             clip); "auto", see `mmpt.ops.backend`.
 
@@ -79,6 +80,7 @@ def token_similarity(
             f"{', '.join(PRECISIONS)}."
         )
     text_mask, video_mask = text_mask.bool(), video_mask.bool()
+    precision = resolved(precision, text, video)
     chunk = chunk or TILE_TOKENS.get(text.device.type, 512)
     with autocast_off(text):
         wide = text if text.dtype == torch.float64 else video
