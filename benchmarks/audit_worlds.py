@@ -252,6 +252,10 @@ def drawn(rng: np.random.Generator, usual: list[float], low: float, high: float)
     )
 
 
+def whole(rng: np.random.Generator, usual: list[float], low: float, high: float) -> int:
+    return round(drawn(rng, usual, low, high))
+
+
 def plant_postprocessing(rng, world, kind):
     scores = similarities(world).astype(np.float64)
     scale = 1.0 if world.similarity == "cosine" else 1 / np.abs(scores).max()
@@ -265,7 +269,7 @@ def plant_postprocessing(rng, world, kind):
             soft(scores * t, 0) * soft(scores * t, 1),
         )
     elif kind == 3:
-        beta, k = drawn(rng, [20, 50], 8, 100) * scale, int(rng.choice([1, 1, 5]))
+        beta, k = drawn(rng, [20, 50], 8, 100) * scale, whole(rng, [1, 5], 2, 15)
         queries = world.bank if world.similarity == "dot" else unit(world.bank)
         bank = (queries @ (world.video if world.similarity == "dot" else unit(world.video)).T).astype(
             np.float64
@@ -277,7 +281,7 @@ def plant_postprocessing(rng, world, kind):
     else:
         eps, steps = (
             drawn(rng, [0.01, 0.02, 0.05, 0.1], 0.008, 0.1) / scale,
-            int(rng.choice([5, 10, 20, 50, 100])),
+            whole(rng, [5, 10, 20, 50, 100], 3, 200),
         )
         kernel = np.exp((scores - scores.max(1, keepdims=True)) / eps)
         rows, cols = np.ones(len(kernel)), np.ones(kernel.shape[1])
@@ -433,7 +437,7 @@ def plant_hubness(rng, world, kind):
     if kind == "column z-score":
         out = (scores - scores.mean(0)) / scores.std(0)
     else:
-        k = int(rng.choice([5, 10, 10, 20]))
+        k = whole(rng, [5, 10], 2, 40)
         kind = f"CSLS, k {k}"
         near_items = np.sort(scores, axis=1)[:, -k:].mean(1, keepdims=True)
         near_queries = np.sort(scores, axis=0)[-k:].mean(0)
@@ -638,6 +642,7 @@ def write_world(
         needs_embeddings
         and world.digits is None
         and world.second_stage is None
+        and world.judged is None
         and "rows" not in options
         and rng.random() < 0.2
     ):

@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mmpt.audit.evidence import Claim
 from mmpt.audit.protocol import Scorer
-from mmpt.audit.suspects import FAMILIES, Departure
+from mmpt.audit.suspects import Departure
 
-PRIORS = {"clean": 0.5, "one": 0.4, "two": 0.08, "none": 0.02}
+PRIORS = {"clean": 0.5, "one": 0.36, "two": 0.08, "none": 0.06}
 NEGLIGIBLE = math.log(1e-2)  # odds below which a stretch of a curve is not looked into
-INNER = 6  # points tried between two of a curve, twice
-NEAR = (
-    0.4  # points by which a claim may lie outside two neighbours of a curve and still be sought between them
-)
-MOST_PAIRS = 250
-PAIR_MISS = 4.0  # points by which the sum of two effects may miss the claim; they do not add up exactly
+INNER, ROUNDS = 6, 3  # points tried between two of a curve, each round round the best of the last
+NEAR = 1.0  # points by which a claim may lie outside two neighbours of a curve and be sought between them
 NONE_SCALES = 5.0, 2.5  # of the first number of another checkpoint, and of each further beside it
 
 Numbers = dict[str, tuple[float, float]]  # metric -> number, spread
@@ -89,18 +85,19 @@ class Judge:
         self.slack = 25.0 / n_rows  # a quarter of a query: rounding of scores may swap near ties
 
     def hypotheses(self, known: list[Departure]) -> list[Hypothesis]:
-        """Clean, none, each departure; pairs where none of these explains the claim."""
+        """Clean, none, each departure; pairs where none of these explains the claim.
+
+        Some pair fits any single number, so a claim of one number is not tried with pairs.
+        """
         missing = [departure for departure in known if departure.value == "file"]
         bases = [(), *((departure,) for departure in missing)]
         known = [departure for departure in known if departure not in missing]
-        prior = PRIORS["one"] / len(bases) / len(FAMILIES)
+        prior = PRIORS["one"] / len(bases) / max(len({d.family for d in known}), 1)
         found = [self._none(), *(self._weigh(base, PRIORS["clean"] / len(bases)) for base in bases)]
         found += [self._weigh((*base, d), prior * d.weight) for base in bases for d in known]
         for base in bases:
-            for low, high in itertools.pairwise(known):
-                if low.curve and low.curve is high.curve:
-                    found += self._between(base, low, high, prior, found)
-        if max(found, key=lambda h: h.log_odds).departures is None:
+            found += self._along(base, known, prior, found)
+        if len(self.claim.values) > 1 and max(found, key=lambda h: h.log_odds).departures is None:
             found += self._pairs(bases, known)
         return found
 
@@ -129,6 +126,16 @@ class Judge:
         log_odds += sum(_log_laplace(off - first, NONE_SCALES[1]) for off in others)
         return Hypothesis(None, log_odds + (math.log(0.1) if "MR" in self.claim.values else 0.0))
 
+    def _along(
+        self, base: Set, points: list[Departure], prior: float, found: list[Hypothesis]
+    ) -> list[Hypothesis]:
+        """What lies between neighbours of the curves."""
+        between: list[Hypothesis] = []
+        for low, high in itertools.pairwise(points):
+            if low.curve and low.curve is high.curve:
+                between += self._between(base, low, high, prior, [*found, *between])
+        return between
+
     def _between(
         self, base: Set, low: Departure, high: Departure, prior: float, found: list[Hypothesis]
     ) -> list[Hypothesis]:
@@ -147,7 +154,7 @@ class Judge:
             if not values[0] - NEAR <= claimed <= values[1] + NEAR:
                 return []
         tried = {low.at: ends[0], high.at: ends[1]}
-        for _ in range(2):
+        for _ in range(ROUNDS):
             points = sorted(tried)
             place = points.index(max(tried, key=lambda x: self.log_density(tried[x])))
             around = points[max(place - 1, 0)], points[min(place + 1, len(points) - 1)]
@@ -160,32 +167,27 @@ class Judge:
         share = min(1.0, 2 * (self.claim.half_unit[name] + self.slack) / max(way, 1e-9))
         return [self._weigh((*base, curve.at(best)), prior * share)]
 
-    def _pairs(self, bases: list[Set], known: list[Departure]) -> Iterator[Hypothesis]:
-        """Two usual departures at once, of different families and fields, where their effects add up to about
-        the claim."""
-        usual = [departure for departure in known if departure.usual]
-        weight: dict[str, float] = {}
-        for departure in usual:
-            weight[departure.family] = weight.get(departure.family, 0.0) + departure.weight
-        prior = PRIORS["two"] / len(bases) / math.comb(len(FAMILIES), 2)
-        pairs = [
-            (a, b) for a, b in itertools.combinations(usual, 2) if a.family != b.family and a.field != b.field
-        ]
-        for base in bases:
-            miss = self._misses(base, usual, pairs)
-            near = sorted((pair for pair in pairs if miss[pair] <= PAIR_MISS), key=miss.__getitem__)
-            for a, b in near[:MOST_PAIRS]:
-                share = a.weight / weight[a.family] * b.weight / weight[b.family]
-                yield self._weigh((*base, a, b), prior * share)
+    def _pairs(self, bases: list[Set], known: list[Departure]) -> list[Hypothesis]:
+        """Two departures at once: any two without a parameter; one, and every second point of a curve.
 
-    def _misses(
-        self, base: Set, usual: list[Departure], pairs: list[Set]
-    ) -> dict[tuple[Departure, Departure], float]:
-        """Pair -> points between the claim and the sum of both effects, the worst of the metrics."""
-        alone = {name: self.numbers(base)[name][0] for name in self.claim.values if name != "MR"}
-        effect = {d: {n: self.numbers((*base, d))[n][0] - alone[n] for n in alone} for d in usual}
-        off = {name: alone[name] - self.claim.values[name] for name in alone}
-        return {(a, b): max(abs(off[n] + effect[a][n] + effect[b][n]) for n in off) for a, b in pairs}
+        Of families with many curves those alone that have usual points.
+        """
+        single = [departure for departure in known if departure.curve is None]
+        curves = dict.fromkeys(departure.curve for departure in known if departure.curve and departure.usual)
+        sparse = [[d for d in known if d.curve is curve] for curve in curves]
+        sparse = [[d for i, d in enumerate(points) if d.usual or i % 2 == 0] for points in sparse]
+        points = [departure for curve in sparse for departure in curve]
+        families = {d.family for d in known}
+        prior = PRIORS["two"] / len(bases) / max(math.comb(len(families), 2), 1)
+        found: list[Hypothesis] = []
+        for base in bases:
+            for place, a in enumerate(single):
+                others = [
+                    b for b in (*single[place + 1 :], *points) if b.family != a.family and b.field != a.field
+                ]
+                found += [self._weigh((*base, a, b), prior * a.weight * b.weight) for b in others]
+                found += self._along((*base, a), others, prior * a.weight, found)
+        return found
 
 
 def _log_density(off: float, half: float, slack: float, spread: float) -> float:

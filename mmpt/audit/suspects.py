@@ -37,8 +37,9 @@ USUAL_SCALES = (20.0, 50.0, 100.0)  # QB-norm's 20, and CLIP's logit scale, by w
 USUAL_DEPTHS = (5, 10, 16, 20, 32, 50, 64, 100, 128, 200, 256, 500)
 DEPTHS = (2, 3, 4, 7, 13, 26, 40, 80, 160)
 HUBS = (1, 2, 3, 4, 6, 8, 11, 15, 20, 25)
-NEIGHBOURS = {5: 0.4, 10: 0.4, 1: 0.1, 3: 0.1, 15: 0.1, 20: 0.1, 50: 0.1}
-USUAL_NEIGHBOURS = (5, 10)
+NEIGHBOURS = (1.0, 2.0, 4.0, 7.0, 14.0, 20.0, 30.0, 50.0)  # of CSLS
+USUAL_NEIGHBOURS = (5.0, 10.0)
+QB_NEAREST = ((1, 0.2), (2, 0.02), (3, 0.02), (5, 0.05), (10, 0.03))
 CONSTANTS = (0.0, 1.0)  # of Norton and of TempCLR
 COSINE_SPREAD = 0.5  # scores that spread more are logits
 
@@ -179,9 +180,8 @@ def _scores(e: Evidence) -> Iterator[Departure]:
     yield Departure("hubness", "each item's mean over the queries taken off", "post", ("column-centred",))
     text = "each item's scores standardised over the queries"
     yield Departure("hubness", text, "post", ("column z-score",))
-    for k, weight in NEIGHBOURS.items():
-        usual = k in USUAL_NEIGHBOURS
-        yield Departure("hubness", f"CSLS with {k} neighbours", "post", ("CSLS", k), weight, usual)
+    curve = Curve("hubness", "CSLS with {} neighbours", "post", lambda k: ("CSLS", round(k)), whole=True)
+    yield from curve.points(NEIGHBOURS, USUAL_NEIGHBOURS)
     if grid := tuple(float(n) for n in HUBS if n <= len(e.items) // 20):
         curve = Curve("hubness", "{} hub items left out, with their queries", "hubs", round, whole=True)
         yield from curve.points(grid, grid[::3])
@@ -208,7 +208,7 @@ def _softmaxes(e: Evidence, spread: float) -> Iterator[Departure]:
         ("product of softmaxes", "product of both softmaxes, scale {}", 0.15),
     ):
         yield from Curve(family, text, field, lambda x, name=name: (name, x), weight).points(grid, usual)
-    for k, weight in ((1, 0.2), (5, 0.05), (10, 0.05)) if e.bank is not None else ():
+    for k, weight in QB_NEAREST if e.bank is not None else ():
         text = f"QB-norm with the bank, scale {{}}, {k} nearest"
         yield from Curve(family, text, field, lambda x, k=k: ("QB-norm", x, k), weight).points(grid, usual)
     for name, columns_first in SINKHORN.items():
