@@ -17,7 +17,7 @@ from mmpt.audit.evidence import Claim
 from mmpt.audit.protocol import Scorer
 from mmpt.audit.suspects import Departure
 
-PRIORS = {"clean": 0.5, "one": 0.36, "two": 0.08, "none": 0.06}
+PRIORS = {"clean": 0.5, "one": 0.36, "two": 0.04, "none": 0.1}  # a wrong accusation is worse than none
 NEGLIGIBLE = math.log(1e-2)  # odds below which a stretch of a curve is not looked into
 INNER, ROUNDS = 6, 3  # points tried between two of a curve, each round round the best of the last
 NEAR = 1.0  # points by which a claim may lie outside two neighbours of a curve and be sought between them
