@@ -110,12 +110,23 @@ class Evidence:
                 f"queries are {self.queries.shape[1]} wide, the gallery {self.gallery.shape[1]}; both must "
                 "come from one model."
             )
-        if isinstance(self.listed, list) and (
-            foreign := [item for item in self.items if item not in set(self.listed)]
-        ):
+        width, what = (
+            (len(self.column_item), "one score an item")
+            if self.queries is None
+            else (self.queries.shape[1], "embeddings as wide as the queries")
+        )
+        if self.bank is not None and self.bank.shape[1] != width:
+            raise ValueError(f"bank is {self.bank.shape[1]} wide; expected {width}: {what}.")
+        listed = set(self.items if self.listed is None or isinstance(self.listed, int) else self.listed)
+        if foreign := [item for item in self.items if item not in listed]:
             raise ValueError(
                 f"{len(foreign)} of {len(self.items)} gallery items are not on the published list (first: "
                 f"{foreign[0]!r}). Give the list with the same ids, or leave these items out of the gallery."
+            )
+        if isinstance(self.claimed, list) and set(self.claimed).isdisjoint(self.items):
+            raise ValueError(
+                f"no item of the claim's list is in the gallery: the list has {self.claimed[0]!r}, ..., the "
+                f"gallery {self.items[0]!r}, .... Give both the same ids."
             )
         if self.n_listed < len(self.items):
             raise ValueError(

@@ -20,6 +20,7 @@ UNDO = (  # fields of the protocol, the last in effect first
 )
 LEAST = 0.1  # points that a departure not in the claim must move to be listed
 LEAST_RIVAL = 0.001  # probability
+SURE = 0.5  # probability from which a departure is named: a wrong accusation is worse than none
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def audit(
     spread = float((evidence.scores if evidence.measure else layout.scores).std())
     known = _that_matter(scorer, claim, suspects(evidence, spread))
     verdict = Verdict.of(Judge(scorer, claim, len(layout.rows)).hypotheses(known))
-    best, probability = verdict.ranked[0]
+    best, probability = verdict.decision(SURE)
     departures = sorted(best.departures or (), key=lambda departure: UNDO.index(departure.field))
     bars, interval, aside = _waterfall(scorer, claim, tuple(departures), known, n_samples, seed)
     worth = {bar.text: abs(bar.points) for bar in bars}
@@ -99,7 +100,7 @@ def audit(
         named=sorted(departures, key=lambda departure: -worth[departure.text]),
         explained=best.departures is not None,
         probability=probability,
-        rivals=[(str(other), odds) for other, odds in verdict.ranked[1:4] if odds > LEAST_RIVAL],
+        rivals=[(str(h), p) for h, p in verdict.ranked[:4] if h is not best and p > LEAST_RIVAL],
         reproduced={name: (best.numbers or clean)[name][0] for name in claim.values},
         sensitivity=aside,
         facts=_facts(scorer),
@@ -208,9 +209,9 @@ def _facts(scorer: Scorer) -> dict[str, Any]:
 def _unexplained(scorer: Scorer, claim: Claim) -> str:
     """What else there may be, and the gallery size at which the clean protocol would give the claim."""
     text = (
-        "No departure known here gives the claimed numbers from this output. Likely causes: another "
-        "checkpoint or other features, frames or crops; a second stage, a bank of queries or a list that "
-        "is not among the files."
+        "No departure known here explains the claimed numbers better than others do. Likely causes: "
+        "another checkpoint or other features, frames or crops; a second stage, a bank of queries or a "
+        "list that is not among the files; too few claimed numbers to tell departures apart."
     )
     if scorer.evidence.measure:
         return text

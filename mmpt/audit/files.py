@@ -236,7 +236,7 @@ def read_pairs(path: Path) -> list[Pair]:
     """
     if path.suffix == ".json":
         return [
-            Pair(str(query), _single(path, query, list(items)))
+            Pair(query, _single(path, query, _relevant(items)))
             for query, items in json.loads(path.read_text()).items()
         ]
     if path.suffix == ".jsonl":
@@ -246,6 +246,11 @@ def read_pairs(path: Path) -> list[Pair]:
             for row, record in enumerate(records)
         ]
     return [pair for pair, _ in _pair_csv(path)]
+
+
+def _relevant(items: Any) -> list[Any]:
+    """Items of a list, or those of {item: relevance} above zero."""
+    return [item for item in items if items[item] > 0] if isinstance(items, Mapping) else list(items)
 
 
 def _single(path: Path, query: Any, items: Any) -> str:
@@ -284,7 +289,7 @@ def read_judgements(path: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     if path.suffix == ".json":
         return {
-            str(query): {str(item) for item in items} for query, items in json.loads(path.read_text()).items()
+            query: set(map(str, _relevant(items))) for query, items in json.loads(path.read_text()).items()
         }
     for pair, score in _pair_csv(path):
         if score > 0:

@@ -17,7 +17,7 @@ from mmpt.audit.evidence import Claim
 from mmpt.audit.protocol import Scorer
 from mmpt.audit.suspects import Departure
 
-PRIORS = {"clean": 0.5, "one": 0.36, "two": 0.04, "none": 0.1}  # a wrong accusation is worse than none
+PRIORS = {"clean": 0.5, "one": 0.36, "two": 0.04, "none": 0.1}
 NEGLIGIBLE = math.log(1e-2)  # odds below which a stretch of a curve is not looked into
 INNER, ROUNDS = 6, 3  # points tried between two of a curve, each round round the best of the last
 NEAR = 1.0  # points by which a claim may lie outside two neighbours of a curve and be sought between them
@@ -69,6 +69,13 @@ class Verdict:
         order = sorted(odds, key=lambda families: -odds[families])
         best = {families: max(groups[families], key=lambda h: h.log_odds) for families in order}
         return cls([(best[families], math.exp(odds[families] - total)) for families in order])
+
+    def decision(self, sure: float) -> tuple[Hypothesis, float]:
+        """The most probable hypothesis; none of those known where it accuses without being `sure`."""
+        best, probability = self.ranked[0]
+        if not best.departures or probability >= sure:
+            return best, probability
+        return next((h, p) for h, p in self.ranked if h.departures is None)
 
 
 class Judge:

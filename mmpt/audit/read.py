@@ -95,6 +95,11 @@ def _pairs(path: str | Path | None, matrix: files.Table | None, n_rows: int) -> 
     found = files.read_pairs(path)
     if rows is not None:
         by_query = {pair.query: pair for pair in found}
+        if len(by_query) < len(found):
+            raise ValueError(
+                f"{path} names {len(found)} items for {len(by_query)} queries; expected one right item a "
+                "query. Give the others as judgements."
+            )
         if lacking := [row for row in rows if row not in by_query]:
             raise ValueError(
                 f"{path} names no item for {len(lacking)} of {n_rows} queries, first {lacking[0]!r}."

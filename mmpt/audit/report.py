@@ -48,7 +48,7 @@ def verdict(found: Finding) -> str:
         named = " and ".join(f"{FAMILIES[departure.family]} ({departure.text})" for departure in found.named)
         return f"first suspect ({found.probability:.1%}): {named}."
     if not found.explained:
-        return f"not explained ({found.probability:.1%})."
+        return "not explained."
     return f"the claim is the clean number ({found.probability:.1%}): nothing has to be taken off."
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmpt.audit import read_evidence
-from mmpt.audit.files import read_judgements, read_table
+from mmpt.audit.files import read_judgements, read_pairs, read_table
 
 SCORES = np.array([[0.5, 0.25, 0.125], [0.75, 0.5, 0.25]], dtype=np.float32)
 
@@ -84,6 +84,11 @@ def test_matrices_of_different_types_are_brought_to_the_widest(tmp_path):
     assert evidence.queries.dtype == evidence.gallery.dtype == evidence.reranked.dtype == torch.float64
 
 
+def test_an_item_of_no_relevance_is_not_the_right_one(tmp_path):
+    (tmp_path / "qrels.json").write_text('{"q0": {"a": 0, "b": 1}}')
+    assert read_pairs(tmp_path / "qrels.json") == [("q0", "b", "")]
+
+
 def test_a_judgement_of_zero_is_none(tmp_path):
     (tmp_path / "j.csv").write_text("query_id,gallery_id,score\nq0,a,1\nq0,b,0\n")
     assert read_judgements(tmp_path / "j.csv") == {"q0": {"a"}}
@@ -121,5 +126,16 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path):
         read_evidence(
             scores=write(tmp_path / "x.csv"), pairs=tmp_path / "pairs.csv", listed=tmp_path / "list.txt"
         )
+    (tmp_path / "other.txt").write_text("x\ny\n")
+    with pytest.raises(ValueError, match="no item of the claim's list is in the gallery: the list has 'x'"):
+        read_evidence(
+            scores=tmp_path / "x.csv", pairs=tmp_path / "pairs.csv", claimed_list=tmp_path / "other.txt"
+        )
+    np.save(tmp_path / "bank.npy", np.zeros((4, 7)))
+    with pytest.raises(ValueError, match="bank is 7 wide; expected 3: one score an item"):
+        read_evidence(scores=tmp_path / "x.csv", pairs=tmp_path / "pairs.csv", bank=tmp_path / "bank.npy")
+    (tmp_path / "pairs.csv").write_text("query_id,gallery_id\nq0,a\nq1,b\nq1,c\n")
+    with pytest.raises(ValueError, match="names 3 items for 2 queries; expected one right item a query"):
+        read_evidence(scores=tmp_path / "x.csv", pairs=tmp_path / "pairs.csv")
     with pytest.raises(ValueError, match="either a score matrix, or embeddings"):
         read_evidence(queries=tmp_path / "x.npy")

@@ -114,6 +114,31 @@ def test_a_gallery_that_lists_a_video_per_caption_is_cut_to_its_videos():
     assert number(listed, gallery="rows") < number(evidence)
 
 
+def test_copies_of_an_item_count_as_right():
+    evidence = make_evidence()
+    gallery = evidence.gallery.clone()
+    gallery[9] = gallery[4]
+    evidence = replace(evidence, gallery=gallery)
+    right = own(evidence)
+    right[4, 9] = right[9, 4] = True
+    assert number(evidence, right="copies") == pytest.approx(recall(cosines(evidence), right))
+
+
+def test_a_claim_about_fewer_items_is_scored_on_them():
+    kept = [f"video{i}" for i in range(0, 80, 2)]
+    evidence = make_evidence(claimed=kept)
+    expected = recall(cosines(evidence)[::2, ::2], np.eye(40, dtype=bool))
+    assert number(evidence, gallery="claimed") == pytest.approx(expected)
+
+
+def test_post_processing_in_the_other_direction_normalises_over_the_other_side():
+    evidence = make_evidence()
+    scores = cosines(evidence).T
+    weight = np.exp(20 * scores)
+    expected = recall(scores * weight / weight.sum(0), own(evidence).T)
+    assert number(evidence, direction="v2t", post=("dual softmax", 20.0)) == pytest.approx(expected)
+
+
 def test_hub_items_are_left_out_with_their_queries():
     evidence = make_evidence()
     gallery = evidence.gallery.clone()
