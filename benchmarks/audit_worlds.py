@@ -87,8 +87,7 @@ class Case:
     gallery: dict[str, float] = field(default_factory=dict)  # truths about another gallery size
 
 
-# -- ranks ------------------------------------------------------------------------------------------------
-# ----------------------------------
+# -- ranks
 
 
 def places(scores: np.ndarray, right: np.ndarray, ties: str = "mean") -> np.ndarray:
@@ -134,8 +133,7 @@ def clean_numbers(world: World) -> Numbers:
     return numbers(places(similarities(world), own(world.owner, len(world.video))))
 
 
-# -- worlds -----------------------------------------------------------------------------------------------
-# ----------------------------------
+# -- worlds
 
 
 def make_world(
@@ -235,7 +233,6 @@ def make_world(
 
 
 # -- departures: each returns (variant, claimed numbers, world as its files show it, options)
-# -------------------------------------------------
 
 
 def soft(x: np.ndarray, axis: int) -> np.ndarray:
@@ -480,8 +477,7 @@ def plant_gallery(rng, world, kind):
     return kind, claim, world, options
 
 
-# -- paragraphs -------------------------------------------------------------------------------------------
-# ----------------------------------
+# -- paragraphs
 
 
 @dataclass
@@ -570,8 +566,7 @@ def plant_constant(rng: np.random.Generator, kind: int) -> tuple[str, str, Numbe
     )
 
 
-# -- files ------------------------------------------------------------------------------------------------
-# ----------------------------------
+# -- files
 
 
 def write_arrays(folder: Path, kind: str, arrays: dict[str, np.ndarray]) -> dict[str, str]:
@@ -704,8 +699,7 @@ def bank_scores(world: World, stored: np.ndarray, options: dict) -> np.ndarray:
     return (unit(world.bank) if cosine else world.bank) @ (unit(video) if cosine else video).T
 
 
-# -- cases ------------------------------------------------------------------------------------------------
-# ----------------------------------
+# -- cases
 
 NEEDS = {  # what a world must have for a departure to be possible
     "captions": {"captions": "several", "digits": 9},

@@ -2,8 +2,7 @@
 table.
 
     python -m experiments.compare_losses projects/toy/compare.yaml
-    python -m experiments.compare_losses projects/toy/compare.yaml --report  # the table of what is there, no
-        training
+    python -m experiments.compare_losses projects/toy/compare.yaml --report  # the table of what is there
     python -m experiments.compare_losses projects/toy/compare.yaml --report --docs docs/compare_losses.md
 
 Seeds come last: as soon as the first seed is through, there is a table of all losses and all noises. What is

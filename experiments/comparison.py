@@ -4,9 +4,9 @@ measured.
 losses:  # project files; a map gives a row another name and changes keys of its file
   - projects/toy/losses/norton.yaml
   - {name: low rate, project: projects/toy/losses/norton.yaml, set: {fairseq.optimization.lr: [1.0e-4]},
-    noise: [moderate]}
-start: {project: projects/toy/videoclip.yaml, updates: 200}  # common start; without it every loss starts
-    from random weights
+     noise: [moderate]}
+# common start; without it every loss starts from random weights
+start: {project: projects/toy/videoclip.yaml, updates: 200}
 updates: 150                             # of each loss
 size: small                              # of the embedded world
 noise: [moderate, {name: late, preset: moderate, offset_s: 12}]      # presets, or knobs on top of a preset

@@ -1,8 +1,8 @@
 """GDT: contrast across modalities under hypotheses about time reversal and time shift.
 
 Shapes: S views of the hypothesis, B samples on this rank, R ranks, D width; batches are view-major: all
-    samples of `orig`, then of the next
-view (`mmpt.ops.gdt.VIEWS`, those that the hypothesis uses, in that order).
+samples of `orig`, then of the next view (`mmpt.ops.gdt.VIEWS`, those that the hypothesis uses, in that
+order).
 """
 
 from __future__ import annotations

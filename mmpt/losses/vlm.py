@@ -1,8 +1,7 @@
 """Losses of VLM and of captioning: masked frames, masked tokens, generated tokens.
 
 Shapes: m masked frames, w labelled tokens, n candidate frames, C vocabulary. Models give logits of the masked
-    positions only; labels come
-whole, with -100 at the other positions.
+positions only; labels come whole, with -100 at the other positions.
 """
 
 from __future__ import annotations

@@ -60,11 +60,9 @@ class GDTAligner(OverlappedAligner):
 
     The shifted clip is drawn like the first one and starts at least `dataset.min_shift` seconds from it, or
     as far as the drawn candidates allow; where that is nowhere else, `view_valid` is false. Reversal flips
-    the valid features (each still shows forward motion of its own
-    second: only the coarse order is reversed) and, as `dataset.text_reversal` says, the words (`token`) or
-        the order of the captions, whose
-    words keep theirs (`sentence`; a clip with a single caption then has no reversed view); `none` keeps the
-    text.
+    the valid features (each still shows forward motion of its own second: only the coarse order is reversed)
+    and, as `dataset.text_reversal` says, the words (`token`) or the order of the captions, whose words keep
+    theirs (`sentence`; a clip with a single caption then has no reversed view); `none` keeps the text.
     """
 
     @dataclass(frozen=True, kw_only=True)

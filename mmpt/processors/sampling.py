@@ -3,8 +3,7 @@
 Text: start from one caption and add neighbours, left or right by a coin, until the clip holds its budget of
     words or 256 seconds.
 Video: start from one second and grow left or right by a coin, until the clip has its budget of seconds; at an
-    end of the video grow the
-other way.
+    end of the video grow the other way.
 
 The law is stated once, one draw at a time, by TextClipSamplingProcessor and VideoClipSamplingProcessor, which
 replay the historic stream of Python's `random`. `text_ranges` and `video_ranges` draw the same law for all

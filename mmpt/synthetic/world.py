@@ -46,8 +46,8 @@ class World:
     """All videos that some settings lead to; nothing is stored, a video is drawn when asked for.
 
     Splits: `train` and `val` (narrated, same tasks), `labelled` (a few of these tasks, narrated, with clean
-        labels), `test` (pairs of
-    verb and ingredient that no training video shows, clean captions, groups of look-alikes).
+        labels), `test` (pairs of verb and ingredient that no training video shows, clean captions, groups of
+        look-alikes).
 
     Args:
         settings: seed, noise and sizes.

@@ -2,8 +2,8 @@
 
 how2/how2_s3d_train.lst, how2_s3d_val.lst   one video id per line
 how2/caption.pkl                            {id: '{"start": [...], "end": [...], "text": [...]}'}
-how2/feat/train_<k>_{data,starts}.npy  float16 (seconds, 512) of 256 videos; train_meta.pkl {k: [id, ...]};
-    the same for val
+how2/feat/train_<k>_{data,starts}.npy       float16 (seconds, 512) of 256 videos
+how2/feat/train_meta.pkl                    {k: [id, ...]}; both likewise for val
 how2/feat/narration.train_<k>.startends_{data,starts}.npy   float32 (captions, 2), seconds
 how2/feat/narration.train_<k>.caps_ids_{data,starts}.npy    int32 (captions, 32), padded with -1
 """

@@ -1,13 +1,12 @@
 """Short two-step activities, for action recognition and few-shot classification.
 
-    actions/ucfTrainTestlist/classInd.txt       1 ChopOnionThenFryEgg
-    actions/ucfTrainTestlist/trainlist01.txt  ChopOnionThenFryEgg/v_ChopOnionThenFryEgg_g02.avi 1  (01 to 03)
-    actions/ucfTrainTestlist/testlist01.txt     ChopOnionThenFryEgg/v_ChopOnionThenFryEgg_g01.avi
-    actions/feat/v_ChopOnionThenFryEgg_g01.npy  (seconds, 512)
-    actions/audio/v_ChopOnionThenFryEgg_g01.npy (seconds, 128) float16, of the videos with a sound track
-    actions/train.list, val.list, test.list  5/v_FryEggThenChopOnion_g01: few-shot splits with distinct
-        classes
-    actions/sequences/5/<video>.npy             the same features by class folder
+    actions/ucfTrainTestlist/classInd.txt        1 ChopOnionThenFryEgg
+    actions/ucfTrainTestlist/trainlist01.txt     ChopOnionThenFryEgg/v_ChopOnionThenFryEgg_g02.avi 1
+    actions/ucfTrainTestlist/testlist01.txt      ChopOnionThenFryEgg/v_ChopOnionThenFryEgg_g01.avi (folds 1-3)
+    actions/feat/v_ChopOnionThenFryEgg_g01.npy   (seconds, 512)
+    actions/audio/v_ChopOnionThenFryEgg_g01.npy  (seconds, 128) float16, of the videos with a sound track
+    actions/train.list, val.list, test.list      5/v_FryEggThenChopOnion_g01: few-shot, distinct classes
+    actions/sequences/5/<video>.npy              the same features by class folder
 
 Every activity has a counterpart that shows its two steps in the other order: what is shown alone does not
 tell them apart.

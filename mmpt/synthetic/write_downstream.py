@@ -1,15 +1,17 @@
 """Small versions of the further end-task data sets, from the labelled and test videos; whole-video features
 are those in `videos/`.
 
-coin/COIN.json  {"database": {video: {"subset", "annotation": [{"id", "label", "segment"}]}}}, ids from 1
-crosstask/tasks_primary.txt, tasks_related.txt  records of id, title, url, number of steps, comma-separated
-    steps, blank line
-crosstask/videos.csv, videos_val.csv             task,video,url
-crosstask/annotations/<task>_<video>.csv         step (from 1),start,end
-didemo/test_data.json  [{"video", "description", "times": [[first chunk, last chunk], ...]}]; didemo/feat: 30
-    s each
-msrvtt/MSR_MC_test.csv            tab-separated vid_key, a1 .. a5, answer (0 .. 4)
-how2-align/htm_align.json         {video: [[alignable, start, end, text], ...]}
+coin/COIN.json                   {"database": {video: {"subset", "annotation":
+                                     [{"id", "label", "segment"}]}}}, ids from 1
+crosstask/tasks_primary.txt, tasks_related.txt
+                                 records of id, title, url, number of steps, comma-separated steps; a blank
+                                 line between two
+crosstask/videos.csv, videos_val.csv      task,video,url
+crosstask/annotations/<task>_<video>.csv  step (from 1),start,end
+didemo/test_data.json            [{"video", "description", "times": [[first chunk, last chunk], ...]}]
+didemo/feat                      30 s each
+msrvtt/MSR_MC_test.csv           tab-separated vid_key, a1 .. a5, answer (0 .. 4)
+how2-align/htm_align.json        {video: [[alignable, start, end, text], ...]}
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """Sound and feature maps beside the video features, and clips annotated with captions and subtitles.
 
-    how2/audio/train_<k>_{data,starts}.npy, train_meta.pkl  float16 (seconds, 128) of the videos that have a
-        sound track; the same for val
-    audio/<video>.npy                                        whole test and labelled videos with a sound track
-    how2/maps/train_<k>_{data,starts}.npy, train_meta.pkl  float16 (seconds, 4, 4, 32), feature maps of every
-        fourth video; all of val
-    maps/<video>.npy                                         of the whole test videos
+    how2/audio/train_<k>_{data,starts}.npy, train_meta.pkl
+                       float16 (seconds, 128) of the videos that have a sound track; the same for val
+    audio/<video>.npy  whole test and labelled videos with a sound track
+    how2/maps/train_<k>_{data,starts}.npy, train_meta.pkl
+                       float16 (seconds, 4, 4, 32), feature maps of every fourth video; all of val
+    maps/<video>.npy   of the whole test videos
     clips/train.json, val.json       clips of the narrated videos (features in how2/feat and how2/audio)
-    clips/finetune.json, test.json  clips of the labelled videos, and the gallery (features in videos/ and
-        audio/)
+    clips/finetune.json, test.json   clips of the labelled videos, and the gallery (videos/, audio/)
     clips/test_captions.json         the gallery with five captions a clip
     clips/videos_train.json, videos_val.json   whole narrated videos, without captions
     clips/questions_train.json, questions_val.json, questions_test.json   what is acted upon in each clip

@@ -1,19 +1,20 @@
 """Clip and full-video retrieval in the formats of MSR-VTT and YouCook2, with small training sets for
 fine-tuning.
 
-msrvtt/MSRVTT_JSFUSION_test.csv  key,vid_key,video_id,sentence  e.g. ret0,msr0,video0,chop the onion with a
-    knife
-msrvtt/MSRVTT_train.csv, MSRVTT_full_test.csv  video_id  (the full test list = the gallery and some more
-    clips)
-msrvtt/MSRVTT_data.json  {"videos": [...], "sentences": [{"video_id", "caption", "sen_id"}, ...]}
-msrvtt/feat/<video_id>.npy               one clip each
-youcook/youcook_val.pkl  [{"id": "<video>_<clip>", "caption"}, ...]: every step of every test video
-youcook/youcook_val_distinct.pkl         one clip per distinct step, for clip retrieval without ties
-youcook/youcook_train.pkl                clips of the labelled videos
-youcook/train_list.txt, val_list.txt     <recipe>/<video>, for captioning
-youcook/youcookii_annotations_trainval.json  {"database": {video: {"annotations": [{"segment": [s, e], "id",
-    "sentence"}]}}}
-videos/<video>.npy                       whole test and labelled videos, which the further data sets share
+msrvtt/MSRVTT_JSFUSION_test.csv      key,vid_key,video_id,sentence
+                                     e.g. ret0,msr0,video0,chop the onion with a knife
+msrvtt/MSRVTT_train.csv, MSRVTT_full_test.csv
+                                     video_id  (the full test list = the gallery and some more clips)
+msrvtt/MSRVTT_data.json              {"videos": [...], "sentences": [{"video_id", "caption", "sen_id"}, ...]}
+msrvtt/feat/<video_id>.npy           one clip each
+youcook/youcook_val.pkl              [{"id": "<video>_<clip>", "caption"}, ...]: every step of the test videos
+youcook/youcook_val_distinct.pkl     one clip per distinct step, for clip retrieval without ties
+youcook/youcook_train.pkl            clips of the labelled videos
+youcook/train_list.txt, val_list.txt <recipe>/<video>, for captioning
+youcook/youcookii_annotations_trainval.json
+                                     {"database": {video: {"annotations":
+                                         [{"segment": [s, e], "id", "sentence"}]}}}
+videos/<video>.npy                   whole test and labelled videos, which the further data sets share
 """
 
 from __future__ import annotations

@@ -90,8 +90,8 @@ class COINActionSegmentationMetric(Metric):
     """Share of seconds labelled right, over all videos together (`frame_acc`, the published number).
 
     Beside it stand the mean over videos, the share over seconds that show a step, and the same numbers for a
-    model that says "background"
-    everywhere: on COIN that trivial model reaches about what was published for zero-shot labelling.
+    model that says "background" everywhere: on COIN that trivial model reaches about what was published for
+    zero-shot labelling.
     """
 
     best_metric = "frame_acc"

@@ -56,8 +56,8 @@ class DiDeMoMetric(Metric):
     """Does the annotated moment come first?
 
     rank1, rank5: share of descriptions whose annotated moments (best three annotators) rank 1, or 5 at most,
-        on average; miou: mean overlap
-    of the first moment with the best three annotations. Beside them: moments in random order.
+        on average; miou: mean overlap of the first moment with the best three annotations. Beside them:
+        moments in random order.
     """
 
     best_metric = "rank1"

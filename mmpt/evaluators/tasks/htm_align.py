@@ -102,9 +102,8 @@ class HTMAlignMetric(Metric):
     """Is a sentence shown, and when?
 
     recall: share of alignable sentences whose most similar second lies in their annotated interval; auc: how
-        well the highest similarity of
-    a sentence tells alignable from non-alignable ones. Both over the sentences of all videos together. Beside
-    them: a random second.
+        well the highest similarity of a sentence tells alignable from non-alignable ones. Both over the
+        sentences of all videos together. Beside them: a random second.
 
     The protocol compares only what lies between non-alignable sentences. An alignable one outside meets no
     second, is missed, and ranks below every other; `compared-recall` and `compared-auc` leave such sentences

@@ -2,11 +2,10 @@
 `mmpt.ops.alignment._torch`, many times faster.
 
 Legend: N matrices, R rows, C columns. A block of LANES matrices is solved side by side, lanes innermost, so
-    that the compiler turns every
-loop over lanes into vector instructions. The summed weight exp(-A / smoothing) of the paths into a cell is
-held as `mantissa * 2 ** exponent`, two float64 of which the exponent is whole: adding paths is then a shift
-and a sum, no cell takes a logarithm, nothing underflows whatever the cost gaps, and float32 costs lose no
-digits.
+that the compiler turns every loop over lanes into vector instructions. The summed weight exp(-A / smoothing)
+of the paths into a cell is held as `mantissa * 2 ** exponent`, two float64 of which the exponent is whole:
+adding paths is then a shift and a sum, no cell takes a logarithm, nothing underflows whatever the cost gaps,
+and float32 costs lose no digits.
 """
 
 from __future__ import annotations

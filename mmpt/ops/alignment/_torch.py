@@ -2,10 +2,9 @@
 side by side.
 
 Legend: N matrices, R rows, C columns. The problem: over monotone paths from cell (0, 0) to an end cell, with
-    moves down-right, right and
-(where `vertical` allows the column) down, take the minimum of the summed costs, or the soft minimum `-t log
-sum exp(-cost / t)`. OTAM is this problem on a matrix with one more column of zeros on either side, with
-vertical moves in its first two columns and its last.
+moves down-right, right and (where `vertical` allows the column) down, take the minimum of the summed costs,
+or the soft minimum `-t log sum exp(-cost / t)`. OTAM is this problem on a matrix with one more column of
+zeros on either side, with vertical moves in its first two columns and its last.
 """
 
 from __future__ import annotations

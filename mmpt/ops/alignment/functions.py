@@ -2,11 +2,10 @@
 CrossTask.
 
 Legend: N matrices (all leading dimensions together), R rows, C columns, T frames, K steps. `cost` is (..., R,
-    C), low = close; it may be
-negative. All functions are batched over the leading dimensions and run on the device of `cost`; half
-precision is computed in float32. `lengths = (row_lengths, col_lengths)` restricts matrix n to its upper left
-block: int64 tensors that broadcast to the leading dimensions (either may be None = all), each >= 1. What lies
-    outside a block (also inf or NaN) reaches neither values nor gradients.
+C), low = close; it may be negative. All functions are batched over the leading dimensions and run on the
+device of `cost`; half precision is computed in float32. `lengths = (row_lengths, col_lengths)` restricts
+matrix n to its upper left block: int64 tensors that broadcast to the leading dimensions (either may be None =
+all), each >= 1. What lies outside a block (also inf or NaN) reaches neither values nor gradients.
 Gradients are analytic: d value / d cost is the expected alignment path, computed along with the value (so no
 second derivatives).
 
@@ -393,9 +392,8 @@ def assign_steps(
     With `exactly_one` and free background this is the choice of frames t_1 < ... < t_K with the least sum of
     cost[t_k, k].
     Ties: among equal ways into a frame stay in the state, else come from the state before, else from the one
-        before that (skipping the
-    background between two steps); at the end prefer the last step to background after it. Accumulates in
-    float64.
+    before that (skipping the background between two steps); at the end prefer the last step to background
+    after it. Accumulates in float64.
 
     Args:
         cost: (..., T, K), e.g. -log_softmax of the step scores of each frame.

@@ -1,8 +1,7 @@
 """Token-level similarity of every text with every video, in memory linear in the number of tokens.
 
 Shapes: A texts of T tokens, B videos of F tokens, D width. Cosines of all token pairs would be (A, B, T, F);
-    here they exist one tile at a
-time, and the backward pass computes each tile again.
+here they exist one tile at a time, and the backward pass computes each tile again.
 """
 
 from __future__ import annotations
@@ -70,8 +69,7 @@ def token_similarity(
         score = score * query_mask.sum(1, keepdim=True)  # ColBERT sums over the tokens of a query
 
     Source: Lin et al., "Multi-granularity Correspondence Learning from Long-term Noisy Videos" (Norton), ICLR
-        2024, eq. 7-8; the hard
-    maximum is FILIP's, Yao et al., ICLR 2022.
+        2024, eq. 7-8; the hard maximum is FILIP's, Yao et al., ICLR 2022.
     """
     _check_shapes(text, video, text_mask, video_mask)
     if (alpha is not None and alpha < 0) or precision not in PRECISIONS:
@@ -118,8 +116,7 @@ def _padding_term(query_mask: Tensor, other_mask: Tensor, alpha: float, dtype: t
     return (padded.to(dtype) / valid.clamp(min=1))[:, None] * per_token
 
 
-# One exp for both directions: the fast path
-# ---------------------------------------------------------------------------------------------
+# -- one exp for both directions: the fast path
 
 
 class _Block(NamedTuple):
@@ -283,8 +280,7 @@ def _through_norm(grad: Tensor, flat: Tensor, inverse_norms: Tensor, block: _Blo
     )
 
 
-# Hard maximum and small alpha: each direction subtracts its own maximum
-# ------------------------------------------------------------------
+# -- hard maximum and small alpha: each direction subtracts its own maximum
 
 
 def _by_checkpointed_tiles(text, video, text_mask, video_mask, alpha, chunk) -> tuple[Tensor, Tensor]:

@@ -14,19 +14,21 @@ of answers to one question: alternatives), or lists of as many questions as answ
 
 `dataset.modalities` names the modalities besides the captions, in order:
 
-    video: {path: data/feat/video, width: 512, rate: 1.0, max_len: 32}  <path>/<id>.npy, (time, width), or
-        shards with <split>_meta.pkl
-    audio: {path: data/feat/audio, width: 128, rate: 2.0, max_len: 64}  rate = vectors per second
-    maps: {path: data/feat/maps, width: 512, map: [7, 7]}               feature maps, (time, 7, 7, width)
-    video: {path: data/videos, raw: frames, size: 224, max_len: 8}      files for an encoder: `raw_streams`
-    subtitle: {max_len: 70}                                             no path: text of the annotation
+    # <path>/<id>.npy, (time, width), or shards with <split>_meta.pkl; rate = vectors per second
+    video: {path: data/feat/video, width: 512, rate: 1.0, max_len: 32}
+    audio: {path: data/feat/audio, width: 128, rate: 2.0, max_len: 64}
+    # feature maps, (time, 7, 7, width)
+    maps: {path: data/feat/maps, width: 512, map: [7, 7]}
+    # files for an encoder: `raw_streams`
+    video: {path: data/videos, raw: frames, size: 224, max_len: 8}
+    # no path: text of the annotation
+    subtitle: {max_len: 70}
 
 With `versions: 2` a modality is stored as two augmentations of the same footage, <id>_aug0.npy and
 <id>_aug1.npy (width: of one).
 
 Letters: K modalities, L = max_len positions of one, T caption columns, C captions of an item (the most of any
-    item), D width, H x W
-positions of a map.
+item), D width, H x W positions of a map.
 """
 
 from __future__ import annotations

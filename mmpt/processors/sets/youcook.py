@@ -1,11 +1,11 @@
 """YouCook2: clips of cooking videos, whole videos, captioning.
 
-    youcook_val.pkl  [{"id": "xHr8X2Wpmno_0", "caption": "pick the ends off the verdalago"}, ...]; id =
-        video, clip index
-    youcookii_annotations_trainval.json {"database": {"xHr8X2Wpmno": {"subset": "validation", "annotations":
-                                        [{"segment": [47, 60], "id": 0, "sentence": "pick the ends off the
-                                        verdalago"}]}}}
-    val_list.txt                       113/GLd3aX16zBg
+    youcook_val.pkl  [{"id": "xHr8X2Wpmno_0", "caption": "pick the ends off the verdalago"}, ...];
+                     id = video, clip index
+    youcookii_annotations_trainval.json
+                     {"database": {"xHr8X2Wpmno": {"subset": "validation", "annotations": [
+                         {"segment": [47, 60], "id": 0, "sentence": "pick the ends off the verdalago"}]}}}
+    val_list.txt     113/GLd3aX16zBg
 
 Features are whole videos, `<vfeat_dir>/<video>.npy`; a clip is the rows of its segment.
 """
