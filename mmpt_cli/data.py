@@ -51,6 +51,9 @@ def parser() -> Parser:
     clips.shared("--out", type=Path, default=Path("data/toy_clips"), help="folder (default: %(default)s)")
     clips.add_argument("--videos", type=count, default=64, help="in train; val has a quarter (%(default)s)")
     clips.add_argument("--seconds", type=count, default=6, help="of each (default: %(default)s)")
+    clips.add_argument(
+        "--actions", type=count, default=12, help="labelled videos of each class (%(default)s)"
+    )
     clips.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     return p
 

@@ -18,6 +18,7 @@ from mmpt.processors import convert as converting
 from mmpt.processors import verify as verifying
 from mmpt.processors.modalities.modalities import lacking_by_split
 from mmpt.registry import load_plugins
+from mmpt.synthetic.action_clips import write_action_clips
 from mmpt.synthetic.build import build_world
 from mmpt.synthetic.clips import write_clips
 from mmpt.synthetic.settings import NOISE, SIZES, Noise, Settings, Size
@@ -67,13 +68,15 @@ def _add_converter(verb: Callable[..., Parser], name: str) -> None:
             continue
         told = re.search(rf"^ +{parameter.name}: (.*)$", doc, re.MULTILINE)
         choices = typing.get_args(hints[parameter.name]) if isinstance(parameter.default, str) else None
+        is_number = isinstance(parameter.default, float)
         parser.add_argument(
             f"--{parameter.name}",
-            type=str if choices else Path,
+            type=str if choices else float if is_number else Path,
             choices=choices,
             required=parameter.default is parameter.empty,
             default=parameter.default,
-            help=(told.group(1) if told else "") + (" (default: %(default)s)" if choices else ""),
+            help=(told.group(1) if told else "")
+            + (" (default: %(default)s)" if choices or is_number else ""),
         )
 
 
@@ -113,3 +116,5 @@ def clips(args: argparse.Namespace) -> None:
     """Write small videos with sound."""
     for folder, n in write_clips(args.out, args.videos, args.seconds, args.seed).items():
         print(f"{folder}: {n} videos")
+    folder = args.out / "actions"
+    print(f"{folder}: {write_action_clips(folder, args.actions, seed=args.seed)} labelled videos")

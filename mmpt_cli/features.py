@@ -3,6 +3,7 @@
     mmpt features video videos/ data/feat/feat_mine_s3d --weights pretrained_models/s3d_howto100m.pth
     mmpt features video videos/ data/feat/feat_mine --backbone image:openai/clip-vit-base-patch32
     mmpt features audio videos/ data/feat/feat_mine_audio --weights pretrained_models/gdt_K400.pth
+    mmpt features maps videos/ data/feat/feat_mine_maps --weights pretrained_models/gdt_K400.pth
 
 Reads a folder of files (or a csv with a column `path`) and writes `<id>.npy`, (seconds, D) float16, and
 `passport.json`, which says what they are; with --shard-size 4096 it writes shards, manifest and index
@@ -44,37 +45,57 @@ def parser() -> Parser:
     add = audio.add_argument
     add("--filters", type=int, default=40, choices=(40, 257), help="mel filters of resnet9 (%(default)s)")
     add("--window", type=count, help="seconds that each feature hears; default: 1 for resnet9, else 10")
+    maps = verb("maps", "feature maps of augmented frames, for STiCA on stored features")
+    add = maps.add_argument
+    _files(maps, "videos")
+    add("--weights", type=Path, required=True, help="a GDT or STiCA checkpoint")
+    add("--versions", type=count, default=2, help="augmented versions of each video (%(default)s)")
+    add("--fps", type=count, default=30, help="frames of a second (%(default)s)")
+    add("--size", type=count, default=112, help="pixels of the square, a multiple of 16 (%(default)s)")
+    add("--seed", type=int, default=0, help="of the augmentation (%(default)s)")
+    _pace(maps)
     return p
 
 
-def _shared(p: Parser, files: str, backbones: str, default: str) -> None:
+def _files(p: Parser, files: str) -> None:
+    p.add_argument(
+        "files", type=Path, help=f"folder of {files}, or csv with a column path and optionally video_id"
+    )
+    p.add_argument("features", type=Path, help="folder to write")
+
+
+def _pace(p: Parser) -> None:
     add, said = p.add_argument, os.environ
-    add("files", type=Path, help=f"folder of {files}, or csv with a column path and optionally video_id")
-    add("features", type=Path, help="folder to write")
-    add("--backbone", default=default, help=f"{backbones} (default: %(default)s)")
-    add("--weights", type=Path, help="weights file of a network that is named without a colon")
     add("--batch-size", type=count, help="seconds per pass, gathered across files; default: what suits it")
     add("--threads", type=count, default=2, help="files read at the same time (%(default)s)")
     add("--dtype", default="float16", choices=("float16", "float32"), help="of the features (%(default)s)")
+    p.shared("--device", default=f"cuda:{said['LOCAL_RANK']}" if "LOCAL_RANK" in said else "auto")
+    add("--rank", type=int, help="number of this process, from 0; default: torchrun's, SLURM's or MPI's")
+    add("--world-size", type=count, help="number of processes (default: the same)")
+    p.shared("--quiet")
+
+
+def _shared(p: Parser, files: str, backbones: str, default: str) -> None:
+    add = p.add_argument
+    _files(p, files)
+    add("--backbone", default=default, help=f"{backbones} (default: %(default)s)")
+    add("--weights", type=Path, help="weights file of a network that is named without a colon")
+    _pace(p)
     add("--half", action="store_true", help="compute in half precision: float16 on a GPU, else bfloat16")
     normalize = {"action": argparse.BooleanOptionalAction, "default": True}
     add("--normalize", "--normalise", **normalize, help="scale features to unit length")
-    p.shared("--device", default=f"cuda:{said['LOCAL_RANK']}" if "LOCAL_RANK" in said else "auto")
     p.shared("--shard-size", help="pack into shards of so many videos instead of one file each")
     p.shared("--split", default="train")
-    add("--rank", type=int, help="number of this process, from 0; default: torchrun's, SLURM's or MPI's")
-    add("--world-size", type=count, help="number of processes (default: the same)")
     damage = ("conceal", "skip", "error")
     add(
         "--on-damage", default="conceal", choices=damage, help="damaged or cut files (%(default)s): see above"
     )
-    p.shared("--quiet")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Extract; say what was done."""
     args = parser().parse_args(argv)
     speak(args.quiet)
-    from mmpt_cli.features_run import extract
+    from mmpt_cli import features_run
 
-    extract(args)
+    (features_run.maps if args.command == "maps" else features_run.extract)(args)

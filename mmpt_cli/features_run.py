@@ -6,6 +6,8 @@ import argparse
 
 from mmpt.backbones.backbone import audio_backbone, video_backbone
 from mmpt.backbones.folding import keep_freed_memory
+from mmpt.extraction.extract import Result
+from mmpt.extraction.maps import extract_maps
 from mmpt.extraction.run import AUDIO_SUFFIXES, RunOptions, run_extraction
 from mmpt.media.video import VIDEO_SUFFIXES
 from mmpt.utils.ranks import place
@@ -15,11 +17,7 @@ from mmpt_cli.shards_run import SHARD_NAMES
 def extract(args: argparse.Namespace) -> None:
     """Extract; print how many, and what failed."""
     keep_freed_memory()
-    where = place()
-    rank = where.rank if args.rank is None else args.rank
-    processes = where.world_size if args.world_size is None else args.world_size
-    if processes > 1:
-        print(f"process {rank} of {processes}" + (f", by {where.source}" if args.rank is None else ""))
+    rank, processes = _place(args)
     backbone, suffixes = BACKBONES[args.command](args)
     options = RunOptions(
         args.batch_size or backbone.batch_size,
@@ -31,7 +29,30 @@ def extract(args: argparse.Namespace) -> None:
         processes,
         args.on_damage,
     )
-    result = run_extraction(args.files, args.features, backbone, options, suffixes)
+    _say(args, run_extraction(args.files, args.features, backbone, options, suffixes))
+
+
+def maps(args: argparse.Namespace) -> None:
+    """Extract feature maps; print how many, and what failed."""
+    keep_freed_memory()
+    rank, processes = _place(args)
+    options = RunOptions(args.batch_size or 4, args.threads, args.dtype, rank=rank, world_size=processes)
+    settings = {"versions": args.versions, "fps": args.fps, "size": args.size, "seed": args.seed}
+    device = _device(args.device)
+    _say(args, extract_maps(args.files, args.features, args.weights, options, device=device, **settings))
+
+
+def _place(args: argparse.Namespace) -> tuple[int, int]:
+    """Number of this process, and how many there are."""
+    where = place()
+    rank = where.rank if args.rank is None else args.rank
+    processes = where.world_size if args.world_size is None else args.world_size
+    if processes > 1:
+        print(f"process {rank} of {processes}" + (f", by {where.source}" if args.rank is None else ""))
+    return rank, processes
+
+
+def _say(args: argparse.Namespace, result: Result) -> None:
     print(
         f"{args.features}: {len(result.done)} extracted, {len(result.skipped)} were there, "
         f"{len(result.failed)} failed"

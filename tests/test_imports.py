@@ -49,6 +49,7 @@ ALLOWED = {
         "losses",
         "datasets",
         "evaluators",
+        "modules",
         "neighbours",
         "checkpoints",
         "utils",

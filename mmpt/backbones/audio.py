@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from mmpt.backbones.backbone import AudioBackbone
-from mmpt.backbones.resnet import ResidualBlock, blocks_of, draw_weights, stages
+from mmpt.backbones.resnet import WIDTH, ResidualBlock, blocks_of, draw_weights, stages
 from mmpt.media.audio import spectrogram
 from mmpt.registry import BACKBONES
 
@@ -22,15 +22,16 @@ class AudioResNet(nn.Module):
 
     Args:
         depth: 9 (one block per stage) or 18.
+        width: channels of the first stage; the published networks have 64, and 512 in the last one.
     """
 
-    def __init__(self, depth: int = 9):
+    def __init__(self, depth: int = 9, width: int = WIDTH):
         super().__init__()
         n_blocks = blocks_of(self, depth, DEPTHS)
-        self.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(1, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        for name, stage in stages(n_blocks, BasicBlock):
+        for name, stage in stages(n_blocks, BasicBlock, width):
             self.add_module(name, stage)
         self.apply(draw_weights)
 

@@ -61,19 +61,74 @@ class TransformersImageBackbone(VideoBackbone):
             transformers.CLIPVisionModelWithProjection if is_clip else transformers.AutoModel, model
         )
         self.size = getattr(config, "vision_config", config).image_size
-        try:
-            reader = transformers.image_processing_base.ImageProcessingMixin
-            scaling = reader.get_image_processor_dict(model)[0]
-        except OSError as error:
-            if not is_clip:
-                raise ValueError(
-                    f"{model}: no preprocessor_config.json, which says mean and deviation of the images. Put "
-                    "it there."
-                ) from error
-            scaling = {}
+        scaling = _scaling(model, transformers)
+        if scaling is None and not is_clip:
+            raise ValueError(
+                f"{model}: no preprocessor_config.json, which says mean and deviation of the "
+                "images. Put it there."
+            )
+        scaling = scaling or {}
         self.mean = scaling.get("image_mean", CLIP_MEAN)
         self.std = scaling.get("image_std", CLIP_STD)
         return ImageTower(tower, lambda images: _image_vectors(tower, images))
+
+
+class ClipTower(nn.Module):
+    """A clip's vector by a network over time.
+
+    Args:
+        tower: owns the weights.
+        n_frames: that it reads.
+    """
+
+    def __init__(self, tower: nn.Module, n_frames: int):
+        super().__init__()
+        self.tower, self.n_frames = tower, n_frames
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(n, 3, FPS, S, S) -> (n, D); of more frames those that are spread evenly."""
+        if clips.shape[2] < self.n_frames:
+            raise ValueError(
+                f"the network reads {self.n_frames} frames of a clip, got {clips.shape[2]}: leave out "
+                "--fps, or raise it."
+            )
+        chosen = torch.linspace(0, clips.shape[2] - 1, self.n_frames, device=clips.device).long()
+        pixels = clips[:, :, chosen].transpose(1, 2)  # (n, frames, 3, S, S)
+        if hasattr(self.tower, "get_video_features"):
+            output = self.tower.get_video_features(pixel_values=pixels)
+            return output if isinstance(output, Tensor) else output.pooler_output
+        return self.tower(pixel_values=pixels).last_hidden_state.mean(1)
+
+
+@BACKBONES.register("video")
+class TransformersVideoBackbone(VideoBackbone):
+    """The video side of a transformers model that reads clips: X-CLIP, VideoMAE."""
+
+    form, fetched = "<hub id or folder>", True
+
+    def build(self, model: str) -> nn.Module:
+        """Reads number of frames, size, mean and deviation beside the weights.
+
+        Raises:
+            ValueError: the folder lacks tensors, or does not say how frames are scaled or how many are read.
+        """
+        transformers = optional_import("transformers")
+        config = transformers.AutoConfig.from_pretrained(model)
+        sizes = getattr(config, "vision_config", config)
+        if not hasattr(sizes, "num_frames"):
+            raise ValueError(
+                f"{model}: a {config.model_type} model reads pictures, not clips: use image:{model}."
+            )
+        tower = load_whole(transformers.AutoModel, model)
+        scaling = _scaling(model, transformers)
+        if scaling is None:
+            raise ValueError(
+                f"{model}: no preprocessor_config.json, which says mean and deviation of the "
+                "frames. Put it there."
+            )
+        self.fps, self.size = sizes.num_frames, sizes.image_size
+        self.mean, self.std = scaling["image_mean"], scaling["image_std"]
+        return ClipTower(tower, sizes.num_frames)
 
 
 @BACKBONES.register("open_clip")
@@ -156,3 +211,11 @@ def _image_vectors(model: nn.Module, images: Tensor) -> Tensor:
         if output.get(key) is not None:
             return output[key]
     return output["last_hidden_state"][:, 0]
+
+
+def _scaling(model: str, transformers: Any) -> dict[str, Any] | None:
+    """What preprocessor_config.json says; None where there is none."""
+    try:
+        return transformers.image_processing_base.ImageProcessingMixin.get_image_processor_dict(model)[0]
+    except OSError:
+        return None

@@ -5,10 +5,13 @@ Shape letters: B clips, C channels, T frames, H, W pixels.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
 
 from mmpt.backbones.backbone import VideoBackbone
-from mmpt.backbones.resnet import ResidualBlock, blocks_of, draw_weights, stages
+from mmpt.backbones.resnet import WIDTH, ResidualBlock, blocks_of, draw_weights, stages
+from mmpt.checkpoints.weights import read_state_dict
 from mmpt.registry import BACKBONES
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -21,21 +24,23 @@ class R2Plus1D(nn.Module):
         depth: 18 or 34.
         pool: average the last map into (B, 512); otherwise return the map (B, 512, ceil(T / 8), H / 16, W /
             16).
+        width: channels of the first stage; the published networks have 64, and 512 in the last one.
     """
 
-    def __init__(self, depth: int = 18, pool: bool = True):
+    def __init__(self, depth: int = 18, pool: bool = True, width: int = WIDTH):
         super().__init__()
         n_blocks = blocks_of(self, depth, DEPTHS)
         self.pool = pool
+        middle = 45 * width // WIDTH
         self.stem = nn.Sequential(
-            nn.Conv3d(3, 45, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
-            nn.BatchNorm3d(45),
+            nn.Conv3d(3, middle, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
+            nn.BatchNorm3d(middle),
             nn.ReLU(inplace=True),
-            nn.Conv3d(45, 64, (3, 1, 1), 1, (1, 0, 0), bias=False),
-            nn.BatchNorm3d(64),
+            nn.Conv3d(middle, width, (3, 1, 1), 1, (1, 0, 0), bias=False),
+            nn.BatchNorm3d(width),
             nn.ReLU(inplace=True),
         )
-        for name, stage in stages(n_blocks, BasicBlock):
+        for name, stage in stages(n_blocks, BasicBlock, width):
             self.add_module(name, stage)
         self.apply(draw_weights)
 
@@ -81,5 +86,20 @@ class R2Plus1DBackbone(VideoBackbone):
     fps, size, mean, std, cpu_clips = 16, 112, 0.45, 0.225, 4  # mean and deviation of Kinetics
     prefix = "video_network.base."
 
+    pools = True
+
     def build(self, model: str) -> nn.Module:
-        return R2Plus1D()
+        return R2Plus1D(pool=self.pools)
+
+    def _filled(self, network: nn.Module, weights: str | Path) -> nn.Module:
+        """A network of the file's own width, which toys have smaller."""
+        stem = read_state_dict(weights).get(f"{self.prefix}stem.3.weight")
+        sized = network if stem is None else R2Plus1D(pool=self.pools, width=len(stem))
+        return super()._filled(sized, weights)
+
+
+class R2Plus1DMaps(R2Plus1DBackbone):
+    """The same network without pooling: frames (n, 3, FPS, S, S) -> maps (n, 512, FPS / 8, S / 16, S /
+    16)."""
+
+    pools = False

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, nn
 
-WIDTHS = (64, 128, 256, 512)
+WIDTH = 64  # channels of the first stage of the published networks; each further stage has twice as many
 
 
 class ResidualBlock(nn.Module):
@@ -27,16 +27,18 @@ class ResidualBlock(nn.Module):
 
 
 def stages(
-    n_blocks: Sequence[int], block: Callable[[int, int, int], nn.Module]
+    n_blocks: Sequence[int], block: Callable[[int, int, int], nn.Module], first_width: int = WIDTH
 ) -> Iterator[tuple[str, nn.Sequential]]:
     """`layer1` .. `layer4`, each after the first of half the resolution.
 
     Args:
         n_blocks: blocks of each stage.
         block: builds one from channels in, channels out, stride.
+        first_width: channels of the first stage.
     """
-    inputs = WIDTHS[0]
-    for number, (width, n) in enumerate(zip(WIDTHS, n_blocks, strict=True), start=1):
+    inputs = first_width
+    for number, n in enumerate(n_blocks, start=1):
+        width = first_width * 2 ** (number - 1)
         first = block(inputs, width, 1 if number == 1 else 2)
         yield f"layer{number}", nn.Sequential(first, *(block(width, width, 1) for _ in range(n - 1)))
         inputs = width

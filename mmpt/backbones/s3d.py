@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmpt.backbones.backbone import VideoBackbone
-from mmpt.backbones.words import LOWER_CASE_WORDS, Vocabulary, WordEncoder
+from mmpt.backbones.words import WordEncoder
 from mmpt.checkpoints.weights import load_weights
 from mmpt.registry import BACKBONES
+from mmpt.utils.vocabulary import LOWER_CASE_WORDS, Vocabulary
 
 # name -> widths: 1x1 branch; 1x1 then separable; 1x1 then separable; pool then 1x1
 MIXED = {

@@ -202,6 +202,7 @@ OPTIONS = {
         "weight_decay": "float",
     },
     "optimizer=grouped_adamw": {"adam_betas": "text", "adam_eps": "float", "weight_decay": "float"},
+    "optimizer=grouped_sgd": {"momentum": "float", "weight_decay": "float"},
     "optimizer=lamb": {"lamb_betas": "text", "lamb_eps": "float", "wd": "float", "weight_decay": "float"},
     "optimizer=nag": {"momentum": "float", "weight_decay": "float"},
     "optimizer=sgd": {"momentum": "float", "wd": "float", "weight_decay": "float"},

@@ -20,8 +20,11 @@ HYPOTHESES = (
 
 
 def completed(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved project file with what its other keys decide: `loss.hypothesis` says which views of a clip
-    GDT compares, and so how many samples an item has."""
+    """A resolved project file with what its other keys decide.
+
+    `loss.hypothesis` says which views of a clip GDT compares, and so how many samples an item has and how a
+    batch is laid out; `dataset.num_video_per_batch` then says how many samples a batch has.
+    """
     loss, dataset = tree.get("loss"), tree.get("dataset")
     if not isinstance(loss, Mapping) or loss.get("loss_cls") != "GDTLoss" or not isinstance(dataset, Mapping):
         return dict(tree)
@@ -31,7 +34,19 @@ def completed(tree: Mapping[str, Any]) -> dict[str, Any]:
     dataset = {**dataset, "views": views}
     if len(views) > 1 and dataset.get("subsampling") is None:
         dataset["subsampling"] = len(views)
-    return {**tree, "dataset": dataset}
+    if len(views) > 1 and loss.get("layout") is None:
+        loss = {**loss, "layout": "item_major"}
+    return {**tree, "dataset": dataset, "loss": loss, **_batch_size(tree, dataset, len(views))}
+
+
+def _batch_size(tree: Mapping[str, Any], dataset: Mapping[str, Any], n_views: int) -> dict[str, Any]:
+    """`fairseq` with the samples of `num_video_per_batch` videos, where it does not say how many itself."""
+    fairseq, n_videos = tree.get("fairseq"), dataset.get("num_video_per_batch")
+    groups = fairseq if isinstance(fairseq, Mapping) else {}
+    said = groups.get("dataset") if isinstance(groups.get("dataset"), Mapping) else {}
+    if not isinstance(n_videos, int) or said.get("batch_size") is not None:
+        return {}
+    return {"fairseq": {**groups, "dataset": {**said, "batch_size": n_videos * n_views}}}
 
 
 def views_of(hypothesis: int | str) -> list[str] | None:

@@ -45,7 +45,10 @@ class DatasetConfig(SharedSection):
         None, "clips drawn from one video; overrides subsampling in the aligner", least=1
     )
     num_video_per_batch: int | None = option(
-        None, "videos in one item of the retrieval-batch data set", least=1
+        None,
+        "videos in one item of the retrieval-batch data set; GDT: videos of a batch, where "
+        "fairseq.dataset.batch_size is left out",
+        least=1,
     )
     num_iso_layer: int | None = option(None, "modality-isolated layers of single-encoder models", least=0)
     annotation_path: str | None = option(
@@ -86,6 +89,7 @@ class ModelConfig(SharedSection):
         least=1,
     )
     compile: bool = option(False, "torch.compile the towers")
+    sync_bn: bool = option(False, "BatchNorm over the batches of all processes together")
     init: str = option(
         "pretrained",
         "pretrained: start the towers from bert_name's weights; random: from its config.json alone",

@@ -20,6 +20,13 @@ from mmpt.evaluators.tasks.gram import GramPredictor, GramRetrievalMetric
 from mmpt.evaluators.tasks.htm_align import HTMAlignMetric, HTMAlignPredictor
 from mmpt.evaluators.tasks.nlg import CaptionPredictor, NLGMetric, NLGPredictor
 from mmpt.evaluators.tasks.qa import AnswerMetric, AnswerPredictor, QAMetric, QAPredictor
+from mmpt.evaluators.tasks.raw_recognition import (
+    ClipFewShotMetric,
+    ClipFewShotPredictor,
+    ClipNNPredictor,
+    ClipProbePredictor,
+    ClipRecognitionPredictor,
+)
 from mmpt.evaluators.tasks.recognition import (
     ActionRecognitionMetric,
     ModalityRecognitionMetric,
@@ -38,6 +45,11 @@ __all__ = [
     "COINPredictor",
     "COINZSPredictor",
     "CaptionPredictor",
+    "ClipFewShotMetric",
+    "ClipFewShotPredictor",
+    "ClipNNPredictor",
+    "ClipProbePredictor",
+    "ClipRecognitionPredictor",
     "CrossTaskMetric",
     "CrossTaskPredictor",
     "DiDeMoMetric",

@@ -225,7 +225,9 @@ def _store(
     on_file: Callable[[Job, int], None],
 ) -> None:
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is reported as such
-        array = features.float().cpu().numpy().astype(dtype)
+        # several maps of a clip follow each other
+        rows = features.flatten(0, 1) if features.dim() == 5 else features
+        array = rows.float().cpu().numpy().astype(dtype)
     if np.isfinite(array).all():
         with atomic_write(out / f"{job.video_id}.npy") as file:
             np.save(file, array[::-1] if backwards else array)

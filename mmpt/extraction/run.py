@@ -119,7 +119,7 @@ def check_passport(out: str | Path, passport: Mapping[str, Any]) -> None:
                 f"{path}: this folder holds other features ({text}). Choose another output folder."
             )
         return
-    _write_json(path, passport)
+    write_json(path, passport)
 
 
 def run_extraction(
@@ -167,11 +167,11 @@ def run_extraction(
         )
     result.skipped += sorted(packed & {job.video_id for job in share(jobs, run.rank, run.world_size)})
     rank = "" if run.world_size == 1 else f"_{run.rank}"
-    _write_json(out / f"failures{rank}.json", result.failed)
+    write_json(out / f"failures{rank}.json", result.failed)
     damage = out / f"damage{rank}.json"
     known = json.loads(damage.read_text()) if damage.is_file() else {}
     if known or result.damaged:  # of earlier starts too: what was done then is not read again
-        _write_json(damage, known | {video: asdict(found) for video, found in result.damaged.items()})
+        write_json(damage, known | {video: asdict(found) for video, found in result.damaged.items()})
     if run.shards:
         _pack_when_complete(jobs, out, run)
     return result
@@ -191,10 +191,11 @@ def _pack_when_complete(jobs: Sequence[Job], out: Path, run: RunOptions) -> None
         ]
         if there.issuperset(ids):
             unreadable = pack(out, ids, out, run.split, run.shards, run.dtype, read_passport(out))
-            _write_json(out / "unreadable.json", unreadable)
+            write_json(out / "unreadable.json", unreadable)
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """A JSON object in a file that is whole or absent."""
     with atomic_write(path, "w") as file:
         json.dump(dict(values), file, indent=2, sort_keys=True)
 

@@ -1,4 +1,4 @@
-"""AdamW with learning rates and weight decay of their own for parts of a model, by the name
+"""AdamW and SGD with learning rates and weight decay of their own for parts of a model, by the names that
 `fairseq.optimization.optimizer` takes.
 
 fairseq reads the annotations below to make flags of them, and knows neither postponed ones nor `list[float]`.
@@ -65,12 +65,13 @@ class GroupedAdamWConfig(FairseqDataclass):
     lr: list[float] = II("optimization.lr")
 
 
-@register_optimizer("grouped_adamw", dataclass=GroupedAdamWConfig)
-class GroupedAdamW(FairseqOptimizer):
-    """`DecoupledAdamW` in the groups that `model.learning_rates` and `model.no_decay` make; other parameters
+class Grouped(FairseqOptimizer):
+    """An optimizer in the groups that `model.learning_rates` and `model.no_decay` make; other parameters
     follow `fairseq.optimization.lr`. The schedule scales all rates alike."""
 
-    def __init__(self, cfg: GroupedAdamWConfig, params: Iterable[torch.nn.Parameter]):
+    make: Callable[..., torch.optim.Optimizer]  # of sections of parameters, and `optimizer_config`
+
+    def __init__(self, cfg: Any, params: Iterable[torch.nn.Parameter]):
         super().__init__(cfg)
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for parameter in params:
@@ -81,15 +82,7 @@ class GroupedAdamW(FairseqOptimizer):
             {"params": members, "lr_scale": scale, "lr": scale * cfg.lr[0], "weight_decay": decay}
             for (scale, decay), members in groups.items()
         ]
-        self._optimizer = DecoupledAdamW(sections, **self.optimizer_config)
-
-    @property
-    def optimizer_config(self) -> dict[str, Any]:
-        """Arguments of the optimizer, also what a run that goes on puts over those of its checkpoint."""
-        betas = self.cfg.adam_betas
-        betas = tuple(float(x) for x in (betas.strip("()").split(",") if isinstance(betas, str) else betas))
-        cfg = self.cfg
-        return {"lr": cfg.lr[0], "betas": betas, "eps": cfg.adam_eps, "weight_decay": cfg.weight_decay}
+        self._optimizer = self.make(sections, **self.optimizer_config)
 
     def set_lr(self, lr: float) -> None:
         """The rate of parameters that have none of their own."""
@@ -108,3 +101,40 @@ class GroupedAdamW(FairseqOptimizer):
         super().load_state_dict(state_dict, optimizer_overrides)
         for group, settings in zip(self.param_groups, own, strict=True):
             group.update(settings, lr=self.cfg.lr[0] * settings["lr_scale"])
+
+
+@register_optimizer("grouped_adamw", dataclass=GroupedAdamWConfig)
+class GroupedAdamW(Grouped):
+    """`DecoupledAdamW`."""
+
+    make = DecoupledAdamW
+
+    @property
+    def optimizer_config(self) -> dict[str, Any]:
+        """Arguments of the optimizer, also what a run that goes on puts over those of its checkpoint."""
+        betas = self.cfg.adam_betas
+        betas = tuple(float(x) for x in (betas.strip("()").split(",") if isinstance(betas, str) else betas))
+        cfg = self.cfg
+        return {"lr": cfg.lr[0], "betas": betas, "eps": cfg.adam_eps, "weight_decay": cfg.weight_decay}
+
+
+@dataclass
+class GroupedSGDConfig(FairseqDataclass):
+    momentum: float = field(default=0.0, metadata={"help": "momentum"})
+    weight_decay: float = field(
+        default=0.0, metadata={"help": "of parameters that model.no_decay does not name"}
+    )
+    lr: list[float] = II("optimization.lr")
+
+
+@register_optimizer("grouped_sgd", dataclass=GroupedSGDConfig)
+class GroupedSGD(Grouped):
+    """torch's SGD."""
+
+    make = torch.optim.SGD
+
+    @property
+    def optimizer_config(self) -> dict[str, Any]:
+        """Arguments of the optimizer, also what a run that goes on puts over those of its checkpoint."""
+        cfg = self.cfg
+        return {"lr": cfg.lr[0], "momentum": cfg.momentum, "weight_decay": cfg.weight_decay}

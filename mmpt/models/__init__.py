@@ -10,6 +10,7 @@ from mmpt.models import (
     mmgram,
     mmstica,
     raw_clips,
+    raw_recognition,
     transformermodel,
 )
 from mmpt.models.build import build_model
@@ -25,6 +26,7 @@ __all__ = [
     "mmgram",
     "mmstica",
     "raw_clips",
+    "raw_recognition",
     "transformermodel",
 ]
 

@@ -8,7 +8,8 @@ from torch import nn
 
 
 def set_groups(model: nn.Module, rates: Mapping[str, float], no_decay: Sequence[str]) -> None:
-    """Notes on each parameter what an optimizer with groups (`grouped_adamw`) is to do differently with it.
+    """Notes on each parameter what an optimizer with groups (`grouped_adamw`, `grouped_sgd`) is to do
+    differently with it.
 
     The notes are `parameter.optim_overrides`, which fairseq carries over to copies in other precisions.
 

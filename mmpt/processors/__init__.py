@@ -30,11 +30,23 @@ from mmpt.processors.modalities.modalities import (
     ModalityVideoProcessor,
     read_annotation,
 )
+from mmpt.processors.modalities.raw_captions import (
+    RawCaptionAligner,
+    RawCaptionMetaProcessor,
+    RawCaptionTextProcessor,
+)
 from mmpt.processors.modalities.raw_clips import (
     NoTextProcessor,
     RawAVAligner,
     RawAVProcessor,
     RawClipMetaProcessor,
+    RawVersionAligner,
+    RawVideoProcessor,
+)
+from mmpt.processors.modalities.raw_recognition import (
+    RawRecognitionAligner,
+    RawRecognitionMetaProcessor,
+    RawRecognitionSplitsMetaProcessor,
 )
 from mmpt.processors.modalities.recognition import (
     ModalityRecognitionAligner,
@@ -146,7 +158,15 @@ __all__ = [
     "PKLJSONStrTextProcessor",
     "RawAVAligner",
     "RawAVProcessor",
+    "RawCaptionAligner",
+    "RawCaptionMetaProcessor",
+    "RawCaptionTextProcessor",
     "RawClipMetaProcessor",
+    "RawRecognitionAligner",
+    "RawRecognitionMetaProcessor",
+    "RawRecognitionSplitsMetaProcessor",
+    "RawVersionAligner",
+    "RawVideoProcessor",
     "RecognitionAligner",
     "RecognitionMetaProcessor",
     "RecognitionTextProcessor",

@@ -99,6 +99,9 @@ class MetaProcessor:
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         return self.data[index]
 
+    def begin_epoch(self, rng: np.random.Generator) -> None:
+        """Hook before the batches of a training epoch are drawn: consecutive items become a batch."""
+
     def videos(self, index: int) -> list[str]:
         """The videos that the item `index` is cut from."""
         return [str(self[index][0])]

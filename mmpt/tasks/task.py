@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from mmpt.checkpoints.weights import fit_state_dict, plain_state_dict
@@ -22,6 +23,7 @@ from mmpt.models.batching import (
     forward_in_parts,
 )
 from mmpt.models.groups import set_groups
+from mmpt.modules.synced_norm import synchronised
 from mmpt.registry import TASKS, load_plugins
 from mmpt.tasks.zeroshot import ZeroShotTest
 
@@ -70,6 +72,8 @@ class Task:
     def build_model(self, checkpoint: str | None = None) -> nn.Module:
         """The model to train, with the weights of `checkpoint` where one is given."""
         model = build_model(self.config, checkpoint)
+        if self.config.model.sync_bn:
+            model = synchronised(model)
         if self.loss is not None:
             self.loss.check_model(model)
             self.loss.check_temperature(model)
@@ -88,10 +92,10 @@ class Task:
     def _check_groups(self) -> None:
         """Refuses optimizers that know no groups, and precisions that join all parameters into one."""
         optimizer = self.config.trainer.optimizer
-        if optimizer != "grouped_adamw":
+        if optimizer not in ("grouped_adamw", "grouped_sgd"):
             raise ValueError(
                 f"{self.config.source}: model.learning_rates and no_decay need "
-                f"fairseq.optimization.optimizer: grouped_adamw, got {optimizer}."
+                f"fairseq.optimization.optimizer: grouped_adamw or grouped_sgd, got {optimizer}."
             )
         common = self.config.fairseq.get("common", {})
         joined = (common.get("fp16") or common.get("bf16")) and not common.get("fp16_no_flatten_grads")
@@ -125,6 +129,7 @@ class Task:
 
     def begin_epoch(self, dataset: MMDataset, epoch: int, model: nn.Module | None) -> None:
         """Hook before the batches of a training epoch are drawn."""
+        dataset.meta_processor.begin_epoch(np.random.default_rng((dataset.seed, epoch)))
 
     def resume_state(self) -> dict[str, Any]:
         """What a checkpoint must hold, beside the weights, for an epoch to go on with the same batches."""

@@ -13,10 +13,11 @@ from torch import nn
 from mmpt.backbones.audio import AudioResNet
 from mmpt.backbones.r2plus1d import R2Plus1D
 from mmpt.backbones.s3d import MAX_WORDS, S3D, same_max_pool, space_to_depth
-from mmpt.backbones.words import CASED_WORDS, LOWER_CASE_WORDS, Vocabulary, WordEncoder
+from mmpt.backbones.words import WordEncoder
 from mmpt.checkpoints.weights import load_weights
 from mmpt.models.gdt import AVGDT, STiCANetwork, VidTextGDT
 from mmpt.ops.crops import Crop
+from mmpt.utils.vocabulary import CASED_WORDS, LOWER_CASE_WORDS, Vocabulary
 from tests.conftest import GOLDEN, golden_cases, load_golden
 
 
@@ -220,7 +221,7 @@ def test_deeper_networks_have_their_blocks():
         ("av_gdt", AVGDT),
         ("vid_text_gdt", lambda: VidTextGDT(7)),
         ("stica_2layer", STiCANetwork),
-        ("stica_gap", lambda: STiCANetwork(pool_layers=0)),
+        ("stica_gap", lambda: STiCANetwork(layers=0)),
     ],
 )
 def test_golden_gdt_state_dict_names(variant, build):

@@ -24,12 +24,12 @@ pytest.importorskip("av")
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
-    main(["--out", str(folder), "--videos", "4", "--seconds", "2"])
+    main(["--out", str(folder), "--videos", "4", "--seconds", "2", "--actions", "3"])
     return folder
 
 
 def test_files_are_videos_with_sound_of_the_asked_length(clips):
-    files = sorted(path.relative_to(clips).as_posix() for path in clips.rglob("*.mkv"))
+    files = sorted(path.relative_to(clips).as_posix() for path in clips.glob("[tv]*/*.mkv"))
     assert files == [
         "train/train000.mkv",
         "train/train001.mkv",
@@ -59,7 +59,20 @@ def test_what_is_said_of_a_clip_is_what_it_shows(clips):
 
 def test_a_seed_repeats_its_videos_and_another_draws_others(clips, tmp_path):
     def first(seed):
-        main(["--out", str(tmp_path / seed), "--videos", "1", "--seconds", "1", "--seed", seed])
+        main(
+            [
+                "--out",
+                str(tmp_path / seed),
+                "--videos",
+                "1",
+                "--seconds",
+                "1",
+                "--actions",
+                "1",
+                "--seed",
+                seed,
+            ]
+        )
         return read_audio(tmp_path / seed / "train/train000.mkv", 8000)
 
     np.testing.assert_array_equal(first("0"), read_audio(clips / "train/train000.mkv", 8000)[:8000])

@@ -88,12 +88,16 @@ class RecognitionPredictor(Predictor):
         }
 
     def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
-        arrays = super().__call__(loader, model, device, progress)
+        arrays = self.per_video(super().__call__(loader, model, device, progress))
         vectors, labels = torch.from_numpy(arrays.pop("vectors")), torch.from_numpy(arrays["labels"])
         n_classes = len(loader.dataset.meta_processor.class_names)
         return arrays | {
             "scores": self.scores(normalize(vectors, dim=-1), labels, arrays["splits"], n_classes)
         }
+
+    def per_video(self, arrays: Arrays) -> Arrays:
+        """The arrays of videos, where batches hold clips of them."""
+        return arrays
 
     def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:
         """(R, N, C), from unit vectors; every split has its own training videos."""
@@ -174,7 +178,7 @@ class ActionRecognitionMetric(Metric):
 
     best_metric = "split1-acc"
 
-    def evaluate(self, scores, labels, splits, ids=None, neighbour_ranks=None, **_) -> Result:
+    def evaluate(self, scores, labels, splits, ids=None, neighbour_ranks=None, folds=None, **_) -> Result:
         """Score a run.
 
         Args:
@@ -183,6 +187,7 @@ class ActionRecognitionMetric(Metric):
             splits: (N, splits) 2 where a video is in the split's test part.
             ids: (N) names of the videos; null: each row is one.
             neighbour_ranks: (splits, N).
+            folds: numbers of the splits; null: from 1 on.
         """
         scores, labels, splits = np.asarray(scores), np.asarray(labels), np.asarray(splits)
         if scores.ndim == 2:
@@ -192,12 +197,13 @@ class ActionRecognitionMetric(Metric):
         names = {"acc": "mean"} | {
             f"R{k}": f"R{k}" for k in ((1, 5, 10) if neighbour_ranks is None else NEIGHBOURS)
         }
+        numbers = list(range(1, splits.shape[1] + 1)) if folds is None else np.asarray(folds).tolist()
         values, intervals, tied, judged_ranks, judged_ids = {}, {}, 0, [], []
-        for number, (split, of_split) in enumerate(zip(splits.T, scores, strict=True), start=1):
+        for column, (number, split, of_split) in enumerate(zip(numbers, splits.T, scores, strict=True)):
             test = split == TEST
             counts = count_ranks(ScoreMatrix(torch.tensor(of_split)), labels)
             tied += int((counts.tied[test] > 0).sum())
-            ranks = self.ranks(counts) if neighbour_ranks is None else np.asarray(neighbour_ranks)[number - 1]
+            ranks = self.ranks(counts) if neighbour_ranks is None else np.asarray(neighbour_ranks)[column]
             right = (of_split.argmax(1) == labels).astype(float)
             if not test.any():
                 raise ValueError(f"split {number} has no test video (entry {TEST}).")
@@ -212,9 +218,7 @@ class ActionRecognitionMetric(Metric):
                 if self.config.bootstrap:
                     intervals[f"split{number}-{name}"] = self.interval(judged, statistic(of))
         for name in names:
-            values[f"mean-{name}"] = float(
-                np.mean([values[f"split{number}-{name}"] for number in range(1, splits.shape[1] + 1)])
-            )
+            values[f"mean-{name}"] = float(np.mean([values[f"split{number}-{name}"] for number in numbers]))
         level = chance(scores.shape[2])
         of_chance = {name: level[name] for name in ("R1", "R5", "R10")} if neighbour_ranks is None else {}
         facts = {
@@ -226,7 +230,7 @@ class ActionRecognitionMetric(Metric):
         baselines = {"chance": {"acc": level["R1"], **of_chance}}
         return Result(
             values,
-            self.best_metric,
+            f"split{numbers[0]}-acc",
             intervals,
             baselines,
             facts,

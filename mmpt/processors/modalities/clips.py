@@ -238,6 +238,19 @@ class ClipAugment:
         clip = self._normalise(scale_short_side(frames.permute(0, 3, 1, 2) / 255, self.size))
         return torch.stack([uniform_crop(clip, self.size, position).transpose(0, 1) for position in range(3)])
 
+    def released_views(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """The same as the released code makes them: each crop of a clip scaled and coloured at random."""
+        low, high = self.size, self.size * 5 / 4  # 128 to 160 pixels for crops of 128
+        crops = []
+        for position in range(3):
+            clip = self._normalise(frames.permute(0, 3, 1, 2) / 255)
+            clip = scale_short_side(clip, round(low + (high - low) * _uniform(generator)))
+            clip = uniform_crop(clip, self.size, position)
+            jitters = _uniform(generator) < self.jitter
+            clip = colour_jitter(clip, self.jitter_strength, generator) if jitters else clip
+            crops.append(clip.transpose(0, 1))
+        return torch.stack(crops)
+
     def _normalise(self, clip: Tensor) -> Tensor:
         return (clip - self.mean) / self.std
 

@@ -1,19 +1,19 @@
-"""Clips of video and sound straight from files, for GDT without stored features.
+"""Clips of video and sound straight from files, for GDT and STiCA without stored features.
 
     dataset:
-      meta_processor: RawClipMetaProcessor  # train_path: a folder of videos, or a text file with one path a
-          line
-      video_processor: RawAVProcessor
+      meta_processor: RawClipMetaProcessor  # train_path: ROOT/SPLIT with a folder per class, or a list of
+      paths video_processor: RawAVProcessor
       text_processor: NoTextProcessor
-      aligner: RawAVAligner
-      views: [orig]
+      aligner: RawAVAligner                 # GDT; RawVersionAligner for STiCA
+      num_video_per_batch: 8
       raw: {frames: 30, fps: 30, size: 112}
 
-Source: GDT (Patrick et al. 2020), section "data". Where the released code counts frames, these go by time
-    stamps, so that sound and
-frames belong together whatever the rate of the file.
+The views of GDT, how many samples they make of a video, and how a batch is laid out follow from
+`loss.hypothesis`. Source: GDT (Patrick et al. 2020), STiCA (2021), sections "data". Where the released code
+counts frames, these go by time stamps, so that sound and frames belong together whatever the rate of the
+file.
 
-Letters: S views of an item, T frames of S x S pixels, M mel filters, A spectrogram frames.
+Letters: V views of an item, T frames of S x S pixels, M mel filters, A spectrogram frames.
 """
 
 from __future__ import annotations
@@ -56,6 +56,27 @@ class RawClips(Section):
         "medium", "bands hidden in training, or null", one_of=("mild", "medium", "heavy")
     )
     volume: float = option(0.1, "the sound is made up to this share louder or softer in training", least=0)
+    normalise_sound: bool = option(True, "bring log energies to mean 0, deviation 1 of the published data")
+    sound_shift_s: float = option(
+        0.0, "the sound starts up to so many seconds before or after the frames in training", least=0
+    )
+    jitter: float | None = option(
+        None,
+        "probability of other colours in training; null: 1 (GDT) or 0.8 (STiCA, recognition)",
+        least=0,
+        most=1,
+    )
+    gray: float | None = option(
+        None, "probability of a gray clip in training; null: 0.2 (STiCA) or 0", least=0, most=1
+    )
+    blur: float | None = option(
+        None, "probability of a blurred clip in training; null: 0.5 (STiCA) or 0", least=0, most=1
+    )
+    random_box: bool | None = option(
+        None,
+        "cut a box of random area and aspect in training, else a square of a randomly scaled picture; "
+        "null: as published (STiCA, recognition: true; GDT: false)",
+    )
 
     @classmethod
     def of(cls, config: DatasetConfig) -> RawClips:
@@ -71,6 +92,17 @@ class RawClips(Section):
         """Seconds that a clip needs."""
         return max(self.frames / self.fps, float(self.sound_s))
 
+    def augment(self, box: bool, jitter: float, gray: float, blur: float) -> ClipAugment:
+        """The augmentation of a paper, whose settings are given, with the changes of this section."""
+        chosen = {
+            name: usual if (own := getattr(self, name)) is None else own
+            for name, usual in {"jitter": jitter, "gray": gray, "blur": blur}.items()
+        }
+        # 128 to 160 pixels for crops of 112
+        scale = (round(self.size * 8 / 7), round(self.size * 10 / 7))
+        has_box = box if self.random_box is None else self.random_box
+        return ClipAugment(size=self.size, scale=None if has_box else scale, normalise_first=box, **chosen)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RawKeys(Section):
@@ -78,8 +110,8 @@ class RawKeys(Section):
 
     raw: Mapping[str, Any] | None = option(
         None,
-        "clips straight from video files: {frames, fps, size, sound_s, sample_rate, filters, "
-        "spec_augment, volume}",
+        "clips straight from video files: frames, fps, size, sound_s, sample_rate, filters, spec_augment, "
+        "...; `mmpt list keys` shows all",
         holds=RawClips,
     )
 
@@ -94,13 +126,13 @@ class RawFile(NamedTuple):
 @META_PROCESSORS.register()
 class RawClipMetaProcessor(MetaProcessor):
     """Video files of a folder (and all folders in it), or of a text file with one path a line, relative to
-    it; sorted."""
+    it; in training in another order every epoch."""
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
         source = Path(self.split_path())
         if source.is_dir():
-            files = [path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES]
+            files = list_videos(source)
         elif source.is_file():
             files = [source.parent / line for line in read_lines(source)]
         else:
@@ -110,31 +142,50 @@ class RawClipMetaProcessor(MetaProcessor):
             )
         if not files:
             raise ValueError(f"{source}: no video files; known are {', '.join(sorted(VIDEO_SUFFIXES))}.")
-        self.data = [(path, None) for path in sorted(files)]
+        self.data = self.in_order = [(path, None) for path in sorted(files)]
+
+    def begin_epoch(self, rng: np.random.Generator) -> None:
+        """Videos of a class lie in one folder: without that they would meet in every batch."""
+        self.data = [self.in_order[k] for k in rng.permutation(len(self.in_order))]
+
+
+def list_videos(folder: Path) -> list[Path]:
+    """All video files of a folder and the folders in it."""
+    return [path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES]
 
 
 @VIDEO_PROCESSORS.register()
-class RawAVProcessor:
-    """Path -> a file with video and sound, long enough for a clip; any other is missing data, which training
-    skips and counts."""
+class RawVideoProcessor:
+    """Path, alone or first of an id, -> a file with video; any other is missing data, which training skips
+    and counts."""
 
     Config = RawKeys
 
     def __init__(self, config: DatasetConfig):
         self.clips = RawClips.of(config)
 
-    def __call__(self, video_id: Path) -> RawFile:
+    def __call__(self, video_id: Path | tuple[Path, Any]) -> RawFile:
+        path = video_id[0] if isinstance(video_id, tuple) else video_id
         try:
-            info = probe(video_id)
+            return RawFile(path, probe(path))
         except VideoError as error:
             raise MissingData(str(error)) from error
-        if not info.has_audio:
+
+
+@VIDEO_PROCESSORS.register()
+class RawAVProcessor(RawVideoProcessor):
+    """Path -> a file with video and sound, long enough for a clip; any other is missing data, which training
+    skips and counts."""
+
+    def __call__(self, video_id: Path) -> RawFile:
+        file = super().__call__(video_id)
+        if not file.info.has_audio:
             raise MissingData(f"{video_id}: holds no audio track.")
-        if info.duration_s < self.clips.length_s:
+        if file.info.duration_s < self.clips.length_s:
             raise MissingData(
-                f"{video_id}: has {info.duration_s:.2f} s, a clip needs {self.clips.length_s:g}."
+                f"{video_id}: has {file.info.duration_s:.2f} s, a clip needs {self.clips.length_s:g}."
             )
-        return RawFile(video_id, info)
+        return file
 
 
 @TEXT_PROCESSORS.register()
@@ -144,12 +195,71 @@ class NoTextProcessor:
     def __init__(self, config: DatasetConfig):
         pass
 
-    def __call__(self, text_id: None, rng: ItemRandom | None = None) -> None:
-        return None
+    def __call__(self, text_id: Any, rng: ItemRandom | None = None) -> Any:
+        return text_id
+
+
+class RawAligner:
+    """Reads clips of files, and augments them in training."""
+
+    Config = RawKeys
+
+    def __init__(self, config: DatasetConfig):
+        self.config, self.clips = config, RawClips.of(config)
+        self.training = config.split in (None, "train")
+        self.augment = self.augmentation()
+
+    def augmentation(self) -> ClipAugment:
+        """That of the paper."""
+        return self.clips.augment(box=False, jitter=1.0, gray=0.0, blur=0.0)
+
+    def frames(self, path: Path, start_s: float) -> Tensor:
+        """(T, H, W, 3) uint8, read at most twice as large as the crop, which augmentation then scales.
+
+        Raises:
+            MissingData: the file cannot be read there.
+        """
+        clips = self.clips
+        try:
+            frames = read_clip(path, start_s, clips.frames, clips.fps, READ_SCALE * clips.size)
+        except VideoError as error:
+            raise MissingData(str(error)) from error
+        return torch.from_numpy(frames)
+
+    def wave(self, file: RawFile, start_s: float) -> tuple[np.ndarray, float]:
+        """A waveform around a moment, and where in it that lies, in seconds.
+
+        Raises:
+            MissingData: there is no sound there.
+        """
+        start_s += file.info.start_s
+        try:
+            return read_audio_around(file.path, start_s, self.clips.sound_s, self.clips.sample_rate)
+        except (VideoError, AudioError) as error:
+            raise MissingData(str(error)) from error
+
+    def picture(self, frames: Tensor, rng: ItemRandom) -> Tensor:
+        """(3, T, S, S): augmented in training, cut from the middle elsewhere."""
+        return self.augment(frames, rng.torch) if self.training else self.augment.views(frames)[1]
+
+    def sound(self, wave: np.ndarray, offset_s: float, backwards: bool, rng: ItemRandom) -> Tensor:
+        """(1, M, A): louder or softer, moved, and with hidden bands in training."""
+        clips = self.clips
+        if self.training:
+            wave = (1 + clips.volume * rng.numpy.uniform(-1, 1)) * wave
+            offset_s += clips.sound_shift_s * rng.numpy.uniform(-1, 1) if clips.sound_shift_s else 0.0
+        made = torch.from_numpy(
+            spectrogram(
+                wave, clips.sample_rate, offset_s, clips.sound_s, clips.filters, clips.normalise_sound
+            )
+        )
+        made = made.flip(-1) if backwards else made
+        hides = self.training and clips.spec_augment is not None
+        return spec_augment(made, clips.spec_augment, rng.torch) if hides else made
 
 
 @ALIGNERS.register()
-class RawAVAligner:
+class RawAVAligner(RawAligner):
     """A clip at a random place, frames and sound of the same moment, in the views that `dataset.views` lists.
 
     The shifted clip starts at an independent random place, as published, or with `dataset.min_shift` at least
@@ -157,7 +267,7 @@ class RawAVAligner:
     `view_valid` is false. Reversal plays frames and sound backwards. Every view is augmented by draws of its
     own in training, and cut from the middle elsewhere.
 
-    Returns `video` (S, 3, T, S, S), `audio` (S, 1, M, A), `view_valid` (S), without the first axis if there
+    Returns `video` (V, 3, T, S, S), `audio` (V, 1, M, A), `view_valid` (V), without the first axis if there
     is one view, and `video_id`; `cmasks` of no words.
     """
 
@@ -166,46 +276,33 @@ class RawAVAligner:
         """Clips from video files and their views."""
 
     def __init__(self, config: DatasetConfig):
-        self.views = list(config.views or VIEWS[:1])
-        if self.views != [view for view in VIEWS if view in self.views] or self.views[:1] != ["orig"]:
-            raise ValueError(
-                f"dataset.views={self.views}: expected some of {', '.join(VIEWS)}, in this order, orig first."
-            )
-        if (config.subsampling or 1) != len(self.views):
-            raise ValueError(
-                f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(self.views)}: "
-                "use that number."
-            )
-        self.clips, self.min_shift, self.training = (
-            RawClips.of(config),
-            config.min_shift or 0,
-            config.split in (None, "train"),
-        )
-        scale = (
-            round(self.clips.size * 8 / 7),
-            round(self.clips.size * 10 / 7),
-        )  # 128 to 160 pixels for crops of 112
-        self.augment = ClipAugment(size=self.clips.size, scale=scale)
+        super().__init__(config)
+        self.views, self.min_shift = checked_views(config), config.min_shift or 0
 
     def __call__(
         self, video_id: Path, video_feature: RawFile, text_feature: None, rng: ItemRandom
     ) -> dict[str, Any]:
         places = self.places(video_feature.info.duration_s, rng.numpy)
         shifted = [int(view.startswith("shift")) for view in self.views]
-        read = {number: self.read(video_feature, places[number]) for number in sorted(set(shifted))}
-        made = [
-            self.view(*read[number], view.endswith("rev"), rng)
-            for view, number in zip(self.views, shifted, strict=True)
-        ]
-        item = {
-            "video": torch.stack([video for video, _ in made]),
-            "audio": torch.stack([audio for _, audio in made]),
-            "view_valid": torch.tensor([not number or places[0] != places[1] for number in shifted]),
-            "cmasks": torch.zeros(len(made), 1, dtype=torch.bool),
+        read = {
+            number: (
+                self.frames(video_feature.path, places[number]),
+                self.wave(video_feature, places[number]),
+            )
+            for number in sorted(set(shifted))
         }
-        if len(made) == 1:
-            item = {key: value[0] for key, value in item.items()}
-        return {**item, "video_id": video_id.stem}
+        videos, sounds = [], []
+        for view, number in zip(self.views, shifted, strict=True):
+            (frames, heard), backwards = read[number], view.endswith("rev")
+            sounds.append(self.sound(*heard, backwards, rng))
+            videos.append(self.picture(frames.flip(0) if backwards else frames, rng))
+        item = {
+            "video": torch.stack(videos),
+            "audio": torch.stack(sounds),
+            "view_valid": torch.tensor([not number or places[0] != places[1] for number in shifted]),
+            "cmasks": torch.zeros(len(videos), 1, dtype=torch.bool),
+        }
+        return {**alone(item), "video_id": video_id.stem}
 
     def places(self, length_s: float, rng: np.random.Generator) -> tuple[float, float]:
         """Where the clip and the shifted clip start, in seconds; equal where there is no room to shift."""
@@ -214,29 +311,51 @@ class RawAVAligner:
         far = np.flatnonzero(distance >= self.min_shift)
         return float(places[0]), float(places[1 + (far[0] if len(far) else distance.argmax())])
 
-    def read(self, file: RawFile, start_s: float) -> tuple[Tensor, np.ndarray, float]:
-        """Frames (T, H, W, 3) uint8, a waveform around them, and where in it the clip starts, in seconds."""
-        clips = self.clips
-        try:
-            frames = read_clip(file.path, start_s, clips.frames, clips.fps, READ_SCALE * clips.size)
-            wave, offset_s = read_audio_around(
-                file.path, file.info.start_s + start_s, clips.sound_s, clips.sample_rate
-            )
-        except (VideoError, AudioError) as error:
-            raise MissingData(str(error)) from error
-        return torch.from_numpy(frames), wave, offset_s
 
-    def view(
-        self, frames: Tensor, wave: np.ndarray, offset_s: float, backwards: bool, rng: ItemRandom
-    ) -> tuple[Tensor, Tensor]:
-        """(3, T, S, S) and (1, M, A)."""
-        clips = self.clips
-        louder = 1 + clips.volume * rng.numpy.uniform(-1, 1) if self.training else 1.0
-        sound = torch.from_numpy(
-            spectrogram(louder * wave, clips.sample_rate, offset_s, clips.sound_s, clips.filters)
+@ALIGNERS.register()
+class RawVersionAligner(RawAligner):
+    """A clip at a random place, augmented twice, and the sound of the same moment: what STiCA compares.
+
+    The two versions are augmented in validation too, where nothing else tells them apart. Returns `video`
+    (2, 3, T, S, S), `audio` (1, M, A), `video_id`; `cmasks` of no words.
+    """
+
+    def augmentation(self) -> ClipAugment:
+        return self.clips.augment(box=True, jitter=0.8, gray=0.2, blur=0.5)
+
+    def __call__(
+        self, video_id: Path, video_feature: RawFile, text_feature: None, rng: ItemRandom
+    ) -> dict[str, Any]:
+        start_s = rng.numpy.uniform(0, video_feature.info.duration_s - self.clips.length_s)
+        frames = self.frames(video_feature.path, start_s)
+        return {
+            "video": torch.stack([self.augment(frames, rng.torch) for _ in range(2)]),
+            "audio": self.sound(*self.wave(video_feature, start_s), False, rng),
+            "cmasks": torch.zeros(1, dtype=torch.bool),
+            "video_id": video_id.stem,
+        }
+
+
+def checked_views(config: DatasetConfig) -> list[str]:
+    """`dataset.views`; null: the clip as it is.
+
+    Raises:
+        ValueError: no such views, or `dataset.subsampling` says another number.
+    """
+    views = list(config.views or VIEWS[:1])
+    if views != [view for view in VIEWS if view in views] or views[:1] != ["orig"]:
+        raise ValueError(
+            f"dataset.views={views}: expected some of {', '.join(VIEWS)}, in this order, orig first."
         )
-        frames, sound = (frames.flip(0), sound.flip(-1)) if backwards else (frames, sound)
-        if not self.training:
-            return self.augment.views(frames)[1], sound
-        sound = sound if clips.spec_augment is None else spec_augment(sound, clips.spec_augment, rng.torch)
-        return self.augment(frames, rng.torch), sound
+    if (config.subsampling or 1) != len(views):
+        raise ValueError(
+            f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(views)}: use that "
+            "number, or leave both out: loss.hypothesis decides them."
+        )
+    return views
+
+
+def alone(item: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The item without its first axis where there is one view."""
+    n_views = len(next(iter(item.values())))
+    return {key: value[0] for key, value in item.items()} if n_views == 1 else dict(item)
