@@ -1,51 +1,204 @@
 """Training on two processes, hit again and again, must end where the quiet run ends.
 
-    python benchmarks/chaos.py  # 3 runs of 60 updates, hit until they are done; about half an hour
-    python benchmarks/chaos.py --runs 1 --updates 8 --hits kill_one truncate --seed 3
-    python benchmarks/chaos.py --set retri_epoch=1 --set num_cands=20      # further settings go to both runs
+    python benchmarks/chaos.py --seconds 3600 --ledger chaos.jsonl   # goes on where the ledger ends
+    python benchmarks/chaos.py --hits 12 --seed 3 --kinds kill_one hang_rank
+    python benchmarks/chaos.py --table chaos.jsonl                   # the table of the docs
 
-Each start of a run is hit once, at a random update and a random moment within it:
+A run is one experiment of a few updates in a folder of its own. It is started by the launcher, hit at a
+random update and a random moment within it, started again with the same command, and so on until it is done:
 
-    kill_one  SIGKILL to one rank  disk_full  no file may grow any more (RLIMIT_FSIZE of the ranks)
-    kill_all  SIGKILL to launcher and ranks  truncate  SIGKILL to all, then the newest checkpoint is cut in
-        two
-    sigterm  SIGTERM to the launcher  shard_gone  SIGKILL to all, a shard is moved away, a start (must fail),
-        moved back
+    kill_one    SIGKILL to one rank                     hang_rank    SIGSTOP to one rank, for good
+    kill_all    SIGKILL to launcher and ranks           lost_link    the network between the ranks goes down
+    sigterm     SIGTERM to the launcher                 slow_rank    a rank stops for up to a second
+    disk_full   no file may grow any more               slow_disk    every sync takes a third of a second
+    truncate    SIGKILL, newest checkpoint cut          clock_step   the clock jumps by up to a year
+    bit_flip    SIGKILL, a bit of it flipped            second_job   the same command, started beside it
+    save_lost   SIGKILL to all while saving             nan_features features become NaN while it runs
+    shard_gone  SIGKILL, a start without a shard        shard_cut    a shard becomes shorter while it runs
+    shard_other SIGKILL, a start with another's content
 
-Then the same command is given again. A hit counts as survived when the job ended as it should: by the signal,
-with code 85 and the checkpoint saved, or with one clear error. Exit code 0: all hits survived and all final
-weights are bit-identical to those of the quiet run.
+A hit is survived when the job ends as it should (exit code, one line that says why) or goes on. A run is
+right when its final weights are those of the quiet run, bit by bit. Exit code 0: nothing lost, wrong or hung.
+
+Launcher and ranks are forks of this process, which has imported torch and fairseq, so that a start takes a
+second. All else is what `mmpt train` does. The network is a namespace of this process's own; where the kernel
+allows none, lost_link is left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import contextlib
+import ctypes
+import fcntl
+import json
+import logging
+import mmap
+import multiprocessing.util
 import os
 import random
 import re
 import resource
+import runpy
 import shutil
 import signal
+import socket
+import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from mmpt.checkpoints.weights import read_state_dict
-
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
-STOPPED = 85
-PATIENCE = 300  # seconds without the awaited update, or for an end
-UPDATE = re.compile(r'"num_updates": "(\d+)"')
-RESUMED = re.compile(r"resuming from (\S+);")
-AT = re.compile(r"Loaded checkpoint \S+ \(epoch \d+ @ (\d+) updates\)")
+sys.path.insert(0, str(ROOT))
+
+import fairseq_cli.train  # noqa: E402, F401  (in the order of train.py)
+import torch  # noqa: E402
+import torch.distributed.run  # noqa: E402
+
+from mmpt.checkpoints.weights import read_state_dict  # noqa: E402
+from mmpt.launch.heartbeat import STOOD  # noqa: E402
+from mmpt.launch.torchrun import STOPPED  # noqa: E402
+
+PATIENCE_S = 90  # without the awaited update, or for an end
+TIMEOUT_S = 10  # job.timeout of the runs
+RESUMED = re.compile(r"Loaded checkpoint \S+ \(epoch \d+ @ (\d+) updates\)")
 ERROR = re.compile(r"^error: .*", re.M)
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1  # linux/sockios.h, linux/if.h
+
+
+class Weather:
+    """What clock and disk of all ranks are like; shared with every fork."""
+
+    def __init__(self) -> None:
+        self.shared = mmap.mmap(-1, 16)
+        self.set()
+
+    def set(self, clock_s: float = 0.0, sync_s: float = 0.0) -> None:
+        """How far the clock is off, and how long a sync takes besides."""
+        self.shared[:] = struct.pack("dd", clock_s, sync_s)
+
+    def apply(self) -> None:
+        """In a fork."""
+        true_time, true_sync = time.time, os.fsync
+
+        def sync(descriptor: int) -> None:
+            time.sleep(struct.unpack("dd", self.shared[:])[1])
+            true_sync(descriptor)
+
+        time.time = lambda: true_time() + struct.unpack("dd", self.shared[:])[0]
+        os.fsync = sync
+
+
+WEATHER = Weather()
+_Popen = subprocess.Popen
+
+
+class Fork:
+    """`python -m MODULE ...` as a fork of this process; the part of `subprocess.Popen` that launchers use."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        env: dict | None = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        preexec_fn: Callable | None = None,
+        start_new_session: bool = False,
+        **others: Any,
+    ):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.args, self.returncode = words, None
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                _become(stdout, stderr, preexec_fn, start_new_session, env)
+                code = _run_module(list(words))
+            finally:
+                os._exit(code)
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            time.sleep(0.005)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Where it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+
+def _become(stdout: Any, stderr: Any, preexec: Callable | None, session: bool, env: dict | None) -> None:
+    """What `subprocess` does between fork and exec."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    out = stdout.fileno() if stdout is not None else 1
+    err = out if stderr == subprocess.STDOUT else stderr.fileno() if stderr is not None else 2
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.closerange(3, 512)
+    if session:
+        os.setsid()
+    if preexec:
+        preexec()
+    if env is not None:
+        os.environ.clear()
+        os.environ.update(env)
+
+
+def _run_module(words: list[str]) -> int:
+    """Run a Python command line in this process; its exit code."""
+    subprocess.Popen = _popen
+    place = words.index("-m")
+    sys.argv = [words[place + 1], *words[place + 2 :]]
+    try:
+        runpy.run_module(words[place + 1], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 1
+    multiprocessing.util._exit_function()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def _popen(words: Any, **others: Any) -> Any:
+    is_python = not isinstance(words, str) and words[0] == sys.executable and "-m" in words[1:3]
+    if is_python and words[2 if words[1] == "-u" else 1] == "-m":
+        return Fork(words, **others)
+    return _Popen(words, **others)
 
 
 @dataclass
@@ -55,18 +208,12 @@ class Job:
     words: list[str]
     log: Path
     run: Path
-    process: subprocess.Popen = field(init=False)
+    process: Fork = field(init=False)
 
     def __post_init__(self) -> None:
         with open(self.log, "w") as file:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            self.process = subprocess.Popen(
-                self.words,
-                cwd=ROOT,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=environment,
+            self.process = Fork(
+                self.words, dict(os.environ), file, subprocess.STDOUT, WEATHER.apply, start_new_session=True
             )
 
     def output(self) -> str:
@@ -74,8 +221,10 @@ class Job:
         return self.log.read_text(errors="replace")
 
     def updates(self) -> int:
-        """The last update it has logged."""
-        return max(map(int, UPDATE.findall(self.output())), default=0)
+        """The last update that any start of the run has logged."""
+        file = self.run / "metrics.jsonl"
+        lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+        return max((int(found[1]) for line in lines if (found := UPDATE.search(line))), default=0)
 
     def errors(self) -> list[str]:
         """What it says went wrong, one text per failure shown."""
@@ -83,54 +232,99 @@ class Job:
 
     def resumed_at(self) -> int:
         """The update it went on from."""
-        found = AT.findall(self.output())
+        found = RESUMED.findall(self.output())
         return int(found[0]) if found else 0
 
     def reaches(self, update: int) -> bool:
         """Wait until `update` is logged; False when the job ended before."""
-        deadline = time.monotonic() + PATIENCE
-        while self.process.poll() is None and time.monotonic() < deadline:
+        deadline = time.monotonic() + PATIENCE_S
+        while self.process.poll() is None:
             if self.updates() >= update:
                 return True
-            time.sleep(0.05)
-        if self.process.poll() is None:
-            self.kill()
-            raise TimeoutError(f"update {update} did not come in {PATIENCE} s; see {self.log}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise Hung(f"update {update} did not come in {PATIENCE_S} s; see {self.log}")
+            time.sleep(0.01)
         return False
 
     def ends(self) -> int:
         """Wait for the end; the exit code."""
         try:
-            return self.process.wait(PATIENCE)
+            return self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise TimeoutError(
-                f"the job did not end within {PATIENCE} s after it was hit; see {self.log}"
-            ) from None
+            raise Hung(f"the job did not end within {PATIENCE_S} s; see {self.log}") from None
 
     def ranks(self) -> list[int]:
-        """Process ids of the ranks."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                words = path.read_bytes().split(b"\0")
-            except OSError:  # it has ended
-                continue
-            is_rank = any(word.endswith((b"train.py", b"fairseq_train")) for word in words) and not any(
-                b"nproc_per_node" in word for word in words
-            )
-            if is_rank and any(str(self.run).encode() in word for word in words):
-                found.append(int(path.parent.name))
-        return sorted(found)
+        """Process ids of the ranks: children of torchrun, which the launcher started."""
+        return sorted(pid for agent in _children(self.process.pid) for pid in _children(agent))
 
     def kill(self) -> None:
         """SIGKILL to launcher and ranks."""
-        for pid in [self.process.pid, *self.ranks()]:
-            try:
+        pids = [self.process.pid, *_children(self.process.pid), *self.ranks()]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:  # it has ended
-                continue
         self.process.wait()
+
+
+UPDATE = re.compile(r'"tag": "train_inner", "update": (\d+)')
+
+
+class Hung(RuntimeError):
+    """A job neither went on nor ended."""
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has ended
+        return []
+
+
+class Network:
+    """The loopback device of a network namespace of this process's own."""
+
+    def __init__(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        user, group = os.getuid(), os.getgid()
+        self.ours = libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0
+        if self.ours:
+            for name, text in (
+                ("setgroups", "deny"),
+                ("uid_map", f"0 {user} 1"),
+                ("gid_map", f"0 {group} 1"),
+            ):
+                Path(f"/proc/self/{name}").write_text(text)
+            self.set(True)
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+
+    def set(self, up: bool) -> None:
+        """Up or down."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            request = struct.pack("16sh14x", b"lo", 0)
+            (flags,) = struct.unpack_from("h", fcntl.ioctl(any_socket, SIOCGIFFLAGS, request), 16)
+            flags = flags | IFF_UP if up else flags & ~IFF_UP
+            fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to hit a job.
+
+    Attributes:
+        act: hits; returns whether the job is to end of it.
+        codes: exit codes of a job that is to end; empty: it goes on.
+        says: what its one error line contains; None: it may say anything, or nothing.
+        costs: updates that may have to be done again.
+        weight: how often, relative to others.
+    """
+
+    act: Callable[[Chaos, Job], None]
+    codes: tuple[int, ...] = ()
+    says: str | None = None
+    costs: int = 2
+    weight: float = 1.0
 
 
 @dataclass
@@ -141,9 +335,25 @@ class Chaos:
     folder: Path
     updates: int
     settings: list[str]
-    rng: random.Random
-    table: list[tuple] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    ledger: Path
+    network: Network
+    entries: list[dict] = field(default_factory=list)
+    rng: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        if self.ledger.is_file():
+            self.entries = [json.loads(line) for line in self.ledger.read_text().splitlines()]
+
+    def note(self, **entry: Any) -> None:
+        """Into the ledger."""
+        self.entries.append(entry)
+        with open(self.ledger, "a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    @property
+    def shards(self) -> list[Path]:
+        """The feature shards that training reads."""
+        return sorted((self.world / "how2/feat").glob("train_*_data.npy"))
 
     def words(self, run: Path) -> list[str]:
         """The command of a run: always the same."""
@@ -153,8 +363,11 @@ class Chaos:
             "dataset.val_path": self.world / "how2/how2_s3d_val.lst",
             "dataset.vfeat_dir": self.world / "how2/feat",
             "dataset.tfeat_dir": f"{self.world}/how2/feat/narration.",
-            "dataset.num_video_per_batch": 4,
+            "dataset.num_video_per_batch": 2,
+            "model.num_hidden_video_layers": 1,
             "loss.global_negatives": "true",
+            "job.timeout": TIMEOUT_S,
+            "job.start_timeout": 4 * TIMEOUT_S,
             "fairseq.checkpoint.save_dir": run,
             "fairseq.checkpoint.restore_file": "null",
             "fairseq.checkpoint.save_interval_updates": 1,
@@ -167,150 +380,273 @@ class Chaos:
         }
         settings = [f"{key}={value}" for key, value in values.items()] + self.settings
         words = [word for setting in settings for word in ("--set", setting)]
-        return [
-            sys.executable,
-            "locallaunch.py",
-            "projects/toy/norton.yaml",
-            "--jobtype",
-            "local_small",
-            "--cpu",
-            *words,
-        ]
+        job = ["projects/toy/norton.yaml", "--jobtype", "local_small", "--cpu"]
+        return [sys.executable, "-m", "mmpt_cli", "train", *job, *words]
 
     def start(self, run: Path) -> Job:
         """Start or go on with a run."""
-        run.mkdir(exist_ok=True)
+        run.mkdir(parents=True, exist_ok=True)
         return Job(self.words(run), run / f"output{len(list(run.glob('output*')))}.txt", run)
 
     def quiet(self) -> dict[str, torch.Tensor]:
         """Final weights of a run that nothing disturbs."""
-        job = self.start(self.folder / "quiet")
-        if job.ends():
-            sys.exit(f"the quiet run failed:\n{job.output()[-3000:]}")
-        return weights(job.run)
-
-    def hit_until_done(self, run: Path, hits: list[str]) -> None:
-        """Start, hit, start again, until the hits are used up or the run is done."""
-        before = 0
-        for hit in hits:
-            job = self.start(run)
-            if not job.reaches(
-                self.rng.randint(
-                    before + 1, max(before + 1, min(before + 1 + self.updates // 4, self.updates - 2))
-                )
-            ):
-                self.table.append(
-                    (
-                        run.name,
-                        f"({hit}: done before)",
-                        job.resumed_at(),
-                        job.updates() or "-",
-                        job.process.returncode,
-                        "",
-                    )
-                )
-                break
-            time.sleep(self.rng.random() * 0.5)
-            reached = job.updates()
-            code = HITS[hit](self, job)
-            self._note(run, hit, job, reached, code)
-            before = reached
-            if reached > self.updates:
-                self.failures.append(
-                    f"{run.name}: trained {reached} updates instead of {self.updates}; see {job.log}"
-                )
+        run = self.folder / "quiet"
         job = self.start(run)
         if job.ends():
-            self.failures.append(
-                f"{run.name}: the last start ended with {job.process.returncode}; see {job.log}"
-            )
+            sys.exit(f"the quiet run failed:\n{job.output()[-3000:]}")
+        return read_state_dict(run / "checkpoint_last.pt")
 
-    def _note(self, run: Path, hit: str, job: Job, reached: int, code: int) -> None:
-        errors, expected = job.errors(), EXPECTED[hit]
-        finished = code == 0 and reached >= self.updates - 1  # it was done before the hit took effect
-        if code not in expected and not finished:
-            self.failures.append(
-                f"{run.name}: after {hit} the job ended with {code}, expected {expected}; see {job.log}"
-            )
-        if hit in ("kill_one", "disk_full") and not finished and len(errors) != 1:
-            self.failures.append(
-                f"{run.name}: after {hit} {len(errors)} errors were shown, expected one; see {job.log}"
-            )
-        said = errors[0].split("failed first: ")[-1][:100] if errors else ""
-        self.table.append((run.name, hit, job.resumed_at(), reached, code, said))
+    def run(self, number: int, kinds: Sequence[str], most: int, expected: dict[str, torch.Tensor]) -> None:
+        """One run, hit until it is done, or `most` times."""
+        self.rng = random.Random(f"chaos {number}")
+        run = self.folder / f"run{number}"
+        shutil.rmtree(run, ignore_errors=True)
+        job, hits, stage = self.start(run), 0, "start"
+        try:
+            while True:
+                stage = "start"
+                last = self.updates - 2
+                aim = min(job.updates() + self.rng.randint(1, 3), max(last, job.updates() + 1))
+                if hits >= most or not job.reaches(aim) or job.updates() >= last:
+                    break
+                stage = self.rng.choices(kinds, [KINDS[name].weight for name in kinds])[0]
+                time.sleep(self.rng.random() * 0.1)
+                job = self.hit(number, stage, job)
+                hits += 1
+            code = job.ends()
+        except Hung as hung:
+            self.note(run=number, verdict="hung", kind=stage, why=str(hung))
+            return
+        finally:
+            self.calm()
+        if code:
+            verdict, why = "lost", f"the last start ended with {code}; see {job.log}"
+        else:
+            found = read_state_dict(run / "checkpoint_last.pt")
+            same = found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in found)
+            verdict, why = ("right", "") if same else ("wrong", f"other weights than the quiet run's: {run}")
+        self.note(run=number, verdict=verdict, why=why)
+        if verdict == "right":
+            shutil.rmtree(run)
+
+    def calm(self) -> None:
+        """The weather is fine again."""
+        WEATHER.set()
+        if self.network.ours:
+            self.network.set(True)
+
+    def hit(self, number: int, name: str, job: Job) -> Job:
+        """Hit a job; the job that goes on, after its first update that is new."""
+        kind, reached, begin = KINDS[name], job.updates(), time.monotonic()
+        kind.act(self, job)
+        entry: dict[str, Any] = {"run": number, "kind": name, "update": reached, "wrong": ""}
+        if kind.codes:
+            entry["code"] = code = job.ends()
+            self.calm()
+            errors = job.errors()
+            # it may have been done before the hit took effect
+            if not (code == 0 and job.updates() >= self.updates - 1):
+                if code not in kind.codes:
+                    entry["wrong"] = f"exit code {code}, expected {kind.codes}; see {job.log}"
+                elif kind.says is not None and not (len(errors) == 1 and kind.says in errors[0]):
+                    entry["wrong"] = (
+                        f"{len(errors)} errors shown, expected one with {kind.says!r}; see {job.log}"
+                    )
+            entry["said"] = errors[0][:200] if errors else ""
+            reached = job.updates()
+            job = self.start(job.run)
+        if job.reaches(reached + 1) and kind.codes:
+            entry["again"] = max(reached - job.resumed_at(), 0)
+            if entry["again"] > kind.costs:
+                entry["wrong"] = (
+                    f"{entry['again']} updates done again, expected at most {kind.costs}; see {job.log}"
+                )
+        entry["recovery_s"] = round(time.monotonic() - begin, 2)
+        self.note(**entry)
+        return job
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    """Those of the last checkpoint."""
-    return read_state_dict(run / "checkpoint_last.pt")
-
-
-def kill_one(chaos: Chaos, job: Job) -> int:
+def kill_one(chaos: Chaos, job: Job) -> None:
     """One rank dies; the launcher must notice, end the other and say which."""
-    ranks = job.ranks()
-    if ranks:
-        os.kill(chaos.rng.choice(ranks), signal.SIGKILL)
-    return job.ends()
+    for pid in chaos.rng.sample(job.ranks(), 1):
+        os.kill(pid, signal.SIGKILL)
 
 
-def kill_all(chaos: Chaos, job: Job) -> int:
+def kill_all(chaos: Chaos, job: Job) -> None:
     """The machine goes down."""
     job.kill()
-    return job.process.returncode
 
 
-def sigterm(chaos: Chaos, job: Job) -> int:
+def sigterm(chaos: Chaos, job: Job) -> None:
     """The cluster wants its nodes back."""
     job.process.send_signal(signal.SIGTERM)
-    return job.ends()
 
 
-def disk_full(chaos: Chaos, job: Job) -> int:
+def disk_full(chaos: Chaos, job: Job) -> None:
     """From now on no rank can write a checkpoint."""
     for pid in job.ranks():
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
-    return job.ends()
 
 
-def truncate(chaos: Chaos, job: Job) -> int:
+def save_lost(chaos: Chaos, job: Job) -> None:
+    """The machine goes down while a checkpoint is being written."""
+    WEATHER.set(sync_s=0.1)
+    deadline = time.monotonic() + 5
+    while not list(job.run.glob("*.tmp")) and time.monotonic() < deadline and job.process.poll() is None:
+        time.sleep(0.001)
+    job.kill()
+
+
+def truncate(chaos: Chaos, job: Job) -> None:
     """The machine goes down, and half of the newest checkpoint never reached the disk."""
     job.kill()
-    newest = job.run / "checkpoint_last.pt"
-    if newest.exists():
+    for newest in _newest(job.run):
         os.truncate(newest, newest.stat().st_size // 2)
-    return job.process.returncode
 
 
-def shard_gone(chaos: Chaos, job: Job) -> int:
+def bit_flip(chaos: Chaos, job: Job) -> None:
+    """The machine goes down, and the disk gives back another bit than it was given."""
+    job.kill()
+    for newest in _newest(job.run):
+        _flip(newest, chaos.rng)
+
+
+def _newest(run: Path) -> list[Path]:
+    """Of the checkpoints; other names of it, which are the same data, need no second hit."""
+    last = run / "checkpoint_last.pt"
+    return [last] if last.is_file() else []
+
+
+def _flip(path: Path, rng: random.Random) -> None:
+    with open(path, "r+b") as file:
+        place = rng.randrange(path.stat().st_size)
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1 << rng.randrange(8)]))
+
+
+def hang_rank(chaos: Chaos, job: Job) -> None:
+    """A rank stands still for good."""
+    for pid in chaos.rng.sample(job.ranks(), 1):
+        os.kill(pid, signal.SIGSTOP)
+
+
+def lost_link(chaos: Chaos, job: Job) -> None:
+    """The ranks cannot reach each other any more."""
+    chaos.network.set(False)
+
+
+def slow_rank(chaos: Chaos, job: Job) -> None:
+    """A rank stands still for a moment."""
+    pids = chaos.rng.sample(job.ranks(), 1)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        time.sleep(chaos.rng.random() if number == signal.SIGSTOP else 0)
+
+
+def slow_disk(chaos: Chaos, job: Job) -> None:
+    """The disk takes its time, for a while."""
+    WEATHER.set(sync_s=0.3)
+    time.sleep(0.5)
+    WEATHER.set()
+
+
+def clock_step(chaos: Chaos, job: Job) -> None:
+    """Somebody sets the clock."""
+    WEATHER.set(clock_s=chaos.rng.uniform(-1, 1) * 365 * 86400)
+
+
+def second_job(chaos: Chaos, job: Job) -> None:
+    """Somebody starts the same run a second time; it must be refused, and the first go on."""
+    second = chaos.start(job.run)
+    code, errors = second.ends(), second.errors()
+    if job.process.poll() is None and (code == 0 or len(errors) != 1 or "in use by" not in errors[0]):
+        raise Hung(f"the second job ended with {code} and {errors}; see {second.log}")
+
+
+@contextlib.contextmanager
+def _spoilt(path: Path) -> Iterator[bytes]:
+    """A file that may be spoilt in place; it is whole again afterwards."""
+    content = path.read_bytes()
+    try:
+        yield content
+    finally:
+        with open(path, "r+b") as file:
+            file.write(content)
+
+
+def shard_gone(chaos: Chaos, job: Job) -> None:
     """A file server is away when the job comes back: one clear error, and nothing lost."""
     job.kill()
-    shard = chaos.world / "how2/feat/train_1_data.npy"
+    shard = chaos.rng.choice(chaos.shards)
     away = shard.with_suffix(".away")
     shard.rename(away)
     try:
-        again = chaos.start(job.run)
-        code = again.ends()
+        _refused(chaos, job, shard.name)
     finally:
         away.rename(shard)
-    errors = again.errors()
-    if code != 1 or len(errors) != 1 or f"{shard}: no such shard file" not in errors[0]:
-        chaos.failures.append(
-            f"{job.run.name}: without {shard.name} the start ended with {code} and {len(errors)} errors; "
-            f"see {again.log}"
-        )
-    return job.process.returncode
 
 
-HITS: dict[str, Callable[[Chaos, Job], int]] = {
-    hit.__name__: hit for hit in (kill_one, kill_all, sigterm, disk_full, truncate, shard_gone)
-}
-EXPECTED = {
-    "kill_one": (128 + signal.SIGKILL,),
-    "kill_all": (-signal.SIGKILL,),
-    "sigterm": (STOPPED,),
-    "disk_full": (1,),
-    "truncate": (-signal.SIGKILL,),
-    "shard_gone": (-signal.SIGKILL,),
+def shard_other(chaos: Chaos, job: Job) -> None:
+    """A shard has been replaced by another of the same size."""
+    job.kill()
+    shard = chaos.rng.choice(chaos.shards)
+    with _spoilt(shard) as content, open(shard, "r+b") as file:
+        file.seek(128)
+        file.write(content[-1:127:-1])
+        file.flush()
+        _refused(chaos, job, shard.name)
+
+
+def _refused(chaos: Chaos, job: Job, name: str) -> None:
+    again = chaos.start(job.run)
+    code, said = again.ends(), again.output()
+    if code == 0 or len(again.errors()) != 1 or name not in said:
+        raise Hung(f"a start with {name} spoilt ended with {code}; see {again.log}")
+
+
+def nan_features(chaos: Chaos, job: Job) -> None:
+    """Features turn into NaN under a running job: it must end before a checkpoint holds them."""
+    _spoil_until_it_ends(chaos, job, lambda file, size: file.write(b"\xff" * (size - 128)))
+
+
+def shard_cut(chaos: Chaos, job: Job) -> None:
+    """A shard becomes shorter under a running job, which has it mapped."""
+    _spoil_until_it_ends(chaos, job, lambda file, size: file.truncate(128))
+
+
+def _spoil_until_it_ends(chaos: Chaos, job: Job, spoil: Callable[[Any, int], Any]) -> None:
+    with contextlib.ExitStack() as whole_again:
+        for shard in chaos.shards:
+            whole_again.enter_context(_spoilt(shard))
+            with open(shard, "r+b") as file:
+                file.seek(128)
+                spoil(file, shard.stat().st_size)
+        job.ends()
+
+
+KILLED, BUS = 128 + signal.SIGKILL, 128 + signal.SIGBUS
+KINDS: dict[str, Kind] = {
+    "kill_one": Kind(kill_one, (KILLED,), "failed first: killed by SIGKILL"),
+    "kill_all": Kind(kill_all, (-signal.SIGKILL,)),
+    "sigterm": Kind(sigterm, (STOPPED,), costs=0),
+    "disk_full": Kind(disk_full, (1,), "could not be written"),
+    "save_lost": Kind(save_lost, (-signal.SIGKILL,)),
+    "truncate": Kind(truncate, (-signal.SIGKILL,), costs=3),
+    "bit_flip": Kind(bit_flip, (-signal.SIGKILL,), costs=3),
+    "hang_rank": Kind(hang_rank, (STOOD,), "it is stopped by a signal", weight=0.3),
+    "lost_link": Kind(lost_link, (STOOD,), "stand still since", weight=0.2),
+    "slow_rank": Kind(slow_rank, weight=1.5),
+    "slow_disk": Kind(slow_disk, weight=1.5),
+    "clock_step": Kind(clock_step, weight=1.5),
+    "second_job": Kind(second_job),
+    "shard_gone": Kind(shard_gone, (-signal.SIGKILL,)),
+    "shard_other": Kind(shard_other, (-signal.SIGKILL,)),
+    "nan_features": Kind(nan_features, (1,), "", weight=0.5),
+    "shard_cut": Kind(shard_cut, (BUS,), "SIGBUS", weight=0.5),
 }
 
 
@@ -319,69 +655,77 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=60, help="length of a run")
-    parser.add_argument("--rounds", type=int, default=12, help="hits of a run, at most")
-    parser.add_argument("--hits", nargs="+", choices=HITS, default=list(HITS))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after the run in hand then")
+    parser.add_argument("--hits", type=int, help="end after so many (default: none with --seconds, else 100)")
+    parser.add_argument("--updates", type=int, default=24, help="length of a run")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--seed", type=int, default=0, help="number of the first run")
+    parser.add_argument("--ledger", type=Path, help="one line per hit and run; goes on where it ends")
+    parser.add_argument("--table", type=Path, help="only show the table of this ledger")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--world", type=Path, help="an embedded world (default: a tiny one is made)")
-    parser.add_argument("--keep", type=Path, help="keep runs and outputs in this folder")
     args = parser.parse_args()
-    folder = args.keep or Path(tempfile.mkdtemp(prefix="mmpt_chaos_"))
-    folder.mkdir(parents=True, exist_ok=True)
-    world = args.world
-    if world is None:
-        world = folder / "world"
-        subprocess.run(
-            [sys.executable, "-m", "mmpt_cli.make_data", "--out", str(world), "--size", "tiny"],
-            cwd=ROOT,
-            check=True,
-        )
-    chaos = Chaos(world.resolve(), folder.resolve(), args.updates, args.settings, random.Random(args.seed))
+    if args.table:
+        return report([json.loads(line) for line in args.table.read_text().splitlines()])
+    limit = args.hits or (100 if args.seconds == float("inf") else sys.maxsize)
+    folder = Path(tempfile.mkdtemp(prefix="mmpt_chaos_"))
+    world = folder / "world"
+    if args.world:
+        shutil.copytree(args.world, world)  # it is going to be spoilt
+    else:
+        from mmpt_cli.make_data import main as make_data
+
+        make_data(["--out", str(world), "--size", "tiny"])
+    small = world / "model/config.json"
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small.write_text(json.dumps(json.loads(small.read_text()) | sizes))
+    os.chdir(ROOT)
+    torch.set_num_threads(1)
+    network = Network()
+    kinds = [kind for kind in args.kinds if kind != "lost_link" or network.ours]
+    chaos = Chaos(world, folder, args.updates, args.settings, args.ledger or folder / "ledger.jsonl", network)
     begin, expected = time.monotonic(), chaos.quiet()
-    for number in range(args.runs):
-        hits = list(
-            itertools.islice(itertools.cycle(chaos.rng.sample(args.hits, len(args.hits))), args.rounds)
-        )
-        run = chaos.folder / f"run{number}"
-        chaos.hit_until_done(run, hits)
-        compare(chaos, run, expected)
-    report(chaos, args.runs, time.monotonic() - begin)
-    if not args.keep and not chaos.failures:
+    number = args.seed + sum("verdict" in entry for entry in chaos.entries)
+    start = hits_of(chaos.entries)
+    while (left := limit - (hits_of(chaos.entries) - start)) > 0 and time.monotonic() - begin < args.seconds:
+        chaos.run(number, kinds, left, expected)
+        number += 1
+    print(f"{time.monotonic() - begin:.0f} s; outputs of what was not right: {folder}")
+    code = report(chaos.entries)
+    if not code:
         shutil.rmtree(folder)
-    return 1 if chaos.failures else 0
+    return code
 
 
-def compare(chaos: Chaos, run: Path, expected: dict[str, torch.Tensor]) -> None:
-    """Note the tensors that differ from the quiet run's."""
-    found = weights(run)
-    different = [
-        name for name in expected if name not in found or not torch.equal(found[name], expected[name])
-    ]
-    if different or len(found) != len(expected):
-        chaos.failures.append(
-            f"{run.name}: {len(different)} of {len(expected)} tensors differ from the quiet run's, e.g. "
-            f"{different[:2]}"
-        )
+def hits_of(entries: list[dict]) -> int:
+    """How many hits a ledger holds."""
+    return sum("update" in entry for entry in entries)
 
 
-def report(chaos: Chaos, runs: int, seconds: float) -> None:
-    """All hits, and what they cost."""
-    print(
-        "\n| run | hit | went on from update | hit at update | exit code | what it said "
-        "|\n|---|---|---|---|---|---|"
-    )
-    for row in chaos.table:
-        print("| " + " | ".join(map(str, row)) + " |")
-    resumes = sum(
-        1 for log in chaos.folder.glob("run*/output*.txt") if RESUMED.search(log.read_text(errors="replace"))
-    )
-    for failure in chaos.failures:
-        print(f"LOST {failure}")
-    print(f"\n{runs} runs of {chaos.updates} updates in {seconds:.0f} s")
-    hits = sum(1 for row in chaos.table if row[1] in HITS)
-    print(f"{hits} hits, {resumes} resumes, {len(chaos.failures)} losses")
+def report(entries: list[dict]) -> int:
+    """The table by kind, and what was lost."""
+    hits = [entry for entry in entries if "update" in entry]
+    runs = [entry for entry in entries if "verdict" in entry]
+    print("| kind | hits | ended wrongly | recovery, median s | longest s | updates done again, mean |")
+    print("|---|---|---|---|---|---|")
+    for name in [*KINDS, "all"]:
+        of_kind = [entry for entry in hits if name in ("all", entry["kind"])]
+        if not of_kind:
+            continue
+        times = [entry["recovery_s"] for entry in of_kind]
+        again = [entry["again"] for entry in of_kind if "again" in entry]
+        wrong = sum(bool(entry["wrong"]) for entry in of_kind)
+        mean = f"{statistics.mean(again):.2f}" if again else "0"
+        print(f"| {name} | {len(of_kind)} | {wrong} | {statistics.median(times)} | {max(times)} | {mean} |")
+    bad = [entry for entry in hits if entry["wrong"]] + [e for e in runs if e["verdict"] != "right"]
+    for entry in bad:
+        print("BAD", json.dumps(entry))
+    count = {
+        word: sum(entry["verdict"] == word for entry in runs) for word in ("right", "lost", "wrong", "hung")
+    }
+    told = ", ".join(f"{number} {word}" for word, number in count.items())
+    print(f"\n{len(hits)} hits in {len(runs)} runs: {told}")
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

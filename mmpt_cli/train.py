@@ -32,6 +32,13 @@ def parser() -> Parser:
     p.add_argument("--jobtype", choices=JOB_TYPES, help="default: the file's task_type, else local_single")
     p.add_argument("--dryrun", action="store_true", help="show the commands; run nothing, write nothing")
     p.add_argument("--run", action="store_true", help="pipeline files: run their stages up to a failure")
+    p.add_argument(
+        "--accept-changes",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="KEY,...",
+        help="go on in a run folder although these keys differ from what trained it; its history keeps them",
+    )
     group = p.add_argument_group("machines and clusters").add_argument
     p.shared("--nproc")
     group("--nnodes", type=count, default=1, metavar="N", help="machines; the same line on each of them")
@@ -55,5 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     speak(args.quiet)
     topology = Topology(args.nnodes, args.nproc, args.rdzv_endpoint, args.rdzv_id, args.node_rank)
     words = args.jobtype, args.cpu or args.device == "cpu", tuple(args.overrides), topology
-    request = Request(*words, args.slurm, args.slurm_table, given_flags(args), args.dryrun, args.run)
+    how = args.dryrun, args.run, args.accept_changes
+    request = Request(*words, args.slurm, args.slurm_table, given_flags(args), *how)
     return launch([path for text in args.files for path in text.split(",") if path], request)

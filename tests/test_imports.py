@@ -69,7 +69,7 @@ ALLOWED = {
     },
     "launch": {"config", "utils"},
     "demo": {"api", "config", "datasets", "evaluators", "models", "ops", "synthetic", "utils"},
-    "fairseq_plugin": {"tasks", "datasets", "checkpoints", "ops", "utils", "config"},
+    "fairseq_plugin": {"tasks", "datasets", "checkpoints", "launch", "ops", "utils", "config"},
 }
 # `from mmpt.models import MMPTModel`, which papers print
 LAZY = {ROOT / "mmpt/models/__init__.py": {"inference"}}

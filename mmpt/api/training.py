@@ -70,6 +70,7 @@ def train(
     *,
     cpu: bool = False,
     nproc: int = 1,
+    accept_changes: Iterable[str] = (),
     log: str | Path | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:
@@ -82,6 +83,7 @@ def train(
         overrides: `section.key=value` texts merged last.
         cpu: on the CPU, in float32.
         nproc: processes, one GPU each where there are GPUs.
+        accept_changes: keys whose values may differ from those that the run folder was trained with.
         log: file that gets the output; None: it goes to the terminal.
         progress: called with each line of `metrics.jsonl` as it is written.
 
@@ -95,6 +97,7 @@ def train(
         cpu,
         tuple(overrides),
         Topology(per_node=nproc if nproc > 1 else None),
+        tuple(accept_changes),
     )
     run = Run(job.folder, Path(log) if log else None)
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +105,7 @@ def train(
         output = open_files.enter_context(open(run.log, "a")) if run.log else None
         if output:
             open_files.enter_context(_launcher_speaks_into(output))
-        command = job.command(check_gpus=True)
+        command = job.command(check=True)
         running = open_files.enter_context(Running())
         process = running.start(command, visible_gpus()[: command.gpus], output)
         follow = _Follow(run.folder / "metrics.jsonl", progress)

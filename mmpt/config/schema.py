@@ -119,6 +119,20 @@ class EvalConfig(SharedSection):
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobConfig(SharedSection):
+    """`job:` when a job that does not get on is ended."""
+
+    SECTION: ClassVar[str] = "job"
+
+    timeout: float = option(
+        600.0, "seconds without progress after which training is ended; 0: never", least=0
+    )
+    start_timeout: float = option(
+        1800.0, "the same at the start, while batches are composed, and in zero-shot tests", least=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(SharedSection):
     """A resolved project file."""
 
@@ -140,6 +154,7 @@ class Config(SharedSection):
     model: ModelConfig = option(ModelConfig, "model")
     loss: Mapping[str, Any] | None = option(None, "loss_cls and that loss's own keys; null: no loss")
     eval: EvalConfig = option(EvalConfig, "evaluation")
+    job: JobConfig = option(JobConfig, "running")
     metric: str | None = option(None, "metric class")
     predictor: str | None = option(None, "predictor class")
     gen_param: Mapping[str, Any] | None = option(None, "extra arguments of caption generation")

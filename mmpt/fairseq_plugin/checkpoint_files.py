@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from fairseq.file_io import PathManager
 
-from mmpt.checkpoints.weights import broken_record
+from mmpt.checkpoints.weights import read_stored, updates_of
 
 logger = logging.getLogger(__name__)
 
@@ -77,24 +77,34 @@ class AtomicPathManager(PathManager):
 
 
 def newest_intact(folder: str | Path) -> Path | None:
-    """The checkpoint to resume from: `checkpoint_last.pt`, or the newest one that is not damaged; None when
-    there is none.
+    """The checkpoint to resume from: of those that are not damaged, the one of most updates; None when there
+    is none.
+
+    Files that a backup brought back have other times, so only what they hold counts.
 
     Raises:
         ValueError: there are checkpoints and every one is damaged.
     """
     last, best = Path(folder) / "checkpoint_last.pt", Path(folder) / "checkpoint_best.pt"
     others = [p for p in Path(folder).glob("checkpoint*.pt") if p not in (last, best)]
-    candidates = [
-        p for p in (last, *sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)) if p.is_file()
-    ]
+    candidates = [path for path in (last, *others) if path.is_file()]
     if candidates and best.is_file():  # alone it may have been put there to start from
         candidates.append(best)
+    intact = []
     for path in candidates:
+        try:
+            intact.append((updates_of(path), path))
+        except (OSError, ValueError) as error:
+            if damage(path) is None:
+                intact.append((0, path))  # weights alone, to start from
+            else:
+                logger.error("%s is damaged (%s); taking the checkpoint before it", path, error)
+    # of equals the first: the sort keeps their order
+    for _, path in sorted(intact, key=lambda found: -found[0]):
         problem = damage(path)
         if problem is None:
             return path
-        logger.error("%s is damaged (%s); trying the checkpoint before it", path, problem)
+        logger.error("%s is damaged (%s); taking the checkpoint before it", path, problem)
     if candidates:
         raise ValueError(
             f"all {len(candidates)} checkpoints in {folder} are damaged. Delete or move them to start "
@@ -104,10 +114,10 @@ def newest_intact(folder: str | Path) -> Path | None:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint file, by its zip directory and checksums; None when nothing is."""
-    with open(path, "rb") as file:
-        head = file.read(4)
-    if head[:2] != b"PK":
-        # torch wrote plain pickles before 1.6; they carry no checksums, so only loading can tell
-        return None if head[:1] == b"\x80" else "not a torch file"
-    return broken_record(path)
+    """What keeps a checkpoint file from being loaded: a record's checksum, or what torch says; None when
+    nothing does."""
+    try:
+        read_stored(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None

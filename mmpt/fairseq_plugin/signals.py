@@ -7,11 +7,13 @@ state in `checkpoint_last.pt`; the same command line goes on from there.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import logging
 import multiprocessing.util
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -24,6 +26,9 @@ from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from omegaconf import DictConfig
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+from mmpt.fairseq_plugin import phases
+from mmpt.launch.lock import JobLock
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +67,18 @@ def main(cfg: DictConfig) -> None:
     importlib.import_module(ENTRY)  # a process that fairseq spawned comes here first
     install()
     listen()
+    rank = cfg.distributed_training.distributed_rank
     try:
-        _fairseq["main"](cfg)
+        with (
+            phases.beating(rank),
+            JobLock(cfg.checkpoint.save_dir) if rank == 0 else contextlib.nullcontext(),
+        ):
+            _fairseq["main"](cfg)
     except Exception as error:
-        get_error_handler().record_exception(error)
+        told = _in_words(error)
+        get_error_handler().record_exception(told)
+        if told is not error:
+            raise told from error
         raise
     # what comes now changes nothing; Python's way out restores the default, and a finished run would look
     # killed
@@ -75,6 +88,21 @@ def main(cfg: DictConfig) -> None:
         if dist.is_initialized():
             dist.barrier()  # the first rank may still be writing; torchrun ends all others when one has ended
         sys.exit(STOPPED)
+
+
+def _in_words(error: Exception) -> Exception:
+    """What torch says of a data loading process that died, with the likely reasons."""
+    found = re.search(
+        r"DataLoader worker \(pid[^)]*\) (?:is killed by signal: (\w+[\w ]*)|exited)", str(error)
+    )
+    if found is None:
+        return error
+    cause = "a file that it read became shorter meanwhile: `mmpt data verify` names it"
+    if found[1] != "Bus error":
+        cause = "out of memory? Lower fairseq.dataset.num_workers, and see the kernel log"
+    return RuntimeError(
+        f"a data loading process died ({found[0]}): {cause}. The run goes on from its last checkpoint."
+    )
 
 
 def listen() -> None:
@@ -146,10 +174,14 @@ def validate_and_save(
 
 
 def anyone_asked(trainer: Any) -> bool:
-    """Whether any rank was signalled; the same answer on all ranks, at the price of summing one number per
-    update."""
-    asked = _State.asked is not None
-    if trainer.data_parallel_world_size == 1:
+    """Whether any rank was signalled, the same answer on all ranks, and which rank is the slowest; at the
+    price of one small sum per update."""
+    asked, world = _State.asked is not None, trainer.data_parallel_world_size
+    if world == 1:
         return asked
-    flag = torch.tensor([float(asked)], device=trainer.device)
-    return distributed_utils.all_reduce(flag, group=trainer.data_parallel_process_group).item() > 0
+    own = [float(asked), *phases.STRAGGLERS.slots(trainer.data_parallel_rank, world)]
+    summed = distributed_utils.all_reduce(
+        torch.tensor(own, device=trainer.device), group=trainer.data_parallel_process_group
+    )
+    phases.STRAGGLERS.hear(summed[1:])
+    return summed[0].item() > 0

@@ -14,9 +14,12 @@ from fairseq.logging import metrics
 from fairseq.tasks import LegacyFairseqTask, register_task
 
 from mmpt.config import load_config
-from mmpt.config.rundir import create_run_dir, to_dict
+from mmpt.config.rundir import to_dict
 from mmpt.fairseq_plugin import patches as compat
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
+from mmpt.fairseq_plugin.phases import STRAGGLERS
+from mmpt.launch.heartbeat import DATA, HEART
+from mmpt.launch.run_folder import RunFolder
 from mmpt.tasks import build_task
 
 logger = logging.getLogger(__name__)
@@ -38,12 +41,21 @@ class FairseqMMTask(LegacyFairseqTask):
             metavar="SECTION.KEY=VALUE",
             help="overrides a key of the project file",
         )
+        parser.add_argument(
+            "--accept-changes",
+            default="",
+            metavar="KEY,...",
+            help="keys of the project file that may differ from those the run folder was trained with",
+        )
 
     def __init__(self, args: Namespace):
         super().__init__(args)
         compat.check_run(args)
-        self.config = load_config(args.taskconfig, args.overrides)
-        create_run_dir(self.config, rank=args.distributed_rank)
+        self.config = load_config(args.taskconfig, [*args.overrides, *_precision(args)])
+        HEART.timeout_s, HEART.start_timeout_s = self.config.job.timeout, self.config.job.start_timeout
+        self.folder, self.accepted = RunFolder(self.config), args.accept_changes.split(",")
+        if args.distributed_rank == 0:
+            self.folder.open(self.accepted, args.distributed_world_size)
         self.mmtask = build_task(self.config)
         self.model = None
         self.is_done = False  # set when a checkpoint is loaded that a run ended with
@@ -77,12 +89,15 @@ class FairseqMMTask(LegacyFairseqTask):
                 f"dataset.{path_key}={getattr(self.config.dataset, path_key)} has no items."
             )
         logger.info("%s: %d items", split, len(dataset))
+        if split == "train" and self.args.distributed_rank == 0:
+            self.folder.check_items(len(dataset), self.accepted)
         dataset.seed = self.args.seed
         self.datasets[split] = FairseqMMDataset(dataset, equal_batches=split == "train")
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
         """Keeps the model at hand: composing batches by retrieval needs it."""
         self.model = super().build_model(args, from_checkpoint)
+        self.model.mmmodel.register_forward_pre_hook(lambda *_: HEART.progress())
         return self.model
 
     def get_batch_iterator(
@@ -93,7 +108,8 @@ class FairseqMMTask(LegacyFairseqTask):
         if (
             dataset is self.datasets.get("train") and not self.is_done
         ):  # composing groups of near neighbours may take long
-            self.mmtask.begin_epoch(dataset.dataset, epoch, self.model)
+            with HEART.during("composing batches", slow=True):
+                self.mmtask.begin_epoch(dataset.dataset, epoch, self.model)
         kwargs["disable_iterator_cache"] = True
         if kwargs.get("num_workers") == 0:
             # fairseq would draw batches in a thread beside training; once that thread ends, training's own
@@ -107,7 +123,8 @@ class FairseqMMTask(LegacyFairseqTask):
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
         """Run the zero-shot test once per validation."""
-        self.zero_shot_values = self.mmtask.zero_shot(self.model.mmmodel)
+        with HEART.during("zero-shot test", slow=True):
+            self.zero_shot_values = self.mmtask.zero_shot(self.model.mmmodel)
 
     def train_step(
         self,
@@ -156,6 +173,8 @@ class FairseqMMTask(LegacyFairseqTask):
             for name, value in self.zero_shot_values.items():
                 metrics.log_scalar(f"zero_shot_{name}", value, weight=0, priority=200, round=4)
             return
+        for name, value in STRAGGLERS.last.items():
+            metrics.log_scalar(name, value, priority=185, round=4)
         share = self.data_wait.share()
         if share is not None:
             metrics.log_scalar("data_wait", share, priority=180, round=3)
@@ -173,6 +192,13 @@ class FairseqMMTask(LegacyFairseqTask):
     def target_dictionary(self) -> None:
         """See `source_dictionary`."""
         return None
+
+
+def _precision(args: Namespace) -> list[str]:
+    """The precision that fairseq was told of, which the launcher's --cpu takes out of what the file says."""
+    said = load_config(args.taskconfig, args.overrides).trainer
+    flags = {flag: bool(getattr(args, flag)) for flag in ("fp16", "bf16")}
+    return [f"fairseq.common.{flag}={on}".lower() for flag, on in flags.items() if on != getattr(said, flag)]
 
 
 class DataWait:
@@ -195,9 +221,11 @@ class DataWait:
 
     def _timed(self, batches: Iterator) -> Iterator:
         while True:
+            HEART.train()
             start = time.perf_counter()
             try:
-                batch = next(batches)
+                with HEART.during(DATA):
+                    batch = next(batches)
             except StopIteration:
                 return
             self.waited += time.perf_counter() - start

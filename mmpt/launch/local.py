@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -12,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +25,11 @@ from mmpt.config import Config, ConfigError, load_config, recursive_config
 from mmpt.config.check import check_training
 from mmpt.config.fairseq_args import batch_size, fairseq_args
 from mmpt.config.rundir import tensorboard_dir, to_dict
-from mmpt.launch.torchrun import STOPPED, Topology
+from mmpt.launch.heartbeat import FOLDER, STOOD, Watch
+from mmpt.launch.run_folder import RunFolder, paths_in
+from mmpt.launch.torchrun import GUESSES, STOPPED, Topology, end_processes
+from mmpt.utils.content import changed, digests
+from mmpt.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 lines = logging.getLogger("mmpt.lines")  # what was asked for, as against remarks: stdout of a command
@@ -47,12 +53,14 @@ class Command:
     Attributes:
         gpus: how many GPUs of this machine it uses.
         topology: processes and machines.
+        beats: it is one rank that says what it is doing, and nobody listens yet.
     """
 
     shown: list[str]
     argv: list[str]
     gpus: int = 0
     topology: Topology = ONE_PROCESS
+    beats: bool = False
 
     @property
     def line(self) -> str:
@@ -71,6 +79,7 @@ class LocalJob:
         cpu: train on the CPU, in float32; `fairseq.common.cpu: true` says the same in the file.
         overrides: `section.key=value` texts, handed on to the job as `--set`.
         topology: processes and machines where the command line asks for others than the job type does.
+        accept: keys that may differ from what the run folder was trained with.
     """
 
     path: str
@@ -78,6 +87,7 @@ class LocalJob:
     cpu: bool = False
     overrides: tuple[str, ...] = ()
     topology: Topology = ONE_PROCESS
+    accept: tuple[str, ...] = ()
 
     def launch(self, dryrun: bool = False) -> int:
         """Show the command and, unless `dryrun`, run it.
@@ -88,7 +98,7 @@ class LocalJob:
         Raises:
             ConfigError: the file, the job type, or what the job asks of this machine is wrong.
         """
-        command = self.command(check_gpus=not dryrun)
+        command = self.command(check=not dryrun)
         if dryrun:
             show(command, f"{command.gpus} GPU{'s' * (command.gpus > 1)}" if command.gpus else "the CPU")
             return 0
@@ -96,8 +106,12 @@ class LocalJob:
             running.start(command, visible_gpus()[: command.gpus])
             return running.wait()
 
-    def command(self, check_gpus: bool = False) -> Command:
-        """The command, after notes on what of it may surprise."""
+    def command(self, check: bool = False) -> Command:
+        """The command, after notes on what of it may surprise.
+
+        Args:
+            check: refuse what this machine has no GPUs for, and another experiment in the run folder.
+        """
         job_type = self._resolved_job_type()
         if job_type == "local_predict":
             if self.topology != ONE_PROCESS:
@@ -109,7 +123,9 @@ class LocalJob:
             self.topology if self.topology.per_node else replace(self.topology, per_node=PROCESSES[job_type])
         )
         command = self.train_command(topology)
-        if check_gpus and command.gpus > len(visible_gpus()):
+        if check:
+            RunFolder(self.config).check(self.accept)
+        if check and command.gpus > len(visible_gpus()):
             raise _too_few_gpus(
                 self.path, job_type if topology.per_node == PROCESSES[job_type] else "this job", command.gpus
             )
@@ -152,11 +168,36 @@ class LocalJob:
         )
 
     def is_done(self) -> bool:
-        """Whether the stamp is there and no checkpoint that the job starts from is newer."""
+        """Whether the stamp is there, what the job wrote is too, and what it read is the same by content."""
         if not self.stamp.is_file():
             return False
-        since = self.stamp.stat().st_mtime
-        return all(path.stat().st_mtime <= since for path in self._checkpoints_read() if path.is_file())
+        try:
+            before = json.loads(self.stamp.read_text())
+        except json.JSONDecodeError:  # of an earlier version
+            logger.info("%s does not say what the job read: it runs again", self.stamp)
+            return False
+        written = self.is_prediction or any(self.folder.glob("checkpoint*.pt"))
+        same = before.keys() == set(self._read()) and not any(changed(before[path], path) for path in before)
+        return written and same
+
+    def begin(self) -> None:
+        """Note beside the stamp what the files hold that the job is about to read."""
+        with atomic_write(self._begun, "w") as file:
+            json.dump({path: digests(path) for path in self._read()}, file)
+
+    def finish(self) -> None:
+        """Stamp the job, which has ended well."""
+        os.replace(self._begun, self.stamp)
+
+    @property
+    def _begun(self) -> Path:
+        return self.stamp.with_name(f"{self.stamp.name}.begun")
+
+    def _read(self) -> list[str]:
+        """Checkpoints, and what the sections `dataset` and `model` name."""
+        config = self.config
+        named = [*paths_in(to_dict(config.dataset)), *paths_in(to_dict(config.model))]
+        return list(dict.fromkeys([*map(str, self._checkpoints_read()), *named]))
 
     def _checkpoints_read(self) -> list[Path]:
         config = self.config
@@ -206,6 +247,7 @@ class LocalJob:
             lines.info(f"update tensorboard_logdir as {logdir}")
         words = [self.path, "--user-dir", os.path.relpath(PACKAGE), *PLUGIN]
         words += ["--distributed-world-size", str(topology.world_size)] if topology.world_size > 1 else []
+        words += ["--accept-changes", ",".join(self.accept)] if self.accept else []
         return [*words, *fairseq_args(config, logdir), *self._set_words()]
 
     def train_command(self, topology: Topology) -> Command:
@@ -213,7 +255,8 @@ class LocalJob:
         words = self.train_words(topology)
         gpus = 0 if self.on_cpu else topology.per_node
         if topology.world_size == 1:
-            return Command(["fairseq-train", *words], [sys.executable, "-m", TRAINER, *words], gpus, topology)
+            argv = [sys.executable, "-m", TRAINER, *words]
+            return Command(["fairseq-train", *words], argv, gpus, topology, beats=True)
         spread = topology.torchrun_words()
         logs = f"--log-dir={Path(self.config.trainer.save_dir) / 'logs'}"
         return Command(
@@ -250,6 +293,8 @@ class Running:
 
     def __init__(self) -> None:
         self.processes: dict[subprocess.Popen, Command] = {}
+        self.listeners: dict[subprocess.Popen, contextlib.ExitStack] = {}
+        self.stood: set[subprocess.Popen] = set()
 
     def __enter__(self) -> Running:
         handlers = {signal.SIGTERM: self._pass_on, signal.SIGUSR1: self._pass_on, signal.SIGINT: self._ignore}
@@ -266,15 +311,25 @@ class Running:
         """Start a command on exactly these GPUs; its output goes to `log`, or to the terminal."""
         chosen = ",".join(devices)
         show(command, f"GPU {chosen} (CUDA_VISIBLE_DEVICES={chosen})" if devices else "the CPU")
+        listener = contextlib.ExitStack()
+        beats = listener.enter_context(tempfile.TemporaryDirectory(prefix="mmpt_beats_"))
+        heartbeat = {FOLDER: beats} if command.beats else {}
         process = subprocess.Popen(
             command.argv,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": chosen},
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": chosen, **heartbeat},
             stdout=log,
             stderr=subprocess.STDOUT if log else None,
             preexec_fn=_die_with_launcher if sys.platform == "linux" else None,
         )
-        self.processes[process] = command
+        self.processes[process], self.listeners[process] = command, listener
+        if command.beats:
+            listener.enter_context(Watch(Path(beats), 1, functools.partial(self._stands, process)))
         return process
+
+    def _stands(self, process: subprocess.Popen, what: str) -> None:
+        logger.error("error: %s Exit code %d: the same command goes on.", what, STOOD)
+        self.stood.add(process)
+        end_processes([process.pid])
 
     def wait(self) -> int:
         """Wait for the command that was started; its exit code, 128 + n where signal n killed it, as in a
@@ -289,11 +344,13 @@ class Running:
         A command that fails says why itself, unless a signal ended it.
         """
         command = self.processes.pop(process)
+        self.listeners.pop(process).close()
+        if process in self.stood or process.returncode == STOOD:
+            return STOOD  # it has been said
         line = shlex.join(command.argv)
         if process.returncode < 0:
             name = signal.Signals(-process.returncode).name
-            guess = " (out of memory? see the kernel log)" * (name == "SIGKILL")
-            logger.error("error: killed by %s%s: %s", name, guess, line)
+            logger.error("error: killed by %s%s: %s", name, GUESSES.get(-process.returncode, ""), line)
             return 128 - process.returncode
         if process.returncode == STOPPED:
             text = "stopped as asked, checkpoint saved (exit code %d); the same command goes on from it"

@@ -40,6 +40,7 @@ class Request:
         gram: flags of the GRAM release and their values.
         dryrun: show the commands; run nothing, write nothing.
         run: run the stages of pipeline files.
+        accept: keys that may differ from what a run folder was trained with.
     """
 
     job_type: str | None = None
@@ -51,6 +52,7 @@ class Request:
     gram: Mapping[str, Any] = field(default_factory=dict)
     dryrun: bool = False
     run: bool = False
+    accept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         topology = self.topology
@@ -72,7 +74,7 @@ class Request:
     def job(self, path: str) -> LocalJob:
         """One project file as a job."""
         job_type = "slurm" if self.on_cluster else self.job_type
-        plain = LocalJob(path, job_type, self.cpu, self.overrides, self.topology)
+        plain = LocalJob(path, job_type, self.cpu, self.overrides, self.topology, self.accept)
         if not self.gram:
             return plain
         if self.on_cluster and "train_batch_size" in self.gram:
@@ -223,10 +225,10 @@ def submit_stages(
 
 def run_one(job: LocalJob) -> int:
     """A stage of one job; its output is the terminal's."""
+    job.begin()
     code = job.launch(False)
     if not code:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        job.stamp.touch()
+        job.finish()
     return code
 
 
@@ -245,7 +247,7 @@ def run_side_by_side(jobs: list[LocalJob]) -> int:
         raise ConfigError(
             f"jobs of one stage write to the same place: {paths}. Put them in different stages."
         )
-    waiting = [(job, job.command(check_gpus=True)) for job in jobs]
+    waiting = [(job, job.command(check=True)) for job in jobs]
     free, taken, first_code = visible_gpus(), {}, 0
     with Running() as running:
         while waiting or taken:
@@ -260,7 +262,7 @@ def run_side_by_side(jobs: list[LocalJob]) -> int:
             while waiting and waiting[0][1].gpus <= len(free):
                 job, command = waiting.pop(0)
                 devices, free = free[: command.gpus], free[command.gpus :]
-                logs[job].parent.mkdir(parents=True, exist_ok=True)
+                job.begin()
                 with open(logs[job], "a") as log:
                     taken[running.start(command, devices, log)] = job, devices
                 lines.info(f"{job.path}: started, output in {logs[job]}")
@@ -271,7 +273,7 @@ def run_side_by_side(jobs: list[LocalJob]) -> int:
 def _show_end(job: LocalJob, log: Path, code: int) -> None:
     """Say how a job ended; stamp it, or show the end of its log."""
     if not code:
-        job.stamp.touch()
+        job.finish()
         lines.info(f"{job.path}: done")
         return
     said = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import subprocess
+import sys
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 from mmpt.config import ConfigError, find_project, recursive_config
 from mmpt.config.fields import Reader, Section, option
 from mmpt.config.yamlfile import read_yaml
+from mmpt.launch.heartbeat import STOOD
 from mmpt.launch.local import Command, LocalJob
 from mmpt.launch.torchrun import STOPPED, Topology
 
@@ -23,6 +25,7 @@ TABLE = "scripts/slurm/resources.yaml"
 GRACE_SECONDS = (
     120  # between the signal and the end of the job's time: has to cover one update and one checkpoint
 )
+MOST_RESTARTS = 8  # of a job that stood still: one that always does would come back for ever
 LATE = {
     "@HEAD@:@PORT@": '"$head:$port"',
     "@JOB@": '"$SLURM_JOB_ID"',
@@ -41,12 +44,13 @@ stop() {{  # the job's time is up, or another job takes its place: let the ranks
 }}
 trap stop USR1 TERM
 
-{rendezvous}srun --kill-on-bad-exit=1 {command} &
+{begin}{rendezvous}srun --kill-on-bad-exit=1 {command} &
 step=$!
 wait "$step"
 while kill -0 "$step" 2>/dev/null; do wait "$step"; done  # a signal ends `wait`, not the step
 wait "$step"; code=$?
-if ((code == {stopped})) || [[ -n $asked && $code != 0 ]]; then
+stood=$((code == {stood} && ${{SLURM_RESTART_COUNT:-0}} < {restarts}))
+if ((code == {stopped} || stood)) || [[ -n $asked && $code != 0 ]]; then
     echo "stopped with exit code $code: back into the queue" >&2
     scontrol requeue "$SLURM_JOB_ID"
 fi
@@ -189,8 +193,16 @@ class SlurmJob:
             rendezvous=RENDEZVOUS if resources.nodes > 1 else "",
             command=_quoted(command),
             stopped=STOPPED,
-            stamp=f"((code)) || touch {shlex.quote(str(self.job.stamp))}\n" if self.stamped else "",
+            stood=STOOD,
+            restarts=MOST_RESTARTS,
+            begin=self._stamp_line("begin") if self.stamped else "",
+            stamp=f"((code)) || {self._stamp_line('finish')}" if self.stamped else "",
         )
+
+    def _stamp_line(self, verb: str) -> str:
+        job = self.job
+        words = [sys.executable, "-m", "mmpt.launch.stamp", verb, job.path, *(["--cpu"] if job.cpu else [])]
+        return shlex.join([*words, *(word for text in job.overrides for word in ("--set", text))]) + "\n"
 
     @property
     def _log(self) -> str:

@@ -10,24 +10,32 @@ training through it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from mmpt.config import ConfigError
+from mmpt.launch.heartbeat import FOLDER, STOOD, Watch
 
 # exit code of training that a signal stopped, its checkpoint saved: see mmpt/fairseq_plugin/signals.py
 STOPPED = 85
 SHOWN_LINES = 15
+GUESSES = {
+    signal.SIGKILL: " (out of memory? see the kernel log)",
+    signal.SIGBUS: " (a file that it read became shorter meanwhile: `mmpt data verify` names it)",
+}
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,8 @@ def main(argv: list[str] | None = None) -> int:
         logging.CRITICAL
     )  # report() says it better
     try:
-        run.run(args)
+        with listening(args, logs):
+            run.run(args)
     except ChildFailedError as error:
         return report(error.failures, logs)
     except SignalException as error:
@@ -125,6 +134,38 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def listening(args: Any, logs: Path) -> Iterator[None]:
+    """End this launcher and its ranks once the job stands still."""
+    nodes = int(str(args.nnodes).split(":")[-1])
+    # machines meet in the run folder; one machine does without a file server
+    folder = logs.parent / "heartbeat" if nodes > 1 else Path(tempfile.mkdtemp(prefix="mmpt_beats_"))
+    folder.mkdir(exist_ok=True)
+    os.environ[FOLDER] = str(folder)
+    try:
+        with Watch(folder, nodes * int(args.nproc_per_node), stands):
+            yield
+    finally:
+        if nodes == 1:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def stands(what: str) -> None:
+    """End the ranks, which cannot agree on anything any more, and say why."""
+    print(f"error: {what} Exit code {STOOD}: the same command goes on.", file=sys.stderr, flush=True)
+    end_processes(children())
+    os._exit(STOOD)
+
+
+def end_processes(pids: Iterable[int]) -> None:
+    """Let each write where its threads are, then kill it."""
+    for number, grace_s in ((signal.SIGUSR2, 1.0), (signal.SIGKILL, 0.0)):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        time.sleep(grace_s)
 
 
 def pass_on(number: int, frame: FrameType | None) -> None:
@@ -172,8 +213,7 @@ def report(failures: Mapping[int, Any], logs: Path) -> int:
         code = 1  # it raised, and was ended before it could leave, as another rank had left
     said = last_lines(logs, failure.local_rank)
     if code < 0:
-        guess = " (out of memory? see the kernel log)" if code == -signal.SIGKILL else ""
-        what = f"killed by {failure.signal_name()}{guess}"
+        what = f"killed by {failure.signal_name()}{GUESSES.get(-code, '')}"
     else:
         raised, last = exception(failure), said.pop() if said else "it said nothing"
         what = f"exit code {code}: {raised or last}"

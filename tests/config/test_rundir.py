@@ -1,11 +1,11 @@
-"""Run folders: numbering, the resolved config.yaml, rank 0 alone."""
+"""Run folders: numbering."""
 
 from __future__ import annotations
 
 import pytest
 
-from mmpt.config import ConfigError, load_config
-from mmpt.config.rundir import create_run_dir, tensorboard_dir
+from mmpt.config import load_config
+from mmpt.config.rundir import tensorboard_dir
 
 YAML = """
 dataset: {{train_path: a.lst, subsampling: 4, mm_prob: 0.5}}
@@ -36,32 +36,3 @@ def test_the_next_run_comes_after_the_highest_number_and_odd_names_do_not_count(
 def test_without_a_tensorboard_key_there_is_no_folder(tmp_path):
     (tmp_path / "x.yaml").write_text("task: Task\n")
     assert tensorboard_dir(load_config(tmp_path / "x.yaml")) is None
-
-
-def test_the_resolved_file_loads_back_to_the_same_configuration(config):
-    folder = create_run_dir(config)
-    again = load_config(folder / "config.yaml")
-    assert (again.dataset, again.model, again.loss, again.fairseq) == (
-        config.dataset,
-        config.model,
-        config.loss,
-        config.fairseq,
-    )
-
-
-def test_writing_leaves_no_second_file(config):
-    create_run_dir(config)
-    assert [path.name for path in create_run_dir(config).iterdir()] == ["config.yaml"]
-
-
-def test_other_ranks_create_nothing(config, tmp_path):
-    assert create_run_dir(config, rank=1) is None
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_file_without_save_dir_is_refused(tmp_path):
-    (tmp_path / "x.yaml").write_text(
-        "dataset: {train_path: a}\nmodel: {model_cls: MMFusionSeparate}\nloss: {loss_cls: MMContraLoss}\n"
-    )
-    with pytest.raises(ConfigError, match=r"fairseq\.checkpoint\.save_dir is missing"):
-        create_run_dir(load_config(tmp_path / "x.yaml"))

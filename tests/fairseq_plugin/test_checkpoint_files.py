@@ -1,6 +1,7 @@
 """Checkpoint files: whole or absent, verified before they are trusted."""
 
 import os
+import random
 import time
 
 import pytest
@@ -9,9 +10,14 @@ import torch
 from mmpt.fairseq_plugin import checkpoint_files
 
 
-def write(folder, name, value, age=0.0):
+def write(folder, name, update, age=0.0):
     path = folder / name
-    checkpoint_files.save({"value": torch.full((1000,), float(value))}, str(path))
+    state = {
+        "value": torch.full((1000,), float(update)),
+        "optimizer_history": [{"num_updates": update}],
+        "extra_state": {"train_iterator": {"epoch": 1}},
+    }
+    checkpoint_files.save(state, str(path))
     os.utime(path, (time.time() - age, time.time() - age))
     return path
 
@@ -61,20 +67,56 @@ def test_without_checkpoints_there_is_nothing_to_resume(tmp_path):
 
 @pytest.mark.parametrize("spoil", [truncate, flip_a_byte])
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, spoil, caplog):
-    older, newer = (
-        write(tmp_path, "checkpoint_1_10.pt", 1, age=20),
-        write(tmp_path, "checkpoint_1_20.pt", 2, age=10),
-    )
-    last = write(tmp_path, "checkpoint_last.pt", 3)
+    older, newer = write(tmp_path, "checkpoint_1_10.pt", 10), write(tmp_path, "checkpoint_1_20.pt", 20)
+    last = write(tmp_path, "checkpoint_last.pt", 30)
     spoil(last)
     assert checkpoint_files.newest_intact(tmp_path) == newer
     assert "checkpoint_last.pt is damaged" in caplog.text
     spoil(newer)
     assert checkpoint_files.newest_intact(tmp_path) == older
-    best = write(tmp_path, "checkpoint_best.pt", 0, age=30)
+    best = write(tmp_path, "checkpoint_best.pt", 5)
     assert checkpoint_files.newest_intact(tmp_path) == older
     spoil(older)
     assert checkpoint_files.newest_intact(tmp_path) == best
+
+
+def test_the_checkpoint_of_most_updates_counts_and_not_the_youngest_file(tmp_path):
+    newer, last = write(tmp_path, "checkpoint_1_20.pt", 20, age=60), write(tmp_path, "checkpoint_last.pt", 20)
+    write(tmp_path, "checkpoint_1_9.pt", 9)
+    assert checkpoint_files.newest_intact(tmp_path) == last
+    write(tmp_path, "checkpoint_last.pt", 10)
+    assert checkpoint_files.newest_intact(tmp_path) == newer
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """A file of which something was lost, overwritten or turned round; mostly where zip keeps its
+    directory."""
+    place = rng.choice([rng.randrange(len(content)), max(0, len(content) - rng.randrange(1, 900))])
+    length = min(rng.choice([1, 2, 4, 16, 64, 512]), len(content) - place)
+    kind = rng.choice(["flip", "zeros", "noise", "ones", "cut", "gone", "longer"])
+    new = {
+        "flip": bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 : place + length],
+        "zeros": bytes(length),
+        "ones": b"\xff" * length,
+        "noise": rng.randbytes(length),
+        "cut": b"",
+        "gone": b"",
+        "longer": content[place : place + length] * 2,
+    }[kind]
+    return content[:place] + new + (b"" if kind == "cut" else content[place + length :])
+
+
+def test_whatever_damages_the_newest_checkpoint_it_is_used_only_where_it_still_says_the_same(tmp_path):
+    older, last = write(tmp_path, "checkpoint_1_10.pt", 10), write(tmp_path, "checkpoint_last.pt", 20)
+    content = last.read_bytes()
+    for seed in range(200):
+        last.write_bytes(mutated(content, random.Random(seed)))
+        chosen = checkpoint_files.newest_intact(tmp_path)
+        assert chosen in (older, last), seed
+        state = torch.load(chosen, weights_only=True)
+        expected = 10 if chosen == older else 20
+        assert state["optimizer_history"] == [{"num_updates": expected}], seed
+        assert (state["value"] == expected).all(), seed
 
 
 def test_when_all_are_damaged_training_does_not_silently_start_afresh(tmp_path):

@@ -28,6 +28,7 @@ def state(monkeypatch):
 def trainer(world: int = 1) -> SimpleNamespace:
     return SimpleNamespace(
         data_parallel_world_size=world,
+        data_parallel_rank=0,
         data_parallel_process_group=None,
         device=torch.device("cpu"),
         get_num_updates=lambda: 7,

@@ -26,7 +26,7 @@ class Job:
     program: str
     gpus: int = 0
 
-    def command(self, check_gpus=False):
+    def command(self, check=False):
         return Command([self.path], [sys.executable, "-c", self.program], self.gpus)
 
     @property
@@ -35,6 +35,12 @@ class Job:
 
     def is_done(self):
         return self.stamp.exists()
+
+    def begin(self):
+        self.folder.mkdir(exist_ok=True)
+
+    def finish(self):
+        self.stamp.touch()
 
 
 @pytest.fixture
@@ -98,19 +104,43 @@ def training(tmp_path):
     return LocalJob(str(path))
 
 
+def run_through(job):
+    job.begin()
+    job.finish()
+    (job.folder / "checkpoint_last.pt").touch()
+
+
 def test_a_job_is_done_until_its_settings_change(training):
     assert not training.is_done()
-    training.stamp.touch()
+    run_through(training)
     assert training.is_done()
     assert not replace(training, overrides=("dataset.max_len=48",)).is_done()
 
 
-def test_a_job_is_not_done_once_the_checkpoint_it_starts_from_is_newer(training, tmp_path):
-    training.stamp.touch()
-    (tmp_path / "start.pt").touch()
-    os.utime(tmp_path / "start.pt", (time.time() - 60,) * 2)
+def test_a_job_is_done_while_what_it_read_is_the_same_by_content_whatever_the_clock_says(training, tmp_path):
+    start = tmp_path / "start.pt"
+    start.write_bytes(b"old weights")
+    run_through(training)
+    os.utime(start, (time.time() + 60,) * 2)
     assert training.is_done()
-    os.utime(tmp_path / "start.pt", (time.time() + 60,) * 2)
+    before = start.stat()
+    start.write_bytes(b"new weights")
+    os.utime(start, ns=(before.st_atime_ns, before.st_mtime_ns - 10**12))
+    assert not training.is_done()
+
+
+def test_a_job_whose_checkpoints_are_gone_is_not_done(training):
+    run_through(training)
+    (training.folder / "checkpoint_last.pt").unlink()
+    assert not training.is_done()
+
+
+def test_a_stamp_counts_only_what_was_read_when_the_job_began(training, tmp_path):
+    (tmp_path / "start.pt").write_bytes(b"read")
+    training.begin()
+    (tmp_path / "start.pt").write_bytes(b"came while it ran")
+    training.finish()
+    (training.folder / "checkpoint_last.pt").touch()
     assert not training.is_done()
 
 

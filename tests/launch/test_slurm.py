@@ -11,6 +11,7 @@ import time
 import pytest
 
 from mmpt.config import ConfigError
+from mmpt.launch.heartbeat import STOOD
 from mmpt.launch.local import LocalJob
 from mmpt.launch.slurm import Resources, SlurmJob
 from tests.conftest import ROOT
@@ -192,8 +193,14 @@ def test_a_signal_before_training_can_save_requeues_as_well(batch, tmp_path):
     assert batch(f"touch {tmp_path}/ready; exec sleep 20", signal.SIGUSR1)[1] == "requeue 77\n"
 
 
-def test_a_job_that_ends_well_is_stamped_and_not_requeued(batch):
-    assert batch("exit 0") == (0, "", True)
+def test_a_job_that_ends_well_is_stamped_and_not_requeued(batch, tmp_path):
+    assert batch(f"touch {tmp_path}/run/checkpoint_last.pt") == (0, "", True)
+
+
+@pytest.mark.parametrize(("before", "asked"), [("0", "requeue 77\n"), ("8", "")])
+def test_a_job_that_stood_still_comes_back_but_not_for_ever(batch, monkeypatch, before, asked):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", before)
+    assert batch(f"exit {STOOD}") == (STOOD, asked, False)
 
 
 def test_a_failure_is_neither_stamped_nor_requeued(batch):

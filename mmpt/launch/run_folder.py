@@ -1,0 +1,302 @@
+"""A run folder belongs to one experiment: the configuration it began with, what the files that it reads held,
+and what has changed since.
+
+    config.yaml    the resolved project file of the first start; not written again once there is a checkpoint
+    content.json   checksums of the files that it names, by key
+    history.jsonl  a line per start: when, where, by how many processes, what differed from before
+
+A start with other settings would go on with weights that other settings trained. It is refused, unless the
+difference changes nothing that is learned, or is accepted by name, which the history keeps.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import socket
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt.config import Config, ConfigError
+from mmpt.config.check import check_training
+from mmpt.config.load import examined
+from mmpt.config.rundir import to_dict
+from mmpt.config.yamlfile import write_yaml
+from mmpt.utils.content import ITSELF, changed, digests
+from mmpt.utils.files import atomic_write
+
+CONFIG, CONTENT, HISTORY = "config.yaml", "content.json", "history.jsonl"
+
+# Sections and keys that change nothing of what is learned: how a job is run, watched, measured and ended.
+HARMLESS = {
+    *("task_type", "slurm_config", "project_dir", "base_dir", "run_task", "task_group", "job"),
+    *("eval", "metric", "predictor", "gen_param"),
+    *("dataset.val_path", "dataset.test_path", "dataset.split"),
+    *("model.compile", "model.activation_checkpointing", "model.micro_batch", "model.length_buckets"),
+}
+HARMLESS_FLAGS = {
+    *("log_interval", "log_format", "log_file", "no_progress_bar", "tensorboard_logdir", "wandb_project"),
+    *("azureml_logging", "aim_repo", "aim_run_hash", "user_dir", "cpu", "empty_cache_freq", "profile"),
+    *("all_gather_list_size", "suppress_crashes", "num_workers", "data_buffer_size", "ddp_backend"),
+    *("ddp_comm_hook", "bucket_cap_mb", "fix_batches_to_gpus", "find_unused_parameters", "device_id"),
+    *("broadcast_buffers", "nprocs_per_node", "local_rank", "heartbeat_timeout", "path"),
+    *("disable_validation", "validate_interval", "validate_interval_updates", "validate_after_updates"),
+    *("fixed_validation_seed", "valid_subset", "combine_valid_subsets", "batch_size_valid"),
+    *("max_tokens_valid", "max_valid_steps", "max_epoch", "max_update", "stop_time_hours", "stop_min_lr"),
+    *("save_dir", "save_interval", "save_interval_updates", "keep_interval_updates", "keep_last_epochs"),
+    *("keep_interval_updates_pattern", "keep_best_checkpoints", "no_save", "no_epoch_checkpoints"),
+    *("no_last_checkpoints", "no_save_optimizer_state", "patience", "checkpoint_suffix"),
+    *("write_checkpoints_asynchronously", "load_checkpoint_on_all_dp_ranks"),
+    *("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader", "optimizer_overrides"),
+}
+HARMLESS_BEGIN = "distributed_"  # of flags
+SHARED_OUT = {"batch_size", "update_freq"}  # flags by which processes share what dataset.global_batch fixes
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key by which this start is another experiment than the folder's.
+
+    Attributes:
+        key: dotted, as YAML spells it.
+        old: value of the folder.
+        new: value of this start.
+        files: of what the key names, these hold something else than before, or are gone.
+    """
+
+    key: str
+    old: Any
+    new: Any
+    files: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.files:
+            return f"{self.key}: {_shown(self.old)} before, {_shown(self.new)} now"
+        names = [name for name in self.files[:3] if name != ITSELF]
+        more = f" and {len(self.files) - 3} more" if len(self.files) > 3 else ""
+        which = f" in {', '.join(names)}{more}" if names else ""
+        return f"{self.key}: {_shown(self.new)} holds something else than before{which}"
+
+
+class RunFolder:
+    """The folder of checkpoints of one configuration.
+
+    Args:
+        config: of the present start.
+
+    Raises:
+        ConfigError: no save_dir, or another key that training needs is missing.
+    """
+
+    def __init__(self, config: Config):
+        check_training(config)
+        self.config, self.path = config, Path(config.trainer.save_dir)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something was trained here."""
+        return (self.path / CONFIG).is_file() and any(self.path.glob("checkpoint*.pt"))
+
+    def open(self, accept: Collection[str] = (), processes: int = 1) -> None:
+        """Take the folder for this start and note it in the history; one process of a job does.
+
+        Args:
+            accept: keys, or sections, whose differences are accepted.
+            processes: of the job.
+
+        Raises:
+            ConfigError: the folder belongs to another experiment, or cannot be written.
+        """
+        begun, found = self.has_begun, self.check(accept)
+        event: dict[str, Any] = {"event": "went on" if begun else "began"}
+        try:
+            if not begun:
+                tree = to_dict(self.config)
+                header = f"{self.config.source} with its includes and defaults, as training began"
+                write_yaml(self.path / CONFIG, tree, header=header)
+                with atomic_write(self.path / CONTENT, "w") as file:
+                    json.dump(self._content(), file, indent=0)
+            else:
+                event["changes"] = self._changes()
+            if found:
+                event["accepted"] = [difference.key for difference in found]
+                self._accept(found)
+            self.note(**event, processes=processes)
+        except OSError as error:
+            raise ConfigError(
+                f"fairseq.checkpoint.save_dir={self.path}: {error.strerror or error}. Training writes "
+                "checkpoints there: make it writable, or choose another folder."
+            ) from error
+
+    def check(self, accept: Collection[str] = ()) -> list[Difference]:
+        """The differences that are accepted.
+
+        Raises:
+            ConfigError: the folder belongs to another experiment; lists the keys that are not accepted.
+        """
+        found = self.differences()
+        refused = [difference for difference in found if not _covered(difference.key, accept)]
+        if refused:
+            keys = ",".join(difference.key for difference in refused)
+            raise ConfigError(
+                f"{self.path} belongs to another experiment: it was trained with other settings.\n"
+                + "".join(f"    {difference}\n" for difference in refused)
+                + "Give this one a folder of its own (--set fairseq.checkpoint.save_dir=FOLDER), or go on in "
+                f"this one, which its {HISTORY} will record: --accept-changes {keys}"
+            )
+        return found
+
+    def differences(self) -> list[Difference]:
+        """What makes this start another experiment than the folder's; nothing in a folder that has not
+        begun."""
+        if not self.has_begun:
+            return []
+        before, now, found = self._stored(), _flat(to_dict(self.config)), []
+        content = json.loads(_text(self.path / CONTENT) or "{}")
+        for key in dict.fromkeys((*before, *now)):
+            old, new = before.get(key), now.get(key)
+            if self._is_harmless(key, new):
+                continue
+            named, known = _paths(new), content.get(key)
+            if known and len(known) == len(named):
+                if old == new and not any(map(os.path.exists, named)):
+                    continue  # it is gone: who needs it says so
+                files = [name for one, path in zip(known, named, strict=True) for name in changed(one, path)]
+                if files:
+                    found.append(Difference(key, old, new, tuple(files)))
+            elif _canonical(old) != _canonical(new):
+                found.append(Difference(key, old, new))
+        return found
+
+    def check_items(self, items: int, accept: Collection[str] = ()) -> None:
+        """Compare the size of the training set, on which the updates of an epoch depend, with that of the
+        first start.
+
+        Raises:
+            ConfigError: it differs.
+        """
+        sizes = [line["items"] for line in self.history() if "items" in line]
+        if sizes and sizes[-1] != items and self.has_begun and not _covered("dataset", accept):
+            raise ConfigError(
+                f"{self.path} belongs to another experiment: its training set had {sizes[-1]} items, now "
+                f"there are {items}, so the updates of an epoch differ. Restore the data, choose another "
+                "folder, or go on with --accept-changes dataset"
+            )
+        if not sizes or sizes[-1] != items:
+            self.note(event="training set", items=items)
+
+    def history(self) -> list[dict[str, Any]]:
+        """The starts since the folder began, oldest first; a line that a crash cut off is left out."""
+        entries: list[dict[str, Any]] = []
+        for line in (_text(self.path / HISTORY) or "").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            entries = [entry] if entry["event"] == "began" else [*entries, entry]
+        return entries
+
+    def note(self, **entry: Any) -> None:
+        """Append to the history."""
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        place = {"host": socket.gethostname(), "pid": os.getpid()}
+        if "SLURM_JOB_ID" in os.environ:
+            place["slurm_job"] = os.environ["SLURM_JOB_ID"]
+        line = json.dumps({"time": now} | entry | place, default=str)
+        text = _text(self.path / HISTORY) or "\n"
+        with open(self.path / HISTORY, "a") as file:
+            file.write(f"{line}\n" if text.endswith("\n") else f"\n{line}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _changes(self) -> dict[str, list[Any]]:
+        """Every key, harmless or not, whose value is another than at the start before: old and new."""
+        before, now = self._stored(), _flat(to_dict(self.config))
+        return {
+            key: [before.get(key), now.get(key)]
+            for key in dict.fromkeys((*before, *now))
+            if _canonical(before.get(key)) != _canonical(now.get(key))
+        }
+
+    def _stored(self) -> dict[str, Any]:
+        """What config.yaml says, and what the history says has changed since."""
+        stored = _flat(to_dict(examined(self.path / CONFIG)[0]))
+        for entry in self.history():
+            stored |= {key: new for key, (_, new) in entry.get("changes", {}).items()}
+        return stored
+
+    def _accept(self, found: Collection[Difference]) -> None:
+        """From now on the content is what it is now."""
+        content = json.loads(_text(self.path / CONTENT) or "{}")
+        now = self._content()
+        for difference in found:
+            content.pop(difference.key, None)
+            if difference.key in now:
+                content[difference.key] = now[difference.key]
+        with atomic_write(self.path / CONTENT, "w") as file:
+            json.dump(content, file, indent=0)
+
+    def _content(self) -> dict[str, list[dict[str, str]]]:
+        """Key -> checksums of each path that its value names, where there is something."""
+        named = {
+            key: [digests(path) for path in _paths(value)]
+            for key, value in _flat(to_dict(self.config)).items()
+            if not self._is_harmless(key, value)
+        }
+        return {key: found for key, found in named.items() if any(found)}
+
+    def _is_harmless(self, key: str, new: Any) -> bool:
+        section, _, rest = key.partition(".")
+        if section != "fairseq":
+            return section in HARMLESS or key in HARMLESS
+        flag = rest.partition(".")[2]
+        if flag == "restore_file" and new is not None:
+            # weights within the folder are taken as they are asked for, whatever else it holds
+            return Path(new).resolve().parent == self.path.resolve()
+        shared = SHARED_OUT if getattr(self.config.dataset, "global_batch", None) else ()
+        return flag in HARMLESS_FLAGS or flag in shared or flag.startswith(HARMLESS_BEGIN)
+
+
+def paths_in(tree: Mapping[str, Any]) -> list[str]:
+    """Everything in nested maps that may be a path."""
+    return [path for value in _flat(tree).values() for path in _paths(value)]
+
+
+def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Dotted key -> value that says something: not null, nor false for a flag of fairseq."""
+    return dict(_leaves(tree, before))
+
+
+def _leaves(tree: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{before}{name}.")
+        elif value is not None and not (value is False and before.startswith("fairseq.")):
+            yield f"{before}{name}", value
+
+
+def _paths(value: Any) -> list[str]:
+    """The texts of a value that may be paths; a word alone is one only where it is a file."""
+    texts = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(text, str) for text in texts):
+        return []
+    return [text for text in texts if os.sep in text or os.path.isfile(text)]
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _covered(key: str, accept: Collection[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in accept)
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
