@@ -1,16 +1,22 @@
-"""Find where in a video each of its captions is.
+"""Find where in videos their captions are; of a folder, also a page to look at and an index to search.
 
-    mmpt align cooking.mp4 cooking.en.vtt --model projects/retri/norton/how2_pretrain.yaml
-    mmpt align cooking.npy cooking.srt --model MODEL_FOLDER --out aligned.json --relaxed
+    mmpt align videos/ --model MODEL --out aligned             # captions beside the videos
+    mmpt align videos/ --captions subs/ --model MODEL --out aligned --export vtt eaf
+    mmpt align videos/ --captions "subs/{id}/*.srt" --language en --model MODEL --out aligned
+    mmpt align cooking.mp4 cooking.en.vtt --model MODEL
+    mmpt align cooking.npy cooking.srt --model MODEL --out aligned.json --relaxed
 
-The video is a file, or its features `<id>.npy`; captions are any file that `mmpt captions` reads. Prints
-start and end of each caption along the cheapest path in the order of the captions, and how much of its mass
-the transport plan puts there.
+A folder becomes features, an alignment of every video, an index and index.html in --out; what is there is not
+done again, and a run that was stopped goes on with the same command. `mmpt search serve aligned` then
+searches. Captions are any files that `mmpt captions` reads. A video may also be its features `<id>.npy`, and
+a folder one of features.
+
+Of one video, prints start and end of each caption along the cheapest path in the order of the captions, and
+how much of its mass the transport plan puts there.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,30 +26,36 @@ from mmpt_cli.options import Parser, count, speak
 def parser() -> Parser:
     """The options."""
     p = Parser("mmpt align", __doc__)
-    p.add_argument("video", type=Path, help="video file, or its features")
-    p.add_argument("captions", type=Path, help="file of captions")
-    p.add_argument("--model", required=True, help="project file, folder of save_pretrained, or hub id")
-    p.add_argument("--checkpoint", help="weights; default: checkpoint_best.pt of the file's run")
-    p.add_argument("--backbone", default="s3d", help="that reads a video file (default: %(default)s)")
-    p.add_argument("--weights", type=Path, help="weights file of the backbone")
-    p.add_argument("--window", type=count, default=4, help="seconds per window (default: %(default)s)")
-    p.add_argument("--relaxed", action="store_true", help="the first and last captions may be left out")
-    p.shared("--out", help="JSON to write too")
-    p.shared("--quiet")
+    add = p.add_argument
+    add("video", type=Path, help="folder of videos, a video file, or features of either")
+    add("file", type=Path, nargs="?", metavar="captions", help="file of captions, of one video")
+    add("--captions", metavar="PATH", help="folder, file or pattern of captions (default: beside the videos)")
+    add("--language", help="take <id>.LANGUAGE.vtt where a video has several files, for instance en")
+    add("--model", required=True, help="project file, folder of save_pretrained, or hub id")
+    add("--checkpoint", help="weights; default: checkpoint_best.pt of the file's run")
+    add("--backbone", default="s3d", help="that reads videos (default: %(default)s)")
+    add("--weights", type=Path, help="weights file of the backbone")
+    add("--window", type=count, default=4, help="seconds per window (default: %(default)s)")
+    add("--relaxed", action="store_true", help="the first and last captions may be left out (OTAM)")
+    add("--videos", type=Path, help="where the videos are, when the folder holds features")
+    add("--export", nargs="+", default=[], metavar="KIND", help="srt vtt csv eaf label-studio fiftyone")
+    p.shared("--out", help="JSON to write too; of a folder, the folder to write (default: runs/align)")
+    p.shared("--device", "--quiet")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Align; print a line for each caption."""
-    args = parser().parse_args(argv)
+    """Align one video, or a folder."""
+    p = parser()
+    args = p.parse_args(argv)
     speak(args.quiet)
-    from mmpt.inference import MMPTModel
-    from mmpt.inference.align import aligned_captions
+    from mmpt_cli import align_run
 
-    backbone = None if args.video.suffix == ".npy" else args.backbone
-    model = MMPTModel.from_pretrained(args.model, args.checkpoint, backbone, video_weights=args.weights)[0]
-    rows = aligned_captions(model, args.video, args.captions, args.window, args.relaxed)
-    for row in rows:
-        print(f"{row['start']:8.1f} {row['end']:8.1f}  {row['mass']:4.0%}  {row['text']}")
-    if args.out:
-        Path(args.out).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if args.video.is_dir():
+        if args.file is not None:
+            p.error(f"{args.video} is a folder: give its captions as --captions {args.file}")
+        align_run.folder(args)
+    elif (captions := args.file or args.captions) is None:
+        p.error("one video needs its file of captions")
+    else:
+        align_run.video(args, Path(captions))

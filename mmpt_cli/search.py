@@ -2,9 +2,12 @@
 
     mmpt search build FOLDER                # videos, or the folder of <id>.npy that `mmpt features` writes
     mmpt search query "pour the milk" --html page.html
+    mmpt search serve                       # a page on this machine: query, thumbnails, play
+    mmpt search serve aligned               # of what `mmpt align FOLDER --out aligned` wrote
 
 `build` encodes every window of every video once; a file that cannot be read is named and left out. `query`
-prints the moments that fit best, and can write a page with thumbnails that opens in any browser.
+prints the moments that fit best, and can write a page with thumbnails that opens in any browser. `serve`
+answers until it is stopped, to this machine alone unless told otherwise by --host.
 """
 
 from __future__ import annotations
@@ -38,6 +41,11 @@ def parser() -> Parser:
     query.add_argument("--html", **path, metavar="PAGE", help="also write this page")
     for below in (build, query):
         below.add_argument("--index", **path, default=INDEX, help="the index (default: %(default)s)")
+    serve = verb("serve", "a page to search with")
+    add = serve.add_argument
+    add("index", **path, nargs="?", default=INDEX, help="index, or its folder (default: %(default)s)")
+    add("--host", default="127.0.0.1", help="who may ask: 127.0.0.1 is this machine (default: %(default)s)")
+    add("--port", type=int, default=8765, help="0: any that is free (default: %(default)s)")
     return p
 
 

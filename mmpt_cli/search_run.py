@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from mmpt.backbones.folding import keep_freed_memory
 from mmpt.inference.moments import Moment
-from mmpt.inference.page import clock, write_page
-from mmpt.inference.search import build_index, search
+from mmpt.inference.search import build_index, open_index, search
+from mmpt.pages.moments import write_page
+from mmpt.pages.render import clock
 
 
 def build(args: argparse.Namespace) -> None:
@@ -34,6 +35,19 @@ def query(args: argparse.Namespace) -> None:
     if args.html:
         write_page(args.html, found, files)
         print(f"page: {args.html}")
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Answer until stopped."""
+    from mmpt.pages.server import ANY, LOOPBACK, Searcher, application, run
+
+    print(f"reading {args.index} ...", flush=True)
+    searcher = Searcher(*open_index(args.index))
+    hosts = [] if args.host in LOOPBACK else [ANY]
+    if hosts:
+        print(f"warning: whoever reaches {args.host} can ask, and see the videos; there is no password")
+    app = application(searcher, args.index if args.index.is_dir() else args.index.parent, hosts)
+    run(app, args.host, args.port, lambda url: print(f"{url}   (stop: Ctrl-C)", flush=True))
 
 
 def table(moments: Sequence[Moment]) -> str:

@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
-pytest_plugins = ["tests.tiny_models", "tests.toy_project"]
+pytest_plugins = ["tests.tiny_models", "tests.toy_project", "tests.own_videos", "tests.browser"]
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(os.environ.get("MMPT_GOLDEN", ROOT / "tests" / "golden"))

@@ -41,6 +41,7 @@ ALLOWED = {
         "config",
         "registry",
     },
+    "pages": {"inference", "evaluators", "media", "utils", "config"},
     "evaluators": {"historic", "ops", "processors", "utils", "config", "registry"},
     "audit": {"evaluators", "historic", "utils"},
     "synthetic": {"processors", "utils"},
@@ -68,7 +69,18 @@ ALLOWED = {
         "utils",
     },
     "launch": {"config", "utils"},
-    "demo": {"api", "config", "datasets", "evaluators", "models", "ops", "synthetic", "utils"},
+    "demo": {
+        "api",
+        "config",
+        "datasets",
+        "evaluators",
+        "inference",
+        "models",
+        "ops",
+        "pages",
+        "synthetic",
+        "utils",
+    },
     "fairseq_plugin": {"tasks", "datasets", "checkpoints", "launch", "ops", "utils", "config"},
 }
 # `from mmpt.models import MMPTModel`, which papers print
@@ -82,7 +94,19 @@ LIGHT = {
     "sources": set(),
 }  # third-party imports of the packages that must start at once
 FAIRSEQ = {"fairseq", "fairseq_cli", "hydra"}
-OPTIONAL = {"pysubs2", "faiss", "pandas", "av", "matplotlib", "sklearn", "scipy"}
+OPTIONAL = {
+    "starlette",
+    "uvicorn",
+    "plotly",
+    "jinja2",
+    "pysubs2",
+    "faiss",
+    "pandas",
+    "av",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+}
 
 
 def package_of(path: Path) -> str:

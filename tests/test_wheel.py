@@ -70,6 +70,8 @@ def test_it_holds_the_library_the_commands_and_every_file_that_is_shipped(wheel)
     code = [path for folder in ("mmpt", "mmpt_cli") for path in (ROOT / folder).rglob("*.py")]
     assert {str(path.relative_to(ROOT)) for path in code} <= names
     assert {f"mmpt/shipped/{path.relative_to(ROOT)}" for path in SHIPPED} <= names
+    pages = [path for kind in ("templates", "static") for path in (ROOT / "mmpt/pages" / kind).iterdir()]
+    assert {str(path.relative_to(ROOT)) for path in pages} <= names
     assert "mmpt/py.typed" in names
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,21 @@ def run(job: MainJob, follow: Follow | None = None, track: Callable[..., Iterabl
     picture = draw_alignment(Path(job.out) / "alignment.png", job.data, checkpoints["+ Norton"], training)
     lines.info("\n" + write_report(rows, Path(job.out), dataclasses.asdict(job)))
     lines.info(f"log:     {checkpoints['+ Norton'].parent / 'train.log'}\npicture: {picture}")
+    write_page(job, Path(training.dataset.vfeat_dir), checkpoints)
     lines.info(f"\n{time.perf_counter() - start:.0f} s in all")
+
+
+def write_page(job: MainJob, features: Path, checkpoints: Mapping[str, Path]) -> None:
+    """The page to look at; without the packages that draw it, says how to get them."""
+    from mmpt.demo.pages import write_pages
+
+    out, folders = Path(job.out), {row: path.parent for row, path in checkpoints.items()}
+    try:
+        page = write_pages(out, job.data, features, folders, out / "results.json")
+    except ImportError as error:
+        lines.info(f"no page: {error}")
+    else:
+        lines.info(f"page:    {page}")
 
 
 def configured(name: str, job: MainJob) -> Config:

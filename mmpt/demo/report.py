@@ -98,14 +98,15 @@ def write_report(rows: Rows, out: Path, settings: Mapping[str, Any]) -> str:
         "chance": {test: result.baselines["chance"] for test, result in rows["untrained"].items()},
         "norton_minus_videoclip": comparison,
     }
-    with atomic_write(out / "results.json", "w") as file:
-        json.dump(numbers, file, indent=1)
     titles = (
         "Text-to-clip retrieval on MSR-VTT-like and YouCook2-like sets",
         "Paragraph-to-video retrieval on the YouCook2-like set, R@1",
         "+ Norton minus + VideoCLIP, R@1, paired over queries",
     )
     tables = (clips, paragraphs, comparison_table(comparison))
+    numbers |= {"tables": dict(zip(titles, tables, strict=True)), "facts": facts}
+    with atomic_write(out / "results.json", "w") as file:
+        json.dump(numbers, file, indent=1)
     with atomic_write(out / "results.md", "w") as file:
         parts = [
             f"## {title}\n\n{markdown_table(table)}" for title, table in zip(titles, tables, strict=True)

@@ -1,25 +1,192 @@
-"""One video with its file of captions: where each caption is."""
+"""One video with its captions: where each caption is, by three methods, as numbers that can be kept.
+
+Letters: N captions, W windows.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmpt.inference.mmpt_model import MMPTModel
-from mmpt.processors.captions.readers import check_captions, read_captions
+import numpy as np
+
+from mmpt.inference.mmpt_model import MMPTModel, Video
+from mmpt.inference.moments import CaptionAlignment
+from mmpt.ops.alignment import dtw_path, otam_path
+from mmpt.processors.captions.readers import Clips, check_captions, read_captions
+from mmpt.utils import atomic_write
+
+METHODS = {  # name -> what its spans are
+    "dtw": "DTW: the cheapest path in the order of the sentences; every sentence and every second is on it.",
+    "otam": "OTAM: the same, but the first and last sentences may be left out, as when a video shows a part.",
+    "plan": "Transport plan: where most of the mass of a sentence lies, in any order, down to half its peak.",
+}
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class AlignedVideo:
+    """Where the captions of one video are.
+
+    Attributes:
+        video_id: its id.
+        captions: N texts.
+        said: (N) start and end that the captions came with, seconds.
+        windows: (W, 2) start and end of each window, seconds.
+        similarity: (N, W) cosines.
+        plan: (N, W) transport plan; sums to 1.
+        spans: method -> (N) start and end in seconds, None where the method leaves a caption out.
+        mass: method -> (N) share of the caption's mass in the plan that lies on its span, None without one.
+        truth: (N) where each caption really is, None for nowhere; None: not known.
+        about: where it comes from; whatever JSON holds.
+    """
+
+    video_id: str
+    captions: Sequence[str]
+    said: Sequence[Span]
+    windows: np.ndarray
+    similarity: np.ndarray
+    plan: np.ndarray
+    spans: dict[str, list[Span | None]]
+    mass: dict[str, list[float | None]]
+    truth: Sequence[Span | None] | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def length_s(self) -> float:
+        """Seconds of the video."""
+        return float(self.windows[:, 1].max())
+
+    def rows(self, method: str = "dtw") -> list[dict[str, Any]]:
+        """A row for each caption that the method places: start, end, mass, text."""
+        placed = zip(self.captions, self.spans[method], self.mass[method], strict=True)
+        return [
+            {"start": span[0], "end": span[1], "mass": mass, "text": text}
+            for text, span, mass in placed
+            if span is not None
+        ]
+
+    def save(self, path: Path) -> None:
+        """Writes `<path>.npz` with the matrices and then `<path>.json`, which makes it whole."""
+        with atomic_write(path.with_name(f"{path.name}.npz")) as file:
+            np.savez_compressed(
+                file,
+                windows=self.windows.astype(np.float32),
+                similarity=self.similarity.astype(np.float16),
+                plan=self.plan.astype(np.float32),
+            )
+        rows = []
+        for index, text in enumerate(self.captions):
+            row = {"text": text, "said": self.said[index]}
+            if self.truth is not None:
+                row["truth"] = self.truth[index]
+            for method in self.spans:
+                row[method] = {"span": self.spans[method][index], "mass": self.mass[method][index]}
+            rows.append(row)
+        with atomic_write(path.with_name(f"{path.name}.json"), "w") as file:
+            json.dump({"video_id": self.video_id, "captions": rows, "about": self.about}, file, indent=1)
+
+    @classmethod
+    def load(cls, path: Path) -> AlignedVideo:
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: it is damaged, or something else.
+        """
+        stored = path.with_name(f"{path.name}.json")
+        try:
+            tree = json.loads(stored.read_text(encoding="utf-8"))
+            with np.load(path.with_name(f"{path.name}.npz"), allow_pickle=False) as arrays:
+                windows, similarity, plan = (arrays[name] for name in ("windows", "similarity", "plan"))
+            rows = tree["captions"]
+            methods = [name for name in METHODS if rows and name in rows[0]]
+            return cls(
+                tree["video_id"],
+                [row["text"] for row in rows],
+                [_span(row["said"]) for row in rows],
+                windows,
+                similarity,
+                plan,
+                {name: [_span(row[name]["span"]) for row in rows] for name in methods},
+                {name: [row[name]["mass"] for row in rows] for name in methods},
+                [_span(row["truth"]) for row in rows] if rows and "truth" in rows[0] else None,
+                tree["about"],
+            )
+        except (ValueError, KeyError, TypeError, EOFError) as error:
+            raise ValueError(f"{stored}: no alignment, or a damaged one ({error}). Delete it.") from error
+
+
+def align_video(
+    model: MMPTModel,
+    video_id: str,
+    video: Video,
+    clips: Clips,
+    window_s: int = 4,
+    truth: Sequence[Span | None] | None = None,
+    about: dict[str, Any] | None = None,
+) -> AlignedVideo:
+    """Aligns the captions of one video.
+
+    Args:
+        model: a trained model.
+        video_id: name of the result.
+        video: as in `MMPTModel.align`.
+        clips: start, end and text of the captions, in order.
+        window_s: seconds per window.
+        truth: as in `AlignedVideo`.
+        about: as in `AlignedVideo`.
+    """
+    found = model.align(video, clips["text"], window_s)
+    said = [(float(start), float(end)) for start, end in zip(clips["start"], clips["end"], strict=True)]
+    return describe(video_id, found, said, truth, about)
+
+
+def describe(
+    video_id: str,
+    found: CaptionAlignment,
+    said: Sequence[Span],
+    truth: Sequence[Span | None] | None = None,
+    about: dict[str, Any] | None = None,
+) -> AlignedVideo:
+    """Spans of an alignment by every method; arguments as in `AlignedVideo`."""
+    windows, plan = found.windows.cpu().float().numpy(), found.plan.cpu().float().numpy()
+    cost = 1 - found.similarity
+    cells = {
+        "dtw": dtw_path(cost).cpu().numpy(),
+        "otam": otam_path(cost).cpu().numpy(),
+        "plan": np.stack([_peak(row) for row in plan]),
+    }
+    share = plan / plan.sum(axis=1, keepdims=True)
+    spans: dict[str, list[Span | None]] = {}
+    mass: dict[str, list[float | None]] = {}
+    for method, chosen in cells.items():
+        spans[method] = [
+            (float(windows[row, 0].min()), float(windows[row, 1].max())) if row.any() else None
+            for row in chosen
+        ]
+        mass[method] = [
+            float(part[row].sum()) if row.any() else None for row, part in zip(chosen, share, strict=True)
+        ]
+    similarity = found.similarity.cpu().float().numpy()
+    return AlignedVideo(
+        video_id, list(found.captions), said, windows, similarity, plan, spans, mass, truth, about or {}
+    )
 
 
 def aligned_captions(
     model: MMPTModel, video: Path, captions: Path, window_s: int = 4, relaxed: bool = False
-) -> list[dict[str, Any]]:
-    """Start and end of each caption on the path of the alignment, in seconds, and `mass`: the share of the
-    caption's mass that the transport plan puts on those windows, 1 where path and plan agree.
+) -> AlignedVideo:
+    """One video with one file of captions.
 
     Args:
         model: a trained model.
         video: its file, or features `<id>.npy`.
         captions: a file that `read_captions` reads, of this video alone or of several with its id.
-        window_s, relaxed: as in `MMPTModel.align`.
+        window_s: seconds per window.
+        relaxed: whether OTAM is meant; kept in `about`.
 
     Raises:
         ValueError: no captions of this video, or a caption has impossible times.
@@ -32,19 +199,22 @@ def aligned_captions(
     clips = checked[video.stem if len(said) > 1 else next(iter(said))]
     if not clips["text"]:
         raise ValueError(f"{captions}: holds no caption of {video.stem}.")
-    found = model.align(video, clips["text"], window_s, relaxed=relaxed)
-    rows = []
-    for index, text in enumerate(clips["text"]):
-        cells = found.path[index]
-        if not bool(cells.any()):  # left out, as a relaxed alignment may
-            continue
-        times = found.windows[cells]
-        rows.append(
-            {
-                "start": float(times[:, 0].min()),
-                "end": float(times[:, 1].max()),
-                "mass": float(found.plan[index][cells].sum() / found.plan[index].sum()),
-                "text": text,
-            }
-        )
-    return rows
+    about = {"method": "otam" if relaxed else "dtw"}
+    return align_video(model, video.stem, video, clips, window_s, about=about)
+
+
+def _peak(mass: np.ndarray) -> np.ndarray:
+    """(W,) windows round the one with most mass that hold at least half as much."""
+    top, chosen = int(mass.argmax()), np.zeros(len(mass), dtype=bool)
+    high = mass >= mass[top] / 2
+    start, end = top, top
+    while start > 0 and high[start - 1]:
+        start -= 1
+    while end + 1 < len(mass) and high[end + 1]:
+        end += 1
+    chosen[start : end + 1] = True
+    return chosen
+
+
+def _span(value: Any) -> Span | None:
+    return None if value is None else (float(value[0]), float(value[1]))

@@ -124,9 +124,12 @@ class MomentIndex:
         if k < 1:
             raise ValueError(f"k={k}: ask for at least one moment.")
         scores, found = self.vectors @ query, []
+        by_video: dict[str, list[Moment]] = {}
         for i in np.argsort(-scores, kind="stable"):
             moment = Moment(str(self.video_ids[i]), *map(float, self.windows[i]), float(scores[i]))
-            if not any(moment.overlaps(better) for better in found):
+            better = by_video.setdefault(moment.video_id, [])
+            if not any(moment.overlaps(other) for other in better):
+                better.append(moment)
                 found.append(moment)
             if len(found) == k:
                 break

@@ -72,6 +72,18 @@ def search(
         FileNotFoundError: there is no index.
         ValueError: it was made with other weights.
     """
+    model, index = open_index(path)
+    return {sentence: model.search(index, sentence, k) for sentence in sentences}, index.origin["files"]
+
+
+def open_index(path: Path) -> tuple[MMPTModel, MomentIndex]:
+    """An index with the model that made it; `path` may be the folder that holds `index.npz`.
+
+    Raises:
+        FileNotFoundError: there is no index.
+        ValueError: it was made with other weights.
+    """
+    path = path / "index.npz" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no index there. Write it first: mmpt search build FOLDER")
     index = MomentIndex.load(path)
@@ -83,7 +95,7 @@ def search(
             f"{path}: made with other weights than {came} has now, so scores would mean nothing. Build it "
             "again."
         )
-    return {sentence: model.search(index, sentence, k) for sentence in sentences}, origin["files"]
+    return model, index
 
 
 def weights_sha256(network: nn.Module) -> str:

@@ -11,33 +11,17 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
-from mmpt.config import load_config
 from mmpt.inference.moments import Moment, MomentIndex
-from mmpt.inference.page import clock, write_page
-from mmpt.models import MMPTModel, build_model
-from mmpt.processors import load_tokenizer
-from mmpt.registry import ALIGNERS
+from mmpt.models import MMPTModel
+from mmpt.pages.moments import write_page
+from mmpt.pages.render import clock
 from mmpt_cli import align
 from mmpt_cli.search import main
-from tests.conftest import ROOT
 from tests.media.media import write_video
 
 av = pytest.importorskip("av")
-
-
-@pytest.fixture(scope="module")
-def model_folder(toy_world, tmp_path_factory):
-    """A model with random weights for the embedded world."""
-    config = load_config(ROOT / "projects/toy/videoclip.yaml", [f"dataset.bert_name={toy_world}/model"])
-    torch.manual_seed(0)
-    tokenizer = load_tokenizer(config.dataset.bert_name)
-    model = MMPTModel(build_model(config), tokenizer, ALIGNERS.get("Aligner")(config.dataset))
-    folder = tmp_path_factory.mktemp("model") / "toy"
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

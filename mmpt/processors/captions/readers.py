@@ -72,11 +72,11 @@ def read_captions(path: str | Path) -> dict[str, Clips]:
 def _of_file(path: Path) -> dict[str, Clips]:
     kind = path.suffix.lower()
     if kind in (".srt", ".vtt", ".ttml"):
-        return {_id(path): _subtitles(path)}
+        return {video_id_of(path): _subtitles(path)}
     if kind in (".srv1", ".srv3", ".xml"):
-        return {_id(path): _timed_text(path)}
+        return {video_id_of(path): _timed_text(path)}
     if kind == ".json3":
-        return {_id(path): _json3(path, read_json(path, dict))}
+        return {video_id_of(path): _json3(path, read_json(path, dict))}
     if kind == ".csv":
         return _of_rows(path, read_table(path, ("video_id", "start", "end", "text")))
     if kind == ".jsonl":
@@ -85,9 +85,9 @@ def _of_file(path: Path) -> dict[str, Clips]:
         return _of_videos(path, load_plain_pickle(path))
     tree = read_json(path, dict, nan=True)  # HowTo100M has them where nothing is said
     if isinstance(tree.get("segments"), list):
-        return {_id(path): _whisper(path, tree["segments"])}
+        return {video_id_of(path): _whisper(path, tree["segments"])}
     if isinstance(tree.get("events"), list):
-        return {_id(path): _json3(path, tree)}
+        return {video_id_of(path): _json3(path, tree)}
     return _of_videos(path, tree)
 
 
@@ -147,7 +147,7 @@ def _checked(clips: Clips, length: float) -> tuple[Clips, list[str]]:
     return {key: [values[index] for index in order] for key, values in clips.items()}, wrong
 
 
-def _id(path: Path) -> str:
+def video_id_of(path: Path) -> str:
     """Of <id>.vtt, <id>.en.vtt, and yt-dlp's <title> [<id>].en.vtt."""
     stem = LANGUAGE.sub("", path.stem)
     bracketed = re.search(r"\[([\w-]{11})\]$", stem)

@@ -1,0 +1,63 @@
+"""A folder of videos that was aligned, as pages: a list, and one page a video."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from mmpt.inference.align import AlignedVideo
+from mmpt.inference.own_videos import Made
+from mmpt.pages.alignment import write_alignment
+from mmpt.pages.render import link, write
+
+PAGES, DONE = "pages", ".made.json"
+
+
+def write_pages(made: Made, track: Callable[[Iterable], Iterable] = iter) -> Path:
+    """Writes `index.html` and `pages/<id>.html`; pages of alignments that have not changed stay.
+
+    Args:
+        made: what was made.
+        track: wrapped round the ids.
+
+    Returns:
+        The page to open.
+    """
+    folder = made.out / PAGES
+    done = _read(folder / DONE)
+    rows: list[dict[str, Any]] = []
+    for name in track(made.aligned):
+        stored = made.out / "alignments" / f"{name}.json"
+        notes, file, page = made.warnings.get(name, []), made.files.get(name), folder / f"{name}.html"
+        state = [stored.stat().st_mtime_ns, stored.stat().st_size, file, notes]
+        known = done.get(name, {})
+        if not (page.is_file() and known.get("state") == state):
+            video = AlignedVideo.load(made.out / "alignments" / name)
+            write_alignment(page, video, file, "../index.html", notes)
+            known = {"state": state, "length_s": video.length_s, "sentences": len(video.captions)}
+        done[name] = known
+        rows.append({"id": name, "page": link(page, made.out), "notes": notes, **known})
+    _write(folder / DONE, {name: done[name] for name in made.aligned})
+    return write(
+        made.out / "index.html",
+        "own_videos.html",
+        title=f"{len(rows)} aligned videos",
+        rows=rows,
+        left_out=made.left_out,
+        about=made.about,
+        out=str(made.out),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:  # cut by a kill: the pages are written again
+        return {}
+
+
+def _write(path: Path, tree: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(tree), encoding="utf-8")

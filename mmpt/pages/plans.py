@@ -1,0 +1,71 @@
+"""The transport plan of one validation video by the checkpoints of a run: how an alignment comes about."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from mmpt.config import load_config
+from mmpt.inference import MMPTModel
+from mmpt.inference.align import AlignedVideo, align_video
+from mmpt.utils import ShardedTensor, load_plain_pickle
+
+WINDOW_S = 8
+LONGEST_S = 600
+
+
+def plans_over_time(folder: Path, most: int = 4) -> list[tuple[str, AlignedVideo]]:
+    """Alignments of the first validation video by checkpoints of a run, oldest first.
+
+    Args:
+        folder: run folder with `config.yaml` and checkpoints.
+        most: checkpoints to take, evenly over the run, the last one included.
+
+    Raises:
+        ValueError, FileNotFoundError: features, captions or checkpoints are not there, or of another kind.
+    """
+    source = folder / "config.yaml"
+    if not source.is_file():
+        raise FileNotFoundError(f"{source}: no project file, so that the model is not known.")
+    config = load_config(source)
+    checkpoints = sorted(folder.glob("checkpoint*.pt"), key=lambda path: path.stat().st_mtime)
+    if not checkpoints:
+        raise FileNotFoundError(f"{folder}: no checkpoints.")
+    if len(checkpoints) > most:
+        checkpoints = [checkpoints[round(i)] for i in np.linspace(0, len(checkpoints) - 1, most)]
+    if not (config.dataset.vfeat_dir and config.dataset.tfeat_dir):
+        raise ValueError(
+            f"{source}: names no shards of features and captions (dataset.vfeat_dir, tfeat_dir)."
+        )
+    found = []
+    for path in checkpoints:
+        model, tokenizer, _ = MMPTModel.from_pretrained(str(source), path, video_encoder=None)
+        video_id, features, clips = _validation_video(config.dataset, tokenizer)
+        window = min(WINDOW_S, model.max_video_len)
+        found.append(
+            (re.sub("^checkpoint_?", "", path.stem), align_video(model, video_id, features, clips, window))
+        )
+    return found
+
+
+def _validation_video(dataset, tokenizer) -> tuple[str, np.ndarray, dict[str, list]]:
+    """Id, features and captions of the first validation video that has captions."""
+    meta = Path(dataset.vfeat_dir) / "val_meta.pkl"
+    if not meta.is_file():
+        raise FileNotFoundError(f"{meta}: no list of validation videos.")
+    shard, videos = next(iter(load_plain_pickle(meta).items()))
+    features = ShardedTensor.load(f"{dataset.vfeat_dir}/val_{shard}")
+    times = ShardedTensor.load(f"{dataset.tfeat_dir}val_{shard}.startends")
+    tokens = ShardedTensor.load(f"{dataset.tfeat_dir}val_{shard}.caps_ids")
+    for index, video_id in enumerate(videos):
+        length = min(len(features[index]), LONGEST_S)
+        rows = [row for row, (start, end) in enumerate(np.asarray(times[index])) if end <= length]
+        if not rows:
+            continue
+        ids = [[int(token) for token in tokens[index][row] if token >= 0] for row in rows]
+        spans = np.asarray(times[index])[rows]
+        clips = {"start": list(spans[:, 0]), "end": list(spans[:, 1]), "text": tokenizer.batch_decode(ids)}
+        return str(video_id), np.array(features[index][:length], np.float32), clips
+    raise ValueError(f"{meta}: none of its videos has captions.")

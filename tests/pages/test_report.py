@@ -1,0 +1,111 @@
+"""The page of a training run, and of several compared."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mmpt.pages.report import spikes
+from mmpt.pages.runs import read_run
+from mmpt_cli.report import main
+from tests.browser import opened
+
+pytest.importorskip("plotly")
+
+
+def write_run(folder, shift=0.0, stop=60):
+    """A run of 100 updates that was killed at one, in the middle of a line, and went on 20 before."""
+    folder.mkdir(parents=True)
+    lines = []
+    for update in [*range(10, stop + 1, 10), *range(stop - 10, 101, 10)]:
+        line = {"tag": "train_inner", "update": update, "loss": 9 - update / 20 + shift, "text_to_video": 4.0}
+        lines.append(
+            line
+            | {"lr": update * 1e-5, "gnorm": 900.0 if update == 90 else 2.0, "data_wait": 0.01, "epoch": 1}
+        )
+        if update % 50 == 0:
+            lines.append({"tag": "valid", "update": update, "loss": 8 - update / 30 + shift})
+    text = "\n".join(map(json.dumps, lines)) + '\n{"tag": "train_inner", "upda'
+    (folder / "metrics.jsonl").write_text(text)
+    log = (
+        f"x | INFO | fairseq.trainer | Loaded checkpoint {folder}/checkpoint_last.pt (epoch 1 @ 50 updates)\n"
+    )
+    log += "x | WARNING | mmpt | look at <this> & that\n"
+    (folder / "train.log").write_text(log)
+    head = "# projects/toy/videoclip.yaml with its includes and defaults, as last trained\n"
+    (folder / "config.yaml").write_text(
+        f"{head}model: {{model_cls: MMFusionSeparate}}\nloss: {{nce_t: {1 + shift}}}\n"
+    )
+    evaluation = folder / "eval" / "test_vtt"
+    evaluation.mkdir(parents=True)
+    ranks = np.random.default_rng(int(10 * shift)).integers(1, 8, 50)
+    np.savez(evaluation / "per_query.npz", ranks=ranks, ids=np.array([f"q{i}" for i in range(50)]))
+    values = {"values": {"R1": float((ranks <= 1).mean())}, "intervals": {"R1": [0.0, 0.4]}}
+    (evaluation / "results.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_an_update_that_was_trained_twice_counts_once_and_a_cut_line_is_counted(tmp_path):
+    run = read_run(write_run(tmp_path / "run"))
+    assert [line["update"] for line in run.inner] == list(range(10, 101, 10))
+    assert (
+        run.retrained == 2 and run.unread == 1 and run.resumes == [(f"{tmp_path}/run/checkpoint_last.pt", 50)]
+    )
+    assert run.facts()["best validation loss"] == "4.6667 at update 100" and run.losses == [
+        "loss",
+        "text_to_video",
+    ]
+    assert (
+        run.config["model.model_cls"][1] != "default or --set"
+        and run.config["loss.nce_t"][1] == "default or --set"
+    )
+
+
+def test_a_jump_is_pointed_at():
+    lines = [{"name": "gnorm", "x": list(range(10)), "y": [2.0] * 5 + [300.0] + [2.0] * 4}]
+    assert spikes(lines) == ["gnorm jumps to 300 at update 5"]
+    assert not spikes([{"name": "loss", "x": list(range(99)), "y": list(np.geomspace(1, 500, 99))}])
+
+
+def test_a_run_becomes_a_page_with_curves_that_answer(tmp_path, browser, capsys):
+    main([str(write_run(tmp_path / "run")), "--plans", "0"])
+    page = tmp_path / "run" / "report.html"
+    assert f"page: {page}" in capsys.readouterr().out
+    with opened(browser, page.as_uri()) as at:
+        at.page.locator(".chart svg.main-svg").first.wait_for()
+        assert at.page.locator(".chart").count() == 5  # loss, rate, norm, waiting, test_vtt
+        text = at.page.inner_text("body")
+        assert (
+            "gradient norm" in text
+            and "jumps to 900 at update 90" in text
+            and "look at <this> & that" in text
+        )
+        curve = at.page.locator(".chart").first
+        box = curve.bounding_box()
+        at.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 3, steps=5)
+        at.page.locator(".hoverlayer .legend, .hoverlayer .hovertext").first.wait_for()
+        at.page.keyboard.press("l")
+        at.page.keyboard.press("d")
+
+
+def test_runs_are_compared_query_by_query(tmp_path):
+    folders = [write_run(tmp_path / name, shift) for name, shift in (("a", 0.0), ("b", 0.5))]
+    out = tmp_path / "both.html"
+    main([f"A={folders[0]}", f"B={folders[1]}", "--plans", "0", "--out", str(out)])
+    text = out.read_text()
+    assert "eval/test_vtt: A (A), B (B)" in text and "95 % interval" in text and "<td>loss.nce_t</td>" in text
+
+
+def test_runs_of_different_queries_are_not_compared_and_it_is_said(tmp_path):
+    folders = [write_run(tmp_path / name) for name in ("a", "b")]
+    np.savez(folders[1] / "eval/test_vtt/per_query.npz", ranks=np.ones(3), ids=np.array(["x", "y", "z"]))
+    main([*map(str, folders), "--plans", "0", "--out", str(tmp_path / "both.html")])
+    assert "the runs have different queries" in (tmp_path / "both.html").read_text()
+
+
+def test_a_folder_that_is_no_run_names_those_below_it(tmp_path):
+    write_run(tmp_path / "toy" / "norton")
+    with pytest.raises(FileNotFoundError, match="is no run that was trained. Runs below it: norton"):
+        main([str(tmp_path / "toy")])
