@@ -33,7 +33,7 @@ def parser() -> Parser:
     add("--language", help="take <id>.LANGUAGE.vtt where a video has several files, for instance en")
     add("--model", required=True, help="project file, folder of save_pretrained, or hub id")
     add("--checkpoint", help="weights; default: checkpoint_best.pt of the file's run")
-    add("--backbone", default="s3d", help="that reads videos (default: %(default)s)")
+    add("--backbone", default="auto", help="that reads videos; auto: the model's own, or s3d")
     add("--weights", type=Path, help="weights file of the backbone")
     add("--window", type=count, default=4, help="seconds per window (default: %(default)s)")
     add("--relaxed", action="store_true", help="the first and last captions may be left out (OTAM)")

@@ -24,6 +24,7 @@ VERBS = {  # verb -> (its file, what it does); a new verb is a line here
     "captions": ("captions", "remove repetitions from captions, turn them into token shards"),
     "data": ("data", "verify, convert and make annotation and feature files"),
     "shards": ("shards", "build, verify, describe, split and merge shards"),
+    "calibrate": ("calibrate", "teach a model how far its alignments can be trusted"),
     "align": ("align", "where in videos their captions are; a folder to a page and an index"),
     "search": ("search", "find moments of videos by a sentence"),
     "report": ("report", "training runs as one page of curves, or several compared"),
@@ -31,6 +32,7 @@ VERBS = {  # verb -> (its file, what it does); a new verb is a line here
     "audit": ("audit", "why is this number not that number? From a claim to a clean number in steps"),
     "gdt": ("gdt", "what a hypothesis of GDT attracts and repels"),
     "completion": ("completion", "a script that completes verbs and options in bash or zsh"),
+    "models": ("models", "models and backbones by name: which there are, and how they come here"),
     "checkpoint": ("checkpoint", "look into checkpoint files, convert and average them"),
 }
 USAGE = "usage: mmpt VERB ...        mmpt VERB --help says more, with examples"

@@ -3,6 +3,8 @@
     mmpt predict projects/retri/norton/test_youcook_zs.yaml
     mmpt predict FILE --checkpoint runs/retri/norton/checkpoint_best.pt --device cpu --out runs/eval
     mmpt predict FILE --untrained --json
+    mmpt predict projects/dual/test_vtt_zs.yaml --model openai/clip-vit-base-patch32 --videos
+    data/msrvtt/videos
 
 Without --checkpoint: every checkpoint*.pt of the run folder (the folder part of eval.save_path) by name, then
 fairseq.common_eval.path. For each: results.json, results.md and per_query.npz under OUT/<checkpoint>/, with
@@ -30,6 +32,8 @@ def parser() -> Parser:
     add("config", metavar="FILE", help="project file with `predictor` and `metric`")
     add("--checkpoint", help="evaluate this file only (with --all: this one too)")
     add("--all", action="store_true", help="every checkpoint*.pt of the run folder; as without --checkpoint")
+    add("--model", metavar="ID", help="of projects/dual: hub id or folder of CLIP, SigLIP, X-CLIP, CLAP")
+    add("--videos", metavar="DIR", help="folder of video files: features are made of them first")
     add("--untrained", action="store_true", help="evaluate the model as initialised")
     p.shared("--out", help="folder of the reports (default: <eval.save_path>/<name of the file>)")
     add("--predict-only", action="store_true", help="run the predictor and keep its arrays; no metric")
@@ -44,17 +48,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate one checkpoint after the other."""
     args = parser().parse_args(argv)
     speak(args.quiet)
-    from mmpt.api.evaluation import UNTRAINED, Evaluation, best_of, find_checkpoints, labels, write_summary
+    from mmpt.api.evaluation import Evaluation, best_of, find_checkpoints, labels, write_summary
+    from mmpt.config import ConfigError, load_config
 
     subsets = [f"eval.modalities=[{args.modalities}]"] if args.modalities else []
-    evaluation = Evaluation(args.config, [*args.overrides, *subsets], args.device, progress("batch"))
-    named = [None] if args.untrained else find_checkpoints(evaluation.config, args.checkpoint, args.all)
+    given = {"dataset.bert_name": args.model, "dataset.videos": args.videos}
+    raw = [f"{key}={value}" for key, value in given.items() if value is not None]
+    if args.model and load_config(args.config).model.model_cls != "DualEncoder":
+        raise ConfigError(
+            f"{args.config}: --model is for tests of DualEncoder, such as those of projects/dual."
+        )
+    evaluation = Evaluation(args.config, [*args.overrides, *subsets, *raw], args.device, progress("batch"))
+    alone = args.untrained or (evaluation.brings_weights and args.checkpoint is None)
+    named = [None] if alone else find_checkpoints(evaluation.config, args.checkpoint, args.all)
     out, reports = Path(args.out or evaluation.out), {}
     say = print if not args.json else lambda *text: None
     items = f"{len(evaluation.dataset)} test items"
     say(f"{args.config}: {items}, device {evaluation.device}, {len(named)} checkpoint(s)")
-    for label, path in labels(named).items():
-        say(f"\n{path or UNTRAINED}")
+    for label, path in labels(named, evaluation.unnamed).items():
+        say(f"\n{path or evaluation.unnamed}")
         if args.predict_only:
             evaluation.predict(path, out / label)
             continue
@@ -64,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if reports:
         write_summary(out, reports)
         best = reports[best_of(reports)]
-        say(f"\nbest results:\n{best.checkpoint.get('path', UNTRAINED)}\n{best.text()}")
+        say(f"\nbest results:\n{best.checkpoint.get('path', evaluation.unnamed)}\n{best.text()}")
     say(f"\nwritten to {out}")
     if args.json:
         print(json.dumps({label: report.result.values for label, report in reports.items()}, indent=1))

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmpt.api.raw_videos import SAVE_PATH, slug, with_features
 from mmpt.checkpoints.describe import description
 from mmpt.checkpoints.weights import fit_state_dict, read_file
 from mmpt.config import Config
@@ -23,10 +24,11 @@ from mmpt.evaluators import Evaluator, Report, Result, sanity, save_arrays
 from mmpt.evaluators.report import describe_data
 from mmpt.models import build_model
 from mmpt.processors.store.passport import passports_of, wrong_rate
-from mmpt.registry import load_plugins
+from mmpt.registry import MODELS, load_plugins
 from mmpt.utils.files import atomic_write
+from mmpt.zoo import remedy
 
-UNTRAINED = "untrained"
+UNTRAINED, PRETRAINED = "untrained", "pretrained"
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
@@ -80,8 +82,8 @@ def find_checkpoints(config: Config, chosen: str | Path | None = None, every: bo
         if not os.path.isfile(named):
             key = "--checkpoint" if chosen else "fairseq.common_eval.path"
             raise FileNotFoundError(
-                f"{config.source}: {key}={named}: no such file. Train first, fetch the weights, or pass "
-                "--checkpoint."
+                f"{config.source}: {key}={named}: no such file. Train first, or pass --checkpoint. "
+                f"{remedy(named)}"
             )
         found.append(Path(named))
     if not found:
@@ -92,11 +94,12 @@ def find_checkpoints(config: Config, chosen: str | Path | None = None, every: bo
     return list({path.resolve(): path for path in found}.values())
 
 
-def labels(checkpoints: Iterable[Path | None]) -> dict[str, Path | None]:
-    """A folder name for each checkpoint: its stem, with the folder's name before it where stems repeat."""
+def labels(checkpoints: Iterable[Path | None], unnamed: str = UNTRAINED) -> dict[str, Path | None]:
+    """A folder name for each checkpoint: its stem, with the folder's name before it where stems repeat;
+    None is `unnamed`."""
     named: dict[str, Path | None] = {}
     for path in checkpoints:
-        label = UNTRAINED if path is None else path.stem
+        label = unnamed if path is None else path.stem
         named[f"{path.resolve().parent.name}_{label}" if label in named and path is not None else label] = (
             path
         )
@@ -138,6 +141,8 @@ class Evaluation:
         self.config = as_config(config, overrides)
         load_plugins(self.config.plugins)
         self.device, self.progress = choose_device(device), progress
+        if self.config.dataset.videos is not None:
+            self.config = with_features(self.config, self.device)
         self.dataset = build_dataset(self.config, "test")
         trainer = self.config.trainer
         self.loader = DataLoader(
@@ -155,9 +160,22 @@ class Evaluation:
                 entry["passports"] = [passport for passport in passports_of(entry["path"]) if passport]
 
     @property
+    def brings_weights(self) -> bool:
+        """The model needs no checkpoint."""
+        return getattr(MODELS.get(self.config.model.model_cls), "brings_weights", False)
+
+    @property
+    def unnamed(self) -> str:
+        """What the model without a checkpoint is called."""
+        return PRETRAINED if self.brings_weights else UNTRAINED
+
+    @property
     def out(self) -> Path:
-        """Where the reports of a test file belong."""
-        return Path(self.config.eval.save_path or "runs/eval") / Path(self.config.source).stem
+        """Where the reports of a test file belong; those of models that share it, in folders of their own."""
+        folder = Path(self.config.eval.save_path or SAVE_PATH)
+        if self.brings_weights:
+            folder /= slug(self.config.dataset.bert_name)
+        return folder / Path(self.config.source).stem
 
     def __call__(
         self,
@@ -177,7 +195,7 @@ class Evaluation:
                 save_arrays(Path(out) / "predictions.npz", arrays)
             drawn = self.evaluator.metric.plot(Path(out), result, **arrays) if plots else []
         report = Report(
-            name=f"{self.config.source}: {Path(out).name if out else checkpoint or UNTRAINED}",
+            name=f"{self.config.source}: {Path(out).name if out else checkpoint or self.unnamed}",
             result=result,
             checkpoint=provenance,
             data=self.data,
@@ -207,7 +225,11 @@ class Evaluation:
         """A fresh model, so that no tensor is left over from the checkpoint before, and where its weights
         come from; the file is opened once."""
         if checkpoint is None:
-            return build_model(self.config), {}
+            model = build_model(self.config)
+            if not self.brings_weights:
+                return model, {}
+            verdict = "the published model, whole"
+            return model, {"path": model.source, "sha256": model.checksum, "missing": [], "verdict": verdict}
         path = Path(checkpoint)
         contents = read_file(path, with_sha256=True)
         as_in_file = dataclasses.replace(self.config.model, init="random", init_from=None)

@@ -32,6 +32,7 @@ from mmpt.media.audio import read_audio_windows
 from mmpt.media.video import MAX_DAMAGE, Damage, read_seconds
 from mmpt.registry import BACKBONES
 from mmpt.utils.files import file_sha256
+from mmpt.zoo import remedy
 
 GPU_FRAMES = 960  # per pass
 CPU_IMAGES = 16
@@ -88,8 +89,13 @@ class NamedBackbone:
             self.network = self.build(model)
             self.origin = {"weights": model, "tensors_sha256": tensors_sha256(self.network)}
             return
-        if weights is None:
-            raise ValueError(f"backbone {name!r} needs its weights file.")
+        if weights is None and self.usual_weights is None:
+            raise ValueError(
+                f"backbone {name!r} needs its weights file. `mmpt models list` shows which are known."
+            )
+        weights = weights or self.usual_weights
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"no weights of {name} at {weights}. {remedy(weights)}")
         self.network = for_inference(self._filled(self.build(model), weights))
         # every training writes a `checkpoint.pth`: the checksum tells them apart
         self.origin = {"weights": Path(weights).name, "weights_sha256": file_sha256(weights)}

@@ -21,6 +21,7 @@ from mmpt.utils import optional_import
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 INT16_RANGE = 32768
+DUAL = ("video", "image", "audio")  # kinds of backbones that transformers compares with text
 
 
 class ImageTower(nn.Module):
@@ -56,12 +57,17 @@ class TransformersImageBackbone(VideoBackbone):
         """
         transformers = optional_import("transformers")
         config = transformers.AutoConfig.from_pretrained(model)
+        if config.model_type == "siglip2":  # its checkpoints of fixed size call themselves siglip
+            raise ValueError(
+                f"{model}: a NaFlex model, which reads pictures of any shape; take one of fixed size, such "
+                "as google/siglip2-base-patch16-224."
+            )
         is_clip = config.model_type in ("clip", "clip_vision_model")
         tower = load_whole(
             transformers.CLIPVisionModelWithProjection if is_clip else transformers.AutoModel, model
         )
         self.size = getattr(config, "vision_config", config).image_size
-        scaling = _scaling(model, transformers)
+        scaling = scaling_of(model)
         if scaling is None and not is_clip:
             raise ValueError(
                 f"{model}: no preprocessor_config.json, which says mean and deviation of the "
@@ -95,8 +101,7 @@ class ClipTower(nn.Module):
         chosen = torch.linspace(0, clips.shape[2] - 1, self.n_frames, device=clips.device).long()
         pixels = clips[:, :, chosen].transpose(1, 2)  # (n, frames, 3, S, S)
         if hasattr(self.tower, "get_video_features"):
-            output = self.tower.get_video_features(pixel_values=pixels)
-            return output if isinstance(output, Tensor) else output.pooler_output
+            return vectors_of(self.tower.get_video_features(pixel_values=pixels))
         return self.tower(pixel_values=pixels).last_hidden_state.mean(1)
 
 
@@ -120,7 +125,7 @@ class TransformersVideoBackbone(VideoBackbone):
                 f"{model}: a {config.model_type} model reads pictures, not clips: use image:{model}."
             )
         tower = load_whole(transformers.AutoModel, model)
-        scaling = _scaling(model, transformers)
+        scaling = scaling_of(model)
         if scaling is None:
             raise ValueError(
                 f"{model}: no preprocessor_config.json, which says mean and deviation of the "
@@ -165,6 +170,8 @@ class TransformersAudioBackbone(AudioBackbone):
         loader = transformers.ClapAudioModelWithProjection if is_clap else transformers.AutoModel
         self.extractor = transformers.AutoFeatureExtractor.from_pretrained(model)
         self.sample_rate = self.extractor.sampling_rate
+        if is_clap:  # what is longer it would cut at a random place
+            self.window_s = int(self.extractor.max_length_s)
         return AudioTower(load_whole(loader, model), is_clap)
 
     def prepare(self, waves: np.ndarray) -> np.ndarray:
@@ -198,24 +205,53 @@ def load_whole(loader: Any, model: str) -> nn.Module:
     return network
 
 
-def _image_vectors(model: nn.Module, images: Tensor) -> Tensor:
-    """What the model offers that comes closest to one vector per image."""
-    output: Any = (
-        model.get_image_features(pixel_values=images)
-        if hasattr(model, "get_image_features")
-        else model(pixel_values=images)
-    )
-    if isinstance(output, Tensor):
-        return output
-    for key in ("image_embeds", "pooler_output"):
-        if output.get(key) is not None:
-            return output[key]
-    return output["last_hidden_state"][:, 0]
-
-
-def _scaling(model: str, transformers: Any) -> dict[str, Any] | None:
+def scaling_of(model: str) -> dict[str, Any] | None:
     """What preprocessor_config.json says; None where there is none."""
+    reader = optional_import("transformers").image_processing_base.ImageProcessingMixin
     try:
-        return transformers.image_processing_base.ImageProcessingMixin.get_image_processor_dict(model)[0]
+        return reader.get_image_processor_dict(model)[0]
     except OSError:
         return None
+
+
+def compared_with_text(model: str) -> str | None:
+    """The kind of backbone whose vectors a dual encoder of transformers compares with text: "image", "video"
+    or "audio".
+
+    Returns:
+        None where it is another model, or none that can be read now.
+    """
+    transformers = optional_import("transformers")
+    try:
+        config = transformers.AutoConfig.from_pretrained(model)
+    except (OSError, ValueError):
+        return None
+    network = transformers.MODEL_MAPPING.get(type(config), None)
+    if not hasattr(network, "get_text_features"):
+        return None
+    return next((kind for kind in DUAL if hasattr(network, f"get_{kind}_features")), None)
+
+
+def vectors_of(output: Any) -> Tensor:
+    """One vector for each item, (n, D), of what a model of transformers returns.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    if isinstance(output, Tensor) and output.dim() == 2:
+        return output
+    for key in () if isinstance(output, Tensor) else ("image_embeds", "pooler_output"):
+        if output.get(key) is not None:
+            return output[key]
+    kind = type(output).__name__
+    raise ValueError(f"{kind}: no single vector for each item; this model compares otherwise.")
+
+
+def _image_vectors(model: nn.Module, images: Tensor) -> Tensor:
+    """What the model offers that comes closest to one vector per image."""
+    if hasattr(model, "get_image_features"):
+        return vectors_of(model.get_image_features(pixel_values=images))
+    output = model(pixel_values=images)
+    if all(output.get(key) is None for key in ("image_embeds", "pooler_output")):
+        return output["last_hidden_state"][:, 0]
+    return vectors_of(output)

@@ -20,6 +20,7 @@ from torch import nn
 from mmpt.checkpoints.weights import seal
 from mmpt.config import Config, DatasetConfig, ModelConfig, load_config
 from mmpt.utils import atomic_write, optional_import
+from mmpt.zoo import known, remedy
 
 CONFIG, WEIGHTS, CARD = "config.yaml", "model.safetensors", "README.md"
 SIZES = ("max_video_len", "max_len", "num_iso_layer", "use_fast")
@@ -39,7 +40,8 @@ def locate(source: str | Path, checkpoint: str | Path | None) -> tuple[Config, P
     folder = path if path.is_dir() else _download(str(source))
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(
-            f"{folder} holds no {CONFIG}; expected a folder written by save_pretrained, or a YAML file."
+            f"{folder} holds no {CONFIG}; expected a folder written by save_pretrained, one of a dual "
+            "encoder of transformers (config.json, weights, tokenizer), or a YAML file."
         )
     config = load_config(folder / CONFIG)
     config = dataclasses.replace(config, dataset=dataclasses.replace(config.dataset, bert_name=str(folder)))
@@ -59,7 +61,7 @@ def find_checkpoint(config: Config, checkpoint: str | Path, folders: Sequence[Pa
             return path
     raise FileNotFoundError(
         f"no checkpoint {str(checkpoint)!r}; looked at {', '.join(map(str, tried))}. Give the path of the "
-        "file."
+        f"file. {remedy(tried[-1])}"
     )
 
 
@@ -114,5 +116,6 @@ def _download(name: str) -> Path:
         return Path(hub.snapshot_download(name))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"{name!r} is neither a YAML file, a folder, nor a hub id that can be downloaded now ({error})."
+            f"{name!r} is neither a YAML file, a folder, nor a hub id that can be downloaded now ({error}). "
+            f"Known by name: {', '.join(known())}; `mmpt models list` says more."
         ) from error

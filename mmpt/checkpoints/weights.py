@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.utils.files import atomic_write, stream_sha256
+from mmpt.zoo import remedy
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,8 @@ def read_file(path: str | Path, with_sha256: bool = False) -> Contents:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, holds a foreign class, or holds no weights.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such weights file. {remedy(path)}")
     state, header, digest = _read(Path(path), with_sha256)
     unwrapped = _unwrap(state)
     tensors = plain_state_dict(unwrapped)

@@ -7,6 +7,7 @@ from mmpt.config.yamlfile import ConfigError, read_yaml
 
 # folder below projects/ -> what its files reproduce
 PAPERS = {
+    "dual": "Dual encoders of transformers: CLIP, SigLIP, X-CLIP, CLAP",
     "task": "Templates of the end tasks, for pipelines; and tests of frozen features",
     "mtm": "VLM: Xu et al., Findings of ACL 2021, arXiv 2105.09996",
     "retri/videoclip": "VideoCLIP: Xu et al., EMNLP 2021, arXiv 2109.14084",

@@ -36,6 +36,12 @@ class DatasetConfig(SharedSection):
     val_path: str | None = option(None, "list of validation items; null: no validation")
     test_path: str | None = option(None, "list of test items")
     vfeat_dir: str | None = option(None, "folder of video features: <id>.npy files or shards")
+    videos: str | None = option(
+        None, "folder of video files, of which `mmpt predict` makes the features that the model reads"
+    )
+    prompt: str | None = option(
+        None, "template round every text, such as `a video of {}.`; null: the text alone"
+    )
     max_video_len: int | None = option(None, "video tokens (seconds) per clip", least=1)
     max_len: int | None = option(
         None, "video and text positions together; text tensors have max_len - max_video_len columns", least=1

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.api.training import train as train_project
+from mmpt.checkpoints.model_folder import write_folder
 from mmpt.config import Config, load_config
 from mmpt.config.rundir import to_dict
 from mmpt.demo.report import draw_alignment, evaluate_rows, write_report
 from mmpt.demo.toy_runs import PROJECTS, claim, data_fingerprint, finish, move_folders, set_length
+from mmpt.models import build_model
+from mmpt.processors import load_tokenizer
 from mmpt.synthetic.build import build_world
 from mmpt.synthetic.settings import NOISE, SIZES, Settings
 
@@ -71,7 +74,11 @@ def run(job: MainJob, follow: Follow | None = None, track: Callable[..., Iterabl
     rows = evaluate_rows(tests, checkpoints, training)
     picture = draw_alignment(Path(job.out) / "alignment.png", job.data, checkpoints["+ Norton"], training)
     lines.info("\n" + write_report(rows, Path(job.out), dataclasses.asdict(job)))
-    lines.info(f"log:     {checkpoints['+ Norton'].parent / 'train.log'}\npicture: {picture}")
+    model = save_model(training, checkpoints["+ Norton"], Path(job.out) / "model")
+    log = checkpoints["+ Norton"].parent / "train.log"
+    lines.info(
+        f"log:     {log}\npicture: {picture}\nmodel:   {model}, for --model and MMPTModel.from_pretrained"
+    )
     write_page(job, Path(training.dataset.vfeat_dir), checkpoints)
     lines.info(f"\n{time.perf_counter() - start:.0f} s in all")
 
@@ -87,6 +94,12 @@ def write_page(job: MainJob, features: Path, checkpoints: Mapping[str, Path]) ->
         lines.info(f"no page: {error}")
     else:
         lines.info(f"page:    {page}")
+
+
+def save_model(config: Config, checkpoint: Path, folder: Path) -> Path:
+    """The trained model as a folder that needs no project file; in `runs/toy/model` it is the model `toy`."""
+    write_folder(folder, build_model(config, checkpoint), load_tokenizer(config.dataset.bert_name))
+    return folder
 
 
 def configured(name: str, job: MainJob) -> Config:

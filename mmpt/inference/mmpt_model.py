@@ -6,6 +6,7 @@ Letters: B videos, T seconds, F = max_video_len, W windows, N captions, D width;
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,16 +18,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from mmpt.backbones.backbone import VideoBackbone, frame_network, named_backbone
-from mmpt.checkpoints.model_folder import locate, write_folder
+from mmpt.backbones.backbone import AudioBackbone, frame_network
+from mmpt.calibration import Calibration
+from mmpt.checkpoints.model_folder import CARD, write_folder
 from mmpt.extraction.run import videos_of
+from mmpt.inference.loading import CALIBRATION, load_backbone, located, weights_sha256
 from mmpt.inference.moments import CaptionAlignment, Moment, MomentIndex, align_captions
+from mmpt.inference.spans import note_in_card, spans_of
+from mmpt.media.audio import read_audio_windows
 from mmpt.media.video import read_seconds
 from mmpt.models.build import build_model
 from mmpt.models.mmfusion import Encoded
 from mmpt.modules.layers import VideoTokenMLP
 from mmpt.ops.windows import window_ranges
-from mmpt.registry import ALIGNERS, BACKBONES
+from mmpt.registry import ALIGNERS
 from mmpt.utils import optional_import
 
 Video = (
@@ -36,6 +41,7 @@ SECONDS_PER_STEP = (
     4  # seconds of frames that go through the backbone at once: about half a GB of activations in S3D
 )
 CLIPS_PER_STEP = 256
+AUTO = "auto"
 Result = TypeVar("Result")
 Vectors = TypeVar("Vectors", Tensor, np.ndarray)
 
@@ -47,11 +53,16 @@ class MMPTModel(nn.Module):
         fusion: the trained model.
         tokenizer: a transformers tokenizer.
         aligner: packs token ids into caption tensors.
-        video_encoder: frames (B, 3, FPS, H, W) in [0, 1] -> (B, D), or a dict with `video_embedding`; None:
-            videos are given as features.
+        video_encoder: frames (B, 3, FPS, H, W) in [0, 1] -> (B, D), or a dict with `video_embedding`; of a
+            model that hears, what `sound` prepares -> (B, D). None: videos are given as features.
         normalize: scale the backbone's features to unit length, as the training features were. False: the
             historic behaviour of this class, which left them as they came.
         fps, size: how files are read for it: frames per second, pixels.
+        sound: how sound is read for it, of a model that hears.
+        calibration: of its alignments, as `mmpt calibrate` wrote it.
+
+    Attributes:
+        backbone_name: of the network whose features it reads, where `from_pretrained` knows it.
     """
 
     def __init__(
@@ -63,62 +74,98 @@ class MMPTModel(nn.Module):
         normalize: bool = True,
         fps: int = 30,
         size: int = 224,
+        sound: AudioBackbone | None = None,
+        calibration: Calibration | None = None,
     ):
         super().__init__()
+        self.calibration = calibration
+        self.backbone_name: str | None = None
         self.fusion = fusion
         self.tokenizer = tokenizer
         self.aligner = aligner
         self.video_encoder = video_encoder
         self.normalize = normalize
-        self.fps, self.size = fps, size
+        self.fps, self.size, self.sound = fps, size, sound
         self.max_video_len: int = fusion.max_video_len
-        self.feature_width: int = next(
-            m for m in fusion.modules() if isinstance(m, VideoTokenMLP)
-        ).linear1.in_features
+        self.unit_vectors: bool = getattr(fusion, "unit_vectors", False)
+        self.feature_width: int = (
+            getattr(fusion, "feature_width", None)
+            or next(m for m in fusion.modules() if isinstance(m, VideoTokenMLP)).linear1.in_features
+        )
 
     @classmethod
     def from_pretrained(
         cls,
         source: str | Path,
         checkpoint: str | Path | None = None,
-        video_encoder: nn.Module | str | None = "s3d",
+        video_encoder: nn.Module | str | None = AUTO,
         normalize: bool = True,
         video_weights: str | Path | None = None,
+        calibrated: bool = True,
     ) -> tuple[MMPTModel, Any, Any]:
         """A model in eval mode, its tokenizer and its aligner.
 
         Args:
-            source: a project YAML, a folder written by `save_pretrained`, or a hub id.
+            source: a project YAML; a folder written by `save_pretrained`, or of a dual encoder of
+                transformers (CLIP, SigLIP, X-CLIP, CLAP); a hub id of either; or a name that `mmpt models
+                list` shows.
             checkpoint: weights file, by path or by name in the run folder of the YAML. None: a folder's own
                 weights; for a YAML `checkpoint_best.pt` of its run folder.
             video_encoder: a backbone by name ("s3d", "image:<hub id or folder>", ...), the one whose features
-                the model was trained on; a module; or None to work on features alone. A backbone that is to
-                be trained is given as a module: `S3D.from_files(weights)`.
+                the model was trained on; "auto": that of the model's name or its own, for others s3d; a
+                module; or None to work on features alone. A backbone that is to be trained is given as a
+                module: `S3D.from_files(weights)`.
             normalize: see the class.
             video_weights: weights file of the backbone; None: where it usually lies, for S3D
                 `pretrained_models/s3d_howto100m.pth`.
+            calibrated: read the calibration that lies with the weights, if there is one.
 
         Raises:
             FileNotFoundError: model, weights or backbone are not where they were looked for.
             ValueError: an unknown `video_encoder`, or a damaged file.
         """
-        if checkpoint is None and Path(source).suffix in (".yaml", ".yml"):
-            checkpoint = "checkpoint_best.pt"
-        config, weights = locate(source, checkpoint)
-        transformers = optional_import("transformers")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(config.dataset.bert_name)
-        aligner = ALIGNERS.get("Aligner")(config.dataset)
-        reading = {}
+        found = located(source, checkpoint)
+        config, weights, backbone = found
+        fusion = build_model(config, weights)
+        tokenizer = optional_import("transformers").AutoTokenizer.from_pretrained(config.dataset.bert_name)
+        aligner = ALIGNERS.get(getattr(fusion, "aligner_cls", "Aligner"))(config.dataset)
+        reading: dict[str, Any] = {}
+        own = getattr(fusion, "backbone", None)  # of which its space is made: no other fits
+        backbone = own or backbone
+        if video_encoder == AUTO:
+            video_encoder = backbone
+        if own and isinstance(video_encoder, str) and video_encoder != own:
+            raise ValueError(
+                f"{source}: reads what {own} gives, not {video_encoder}; leave video_encoder out."
+            )
         if isinstance(video_encoder, str):
-            backbone = load_backbone(video_encoder, video_weights)
-            video_encoder, reading = frame_network(backbone), {"fps": backbone.fps, "size": backbone.size}
-        model = cls(build_model(config, weights), tokenizer, aligner, video_encoder, normalize, **reading)
+            network = load_backbone(video_encoder, video_weights)
+            if isinstance(network, AudioBackbone):
+                video_encoder, reading = network.network, {"sound": network}
+            else:
+                video_encoder, reading = frame_network(network), {"fps": network.fps, "size": network.size}
+        model = cls(fusion, tokenizer, aligner, video_encoder, normalize, **reading)
+        model.backbone_name = backbone
+        if calibrated and found.calibration.is_file():
+            model.calibration = Calibration.load(found.calibration)
+            if model.calibration.about.get("weights") != weights_sha256(fusion):
+                raise ValueError(
+                    f"{found.calibration}: made with other weights than {source} has now. Remove it, or "
+                    "write it anew: mmpt calibrate"
+                )
         return model.eval(), tokenizer, aligner
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config, weights, tokenizer and a card; `from_pretrained(folder)` reads them. The video
         backbone is not copied."""
-        write_folder(folder, self.fusion, self.tokenizer)
+        if hasattr(self.fusion, "save"):
+            self.fusion.save(folder)
+            self.tokenizer.save_pretrained(folder)
+        else:
+            write_folder(folder, self.fusion, self.tokenizer)
+        if self.calibration is not None:
+            self.calibration.save(Path(folder) / f"model{CALIBRATION}")
+            note_in_card(Path(folder) / CARD, self.calibration)
 
     def forward(
         self, video_frames: Tensor, caps: Tensor, cmasks: Tensor, return_score: bool = False
@@ -191,10 +238,11 @@ class MMPTModel(nn.Module):
                 (3).
             numpy: return a float32 array instead of a tensor on the model's device.
         """
-        vectors = [self._long_video(vfeats[None]).pooled for vfeats in self._each_video(videos)]
-        if not vectors:
+        each = [self._long_video(vfeats[None]).pooled for vfeats in self._each_video(videos)]
+        if not each:
             raise ValueError("encode_video got no videos.")
-        return _array(torch.cat(vectors)) if numpy else torch.cat(vectors)
+        vectors = self._comparable(torch.cat(each))
+        return _array(vectors) if numpy else vectors
 
     def encode_folder(
         self,
@@ -234,9 +282,8 @@ class MMPTModel(nn.Module):
             )
         vfeats = self._one_video(video)
         bounds = window_ranges(len(vfeats), window_s, stride_s)
-        return self._encode_bounds(vfeats[None], bounds).pooled, torch.tensor(
-            bounds, dtype=torch.float32, device=self.device
-        )
+        vectors = self._comparable(self._encode_bounds(vfeats[None], bounds).pooled)
+        return vectors, torch.tensor(bounds, dtype=torch.float32, device=self.device)
 
     @torch.no_grad()
     def encode_text(self, sentences: str | Sequence[str], numpy: bool = False) -> Tensor | np.ndarray:
@@ -278,9 +325,18 @@ class MMPTModel(nn.Module):
             stride_s: seconds between windows; None: side by side.
             relaxed: the first and last captions may be left out, as when the video shows only a part.
             epsilon: entropic regulariser of the plan; smaller is sharper.
+
+        Returns:
+            With `calibrated` where the model was calibrated for alignments made in the same way.
         """
-        vectors, windows = self.encode_windows(video, min(window_s, self.max_video_len), stride_s)
-        return align_captions(list(captions), self.encode_text(captions), vectors, windows, relaxed, epsilon)
+        window_s = min(window_s, self.max_video_len)
+        vectors, windows = self.encode_windows(video, window_s, stride_s)
+        text = self.encode_text(captions)
+        found = align_captions(list(captions), text, vectors, windows, relaxed, epsilon)
+        way = {"window_s": window_s, "stride_s": stride_s, "relaxed": relaxed, "epsilon": epsilon}
+        if self.calibration is None or not way.items() <= self.calibration.settings.items():
+            return found
+        return dataclasses.replace(found, calibrated=spans_of(self.calibration, found))
 
     def index(
         self,
@@ -335,8 +391,10 @@ class MMPTModel(nn.Module):
         if self.video_encoder is None:
             raise ValueError(
                 "this model was loaded with video_encoder=None and reads features (T, D); load it with "
-                'its backbone to read frames, such as video_encoder="s3d".'
+                'its backbone to read files or frames, such as video_encoder="s3d".'
             )
+        if self.sound is not None:
+            raise ValueError("this model hears: give a file with sound, or features (T, D), not frames.")
         scaled = frames.to(self.device)
         scaled = scaled.to(self.dtype) / 255 if scaled.dtype == torch.uint8 else scaled.to(self.dtype)
         if scaled.amax() > 1 or scaled.amin() < 0:
@@ -344,7 +402,7 @@ class MMPTModel(nn.Module):
             raise ValueError(f"float frames must lie in [0, 1], got {found}; give uint8, or divide by 255.")
         features = self.video_encoder(scaled.permute(0, 4, 1, 2, 3))
         features = features["video_embedding"] if isinstance(features, dict) else features
-        return functional.normalize(features, dim=-1) if self.normalize else features
+        return self._scaled(features)
 
     def _each_video(self, videos: Video | Sequence[Video]) -> Iterable[Tensor]:
         """Features (T, D) of each video."""
@@ -355,12 +413,7 @@ class MMPTModel(nn.Module):
     def _one_video(self, video: Video) -> Tensor:
         """Features (T, D) of one video, however it is given."""
         if isinstance(video, (str, Path)) and Path(video).suffix != ".npy":
-            vfeats = torch.cat(
-                [
-                    self._backbone(torch.from_numpy(seconds))
-                    for seconds in read_seconds(video, self.fps, self.size, chunk_s=SECONDS_PER_STEP)
-                ]
-            )
+            vfeats = torch.cat(list(self._file_features(video)))
         else:
             loaded = _load(video) if isinstance(video, (str, Path)) else video
             vfeats = self.features(torch.as_tensor(loaded)[None])[0]
@@ -369,6 +422,23 @@ class MMPTModel(nn.Module):
                 f"{video if isinstance(video, (str, Path)) else 'a video'}: features are not finite."
             )
         return vfeats
+
+    def _file_features(self, path: str | Path) -> Iterator[Tensor]:
+        """Features of the seconds of a video file, or of the sound of any file for a model that hears."""
+        if self.sound is None:
+            for seconds in read_seconds(path, self.fps, self.size, chunk_s=SECONDS_PER_STEP):
+                yield self._backbone(torch.from_numpy(seconds))
+            return
+        for waves in read_audio_windows(path, self.sound.sample_rate, self.sound.window_s):
+            heard = torch.from_numpy(self.sound.prepare(waves)).to(self.device, self.dtype)
+            yield self._scaled(self.video_encoder(heard))
+
+    def _comparable(self, vectors: Tensor) -> Tensor:
+        """As they are compared: of unit length where the model compares cosines."""
+        return functional.normalize(vectors, dim=-1) if self.unit_vectors else vectors
+
+    def _scaled(self, features: Tensor) -> Tensor:
+        return functional.normalize(features, dim=-1) if self.normalize else features
 
     def _long_video(self, vfeats: Tensor) -> Encoded:
         """Windows of F seconds side by side, averaged by their seconds: (B, T, D) of any T."""
@@ -385,7 +455,7 @@ class MMPTModel(nn.Module):
         """Windows of (B, T, D) videos, in chunks: (B W, ...), video by video."""
         parts = [self._padded(vfeats[:, start:end]) for start, end in bounds]
         clips, masks = (torch.stack(x, dim=1).flatten(0, 1) for x in zip(*parts, strict=True))
-        head = torch.tensor([[self.tokenizer.cls_token_id, self.tokenizer.sep_token_id]], device=self.device)
+        head = self.aligner.pack([[]])[0][:, :2].to(self.device)  # [CLS] [SEP], which a video tower reads
         encoded = []
         for clip, mask in zip(clips.split(CLIPS_PER_STEP), masks.split(CLIPS_PER_STEP), strict=True):
             ids = head.expand(len(clip), 2)
@@ -409,26 +479,3 @@ def _load(path: str | Path) -> np.ndarray:
 
 def _array(values: Tensor) -> np.ndarray:
     return values.float().cpu().numpy()
-
-
-def load_backbone(name: str, weights: str | Path | None = None) -> VideoBackbone:
-    """A video backbone by name, made fast and no longer trainable.
-
-    Args:
-        name: as in `MMPTModel.from_pretrained`.
-        weights: its file; None: where it usually lies.
-
-    Raises:
-        FileNotFoundError: there is no weights file; the message says where it comes from.
-        ValueError: unknown name, or a file without all tensors.
-    """
-    kind = name.partition(":")[0]
-    if weights is None and kind in BACKBONES.names():
-        weights = BACKBONES.get(kind).usual_weights
-    if weights is not None and not Path(weights).is_file():
-        raise FileNotFoundError(
-            f"no weights of {name} at {weights}. Put the file there (pretrained_models/README.md says where "
-            "it comes from) or name it as video_weights, or pass video_encoder=None and give features "
-            "instead of frames."
-        )
-    return named_backbone(name, "video", weights)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpt.calibration import Spans
 from mmpt.ops.alignment import dtw_path, otam_path
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.utils import atomic_write
@@ -32,6 +33,8 @@ class CaptionAlignment:
         similarity: (N, W) cosines.
         plan: (N, W) transport plan, captions and windows sharing the mass equally; sums to 1.
         path: (N, W) bool, cells of the cheapest monotone path.
+        calibrated: spans with stated coverage, and which captions are visible; None: the model has no
+            calibration for this kind of alignment.
     """
 
     captions: Sequence[str]
@@ -39,6 +42,7 @@ class CaptionAlignment:
     similarity: Tensor
     plan: Tensor
     path: Tensor
+    calibrated: Spans | None = None
 
     def spans(self) -> Iterator[tuple[str, float, float]]:
         """(caption, start, end) along the path; captions that the path leaves out are skipped."""

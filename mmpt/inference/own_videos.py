@@ -26,16 +26,17 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.backbones.backbone import video_backbone
+from mmpt.backbones.backbone import audio_backbone, video_backbone
 from mmpt.extraction.run import RunOptions, list_jobs, run_extraction
 from mmpt.inference.align import AlignedVideo, align_video
+from mmpt.inference.loading import weights_sha256
 from mmpt.inference.mmpt_model import MMPTModel
 from mmpt.inference.moments import MomentIndex
 from mmpt.inference.own_captions import NoCaptions, OwnCaptions
-from mmpt.inference.search import weights_sha256
 from mmpt.media.video import VIDEO_SUFFIXES, VideoError, probe
 from mmpt.registry import BACKBONES
 from mmpt.utils import atomic_write
+from mmpt.zoo import remedy
 
 lines = logging.getLogger("mmpt.lines")
 RECORD = "own_videos.json"
@@ -57,7 +58,7 @@ class OwnVideos:
         captions: as in `OwnCaptions`; None: beside the videos.
         language: as in `OwnCaptions`.
         files: folder of the videos, where `videos` holds features.
-        backbone, weights: what reads videos; must be what the model was trained on.
+        backbone, weights: what reads videos; must be what the model was trained on, and is with "auto".
         window_s: seconds per window of the alignment.
         device: where the networks run.
     """
@@ -69,7 +70,7 @@ class OwnVideos:
     captions: str | None = None
     language: str | None = None
     files: Path | None = None
-    backbone: str = "s3d"
+    backbone: str = "auto"
     weights: Path | None = None
     window_s: int = 4
     device: str = "cpu"
@@ -166,7 +167,8 @@ def _make(job: OwnVideos, track: Track) -> Made:
     if has_features:
         lines.info(f"1/3 features: those of {features}")
     else:
-        made.left_out |= _extract(job, features, sources)
+        backbone = network.backbone_name if job.backbone == "auto" else job.backbone
+        made.left_out |= _extract(job, backbone, features, sources)
     there = {name: features / f"{name}.npy" for name in sources if (features / f"{name}.npy").is_file()}
     if not there:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(made.left_out.items())[:PIECES])
@@ -186,14 +188,17 @@ def _make(job: OwnVideos, track: Track) -> Made:
     return made
 
 
-def _extract(job: OwnVideos, features: Path, sources: Mapping[str, Path]) -> dict[str, str]:
+def _extract(job: OwnVideos, name: str | None, features: Path, sources: Mapping[str, Path]) -> dict[str, str]:
     """Features of the videos that have none; id -> why it failed."""
     todo = [path for name, path in sources.items() if not (features / f"{name}.npy").is_file()]
     lines.info(f"1/3 features: {len(sources) - len(todo)} are there, {len(todo)} to extract{_footage(todo)}")
     if not todo:
         return _failures(features, sources)
     _check_room(job.out, len(todo) * 4096)
-    backbone = video_backbone(job.backbone, _weights_of(job.backbone, job.weights), device=job.device)
+    if name is None:
+        raise ValueError(f"{job.model}: it is not known whose features this model reads; give --backbone.")
+    make_backbone = audio_backbone if name.startswith("audio:") else video_backbone
+    backbone = make_backbone(name, _weights_of(name, job.weights), device=job.device)
     result = run_extraction(job.videos, features, backbone, RunOptions(backbone.batch_size), VIDEO_SUFFIXES)
     lines.info(f"    {len(result.done)} extracted, {len(result.failed)} failed")
     for name, reason in result.failed.items():
@@ -213,9 +218,8 @@ def _weights_of(backbone: str, weights: Path | None) -> str | Path | None:
         weights = BACKBONES.get(kind).usual_weights
     if weights is not None and not Path(weights).is_file():
         raise FileNotFoundError(
-            f"no weights of {backbone} at {weights}. Put the file there (pretrained_models/README.md says "
-            "where it comes from), name it by --weights, or name another --backbone; features that were "
-            "extracted elsewhere can be given in place of the videos."
+            f"no weights of {backbone} at {weights}. {remedy(weights)} Or name the file by --weights, or "
+            "another --backbone; features that were extracted elsewhere can be given in place of the videos."
         )
     return weights
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-
-from torch import nn
 
 from mmpt.backbones.folding import for_inference
 from mmpt.backbones.s3d import S3D
 from mmpt.extraction.run import videos_of
+from mmpt.inference.loading import weights_sha256
 from mmpt.inference.mmpt_model import MMPTModel
 from mmpt.inference.moments import Moment, MomentIndex
 
@@ -31,10 +29,10 @@ def build_index(
 
     Args:
         folder: videos, or features <id>.npy.
-        model: project file, folder of save_pretrained, or hub id.
+        model: whatever `MMPTModel.from_pretrained` takes.
         checkpoint: weights; None: as `MMPTModel.from_pretrained` finds them.
         videos: where the videos are, when `folder` holds features.
-        s3d: S3D weights, to read videos; None: where the model's config says.
+        s3d: S3D weights, to read videos; None: the backbone of the model, where its weights usually lie.
         window: seconds per moment; None: as many as the model reads at once.
         stride: seconds between starts of moments; None: side by side.
         progress: wrapped round the ids.
@@ -43,7 +41,7 @@ def build_index(
     found = videos_of(folder)
     features = next(iter(found.values())).suffix == ".npy"
     files = videos_of(videos) if features and videos else {} if features else found
-    encoder = None if features else for_inference(S3D.from_files(s3d)) if s3d else "s3d"
+    encoder = None if features else for_inference(S3D.from_files(s3d)) if s3d else "auto"
     network, _, _ = MMPTModel.from_pretrained(model, checkpoint, encoder)
     index = network.index(found, window, stride, progress=progress, on_failure=on_failure)
     origin = {
@@ -96,11 +94,3 @@ def open_index(path: Path) -> tuple[MMPTModel, MomentIndex]:
             "again."
         )
     return model, index
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """SHA-256 of names and values of all tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Networks; importing this package registers those that YAML files can name."""
 
 from mmpt.models import (
+    dual_encoder,
     features,
     gram,
     mmfusion,
@@ -18,6 +19,7 @@ from mmpt.models.build import build_model
 __all__ = [
     "MMPTModel",
     "build_model",
+    "dual_encoder",
     "features",
     "mmfusion",
     "mmfusion_align",

@@ -15,6 +15,7 @@ from mmpt.processors.aligners import (
 from mmpt.processors.base import Aligner, MetaProcessor, MissingData, TextProcessor, VideoProcessor
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.downstream import DSAligner, DSNLGAligner, MetaTextBinarizer, NLGTextProcessor
+from mmpt.processors.dual import DualEncoderAligner
 from mmpt.processors.gdt import GDTAligner
 from mmpt.processors.masking import (
     FrameMaskingProcessor,
@@ -54,6 +55,7 @@ from mmpt.processors.modalities.recognition import (
 )
 from mmpt.processors.modalities.views import ModalityViewAligner
 from mmpt.processors.sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor
+from mmpt.processors.sets.activitynet import ActivityNetMetaProcessor
 from mmpt.processors.sets.coin import (
     COINActionSegmentationAligner,
     COINActionSegmentationMetaProcessor,
@@ -108,6 +110,7 @@ from mmpt.processors.sets.youcook import (
 from mmpt.processors.tokens import SpecialIds, load_tokenizer
 
 __all__ = [
+    "ActivityNetMetaProcessor",
     "Aligner",
     "COINActionSegmentationAligner",
     "COINActionSegmentationMetaProcessor",
@@ -122,6 +125,7 @@ __all__ = [
     "DiDeMoAligner",
     "DiDeMoMetaProcessor",
     "DiDeMoTextProcessor",
+    "DualEncoderAligner",
     "FewShotAligner",
     "FewShotMetaProcessor",
     "FewShotTextProcessor",

@@ -165,7 +165,11 @@ class MetaProcessor:
         return self.keep(items, lambda item: has_features(video(item)), video, "have no features")
 
     def has_features(self) -> Callable[[str], bool]:
-        """Whether `<vfeat_dir>/<id>.npy` exists, from one listing of the folder."""
+        """Whether `<vfeat_dir>/<id>.npy` exists, from one listing of the folder; with `dataset.videos`,
+        whether there is a video file `<id>` or `<id>.*`."""
+        if self.config.videos is not None:
+            files = [path for pattern in ("*", "*/*") for path in Path(self.config.videos).glob(pattern)]
+            return {name for path in files for name in (path.name, path.stem)}.__contains__
         folder = required(self.config, "vfeat_dir")
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"dataset.vfeat_dir={folder}: no such folder.")
@@ -220,7 +224,8 @@ class TextProcessor:
         return self.tokenize(text_id)
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text."""
+        """Token ids of a text, in the words of `dataset.prompt`."""
+        text = self.config.prompt.replace("{}", text) if self.config.prompt else text
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 

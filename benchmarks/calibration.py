@@ -1,0 +1,199 @@
+"""How calibrated alignments fare: coverage and width of spans, false discovery of "visible", over splits.
+
+    python benchmarks/calibration.py            # 1000 splits of three worlds, 4 aligners; figure and table
+    python benchmarks/calibration.py --splits 100 --aligners plan --out /tmp/here
+
+Three worlds. *embedded*: narrated videos of the embedded world that ridge regression on its training videos
+did not see; 30 % of the sentences are chatter. *youcook2* and *crosstask*: durations, numbers and gaps of
+steps as those data sets publish them, with synthetic features: every step is a direction, look-alike steps
+share most of it, every video has its own noise. In *crosstask* the sentences are the steps of the task, of
+which a video leaves out some. Half of the videos calibrate, the other half is asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmpt.calibration import AlignedVideo
+from mmpt.calibration.rehearsal import Rehearsal, rehearse
+from mmpt.inference.moments import align_captions
+from mmpt.inference.spans import ALIGNERS, with_truth
+from mmpt.models.linear import fit_ridge_to_shards
+from mmpt.ops.windows import window_ranges
+from mmpt.processors.tokens import load_tokenizer
+from mmpt.synthetic.build import build_world
+from mmpt.synthetic.settings import NOISE, SIZES, Settings
+from mmpt.synthetic.truth import truth_alignment
+from mmpt.utils import ShardedTensor, load_plain_pickle
+
+WINDOW_S = 4
+VIDEOS = 400
+WIDTH = 64
+# steps per video, seconds per step, seconds between steps, share of steps that a video leaves out
+STYLES = {"youcook2": (7.7, 19.6, 20.0, 0.0), "crosstask": (7.4, 9.6, 29.0, 0.35)}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--splits", type=int, default=1000)
+    options.add_argument("--aligners", nargs="+", choices=ALIGNERS, default=list(ALIGNERS))
+    options.add_argument("--coverage", type=float, default=0.9)
+    options.add_argument("--false-discovery", type=float, default=0.1)
+    options.add_argument("--data", type=Path, default=Path("data/toy_calibration"))
+    options.add_argument("--out", type=Path, default=Path("docs"))
+    args = options.parse_args()
+    start, found = time.perf_counter(), {}
+    for world, make in WORLDS.items():
+        for aligner, videos in make(args.data, args.aligners).items():
+            tested = rehearse(videos, args.coverage, args.false_discovery, args.splits)
+            found[f"{world}, {aligner}"] = np.array(tested)
+            print(row(f"{world}, {aligner}", np.array(tested)), flush=True)
+    print(f"{time.perf_counter() - start:.0f} s")
+    args.out.mkdir(parents=True, exist_ok=True)
+    numbers = {
+        name: dict(zip(Rehearsal._fields, np.nanmean(tested, axis=0).tolist(), strict=True))
+        for name, tested in found.items()
+    }
+    (args.out / "calibration.json").write_text(
+        json.dumps({"splits": args.splits, **numbers}, indent=1) + "\n"
+    )
+    draw(args.out / "calibration.png", found, args.coverage, args.false_discovery)
+
+
+def row(name: str, tested: np.ndarray) -> str:
+    """A line of the table."""
+    covered, width, fixed_covered, fixed_width, wrong, power = np.nanmean(tested, axis=0)
+    return (
+        f"| {name} | {covered:.1%} | {width:.0f} | {fixed_covered:.1%} | {fixed_width:.0f} | "
+        f"{width / fixed_width:.2f} | {wrong:.1%} | {power:.0%} |"
+    )
+
+
+def aligned(
+    video_id: str, text: np.ndarray, seconds: np.ndarray, truth: np.ndarray, aligners: list[str]
+) -> dict[str, AlignedVideo]:
+    """One video by each aligner."""
+    bounds = window_ranges(len(seconds), WINDOW_S)
+    means = np.stack([seconds[first:last].mean(0) for first, last in bounds])
+    text_vectors, vectors = (torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in (text, means))
+    windows = torch.tensor(bounds, dtype=torch.float32)
+    captions = [str(n) for n in range(len(text))]
+    made = {
+        relaxed: align_captions(captions, text_vectors, vectors, windows, relaxed)
+        for relaxed in {aligner == "otam" for aligner in aligners}
+    }
+    return {a: with_truth(video_id, made[a == "otam"], truth, a) for a in aligners}
+
+
+def embedded(data: Path, aligners: list[str]) -> dict[str, list[AlignedVideo]]:
+    """Narrated videos that the regression was not fitted to."""
+    settings = Settings(size=SIZES["small"], noise=NOISE["moderate"]).with_knobs({"val_videos": VIDEOS})
+    build_world(data, settings)
+    feat, words = data / "how2" / "feat", load_tokenizer(str(data / "model"))
+    vocabulary = json.loads((data / "model" / "config.json").read_text())["vocab_size"]
+    ridge = fit_ridge_to_shards(feat, f"{feat}/narration.", vocabulary)
+    found: dict[str, list[AlignedVideo]] = {aligner: [] for aligner in aligners}
+    for shard, ids in load_plain_pickle(feat / "val_meta.pkl").items():
+        features = ShardedTensor.load(feat / f"val_{shard}", mmap_mode="r")
+        for number, video in enumerate(ids):
+            told = truth_alignment(data, video)
+            text = ridge.embed_text([words(c, add_special_tokens=False)["input_ids"] for c in told.captions])
+            seconds = np.asarray(features[number], dtype=np.float32)
+            shown = np.where(told.caption_step[:, None] >= 0, told.shown_s[told.caption_step], np.nan)
+            made = aligned(video, text - text.mean(0), seconds - seconds.mean(0), shown, aligners)
+            for aligner, one in made.items():
+                found[aligner].append(one)
+    return found
+
+
+def styled(style: str):
+    """A world with the durations of a data set."""
+
+    def make(data: Path, aligners: list[str]) -> dict[str, list[AlignedVideo]]:
+        rng = np.random.default_rng(sum(map(ord, style)))
+        found: dict[str, list[AlignedVideo]] = {aligner: [] for aligner in aligners}
+        for number in range(VIDEOS):
+            text, seconds, truth = video_of(style, rng)
+            for aligner, one in aligned(f"{style}{number}", text, seconds, truth, aligners).items():
+                found[aligner].append(one)
+        return found
+
+    return make
+
+
+def video_of(style: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vectors of sentences and seconds of one video, and where each sentence is shown."""
+    mean_steps, step_s, gap_s, left_out = STYLES[style]
+    n = 3 + rng.poisson(mean_steps - 3)
+    basis = rng.standard_normal((2, n, WIDTH))
+    steps = basis[0] + 0.9 * basis[0].mean(0)  # steps of one recipe resemble each other
+    twins = rng.random(n) < 0.25  # repeats most of an earlier step
+    for k in np.flatnonzero(twins[1:]) + 1:
+        steps[k] = 0.8 * steps[rng.integers(k)] + 0.4 * steps[k]
+    shown = rng.random(n) >= left_out
+    shown[rng.integers(n)] = True
+    loudness = rng.lognormal(0.9, 0.45)  # of the noise of this video
+    truth, parts = np.full((n, 2), np.nan), []
+    clock = 0
+    for k in np.flatnonzero(shown):
+        gap = int(rng.exponential(gap_s))
+        length = max(2, int(rng.lognormal(np.log(step_s) - 0.25, 0.7)))
+        background = 0.5 * basis[1, rng.integers(n)]
+        parts += [np.tile(background, (gap, 1)), np.tile(steps[k], (length, 1))]
+        truth[k] = clock + gap, clock + gap + length
+        clock += gap + length
+    parts.append(np.zeros((int(rng.exponential(gap_s)) + 1, WIDTH)))
+    seconds = np.concatenate(parts)
+    noise = rng.standard_normal(seconds.shape)
+    for t in range(1, len(noise)):  # it changes slowly
+        noise[t] = 0.6 * noise[t - 1] + 0.8 * noise[t]
+    clarity = rng.lognormal(0.0, 0.4, (n, 1))  # how well a sentence says what is seen
+    text = steps + 0.8 / clarity * rng.standard_normal((n, WIDTH))
+    return text, seconds + loudness * noise, truth
+
+
+WORLDS = {"embedded": embedded, "youcook2": styled("youcook2"), "crosstask": styled("crosstask")}
+
+
+def draw(path: Path, found: dict[str, np.ndarray], coverage: float, false_discovery: float) -> None:
+    """Coverage of all splits, widths beside the fixed window, false discovery."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(found)
+    figure, axes = plt.subplots(
+        1, 3, figsize=(12, 0.35 * len(names) + 1.6), sharey=True, layout="constrained"
+    )
+    places = np.arange(len(names))[::-1]
+    for place, name in zip(places, names, strict=True):
+        tested = found[name]
+        low, high = np.nanpercentile(tested[:, 0], [2.5, 97.5])
+        axes[0].plot([100 * low, 100 * high], [place, place], color="#4477aa", lw=2)
+        axes[0].plot(100 * np.nanmean(tested[:, 0]), place, "o", color="#4477aa")
+        axes[1].barh(place + 0.18, np.nanmean(tested[:, 3]), 0.34, color="#bbbbbb")
+        axes[1].barh(place - 0.18, np.nanmean(tested[:, 1]), 0.34, color="#4477aa")
+        if np.isfinite(tested[:, 4]).any():
+            low, high = np.nanpercentile(tested[:, 4], [2.5, 97.5])
+            axes[2].plot([100 * low, 100 * high], [place, place], color="#4477aa", lw=2)
+            axes[2].plot(100 * np.nanmean(tested[:, 4]), place, "o", color="#4477aa")
+    axes[0].axvline(100 * coverage, color="black", lw=0.8, ls="--")
+    axes[2].axvline(100 * false_discovery, color="black", lw=0.8, ls="--")
+    axes[0].set_yticks(places, names)
+    axes[0].set_xlabel("coverage, percent (mean, 95 % of splits)")
+    axes[1].set_xlabel("mean width, seconds (grey: fixed window)")
+    axes[2].set_xlabel('false discovery of "visible", percent')
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

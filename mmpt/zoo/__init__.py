@@ -1,0 +1,3 @@
+"""Models by name: where weights are published, where they lie here, and how they are fetched."""
+
+from mmpt.zoo.entries import Entry, add, find, known, remedy
