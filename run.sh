@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set-up, then the main job on embedded data (./run.sh) or the test suite (./run.sh test [pytest arguments]).
-# `./run.sh setup` stops after the set-up. PYTHON=/path/to/python chooses the interpreter; the environment is made anew where it was another.
+# `./run.sh docs` makes the site of the pages in runs/site; `./run.sh setup` stops after the set-up.
+# PYTHON=/path/to/python chooses the interpreter; the environment is made anew where it was another.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -138,8 +139,9 @@ setup() {
 case "${1:-}" in
     '' | -*) job=(-m mmpt_cli demo "$@") ;;
     test) export OMP_NUM_THREADS=1; job=(-m pytest -n 2 --dist loadfile "${@:2}") ;;  # two workers of one thread each
+    docs) export NO_MKDOCS_2_WARNING=1; job=(-m mkdocs build --strict -f scripts/docs/mkdocs.yml) ;;
     setup) job=() ;;
-    *) fail "unknown command $1. Use ./run.sh, ./run.sh test or ./run.sh setup." ;;
+    *) fail "unknown command $1. Use ./run.sh, ./run.sh test, ./run.sh docs or ./run.sh setup." ;;
 esac
 setup
 check_torchaudio

@@ -307,7 +307,7 @@ def test_torchaudio_is_detected_with_the_cure(machine):
 def test_an_unknown_command_lists_the_known_ones(machine):
     assert (
         machine.refused("tset")
-        == "error: unknown command tset. Use ./run.sh, ./run.sh test or ./run.sh setup."
+        == "error: unknown command tset. Use ./run.sh, ./run.sh test, ./run.sh docs or ./run.sh setup."
     )
 
 

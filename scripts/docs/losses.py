@@ -6,6 +6,7 @@ Sentences, keys, defaults, formula, paper, cost and what is read come from the c
 from __future__ import annotations
 
 import inspect
+import textwrap
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,7 +178,7 @@ def _markdown(doc: str) -> str:
     for paragraph in doc.split("\n\n"):
         is_code = paragraph.startswith("    ")
         parts.append(
-            f"```yaml\n{inspect.cleandoc(paragraph)}\n```" if is_code else paragraph.replace("\n", " ")
+            f"```yaml\n{textwrap.dedent(paragraph)}\n```" if is_code else paragraph.replace("\n", " ")
         )
     return "\n\n".join(parts)
 

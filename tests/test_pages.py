@@ -1,0 +1,110 @@
+"""Every block of code on every page is run or read by a test, and the pages make a site."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import mmpt
+from mmpt_cli.main import VERBS
+from tests.conftest import ROOT
+
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("projects/*.md")]
+)
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = [
+    (language, block, f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, (language, block) in enumerate(BLOCK.findall(page.read_text()))
+]
+
+
+def blocks(*languages):
+    """The blocks of a language, each a case."""
+    return [pytest.param(block, id=place) for language, block, place in BLOCKS if language in languages]
+
+
+def lines():
+    """The shell lines, each a case."""
+    found = {}
+    for language, block, place in BLOCKS:
+        for line in block.replace("\\\n", " ").splitlines() if language in ("bash", "sh", "shell") else ():
+            words = shlex.split(line, comments=True)
+            if words:
+                found.setdefault(" ".join(words), pytest.param(words, id=f"{place}-{' '.join(words)[:50]}"))
+    return list(found.values())
+
+
+def understand(words):
+    """Asserts that the words are a command that there is; its options are read by its own parser."""
+    while re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    program, *rest = words
+    if program == "torchrun":
+        start = next(i for i, word in enumerate(rest) if word == "-m" or word.endswith(".py"))
+        program, rest = "python", rest[start:]
+    if program == "./run.sh":
+        known = re.findall(r"^    (\w+)\)", (ROOT / "run.sh").read_text(), re.MULTILINE)
+        assert not rest or rest[0].startswith("-") or rest[0] in known
+    elif program == "mmpt":
+        assert rest[0] in VERBS or rest[0].startswith("--")  # tests/test_readme.py parses the options
+    elif program in ("pip", "cd", "git", "export"):
+        files = [rest[i + 1] for i, word in enumerate(rest) if word in ("-r", "-c") and program == "pip"]
+        assert all((ROOT / name).exists() for name in files)
+    elif program.endswith("python") and rest[0] == "-m":
+        assert importlib.util.find_spec(rest[1])
+        if rest[1] == "mmpt_cli":
+            importlib.import_module(f"mmpt_cli.{VERBS[rest[2]][0]}").parser().parse_args(rest[3:])
+    elif program.endswith("python"):
+        assert (ROOT / rest[0]).exists()
+    else:
+        raise AssertionError(f"no test understands {program!r}")
+
+
+@pytest.mark.parametrize("words", lines())
+def test_a_shell_line_names_a_command_that_there_is(words):
+    understand(words)
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_a_python_block_compiles_and_imports_what_there_is(block):
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, name.name) for name in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "mmpt":
+            assert node.attr in dir(mmpt)
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_a_yaml_block_has_the_keys_that_there_are(block, tmp_path, monkeypatch):
+    tree = yaml.safe_load(block)
+    if "plugins" in tree or not {"includes", "loss", "dataset"} & tree.keys():
+        return  # tests/test_plugins.py trains with the plugin; the other kind is a SLURM resource set
+    (tmp_path / "mine.yaml").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    errors = [problem for problem in mmpt.check("mine.yaml") if problem.level == "error"]
+    if "includes" not in tree:  # a part of a file
+        errors = [problem for problem in errors if "is missing" not in problem.message]
+    assert not errors
+
+
+def test_the_pages_make_a_site_without_a_broken_link(tmp_path):
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install 'mmpt[docs]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "-q", "--strict", "-d", str(tmp_path)]
+    run = subprocess.run(
+        [*command, "-f", "scripts/docs/mkdocs.yml"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    page = (tmp_path / "reference" / "keys.html").read_text()
+    assert "sinkhorn_iterations" in page
+    foreign = re.compile(r"<(?:script|link|img)[^>]+(?:src|href)=\"?(https?://[^\" >]+)")
+    assert not [link for path in tmp_path.rglob("*.html") for link in foreign.findall(path.read_text())]
