@@ -91,6 +91,7 @@ ALLOWED = {
         "utils",
         "zoo",
     },
+    "replay": {"launch", "checkpoints", "config"},
     "fairseq_plugin": {"tasks", "datasets", "checkpoints", "launch", "ops", "utils", "config"},
 }
 # `from mmpt.models import MMPTModel`, which papers print

@@ -56,6 +56,12 @@ class DatasetConfig(SharedSection):
         "fairseq.dataset.batch_size is left out",
         least=1,
     )
+    global_batch: int | None = option(
+        None,
+        "items of one update over all processes, counted as fairseq.dataset.batch_size counts them: the same "
+        "batches in the same order on any number of processes that divides it; null: batch_size each",
+        least=1,
+    )
     num_iso_layer: int | None = option(None, "modality-isolated layers of single-encoder models", least=0)
     annotation_path: str | None = option(
         None, "folder of annotations: CrossTask's csv files, or the split lists of UCF101 or HMDB51"

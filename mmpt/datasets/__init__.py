@@ -1,5 +1,6 @@
 """Data sets: four pluggable parts joined into items and batches."""
 
 from mmpt.datasets.mmdataset import MMDataset, build_dataset
+from mmpt.datasets.plan import DataPlan
 
-__all__ = ["MMDataset", "build_dataset"]
+__all__ = ["DataPlan", "MMDataset", "build_dataset"]

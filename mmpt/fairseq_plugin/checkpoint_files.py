@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from fairseq.file_io import PathManager
 
-from mmpt.checkpoints.weights import read_stored, updates_of
+from mmpt.checkpoints.weights import broken_record, read_stored, updates_of
 
 logger = logging.getLogger(__name__)
 
 
 def save(obj: Any, filename: str, async_write: bool = False) -> None:
-    """Write `obj` as `filename` all at once.
+    """Write `obj` as `filename` all at once, after reading back what has been written.
 
     Raises:
-        OSError: the disk is full or not writable; what stood there before is untouched.
+        OSError: the disk is full, not writable, or keeps something else than it was given; what stood there
+            before is untouched.
     """
     path = Path(filename)
     beside = path.with_name(path.name + ".tmp")
@@ -31,6 +32,9 @@ def save(obj: Any, filename: str, async_write: bool = False) -> None:
             torch.save(obj, file)
             file.flush()
             os.fsync(file.fileno())
+        problem = broken_record(beside)
+        if problem is not None:
+            raise OSError(f"read back, its {problem}")
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:
         beside.unlink(missing_ok=True)

@@ -20,12 +20,22 @@ class FairseqMMDataset(FairseqDataset):
         equal_batches: fill the last batch from the start of the list, as training does: losses that join the
             batches of several processes need one size, and dropping the rest would always drop the same
             items.
+        global_batch: items that are filled up to; None: those of one batch.
+        index: entry of an item that is to hold its index; None: it has none.
     """
 
-    def __init__(self, dataset: MMDataset, equal_batches: bool = False):
+    def __init__(
+        self,
+        dataset: MMDataset,
+        equal_batches: bool = False,
+        global_batch: int | None = None,
+        index: str | None = None,
+    ):
         super().__init__()
         self.dataset = dataset
         self.equal_batches = equal_batches
+        self.global_batch = global_batch
+        self.index = index
 
     def set_epoch(self, epoch: int) -> None:
         """Called by fairseq before the items of `epoch` are drawn."""
@@ -33,7 +43,8 @@ class FairseqMMDataset(FairseqDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         # fairseq hands out numpy integers, which torch generators refuse
-        return self.dataset[int(index)]
+        item = self.dataset[int(index)]
+        return item if self.index is None else {**item, self.index: int(index)}
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -76,7 +87,8 @@ class FairseqMMDataset(FairseqDataset):
                 "apply to videos)."
             )
         if self.equal_batches and len(indices) > max_sentences:
-            indices = np.concatenate([indices, indices[: -len(indices) % max_sentences]])
+            size = self.global_batch or max_sentences
+            indices = np.concatenate([indices, indices[: -len(indices) % size]])
         return [indices[start : start + max_sentences] for start in range(0, len(indices), max_sentences)]
 
     @property

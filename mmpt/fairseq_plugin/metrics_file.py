@@ -1,9 +1,12 @@
 """`metrics.jsonl` in the run folder: one line per logged update or validation, for plots and grep.
 
+    {"tag": "start", "update": 0, "processes": 2, "threads": 1, "changes": {}}
     {"tag": "train_inner", "update": 20, "epoch": 1, "loss": 9.31, "text_to_video": 4.6, "clips_per_s": 812,
-    "data_wait": 0.01, ...}
+    "data_wait": 0.01, ..., "grad_hash": "31cf08f5a25d1e6c", "processes": 2}
 
-A resumed run appends; where an update was trained twice, its last line counts.
+A resumed run appends, after a line that says where it starts and what differs from `config.yaml`; where an
+update was trained twice, its last line counts. `grad_hash` is that of the gradient with which the update was
+made (`mmpt replay` repeats it).
 """
 
 from __future__ import annotations
@@ -20,6 +23,10 @@ from fairseq.logging.meters import AverageMeter, StopwatchMeter, TimeMeter
 
 from mmpt.ops.distributed import rank
 
+NAME = "metrics.jsonl"
+# what the line of an update has beside fairseq's averages
+of_update: dict[str, Any] = {}
+
 _fairseq_progress_bar = progress_bar.progress_bar
 
 
@@ -34,7 +41,7 @@ def progress_bar_with_file(
         )  # else Weights & Biases litters the current folder
     bar = _fairseq_progress_bar(iterator, *args, aim_param_checkpoint_dir=aim_param_checkpoint_dir, **kwargs)
     return (
-        MetricsFile(bar, Path(aim_param_checkpoint_dir) / "metrics.jsonl")
+        MetricsFile(bar, Path(aim_param_checkpoint_dir) / NAME)
         if aim_param_checkpoint_dir and rank() == 0
         else bar
     )
@@ -66,8 +73,15 @@ class MetricsFile(progress_bar.BaseProgressBar):
 
     def _write(self, stats: Mapping[str, Any], tag: str | None, step: int | None) -> None:
         line = {"tag": tag, "update": step} | {name: _number(value) for name, value in stats.items()}
-        with open(self.path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        if tag == "train_inner" and of_update.get("update") == step:
+            line |= of_update
+        write(self.path, line)
+
+
+def write(path: Path, line: Mapping[str, Any]) -> None:
+    """Append one line."""
+    with open(path, "a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _number(value: Any) -> Any:

@@ -22,10 +22,12 @@ import torch
 from fairseq import checkpoint_utils, trainer
 from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import progress_bar
+from fairseq.utils import eval_str_list
 from omegaconf import DictConfig, OmegaConf
 
 from mmpt.checkpoints.weights import read_state_dict
-from mmpt.fairseq_plugin import checkpoint_files, metrics_file
+from mmpt.config.fairseq_args import Share
+from mmpt.fairseq_plugin import checkpoint_files, metrics_file, saving
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ def apply() -> None:
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
     checkpoint_utils.load_checkpoint = load_checkpoint
     checkpoint_utils.torch_persistent_save = checkpoint_files.save
+    checkpoint_utils.save_checkpoint = saving.save_checkpoint
     checkpoint_utils.PathManager = checkpoint_files.AtomicPathManager
     trainer.Trainer.load_checkpoint = _load_on_all_ranks
     distributed_utils.infer_init_method = infer_init_method
@@ -77,6 +80,11 @@ def check_run(args: Namespace) -> None:
                 f"--{flag} needs a GPU and this run has none. Set fairseq.common.{flag}: false, or launch "
                 "with --cpu, which leaves it out."
             )
+    if args.write_checkpoints_asynchronously:
+        raise ValueError(
+            "fairseq.checkpoint.write_checkpoints_asynchronously needs another package, and checkpoints are "
+            "written while training goes on without it. Remove the key."
+        )
     if args.wandb_project and not hasattr(
         progress_bar.wandb, "init"
     ):  # a folder `wandb` of earlier runs imports as well
@@ -89,6 +97,24 @@ def check_run(args: Namespace) -> None:
         raise ValueError(
             f"--ddp-backend {args.ddp_backend} does not run on CPU processes. Set "
             "fairseq.optimization.ddp_backend: legacy_ddp."
+        )
+
+
+def check_share(args: Namespace, share: Share | None) -> None:
+    """Refuse flags under which an update would not be one `dataset.global_batch`.
+
+    Raises:
+        ValueError: says which flags are.
+    """
+    if share is None:
+        return
+    wanted = {"batch_size": [share.batch_size], "update_freq": [share.update_freq]}
+    got = {name: eval_str_list(getattr(args, name), int) for name in wanted}
+    if got != wanted:
+        raise ValueError(
+            f"{args.distributed_world_size} processes share dataset.global_batch by --batch-size "
+            f"{share.batch_size} --update-freq {share.update_freq}, got {args.batch_size} and "
+            f"{args.update_freq}. `mmpt train` gives these flags itself."
         )
 
 

@@ -27,7 +27,9 @@ from fairseq.distributed import utils as distributed_utils
 from omegaconf import DictConfig
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from mmpt.fairseq_plugin import phases
+from mmpt.fairseq_plugin import phases, replay
+from mmpt.fairseq_plugin.saving import writer
+from mmpt.launch.heartbeat import HEART, SAVE
 from mmpt.launch.lock import JobLock
 
 logger = logging.getLogger(__name__)
@@ -73,7 +75,11 @@ def main(cfg: DictConfig) -> None:
             phases.beating(rank),
             JobLock(cfg.checkpoint.save_dir) if rank == 0 else contextlib.nullcontext(),
         ):
-            _fairseq["main"](cfg)
+            try:
+                _fairseq["main"](cfg)
+            finally:
+                with HEART.during(SAVE):
+                    writer.wait()
     except Exception as error:
         told = _in_words(error)
         get_error_handler().record_exception(told)
@@ -151,6 +157,9 @@ def validate_and_save(
     cfg: DictConfig, trainer: Any, task: Any, epoch_itr: Any, valid_subsets: list[str], end_of_epoch: bool
 ) -> tuple:
     """What fairseq does after every update; on request, save first (time is short), and stop."""
+    if replay.running:
+        return replay.running[0].after_update(cfg, trainer, epoch_itr)
+    writer.check()
     asked = anyone_asked(trainer)
     if asked:
         checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
@@ -159,6 +168,7 @@ def validate_and_save(
     )
     if asked and not finished:
         _State.stopping = True
+        writer.wait()
         where = f"{cfg.checkpoint.save_dir}/checkpoint_last.pt"
         if cfg.checkpoint.no_save or cfg.checkpoint.no_last_checkpoints:
             where = "nowhere: fairseq.checkpoint.no_save or no_last_checkpoints is set"

@@ -3,24 +3,30 @@ iterators."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.logging import metrics
 from fairseq.tasks import LegacyFairseqTask, register_task
 
 from mmpt.config import load_config
+from mmpt.config.fairseq_args import Share, share
 from mmpt.config.rundir import to_dict
+from mmpt.datasets import DataPlan
 from mmpt.fairseq_plugin import patches as compat
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
 from mmpt.fairseq_plugin.phases import STRAGGLERS
+from mmpt.fairseq_plugin.replay import INDEX, Recorder
 from mmpt.launch.heartbeat import DATA, HEART
 from mmpt.launch.run_folder import RunFolder
-from mmpt.tasks import build_task
+from mmpt.ops.distributed import rank
+from mmpt.tasks import Place, build_task
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +53,27 @@ class FairseqMMTask(LegacyFairseqTask):
             metavar="KEY,...",
             help="keys of the project file that may differ from those the run folder was trained with",
         )
+        # what `mmpt replay` gives: see mmpt.fairseq_plugin.replay
+        parser.add_argument("--replay-until", type=int, help=SUPPRESS)
+        parser.add_argument("--replay-threads", type=int, help=SUPPRESS)
+        parser.add_argument("--replay-record", help=SUPPRESS)
 
     def __init__(self, args: Namespace):
         super().__init__(args)
         compat.check_run(args)
         self.config = load_config(args.taskconfig, [*args.overrides, *_precision(args)])
+        self.share = share(self.config, args.distributed_world_size)
+        compat.check_share(args, self.share)
+        self.passed = (-1, 0)  # update, and its batches that have passed
         HEART.timeout_s, HEART.start_timeout_s = self.config.job.timeout, self.config.job.start_timeout
         self.folder, self.accepted = RunFolder(self.config), args.accept_changes.split(",")
-        if args.distributed_rank == 0:
+        if args.distributed_rank == 0 and args.replay_until is None:
             self.folder.open(self.accepted, args.distributed_world_size)
         self.mmtask = build_task(self.config)
         self.model = None
         self.is_done = False  # set when a checkpoint is loaded that a run ended with
         self.data_wait = DataWait()
+        self.recorder = Recorder(args)
         self.zero_shot_values: dict[str, float] = {}
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
@@ -92,7 +106,9 @@ class FairseqMMTask(LegacyFairseqTask):
         if split == "train" and self.args.distributed_rank == 0:
             self.folder.check_items(len(dataset), self.accepted)
         dataset.seed = self.args.seed
-        self.datasets[split] = FairseqMMDataset(dataset, equal_batches=split == "train")
+        whole = self.share.global_batch if self.share else None
+        index = INDEX if self.recorder.record and split == "train" else None
+        self.datasets[split] = FairseqMMDataset(dataset, split == "train", whole, index)
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
         """Keeps the model at hand: composing batches by retrieval needs it."""
@@ -118,6 +134,8 @@ class FairseqMMTask(LegacyFairseqTask):
             kwargs["data_buffer_size"] = 0
         iterator = super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs)
         if dataset is self.datasets.get("train"):
+            if self.share:
+                follow_plan(iterator, self.share, self.args.seed)
             self.data_wait.watch(iterator)
         return iterator
 
@@ -135,13 +153,34 @@ class FairseqMMTask(LegacyFairseqTask):
         update_num: int,
         ignore_grad: bool = False,
     ) -> Any:
-        """Tells the losses which update this is."""
+        """Tells the losses which update this is, and draws by which of its items these are."""
         self.mmtask.num_updates = update_num
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        if self.share:
+            done = self.passed[1] if self.passed[0] == update_num else 0
+            self.passed = update_num, done + 1
+            size, freq = self.share.batch_size, self.share.update_freq
+            before = (rank() * freq + done) * size
+            self.mmtask.place = Place(self.args.seed, update_num, before, size)
+        self.recorder.start(update_num, self.folder)
+        # a copy: fairseq keeps the batch that stands in where a rank has none
+        sample, recorded = dict(sample), self.recorder.wants(update_num + 1)
+        indices = sample.pop(INDEX).tolist() if INDEX in sample else []
+        if recorded:
+            self.recorder.batch(self.mmtask, self.model, sample, indices)
+        loss, size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        if recorded:
+            self.recorder.terms(log)
+        return loss, size, log
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """Logs the hash of the gradient it steps by."""
+        self.recorder.gradient(optimizer, update_num + 1)
+        super().optimizer_step(optimizer, model, update_num)
 
     def get_checkpoint_dict(self) -> dict[str, Any]:
         """fairseq stores this in every checkpoint."""
         state = {**self.mmtask.resume_state(), "processes": self.args.distributed_world_size}
+        state["share"] = dataclasses.asdict(self.share) if self.share else None
         state["early_stop"] = {name: float(value) for name, value in compat.early_stop_memory().items()}
         return {"mmtask": state, "config": to_dict(self.config)}
 
@@ -149,21 +188,50 @@ class FairseqMMTask(LegacyFairseqTask):
         """Called before the first batches are drawn, with what a checkpoint stored; only the middle of an
         epoch matters."""
         position, state = extra_state["train_iterator"], extra_state.get("mmtask", {})
-        done, now = position["iterations_in_epoch"], self.args.distributed_world_size
+        done = position["iterations_in_epoch"]
         if done > 0:
-            before = state.get("processes", now)
-            if before != now:
-                # batches are dealt out in turns; those of a turn that the new number of processes would only
-                # partly finish are drawn again
-                position["iterations_in_epoch"] = done * before // now
-                logger.info(
-                    "epoch %d: %d batches were done by %d processes, %d go on",
-                    position["epoch"],
-                    done * before,
-                    before,
-                    now,
-                )
+            position["iterations_in_epoch"] = self._batches_done(done, position["epoch"], state)
             self.mmtask.resume(state, position["epoch"])
+
+    def _batches_done(self, done: int, epoch: int, state: Mapping[str, Any]) -> int:
+        """Batches of the epoch that each process of this run is to skip.
+
+        Args:
+            done: by each process of the run that stored `state`.
+        """
+        now = self.args.distributed_world_size
+        before, stored = state.get("processes", now), state.get("share")
+        if bool(stored) != bool(self.share):
+            logger.warning(
+                "epoch %d begins anew: its order of items with dataset.global_batch is not the one without, "
+                "and %d batches of %d processes were done",
+                epoch,
+                done,
+                before,
+            )
+            return 0
+        if stored is None or self.share is None:
+            if before == now:
+                return done
+            # batches are dealt out in turns; those of a turn that the new number of processes would only
+            # partly finish are drawn again
+            logger.info(
+                "epoch %d: %d batches were done by %d processes, %d go on", epoch, done * before, before, now
+            )
+            return done * before // now
+        # the order of items is the same whatever the size of a global batch
+        items = done // stored["update_freq"] * stored["global_batch"]
+        updates, again = divmod(items, self.share.global_batch)
+        if again:
+            logger.warning(
+                "epoch %d: dataset.global_batch has changed; the last %d of %d items are drawn again",
+                epoch,
+                again,
+                items,
+            )
+        elif before != now:
+            logger.info("epoch %d: %d items were done by %d processes, %d go on", epoch, items, before, now)
+        return updates * self.share.update_freq
 
     def reduce_metrics(self, logging_outputs: list, criterion: Any) -> None:
         """Adds the share of time spent waiting for data, or in validation the numbers of
@@ -199,6 +267,17 @@ def _precision(args: Namespace) -> list[str]:
     said = load_config(args.taskconfig, args.overrides).trainer
     flags = {flag: bool(getattr(args, flag)) for flag in ("fp16", "bf16")}
     return [f"fairseq.common.{flag}={on}".lower() for flag, on in flags.items() if on != getattr(said, flag)]
+
+
+def follow_plan(iterator: EpochBatchIterator, share: Share, seed: int) -> None:
+    """Let `iterator` hand out what the data plan gives this process, instead of dealing out shuffled
+    batches."""
+    plan = DataPlan(len(iterator.dataset), share.global_batch, seed)
+
+    def ordered_batches(epoch: int, fix_batches_to_gpus: bool, shuffle: bool) -> list[np.ndarray]:
+        return plan.share(epoch, iterator.shard_id, iterator.num_shards, share.batch_size, shuffle)
+
+    iterator.ordered_batches = ordered_batches
 
 
 class DataWait:

@@ -23,7 +23,7 @@ from typing import IO
 
 from mmpt.config import Config, ConfigError, load_config, recursive_config
 from mmpt.config.check import check_training
-from mmpt.config.fairseq_args import batch_size, fairseq_args
+from mmpt.config.fairseq_args import batch_size, fairseq_args, share
 from mmpt.config.rundir import tensorboard_dir, to_dict
 from mmpt.launch.heartbeat import FOLDER, STOOD, Watch
 from mmpt.launch.run_folder import RunFolder, paths_in
@@ -248,7 +248,7 @@ class LocalJob:
         words = [self.path, "--user-dir", os.path.relpath(PACKAGE), *PLUGIN]
         words += ["--distributed-world-size", str(topology.world_size)] if topology.world_size > 1 else []
         words += ["--accept-changes", ",".join(self.accept)] if self.accept else []
-        return [*words, *fairseq_args(config, logdir), *self._set_words()]
+        return [*words, *fairseq_args(config, logdir, topology.world_size), *self._set_words()]
 
     def train_command(self, topology: Topology) -> Command:
         """Training by fairseq, with torchrun before it where there are several processes."""
@@ -279,6 +279,12 @@ class LocalJob:
             lines.info(
                 f"adjusting batch_size to {batch_size(config)} due to subsampling "
                 f"{config.dataset.subsampling}."
+            )
+        division = share(config, topology.world_size)
+        if division is not None:
+            lines.info(
+                f"global_batch of {division.global_batch} items: {topology.world_size} processes x "
+                f"{division.update_freq} batches x {division.batch_size} items"
             )
         if self.cpu and recursive_config(self.path).get("fairseq", {}).get("common", {}).get("fp16"):
             lines.info("training in float32: --cpu leaves out fp16, which needs a GPU")

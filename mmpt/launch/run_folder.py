@@ -212,6 +212,15 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
+    def changes(self) -> dict[str, Any]:
+        """Every key, harmless or not, whose value is another than config.yaml says."""
+        before, now = _flat(to_dict(examined(self.path / CONFIG)[0])), _flat(to_dict(self.config))
+        return {
+            key: now.get(key)
+            for key in dict.fromkeys((*before, *now))
+            if _canonical(before.get(key)) != _canonical(now.get(key))
+        }
+
     def _changes(self) -> dict[str, list[Any]]:
         """Every key, harmless or not, whose value is another than at the start before: old and new."""
         before, now = self._stored(), _flat(to_dict(self.config))

@@ -118,7 +118,10 @@ def _widen(tensor: Tensor, n: int, last: int) -> Tensor:
 
 
 def forward_in_parts(
-    model: Callable[..., dict[str, Tensor]], size: int, batch: dict[str, Any]
+    model: Callable[..., dict[str, Tensor]],
+    size: int,
+    batch: dict[str, Any],
+    before: Callable[[int], None] = lambda start: None,
 ) -> dict[str, Tensor]:
     """The outputs of the whole batch, holding the activations of `size` rows at a time.
 
@@ -129,6 +132,7 @@ def forward_in_parts(
         model: called with the batch's entries by name.
         size: rows per part.
         batch: tensors with B rows are divided, anything else is handed to every part.
+        before: called with the first row of each part before it is read.
 
     Returns:
         The model's outputs, those with one row per clip joined.
@@ -150,6 +154,7 @@ def forward_in_parts(
     parts = []
     for start in range(0, rows, size):
         tensors = [batch[name][start : start + size] for name in divided]
+        before(start)
         parts.append(
             checkpoint(part, *tensors, use_reentrant=False) if torch.is_grad_enabled() else part(*tensors)
         )

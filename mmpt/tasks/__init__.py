@@ -3,12 +3,13 @@
 from mmpt.tasks.fewshottask import FewShotTask
 from mmpt.tasks.milnce import MILNCETask
 from mmpt.tasks.retritask import RetriTask, VideoRetriTask
-from mmpt.tasks.task import StepOutput, Task, build_task
+from mmpt.tasks.task import Place, StepOutput, Task, build_task
 from mmpt.tasks.vlmtask import VLMTask
 
 __all__ = [
     "FewShotTask",
     "MILNCETask",
+    "Place",
     "RetriTask",
     "StepOutput",
     "Task",

@@ -69,19 +69,17 @@ class RetriTask(Task):
 
 @TASKS.register()
 class VideoRetriTask(RetriTask):
-    """Retrieval by whole videos: items are (1, videos, clips, ...) and become (videos * clips, ...)."""
+    """Retrieval by whole videos: items are (videos, clips, ...) and become (videos * clips, ...)."""
 
     def flatten(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """(1, m, K, ...) or (m, K, ...) -> (m*K, ...); rows are video-major, a video's clips sorted by
+        """(B, m, K, ...) or (m, K, ...) -> (B*m*K, ...); rows are video-major, a video's clips sorted by
         time."""
         if (self.clips_per_video or 1) <= 1:
             return super().flatten(sample)
-        return {name: _flatten_videos(value) for name, value in sample.items()}
-
-
-def _flatten_videos(value: Any) -> Any:
-    if not isinstance(value, Tensor) or value.dim() < 2:
-        return value
-    if value.shape[0] == 1 and value.dim() > 2:
-        value = value.squeeze(0)
-    return value.flatten(0, 1)
+        leading = sample["caps"].dim() - 1  # all but the tokens
+        return {
+            name: value.flatten(0, min(leading, value.dim()) - 1)
+            if isinstance(value, Tensor) and value.dim() >= 2
+            else value
+            for name, value in sample.items()
+        }

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from mmpt.checkpoints.weights import fit_state_dict, plain_state_dict
@@ -39,6 +40,27 @@ class StepOutput:
     temperature: Tensor | None
 
 
+class Place(NamedTuple):
+    """Where a batch stands among those of all processes, which its draws go by.
+
+    Attributes:
+        seed: of the run.
+        update: its number.
+        before: items of the update that stand before those of the batch.
+        items: of the batch.
+    """
+
+    seed: int
+    update: int
+    before: int
+    items: int
+
+    def seed_draws(self, rows: int, start: int) -> None:
+        """Draw as is due to the row `start` of a batch of `rows` rows, on whatever process."""
+        words = self.seed, self.update, self.before * rows // self.items + start
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
+
+
 @TASKS.register()
 class Task:
     """Data, model and loss of one project file.
@@ -59,6 +81,7 @@ class Task:
             self.loss.check_data(config.dataset)
         self._zero_shot_test: ZeroShotTest | None = None
         self.num_updates = 0  # of the trainer; losses that warm up or draw negatives read it
+        self.place: Place | None = None  # of the batch in training, with dataset.global_batch
 
     @property
     def clips_per_video(self) -> int | None:
@@ -112,7 +135,12 @@ class Task:
         if not model.training:
             return model(**batch)
         encode = functools.partial(forward_by_length, model, buckets) if buckets else model
-        return forward_in_parts(encode, size, dict(batch)) if size else encode(**batch)
+        rows = next((len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim()), 0)
+        before = functools.partial(self.place.seed_draws, rows) if self.place else lambda start: None
+        if size:
+            return forward_in_parts(encode, size, dict(batch), before)
+        before(0)
+        return encode(**batch)
 
     def zero_shot(self, model: nn.Module) -> dict[str, float]:
         """Numbers of `eval.valid_project` for the model as it is; none where no such file is named."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mmpt.config import ConfigError
 from mmpt.config.build import build_config
-from mmpt.config.fairseq_args import batch_size, fairseq_args
+from mmpt.config.fairseq_args import Share, batch_size, fairseq_args, share
 
 
 def flags(dataset: dict | None = None, logdir: str | None = None, **groups: dict) -> list[str]:
@@ -78,3 +79,58 @@ def test_the_run_folder_replaces_the_tensorboard_name():
         "--tensorboard-logdir",
         "runs/a/run_0",
     ]
+
+
+LOCAL, JOINED = {"loss_cls": "MMContraLoss"}, {"loss_cls": "MMContraLoss", "global_negatives": True}
+GRAM, GRAM_LOCAL = {"loss_cls": "GRAMLoss"}, {"loss_cls": "GRAMLoss", "gather": "local"}
+MIXED = {"loss_cls": "SumLoss", "losses": [JOINED, LOCAL]}
+
+
+def shared(loss, processes, size=4, whole=24, subsampling=None, **optimization):
+    tree = {
+        "fairseq": {"dataset": {"batch_size": size}, "optimization": optimization},
+        "dataset": {"global_batch": whole, "subsampling": subsampling},
+        "loss": loss,
+    }
+    return build_config(tree, "x.yaml"), processes
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (shared(LOCAL, 1), Share(24, 4, 6)),
+        (shared(LOCAL, 3), Share(24, 4, 2)),
+        (shared(LOCAL, 6), Share(24, 4, 1)),
+        (shared(LOCAL, 2, size=None), Share(24, 12, 1)),
+        (shared(JOINED, 1), Share(24, 24, 1)),
+        (shared(JOINED, 12), Share(24, 2, 1)),
+        (shared(GRAM, 4), Share(24, 6, 1)),
+        (shared(GRAM_LOCAL, 3), Share(24, 4, 2)),
+        (shared(LOCAL, 2, size=64, whole=256, subsampling=32), Share(8, 2, 2)),
+        (shared(LOCAL, 5, whole=None), None),
+    ],
+)
+def test_processes_share_a_global_batch_whole_where_the_loss_joins_them_and_in_its_batches_elsewhere(
+    given, expected
+):
+    assert share(*given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (shared(JOINED, 5), "24 items, which 5 processes cannot share. Start 1, 2, 3, 4, 6, 8, 12 or 24"),
+        (shared(LOCAL, 4), "batch_size=4 .4 items. does not divide"),
+        (shared(JOINED, 2, update_freq=[4]), "Remove fairseq.optimization.update_freq"),
+        (shared(MIXED, 2), "MMContraLoss does not"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_with_what_can(given, message):
+    with pytest.raises(ConfigError, match=message):
+        share(*given)
+
+
+def test_the_flags_follow_the_share_and_validation_keeps_its_batches():
+    config, _ = shared(LOCAL, 3)
+    flags = ["--batch-size", "4", "--batch-size-valid", "4", "--update-freq", "2"]
+    assert fairseq_args(config, processes=3) == flags

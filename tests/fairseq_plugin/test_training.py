@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from mmpt.replay import read_log, repeat
 from tests.conftest import ROOT
 from tests.fairseq_plugin.runs import UPDATES, assert_same_weights, command, launch, logged, stored, weights
 
@@ -152,3 +153,14 @@ def test_two_processes_stopped_in_an_epoch_resume_bit_identical(quiet_pair, toy_
     output = launch(command(toy_world, run, "loss.global_negatives=true", jobtype="local_small"))
     assert "epoch 1 @ 3 updates" in output
     assert_same_weights(weights(run), weights(quiet_pair[0]))
+
+
+def test_an_update_made_again_has_the_gradient_that_the_run_logged(quiet_pair):
+    log = read_log(quiet_pair[0])
+    assert sorted(log.hashes) == list(range(1, UPDATES + 1)) and len(set(log.hashes.values())) == UPDATES
+    made = repeat(log, 5)
+    assert made.reproduced and made.processes == 2
+    assert [batch["rank"] for batch in made.batches] == [0, 1]
+    assert sum(batch["loss"] for batch in made.batches) / 2 == pytest.approx(log.lines[5]["loss"])
+    videos = [item["video"] for batch in made.batches for item in batch["items"]]
+    assert len(set(videos)) == 8 and all(item["norm"] > 0 for item in made.batches[0]["items"])

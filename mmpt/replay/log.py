@@ -1,0 +1,88 @@
+"""What a run has logged, as one history: what a restart did again counts once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmpt.config import ConfigError
+
+
+class Job(NamedTuple):
+    """On what a job of a run trained.
+
+    Attributes:
+        processes: all of them.
+        threads: of each, which sums on the CPU depend on.
+        changes: `section.key=value` texts, by which its settings differ from config.yaml.
+    """
+
+    processes: int
+    threads: int
+    changes: tuple[str, ...] = ()
+
+
+@dataclass
+class RunLog:
+    """`metrics.jsonl` of a run.
+
+    Attributes:
+        folder: of the run.
+        starts: update at which a job began -> the job; an abandoned stretch is left out.
+        lines: update -> what was logged of it, the last time it was made.
+    """
+
+    folder: Path
+    starts: dict[int, Job] = field(default_factory=dict)
+    lines: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def hashes(self) -> dict[int, str]:
+        """Update -> hash of its gradient, where it was logged."""
+        return {update: line["grad_hash"] for update, line in self.lines.items() if "grad_hash" in line}
+
+    def segments(self, first: int, last: int) -> list[tuple[int, int, Job]]:
+        """(from, to, job) of the jobs that made the updates after `first` up to `last`."""
+        begins = sorted(self.starts)
+        own = max(update for update in begins if update <= first)
+        begins = [first, *(update for update in begins if first < update < last)]
+        jobs = [self.starts[own], *(self.starts[update] for update in begins[1:])]
+        return list(zip(begins, [*begins[1:], last], jobs, strict=True))
+
+
+def read_log(run: str | Path) -> RunLog:
+    """The history of a run folder.
+
+    Raises:
+        ConfigError: it is no run folder, or one of an earlier version, whose log does not say where it
+            starts.
+    """
+    log = RunLog(Path(run))
+    path = log.folder / "metrics.jsonl"
+    if not path.is_file() or not (log.folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"{log.folder} is no run folder: it lacks config.yaml or metrics.jsonl, which training writes."
+        )
+    with open(path) as file:
+        for number, text in enumerate(file, 1):
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                if not text.endswith("\n"):  # a killed job's last line
+                    continue
+                raise ConfigError(f"{path}, line {number}: expected JSON ({error}).") from error
+            if line.get("tag") == "start":
+                log.starts = {update: job for update, job in log.starts.items() if update < line["update"]}
+                log.lines = {update: old for update, old in log.lines.items() if update <= line["update"]}
+                changes = (f"{key}={json.dumps(value)}" for key, value in line["changes"].items())
+                log.starts[line["update"]] = Job(line["processes"], line["threads"], tuple(changes))
+            elif line.get("tag") == "train_inner":
+                log.lines[line["update"]] = line
+    if not log.starts:
+        raise ConfigError(
+            f"{path} does not say where the run starts: an earlier version has written it, or no update was "
+            "made. Only runs of this version can be replayed."
+        )
+    return log

@@ -1,0 +1,83 @@
+"""The first update at which two runs are not the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt.config import ConfigError
+from mmpt.config.yamlfile import read_yaml
+from mmpt.replay.log import RunLog
+from mmpt.replay.repeat import Replay, repeat
+
+
+@dataclass(frozen=True)
+class Parting:
+    """Where two runs part.
+
+    Attributes:
+        a: log of the first run.
+        b: of the second.
+        update: the first one whose gradients differ; None: all that both have logged are equal.
+        equal: the last update up to which both are known to be equal.
+        settings: key -> (value in a, value in b) where they differ, places of files aside.
+        replays: of that update, in both runs.
+    """
+
+    a: RunLog
+    b: RunLog
+    update: int | None
+    equal: int
+    settings: dict[str, tuple[Any, Any]]
+    replays: tuple[Replay, Replay] | None = None
+
+
+def bisect(a: RunLog, b: RunLog, overrides: tuple[str, ...] = ()) -> Parting:
+    """Find the first update at which two runs part, by the hashes of their gradients.
+
+    Where they log every n-th update, the n updates of the interval in which they part are made again.
+
+    Raises:
+        ConfigError: no update was logged by both.
+    """
+    of_a, of_b = a.hashes, b.hashes
+    both = sorted(of_a.keys() & of_b.keys())
+    if not both:
+        raise ConfigError(
+            f"{a.folder} and {b.folder} have no logged update in common. They need the same "
+            "fairseq.common.log_interval, or one that divides the other's."
+        )
+    settings = _differences(a.folder, b.folder)
+    differing = next((update for update in both if of_a[update] != of_b[update]), None)
+    if differing is None:
+        return Parting(a, b, None, both[-1], settings)
+    equal = max((update for update in both if update < differing), default=0)
+    first = repeat(a, differing, equal, overrides), repeat(b, differing, equal, overrides)
+    update = next(
+        update
+        for update in range(equal + 1, differing + 1)
+        if first[0].hashes.get(update) != first[1].hashes.get(update) or update == differing
+    )
+    replays = (
+        first
+        if update == differing
+        else (repeat(a, update, overrides=overrides), repeat(b, update, overrides=overrides))
+    )
+    return Parting(a, b, update, update - 1, settings, replays)
+
+
+def _differences(a: Path, b: Path) -> dict[str, tuple[Any, Any]]:
+    first, second = (dict(_leaves(read_yaml(folder / "config.yaml"))) for folder in (a, b))
+    places = ("fairseq.checkpoint.save_dir", "eval.save_path")
+    return {
+        key: (first.get(key), second.get(key))
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key) and key not in places
+    }
+
+
+def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(tree, dict):
+        return [(prefix, tree)]
+    return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{prefix}.{key}".lstrip("."))]

@@ -1,0 +1,132 @@
+"""Which items of a batch its gradient comes from.
+
+Letters: B items, m videos of an item that is a group, K clips, N rows of the flattened batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmpt.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class ItemShare:
+    """What one video of a batch does to the gradient.
+
+    Attributes:
+        item: index of its item in the training split.
+        video: its id, where the batch says it.
+        norm: of its part of the gradient; nan where that could not be taken.
+        finite: false where its features hold NaN or infinity.
+    """
+
+    item: int
+    video: str | None
+    norm: float
+    finite: bool
+
+
+def item_shares(
+    task: Task, model: nn.Module, sample: Mapping[str, Any], indices: list[int]
+) -> list[ItemShare]:
+    """The norm of each video's part of the gradient of a batch.
+
+    A row of the model's outputs depends on the row of its clip alone, so that the gradient of the parameters
+    is the sum over videos of what arrives through their rows: J_i^T g_i, with g_i the gradient of the loss
+    (with all its negatives) at the rows of video i, and J_i their Jacobian. One backward pass per video, of a
+    single forward pass: dropout is the same for all of them.
+
+    All ranks call it at once where the loss joins their clips. The random streams are left where they are
+    found to be, gradients of parameters untouched.
+
+    Args:
+        task: with its loss.
+        model: takes the flattened batch; without a data-parallel wrapper.
+        sample: a collated batch.
+        indices: (B,) of its items.
+    """
+    leading = sample["vmasks"].shape[:-1] if "vmasks" in sample else (len(indices),)
+    per_item = leading[1] if len(leading) > 2 else 1  # an item is a group of m videos, or one video
+    units = torch.arange(len(indices) * per_item)
+    names = _names(sample.get("video_id"), len(units))
+    owner = (
+        units.view(-1, *([1] * max(len(leading) - 1, 0))) if per_item == 1 else units.view(-1, per_item, 1)
+    )
+    owner = task.flatten({**sample, "owner": owner.expand(leading)})["owner"]  # (N,)
+    finite = _finite(task.flatten(sample), owner, len(units))
+    norms = [math.nan] * len(units)
+    if all(finite):
+        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices):
+            norms = _norms(task, model, sample, owner, len(units))
+    return [
+        ItemShare(indices[unit // per_item], names[unit], norms[unit], finite[unit])
+        for unit in range(len(units))
+    ]
+
+
+def _norms(
+    task: Task, model: nn.Module, sample: Mapping[str, Any], owner: Tensor, n_units: int
+) -> list[float]:
+    batch = task.flatten(sample) | {"clips_per_video": task.clips_per_video, "num_updates": task.num_updates}
+    outputs = model(**batch)
+    rows = {
+        name: value
+        for name, value in outputs.items()
+        if isinstance(value, Tensor) and value.requires_grad and value.dim() and len(value) % len(owner) == 0
+    }
+    leaves = {name: value.detach().requires_grad_() for name, value in rows.items()}
+    loss = task.loss(**(batch | outputs | leaves))
+    arriving = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    used = [
+        (value, gradient)
+        for value, gradient in zip(rows.values(), arriving, strict=True)
+        if gradient is not None
+    ]
+    if not used:
+        return [math.nan] * n_units
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    norms = []
+    for unit in range(n_units):
+        own = [gradient * _mask(owner == unit, gradient) for _, gradient in used]
+        parts = torch.autograd.grad(
+            [value for value, _ in used], parameters, own, retain_graph=True, allow_unused=True
+        )
+        squares = [part.double().square().sum() for part in parts if part is not None]
+        norms.append(float(torch.stack(squares).sum().sqrt()))
+    return norms
+
+
+def _mask(rows: Tensor, like: Tensor) -> Tensor:
+    """(N,) bool -> (C N, 1, ...) of the dtype and device of `like`, for outputs with C rows a clip."""
+    rows = rows.repeat_interleave(len(like) // len(rows)).to(like.device, like.dtype)
+    return rows.view(-1, *([1] * (like.dim() - 1)))
+
+
+def _finite(batch: Mapping[str, Any], owner: Tensor, n_units: int) -> list[bool]:
+    """Of each video: are all its numbers finite?"""
+    bad = torch.zeros(n_units, dtype=torch.bool)
+    for value in batch.values():
+        if (
+            isinstance(value, Tensor)
+            and value.is_floating_point()
+            and value.dim()
+            and len(value) == len(owner)
+        ):
+            bad[owner[~value.isfinite().flatten(1).all(1).cpu()]] = True
+    return (~bad).tolist()
+
+
+def _names(video_id: Any, n_units: int) -> list[str | None]:
+    """Ids as collated: one for each item, or a list of m for each group."""
+    flat = []
+    for entry in video_id if isinstance(video_id, (list, tuple)) else ():
+        flat += list(entry) if isinstance(entry, (list, tuple)) else [entry]
+    return [str(name) for name in flat] if len(flat) == n_units else [None] * n_units
