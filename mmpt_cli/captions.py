@@ -10,15 +10,17 @@ JSON lines of video_id, start, end, text, or HowTo100M's {video id: {"start": [.
 [...]}} as JSON or pickle. `dedup` writes the pickle that pre-training reads. `tokens` writes shards for each
 train_meta.pkl and val_meta.pkl of the feature shards in --out; its YAML holds `dataset:` with bert_name,
 caption_pkl_path, target_dir and, if wanted, use_fast; options overrule it. Stopped in the middle, the same
-command goes on.
+command goes on. Captions out of order are put in order; impossible times are an error, or left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmpt_cli.options import Parser, count, speak
+
+NAMED = 5
 
 
 def parser() -> Parser:
@@ -39,7 +41,20 @@ def parser() -> Parser:
     tokens.add_argument(
         "--columns", type=count, default=32, help="most tokens kept of a caption (%(default)s)"
     )
+    for command in (dedup, tokens):
+        command.add_argument(
+            "--on-bad",
+            choices=("error", "drop"),
+            default="error",
+            help="captions whose end is before their start, or whose times are no numbers (%(default)s)",
+        )
     return p
+
+
+def _tell(what: str, found: Collection[str]) -> None:
+    """How many videos a rule concerns, and some of them."""
+    if found:
+        print(f"{len(found)} videos with {what}: {', '.join(list(found)[:NAMED])}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.command == "dedup":
         from mmpt.processors.captions.dedup import dedup_file
 
-        videos, before, after = dedup_file(args.captions, args.output, args.plain, args.compat, args.seed)
+        words = args.captions, args.output, args.plain, args.compat, args.seed, args.on_bad
+        videos, before, after, dropped = dedup_file(*words)
+        _tell("impossible captions left out", dropped)
         print(f"{args.output}: {videos} videos, {before} captions -> {after}")
         return
     from mmpt.config import DatasetConfig, load_config
@@ -61,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     target = args.out or said.target_dir
     if not (source and bert and target):
         p.error("needs captions, tokenizer and a folder, from the YAML or as options")
-    written = tokenize_captions(Path(source), bert, Path(target), args.columns, said.use_fast)
-    for name, (n, without) in written.items():
-        print(f"{name}: {n} shards; {len(without)} videos without captions {without[:5] if without else ''}")
+    done = tokenize_captions(Path(source), bert, Path(target), args.columns, said.use_fast, args.on_bad)
+    _tell("impossible captions left out", done.dropped)
+    _tell("captions behind the end of their features", done.behind)
+    for name, (n, without) in done.written.items():
+        some = without[:NAMED] if without else ""
+        print(f"{name}: {n} shards; {len(without)} videos without captions {some}")

@@ -5,12 +5,14 @@
     mmpt data convert youcook ANNOTATIONS.json OUT.pkl --csv validation_youcook.csv     # MIL-NCE's 3350 clips
     mmpt data convert msrvtt MSRVTT_data.json data/msrvtt --test MSRVTT_JSFUSION_test.csv
     mmpt data convert crosstask crosstask_release/ data/crosstask/crosstask_release
+    mmpt data plain theirs.pkl plain.pkl --trust            # a pickle of other classes, as plain data
     mmpt data modalities projects/retri/gram/vtt.yaml       # which ids lack which modality
     mmpt data make --size tiny                              # the embedded world, in data/toy
     mmpt data clips                                         # small videos with sound, in data/toy_clips
 
 `verify` ends with exit code 1 where something is missing or impossible; warnings (other counts than
-published, captions outside the video) leave it at 0. `convert NAME --help` describes a converter.
+published, captions outside the video) leave it at 0. A project file with `plugins:` names code, which is
+imported only with --trust-plugins. `convert NAME --help` describes a converter.
 """
 
 from __future__ import annotations
@@ -31,8 +33,15 @@ def parser() -> Parser:
     verify = verb("verify", "what stands behind a project file's dataset section")
     verify.add_argument("config", metavar="FILE", help="project file")
     verify.shared("--set", "--json")
+    verify.add_argument(
+        "--trust-plugins", action="store_true", help="import the code that the file names under `plugins:`"
+    )
     convert = verb("convert", "publishers' files to what project files name")
     convert.add_argument("words", nargs=argparse.REMAINDER, metavar="NAME SOURCE OUT ...")
+    plain = verb("plain", "a pickle of dict-like classes, arrays or a DataFrame to a pickle of plain data")
+    plain.add_argument("source", type=Path, metavar="PICKLE", help="what a reader refused")
+    plain.add_argument("target", type=Path, metavar="OUT", help="pickle to write")
+    plain.add_argument("--trust", action="store_true", help="load it whatever it holds: it may run any code")
     modalities = verb("modalities", "which ids lack which modality")
     modalities.add_argument("config", metavar="FILE", help="project file with dataset.modalities")
     modalities.shared("--set")

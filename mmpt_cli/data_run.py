@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmpt.config import load_config
+from mmpt.config import ConfigError, load_config
 from mmpt.processors import convert as converting
 from mmpt.processors import verify as verifying
 from mmpt.processors.modalities.modalities import lacking_by_split
@@ -22,6 +22,7 @@ from mmpt.synthetic.action_clips import write_action_clips
 from mmpt.synthetic.build import build_world
 from mmpt.synthetic.clips import write_clips
 from mmpt.synthetic.settings import NOISE, SIZES, Noise, Settings, Size
+from mmpt.utils.safe_pickle import convert_pickle
 from mmpt_cli.options import Parser, progress
 
 NAMED = 5
@@ -30,6 +31,11 @@ NAMED = 5
 def verify(args: argparse.Namespace) -> int:
     """1 where something is missing or impossible."""
     config = load_config(args.config, args.overrides)
+    if config.plugins and not args.trust_plugins:
+        raise ConfigError(
+            f"{args.config}: plugins: {', '.join(config.plugins)} would be imported, which runs their code. "
+            "Read them, then give --trust-plugins."
+        )
     load_plugins(config.plugins)
     levels: Counter[str] = Counter()
     found = []
@@ -78,6 +84,12 @@ def _add_converter(verb: Callable[..., Parser], name: str) -> None:
             help=(told.group(1) if told else "")
             + (" (default: %(default)s)" if choices or is_number else ""),
         )
+
+
+def plain(args: argparse.Namespace) -> None:
+    """A pickle as plain data."""
+    replaced = convert_pickle(args.source, args.target, args.trust)
+    print(f"{args.target}: plain data; replaced: {', '.join(replaced) or 'nothing'}")
 
 
 def modalities(args: argparse.Namespace) -> int:

@@ -31,6 +31,8 @@ def build(args: argparse.Namespace) -> int:
 def verify(args: argparse.Namespace) -> int:
     """1 where something is wrong."""
     verdict = verifying.verify(args.folder, args.resume, args.seal)
+    for note in verdict.notes:
+        print(f"note {note}")
     for problem in verdict.problems:
         print(f"BAD {problem}")
     print(

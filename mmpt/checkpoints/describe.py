@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from mmpt.checkpoints.weights import Contents, read_file
 from mmpt.config.yamlfile import read_yaml
+from mmpt.utils.text import check_record, parse_json
 
 KEY = "mmpt"  # of the description in a safetensors header, and in extra_state of a .pt file made here
 
@@ -30,7 +30,8 @@ def description(contents: Contents, path: Path) -> dict[str, Any]:
     weights, state = contents.weights, contents.state
     sizes = {"tensors": len(weights), "parameters": sum(tensor.numel() for tensor in weights.values())}
     if path.suffix == ".safetensors":
-        return sizes | json.loads(contents.header.get(KEY, "{}"))
+        said = parse_json(contents.header.get(KEY, "{}"), f"{path}: its description")
+        return sizes | check_record(said, f"{path}: its description")
     is_fairseq = isinstance(state, Mapping) and "optimizer_history" in state
     return sizes | (_of_fairseq(state, path) if is_fairseq else {})
 

@@ -12,6 +12,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors.torch import save_model
@@ -75,10 +76,11 @@ def write_folder(folder: str | Path, fusion: nn.Module, tokenizer: Any) -> None:
     for name, text in ((CONFIG, json.dumps(config, indent=2)), (CARD, card(fusion))):  # JSON is YAML
         with atomic_write(folder / name, "w") as file:
             file.write(text + "\n")
-    temporary = folder / f".{WEIGHTS}.tmp"
-    save_model(fusion, str(temporary), metadata={"model_cls": type(fusion).__name__})
-    seal(temporary)
-    temporary.replace(folder / WEIGHTS)
+    with TemporaryDirectory(dir=folder, prefix=".weights") as unfinished:
+        weights = Path(unfinished, WEIGHTS)
+        save_model(fusion, str(weights), metadata={"model_cls": type(fusion).__name__})
+        seal(weights)
+        weights.replace(folder / WEIGHTS)
 
 
 def portable(config: Config) -> dict[str, Any]:

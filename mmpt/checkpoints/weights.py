@@ -44,7 +44,7 @@ KNOWN = PLAIN | {"argparse.Namespace": argparse.Namespace, "collections.defaultd
 PREFIXES = ("module.", "_orig_mod.", "mmmodel.")
 # where trainers put the weights, first the state that is meant to be used
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema", "model_ema", "state_dict_ema")
-CHECKSUM = "data_sha256"  # in the header of our safetensors files: of everything behind the header
+CHECKSUM = "sha256"  # in the header of our safetensors files: of all else in the file, see `_checksum`
 
 
 class _Placeholder:
@@ -212,16 +212,24 @@ def _shared(state: Mapping[str, Any], own: Mapping[str, Any]) -> int:
 
 
 def seal(path: str | Path) -> None:
-    """Writes the checksum of its tensors into the header of a safetensors file; `read_file` compares it."""
+    """Writes a checksum into the header of a safetensors file; `read_file` compares it."""
     content = Path(path).read_bytes()
     length = int.from_bytes(content[:8], "little")
     header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
-    header["__metadata__"] = header.get("__metadata__", {}) | {CHECKSUM: hashlib.sha256(data).hexdigest()}
+    header["__metadata__"] = header.get("__metadata__", {}) | {CHECKSUM: _checksum(header, data)}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
     with atomic_write(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.write(data)
+
+
+def _checksum(header: Mapping[str, Any], data: bytes) -> str:
+    """SHA-256 of names, shapes, places and description of the tensors, and of their bytes."""
+    said = {key: value for key, value in header.get("__metadata__", {}).items() if key != CHECKSUM}
+    digest = hashlib.sha256(json.dumps({**header, "__metadata__": said}, sort_keys=True).encode())
+    digest.update(data)
+    return digest.hexdigest()
 
 
 def refuse_other_files(path: str | Path, head: bytes) -> None:
@@ -241,8 +249,10 @@ def broken_record(path: str | Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except Exception as error:  # the reader trips over what was overwritten in many ways
-        return f"{type(error).__name__}: {error}"
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zipfile and zlib have errors of their own for each damage
+        return str(error)[:200] or type(error).__name__
     return f"checksum of {broken} differs" if broken else None
 
 
@@ -273,8 +283,9 @@ def _read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], Ma
             "again."
         ) from error
     length = int.from_bytes(content[:8], "little")  # of the JSON header that follows
-    header = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
-    if CHECKSUM in header and hashlib.sha256(content[8 + length :]).hexdigest() != header[CHECKSUM]:
+    whole = json.loads(content[8 : 8 + length])
+    header = whole.get("__metadata__") or {}
+    if CHECKSUM in header and _checksum(whole, content[8 + length :]) != header[CHECKSUM]:
         raise ValueError(
             f"{path} is damaged: its tensors are not those that were saved. Fetch or save it again."
         )
@@ -291,22 +302,24 @@ def _read_pickle(file: BinaryIO, path: Path, on_disk: bool = False) -> Any:
     try:
         foreign = _foreign_classes(file)
         refused = sorted(name for name in foreign if name not in PLAIN and not name.startswith(HARMLESS))
-        if refused:
-            raise _refusal(path, refused)
-        file.seek(0)
-        with torch.serialization.safe_globals([(KNOWN.get(name, _Placeholder), name) for name in foreign]):
-            return torch.load(path if mmap else file, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # bytes that are no pickle trip its reader in many ways
+        if not refused:
+            file.seek(0)
+            with torch.serialization.safe_globals(
+                [(KNOWN.get(name, _Placeholder), name) for name in foreign]
+            ):
+                return torch.load(path if mmap else file, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # torch, pickle and zip have errors of their own for each damage
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named:
             raise _refusal(path, [named[1]]) from error
         # the rest of what torch says is advice to switch its safety off
         torchs = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error))
-        said = (torchs[1] if torchs else str(error).split("\n")[0]).strip()[:200]
+        said = (torchs[1] if torchs else str(error).split("\n")[0]).strip()[:200] or type(error).__name__
         raise ValueError(
             f"{path} is not a readable torch checkpoint ({said}); it may be truncated. Fetch or save "
             "it again."
         ) from error
+    raise _refusal(path, refused)
 
 
 def _foreign_classes(file: BinaryIO) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NoReturn
 import yaml
 
 from mmpt.config.fields import ConfigError
+from mmpt.utils.files import atomic_write
 from mmpt.utils.text import TextError, read_text
 
 MAX_DEPTH, MAX_NODES = 32, 20_000  # no project file comes near; an alias bomb has billions
@@ -136,7 +136,5 @@ def write_yaml(path: Path, tree: Mapping[str, Any], header: str = "") -> None:
     """Write `tree` in its own order below an optional comment; readers see the old file or the new one, never
     half of it."""
     text = (f"# {header}\n" if header else "") + yaml.safe_dump(dict(tree), sort_keys=False, width=140)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    with atomic_write(path, "w") as file:
+        file.write(text)

@@ -80,10 +80,16 @@ class MMDataset(Dataset):
                 if not self.skip_missing:
                     raise
                 self.n_skipped += 1
-                level = (
-                    logging.WARNING if self.n_skipped <= 10 else logging.DEBUG
-                )  # name some, do not flood the log
-                logger.log(level, "skipped item %d: %s", (index + step) % len(self), error)
+                # name some, then count, do not flood the log
+                level = logging.WARNING if self.n_skipped <= 10 or not self.n_skipped % 100 else logging.DEBUG
+                at = (index + step) % len(self)
+                logger.log(
+                    level,
+                    "skipped item %d (%d so far), the next one takes its place: %s",
+                    at,
+                    self.n_skipped,
+                    error,
+                )
         raise MissingData(
             f"items {index} to {index + step} all lack features or captions; check dataset.vfeat_dir and "
             "the captions."

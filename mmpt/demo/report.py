@@ -23,7 +23,7 @@ from mmpt.models import build_model
 from mmpt.models.linear import fit_ridge_to_shards
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.synthetic.truth import truth_alignment
-from mmpt.utils import ShardedTensor, load_plain_pickle
+from mmpt.utils import ShardedTensor, load_index
 from mmpt.utils.files import atomic_write
 from mmpt.utils.seed import set_seed
 
@@ -199,7 +199,7 @@ def draw_alignment(path: Path, data: str, checkpoint: Path, training: Config) ->
     """One narrated long video that training did not see: transport plan between its windows and captions
     beside the truth."""
     split = training.dataset.vfeat_dir
-    video_id = load_plain_pickle(Path(split) / "val_meta.pkl")[0][0]
+    video_id = load_index(Path(split) / "val_meta.pkl")[0][0]
     features = ShardedTensor.load(Path(split) / "val_0")[0]
     truth = truth_alignment(data, video_id)
     reader = build_dataset(training, "valid")

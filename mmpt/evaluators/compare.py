@@ -12,6 +12,7 @@ import numpy as np
 
 from mmpt.evaluators.bootstrap import PooledMean, Statistic, paired_difference
 from mmpt.evaluators.ranking import statistic
+from mmpt.utils.shardedtensor import load_npz
 
 RANK_STATISTICS = ("R1", "R5", "R10", "MR")
 ABOUT_QUERIES = ("ids", "weight", "group")
@@ -22,14 +23,17 @@ def load_queries(folder: str) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: the folder holds no per_query.npz.
+        ValueError: it is damaged.
     """
     path = Path(folder) / "per_query.npz"
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist; give a folder OUTPUT/<checkpoint> that predict.py wrote."
         )
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    try:
+        return load_npz(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}. Evaluate again.") from error
 
 
 def same_queries(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmpt.ops.windows import merge_windows
 from mmpt.registry import PREDICTORS
+from mmpt.utils.shardedtensor import load_npz
 
 if TYPE_CHECKING:
     from mmpt.config import Config
@@ -158,11 +159,14 @@ def save_arrays(path, arrays: Arrays) -> None:
 def load_arrays(path) -> Arrays:
     """What `save_arrays` wrote; lists of words and numbers come back as arrays."""
     arrays: Arrays = {}
-    with np.load(path, allow_pickle=False) as stored:
-        for key in stored.files:
-            name, separator, _ = key.rpartition("/")
-            if separator:
-                arrays.setdefault(name, []).append(stored[key])
-            else:
-                arrays[key] = stored[key]
+    try:
+        stored = load_npz(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}. Predict again.") from error
+    for key, value in stored.items():
+        name, separator, _ = key.rpartition("/")
+        if separator:
+            arrays.setdefault(name, []).append(value)
+        else:
+            arrays[key] = value
     return arrays

@@ -18,17 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpt.media.audio import AudioError
-from mmpt.media.video import Damage, VideoError
+from mmpt.media.video import Damage, MediaError, VideoError
 from mmpt.utils import atomic_write
+from mmpt.utils.text import check_id
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to extract."""
+    """One file to extract; its id names a file of features, so it is checked here."""
 
     video_id: str
     path: Path
+
+    def __post_init__(self):
+        check_id(self.video_id, str(self.path))
 
 
 @dataclass
@@ -76,7 +79,7 @@ def extract(
         Ids done, skipped because their file exists, and failed with the reason.
 
     Raises:
-        VideoError, AudioError: with `stop_on_damage`, what is damaged.
+        MediaError: with `stop_on_damage`, what is damaged.
     """
     result = Result()
     store = partial(_store, out=Path(out), dtype=dtype, backwards=backwards, result=result, on_file=on_file)
@@ -194,7 +197,7 @@ def _read_all(
                     if stop.is_set():
                         return None
                 put((job, damage))
-            except (VideoError, AudioError) as error:
+            except MediaError as error:
                 put((job, error))
             except Exception as error:  # one odd file is one failure, whichever part of reading it stumbled
                 found = f"{type(error).__name__}: {str(error)[:200]}"

@@ -1,6 +1,6 @@
 """A run of feature extraction: which files, whose share, the passport of the folder, failures, shards.
 
-passport.json          what the features are; a folder holds one kind
+passport.json          what the features are, of one kind, and how many seconds of footage were damaged
 <id>.npy  (seconds, D), or with shards: train_<k>_data.npy, train_<k>_starts.npy, shards.json, train_meta.pkl
 failures.json          id -> reason; failures_<rank>.json of several processes
 damage.json            id -> seconds concealed and missing; damage_<rank>.json of several processes
@@ -22,9 +22,9 @@ from mmpt.backbones.backbone import Backbone
 from mmpt.extraction.extract import Job, Result, extract
 from mmpt.media.video import VIDEO_SUFFIXES
 from mmpt.processors.store.packing import pack, read_meta
-from mmpt.processors.store.passport import PASSPORT, read_passport
+from mmpt.processors.store.passport import DAMAGED, PASSPORT, read_passport
 from mmpt.utils import atomic_write
-from mmpt.utils.text import check_id, read_table, shown
+from mmpt.utils.text import check_id, read_json, read_table, shown
 
 AUDIO_SUFFIXES = VIDEO_SUFFIXES | {".wav", ".mp3", ".flac", ".m4a", ".ogg", ".opus", ".aac"}
 
@@ -169,12 +169,22 @@ def run_extraction(
     rank = "" if run.world_size == 1 else f"_{run.rank}"
     write_json(out / f"failures{rank}.json", result.failed)
     damage = out / f"damage{rank}.json"
-    known = json.loads(damage.read_text()) if damage.is_file() else {}
+    known = read_json(damage, dict, empty=True) if damage.is_file() else {}
     if known or result.damaged:  # of earlier starts too: what was done then is not read again
         write_json(damage, known | {video: asdict(found) for video, found in result.damaged.items()})
+        _note_damage(out)
     if run.shards:
         _pack_when_complete(jobs, out, run)
     return result
+
+
+def _note_damage(out: Path) -> None:
+    """Enters in the passport how many seconds of all files are not as they were recorded."""
+    with open(out / ".packing.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        records = [record for path in out.glob("damage*.json") for record in read_json(path, dict).values()]
+        lost = sum(record["concealed_s"] + record["missing_s"] for record in records)
+        write_json(out / PASSPORT, read_passport(out) | {DAMAGED: round(lost, 3)})
 
 
 def _pack_when_complete(jobs: Sequence[Job], out: Path, run: RunOptions) -> None:
@@ -182,7 +192,7 @@ def _pack_when_complete(jobs: Sequence[Job], out: Path, run: RunOptions) -> None
     with open(out / ".packing.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         packed = {video for shard in read_meta(out, run.split).values() for video in shard}
-        failed = {video for path in out.glob("failures*.json") for video in json.loads(path.read_text())}
+        failed = {video for path in out.glob("failures*.json") for video in read_json(path, dict, empty=True)}
         there = {job.video_id for job in jobs if (out / f"{job.video_id}.npy").exists()}
         ids = [
             job.video_id

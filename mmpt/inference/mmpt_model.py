@@ -33,6 +33,7 @@ from mmpt.modules.layers import VideoTokenMLP
 from mmpt.ops.windows import window_ranges
 from mmpt.registry import ALIGNERS
 from mmpt.utils import optional_import
+from mmpt.utils.shardedtensor import open_npy
 
 Video = (
     str | Path | np.ndarray | Tensor
@@ -472,8 +473,8 @@ class MMPTModel(nn.Module):
 def _load(path: str | Path) -> np.ndarray:
     """The array in a `.npy` file."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        return open_npy(Path(path), any_order=True)
+    except ValueError as error:
         raise ValueError(f"{path}: not a .npy file of features, or a damaged one ({error}).") from error
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,8 @@ from mmpt.calibration import Spans
 from mmpt.ops.alignment import dtw_path, otam_path
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.utils import atomic_write
+from mmpt.utils.shardedtensor import load_npz
+from mmpt.utils.text import parse_json
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,15 @@ class MomentIndex:
             ValueError: the file is something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(
-                    arrays["video_ids"],
-                    arrays["windows"],
-                    arrays["vectors"],
-                    json.loads(str(arrays["origin"])),
-                )
-        except (ValueError, KeyError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+            arrays = load_npz(path)
+            names, windows, vectors = (arrays[key] for key in ("video_ids", "windows", "vectors"))
+            origin = parse_json(str(arrays["origin"]), "origin")
+        except (ValueError, KeyError) as error:
             raise ValueError(
                 f"{path}: not an index of moments, or a damaged one ({error}). Build it again."
             ) from error
+        fits = names.dtype.kind == "U" and names.ndim == 1 and vectors.ndim == 2 and vectors.dtype.kind == "f"
+        if not fits or windows.shape != (len(names), 2) or len(vectors) != len(names):
+            shapes = f"{names.dtype}{names.shape}, {windows.shape}, {vectors.dtype}{vectors.shape}"
+            raise ValueError(f"{path}: {shapes} are no ids, windows and vectors of moments. Build it again.")
+        return cls(names, windows, vectors, origin)

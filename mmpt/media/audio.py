@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from mmpt.media.clock import Clock, timed
-from mmpt.media.video import MAX_DAMAGE, Damage, VideoError, missing_at_end, open_media, probe
+from mmpt.media.video import (
+    MAX_DAMAGE,
+    Damage,
+    MediaError,
+    VideoError,
+    failures_of,
+    missing_at_end,
+    open_media,
+    probe,
+)
 from mmpt.utils.optional import optional_import
 
 FRAME_S, HOP_S = 0.02, 0.01
@@ -25,7 +34,7 @@ BREAK_S = 0.05  # between time stamps and samples; less is rounding
 LEAD_S = 1.0  # sought before a moment, so that the decoder has settled
 
 
-class AudioError(ValueError):
+class AudioError(MediaError):
     """An audio track cannot be used; the message says which and why."""
 
 
@@ -112,7 +121,8 @@ def read_audio(path: str | Path, sample_rate: int = 24000) -> np.ndarray:
     Raises:
         AudioError: no such file, no audio track, or a damaged one.
     """
-    return np.concatenate([part for _, part in _placed(path, sample_rate)])
+    with failures_of(path, AudioError, "audio"):
+        return np.concatenate([part for _, part in _placed(path, sample_rate)])
 
 
 def read_audio_around(
@@ -134,12 +144,13 @@ def read_audio_around(
         AudioError: as `read_audio`, or there is no sound there.
     """
     first, parts = None, []
-    for time_s, part in _placed(path, sample_rate, seek_s=start_s - LEAD_S):
-        if first is not None and time_s > start_s + length_s:
-            break
-        first = time_s if first is None else first
-        parts.append(part)
-    return np.concatenate(parts), start_s - first
+    with failures_of(path, AudioError, "audio"):
+        for time_s, part in _placed(path, sample_rate, seek_s=start_s - LEAD_S):
+            if first is not None and time_s > start_s + length_s:
+                break
+            first = time_s if first is None else first
+            parts.append(part)
+        return np.concatenate(parts), start_s - first
 
 
 def read_audio_windows(

@@ -34,7 +34,11 @@ ONE_FRAME_PER_PACKET = {"h264", "hevc", "mpeg4", "mpeg2video"}  # others hide pa
 LOOK_AHEAD = 32  # packets; frames are stored at most 16 places away from where they are shown
 
 
-class VideoError(ValueError):
+class MediaError(ValueError):
+    """A file of video or sound cannot be used; the message says which and why."""
+
+
+class VideoError(MediaError):
     """A video file cannot be used; the message says which and why."""
 
 
@@ -183,11 +187,11 @@ def frame_at(path: str | Path, time_s: float, height: int = 120) -> np.ndarray:
     Raises:
         VideoError: the file is missing, or holds no frames.
     """
-    for frame in _frames_at(path, time_s, itertools.repeat(0.0, 1)):
+    with failures_of(path):
+        frame = next(_frames_at(path, time_s, itertools.repeat(0.0, 1)))
         lying = frame.rotation % 180 != 0  # then the stored width becomes the height
         scale = height / (frame.width if lying else frame.height)
         return _upright(_scaled(frame, _sizes(frame, scale)), frame)
-    raise VideoError(f"{path}: holds no frames.")
 
 
 def read_clip(
@@ -204,10 +208,11 @@ def read_clip(
     """
     images: list[np.ndarray] = []
     sizes = None
-    for frame in _frames_at(path, start_s, (k / fps for k in range(n_frames))):
-        sizes = sizes or _sizes(frame, min(1.0, short_side / min(frame.width, frame.height)))
-        images.append(_upright(_scaled(frame, sizes), frame))
-    return np.stack(images)
+    with failures_of(path):
+        for frame in _frames_at(path, start_s, (k / fps for k in range(n_frames))):
+            sizes = sizes or _sizes(frame, min(1.0, short_side / min(frame.width, frame.height)))
+            images.append(_upright(_scaled(frame, sizes), frame))
+        return np.stack(images)
 
 
 def read_frames(
@@ -245,10 +250,11 @@ def read_frames(
         chosen = [times[number] for number in choose(len(times))]
     images: list[np.ndarray] = []
     sizes = None
-    for frame in _frames_by_time(path, chosen, keys):
-        sizes = sizes or _sizes(frame, 1.0)
-        images.append(_upright(_scaled(frame, sizes), frame))
-    return np.stack(images)
+    with failures_of(path):
+        for frame in _frames_by_time(path, chosen, keys):
+            sizes = sizes or _sizes(frame, 1.0)
+            images.append(_upright(_scaled(frame, sizes), frame))
+        return np.stack(images)
 
 
 def _frames_by_time(path: str | Path, times: Iterable[int], keys: Sequence[int]) -> Iterator[Any]:
@@ -325,8 +331,26 @@ def _scaled(frame: Any, sizes: tuple[int, int]) -> np.ndarray:
 
 
 @contextmanager
+def failures_of(
+    path: str | Path, error: type[MediaError] = VideoError, kind: str = "video"
+) -> Iterator[None]:
+    """Whatever is raised while a file is read, by a decoder, a scaler or numpy, becomes `error`, with its
+    name."""
+    try:
+        yield
+    except (MediaError, ImportError):  # a package that is missing is no fault of the file
+        raise
+    except Exception as found:
+        av = optional_import("av", extra="video")
+        if isinstance(found, av.error.FFmpegError):
+            what = "damaged or not a video" if kind == "video" else "damaged audio"
+            raise error(f"{path}: {what} ({found.strerror}).") from found
+        raise error(f"{path}: cannot be read ({type(found).__name__}: {str(found)[:200]}).") from found
+
+
+@contextmanager
 def open_media(
-    path: str | Path, kind: str, n_threads: int = 0, error: type[ValueError] = VideoError
+    path: str | Path, kind: str, n_threads: int = 0, error: type[MediaError] = VideoError
 ) -> Iterator[tuple[Any, Any]]:
     """Container and stream of a file; whatever is raised while it is read becomes `error`, with its name.
 
@@ -339,24 +363,19 @@ def open_media(
     av = optional_import("av", extra="video")
     if not Path(path).is_file():
         raise error(f"{path}: {'a folder' if Path(path).is_dir() else 'no such file'}.")
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:  # titles are in any encoding
-            # of several, the one that players choose; never a cover picture
-            stream = container.streams.best(kind)
-            if stream is None:
-                raise error(f"{path}: holds no {kind} {'track' if kind == 'audio' else 'stream'}.")
-            if stream.codec_context is None:
-                raise error(f"{path}: FFmpeg has no decoder for this kind of {kind}.")
-            stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = n_threads
-            yield container, stream
-    except (VideoError, error):
-        raise
-    except av.error.FFmpegError as found:
-        what = "damaged or not a video" if kind == "video" else "damaged audio"
-        raise error(f"{path}: {what} ({found.strerror}).") from found
-    except Exception as found:  # one odd file is one failure, whichever part of reading it stumbled
-        raise error(f"{path}: cannot be read ({type(found).__name__}: {str(found)[:200]}).") from found
+    with (
+        failures_of(path, error, kind),
+        av.open(str(path), metadata_errors="replace") as container,  # titles are in any encoding
+    ):
+        # of several, the one that players choose; never a cover picture
+        stream = container.streams.best(kind)
+        if stream is None:
+            raise error(f"{path}: holds no {kind} {'track' if kind == 'audio' else 'stream'}.")
+        if stream.codec_context is None:
+            raise error(f"{path}: FFmpeg has no decoder for this kind of {kind}.")
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = n_threads
+        yield container, stream
 
 
 def _sampled(

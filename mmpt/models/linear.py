@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpt.utils import ShardedTensor, load_plain_pickle
+from mmpt.utils import ShardedTensor, load_index
 
 BEFORE_S, AFTER_S = 2.0, 4.0  # speech is about what is seen from a little before it to a little after it
 
@@ -88,7 +88,7 @@ def chance(n_items: int) -> dict[str, float]:
 def _shard_samples(
     vfeat_dir: Path, tfeat_dir: str, split: str
 ) -> Iterator[tuple[list[list[int]], np.ndarray]]:
-    for shard, ids in load_plain_pickle(vfeat_dir / f"{split}_meta.pkl").items():
+    for shard, ids in load_index(vfeat_dir / f"{split}_meta.pkl").items():
         videos = ShardedTensor.load(vfeat_dir / f"{split}_{shard}", mmap_mode="r")
         times = ShardedTensor.load(f"{tfeat_dir}{split}_{shard}.startends")
         tokens = ShardedTensor.load(f"{tfeat_dir}{split}_{shard}.caps_ids")

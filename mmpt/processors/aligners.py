@@ -94,6 +94,12 @@ class ClipAligner(Aligner):
         keep_prob: float = option(
             1.0, "probability of keeping the neighbouring caption while a clip grows", least=0, most=1
         )
+        caption_times: str = option(
+            "error",
+            "captions out of order, or that end before they start: error (named), or sort: put in order, "
+            "without those that cannot be (counted)",
+            one_of=("error", "sort"),
+        )
 
     from_first_clip = False
     allows_holes = False
@@ -115,6 +121,7 @@ class ClipAligner(Aligner):
         self.text_budget: Budget = self.max_text_len - SPECIAL_TOKENS_PER_CAPTION
         self.video_budget: Budget | None = None  # None: the seconds that the captions span
         self.short_videos: set[Any] = set()  # with captions behind the end of their features; in this process
+        self.sorted_videos: set[Any] = set()  # whose captions were put in order; in this process
 
     def __call__(
         self,
@@ -148,6 +155,7 @@ class ClipAligner(Aligner):
         base = np.cumsum([0, *map(len, parts)])  # (m + 1,) first caption of each video
         lengths = np.array([len(feature) for feature in features])
         captions = Captions.join(parts)
+        self.check_times(captions, base, video_ids)
         draw = self.draw_replayed if self.config.sampler == "python" else self.draw
         clips = draw(captions, base, lengths, rng)
         if self.config.sort_clips:
@@ -161,6 +169,8 @@ class ClipAligner(Aligner):
         Raises:
             MissingData: none is left, or some lie behind the features and dataset.on_missing is error.
         """
+        if self.config.caption_times == "sort":
+            captions = self.in_order(captions, video_id)
         kept = captions if self.config.sampler == "python" else captions.until(seconds)
         if not len(kept):
             raise MissingData(f"video {video_id!r} has no captions within its {seconds} seconds of features.")
@@ -180,6 +190,37 @@ class ClipAligner(Aligner):
                     level, "%s; these are not drawn (video %d of this kind)", text, len(self.short_videos)
                 )
         return kept
+
+    def in_order(self, captions: Captions, video_id: Any) -> Captions:
+        """The captions by their start, without impossible ones; named and counted where that changes them."""
+        kept = captions.in_order()
+        if kept is not captions and video_id not in self.sorted_videos:
+            self.sorted_videos.add(video_id)
+            logger.log(
+                logging.WARNING if len(self.sorted_videos) <= NAMED else logging.DEBUG,
+                "video %r: captions out of order or with impossible times; put in order, %d of %d left out "
+                "(video %d of this kind)",
+                video_id,
+                len(captions) - len(kept),
+                len(captions),
+                len(self.sorted_videos),
+            )
+        return kept
+
+    def check_times(self, captions: Captions, base: np.ndarray, video_ids: Sequence[Any]) -> None:
+        """Refuse captions out of order, or that end before they start.
+
+        Raises:
+            ValueError: names the video and the caption.
+        """
+        wrong = captions.first_wrong(base)
+        if wrong >= 0:
+            video = int(np.searchsorted(base, wrong, side="right")) - 1
+            raise ValueError(
+                f"video {video_ids[video]!r}: caption {wrong - base[video]} runs from "
+                f"{captions.start_s[wrong]:g} to {captions.end_s[wrong]:g} s, out of order or impossible. "
+                "Make the captions again (mmpt captions), or set dataset.caption_times: sort."
+            )
 
     def draw(self, captions: Captions, base: np.ndarray, lengths: np.ndarray, rng: ItemRandom) -> Clips:
         """All clips of the group at once."""
@@ -350,6 +391,7 @@ class How2MILNCEAligner(ClipAligner):
         feature = check_feature(video_feature, video_id)
         video_id = bare_id(video_id)
         captions = self.usable(Captions.of(text_feature), len(feature), video_id)
+        self.check_times(captions, np.array([0, len(captions)]), [video_id])
         words, ranges = [], []
         for _ in range(self.clips_per_video):
             rng.python.randint(0, len(captions) - 1)  # the historic stream holds a draw that nothing uses

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.utils.text import check_id, number, read_json, shown
+from mmpt.utils.text import check_id, check_record, number, quoted, read_json, shown
 
 
 def check_segment(start_s: float, end_s: float, where: str) -> None:
@@ -21,9 +21,17 @@ def check_segment(start_s: float, end_s: float, where: str) -> None:
         )
 
 
-def read_database(path: str | Path, segments_key: str) -> dict[str, dict[str, Any]]:
+def read_database(
+    path: str | Path, segments_key: str, impossible: bool = False, **fields: type
+) -> dict[str, dict[str, Any]]:
     """Video -> entry of a JSON {"database": {video: {"subset", <segments_key>: [{"segment": [s, e], ...}]}}},
     segments checked.
+
+    Args:
+        path: the file.
+        segments_key: annotation or annotations.
+        impossible: segments may be reversed or not in the video, for whoever drops them.
+        fields: what else a segment has, see `check_record`.
 
     Raises:
         ValueError: the file is of another kind, or a segment is impossible.
@@ -37,22 +45,17 @@ def read_database(path: str | Path, segments_key: str) -> dict[str, dict[str, An
     for video, entry in database.items():
         where = f"{path}: video {shown(video)}"
         check_id(video, str(path))
-        if not isinstance(entry, dict) or not isinstance(entry.get("subset"), str):
-            raise ValueError(f"{where}: expected an entry with a subset, got {shown(repr(entry))}.")
-        if not isinstance(entry.get(segments_key), list):
-            raise ValueError(
-                f"{where}: expected a list under {segments_key}, got {shown(repr(entry.get(segments_key)))}; "
-                "is this another data set's file?"
-            )
+        check_record(entry, where, **{"subset": str, segments_key: list})
+        if entry.get("duration") is not None:
+            entry["duration"] = number(entry["duration"], f"{where}: duration")
         for index, clip in enumerate(entry[segments_key]):
-            segment = clip.get("segment") if isinstance(clip, dict) else None
-            if not isinstance(segment, list) or len(segment) != 2:
-                raise ValueError(
-                    f'{where}: segment {index}: expected {{"segment": [start, end], ...}}, got '
-                    f"{shown(repr(clip))}."
-                )
-            clip["segment"] = [number(time, f"{where}: segment {index}", finite=False) for time in segment]
-            check_segment(*clip["segment"], f"{path}: video {video!r}: segment {index}")
+            here = f"{path}: video {shown(repr(video))}: segment {index}"
+            segment = check_record(clip, here, segment=list, **fields)["segment"]
+            if len(segment) != 2:
+                raise ValueError(f"{here}: expected [start, end], got {quoted(segment)}.")
+            clip["segment"] = [number(time, here, finite=False) for time in segment]
+            if not impossible:
+                check_segment(*clip["segment"], here)
     return database
 
 

@@ -27,6 +27,8 @@ from mmpt.processors.captions.captions import Captions
 from mmpt.processors.tokens import SpecialIds, load_tokenizer, pack_captions
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
+from mmpt.utils.shardedtensor import load_feature
+from mmpt.utils.text import check_id
 
 logger = logging.getLogger(__name__)
 
@@ -130,9 +132,11 @@ class MetaProcessor:
 
         Raises:
             MissingData: something is missing and must not be, or nothing is left.
+            TextError: an id is no name.
         """
         kept, lost = [], []
         for item in items:
+            check_id(name(item), self.split_path(), folders=True)
             (kept if present(item) else lost).append(item)
         self.report_missing(reason, list(map(name, lost)))
         if not kept:
@@ -187,19 +191,26 @@ class VideoProcessor:
 
     def __init__(self, config: DatasetConfig):
         self.vfeat_dir = Path(required(config, "vfeat_dir"))
+        self.first: tuple[Path, tuple[int, ...]] | None = (
+            None  # file that was read first, and shape of its rows
+        )
 
     def __call__(self, video_id: Any) -> np.ndarray:
         path = self.vfeat_dir / f"{video_id}.npy"
         try:
-            return np.load(path, allow_pickle=False)
+            feature = load_feature(path)
         except FileNotFoundError as error:
             raise MissingData(
                 f"{path}: no features for video {video_id!r}. Extract them, or correct dataset.vfeat_dir."
             ) from error
-        except (ValueError, EOFError) as error:
+        if self.first is None:
+            self.first = path, feature.shape[1:]
+        elif feature.shape[1:] != self.first[1]:
             raise ValueError(
-                f"{path}: not a whole .npy file ({error}). Extract the features again."
-            ) from error
+                f"{path}: shape {feature.shape}, but {self.first[0]} has rows of {self.first[1]}: one is "
+                "turned round, or of another backbone. Expected (seconds, D)."
+            )
+        return feature
 
 
 @TEXT_PROCESSORS.register()

@@ -20,8 +20,11 @@ import numpy as np
 from mmpt.config import Config, load_config
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import PARTS, MetaProcessor, MissingData, build_parts
-from mmpt.processors.store.passport import passports_of, wrong_rate
-from mmpt.utils.shardedtensor import MANIFEST
+from mmpt.processors.captions.readers import check_captions, read_captions
+from mmpt.processors.store.passport import damaged_seconds, passports_of, wrong_rate
+from mmpt.processors.store.remote import is_remote
+from mmpt.processors.store.verify import caption_findings
+from mmpt.utils.shardedtensor import MANIFEST, load_feature, load_index
 
 FINE, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 SAMPLED = 20  # feature files whose numbers are looked at; of the others only the shape is read
@@ -59,6 +62,7 @@ def verify(config: Config) -> Iterator[Finding]:
                 yield from check_counts(split, meta)
                 yield from check_gallery(config, split, meta)
                 yield from check_features(config.dataset, split, meta)
+            yield from check_captions_of(config.dataset, split)
         yield from check_passport(config.dataset)
         yield from point_further(config)
         yield from check_checkpoint(config)
@@ -204,13 +208,16 @@ def check_features(config: DatasetConfig, split: str, meta: MetaProcessor) -> It
     ]
     if not videos:
         return
-    try:
-        shapes = {
-            video: np.load(folder / f"{video}.npy", mmap_mode="r", allow_pickle=False).shape
-            for video in videos
-        }
-    except (ValueError, EOFError) as error:
-        yield Finding(ERROR, f"{split}: a feature file in {folder} is not a whole .npy file ({error})")
+    shapes, odd = {}, []
+    for video in videos:
+        try:
+            shapes[video] = load_feature(folder / f"{video}.npy", mmap_mode="r").shape
+        except ValueError as error:
+            odd.append(str(error))
+    yield from (Finding(ERROR, f"{split}: {text}") for text in odd[:NAMED])
+    if odd:
+        yield Finding(ERROR, f"{split}: {len(odd)} of {len(videos)} feature files cannot be used")
+    if not shapes:
         return
     empty = [video for video, shape in shapes.items() if len(shape) != 2 or not shape[0]]
     if empty:
@@ -224,7 +231,7 @@ def check_features(config: DatasetConfig, split: str, meta: MetaProcessor) -> It
         yield Finding(
             ERROR, f"{split}: features of several widths: {dict(widths)}; one backbone must have made all"
         )
-    yield from _check_numbers(split, folder, videos)
+    yield from _check_numbers(split, folder, list(shapes))
     lengths = {video: shape[0] for video, shape in shapes.items()}
     yield from _check_clock(split, lengths, meta.durations())
     times = [(video, end) for video, ranges in segments for _, end in ranges if video in lengths]
@@ -238,11 +245,61 @@ def check_features(config: DatasetConfig, split: str, meta: MetaProcessor) -> It
         yield Finding(FINE, f"{split}: all {len(times)} segments lie inside their features")
 
 
+def check_captions_of(config: DatasetConfig, split: str) -> Iterator[Finding]:
+    """Timed captions against the features beside them: those of shards, or of a pickle."""
+    features = config.vfeat_dir or ""
+    if config.tfeat_dir:
+        yield from _check_shards(features, config.tfeat_dir, "train" if split == "train" else "val", split)
+    elif (
+        (path := getattr(config, "caption_pkl_path", None))
+        and Path(path).is_file()
+        and Path(features).is_dir()
+    ):
+        files = {file.stem: file for file in Path(features).glob("*.npy")}
+        try:
+            captions = read_captions(path)
+            lengths = {
+                video: float(len(load_feature(files[video], "r"))) for video in captions if video in files
+            }
+        except ValueError as error:
+            yield Finding(ERROR, f"{split}: {error}")
+            return
+        _, wrong = check_captions(captions, lengths, "drop")
+        some = "; ".join(f"{video}: {texts[0]}" for video, texts in list(wrong.items())[:NAMED])
+        level = ERROR if wrong else FINE
+        yield Finding(
+            level, f"{split}: captions of {len(wrong)} of {len(captions)} videos are impossible {some}"
+        )
+
+
+def _check_shards(features: str, captions: str, name: str, split: str) -> Iterator[Finding]:
+    """Shards of captions against shards of features."""
+    if is_remote(features) or is_remote(captions):
+        yield Finding(NOTE, f"{split}: captions of remote shards are not compared with the features")
+        return
+    index = Path(features) / f"{name}_meta.pkl"
+    if not index.is_file():
+        return  # said where the split was read
+    problems, notes = [], []
+    try:
+        for shard, ids in load_index(index).items():
+            pair = f"{captions}{name}_{shard}.startends", f"{features}/{name}_{shard}"
+            wrong, known = caption_findings(*pair, ids)
+            problems += wrong
+            notes += known
+    except ValueError as error:
+        problems.append(str(error))
+    yield from (Finding(ERROR, f"{split}: {text}") for text in problems)
+    yield from (Finding(NOTE, f"{split}: {text}") for text in notes)
+    if not problems:
+        yield Finding(FINE, f"{split}: captions in {captions}{name}_* are in order and fit the features")
+
+
 def _check_numbers(split: str, folder: Path, videos: Sequence[str]) -> Iterator[Finding]:
     sample = [videos[i] for i in np.linspace(0, len(videos) - 1, min(SAMPLED, len(videos))).astype(int)]
     norms = []
     for video in sample:
-        rows = np.load(folder / f"{video}.npy", allow_pickle=False).astype(np.float32)
+        rows = load_feature(folder / f"{video}.npy").astype(np.float32)
         if not np.isfinite(rows).all():
             yield Finding(
                 ERROR, f"{split}: {video}: features hold NaN or infinite values; extract that video again"
@@ -296,6 +353,10 @@ def check_passport(config: DatasetConfig) -> Iterator[Finding]:
         yield from (Finding(ERROR, text) for text in wrong)
     else:
         yield Finding(FINE, f"{folder}: passport {different[0]}")
+    if lost := damaged_seconds(folder):
+        yield Finding(
+            NOTE, f"{folder}: {lost:.1f} s of the footage were concealed or missing, see damage.json there"
+        )
 
 
 def point_further(config: Config) -> Iterator[Finding]:

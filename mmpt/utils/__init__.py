@@ -9,6 +9,7 @@ _HOME = {
     "ShardedTensor": "shardedtensor",
     "UnsafePickle": "safe_pickle",
     "atomic_write": "files",
+    "load_index": "shardedtensor",
     "load_plain_pickle": "safe_pickle",
     "optional_import": "optional",
     "save_plain_pickle": "safe_pickle",

@@ -28,7 +28,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     # a name that nobody can foresee, and never through a link that lies there
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, mode.replace("w", "x")) as file:
+        with open(temporary, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

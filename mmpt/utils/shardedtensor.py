@@ -20,6 +20,7 @@ import json
 import math
 import mmap
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import lru_cache
@@ -29,9 +30,14 @@ from typing import Any
 import numpy as np
 
 from mmpt.utils.files import atomic_write, file_sha256
+from mmpt.utils.safe_pickle import load_plain_pickle
+from mmpt.utils.text import TextError, check_id, check_kind, check_record, is_id, read_json, shown
 
 MANIFEST = "shards.json"
 SUFFIXES = ("_data.npy", "_starts.npy")
+EXPANSION = 1100  # the most that zip packs
+ZIP_END = 22  # bytes of the record that ends an archive, with the number of its files
+MOST_SHARDS = 1 << 31  # their numbers are kept in 32 bits
 
 
 class ShardError(ValueError):
@@ -65,6 +71,10 @@ class ShardedTensor:
             )
         self.data = data
         self.starts = starts.astype(np.int64, copy=False)
+        mapped = data.base if isinstance(data.base, np.memmap) else None
+        self._map = None if mapped is None else mapped._mmap
+        self._bytes = 0 if mapped is None else mapped.offset + data.nbytes  # that its file has to have
+        self._name = name
 
     @classmethod
     def from_list(cls, arrays: Iterable[np.ndarray]) -> ShardedTensor:
@@ -78,7 +88,16 @@ class ShardedTensor:
         return len(self.starts) - 1
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Rows of item `index`: a view, no copy."""
+        """Rows of item `index`: a view, no copy.
+
+        Raises:
+            ShardError: the file was made shorter since it was opened; to read it would kill the process.
+        """
+        if self._map is not None and self._map.size() < self._bytes:
+            raise ShardError(
+                f"{self._name}_data.npy: {self._map.size()} bytes, {self._bytes} when it was opened: it was "
+                "cut while this process read it. Restore it, and start again."
+            )
         if not -len(self) <= index < len(self):
             raise IndexError(f"item {index} of a sharded tensor of {len(self)} items.")
         index %= len(self)
@@ -241,12 +260,21 @@ def read_manifest(folder: str | Path) -> dict[str, dict]:
 @lru_cache(maxsize=16)
 def _parse_manifest(path: Path, stamp: int) -> dict[str, dict]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["shards"]
-    except (ValueError, KeyError, TypeError) as error:
+        shards = check_record(read_json(path, dict), str(path), shards=dict)["shards"]
+        for name, entry in shards.items():
+            where = f"{path}: shard {check_id(name, str(path))}"
+            check_record(entry, where, items=int, rows=int, dtype=str, row_shape=list, sha256=dict)
+            if set(entry["sha256"]) != {f"{name}{suffix}" for suffix in SUFFIXES}:
+                raise TextError(
+                    f"{where}: sha256 is of {shown(', '.join(entry['sha256']))}, expected its two files."
+                )
+            check_record(entry["sha256"], f"{where}: sha256", **dict.fromkeys(entry["sha256"], str))
+            check_kind(entry.get("passport", {}), dict, f"{where}: passport")
+    except TextError as error:
         raise ShardError(
-            f"{path}: not a shard manifest ({error!r}). Restore it, or delete it to open the shards "
-            "unchecked."
+            f"{error} It is not a shard manifest: restore it, or delete it to open the shards unchecked."
         ) from error
+    return shards
 
 
 def seal(path: str | Path) -> None:
@@ -277,10 +305,54 @@ def _enter_in_manifest(
 
 
 def _open_npy(path: Path, mmap_mode: str | None) -> np.ndarray:
-    """A .npy file as a plain array (np.memmap does much bookkeeping at every slice), refused unless it has
-    exactly the size it states."""
+    """An array of a shard, whose rows lie one after the other."""
     try:
-        with open(path, "rb") as file:
+        return open_npy(path, mmap_mode)
+    except FileNotFoundError as error:
+        raise ShardError(
+            f"{path}: no such shard file. Check dataset.vfeat_dir and dataset.tfeat_dir, and that the "
+            "shard was copied."
+        ) from error
+    except ValueError as error:
+        raise ShardError(
+            f"{path}: truncated or damaged shard file ({error}). Copy or build the shard again."
+        ) from error
+
+
+def load_feature(path: str | Path, mmap_mode: str | None = None) -> np.ndarray:
+    """The features of one video, `<id>.npy`: (seconds, ..) floating-point numbers.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a whole .npy file, or an array of another kind.
+    """
+    path = Path(path)
+    try:
+        feature = open_npy(path, mmap_mode, any_order=True)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a whole .npy file ({error}). Extract the features again.") from error
+    if feature.dtype.kind != "f" or feature.ndim < 2 or 0 in feature.shape[1:]:
+        raise ValueError(
+            f"{path}: {feature.dtype} of shape {feature.shape}, expected floating-point (seconds, D)."
+        )
+    return feature
+
+
+def open_npy(path: Path, mmap_mode: str | None = None, any_order: bool = False) -> np.ndarray:
+    """A .npy file as a plain array (np.memmap does much bookkeeping at every slice), refused unless it has
+    exactly the size it states.
+
+    Args:
+        path: the file.
+        mmap_mode: "r" maps it, None reads it.
+        any_order: whether the array may be stored column by column, or its bytes in another order.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what is wrong with it; the message does not name the file.
+    """
+    with open(path, "rb") as file:
+        try:
             version = np.lib.format.read_magic(file)
             read_header = (
                 np.lib.format.read_array_header_1_0
@@ -288,26 +360,64 @@ def _open_npy(path: Path, mmap_mode: str | None) -> np.ndarray:
                 else np.lib.format.read_array_header_2_0
             )
             shape, column_major, dtype = read_header(file)
-            if dtype.hasobject:
-                raise ValueError("it holds pickled objects")
-            if column_major and len(shape) > 1:
-                raise ValueError("its array is stored column by column, expected row by row")
-            if not dtype.isnative:
-                raise ValueError(f"its bytes are of another order ({dtype.str})")
-            begin = file.tell()
-            expected = begin + math.prod(shape) * dtype.itemsize
-            found = os.fstat(file.fileno()).st_size
-            if found != expected:
-                raise ValueError(f"{found} bytes, expected {expected} for shape {shape}, {dtype}")
-            if mmap_mode is not None and 0 not in shape:
-                return np.memmap(file, dtype, mmap_mode, begin, shape).view(np.ndarray)
-            return np.fromfile(file, dtype).reshape(shape)
-    except FileNotFoundError as error:
-        raise ShardError(
-            f"{path}: no such shard file. Check dataset.vfeat_dir and dataset.tfeat_dir, and that the "
-            "shard was copied."
-        ) from error
-    except (ValueError, EOFError) as error:
-        raise ShardError(
-            f"{path}: truncated or damaged shard file ({error}). Copy or build the shard again."
-        ) from error
+        except Exception as error:  # a header is Python text: each damage of it has an error of its own
+            raise ValueError(str(error)[:200] or type(error).__name__) from error
+        if dtype.hasobject:
+            raise ValueError("it holds pickled objects")
+        if column_major and len(shape) > 1 and not any_order:
+            raise ValueError("its array is stored column by column, expected row by row")
+        if not dtype.isnative and not any_order:
+            raise ValueError(f"its bytes are of another order ({dtype.str})")
+        begin = file.tell()
+        expected = begin + math.prod(shape) * dtype.itemsize
+        found = os.fstat(file.fileno()).st_size
+        if found != expected or min(shape, default=0) < 0:
+            raise ValueError(f"{found} bytes, expected {expected} for shape {shape}, {dtype}")
+        order = "F" if column_major else "C"
+        if mmap_mode is not None and 0 not in shape:
+            return np.memmap(file, dtype, mmap_mode, begin, shape, order).view(np.ndarray)
+        return np.fromfile(file, dtype).reshape(shape, order=order)
+
+
+def load_index(path: str | Path) -> dict[int, list[str]]:
+    """Shard number -> ids of its items in order, as `<split>_meta.pkl` holds them.
+
+    Raises:
+        ValueError: the pickle is something else, or an id is no name (see `check_id`).
+    """
+    found = load_plain_pickle(path)
+    if not isinstance(found, dict) or not all(
+        type(shard) is int and 0 <= shard < MOST_SHARDS and isinstance(ids, (list, tuple))
+        for shard, ids in found.items()
+    ):
+        raise ValueError(f"{path}: expected a pickle of {{shard number: [video id, ...]}}.")
+    for shard, ids in found.items():
+        if not all(map(is_id, ids)):
+            row = next(row for row, name in enumerate(ids) if not is_id(name))
+            check_id(ids[row], f"{path}: shard {shard}, item {row}")
+    return {shard: list(ids) for shard, ids in found.items()}
+
+
+def load_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged, or something else; the message says what, and does not name the file.
+    """
+    most = EXPANSION * Path(path).stat().st_size + (1 << 20)
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:  # whose checksums are compared as it is read
+                entries = archive.infolist()
+                if sum(entry.file_size for entry in entries) > most:
+                    raise ValueError("it unpacks to far more than its size")
+            file.seek(-ZIP_END, os.SEEK_END)
+            if int.from_bytes(file.read()[10:12], "little") != len(entries):
+                raise ValueError("arrays are missing")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except Exception as error:  # zip, zlib and numpy have errors of their own for each damage
+            said = str(error)[:200] or type(error).__name__
+            raise ValueError(f"not a whole .npz file: {said}") from error

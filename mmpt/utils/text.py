@@ -11,7 +11,8 @@ import gzip
 import io
 import json
 import re
-import unicodedata
+import reprlib
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,13 @@ from typing import Any
 SHOWN = 200  # characters of what was found
 DELIMITERS = ",\t;"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+EXPANSION = 200  # text packs to a twentieth or so; what unfolds further was made to fill the memory
+UNPACKED = 1 << 26  # bytes that any file may unpack to
+# folders, control characters, breaks of lines, halves of characters (of file names that are not UTF-8)
+NO_NAME = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+KINDS = {str: "a text", list: "a list", dict: "an object", int: "a whole number"}
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = SHOWN
 
 
 class TextError(ValueError):
@@ -27,9 +35,14 @@ class TextError(ValueError):
 
 
 def shown(value: Any) -> str:
-    """A value as an error message shows it: its text, cut."""
-    text = value if isinstance(value, str) else repr(value)
+    """A value as an error message shows it: its text, cut; of nested values the first ones."""
+    text = value if isinstance(value, str) else _brief.repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+
+
+def quoted(value: Any) -> str:
+    """The same, a text in quotes."""
+    return shown(repr(value) if isinstance(value, str) else value)
 
 
 def read_text(path: str | Path) -> str:
@@ -42,10 +55,7 @@ def read_text(path: str | Path) -> str:
     path = Path(path)
     data = path.read_bytes()
     if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
-            raise TextError(f"{path}: a damaged gzip file ({error}). Fetch it again.") from error
+        data = _unpacked(path, max(UNPACKED, EXPANSION * len(data)))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -60,6 +70,21 @@ def read_text(path: str | Path) -> str:
         line = text.count("\n", 0, text.index("\x00")) + 1
         raise TextError(f"{path}, line {line}: holds a NUL character; is it a text file?")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _unpacked(path: Path, most: int) -> bytes:
+    """What a gzip file holds, at most so many bytes."""
+    try:
+        with gzip.open(path) as file:
+            data = file.read(most + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise TextError(f"{path}: a damaged gzip file ({error}). Fetch it again.") from error
+    if len(data) > most:
+        raise TextError(
+            f"{path}: unpacks to more than {EXPANSION} times its size, which text does not. Unpack it by "
+            "hand where you trust it."
+        )
+    return data
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -80,6 +105,13 @@ def read_ids(path: str | Path, folders: bool = False) -> list[str]:
     return [check_id(line, f"{path}, line {number}", folders) for number, line in lines]
 
 
+def is_id(name: Any, folders: bool = False) -> bool:
+    """Whether `check_id` takes a name."""
+    if folders and isinstance(name, str):
+        return all(is_id(part) for part in name.split("/"))
+    return isinstance(name, str) and name not in ("", ".", "..") and not NO_NAME.search(name)
+
+
 def check_id(name: Any, where: str, folders: bool = False) -> str:
     """An id, which becomes a file name here and there.
 
@@ -89,30 +121,57 @@ def check_id(name: Any, where: str, folders: bool = False) -> str:
         folders: whether `folder/name` is an id too, as in lists of classes.
 
     Raises:
-        TextError: it is a path, empty, or holds control characters.
+        TextError: it is a path, empty, holds control characters, or comes from a file name that is not UTF-8.
     """
-    parts = name.split("/") if isinstance(name, str) else []
-    bad = (
-        not isinstance(name, str)
-        or not all(parts)
-        or (len(parts) > 1 and not folders)
-        or any(part in (".", "..") for part in parts)
-        or "\\" in name
-        or any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
-    )
-    if bad:
+    if not is_id(name, folders):
         raise TextError(
-            f"{where}: {shown(repr(name))} is no id: expected a name without folders (/, \\, ..) and control "
-            "characters, which becomes a file name."
+            f"{where}: {quoted(name)} is no id: expected a name in UTF-8 without folders (/, \\, ..) and "
+            "control characters, which becomes a file name."
         )
     return name
+
+
+def is_count(text: str) -> bool:
+    """Whether a text is a whole number in plain digits; `int` takes signs, spaces and other scripts too."""
+    return text.isascii() and text.isdigit()
 
 
 def refuse_repeated(ids: Iterable[str], where: str) -> None:
     """Raises TextError where an id is given twice; the message names some."""
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
-        raise TextError(f"{where}: {len(twice)} ids are given more than once: {', '.join(twice[:5])}.")
+        raise TextError(
+            f"{where}: {len(twice)} names are given more than once: {shown(', '.join(map(str, twice[:5])))}."
+        )
+
+
+def check_record(record: Any, where: str, **fields: type) -> dict[str, Any]:
+    """A record of JSON or of a pickle that has some fields, each of its kind (`object`: any).
+
+    Args:
+        record: what should be one.
+        where: file and record, for the message.
+        fields: name -> kind; others may be beside them.
+
+    Raises:
+        TextError: names the record, the field, what was expected and what was found.
+    """
+    expected = f"expected a record with {', '.join(fields)}" if fields else "expected a record"
+    if not isinstance(record, dict):
+        raise TextError(f"{where}: {expected}, got {quoted(record)}; is this another data set's file?")
+    for name, kind in fields.items():
+        if name not in record:
+            found = shown(", ".join(map(str, record)))
+            raise TextError(f"{where}: {expected}, got one with {found}; is this another data set's file?")
+        check_kind(record[name], kind, f"{where}: {name}")
+    return record
+
+
+def check_kind(value: Any, kind: type, where: str) -> Any:
+    """A value, refused by a TextError unless it is of a kind."""
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TextError(f"{where}: expected {KINDS.get(kind, kind.__name__)}, got {quoted(value)}.")
+    return value
 
 
 def read_table(
@@ -138,6 +197,7 @@ def read_table(
     absent = [column for column in columns if column not in names]
     if absent:
         raise TextError(f"{path}: no column {', '.join(absent)}; its header is {shown(', '.join(names))}.")
+    refuse_repeated(filter(None, names), f"{path}: the header")
     odd = [(line, len(row)) for line, row in rows[1:] if len(row) != len(names)]
     if odd:
         listed = ", ".join(f"line {line} has {count}" for line, count in odd[:5])
@@ -165,7 +225,7 @@ def read_rows(path: str | Path, fields: int | tuple[int, int]) -> list[tuple[int
     for line, row in rows:
         if not least <= len(row) <= most:
             expected = f"{least}" if least == most else f"{least} to {most}"
-            raise TextError(f"{path}, line {line}: expected {expected} fields, got {shown(repr(row))}.")
+            raise TextError(f"{path}, line {line}: expected {expected} fields, got {quoted(row)}.")
     return rows
 
 
@@ -176,26 +236,32 @@ def number(value: Any, where: str, finite: bool = True) -> float:
         TextError: it is none, or not finite; the message names `where`.
     """
     try:
-        found = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
-    except ValueError:
+        is_number = isinstance(value, (int, float, str)) and not isinstance(value, bool)
+        found = float(value) if is_number and "_" not in str(value) else None  # 1_0 is Python's own ten
+    except (ValueError, OverflowError):
         found = None
     if found is None or (finite and (found != found or abs(found) == float("inf"))):
-        raise TextError(f"{where}: expected a number, got {shown(repr(value))}.")
+        raise TextError(f"{where}: expected a number, got {quoted(value)}.")
     return found
 
 
-def read_json(path: str | Path, kind: type, nan: bool = False) -> Any:
-    """A JSON file, plain or gzipped, whose outermost value is a non-empty `kind` (dict or list); `nan`: it
-    may hold NaN.
+def read_json(path: str | Path, kind: type, nan: bool = False, empty: bool = False) -> Any:
+    """A JSON file, plain or gzipped, whose outermost value is a `kind` (dict or list).
+
+    Args:
+        path: the file.
+        kind: dict or list.
+        nan: it may hold NaN.
+        empty: it may hold nothing.
 
     Raises:
         TextError: it is not JSON, holds a name twice, or something else.
     """
-    value = _parse(read_text(path), str(path), nan)
-    if not isinstance(value, kind) or not value:
+    value = parse_json(read_text(path), str(path), nan)
+    if not isinstance(value, kind) or not (value or empty):
         raise TextError(
-            f"{path}: expected a non-empty JSON {kind.__name__}, got {type(value).__name__}; is this "
-            "another data set's file?"
+            f"{path}: expected a {'' if empty else 'non-empty '}JSON {kind.__name__}, got "
+            f"{type(value).__name__}; is this another data set's file?"
         )
     return value
 
@@ -209,17 +275,25 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
     found = []
     for line, text in lines:
-        value = _parse(text, f"{path}, line {line}")
+        value = parse_json(text, f"{path}, line {line}")
         if not isinstance(value, dict):
             raise TextError(f"{path}, line {line}: expected a JSON object, got {shown(text)}.")
         found.append(value)
     return found
 
 
-def _parse(text: str, where: str, nan: bool = False) -> Any:
+def parse_json(text: str, where: str, nan: bool = False) -> Any:
+    """The value of a JSON text; `where` names it in messages; `nan`: it may hold NaN.
+
+    Raises:
+        TextError: it is not JSON, or holds a name twice.
+    """
+
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        refuse_repeated((name for name, _ in pairs), where)
-        return dict(pairs)
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            refuse_repeated((name for name, _ in pairs), where)
+        return found
 
     def constant(name: str) -> float:
         if nan and name == "NaN":
@@ -230,9 +304,11 @@ def _parse(text: str, where: str, nan: bool = False) -> Any:
         return json.loads(text, object_pairs_hook=once, parse_constant=constant)
     except RecursionError as error:
         raise TextError(f"{where}: JSON nested too deeply.") from error
-    except json.JSONDecodeError as error:
+    except TextError:
+        raise
+    except ValueError as error:  # besides errors of form, numbers of thousands of digits
         raise TextError(
-            f"{where}: not a JSON file ({error}); is this the file of another data set?"
+            f"{where}: not a JSON file ({shown(str(error))}); is this the file of another data set?"
         ) from error
 
 

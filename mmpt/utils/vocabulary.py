@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from mmpt.utils.shardedtensor import open_npy
 
 LOWER_CASE_WORDS = "lower"  # letters, digits and apostrophes of the lower-cased text (S3D)
 CASED_WORDS = "cased"  # word characters and apostrophes, case kept (GDT)
@@ -41,7 +42,13 @@ class Vocabulary:
                 f"no word list at {path}; it is published beside the weights and maps words to rows of "
                 "their table."
             )
-        return cls(np.load(path, allow_pickle=False), max_words, splitting)
+        try:
+            words = open_npy(path)
+        except ValueError as error:
+            raise ValueError(f"{path}: not a whole .npy file of words ({error}). Fetch it again.") from error
+        if words.ndim != 1 or words.dtype.kind != "U":
+            raise ValueError(f"{path}: {words.dtype} of shape {words.shape}, expected a list of words.")
+        return cls(words, max_words, splitting)
 
     def encode(self, sentences: Sequence[str]) -> Tensor:
         """Sentences -> (B, max_words) int64, cut or padded with 0."""

@@ -158,5 +158,5 @@ def test_the_source_is_never_overwritten(tmp_path):
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     source = msrvtt(tmp_path / "MSRVTT_data.json")
-    with pytest.raises(ValueError, match="this is not COIN.json"):
+    with pytest.raises(ValueError, match='expected {"database": .*another data set'):
         data.main(["convert", "coin", source, str(tmp_path / "out.json")])

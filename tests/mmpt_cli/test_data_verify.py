@@ -109,7 +109,7 @@ def test_a_truncated_feature_file_is_an_error(workplace, capsys):
     path = workplace / "videos/labelled00003.npy"
     path.write_bytes(path.read_bytes()[:-100])
     assert verify("test_coin_ft") == 1
-    assert "is not a whole .npy file" in capsys.readouterr().out
+    assert "labelled00003.npy: not a whole .npy file" in capsys.readouterr().out
 
 
 def test_all_captions_of_a_video_as_gallery_is_an_error(workplace, capsys):

@@ -97,7 +97,7 @@ def test_rows_without_a_header_are_counted_from_the_first_line(write):
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ('{"a": 1, "a": 2}', "1 ids are given more than once: a"),
+        ('{"a": 1, "a": 2}', "1 names are given more than once: a"),
         ("[" * 100_000, "nested too deeply"),
         ("{", "not a JSON file"),
         ("[1]", "expected a non-empty JSON dict, got list"),

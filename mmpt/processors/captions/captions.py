@@ -76,6 +76,31 @@ class Captions:
             self.start_s[:n], self.end_s[:n], self.words[: self.offsets[n]], self.offsets[: n + 1]
         )
 
+    def in_order(self) -> Captions:
+        """By their start, without those whose times cannot be: NaN, or an end before the start."""
+        possible = np.flatnonzero(self.end_s >= self.start_s)
+        order = possible[np.argsort(self.start_s[possible], kind="stable")]
+        if len(order) == len(self) and (np.diff(order) == 1).all():
+            return self
+        words = [self.words[self.offsets[i] : self.offsets[i + 1]] for i in order.tolist()]
+        joined = np.concatenate(words) if words else self.words[:0]
+        return Captions(self.start_s[order], self.end_s[order], joined, _offsets(self.counts[order]))
+
+    def first_wrong(self, base: np.ndarray) -> int:
+        """The first caption that ends before it starts, starts before the one before it, or has NaN for a
+        time; -1 where all are right.
+
+        Args:
+            base: (m + 1,) first caption of each of the m videos.
+        """
+        steps = np.diff(self.start_s)
+        steps[base[1:-1] - 1] = 0  # from one video to the next
+        lasting = self.end_s - self.start_s
+        if steps.min(initial=0) >= 0 and lasting.min(initial=0) >= 0:  # false of NaN
+            return -1
+        right = (lasting >= 0) & np.concatenate([[True], steps >= 0])
+        return int(np.argmin(right))
+
     def ids(self, index: int) -> list[int]:
         """Token ids of one caption."""
         return self.words[self.offsets[index] : self.offsets[index + 1]].tolist()

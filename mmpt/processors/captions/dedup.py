@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmpt.processors.captions.readers import read_captions
+from mmpt.processors.captions.readers import check_captions, read_captions
 from mmpt.utils.safe_pickle import save_plain_pickle
 
 
@@ -83,8 +83,8 @@ class CaptionDedupProcessor:
 
 
 def dedup_file(
-    captions: Path, out: Path, plain: bool = False, compat: bool = False, seed: int = 0
-) -> tuple[int, int, int]:
+    captions: Path, out: Path, plain: bool = False, compat: bool = False, seed: int = 0, on_bad: str = "error"
+) -> tuple[int, int, int, dict[str, list[str]]]:
     """Write the pickle of captions that pre-training reads, {video id: JSON string}.
 
     Args:
@@ -93,13 +93,14 @@ def dedup_file(
         plain: convert only, remove nothing (sentencified captions).
         compat: see `CaptionDedupProcessor`.
         seed: of the choice which caption keeps an overlap.
+        on_bad: of captions with impossible times, see `check_captions`.
 
     Returns:
-        Number of videos, of captions before, and after.
+        Number of videos, of captions before, and after; and video -> impossible captions left out.
     """
-    said = read_captions(captions)
+    said, dropped = check_captions(read_captions(captions), on_bad=on_bad)
     clean = (lambda clips: clips) if plain else CaptionDedupProcessor(random.Random(seed), compat)
     kept = {video: clean(clips) for video, clips in said.items()}
     save_plain_pickle({video: json.dumps(clips) for video, clips in kept.items()}, out)
     before, after = (sum(len(clips["text"]) for clips in videos.values()) for videos in (said, kept))
-    return len(kept), before, after
+    return len(kept), before, after, dropped

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -23,7 +22,18 @@ from xml.etree import ElementTree
 
 from mmpt.utils.optional import optional_import
 from mmpt.utils.safe_pickle import load_plain_pickle
-from mmpt.utils.text import check_id, number, read_json, read_json_lines, read_table, read_text, shown
+from mmpt.utils.text import (
+    check_id,
+    check_kind,
+    check_record,
+    number,
+    parse_json,
+    read_json,
+    read_json_lines,
+    read_table,
+    read_text,
+    shown,
+)
 
 Clips = dict[str, list]  # start, end in seconds, text; perhaps words
 SUFFIXES = {
@@ -92,7 +102,10 @@ def _of_file(path: Path) -> dict[str, Clips]:
 
 
 def check_captions(
-    captions: Mapping[str, Clips], lengths: Mapping[str, float] | None = None, on_bad: str = "error"
+    captions: Mapping[str, Clips],
+    lengths: Mapping[str, float] | None = None,
+    on_bad: str = "error",
+    behind: str = "wrong",
 ) -> tuple[dict[str, Clips], dict[str, list[str]]]:
     """Captions in order of their start, with times that can be.
 
@@ -101,6 +114,8 @@ def check_captions(
         lengths: seconds of the videos, where they are known: captions that begin behind the end are found,
             and times in milliseconds.
         on_bad: "error" refuses impossible times, "drop" leaves those captions out.
+        behind: "wrong": a caption that begins behind the end of its video is impossible; "keep": it may be,
+            as where features were extracted of a part.
 
     Returns:
         The captions, and video -> what was wrong.
@@ -112,7 +127,7 @@ def check_captions(
     found: dict[str, list[str]] = {}
     for video, clips in captions.items():
         length = (lengths or {}).get(video, math.inf)
-        checked[video], wrong = _checked(clips, length)
+        checked[video], wrong = _checked(clips, length, behind == "keep")
         if wrong:
             found[video] = wrong
     if found and on_bad == "error":
@@ -124,7 +139,17 @@ def check_captions(
     return checked, found
 
 
-def _checked(clips: Clips, length: float) -> tuple[Clips, list[str]]:
+def begins_behind(captions: Mapping[str, Clips], lengths: Mapping[str, float]) -> dict[str, int]:
+    """Video -> how many of its captions begin behind its end, where there are some."""
+    counts = {
+        video: sum(start >= lengths[video] for start in clips["start"])
+        for video, clips in captions.items()
+        if video in lengths
+    }
+    return {video: count for video, count in counts.items() if count}
+
+
+def _checked(clips: Clips, length: float, keeps_behind: bool) -> tuple[Clips, list[str]]:
     counts = {key: len(clips[key]) for key in ("start", "end", "text")}
     if len(set(counts.values())) > 1:
         return {"start": [], "end": [], "text": []}, [f"{counts} do not belong together"]
@@ -139,7 +164,7 @@ def _checked(clips: Clips, length: float) -> tuple[Clips, list[str]]:
             wrong.append(f"caption {index} runs from {start} to {end}")
         elif start < 0 or end < start:
             wrong.append(f"caption {index} runs from {start:g} to {end:g} s")
-        elif start >= length:
+        elif start >= length and not keeps_behind:
             wrong.append(f"caption {index} begins at {start:g} s, behind the end at {length:g} s")
         else:
             kept.append(index)
@@ -155,13 +180,15 @@ def video_id_of(path: Path) -> str:
 
 
 def _subtitles(path: Path) -> Clips:
-    pysubs2 = optional_import("pysubs2", extra="video")
+    pysubs2, text = optional_import("pysubs2", extra="video"), _read_marked(path)
     try:
         # neither times within a line nor a line of blanks, which rolling captions have, begin a cue
-        text = re.sub(r"<[\d:.]+>", "", read_text(path))
+        text = re.sub(r"<[\d:.]+>", "", text)
         cues = pysubs2.SSAFile.from_string(re.sub(r"(?m)^[ \t]+\n", "", text))
-    except (pysubs2.exceptions.Pysubs2Error, ValueError, IndexError) as error:
-        raise ValueError(f"{path}: not a subtitle file ({shown(str(error))}).") from error
+    except Exception as error:  # each form of subtitles has a parser with errors of its own
+        raise ValueError(
+            f"{path}: not a subtitle file ({type(error).__name__}: {shown(str(error))})."
+        ) from error
     lines = [
         (cue.start / 1000, cue.end / 1000, [_plain(line) for line in cue.text.split(r"\N") if _plain(line)])
         for cue in cues
@@ -209,9 +236,9 @@ def _json3(path: Path, tree: Mapping[str, Any]) -> Clips:
     found = []
     for index, event in enumerate(tree.get("events") or ()):
         where = f"{path}: event {index}"
-        if not isinstance(event, Mapping):
-            raise ValueError(f"{where}: expected an object, got {shown(event)}.")
-        text = _plain("".join(str(part.get("utf8", "")) for part in event.get("segs") or ()))
+        parts = check_kind(check_record(event, where).get("segs") or [], list, f"{where}: segs")
+        said = [check_record(part, f"{where}: segs").get("utf8", "") for part in parts]
+        text = _plain("".join(map(str, said)))
         start = number(event.get("tStartMs", 0), f"{where}: tStartMs") / 1000
         found.append(
             (start, start + number(event.get("dDurationMs", 0), f"{where}: dDurationMs") / 1000, text)
@@ -219,12 +246,17 @@ def _json3(path: Path, tree: Mapping[str, Any]) -> Clips:
     return _clips(found)
 
 
-def _timed_text(path: Path) -> Clips:
+def _read_marked(path: Path) -> str:
+    """The text of a file that may be XML, whose entities can unfold without end."""
     text = read_text(path)
     if "<!ENTITY" in text:
         raise ValueError(f"{path}: declares entities, which captions need none of.")
+    return text
+
+
+def _timed_text(path: Path) -> Clips:
     try:
-        root = ElementTree.fromstring(text)
+        root = ElementTree.fromstring(_read_marked(path))
     except ElementTree.ParseError as error:
         raise ValueError(f"{path}: not a timed-text file ({error}).") from error
     found = []
@@ -246,9 +278,7 @@ def _whisper(path: Path, segments: list[Any]) -> Clips:
     found, words = [], []
     for index, segment in enumerate(segments):
         where = f"{path}: segment {index}"
-        if not isinstance(segment, Mapping):
-            raise ValueError(f"{where}: expected an object, got {shown(segment)}.")
-        text = _plain(str(segment.get("text", "")))
+        text = _plain(str(check_record(segment, where).get("text", "")))
         if text:
             times = (number(segment.get(key), f"{where}: {key}") for key in ("start", "end"))
             found.append((*times, text))
@@ -277,14 +307,25 @@ def _of_videos(path: Path, tree: Any) -> dict[str, Clips]:
     for video, clips in tree.items():
         where = f"{path}: video {shown(str(video))}"
         check_id(video, str(path))
-        if isinstance(clips, str):
-            try:
-                clips = json.loads(clips)
-            except ValueError as error:
-                raise ValueError(f"{where}: its captions are no JSON ({error}).") from error
-        if not isinstance(clips, Mapping) or any(
-            not isinstance(clips.get(key), list) for key in ("start", "end", "text")
-        ):
-            raise ValueError(f"{where}: expected {{start: [..], end: [..], text: [..]}}, got {shown(clips)}.")
-        found[video] = {key: list(clips[key]) for key in ("start", "end", "text")}
+        found[video] = captions_of(clips, where)
     return found
+
+
+def captions_of(clips: Any, where: str) -> Clips:
+    """Captions of one video as HowTo100M stores them, {"start": [..], "end": [..], "text": [..]} or its JSON.
+
+    Raises:
+        TextError: they are something else.
+    """
+    if isinstance(clips, str):
+        clips = parse_json(clips, where, nan=True)
+    check_record(clips, where, start=list, end=list, text=list)
+    times = {key: _times(clips[key], f"{where}: {key}") for key in ("start", "end")}
+    return times | {"text": list(clips["text"])}
+
+
+def _times(values: list[Any], where: str) -> list[float]:
+    """Numbers, quoted or not; NaN is left to `check_captions`."""
+    if all(type(value) in (float, int) for value in values):
+        return list(values)
+    return [number(value, f"{where} {index}", finite=False) for index, value in enumerate(values)]

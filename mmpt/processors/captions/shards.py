@@ -10,17 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from mmpt.processors.captions.readers import read_captions
+from mmpt.processors.captions.readers import begins_behind, check_captions, read_captions
 from mmpt.processors.tokens import load_tokenizer
-from mmpt.utils import ShardWriter, load_plain_pickle
-from mmpt.utils.shardedtensor import read_manifest
+from mmpt.utils.shardedtensor import ShardedTensor, ShardWriter, load_index, read_manifest
 
 PADDING = -1
+
+
+class Tokenized(NamedTuple):
+    """What `tokenize_captions` did.
+
+    Attributes:
+        written: name of the shards of each split -> how many there are, and the videos without captions.
+        dropped: video -> captions with impossible times, which were left out.
+        behind: video -> captions that begin behind its features; they are kept, and training draws none.
+    """
+
+    written: dict[str, tuple[int, list[str]]]
+    dropped: dict[str, list[str]]
+    behind: dict[str, int]
 
 
 def tokenize(clips: Any, tokenizer: Any, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,8 +79,13 @@ def is_done(prefix: Path, videos: Sequence[str], passport: dict) -> bool:
 
 
 def tokenize_captions(
-    captions_path: Path, bert_name: str, target: Path, columns: int = 32, use_fast: bool | None = None
-) -> dict[str, tuple[int, list[str]]]:
+    captions_path: Path,
+    bert_name: str,
+    target: Path,
+    columns: int = 32,
+    use_fast: bool | None = None,
+    on_bad: str = "error",
+) -> Tokenized:
     """Write the token shards that are not there yet.
 
     Args:
@@ -76,13 +94,12 @@ def tokenize_captions(
         target: folder of the feature shards, where the token shards go too.
         columns: most tokens kept of a caption.
         use_fast: which implementation of the tokenizer.
-
-    Returns:
-        Name of the shards of each split -> how many there are, and the videos without captions.
+        on_bad: of captions with impossible times, see `check_captions`: "error", or "drop". Captions out of
+            order are put in order.
 
     Raises:
         FileNotFoundError: there are no feature shards.
-        ValueError: no captions in the file.
+        ValueError: no captions in the file, or impossible times.
     """
     metas = {split: path for split in ("train", "val") if (path := target / f"{split}_meta.pkl").exists()}
     if not metas:
@@ -90,20 +107,36 @@ def tokenize_captions(
             f"{target}: no train_meta.pkl or val_meta.pkl. Shard the features first: mmpt shards build."
         )
     tokenizer = load_tokenizer(bert_name, use_fast)
-    captions = read_captions(captions_path)
+    indexes = {split: load_index(path) for split, path in metas.items()}
+    seconds = _seconds(target, indexes)
+    captions, dropped = check_captions(read_captions(captions_path), seconds, on_bad, behind="keep")
+    behind = begins_behind(captions, seconds)
     passport = {
         "tokenizer": Path(bert_name).name,
         "vocabulary": len(tokenizer),
         "captions": captions_path.name,
         "columns": columns,
     }
-    base, report = target / f"{captions_path.stem}.{Path(bert_name).name}", {}
-    for split, path in metas.items():
-        meta = load_plain_pickle(path)
+    base, written = target / f"{captions_path.stem}.{Path(bert_name).name}", {}
+    for split, meta in indexes.items():
         for shard, videos in tqdm(meta.items(), desc=split, unit="shard", disable=None):
             prefix = Path(f"{base}.{split}_{shard}")
             if not is_done(prefix, videos, passport):
                 write_shard(prefix, videos, captions, tokenizer, columns, passport)
         without = [video for videos in meta.values() for video in videos if video not in captions]
-        report[f"{base}.{split}_*"] = len(meta), without
-    return report
+        written[f"{base}.{split}_*"] = len(meta), without
+    return Tokenized(written, dropped, behind)
+
+
+def _seconds(folder: Path, indexes: Mapping[str, Mapping[int, Sequence[str]]]) -> dict[str, float]:
+    """Video -> seconds of its features; without those whose shards are not here."""
+    manifest, found = read_manifest(folder), {}
+    for split, meta in indexes.items():
+        for shard, videos in meta.items():
+            name = f"{split}_{shard}"
+            if (folder / f"{name}_data.npy").is_file():
+                rows = ShardedTensor.load(folder / name, mmap_mode="r").lengths()
+                passport = manifest.get(name, {}).get("passport") or {}
+                per_row = float(passport.get("seconds_per_feature", 1.0))
+                found |= {video: per_row * n for video, n in zip(videos, rows.tolist(), strict=False)}
+    return found

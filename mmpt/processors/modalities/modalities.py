@@ -66,7 +66,7 @@ from mmpt.processors.store.features import FeatureFolder, FeatureShards, version
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
-from mmpt.utils.text import read_json
+from mmpt.utils.text import check_id, check_kind, check_record, number, read_json, shown
 
 logger = logging.getLogger(__name__)
 
@@ -181,20 +181,25 @@ def read_annotation(path: str | Path) -> list[Item]:
             f"{path}: no such annotation (dataset.train_path, val_path and test_path name one each)."
         )
     items: dict[str, Item] = {}
-    for number, row in enumerate(read_json(path, list)):
+    for index, row in enumerate(read_json(path, list)):
+        where = f"{path}: row {index}"
+        check_record(row, where)
         item_id = next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), None)
-        questions = _questions(row, f"{path}: row {number}")
+        questions = _questions(row, where)
         captions = next(
-            (row[key] for key in CAPTION_KEYS if row.get(key) is not None), () if questions else None
+            (row[key] for key in CAPTION_KEYS if row.get(key) is not None), [] if questions else None
         )
         if item_id is None or captions is None:
             lacking = "id" if item_id is None else "caption"
             expected = ", ".join(ID_KEYS if item_id is None else CAPTION_KEYS)
             raise ValueError(
-                f"{path}: row {number} has no {lacking}; expected one of the keys {expected}, got "
-                f"{', '.join(row)}."
+                f"{where} has no {lacking}; expected one of the keys {expected}, got {shown(', '.join(row))}."
             )
-        captions = (captions,) if isinstance(captions, str) else tuple(captions)
+        check_id(item_id, where, folders=True)
+        here = f"{where} ({item_id}): caption"
+        captions = (captions,) if isinstance(captions, str) else tuple(check_kind(captions, list, here))
+        for caption in captions:
+            check_kind(caption, str, here)
         if item_id in items:
             known = items[item_id]
             items[item_id] = known._replace(
@@ -202,18 +207,19 @@ def read_annotation(path: str | Path) -> list[Item]:
             )
             continue
         segment = row.get("segment")
-        if segment is not None and not (len(segment) == 2 and 0 <= segment[0] < segment[1]):
-            raise ValueError(
-                f"{path}: row {number} ({item_id}): segment is {segment}, expected [start, end] in "
-                "seconds, start < end."
-            )
+        if segment is not None:
+            here = f"{where} ({item_id}): segment"
+            segment = [number(time, here) for time in check_kind(segment, list, here)]
+            if not (len(segment) == 2 and 0 <= segment[0] < segment[1]):
+                raise ValueError(f"{here} is {segment}, expected [start, end] in seconds, start < end.")
         source = item_id if segment is None else str(row.get("video_id", item_id))
+        check_id(source, where, folders=True)
         items[item_id] = Item(
             item_id,
             source,
             None if segment is None else tuple(segment),
             captions,
-            (row.get("subtitle") or "").strip(),
+            check_kind(row.get("subtitle") or "", str, f"{where} ({item_id}): subtitle").strip(),
             questions,
         )
     if not items:
@@ -228,13 +234,15 @@ def _questions(row: Mapping[str, Any], where: str) -> tuple[tuple[str, tuple[str
         return ()
     if isinstance(asked, str):
         asked, answers = [asked], [answers]
+    for question in check_kind(asked, list, f"{where}: question"):
+        check_kind(question, str, f"{where}: question")
     if not isinstance(answers, list) or len(answers) != len(asked) or None in answers:
         expected = "a list of questions needs a list of as many answers"
         raise ValueError(
             f"{where} has {len(asked)} question(s) and no answer to each: {expected} (key answer)."
         )
     return tuple(
-        (question, (answer,) if isinstance(answer, str) else tuple(map(str, answer)))
+        (question, tuple(map(str, answer)) if isinstance(answer, list) else (str(answer),))
         for question, answer in zip(asked, answers, strict=True)
     )
 

@@ -29,8 +29,8 @@ from torch import Tensor
 
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.media.audio import AudioError, read_audio_around, spectrogram
-from mmpt.media.video import VIDEO_SUFFIXES, VideoError, VideoInfo, probe, read_clip
+from mmpt.media.audio import read_audio_around, spectrogram
+from mmpt.media.video import VIDEO_SUFFIXES, MediaError, VideoInfo, probe, read_clip
 from mmpt.processors.base import MetaProcessor, MissingData
 from mmpt.processors.gdt import VIEWS, Views
 from mmpt.processors.modalities.clips import ClipAugment, spec_augment
@@ -168,7 +168,7 @@ class RawVideoProcessor:
         path = video_id[0] if isinstance(video_id, tuple) else video_id
         try:
             return RawFile(path, probe(path))
-        except VideoError as error:
+        except MediaError as error:
             raise MissingData(str(error)) from error
 
 
@@ -222,7 +222,7 @@ class RawAligner:
         clips = self.clips
         try:
             frames = read_clip(path, start_s, clips.frames, clips.fps, READ_SCALE * clips.size)
-        except VideoError as error:
+        except MediaError as error:
             raise MissingData(str(error)) from error
         return torch.from_numpy(frames)
 
@@ -235,7 +235,7 @@ class RawAligner:
         start_s += file.info.start_s
         try:
             return read_audio_around(file.path, start_s, self.clips.sound_s, self.clips.sample_rate)
-        except (VideoError, AudioError) as error:
+        except MediaError as error:
             raise MissingData(str(error)) from error
 
     def picture(self, frames: Tensor, rng: ItemRandom) -> Tensor:

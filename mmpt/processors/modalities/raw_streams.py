@@ -29,8 +29,9 @@ import numpy as np
 from mmpt.media.audio import AudioError, read_audio
 from mmpt.media.fbank import SAMPLE_RATE, fbank_slices, kaldi_fbank
 from mmpt.media.frames import chunk_positions, model_pixels
-from mmpt.media.video import VIDEO_SUFFIXES, VideoError, read_frames
+from mmpt.media.video import VIDEO_SUFFIXES, MediaError, VideoError, failures_of, read_frames
 from mmpt.processors.base import MissingData
+from mmpt.utils.shardedtensor import open_npy
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 SOUNDS = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".opus"}
@@ -123,13 +124,11 @@ class RawStream:
             MissingData: the file cannot be read; the message says why.
         """
         path = self.find(source)
+        read = self._frames if self.kind == "frames" else self._sound
         try:
-            return (
-                self._frames(path, segment, n, rng)
-                if self.kind == "frames"
-                else self._sound(path, segment, n, rng)
-            )
-        except (VideoError, AudioError) as error:
+            with failures_of(path):
+                return read(path, segment, n, rng)
+        except MediaError as error:
             raise MissingData(f"dataset.modalities.{self.name}: {error}") from error
 
     def _frames(
@@ -184,8 +183,8 @@ class RawStream:
 def _array(path: Path) -> np.ndarray:
     """Pictures (time, height, width[, 3]) of values 0 to 255."""
     try:
-        frames = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        frames = open_npy(path, "r", any_order=True)
+    except ValueError as error:
         raise VideoError(f"{path}: not a whole .npy file ({error}).") from error
     if frames.ndim not in (3, 4) or (frames.ndim == 4 and frames.shape[3] != 3) or frames.dtype != np.uint8:
         expected = "expected uint8 (time, height, width) or (time, height, width, 3)"

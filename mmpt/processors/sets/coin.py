@@ -24,7 +24,7 @@ from mmpt.processors.downstream import WindowAligner
 from mmpt.processors.masking import IGNORED
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
-from mmpt.utils.text import read_json
+from mmpt.utils.text import number, quoted
 
 BACKGROUND = 0
 Segment = tuple[int, float, float]  # step id, start and end in seconds
@@ -45,11 +45,14 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
-        database = read_database(self.split_path(), "annotation")
+        database = read_database(self.split_path(), "annotation", id=object, label=str)
+        for video, entry in database.items():
+            for index, step in enumerate(entry["annotation"]):
+                step["id"] = _step(step["id"], f"{self.split_path()}: video {video!r}: segment {index}: id")
         subset = "training" if self.split == "train" else "testing"
         videos = [video for video, entry in database.items() if entry["subset"] == subset]
         self.data = [
-            (video, [(int(step["id"]), *step["segment"]) for step in database[video]["annotation"]])
+            (video, [(step["id"], *step["segment"]) for step in database[video]["annotation"]])
             for video in self.keep(videos, self.has_features(), str, "have no features")
         ]
         tested = (
@@ -58,14 +61,22 @@ class COINActionSegmentationMetaProcessor(MetaProcessor):
             if entry["subset"] == "testing"
             for step in entry["annotation"]
         )
-        self.seconds = {video: entry.get("duration", 0.0) for video, entry in database.items()}
-        self.step_names = dict(sorted({int(step["id"]): step["label"] for step in tested}.items()))
+        self.seconds = {video: entry.get("duration") or 0.0 for video, entry in database.items()}
+        self.step_names = dict(sorted({step["id"]: step["label"] for step in tested}.items()))
 
     def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
         yield from ((video, [(start, end) for _, start, end in steps]) for video, steps in self.data)
 
     def durations(self) -> dict[str, float]:
         return self.seconds
+
+
+def _step(value: Any, where: str) -> int:
+    """A step id, which is a whole number above that of the background."""
+    found = number(value, where)
+    if found != int(found) or found <= BACKGROUND:
+        raise ValueError(f"{where}: expected a whole number from 1 on, got {quoted(value)}.")
+    return int(found)
 
 
 @TEXT_PROCESSORS.register()
@@ -119,9 +130,7 @@ class COINActionSegmentationAligner(WindowAligner):
 
 def convert(source: Path, out: Path) -> str:
     """COIN.json -> the same without impossible segments."""
-    database = read_json(source, dict, nan=True).get("database")
-    if not database or not all("annotation" in entry for entry in database.values()):
-        raise ValueError(f"{source}: expected database -> video -> annotation; this is not COIN.json.")
+    database = read_database(source, "annotation", impossible=True)
     dropped: Counter[str] = Counter()
     cleaned = {
         video: {

@@ -11,7 +11,7 @@ import csv
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ from mmpt.processors.convert import is_possible, listed
 from mmpt.processors.downstream import WindowAligner
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
-from mmpt.utils.text import check_id, number, read_rows, read_text, shown
+from mmpt.utils.text import check_id, is_count, number, quoted, read_rows, read_text
 
 Segment = tuple[int, float, float]  # step (from 0), start and end in seconds
 TaskVideo = tuple[str, str, list[str], int]  # task, video, step names, number of steps
@@ -54,10 +54,10 @@ def read_tasks(path: str | Path) -> dict[str, CrossTask]:
     tasks = {}
     for record in read_text(path).strip().split("\n\n"):
         lines = record.strip().split("\n")
-        if len(lines) != 5 or not lines[3].isdigit():
+        if len(lines) != 5 or not is_count(lines[3]):
             raise ValueError(
                 f"{path}: expected records of id, title, url, number of steps, steps; got "
-                f"{record[:60]!r}. Another file?"
+                f"{quoted(record[:60])}. Another file?"
             )
         task_id, title, _, n_steps, steps = lines
         tasks[task_id] = CrossTask(title, steps.split(","))
@@ -72,9 +72,9 @@ def read_videos(path: str | Path) -> dict[str, list[str]]:
     """Task id -> videos, in file order."""
     videos = defaultdict(list)
     for line, row in read_rows(path, (2, 3)):
-        if not row[0].isdigit():
+        if not is_count(row[0]):
             raise ValueError(
-                f"{path}, line {line}: expected task number, video, url; got {shown(repr(row))}. Is this the "
+                f"{path}, line {line}: expected task number, video, url; got {quoted(row)}. Is this the "
                 "file of another data set?"
             )
         videos[row[0]].append(check_id(row[1], f"{path}, line {line}"))
@@ -84,11 +84,22 @@ def read_videos(path: str | Path) -> dict[str, list[str]]:
 def read_segments(path: str | Path) -> list[Segment]:
     """The annotated steps of a video."""
     segments = []
-    for line, row in read_rows(path, 3):
-        step, start_s, end_s = (number(field, f"{path}, line {line}", finite=False) for field in row)
-        check_segment(start_s, end_s, f"{path}: step {row[0]}")
-        segments.append((int(step) - 1, start_s, end_s))
+    for _, step, start_s, end_s in _steps(path):
+        if step < 1:
+            raise ValueError(f"{path}: step {step}: steps are counted from 1.")
+        check_segment(start_s, end_s, f"{path}: step {step}")
+        segments.append((step - 1, start_s, end_s))
     return segments
+
+
+def _steps(path: str | Path) -> Iterator[tuple[list[str], int, float, float]]:
+    """Rows of an annotation, each with its step, counted from 1, and its times as they are."""
+    for line, row in read_rows(path, 3):
+        where = f"{path}, line {line}"
+        if not is_count(row[0]):
+            raise ValueError(f"{where}: expected the number of a step, got {quoted(row[0])}.")
+        start_s, end_s = (number(field, where, finite=False) for field in row[1:])
+        yield row, int(row[0]), start_s, end_s
 
 
 def split_videos(
@@ -272,8 +283,11 @@ def convert(source: Path, out: Path) -> str:
         if path.stem not in known:
             dropped["files of videos that videos.csv does not list"] += 1
             continue
-        n_steps = len(tasks[path.stem.partition("_")[0]].steps)
-        rows = [row for _, row in read_rows(path, 3) if _fits(row, n_steps, dropped)]
+        task = path.stem.partition("_")[0]
+        if task not in tasks:
+            raise ValueError(f"{source / 'videos.csv'}: task {task} is in neither list of tasks.")
+        n_steps = len(tasks[task].steps)
+        rows = [row for row, *step in _steps(path) if _fits(*step, n_steps, dropped)]
         with open(partial / "annotations" / path.name, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
         n_files += 1
@@ -287,9 +301,8 @@ def convert(source: Path, out: Path) -> str:
     )
 
 
-def _fits(row: Sequence[str], n_steps: int, dropped: Counter[str]) -> bool:
-    step, start, end = row
-    if not 1 <= int(step) <= n_steps:
+def _fits(step: int, start_s: float, end_s: float, n_steps: int, dropped: Counter[str]) -> bool:
+    if not 1 <= step <= n_steps:
         dropped["steps that the task does not have"] += 1
         return False
-    return is_possible((float(start), float(end)), dropped)
+    return is_possible((start_s, end_s), dropped)

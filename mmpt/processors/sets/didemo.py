@@ -17,7 +17,7 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import MetaProcessor, MissingData, PublishedList, TextProcessor
 from mmpt.processors.downstream import DSAligner
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
-from mmpt.utils.text import read_json
+from mmpt.utils.text import check_record, quoted, read_json, shown
 
 CHUNKS, CHUNK_S = 6, 5  # half a minute in chunks of 5 seconds
 
@@ -37,11 +37,16 @@ class DiDeMoMetaProcessor(MetaProcessor):
                 f"dataset.test_path={self.split_path()}: DiDeMo is a zero-shot test; give its test_data.json."
             )
         records = read_json(self.split_path(), list)
-        if not all({"video", "description", "times"} <= set(record) for record in records):
-            raise ValueError(
-                f"{self.split_path()}: expected records of video, description, times; is this another "
-                "data set's file?"
-            )
+        for index, record in enumerate(records):
+            where = f"{self.split_path()}: record {index}"
+            check_record(record, where, video=str, description=str, times=list)
+            for pair in record["times"]:
+                if (
+                    not isinstance(pair, list)
+                    or len(pair) != 2
+                    or any(type(chunk) is not int for chunk in pair)
+                ):
+                    raise ValueError(f"{where}: times: expected pairs of chunk numbers, got {quoted(pair)}.")
         for record in records:
             if not record["description"].strip():
                 raise MissingData(
@@ -49,8 +54,8 @@ class DiDeMoMetaProcessor(MetaProcessor):
                 )
             if not record["times"] or not all(0 <= first <= last < CHUNKS for first, last in record["times"]):
                 raise ValueError(
-                    f"{self.split_path()}: video {record['video']!r}, {record['description']!r}: times "
-                    f"are {record['times']}; "
+                    f"{self.split_path()}: video {record['video']!r}, {quoted(record['description'])}: times "
+                    f"are {shown(record['times'])}; "
                     f"expected [first, last] chunks of 5 s with 0 <= first <= last < {CHUNKS}. Correct or "
                     "remove it."
                 )

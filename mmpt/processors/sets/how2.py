@@ -16,7 +16,6 @@ vfeat_dir and tfeat_dir may be URLs that fsspec knows (`s3://bucket/shards`): se
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from mmpt.processors.base import (
     VideoProcessor,
     required,
 )
+from mmpt.processors.captions.readers import captions_of
 from mmpt.processors.store.remote import local_file
 from mmpt.processors.store.shard_cache import ShardCache
 from mmpt.processors.store.video_index import VideoIndex
@@ -41,7 +41,7 @@ from mmpt.registry import META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.safe_pickle import load_plain_pickle
 from mmpt.utils.seed import ItemRandom
 from mmpt.utils.shardedtensor import ShardError
-from mmpt.utils.text import read_ids
+from mmpt.utils.text import check_kind, read_ids
 
 logger = logging.getLogger(__name__)
 
@@ -369,12 +369,12 @@ class PKLJSONStrTextProcessor(TextProcessor):
     def __init__(self, config: DatasetConfig, tokenizer: Any = None):
         super().__init__(config, tokenizer)
         self.path = required(config, "caption_pkl_path")
-        self.captions: dict[str, str] = load_plain_pickle(self.path)
+        self.captions: dict[str, str] = check_kind(load_plain_pickle(self.path), dict, self.path)
 
     def __call__(self, text_id: str, rng: ItemRandom | None = None) -> dict[str, Any]:
         if text_id not in self.captions:
             raise MissingData(f"{self.path}: no captions of video {text_id!r}.")
-        clips = json.loads(self.captions[text_id])
+        clips = captions_of(self.captions[text_id], f"{self.path}: video {text_id}")
         cap = [
             self.tokenize(text[: self.MAX_CHARACTERS]) if isinstance(text, str) else []
             for text in clips["text"]

@@ -32,9 +32,10 @@ from mmpt.processors.base import (
 from mmpt.processors.convert import is_possible, listed, write_json
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
-from mmpt.utils.text import read_json
+from mmpt.utils.text import check_id, check_kind, number, quoted, read_json, shown
 
 Sentence = tuple[int, float, float, str]
+EXPECTED = "expected a list of [alignable 0/1, start, end, sentence]; another data set's file?"
 
 
 def read_sentences(path: str) -> dict[str, list[Sentence]]:
@@ -43,20 +44,28 @@ def read_sentences(path: str) -> dict[str, list[Sentence]]:
     Raises:
         ValueError: the file is of another kind, or a time is impossible.
     """
-    videos = read_json(path, dict, nan=True)
+    videos = _sentences(path)
     for video, sentences in videos.items():
-        if (
-            not isinstance(sentences, list)
-            or not sentences
-            or any(len(s) != 4 or s[0] not in (0, 1) for s in sentences)
-        ):
-            raise ValueError(
-                f"{path}: video {video!r}: expected a list of [alignable 0/1, start, end, sentence]; "
-                "another data set's file?"
-            )
         for index, (_, start_s, end_s, _) in enumerate(sentences):
             check_segment(start_s, end_s, f"{path}: video {video!r}: sentence {index}")
     return dict(sorted(videos.items()))
+
+
+def _sentences(path: str | Path) -> dict[str, list[Sentence]]:
+    """The same before their times are looked at."""
+    found: dict[str, list[Sentence]] = {}
+    for video, sentences in read_json(path, dict, nan=True).items():
+        where = f"{path}: video {shown(repr(video))}"
+        if not isinstance(sentences, list) or not sentences:
+            raise ValueError(f"{where}: {EXPECTED} Got {quoted(sentences)}.")
+        found[check_id(video, str(path))] = []
+        for index, sentence in enumerate(sentences):
+            here = f"{where}: sentence {index}"
+            if not isinstance(sentence, list) or len(sentence) != 4 or sentence[0] not in (0, 1):
+                raise ValueError(f"{here}: {EXPECTED} Got {quoted(sentence)}.")
+            start_s, end_s = (number(time, here, finite=False) for time in sentence[1:3])
+            found[video].append((int(sentence[0]), start_s, end_s, check_kind(sentence[3], str, here)))
+    return found
 
 
 @META_PROCESSORS.register()
@@ -129,7 +138,7 @@ def convert(source: Path, out: Path) -> str:
     """htm_align.json -> the same without impossible or empty sentences, each video's sentences by start."""
     dropped: Counter[str] = Counter()
     cleaned = {}
-    for video, sentences in read_json(source, dict, nan=True).items():
+    for video, sentences in _sentences(source).items():
         possible = [sentence for sentence in sentences if is_possible(sentence[1:3], dropped)]
         spoken = [sentence for sentence in possible if sentence[3].strip()]
         dropped["empty"] += len(possible) - len(spoken)

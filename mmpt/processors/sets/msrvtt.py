@@ -23,7 +23,7 @@ from mmpt.processors.base import Aligner, MetaProcessor, MissingData, PublishedL
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.files import atomic_write
 from mmpt.utils.seed import ItemRandom
-from mmpt.utils.text import read_json, read_table
+from mmpt.utils.text import check_kind, check_record, read_json, read_table
 
 RIGHT_ANSWERS = tuple("01234")
 JSFUSION = [PublishedList(1000, 1000, "1k-A, JSFusion, Yu et al., ECCV 2018")]
@@ -95,10 +95,7 @@ class MSRVTTTextProcessor(TextProcessor):
         self.captions: dict[str, list[str]] | None = None
         if config.json_path is not None and config.split == "train":
             self.captions = defaultdict(list)
-            sentences = read_json(config.json_path, dict).get("sentences")
-            if not sentences:
-                raise ValueError(f"{config.json_path}: no `sentences`; expected MSRVTT_data.json.")
-            for sentence in sentences:
+            for sentence in _records(config.json_path, "sentences", video_id=str, caption=str):
                 self.captions[sentence["video_id"]].append(sentence["caption"])
 
     def __call__(self, text_id: str, rng: ItemRandom | None = None) -> Any:
@@ -188,6 +185,18 @@ class MSRVTTQAAligner(Aligner):
         }
 
 
+def _records(path: str | Path, key: str, **fields: type) -> list[dict[str, Any]]:
+    """The records under a key of MSRVTT_data.json, see `check_record`."""
+    records = read_json(path, dict).get(key)
+    if not records:
+        raise ValueError(f"{path}: no `{key}`; expected MSRVTT_data.json.")
+    check_kind(records, list, f"{path}: {key}")
+    return [
+        check_record(record, f"{path}: {key}, record {index}", **fields)
+        for index, record in enumerate(records)
+    ]
+
+
 def convert(source: Path, out: Path, *, test: Path) -> str:
     """MSRVTT_data.json -> a folder with MSRVTT_train.9k.csv, MSRVTT_train.7k.csv, MSRVTT_train.csv and
     MSRVTT_FULL_test.csv.
@@ -195,11 +204,10 @@ def convert(source: Path, out: Path, *, test: Path) -> str:
     Args:
         test: the 1k-A test csv, whose videos no training list may hold
     """
-    data = read_json(source, dict)
-    if not data.get("videos") or not data.get("sentences"):
-        raise ValueError(f"{source}: expected `videos` and `sentences`; this is not MSRVTT_data.json.")
+    _records(source, "sentences", video_id=str, caption=str)
+    videos = _records(source, "videos", video_id=str)
     held_out = {row["video_id"] for row in read_table(test, ("video_id",))}
-    split_of = {video["video_id"]: video.get("split", "") for video in data["videos"]}
+    split_of = {video["video_id"]: video.get("split", "") for video in videos}
     official = [
         video for video, split in split_of.items() if split in ("train", "validate") and video not in held_out
     ]

@@ -21,9 +21,10 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import Aligner, MetaProcessor, PublishedList, TextProcessor, required
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
-from mmpt.utils.text import read_lines
+from mmpt.utils.text import check_id, quoted, read_lines
 
 UNUSED, TRAIN, TEST = 0, 1, 2  # HMDB51's tags, used for both
+TAGS = ("0", "1", "2")
 Members = dict[str, tuple[str, dict[int, int]]]  # video -> class, {split: tag}
 
 
@@ -35,16 +36,21 @@ def read_splits(folder: str | Path) -> Members:
     """
     folder = Path(folder)
     members: Members = {}
-    for path in sorted(folder.glob("t*list0?.txt")):
+    for path in sorted(folder.glob("t*list0[1-9].txt")):
         tag = TRAIN if path.name.startswith("trainlist") else TEST
         for line in read_lines(path):
             label, _, file = line.split()[0].partition("/")
-            members.setdefault(Path(file).stem, (label, {}))[1][int(path.stem[-2:])] = tag
-    for path in sorted(folder.glob("*_test_split?.txt")):
+            video = check_id(Path(file).stem, f"{path}: line {quoted(line)}")
+            members.setdefault(video, (label, {}))[1][int(path.stem[-2:])] = tag
+    for path in sorted(folder.glob("*_test_split[1-9].txt")):
         label = path.stem.rpartition("_test_split")[0]
         for line in read_lines(path):
-            file, tag = line.rsplit(maxsplit=1)
-            members.setdefault(Path(file).stem, (label, {}))[1][int(path.stem[-1])] = int(tag)
+            file, tag = [*line.rsplit(maxsplit=1), ""][:2]
+            where = f"{path}: line {quoted(line)}"
+            if tag not in TAGS:
+                raise ValueError(f"{where}: expected <file> <tag>, the tag one of {', '.join(TAGS)}.")
+            video = check_id(Path(file).stem, where)
+            members.setdefault(video, (label, {}))[1][int(path.stem[-1])] = int(tag)
     if not members:
         raise FileNotFoundError(
             f"{folder}: neither UCF101's trainlist01.txt, testlist01.txt, ... nor HMDB51's "

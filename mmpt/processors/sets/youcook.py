@@ -35,7 +35,7 @@ from mmpt.processors.downstream import WindowAligner
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.safe_pickle import load_plain_pickle, save_plain_pickle
 from mmpt.utils.seed import ItemRandom
-from mmpt.utils.text import read_ids, read_table
+from mmpt.utils.text import check_id, check_record, is_count, number, quoted, read_ids, read_table
 
 Record = dict[str, str]  # {"id": "<video>_<clip index>", "caption": ...}
 Clip = tuple[str, int, int]  # video, first second, last second (exclusive)
@@ -50,7 +50,8 @@ FULL_VIDEOS = [PublishedList(436, 436, "MIL-NCE's csv; TempCLR, Norton")]
 
 def load_annotations(path: str | Path) -> dict[str, list[dict]]:
     """Video -> annotated clips, from the official JSON."""
-    return {video: entry["annotations"] for video, entry in read_database(path, "annotations").items()}
+    database = read_database(path, "annotations", sentence=object)
+    return {video: entry["annotations"] for video, entry in database.items()}
 
 
 def records_from_json(path: str | Path, subset: str) -> list[Record]:
@@ -80,7 +81,9 @@ def records_from_milnce_csv(csv_path: str | Path, annotation_path: str | Path) -
     taken: set[tuple[str, int]] = set()
     records = []
     for row in read_table(csv_path, ("video_id", "start", "end", "text")):
-        video, segment = row["video_id"], (int(float(row["start"])), int(float(row["end"])))
+        video = check_id(row["video_id"], str(csv_path))
+        start, end = (number(row[key], f"{csv_path}: video {video}: {key}") for key in ("start", "end"))
+        segment = (int(start), int(end))
         index = next(
             (
                 i
@@ -96,10 +99,12 @@ def records_from_milnce_csv(csv_path: str | Path, annotation_path: str | Path) -
     return records
 
 
-def split_id(record_id: str) -> tuple[str, int]:
-    """(video, clip index) of a record's id; video names may hold underscores."""
-    video, _, index = record_id.rpartition("_")
-    return video, int(index)
+def split_id(record_id: str, where: str = "") -> tuple[str, int]:
+    """(video, clip index) of a record's id; video names may hold underscores. `where` begins the message."""
+    video, _, index = record_id.rpartition("_") if isinstance(record_id, str) else ("", "", "")
+    if not is_count(index):
+        raise ValueError(f"{where}id {quoted(record_id)}: expected <video>_<clip number>.")
+    return check_id(video, f"{where}id {quoted(record_id)}"), int(index)
 
 
 class _Clips(MetaProcessor):
@@ -118,7 +123,7 @@ class _Clips(MetaProcessor):
 
     def durations(self) -> dict[str, float]:
         database = read_database(required(self.config, "trainval_annotation"), "annotations")
-        return {video: entry.get("duration", 0.0) for video, entry in database.items()}
+        return {video: entry.get("duration") or 0.0 for video, entry in database.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,14 +161,15 @@ class YoucookMetaProcessor(_Clips):
 
     def records(self) -> list[Record]:
         """The records of the split whose video has features."""
-        records = load_plain_pickle(self.split_path())
-        if not isinstance(records, list) or not all(
-            isinstance(record, dict) and "id" in record for record in records
-        ):
+        path = self.split_path()
+        records = load_plain_pickle(path)
+        if not isinstance(records, list):
             raise ValueError(
-                f"{self.split_path()}: expected a pickled list of {{'id', 'caption'}}; is this the file "
-                "of another data set?"
+                f"{path}: expected a pickled list of {{'id', 'caption'}}; is this another data set's file?"
             )
+        for index, record in enumerate(records):
+            check_record(record, f"{path}: record {index}", id=str)
+            split_id(record["id"], f"{path}: record {index}: ")
         return self.with_features(records, lambda record: split_id(record["id"])[0])
 
     def item(self, record: Record, annotations: dict[str, list[dict]]) -> tuple[Clip, str]:
@@ -177,7 +183,7 @@ class YoucookMetaProcessor(_Clips):
                 f"{self.config.trainval_annotation}."
             ) from error
         caption = clip.get("sentence") if self.config.use_annotation_text else record.get("caption")
-        if not caption:
+        if not caption or not isinstance(caption, str):
             raise MissingData(f"{self.split_path()}: record {record['id']!r} has no caption.")
         start, end = clip["segment"]
         return (video, int(start), int(end)), caption

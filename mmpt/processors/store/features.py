@@ -10,6 +10,7 @@ import numpy as np
 
 from mmpt.processors.store.shard_cache import ShardCache
 from mmpt.processors.store.video_index import VideoIndex
+from mmpt.utils.shardedtensor import load_feature
 
 
 class FeatureFolder:
@@ -33,8 +34,7 @@ class FeatureFolder:
 
     def __call__(self, source: str) -> np.ndarray:
         arrays = [
-            np.load(self.path / f"{source}{suffix}.npy", mmap_mode="r", allow_pickle=False)
-            for suffix in self.suffixes
+            load_feature(self.path / f"{source}{suffix}.npy", mmap_mode="r") for suffix in self.suffixes
         ]
         if len({array.shape for array in arrays}) > 1:
             shapes = ", ".join(

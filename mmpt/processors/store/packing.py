@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.utils import ShardError, ShardWriter, load_plain_pickle, save_plain_pickle
+from mmpt.utils import ShardError, ShardWriter, load_index, save_plain_pickle
+from mmpt.utils.shardedtensor import load_feature
 
 
 def read_meta(target: str | Path, split: str) -> dict[int, list[str]]:
     """Shard number -> ids, of a split that is packed so far."""
     path = _meta_path(target, split)
-    return load_plain_pickle(path) if path.exists() else {}
+    return load_index(path) if path.exists() else {}
 
 
 def pack(
@@ -73,13 +74,13 @@ def readable(
     """Ids with their features, in order; what is damaged goes to `unreadable` with the reason."""
     for video in ids:
         try:
-            feature = np.load(Path(features) / f"{video}.npy", allow_pickle=False)
+            feature = load_feature(Path(features) / f"{video}.npy")
             if feature.ndim != 2 or not len(feature):
                 raise ValueError(f"shape {feature.shape}, expected (seconds, D) with at least one second")
             feature = feature.astype(dtype)
             if not np.isfinite(feature).all():
                 raise ValueError(f"NaN, infinite, or too large for {dtype}")
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError) as error:
             unreadable[video] = " ".join(str(error).split())
             continue
         yield video, feature

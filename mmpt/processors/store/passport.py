@@ -5,20 +5,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmpt.utils.shardedtensor import read_manifest
+from mmpt.utils.text import number, read_json
 
 PASSPORT = "passport.json"
+DAMAGED = "damaged_s"  # in it: seconds of footage that were concealed or missing, over all files
 
 
 def read_passport(features: str | Path) -> dict[str, Any]:
     """What the extractor says the features of a folder are; empty where it wrote nothing."""
     path = Path(features) / PASSPORT
-    return json.loads(path.read_text()) if path.is_file() else {}
+    found = read_json(path, dict) if path.is_file() else {}
+    return {key: value for key, value in found.items() if key != DAMAGED}
+
+
+def damaged_seconds(features: str | Path) -> float:
+    """Seconds of the footage of a folder's features that were concealed or missing."""
+    path = Path(features) / PASSPORT
+    found = read_json(path, dict) if path.is_file() else {}
+    return number(found.get(DAMAGED, 0), f"{path}: {DAMAGED}")
 
 
 def passports_of(features: str | Path) -> list[dict[str, Any]]:
@@ -33,8 +42,10 @@ def passports_of(features: str | Path) -> list[dict[str, Any]]:
 def wrong_rate(folder: str, passports: Sequence[Mapping[str, Any]]) -> list[str]:
     """Sanity check: features that are not one per second, by their passport; every time in annotations then
     points to wrong rows."""
-    rates = sorted({passport.get("seconds_per_feature", 1.0) for passport in passports} - {1.0})
-    if not rates:
+    rates = {
+        number(passport.get("seconds_per_feature", 1.0), f"{folder}: passport") for passport in passports
+    }
+    if not (rates := sorted(rates - {1.0})):
         return []
     return [
         f"{folder}: one feature per {', '.join(map(str, rates))} s by the passport, expected one per "

@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from mmpt.processors.store.shard_cache import ShardCache
 from mmpt.processors.store.stats import NAME, kinds
-from mmpt.utils import ShardWriter, atomic_write, load_plain_pickle, save_plain_pickle
+from mmpt.utils import ShardWriter, atomic_write, load_index, save_plain_pickle
 from mmpt.utils.shardedtensor import read_manifest
+from mmpt.utils.text import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def _check_plan(sources: Sequence[Path], target: Path, shard_size: int, wanted: 
     }
     path = target / PLAN
     if path.exists():
-        if json.loads(path.read_text()) != plan:
+        if read_json(path, dict) != plan:
             raise ValueError(
                 f"{target}: begun with other arguments or other sources. Give those again, or empty the "
                 "folder."
@@ -100,7 +101,7 @@ def _videos(sources: Sequence[Path], split: str, wanted: Sequence[str] | None) -
     places, repeated = {}, 0
     for source in sources:
         path = source / f"{split}_meta.pkl"
-        for shard, ids in (load_plain_pickle(path) if path.exists() else {}).items():
+        for shard, ids in (load_index(path) if path.exists() else {}).items():
             for row, name in enumerate(ids):
                 repeated += name in places
                 places.setdefault(name, Place(source, shard, row))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmpt.processors.store.verify import shard_names
-from mmpt.utils import load_plain_pickle
+from mmpt.utils import load_index
 from mmpt.utils.shardedtensor import ShardedTensor, read_manifest
 
 NAME = re.compile(r"(?P<before>(?:.*\.)?)(?P<split>train|val)_(?P<shard>\d+)(?P<after>(?:\.\w+)?)")
@@ -54,6 +54,6 @@ def report(folder: Path) -> dict[str, dict[str, Any]]:
     """Kind of shard, or name of an index, -> its numbers; empty where there is nothing."""
     found = {kind: describe(folder, names) for kind, names in kinds(folder).items()}
     for path in sorted(folder.glob("*_meta.pkl")):
-        ids = [name for names in load_plain_pickle(path).values() for name in names]
+        ids = [name for names in load_index(path).values() for name in names]
         found[path.name] = {"ids": len(ids), "different ids": len(set(ids))}
     return found

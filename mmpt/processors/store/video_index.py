@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.utils.files import atomic_write
-from mmpt.utils.safe_pickle import load_plain_pickle
+from mmpt.utils.shardedtensor import load_index
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class VideoIndex:
         blocks = _map_blocks(index_path, made_from)
         if blocks is None:
             logger.info("building %s", index_path)
-            blocks = _sorted_blocks(load_plain_pickle(meta_path), meta_path)
+            blocks = _sorted_blocks(load_index(meta_path), meta_path)
             try:
                 body = io.BytesIO()
                 for block in blocks:
@@ -98,10 +98,6 @@ class VideoIndex:
 def _sorted_blocks(
     meta: Mapping[int, Sequence[str]], path: Path
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if not isinstance(meta, Mapping) or not all(
-        isinstance(shard, int) and isinstance(ids, (list, tuple)) for shard, ids in meta.items()
-    ):
-        raise ValueError(f"{path}: expected a pickle of {{shard number: [video id, ...]}}.")
     ids = np.array([name.encode() for names in meta.values() for name in names], dtype=bytes)
     lengths = [len(names) for names in meta.values()]
     shards = np.repeat(np.array(list(meta), dtype=np.int32), lengths)

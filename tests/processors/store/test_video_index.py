@@ -31,8 +31,7 @@ def test_every_id_is_found_in_its_place(path):
 def test_the_second_opening_reads_the_built_index(path, monkeypatch):
     VideoIndex.open(path)
     monkeypatch.setattr(
-        "mmpt.processors.store.video_index.load_plain_pickle",
-        lambda path: pytest.fail("read the pickle again"),
+        "mmpt.processors.store.video_index.load_index", lambda path: pytest.fail("read the pickle again")
     )
     assert places(VideoIndex.open(path)) == EXPECTED
 
