@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from mmpt.audit import files as audit
-from mmpt.utils.vocabulary import Vocabulary
 from mmpt.checkpoints.convert import save
 from mmpt.checkpoints.weights import read_state_dict
 from mmpt.config import DatasetConfig, load_config
@@ -49,6 +48,7 @@ from mmpt.utils import ShardedTensor, ShardWriter, load_plain_pickle, save_plain
 from mmpt.utils.safe_pickle import load_array_pickle
 from mmpt.utils.shardedtensor import load_feature, read_manifest
 from mmpt.utils.text import read_ids
+from mmpt.utils.vocabulary import Vocabulary
 from tests.fuzz.harness import Found, Reader
 from tests.media.media import write_audio, write_clip
 from tests.processors.helpers import WordTokenizer, touch_features
