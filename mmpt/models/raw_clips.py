@@ -104,7 +104,6 @@ class RawVidTextGDT(VidTextGDT):
         )
 
     returns = frozenset({"pooled_video", "pooled_text"})
-    order_sensitive = False  # the maximum over words sees no order
 
     def __init__(self, config: Config):
         table = read_word_table(config.model.word_table)
@@ -126,6 +125,10 @@ class RawVidTextGDT(VidTextGDT):
             `pooled_video`, `pooled_text` (B V, D) unit rows in the same order.
         """
         return by_view(super().forward, clips_per_video, video, caps)
+
+    def order_sensitive(self, name: str) -> bool:
+        """Whether the encoder of a modality tells a reversed view: the maximum over words does not."""
+        return name != "text"
 
 
 def read_word_table(path: str | None) -> Tensor:

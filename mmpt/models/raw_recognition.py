@@ -77,11 +77,7 @@ class RawRecognition(nn.Module):
         if model.pooling is not None:
             pooling = read_section(Pooling, model.pooling, "model.pooling")
             self.pooling_arch = nn.ModuleDict({"2": AttentionPool(width, **dataclasses.asdict(pooling))})
-        classifier = nn.Linear(width, model.n_classes)
-        nn.init.orthogonal_(classifier.weight)
-        nn.init.zeros_(classifier.bias)
-        norm = model.classifier_norm
-        self.classifier = nn.Sequential(nn.BatchNorm1d(width), classifier) if norm else classifier
+        self.classifier = linear_classifier(width, model.n_classes, model.classifier_norm)
         self.dropout = nn.Dropout(model.classifier_dropout)
         self.unit_vectors, self.probe = model.unit_vectors, model.probe
         if model.init_from is not None:
@@ -142,3 +138,11 @@ class RawRecognition(nn.Module):
             )
         self.load_state_dict(found, strict=False)
         logger.info("%s: %d tensors of the video network loaded", path, len(found))
+
+
+def linear_classifier(width: int, n_classes: int, norm: bool) -> nn.Module:
+    """Vectors (B, width) -> (B, n_classes), with orthogonal weights; `norm`: BatchNorm first."""
+    linear = nn.Linear(width, n_classes)
+    nn.init.orthogonal_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.BatchNorm1d(width), linear) if norm else linear

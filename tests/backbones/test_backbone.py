@@ -18,6 +18,7 @@ from mmpt.checkpoints.weights import load_weights
 from mmpt.models.gdt import AVGDT, STiCANetwork, VidTextGDT
 from mmpt.ops.crops import Crop
 from mmpt.utils.vocabulary import CASED_WORDS, LOWER_CASE_WORDS, Vocabulary
+from tests.backbones.synthetic_weights import gdt_state, synthetic
 from tests.conftest import GOLDEN, golden_cases, load_golden
 
 
@@ -81,34 +82,6 @@ def test_space_to_depth_orders_channels_by_time_row_column_colour():
 
 def test_same_max_pool_halves_odd_sizes_upwards():
     assert same_max_pool(torch.zeros(1, 1, 5, 7, 8), (3, 3, 3), (2, 2, 2)).shape == (1, 1, 3, 4, 4)
-
-
-def synthetic(n, shape):
-    """The pattern u of the reference arrays' README, for tensor number n."""
-    element = np.arange(int(np.prod(shape)), dtype=np.int64)
-    return ((element * 7919 + (n + 1) * 104729) % 10007 / 10007 * 2 - 1).reshape(shape)
-
-
-def gdt_state(variant, prefix):
-    """Synthetic tensors below `prefix` of a published model's state, numbered by their place in the whole
-    state."""
-    state = {}
-    for n, (name, shape) in enumerate(
-        json.loads((GOLDEN / "gdt_state_dict_names.json").read_text())[variant]
-    ):
-        if not name.startswith(prefix) or not shape:
-            continue
-        u = synthetic(n, shape)
-        if name.endswith("running_var"):
-            u = 1 + 0.2 * u
-        elif name.endswith("running_mean"):
-            u = 0.1 * u
-        elif len(shape) > 1:
-            u = u * np.sqrt(3 / np.prod(shape[1:]))
-        else:
-            u = 1 + 0.1 * u if name.endswith("weight") else 0.1 * u
-        state[name.removeprefix(prefix)] = torch.from_numpy(u).float()
-    return state
 
 
 def with_state(network: nn.Module, state):

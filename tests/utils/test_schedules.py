@@ -55,3 +55,19 @@ def test_golden_release_optim_schedules(case):
         expected = golden[f"sched.warmup_{decay}"]
         found = [warmup_share(step, 1.0, len(expected) - 1, 0.1, decay) for step in range(len(expected))]
         np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-16)
+
+
+@pytest.mark.parametrize("case", golden_cases("release_gdt_eval*.npz"))
+def test_golden_release_gdt_eval_schedules_of_the_groups(case):
+    golden = load_golden(case)
+    for name in (key.removesuffix(".milestones") for key in golden if key.endswith(".milestones")):
+        n_epochs, gamma, warmup = golden[f"{name}.args_epochs_gamma_warmup"].tolist()
+        milestones = [int(epoch) for epoch in str(golden[f"{name}.milestones"]).split(",")]
+        # the release multiplies rates, and lets them fall late, only where it warms up
+        warms = warmup > 0
+        rates = [
+            warmup_multistep(epoch, 1.0, 8.0 if warms else 1.0, int(warmup), milestones, gamma, warms)
+            for epoch in range(int(n_epochs))
+        ]
+        expected = golden[f"{name}.lr_per_epoch_head_base_tsf"]
+        np.testing.assert_allclose(np.outer(rates, expected[0]), expected, rtol=1e-9)
