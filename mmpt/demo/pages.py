@@ -25,7 +25,7 @@ VIDEOS, WINDOW_S = 6, 4
 
 
 def write_pages(out: Path, data: str, features: Path, runs: Mapping[str, Path], results: Path) -> Path:
-    """Writes `index.html`, `pages/<id>.html`, `report.html` and `index.npz` into `out`.
+    """Writes `index.html`, `pages/<id>.html`, `report.html`, `index.npz` and the folder `model` into `out`.
 
     Args:
         out: folder of the main job.
@@ -49,9 +49,10 @@ def write_pages(out: Path, data: str, features: Path, runs: Mapping[str, Path], 
         video.save(out / "alignments" / name)
         page = write_alignment(out / "pages" / f"{name}.html", video, home="../index.html")
         rows.append({"id": name, "page": link(page, out), "video": video, "agreement": agreement(video)})
+    model.save_pretrained(out / "model")  # whole wherever it goes: a project file's paths are not
     origin = {
-        "model": str(source),
-        "checkpoint": str(checkpoint),
+        "model": str((out / "model").resolve()),
+        "checkpoint": None,
         "weights": weights_sha256(model.fusion),
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "files": {},

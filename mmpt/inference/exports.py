@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -70,15 +71,15 @@ def _subtitles(
 
 
 def _csv(videos: Sequence[AlignedVideo], files: Mapping[str, str], folder: Path, method: str) -> list[Path]:
-    with atomic_write(folder / "captions.csv", "w") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["video_id", "start", "end", "mass", "text"])
-        for video in videos:
-            for row in video.rows(method):
-                mass = "" if row["mass"] is None else f"{row['mass']:.4f}"
-                times = (f"{row[key]:g}" for key in ("start", "end"))
-                table.writerow([video.video_id, *times, mass, _one_line(row["text"])])
-    return [folder / "captions.csv"]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["video_id", "start", "end", "mass", "text"])
+    for video in videos:
+        for row in video.rows(method):
+            mass = "" if row["mass"] is None else f"{row['mass']:.4f}"
+            times = (f"{row[key]:g}" for key in ("start", "end"))
+            table.writerow([video.video_id, *times, mass, _one_line(row["text"])])
+    return [_write(folder / "captions.csv", text.getvalue())]
 
 
 def _eaf(videos: Sequence[AlignedVideo], files: Mapping[str, str], folder: Path, method: str) -> list[Path]:
@@ -98,33 +99,31 @@ def _eaf_text(video: AlignedVideo, file: str | None, method: str) -> str:
         ElementTree.SubElement(
             header, "MEDIA_DESCRIPTOR", MEDIA_URL=Path(file).resolve().as_uri(), MIME_TYPE=kind
         )
-    order = ElementTree.SubElement(root, "TIME_ORDER")
-    slots: list[float] = []
-
-    def slot(second: float) -> str:
-        slots.append(second)
-        ElementTree.SubElement(
-            order, "TIME_SLOT", TIME_SLOT_ID=f"ts{len(slots)}", TIME_VALUE=str(round(1000 * second))
-        )
-        return f"ts{len(slots)}"
-
-    count = 0
     spoken = zip(video.captions, video.said, strict=True)
     tiers = {
         "aligned": [(row["start"], row["end"], row["text"]) for row in video.rows(method)],
         "said": [(start, end, text) for text, (start, end) in spoken],
     }
-    for name, rows in tiers.items():
-        tier = ElementTree.SubElement(root, "TIER", LINGUISTIC_TYPE_REF="default-lt", TIER_ID=name)
-        for start, end, text in rows:
-            count += 1
-            entry = ElementTree.SubElement(ElementTree.SubElement(tier, "ANNOTATION"), "ALIGNABLE_ANNOTATION")
-            entry.attrib |= {
-                "ANNOTATION_ID": f"a{count}",
-                "TIME_SLOT_REF1": slot(start),
-                "TIME_SLOT_REF2": slot(end),
-            }
-            ElementTree.SubElement(entry, "ANNOTATION_VALUE").text = _one_line(text)
+    numbered = list(enumerate((name, row) for name, rows in tiers.items() for row in rows))
+    # an annotation owns its slots: shared ones would move together
+    ends = sorted((round(1000 * row[side]), number, side) for number, (_, row) in numbered for side in (0, 1))
+    order, slots = ElementTree.SubElement(root, "TIME_ORDER"), {}
+    for count, (time, number, side) in enumerate(ends, start=1):
+        slots[number, side] = f"ts{count}"
+        ElementTree.SubElement(order, "TIME_SLOT", TIME_SLOT_ID=f"ts{count}", TIME_VALUE=str(time))
+    tier = {
+        name: ElementTree.SubElement(root, "TIER", LINGUISTIC_TYPE_REF="default-lt", TIER_ID=name)
+        for name in tiers
+    }
+    for number, (name, (_, _, text)) in numbered:
+        entry = ElementTree.SubElement(
+            ElementTree.SubElement(tier[name], "ANNOTATION"),
+            "ALIGNABLE_ANNOTATION",
+            ANNOTATION_ID=f"a{number + 1}",
+            TIME_SLOT_REF1=slots[number, 0],
+            TIME_SLOT_REF2=slots[number, 1],
+        )
+        ElementTree.SubElement(entry, "ANNOTATION_VALUE").text = _one_line(text)
     ElementTree.SubElement(
         root, "LINGUISTIC_TYPE", LINGUISTIC_TYPE_ID="default-lt", TIME_ALIGNABLE="true",
         GRAPHIC_REFERENCES="false",
@@ -141,7 +140,7 @@ def _label_studio(
     for video in videos:
         found = [
             {
-                "id": f"{video.video_id}-{number}",
+                "id": f"s{number}",
                 "from_name": "sentence",
                 "to_name": "video",
                 "type": "timelinelabels",

@@ -43,7 +43,7 @@ def write_alignment(
     data = view_data(video)
     about = f"{len(video.captions)} sentences, {len(video.windows)} windows"
     about += "".join(
-        f", {name} {value}" for name, value in video.about.items() if name in ("model", "captions")
+        f", {name}: {value}" for name, value in video.about.items() if name in ("model", "captions")
     )
     values = {"title": video.video_id, "about": about, "notes": list(notes), "home": home, "source": source}
     values |= {"poster": poster, "length_s": video.length_s, "has_truth": video.truth is not None}

@@ -19,7 +19,7 @@ from mmpt.pages.render import write
 from mmpt.pages.runs import RunRecord
 from mmpt.utils import optional_import
 
-COLOURS = ("#0b6bcb", "#c2410c", "#15803d", "#8b3fc7", "#b4690e", "#0f766e", "#be185d", "#525252")
+COLOURS = ("#3b82f6", "#f97316", "#22a55b", "#a855f7", "#ca8a04", "#14b8a6", "#ec4899", "#94a3b8")
 DASHES = ("solid", "dash", "dot", "dashdot")
 POINTS = 4000  # of a curve
 SAMPLES = 2000  # bootstrap samples of a comparison
@@ -40,7 +40,7 @@ def write_report(
         plans: run -> (checkpoint, alignment of the same video by it), oldest first.
         notes: what its reader should know.
     """
-    charts = [chart for chart in (*_curves(runs), *_evaluations(runs)) if chart["data"]]
+    charts = [chart for chart in (*_curves(runs), *_evaluations(runs)) if _says_something(chart)]
     maps = [_plan(name, found) for name, found in (plans or {}).items() if found]
     tables, remarks = _comparisons(runs)
     return write(
@@ -141,6 +141,11 @@ def _chart(
     return {"title": title, "data": data, "layout": told | layout, "spikes": spikes(data)}
 
 
+def _says_something(chart: Chart) -> bool:
+    """A term that is always zero, such as a count of what went wrong, does not."""
+    return any(any(line["y"]) for line in chart["data"])
+
+
 def spikes(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader should look at: values ten times as high as the median of those around."""
     found = []
@@ -217,7 +222,8 @@ def _comparisons(runs: Sequence[RunRecord]) -> tuple[list[dict[str, Any]], list[
                 notes.append(f"{test}: {first.name} and {other.name} are not compared: {error}")
                 continue
             tables.append({"title": f"{test}: {first.name} (A), {other.name} (B)", "rows": rows})
-        if not set(first.evaluations) & set(other.evaluations):
+        names = set(first.evaluations), set(other.evaluations)
+        if any(names) and not names[0] & names[1]:
             notes.append(
                 f"{first.name} and {other.name} hold no evaluation of the same name, so that no numbers are "
                 "compared; mmpt predict writes them into the folder of a run."

@@ -71,7 +71,7 @@ class RunRecord:
     @property
     def training(self) -> list[dict[str, Any]]:
         """The finest lines of training that there are."""
-        return self.inner or self.epochs
+        return max(self.inner, self.epochs, key=len)
 
     @property
     def losses(self) -> list[str]:

@@ -217,7 +217,7 @@ def application(searcher: Searcher, folder: Path | None = None, hosts: Sequence[
         if name in searcher.files:
             values |= {"source": f"/video/{number}", "poster": f"/thumbnail?video={number}&second=0"}
         values |= {"length_s": video.length_s, "has_truth": video.truth is not None, "labels": LABELS}
-        about = f"{len(video.captions)} sentences, model {video.about.get('model', '?')}"
+        about = f"{len(video.captions)} sentences, model: {video.about.get('model', '?')}"
         methods = {kind: METHODS[kind] for kind in video.spans}
         text = render("served_alignment.html", data=view_data(video), methods=methods, about=about, **values)
         return responses.HTMLResponse(text)
