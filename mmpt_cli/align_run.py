@@ -37,9 +37,8 @@ def folder(args: argparse.Namespace) -> None:
     bar = progress("video")
     made = make(job, bar)
     page = write_pages(made, bar)
-    method = "otam" if args.relaxed else "dtw"
     if args.export:
-        written = export(args.export, list(made.alignments()), made.files, made.out / "exports", method)
+        written = export(args.export, list(made.alignments()), made.files, made.out / "exports", args.method)
         print(f"exports: {len(written)} files in {made.out / 'exports'}")
     print(f"page:    {page}\nsearch:  mmpt search serve {made.out}")
 
@@ -49,12 +48,11 @@ def video(args: argparse.Namespace, captions: Path) -> None:
     backbone = None if args.video.suffix == ".npy" else args.backbone
     model = MMPTModel.from_pretrained(args.model, args.checkpoint, backbone, video_weights=args.weights)[0]
     found = aligned_captions(model, args.video, captions, args.window)
-    method = "otam" if args.relaxed else "dtw"
-    rows = found.rows(method)
+    rows = found.rows(args.method)
     for row in rows:
         print(f"{row['start']:8.1f} {row['end']:8.1f}  {row['mass']:4.0%}  {row['text']}")
     if args.out:
         Path(args.out).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     if args.export:
         files = {} if backbone is None else {args.video.stem: str(args.video.resolve())}
-        export(args.export, [found], files, Path("."), method)
+        export(args.export, [found], files, Path("."), args.method)

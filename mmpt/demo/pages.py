@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.inference import MMPTModel
-from mmpt.inference.align import AlignedVideo, align_video
+from mmpt.inference.align import VideoAlignment, align_video
 from mmpt.inference.search import weights_sha256
 from mmpt.pages.alignment import write_alignment
 from mmpt.pages.render import link, write
@@ -25,33 +25,31 @@ VIDEOS, WINDOW_S = 6, 4
 
 
 def write_pages(out: Path, data: str, features: Path, runs: Mapping[str, Path], results: Path) -> Path:
-    """Writes `index.html`, `pages/<id>.html`, `report.html`, `index.npz` and the folder `model` into `out`.
+    """Writes `index.html`, `pages/<id>.html`, `report.html` and `index.npz` into `out`.
 
     Args:
-        out: folder of the main job.
+        out: folder of the main job, whose `model` aligns and searches.
         data: the embedded data.
         features: its shards of features.
-        runs: name -> run folder, the last one's model aligns and searches.
+        runs: name -> run folder.
         results: `results.json` of the main job.
 
     Returns:
         The page to open.
     """
-    last = list(runs.values())[-1]
-    source, checkpoint = last / "config.yaml", last / "checkpoint_last.pt"
-    model = MMPTModel.from_pretrained(str(source), checkpoint, video_encoder=None)[0]
+    source = (out / "model").resolve()
+    model = MMPTModel.from_pretrained(source, video_encoder=None)[0]
     videos = load_plain_pickle(features / "val_meta.pkl")[0]
     shard = ShardedTensor.load(features / "val_0")
     seconds = {str(name): np.array(shard[index], np.float32) for index, name in enumerate(videos)}
     rows = []
     for name in list(seconds)[:VIDEOS]:
-        video = _aligned(model, name, seconds[name], data, str(checkpoint))
+        video = _aligned(model, name, seconds[name], data)
         video.save(out / "alignments" / name)
         page = write_alignment(out / "pages" / f"{name}.html", video, home="../index.html")
         rows.append({"id": name, "page": link(page, out), "video": video, "agreement": agreement(video)})
-    model.save_pretrained(out / "model")  # whole wherever it goes: a project file's paths are not
     origin = {
-        "model": str((out / "model").resolve()),
+        "model": str(source),
         "checkpoint": None,
         "weights": weights_sha256(model.fusion),
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -66,7 +64,7 @@ def write_pages(out: Path, data: str, features: Path, runs: Mapping[str, Path], 
     return write(out / "index.html", "demo.html", title=title, out=str(out), **values)
 
 
-def agreement(video: AlignedVideo) -> dict[str, float]:
+def agreement(video: VideoAlignment) -> dict[str, float]:
     """Method -> share of the captions that are shown whose span holds the middle of where they are shown."""
     shown = [(index, span) for index, span in enumerate(video.truth or ()) if span is not None]
     return {
@@ -79,7 +77,7 @@ def agreement(video: AlignedVideo) -> dict[str, float]:
     }
 
 
-def _aligned(model: MMPTModel, name: str, features: np.ndarray, data: str, checkpoint: str) -> AlignedVideo:
+def _aligned(model: MMPTModel, name: str, features: np.ndarray, data: str) -> VideoAlignment:
     truth = truth_alignment(data, name)
     spoken = truth.spoken_s.tolist()
     clips = {
@@ -89,4 +87,4 @@ def _aligned(model: MMPTModel, name: str, features: np.ndarray, data: str, check
     }
     steps = truth.shown_s.tolist()
     shown = [tuple(steps[step]) if step >= 0 else None for step in truth.caption_step.tolist()]
-    return align_video(model, name, features, clips, WINDOW_S, truth=shown, about={"model": checkpoint})
+    return align_video(model, name, features, clips, WINDOW_S, truth=shown)

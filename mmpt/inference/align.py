@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpt.calibration import Spans
 from mmpt.inference.mmpt_model import MMPTModel, Video
 from mmpt.inference.moments import CaptionAlignment
 from mmpt.ops.alignment import dtw_path, otam_path
@@ -22,13 +23,15 @@ from mmpt.utils import atomic_write
 METHODS = {  # name -> what its spans are
     "dtw": "DTW: the cheapest path in the order of the sentences; every sentence and every second is on it.",
     "otam": "OTAM: the same, but the first and last sentences may be left out, as when a video shows a part.",
+    "calibrated": "Calibrated: holds the whole true span as often as was promised, for videos like those of "
+    "the calibration; what it calls not visible seldom is.",
     "plan": "Transport plan: where most of the mass of a sentence lies, in any order, down to half its peak.",
 }
 Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class AlignedVideo:
+class VideoAlignment:
     """Where the captions of one video are.
 
     Attributes:
@@ -61,7 +64,16 @@ class AlignedVideo:
         return float(self.windows[:, 1].max())
 
     def rows(self, method: str = "dtw") -> list[dict[str, Any]]:
-        """A row for each caption that the method places: start, end, mass, text."""
+        """A row for each caption that the method places: start, end, mass, text.
+
+        Raises:
+            ValueError: there are no spans of this method.
+        """
+        if method not in self.spans:
+            raise ValueError(
+                f"{self.video_id}: no spans by {method}; there are those by {', '.join(self.spans)}."
+                + " Calibrate the model for this window: mmpt calibrate" * (method == "calibrated")
+            )
         placed = zip(self.captions, self.spans[method], self.mass[method], strict=True)
         return [
             {"start": span[0], "end": span[1], "mass": mass, "text": text}
@@ -90,7 +102,7 @@ class AlignedVideo:
             json.dump({"video_id": self.video_id, "captions": rows, "about": self.about}, file, indent=1)
 
     @classmethod
-    def load(cls, path: Path) -> AlignedVideo:
+    def load(cls, path: Path) -> VideoAlignment:
         """Reads what `save` wrote.
 
         Raises:
@@ -127,7 +139,7 @@ def align_video(
     window_s: int = 4,
     truth: Sequence[Span | None] | None = None,
     about: dict[str, Any] | None = None,
-) -> AlignedVideo:
+) -> VideoAlignment:
     """Aligns the captions of one video.
 
     Args:
@@ -136,10 +148,13 @@ def align_video(
         video: as in `MMPTModel.align`.
         clips: start, end and text of the captions, in order.
         window_s: seconds per window.
-        truth: as in `AlignedVideo`.
-        about: as in `AlignedVideo`.
+        truth: as in `VideoAlignment`.
+        about: as in `VideoAlignment`.
     """
-    found = model.align(video, clips["text"], window_s)
+    found, about = model.align(video, clips["text"], window_s), dict(about or {})
+    if found.calibrated is not None:
+        kept = model.calibration
+        about["calibration"] = f"coverage {kept.coverage:g}, false discoveries {kept.false_discovery:g}"
     said = [(float(start), float(end)) for start, end in zip(clips["start"], clips["end"], strict=True)]
     return describe(video_id, found, said, truth, about)
 
@@ -150,8 +165,8 @@ def describe(
     said: Sequence[Span],
     truth: Sequence[Span | None] | None = None,
     about: dict[str, Any] | None = None,
-) -> AlignedVideo:
-    """Spans of an alignment by every method; arguments as in `AlignedVideo`."""
+) -> VideoAlignment:
+    """Spans of an alignment by every method; arguments as in `VideoAlignment`."""
     windows, plan = found.windows.cpu().float().numpy(), found.plan.cpu().float().numpy()
     cost = 1 - found.similarity
     cells = {
@@ -159,6 +174,8 @@ def describe(
         "otam": otam_path(cost).cpu().numpy(),
         "plan": np.stack([_peak(row) for row in plan]),
     }
+    if found.calibrated is not None:
+        cells["calibrated"] = _calibrated(found.calibrated, windows)
     share = plan / plan.sum(axis=1, keepdims=True)
     spans: dict[str, list[Span | None]] = {}
     mass: dict[str, list[float | None]] = {}
@@ -170,15 +187,17 @@ def describe(
         mass[method] = [
             float(part[row].sum()) if row.any() else None for row, part in zip(chosen, share, strict=True)
         ]
+    if found.calibrated is not None:  # to the second, not to the window
+        ends = zip(found.calibrated.low.tolist(), found.calibrated.high.tolist(), strict=True)
+        shown = zip(spans["calibrated"], ends, strict=True)
+        spans["calibrated"] = [None if span is None else exact for span, exact in shown]
     similarity = found.similarity.cpu().float().numpy()
-    return AlignedVideo(
+    return VideoAlignment(
         video_id, list(found.captions), said, windows, similarity, plan, spans, mass, truth, about or {}
     )
 
 
-def aligned_captions(
-    model: MMPTModel, video: Path, captions: Path, window_s: int = 4, relaxed: bool = False
-) -> AlignedVideo:
+def aligned_captions(model: MMPTModel, video: Path, captions: Path, window_s: int = 4) -> VideoAlignment:
     """One video with one file of captions.
 
     Args:
@@ -186,7 +205,6 @@ def aligned_captions(
         video: its file, or features `<id>.npy`.
         captions: a file that `read_captions` reads, of this video alone or of several with its id.
         window_s: seconds per window.
-        relaxed: whether OTAM is meant; kept in `about`.
 
     Raises:
         ValueError: no captions of this video, or a caption has impossible times.
@@ -199,8 +217,13 @@ def aligned_captions(
     clips = checked[video.stem if len(said) > 1 else next(iter(said))]
     if not clips["text"]:
         raise ValueError(f"{captions}: holds no caption of {video.stem}.")
-    about = {"method": "otam" if relaxed else "dtw"}
-    return align_video(model, video.stem, video, clips, window_s, about=about)
+    return align_video(model, video.stem, video, clips, window_s)
+
+
+def _calibrated(spans: Spans, windows: np.ndarray) -> np.ndarray:
+    """(N, W) windows that the calibrated spans touch; none of what is called not visible."""
+    overlaps = (windows[:, 1] > spans.low[:, None]) & (windows[:, 0] < spans.high[:, None])
+    return overlaps if spans.visible is None else overlaps & spans.visible[:, None]
 
 
 def _peak(mass: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mmpt.inference.align import AlignedVideo
+from mmpt.inference.align import VideoAlignment
 from mmpt.utils import atomic_write, optional_import
 
 LABEL_STUDIO_FPS = 25  # its time line counts frames; videos of another rate are shown with this one
@@ -27,7 +27,7 @@ LABEL_STUDIO_FPS = 25  # its time line counts frames; videos of another rate are
 
 def export(
     kinds: Sequence[str],
-    videos: Sequence[AlignedVideo],
+    videos: Sequence[VideoAlignment],
     files: Mapping[str, str],
     folder: Path,
     method: str = "dtw",
@@ -56,7 +56,7 @@ def export(
 
 
 def _subtitles(
-    videos: Sequence[AlignedVideo], files: Mapping[str, str], folder: Path, method: str
+    videos: Sequence[VideoAlignment], files: Mapping[str, str], folder: Path, method: str
 ) -> list[Path]:
     pysubs2 = optional_import("pysubs2", extra="video")
     written = []
@@ -70,7 +70,7 @@ def _subtitles(
     return written
 
 
-def _csv(videos: Sequence[AlignedVideo], files: Mapping[str, str], folder: Path, method: str) -> list[Path]:
+def _csv(videos: Sequence[VideoAlignment], files: Mapping[str, str], folder: Path, method: str) -> list[Path]:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["video_id", "start", "end", "mass", "text"])
@@ -82,11 +82,11 @@ def _csv(videos: Sequence[AlignedVideo], files: Mapping[str, str], folder: Path,
     return [_write(folder / "captions.csv", text.getvalue())]
 
 
-def _eaf(videos: Sequence[AlignedVideo], files: Mapping[str, str], folder: Path, method: str) -> list[Path]:
+def _eaf(videos: Sequence[VideoAlignment], files: Mapping[str, str], folder: Path, method: str) -> list[Path]:
     return [_write(folder / f"{v.video_id}.eaf", _eaf_text(v, files.get(v.video_id), method)) for v in videos]
 
 
-def _eaf_text(video: AlignedVideo, file: str | None, method: str) -> str:
+def _eaf_text(video: VideoAlignment, file: str | None, method: str) -> str:
     """ELAN's annotation format 3.0: time slots in milliseconds, a tier `aligned` and a tier `said`."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     about = {"AUTHOR": "mmpt", "DATE": now, "FORMAT": "3.0", "VERSION": "3.0"}
@@ -134,7 +134,7 @@ def _eaf_text(video: AlignedVideo, file: str | None, method: str) -> str:
 
 
 def _label_studio(
-    videos: Sequence[AlignedVideo], files: Mapping[str, str], folder: Path, method: str
+    videos: Sequence[VideoAlignment], files: Mapping[str, str], folder: Path, method: str
 ) -> list[Path]:
     tasks = []
     for video in videos:
@@ -165,7 +165,7 @@ def _label_studio(
 
 
 def _fiftyone(
-    videos: Sequence[AlignedVideo], files: Mapping[str, str], folder: Path, method: str
+    videos: Sequence[VideoAlignment], files: Mapping[str, str], folder: Path, method: str
 ) -> list[Path]:
     labels = {
         video.video_id: [
@@ -182,7 +182,7 @@ def _fiftyone(
     return [_write(folder / "labels.json", json.dumps({"labels": labels}, indent=1, ensure_ascii=False))]
 
 
-KINDS: dict[str, Callable[[Sequence[AlignedVideo], Mapping[str, str], Path, str], list[Path]]] = {
+KINDS: dict[str, Callable[[Sequence[VideoAlignment], Mapping[str, str], Path, str], list[Path]]] = {
     "srt": _subtitles,
     "vtt": _subtitles,
     "csv": _csv,

@@ -28,7 +28,7 @@ import numpy as np
 
 from mmpt.backbones.backbone import audio_backbone, video_backbone
 from mmpt.extraction.run import RunOptions, list_jobs, run_extraction
-from mmpt.inference.align import AlignedVideo, align_video
+from mmpt.inference.align import VideoAlignment, align_video
 from mmpt.inference.loading import weights_sha256
 from mmpt.inference.mmpt_model import MMPTModel
 from mmpt.inference.moments import MomentIndex
@@ -101,10 +101,10 @@ class Made:
         """The index of moments."""
         return self.out / "index.npz"
 
-    def alignments(self) -> Iterator[AlignedVideo]:
+    def alignments(self) -> Iterator[VideoAlignment]:
         """One after the other."""
         for video_id in self.aligned:
-            yield AlignedVideo.load(self.out / "alignments" / video_id)
+            yield VideoAlignment.load(self.out / "alignments" / video_id)
 
     def save(self) -> None:
         """Writes the record."""
@@ -276,6 +276,7 @@ def _align(
             made_from = {
                 "weights": weights,
                 "window_s": job.window_s,
+                "calibration": hashlib.sha256(repr(network.calibration).encode()).hexdigest(),
                 "features": _version(there[name]),
                 "captions": hashlib.sha256(said).hexdigest(),
             }

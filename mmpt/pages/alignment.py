@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.inference.align import METHODS, AlignedVideo
+from mmpt.inference.align import METHODS, VideoAlignment
 from mmpt.media.video import VideoError
 from mmpt.pages.pictures import inline, thumbnail
 from mmpt.pages.render import link, packed_bytes, write
 
-LABELS = {"dtw": "DTW", "otam": "OTAM", "plan": "plan"}
+LABELS = {"dtw": "DTW", "otam": "OTAM", "calibrated": "calibrated", "plan": "plan"}
 
 
 def write_alignment(
     path: str | Path,
-    video: AlignedVideo,
+    video: VideoAlignment,
     file: str | None = None,
     home: str | None = None,
     notes: Sequence[str] = (),
@@ -43,7 +43,9 @@ def write_alignment(
     data = view_data(video)
     about = f"{len(video.captions)} sentences, {len(video.windows)} windows"
     about += "".join(
-        f", {name}: {value}" for name, value in video.about.items() if name in ("model", "captions")
+        f", {name}: {value}"
+        for name, value in video.about.items()
+        if name in ("model", "captions", "calibration")
     )
     values = {"title": video.video_id, "about": about, "notes": list(notes), "home": home, "source": source}
     values |= {"poster": poster, "length_s": video.length_s, "has_truth": video.truth is not None}
@@ -51,7 +53,7 @@ def write_alignment(
     return write(path, "alignment.html", data=data, methods=methods, labels=LABELS, **values)
 
 
-def view_data(video: AlignedVideo) -> dict[str, Any]:
+def view_data(video: VideoAlignment) -> dict[str, Any]:
     """What the script of the page reads; the plan is a byte per cell, the most of each caption 255."""
     plan = video.plan / np.maximum(video.plan.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     captions = []
@@ -72,5 +74,5 @@ def view_data(video: AlignedVideo) -> dict[str, Any]:
         "length": video.length_s,
         "plan": packed_bytes(plan),
         "methods": {name: METHODS[name] for name in video.spans},
-        "method": video.about.get("method", "dtw"),
+        "method": "calibrated" if "calibrated" in video.spans else "dtw",
     }

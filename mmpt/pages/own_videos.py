@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from mmpt.inference.align import AlignedVideo
+from mmpt.inference.align import VideoAlignment
 from mmpt.inference.own_videos import Made
 from mmpt.pages.alignment import write_alignment
 from mmpt.pages.render import link, write
@@ -34,7 +34,7 @@ def write_pages(made: Made, track: Callable[[Iterable], Iterable] = iter) -> Pat
         state = [stored.stat().st_mtime_ns, stored.stat().st_size, file, notes]
         known = done.get(name, {})
         if not (page.is_file() and known.get("state") == state):
-            video = AlignedVideo.load(made.out / "alignments" / name)
+            video = VideoAlignment.load(made.out / "alignments" / name)
             write_alignment(page, video, file, "../index.html", notes)
             known = {"state": state, "length_s": video.length_s, "sentences": len(video.captions)}
         done[name] = known

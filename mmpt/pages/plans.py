@@ -9,14 +9,14 @@ import numpy as np
 
 from mmpt.config import load_config
 from mmpt.inference import MMPTModel
-from mmpt.inference.align import AlignedVideo, align_video
+from mmpt.inference.align import VideoAlignment, align_video
 from mmpt.utils import ShardedTensor, load_plain_pickle
 
 WINDOW_S = 8
 LONGEST_S = 600
 
 
-def plans_over_time(folder: Path, most: int = 4) -> list[tuple[str, AlignedVideo]]:
+def plans_over_time(folder: Path, most: int = 4) -> list[tuple[str, VideoAlignment]]:
     """Alignments of the first validation video by checkpoints of a run, oldest first.
 
     Args:

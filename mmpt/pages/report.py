@@ -14,7 +14,7 @@ import torch
 
 import mmpt
 from mmpt.evaluators.compare import compare, load_queries, same_queries
-from mmpt.inference.align import AlignedVideo
+from mmpt.inference.align import VideoAlignment
 from mmpt.pages.render import write
 from mmpt.pages.runs import RunRecord
 from mmpt.utils import optional_import
@@ -29,7 +29,7 @@ Chart = dict[str, Any]
 def write_report(
     path: str | Path,
     runs: Sequence[RunRecord],
-    plans: Mapping[str, Sequence[tuple[str, AlignedVideo]]] | None = None,
+    plans: Mapping[str, Sequence[tuple[str, VideoAlignment]]] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
     """Writes the page.
@@ -186,7 +186,7 @@ def _evaluations(runs: Sequence[RunRecord]) -> list[Chart]:
     return charts
 
 
-def _plan(name: str, found: Sequence[tuple[str, AlignedVideo]]) -> dict[str, Any]:
+def _plan(name: str, found: Sequence[tuple[str, VideoAlignment]]) -> dict[str, Any]:
     """The transport plans of one video by checkpoints, one beside the other."""
     pictures = []
     for label, video in found:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from mmpt.inference.align import AlignedVideo
+from mmpt.inference.align import VideoAlignment
 from mmpt.inference.chance import BANK, Chance
 from mmpt.inference.mmpt_model import MMPTModel
 from mmpt.inference.moments import Moment, MomentIndex
@@ -212,7 +212,7 @@ def application(searcher: Searcher, folder: Path | None = None, hosts: Sequence[
         path = alignment_of(name)
         if path is None:
             raise exceptions.HTTPException(404, "no alignment of this video")
-        video = AlignedVideo.load(path)
+        video = VideoAlignment.load(path)
         values = {"title": name, "home": "/", "source": None, "poster": None, "notes": []}
         if name in searcher.files:
             values |= {"source": f"/video/{number}", "poster": f"/thumbnail?video={number}&second=0"}

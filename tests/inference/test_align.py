@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.inference.align import AlignedVideo, describe
+from mmpt.calibration import Spans
+from mmpt.inference.align import VideoAlignment, describe
 from mmpt.inference.exports import KINDS, export
-from mmpt.inference.moments import align_captions
+from mmpt.inference.moments import CaptionAlignment, align_captions
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_every_method_finds_what_is_plain(video):
 
 def test_what_is_kept_is_what_was_found(video, tmp_path):
     video.save(tmp_path / "v 1")
-    again = AlignedVideo.load(tmp_path / "v 1")
+    again = VideoAlignment.load(tmp_path / "v 1")
     assert again.spans == video.spans and again.mass == video.mass and again.truth == video.truth
     assert list(again.captions) == video.captions and again.rows("otam") == video.rows("otam")
     np.testing.assert_array_equal(again.plan, video.plan)
@@ -48,7 +49,7 @@ def test_a_damaged_alignment_is_named(video, damage, tmp_path):
     video.save(tmp_path / "v")
     (tmp_path / "v.json").write_bytes(damage)
     with pytest.raises(ValueError, match="v.json: no alignment, or a damaged one"):
-        AlignedVideo.load(tmp_path / "v")
+        VideoAlignment.load(tmp_path / "v")
 
 
 def read_export(kind, path):
@@ -91,3 +92,13 @@ def test_an_export_holds_times_and_texts(kind, video, tmp_path):
 def test_an_unknown_export_lists_those_there_are(video, tmp_path):
     with pytest.raises(ValueError, match="unknown export 'ass'; known: srt, vtt, csv"):
         export(["ass"], [video], {}, tmp_path)
+
+
+def test_calibrated_spans_are_kept_to_the_second_and_what_is_not_visible_has_none(video):
+    windows = torch.from_numpy(video.windows)
+    similarity, plan = torch.from_numpy(video.similarity), torch.from_numpy(video.plan)
+    told = Spans(np.array([0.5, 0, 7.5]), np.array([4.5, 12, 11.0]), np.array([True, False, True]), None)
+    found = CaptionAlignment(video.captions, windows, similarity, plan, plan > 0, told)
+    assert describe("v", found, video.said).spans["calibrated"] == [(0.5, 4.5), None, (7.5, 11.0)]
+    with pytest.raises(ValueError, match="v 1: no spans by calibrated; .* mmpt calibrate"):
+        video.rows("calibrated")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmpt.inference.align import AlignedVideo
+from mmpt.inference.align import VideoAlignment
 from mmpt.pages.alignment import write_alignment
 from tests.browser import opened, wait
 from tests.media.media import write_video
@@ -27,7 +27,7 @@ def video(n=3, w=10, name="film"):
     mass = {name: [None if span is None else 0.5 for span in found] for name, found in by.items()}
     truth = [(0.0, 2.0), None, *([(6.0, 8.0)] * (n - 2))]
     said = [(float(i), i + 0.5) for i in range(n)]
-    return AlignedVideo(name, texts, said, windows, plan, plan / plan.sum(), by, mass, truth)
+    return VideoAlignment(name, texts, said, windows, plan, plan / plan.sum(), by, mass, truth)
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@
     else if (key === "k") go(Math.max(0, current - 1));
     else if (key === "ArrowLeft" && event.target !== video) player.seek(player.time - 5);
     else if (key === "ArrowRight" && event.target !== video) player.seek(player.time + 5);
-    else if (names["123".indexOf(key)]) choose(names["123".indexOf(key)]);
+    else if (/^[1-9]$/.test(key) && names[key - 1]) choose(names[key - 1]);
     else if (key === "d") look.toggle();
     else return;
     event.preventDefault();
