@@ -1,19 +1,44 @@
-"""Pictures of an evaluation. They need matplotlib (extra `plots`) and no display.
+"""Pictures of an evaluation. They need matplotlib (extra `reports`) and no display.
 
 Letters: N captions or queries, M clips or gallery items, T seconds, K labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ParamSpec
 
 import numpy as np
 
 from mmpt.utils.optional import optional_import
 
+P = ParamSpec("P")
 Interval = tuple[float, float]
-PATH_STYLES = ("b-", "g--", "m:")
+# distinguishable with any colour vision (Okabe and Ito)
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c8c8c"
+PATH_STYLES = ((BLUE, "-"), (GREEN, "--"), (PINK, ":"))
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "image.cmap": "viridis",
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "mmpt",  # the same picture has the same bytes
+}
+
+
+def _styled(plot: Callable[P, Path]) -> Callable[P, Path]:
+    @functools.wraps(plot)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Path:
+        with optional_import("matplotlib", "reports").rc_context(STYLE):
+            return plot(*args, **kwargs)
+
+    return styled
 
 
 def _figure(width: float, height: float):
@@ -25,31 +50,45 @@ def _figure(width: float, height: float):
 
 
 def _save(figure, path: str | Path) -> Path:
+    """Writes the picture, and beside a PNG the same as SVG."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+    if path.suffix == ".png":
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return path
 
 
+@_styled
 def plot_rank_histogram(path: str | Path, ranks: Sequence[float], n_items: int, title: str = "") -> Path:
     """How many queries find their item at which rank (logarithmic axis)."""
     figure = _figure(6, 3.5)
     axes = figure.subplots()
     edges = np.unique(np.geomspace(1, n_items + 1, 30).round(2))
-    axes.hist(ranks, bins=edges)
+    axes.hist(ranks, bins=edges, color=BLUE)
+    median = float(np.median(ranks))
+    for at, colour, name in (
+        (median, ORANGE, f"median {median:g}"),
+        ((n_items + 1) / 2, GREY, f"chance {(n_items + 1) / 2:g}"),
+    ):
+        axes.axvline(at, color=colour, label=name)
     axes.set(xscale="log", xlabel=f"rank of the right item (of {n_items})", ylabel="queries", title=title)
+    axes.legend()
     return _save(figure, path)
 
 
+@_styled
 def plot_score_matrix(path: str | Path, scores: np.ndarray, title: str = "") -> Path:
     """Scores (N, M) as an image; a good model shows a bright diagonal."""
     figure = _figure(6, 5)
     axes = figure.subplots()
-    figure.colorbar(axes.imshow(np.asarray(scores), aspect="auto", interpolation="nearest"))
+    image = axes.imshow(np.asarray(scores), aspect="auto", interpolation="nearest")
+    figure.colorbar(image, label="score")
     axes.set(xlabel="gallery item", ylabel="query", title=title)
     return _save(figure, path)
 
 
+@_styled
 def plot_alignment(
     path: str | Path,
     plan: np.ndarray,
@@ -58,8 +97,8 @@ def plot_alignment(
     captions: Sequence[str] | None = None,
     title: str = "",
 ) -> Path:
-    """One long video: which clips the transport plan couples with each caption, beside what each caption
-    really describes.
+    """One long video: which clips the transport plan couples with each caption, and around them the clips
+    that it really describes.
 
     Args:
         path: PNG (or any format matplotlib writes).
@@ -78,29 +117,38 @@ def plot_alignment(
             f"plan is {plan.shape} for {len(truth)} captions and {len(clips)} clips; expected a row and a "
             "column for each."
         )
-    figure = _figure(13, 1.8 + 0.28 * len(truth))
-    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    colours = optional_import("matplotlib", "reports").colormaps["viridis"]
-    strength = plan / max(plan.max(), np.finfo(np.float64).tiny)
-    for row, weights in enumerate(strength):
+    matplotlib = optional_import("matplotlib", "reports")
+    figure = _figure(10, 1.6 + 0.3 * len(truth))
+    axes = figure.subplots()
+    shades = matplotlib.cm.ScalarMappable(
+        matplotlib.colors.Normalize(0, 100 * max(plan.max(), np.finfo(np.float64).tiny)), "Blues"
+    )
+    for row, weights in enumerate(plan):
         bars = [(start, end - start) for start, end in clips]
-        left.broken_barh(bars, (row - 0.45, 0.9), facecolors=colours(weights))
+        axes.broken_barh(bars, (row - 0.42, 0.84), facecolors=shades.to_rgba(100 * weights))
         if truth[row] is not None:
             start, end = truth[row]
-            right.broken_barh([(start, end - start)], (row - 0.45, 0.9), facecolors="tab:orange")
-    left.set(title="transport plan", xlabel="seconds", ylabel="caption")
-    right.set(title="true alignment", xlabel="seconds")
+            axes.broken_barh(
+                [(start, end - start)], (row - 0.42, 0.84), facecolors="none", edgecolors=ORANGE, linewidth=2
+            )
+    figure.colorbar(shades, ax=axes, label="mass of the transport plan, percent", pad=0.01)
+    axes.broken_barh([], (0, 0), facecolors="none", edgecolors=ORANGE, linewidth=2, label="where it is shown")
+    axes.set(xlabel="seconds", title=title, xlim=(0, max(end for _, end in clips)))
     if captions is not None:
-        left.set_yticks(
-            range(len(captions)),
-            [text if len(text) <= 48 else text[:45] + "..." for text in captions],
-            fontsize=7,
-        )
-    left.invert_yaxis()
-    figure.suptitle(title)
+        names = [text if len(text) <= 56 else text[:53] + "..." for text in captions]
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        for label, shown in zip(axes.get_yticklabels(), truth, strict=True):
+            label.set_color("black" if shown is not None else GREY)
+        axes.plot([], [], " ", label="grey: nothing of it is shown")
+    else:
+        axes.set_ylabel("caption")
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    figure.legend(loc="outside lower right", ncols=2)
     return _save(figure, path)
 
 
+@_styled
 def plot_paths(
     path: str | Path, cost: np.ndarray, paths: Mapping[str, np.ndarray], plan: np.ndarray, title: str = ""
 ) -> Path:
@@ -123,17 +171,18 @@ def plot_paths(
         cols,
         rows,
         s=80 * plan / max(np.max(plan), np.finfo(np.float64).tiny),
-        color="tab:orange",
+        color=ORANGE,
         label="transport",
     )
-    for (name, cells), style in zip(paths.items(), PATH_STYLES, strict=False):
+    for (name, cells), (colour, line) in zip(paths.items(), PATH_STYLES, strict=False):
         on_path = np.argwhere(cells)
-        axes.plot(on_path[:, 1], on_path[:, 0], style, marker=".", label=name)
+        axes.plot(on_path[:, 1], on_path[:, 0], line, color=colour, marker=".", linewidth=2, label=name)
     axes.set(xlabel="clip", ylabel="caption", title=title)
     figure.legend(loc="outside lower center", ncols=len(paths) + 1)
     return _save(figure, path)
 
 
+@_styled
 def plot_shift_curve(
     path: str | Path, shifts: Sequence[float], curve: Mapping[str, Mapping[str, float]], title: str = ""
 ) -> Path:
@@ -156,6 +205,7 @@ def plot_shift_curve(
     return _save(figure, path)
 
 
+@_styled
 def plot_timeline(
     path: str | Path, truth: np.ndarray, predicted: np.ndarray, names: Sequence[str], title: str = ""
 ) -> Path:
@@ -179,10 +229,7 @@ def plot_timeline(
         )
     figure = _figure(11, 1.8 + 0.3 * len(names))
     axes = figure.subplots()
-    for label, seconds, colour, above in (
-        ("truth", truth, "tab:orange", 0.4),
-        ("predicted", predicted, "tab:blue", 0.0),
-    ):
+    for label, seconds, colour, above in (("truth", truth, ORANGE, 0.4), ("predicted", predicted, BLUE, 0.0)):
         for row in range(len(names)):
             axes.broken_barh(runs(seconds[:, row]), (row - above, 0.4), facecolors=colour)
         axes.broken_barh([], (0, 0), facecolors=colour, label=label)
@@ -193,6 +240,7 @@ def plot_timeline(
     return _save(figure, path)
 
 
+@_styled
 def plot_waterfall(
     path: str | Path,
     start: tuple[str, float],
@@ -212,15 +260,15 @@ def plot_waterfall(
     figure = _figure(9, 1.4 + 0.45 * (len(steps) + 2))
     axes = figure.subplots()
     names = [start[0], *(name for name, _, _ in steps), end[0]]
-    axes.barh(0, start[1], color="tab:gray")
+    axes.barh(0, start[1], color=GREY)
     at = start[1]
     for row, (_, height, interval) in enumerate(steps, start=1):
-        axes.barh(row, height, left=at, color="tab:red" if height < 0 else "tab:green")
+        axes.barh(row, height, left=at, color=ORANGE if height < 0 else GREEN)
         if interval is not None:
             axes.plot([at + bound for bound in interval], [row, row], color="black", marker="|")
         at += height
     last = len(steps) + 1
-    axes.barh(last, end[1], color="tab:blue")
+    axes.barh(last, end[1], color=BLUE)
     axes.plot(end[2], [last, last], color="black", marker="|")
     numbers = [
         f"{start[1]:.1f}",

@@ -142,7 +142,7 @@ class SequenceContrastLoss(Loss[SequenceContrastConfig]):
         "N^2 (words x seconds) D operations for token similarity, tiled, memory linear in N; 2 I passes "
         "over (N / L)^2 problems of L x L."
     )
-    note = "Alone it forgets dot products, on which retrieval runs; keep a clip loss beside it."
+    note = "It does not train the dot products by which clips are retrieved: keep a clip loss beside it."
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """Pictures are written, and inputs of different size refused."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,12 @@ from mmpt.evaluators import plots
 pytest.importorskip("matplotlib")
 
 
+def svg(path):
+    return path.with_suffix(".svg").read_text()
+
+
 def is_png(path):
-    return path.read_bytes().startswith(b"\x89PNG")
+    return path.read_bytes().startswith(b"\x89PNG") and "<svg" in svg(path)
 
 
 def test_the_alignment_picture_is_written(tmp_path):
@@ -19,6 +25,12 @@ def test_the_alignment_picture_is_written(tmp_path):
         tmp_path / "new" / "a.png", np.eye(3, 5), truth, clips, ["chop", "hello", "fry " * 30], "one video"
     )
     assert is_png(path)
+    assert {"chop", "hello", "where it is shown"} <= set(re.findall(r">([^<>]+)</text>", svg(path)))
+
+
+def test_ranks_stand_beside_median_and_chance(tmp_path):
+    path = plots.plot_rank_histogram(tmp_path / "b.png", [1, 1.5, 7], 10)
+    assert {"median 1.5", "chance 5.5"} <= set(re.findall(r">([^<>]+)</text>", svg(path)))
 
 
 def test_a_plan_of_another_size_is_refused(tmp_path):
