@@ -17,7 +17,6 @@ from mmpt.evaluators.bootstrap import interval
 from mmpt.evaluators.plots import plot_rank_histogram, plot_score_matrix
 from mmpt.evaluators.ranking import RankCounts, ScoreMatrix, chance, count_ranks, rank_metrics, statistic
 from mmpt.evaluators.result import Result
-from mmpt.historic.ranking import position_ranks
 from mmpt.processors.verify import repeated_items
 from mmpt.registry import METRICS
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 BOOTSTRAP_SEED = 0
 CLIP_SETTINGS = {"dataset.max_video_len": (32,), "dataset.max_len": (96,)}
 WINDOW_SETTINGS = {**CLIP_SETTINGS, "dataset.sliding_window": (16,), "dataset.sliding_window_size": (32,)}
-COMPAT_SETTINGS = {"eval.compat": (True,)}  # ties by position; DTW and OTAM as released
+COMPAT_SETTINGS = {"eval.compat": (True,)}  # ties by numpy's sort; DTW and OTAM as released
 
 
 class Metric(ABC):
@@ -70,13 +69,11 @@ class Metric(ABC):
     @property
     def tie_rule(self) -> str:
         """`eval.tie_rule`, or the historic one in compat mode."""
-        return "position" if self.config.compat else self.config.tie_rule
+        return "released" if self.config.compat else self.config.tie_rule
 
     def ranks(self, counts: RankCounts) -> np.ndarray:
         """Ranks from 1 by `tie_rule`."""
-        if self.config.compat:
-            return position_ranks(counts.better, counts.tied_after)
-        return counts.ranks(self.config.tie_rule)
+        return counts.ranks(self.tie_rule)
 
     def interval(self, values: np.ndarray, of: Callable) -> tuple[float, float]:
         """95 % interval; the fixed seed gives every metric of a run the same resampled queries."""
@@ -142,7 +139,8 @@ class RetrievalMetric(Metric):
     Ranks come from counting the gallery items that score higher, so memory grows with the gallery, not with
     its square. `eval.tie_rule` places queries whose right item shares its score with others; the number of
     such queries is reported.
-    `eval.compat: true` ranks as Norton's reversed argsort does: of equal scores the later column wins.
+    `eval.compat: true` ranks as Norton's reversed argsort does: equal scores come in the order of numpy's
+    sort.
     """
 
     best_metric = "R1"

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpt.historic.ranking import tied_and_first
+
 TIE_RULES = ("mean", "optimistic", "pessimistic")
 _TILE_ELEMENTS = 2**23  # 32 MiB of float32 scores at a time
 _COUNTED_ELEMENTS = 2**17
@@ -127,12 +129,13 @@ def _refuse_rows(name: str, bad: Tensor) -> None:
 
 
 class RankCounts(NamedTuple):
-    """Per query: gallery items that score strictly higher than the right one, and others that score the same,
-    by side of its column."""
+    """Per query: gallery items that score strictly higher than the right one, others that score the same, by
+    side of its column, and how many of these the sort of the releases puts before it."""
 
     better: np.ndarray
     tied_before: np.ndarray
     tied_after: np.ndarray
+    tied_first: np.ndarray
 
     @property
     def tied(self) -> np.ndarray:
@@ -141,8 +144,11 @@ class RankCounts(NamedTuple):
     def ranks(self, rule: str = "mean") -> np.ndarray:
         """Ranks from 1 (best), float64.
 
-        `mean` gives a tied query the middle of the places it could take.
+        `mean` gives a tied query the middle of the places it could take, `released` its place in
+        numpy's sort.
         """
+        if rule == "released":
+            return 1.0 + self.better + self.tied_first
         if rule not in TIE_RULES:
             raise ValueError(f"eval.tie_rule is {rule!r}; expected one of {', '.join(TIE_RULES)}.")
         share = {"mean": 0.5, "optimistic": 0.0, "pessimistic": 1.0}[rule]
@@ -164,12 +170,13 @@ def count_tile(tile: Tensor, targets: Tensor) -> RankCounts:
     right = tile.gather(1, targets[:, None])
     better = _count_rows(torch.gt, tile, right)
     tied = _count_rows(torch.ge, tile, right) - better - 1
-    after = torch.zeros_like(tied)
+    after, first = torch.zeros_like(tied), torch.zeros_like(tied)
     some = tied.nonzero()[:, 0]
     if len(some):  # rare, so the columns are looked at for these queries alone
         later = torch.arange(tile.shape[1], device=tile.device) > targets[some, None]
         after[some] = torch.count_nonzero((tile[some] == right[some]) & later, dim=1)
-    return RankCounts(*(count.cpu().numpy() for count in (better, tied - after, after)))
+        first[some] = tied_and_first(tile[some], targets[some])
+    return RankCounts(*(count.cpu().numpy() for count in (better, tied - after, after, first)))
 
 
 def _count_rows(compare: Callable[[Tensor, Tensor], Tensor], tile: Tensor, right: Tensor) -> Tensor:
@@ -206,7 +213,7 @@ def count_ranks(scores: ScoreMatrix, targets=None) -> RankCounts:
             f"{len(targets)} targets."
         )
     counts = np.empty(
-        (3, n_queries), dtype=np.int64
+        (len(RankCounts._fields), n_queries), dtype=np.int64
     )  # filled in place: many small results between large tiles would fragment the heap
     for rows, tile in scores.tiles():
         counts[:, rows] = count_tile(tile, targets[rows])

@@ -7,14 +7,19 @@ import torch
 from torch import Tensor
 
 
-def position_ranks(better: np.ndarray, tied_after: np.ndarray) -> np.ndarray:
-    """Ranks from 1 in which the later of equal columns wins, as in a reversed argsort.
+def tied_and_first(scores: Tensor, targets: Tensor) -> Tensor:
+    """Columns that score as the right one does and that Norton's code places before it, (n) int64.
+
+    It takes the place of the right column in a reversed `numpy.argsort` of the row. That sort is not stable:
+    which of many equal scores comes first is up to numpy, and is here left to it.
 
     Args:
-        better: (N) columns that score higher than the right one.
-        tied_after: (N) columns behind it that score the same.
+        scores: (n, M) whole rows, finite.
+        targets: (n) right columns.
     """
-    return 1.0 + better + tied_after
+    order = np.argsort(scores.cpu().numpy(), axis=1)[:, ::-1]
+    place = torch.as_tensor((order == targets.cpu().numpy()[:, None]).argmax(axis=1), device=scores.device)
+    return place - (scores > scores.gather(1, targets[:, None])).sum(1)
 
 
 def candidates_alone(scores: Tensor, candidates: Tensor, prob: Tensor) -> Tensor:

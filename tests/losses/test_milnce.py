@@ -5,7 +5,7 @@ from mmpt.losses import MILNCELoss
 from tests.two_processes import WORLD, run_on_two_ranks
 
 
-def slow_milnce(video, text):
+def slow_milnce(video, text, times=1):
     total = 0.0
     for i in range(len(video)):
         positive = sum(torch.exp(video[i] @ t) for t in text[i])
@@ -15,7 +15,7 @@ def slow_milnce(video, text):
             if j != i
             for c in range(text.shape[1])
         )
-        total = total - torch.log(positive / (positive + negative))
+        total = total - torch.log(positive / (times * positive + negative))
     return total / len(video)
 
 
@@ -33,9 +33,19 @@ def test_equals_a_loop_over_clips_and_candidates(flat, candidates):
     torch.testing.assert_close(got, slow_milnce(video, text))
 
 
-def test_gradient_is_that_of_finite_differences():
+def test_compat_counts_the_positives_twice_whether_or_not_the_scores_are_stored(monkeypatch):
+    video, text = pair()
+    loss = MILNCELoss(compat=True)
+    for stored in (2**26, 0):
+        monkeypatch.setattr("mmpt.losses.nce.MOST_STORED", stored)
+        got = loss(pooled_video=video, pooled_text=text)
+        torch.testing.assert_close(got, slow_milnce(video, text, times=2))
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_gradient_is_that_of_finite_differences(compat):
     video, text = pair(3, 2, 3)
-    function = lambda v, t: MILNCELoss()(pooled_video=v, pooled_text=t)  # noqa: E731
+    function = lambda v, t: MILNCELoss(compat=compat)(pooled_video=v, pooled_text=t)  # noqa: E731
     assert torch.autograd.gradcheck(function, (video.requires_grad_(), text.requires_grad_()))
 
 

@@ -252,7 +252,7 @@ def count_rows(
 ) -> RankCounts:
     """Counts over blocks of rows of the score matrix, at most one for each row."""
     counts, done = (
-        np.empty((3, scorer.shape[int(transposed)]), dtype=np.int64),
+        np.empty((len(RankCounts._fields), scorer.shape[int(transposed)]), dtype=np.int64),
         0,
     )  # filled in place: see `count_ranks`
     for rows in scorer.blocks(transposed):

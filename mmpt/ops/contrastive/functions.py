@@ -71,33 +71,37 @@ def soft_cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
     return (targets.sum(1) * scores.logsumexp(1) - aligned).mean()
 
 
-def milnce(scores: Tensor) -> Tensor:
+def milnce(scores: Tensor, positives_twice: bool = False) -> Tensor:
     """MIL-NCE from scores (B, B, C): clip i, owner j of the caption, candidate c; a scalar mean.
 
     -log of the share of a clip's own candidates in exp of its scores with all captions and of its own
-    candidates' scores with the other clips.
+    candidates' scores with the other clips; with `positives_twice` with all clips, its own again.
     """
-    return _MILNCE.apply(full_precision(scores))
+    return _MILNCE.apply(full_precision(scores), positives_twice)
 
 
 class _MILNCE(torch.autograd.Function):
     """Written out because autograd would keep and copy the scores several times."""
 
     @staticmethod
-    def forward(ctx, scores: Tensor) -> Tensor:
-        own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-        of_other_clips = scores.masked_fill(own[..., None], -torch.inf).logsumexp((0, 2))
-        everything = torch.logaddexp(scores.flatten(1).logsumexp(1), of_other_clips)
+    def forward(ctx, scores: Tensor, positives_twice: bool) -> Tensor:
+        of_clips = scores
+        if not positives_twice:
+            own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+            of_clips = scores.masked_fill(own[..., None], -torch.inf)
+        everything = torch.logaddexp(scores.flatten(1).logsumexp(1), of_clips.logsumexp((0, 2)))
         positive = scores.diagonal().T.logsumexp(1)
         ctx.save_for_backward(scores, everything, positive)
+        ctx.positives_twice = positives_twice
         return (everything - positive).mean()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         scores, everything, positive = ctx.saved_tensors
         share = (scores - everything[:, None]).exp_()  # of a clip's captions, by the caption's owner
-        share.diagonal().zero_()
+        if not ctx.positives_twice:
+            share.diagonal().zero_()
         share += (scores - everything[:, None, None]).exp_()
         share.diagonal().sub_((scores.diagonal() - positive).exp_())
-        return share.mul_(grad / len(scores))
+        return share.mul_(grad / len(scores)), None

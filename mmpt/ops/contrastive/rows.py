@@ -68,7 +68,12 @@ def nce_of_rows(
 
 
 def milnce_of_rows(
-    video: Tensor, text: Tensor, all_video: Tensor, all_text: Tensor, first: int = 0
+    video: Tensor,
+    text: Tensor,
+    all_video: Tensor,
+    all_text: Tensor,
+    first: int = 0,
+    positives_twice: bool = False,
 ) -> Tensor:
     """MIL-NCE of this rank's clips among those of all ranks: a scalar mean.
 
@@ -78,12 +83,14 @@ def milnce_of_rows(
         all_video: (M, D).
         all_text: (M * C, D).
         first: number of the first clip among all.
+        positives_twice: see `milnce`.
     """
     captions = full_precision(text).unflatten(0, (len(video), -1))  # (N, C, D)
     positive = (captions @ full_precision(video)[..., None])[..., 0].logsumexp(1)
     owner = torch.arange(len(video), device=video.device).repeat_interleave(captions.shape[1]) + first
-    of_other_clips = row_logsumexp(text, all_video, skip=owner).unflatten(0, captions.shape[:2]).logsumexp(1)
-    return (torch.logaddexp(row_logsumexp(video, all_text), of_other_clips) - positive).mean()
+    of_clips = row_logsumexp(text, all_video, skip=None if positives_twice else owner)
+    of_clips = of_clips.unflatten(0, captions.shape[:2]).logsumexp(1)
+    return (torch.logaddexp(row_logsumexp(video, all_text), of_clips) - positive).mean()
 
 
 def _but_own(excluded: Excluded, first: int) -> Excluded:
