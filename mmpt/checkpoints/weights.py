@@ -1,10 +1,10 @@
 """Reading weights: fairseq checkpoints old and new, plain state dicts, safetensors; safely, and with a
 verdict.
 
-A `.pt` file is a pickle, and a pickle can run code. Files are read by torch's restricted unpickler;
-configuration objects that old trainers stored beside the weights (argparse, omegaconf, fairseq classes) are
-replaced by empty placeholders, so neither fairseq nor omegaconf is imported. Any other class is refused by
-name.
+A `.pt` file is a pickle, and a pickle can run code. Files are read by torch's restricted unpickler; objects
+that trainers stored beside the weights (settings of argparse, omegaconf and fairseq, optimizers, schedules,
+classes of their own code) are replaced by empty placeholders: nothing of them is imported or called. A file
+that names what weights have no use for, such as `os.system`, is refused.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import argparse
 import hashlib
 import json
 import logging
+import pickletools
 import re
+import sys
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -29,16 +32,22 @@ from mmpt.zoo import remedy
 
 logger = logging.getLogger(__name__)
 
-HARMLESS = (
+STANDARD = (  # of Python's library, settings and counters; all else there is a reason to distrust a file
     "argparse.Namespace",
-    "omegaconf.",
-    "fairseq.",
-    "typing.Any",
-    "collections.defaultdict",
+    "collections.",
+    "copyreg._reconstructor",
+    "datetime.",
+    "enum.",
+    "functools.partial",
     "pathlib.",
-    "numpy.",
+    "types.SimpleNamespace",
+    "typing.Any",
+    "uuid.UUID",
+    "_codecs.encode",
 )
 PLAIN = {f"builtins.{kind.__name__}": kind for kind in (bool, dict, float, int, list, str, tuple)}
+SMALL = ("bytearray", "complex", "frozenset", "object", "set")  # of builtins
+LEGACY_PICKLES = 4  # of a file older than torch 1.6: magic number, protocol, system, and the content
 KNOWN = PLAIN | {"argparse.Namespace": argparse.Namespace, "collections.defaultdict": lambda *args: {}}
 # of DistributedDataParallel, of torch.compile, of the fairseq wrapper
 PREFIXES = ("module.", "_orig_mod.", "mmmodel.")
@@ -48,7 +57,7 @@ CHECKSUM = "sha256"  # in the header of our safetensors files: of all else in th
 
 
 class _Placeholder:
-    """Stands for a stored configuration object: accepts what the pickle says and keeps nothing."""
+    """Stands for a stored object: accepts what the pickle says and keeps nothing."""
 
     def __new__(cls, *args: Any, **kwargs: Any):
         return object.__new__(cls)
@@ -84,7 +93,7 @@ class Contents:
     Attributes:
         weights: tensors by parameter name, on the CPU, half precision widened to float32; unwrapped from
             `WRAPPERS`, `PREFIXES` stripped at any depth, the `position_ids` of old BERTs dropped.
-        state: everything in a .pt file; settings of old trainers are empty placeholders.
+        state: everything in a .pt file; objects of trainers are empty placeholders.
         header: of a safetensors file.
         sha256: of the whole file, where it was asked for.
     """
@@ -100,7 +109,7 @@ def read_file(path: str | Path, with_sha256: bool = False) -> Contents:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, holds a foreign class, or holds no weights.
+        ValueError: the file is damaged, would run code, or holds no weights.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such weights file. {remedy(path)}")
@@ -301,7 +310,7 @@ def _read_pickle(file: BinaryIO, path: Path, on_disk: bool = False) -> Any:
         raise ValueError(f"{path} is damaged ({problem}). Fetch or save it again.")
     try:
         foreign = _foreign_classes(file)
-        refused = sorted(name for name in foreign if name not in PLAIN and not name.startswith(HARMLESS))
+        refused = sorted(name for name in foreign if _is_suspect(name))
         if not refused:
             file.seek(0)
             with torch.serialization.safe_globals(
@@ -323,11 +332,31 @@ def _read_pickle(file: BinaryIO, path: Path, on_disk: bool = False) -> Any:
 
 
 def _foreign_classes(file: BinaryIO) -> list[str]:
-    """Names in the pickle that torch does not know as safe; files older than torch 1.6, no zip archives,
-    cannot be asked beforehand."""
+    """Names in the pickle that torch does not know as safe; of files older than torch 1.6, which are no zip
+    archives, all names."""
     archive = zipfile.is_zipfile(file)
     file.seek(0)
-    return torch.serialization.get_unsafe_globals_in_checkpoint(file) if archive else ["argparse.Namespace"]
+    if archive:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    named = set()
+    try:
+        for _ in range(LEGACY_PICKLES):
+            named |= {word for code, word, _ in pickletools.genops(file) if code.name == "GLOBAL"}
+    except (ValueError, EOFError):  # not such a file: torch says so when it reads it
+        pass
+    return [".".join(_name_of_today(*name.split(" ", 1))) for name in named]
+
+
+def _name_of_today(module: str, name: str) -> tuple[str, str]:
+    """Pickles of protocol 2, torch's, spell Python's own classes as Python 2 did."""
+    return NAME_MAPPING.get((module, name)) or (IMPORT_MAPPING.get(module, module), name)
+
+
+def _is_suspect(name: str) -> bool:
+    """Is a name in a pickle of Python's own library, and nothing that stands beside weights?"""
+    if name.split(".")[0] not in sys.stdlib_module_names or name in PLAIN:
+        return False
+    return name.removeprefix("builtins.") not in SMALL and not name.startswith(STANDARD)
 
 
 def _refusal(path: Path, names: Iterable[str]) -> ValueError:

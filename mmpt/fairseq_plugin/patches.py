@@ -144,8 +144,8 @@ def infer_init_method(cfg: DictConfig, force_distributed: bool = False) -> None:
 def load_checkpoint_to_cpu(
     path: str, arg_overrides: Mapping | None = None, load_on_all_ranks: bool = False
 ) -> dict[str, Any]:
-    """fairseq's loader, which here also takes weights alone (`.pt` or `.safetensors`); a file that would run
-    code is refused by name.
+    """fairseq's loader, which here also takes weights alone (`.pt` or `.safetensors`), and of files of other
+    trainers, which hold objects, the weights; a file that would run code is refused by name.
 
     Raises:
         ValueError: the file holds objects that a checkpoint has no business to hold.
@@ -157,12 +157,16 @@ def load_checkpoint_to_cpu(
     except KeyError:  # the entries that fairseq looks for are not there
         return _as_fairseq(read_state_dict(path))
     except pickle.UnpicklingError as error:
-        # torch's message is a page; what it met stands between these two phrases
-        found = re.search(r"WeightsUnpickler error: (.*?)(?: Please | Check |\n|$)", str(error))
-        raise ValueError(
-            f"{path} is refused: it holds more than tensors and settings, and loading it could run code. "
-            f"{found[1] if found else error}"
-        ) from error
+        try:
+            weights = read_state_dict(path)
+        except ValueError:  # torch's message is a page; what it met stands between these two phrases
+            found = re.search(r"WeightsUnpickler error: (.*?)(?: Please | Check |\n|$)", str(error))
+            raise ValueError(
+                f"{path} is refused: it holds more than tensors and settings, and loading it could run code. "
+                f"{found[1] if found else error}"
+            ) from error
+        logger.warning("%s holds objects of another trainer: its weights alone are taken", path)
+        return _as_fairseq(weights)
 
 
 def _as_fairseq(weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,12 +81,45 @@ def test_files_of_old_torch_are_read_and_refused_alike(tmp_path):
         torch.save(content, tmp_path / name, _use_new_zipfile_serialization=False)
         return tmp_path / name
 
-    assert list(
-        read_state_dict(save({"args": argparse.Namespace(lr=1), "model": {"w": torch.ones(1)}}, "old.pt"))
-    ) == ["w"]
+    beside = {"args": argparse.Namespace(lr=1), "cfg": OmegaConf.create({"sizes": [1, {"a": 2}]})}
+    assert list(read_state_dict(save({**beside, "model": {"w": torch.ones(1)}}, "old.pt"))) == ["w"]
     with pytest.raises(ValueError, match=r"evil\.pt would run code of (posix|nt)\.system"):
         read_state_dict(save({"model": {"w": torch.ones(1)}, "extra": RunsCode()}, "evil.pt"))
     assert not os.path.exists("/tmp/mmpt_should_not_exist")
+
+
+class WarmupOf:
+    """A schedule that keeps the schedule it hands over to, as training scripts write them."""
+
+    def __init__(self, after_scheduler):
+        self.after_scheduler = after_scheduler
+
+    def state_dict(self):
+        return dict(self.__dict__)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_beside_optimizer_and_schedule_objects_are_read_without_building_them(
+    tmp_path, zipped, monkeypatch
+):
+    model = Towers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sum(p.sum() for p in model.parameters()).backward()
+    optimizer.step()
+    schedule = WarmupOf(torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2]))
+    state = {
+        "model": {f"module.{name}": value for name, value in model.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": schedule.state_dict() | {"whole": schedule},
+        "epoch": 3,
+        "args": argparse.Namespace(lr=0.1),
+    }
+    path = tmp_path / "checkpoint.pth"
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    monkeypatch.setattr(torch.optim.SGD, "__setstate__", lambda *_: pytest.fail("built"))
+    got = read_state_dict(path)
+    assert got.keys() == model.state_dict().keys()
+    assert all(torch.equal(got[name], value) for name, value in model.state_dict().items())
 
 
 def test_safetensors_are_read(tmp_path):
