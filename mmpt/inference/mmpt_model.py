@@ -7,6 +7,7 @@ Letters: B videos, T seconds, F = max_video_len, W windows, N captions, D width;
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -174,7 +175,8 @@ class MMPTModel(nn.Module):
         """Videos with their captions.
 
         Args:
-            video_frames: (B, T, FPS, H, W, 3) RGB in [0, 1], or uint8; or features (B, T, D).
+            video_frames: (B, T, FPS, H, W, 3) RGB in [0, 1], or uint8; or features (B, T, D). Floats
+                beyond [0, 1] give one warning.
             caps: (B, columns) token ids as the aligner packs them.
             cmasks: (B, columns) true on tokens.
             return_score: only the dot product of each video with its caption, `score` (B,).
@@ -201,6 +203,11 @@ class MMPTModel(nn.Module):
         return output
 
     @property
+    def model(self) -> nn.Module:
+        """`fusion`, by the name that papers print."""
+        return self.fusion
+
+    @property
     def device(self) -> torch.device:
         return next(self.fusion.parameters()).device
 
@@ -225,6 +232,7 @@ class MMPTModel(nn.Module):
                     "another backbone?"
                 )
             return video.to(self.device, self.dtype)
+        _warn_of_range(video)
         seconds = video.flatten(0, 1)  # (B T, FPS, H, W, 3)
         steps = [self._backbone(part) for part in seconds.split(SECONDS_PER_STEP)]
         return torch.cat(steps).unflatten(0, video.shape[:2])
@@ -398,9 +406,6 @@ class MMPTModel(nn.Module):
             raise ValueError("this model hears: give a file with sound, or features (T, D), not frames.")
         scaled = frames.to(self.device)
         scaled = scaled.to(self.dtype) / 255 if scaled.dtype == torch.uint8 else scaled.to(self.dtype)
-        if scaled.amax() > 1 or scaled.amin() < 0:
-            found = f"{scaled.amin():.3g} to {scaled.amax():.3g}"
-            raise ValueError(f"float frames must lie in [0, 1], got {found}; give uint8, or divide by 255.")
         features = self.video_encoder(scaled.permute(0, 4, 1, 2, 3))
         features = features["video_embedding"] if isinstance(features, dict) else features
         return self._scaled(features)
@@ -468,6 +473,16 @@ class MMPTModel(nn.Module):
         missing = self.max_video_len - vfeats.shape[1]
         mask = torch.arange(self.max_video_len, device=vfeats.device) < vfeats.shape[1]
         return functional.pad(vfeats, (0, 0, 0, missing)), mask.expand(len(vfeats), -1)
+
+
+def _warn_of_range(frames: Tensor) -> None:
+    """Warn of frames as no backbone was trained on. They go through it all the same: papers print a call on
+    noise."""
+    low, high = frames.aminmax()
+    if frames.dtype != torch.uint8 and (low < 0 or high > 1):
+        found = f"{low:.3g} to {high:.3g}"
+        text = "expected frames of type uint8 or floats in [0, 1], got floats from %s; divide pixels by 255."
+        warnings.warn(text % found, stacklevel=2)
 
 
 def _load(path: str | Path) -> np.ndarray:

@@ -288,6 +288,10 @@ class Aligner:
         caps, cmasks = self.pack([list(text)])
         return caps[0], cmasks[0]
 
+    def _build_text_seq(self, text: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """`build_text` of token ids, by the name that papers print."""
+        return self.build_text(text)
+
     def pack(self, captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """caps (B, T) and cmasks (B, T) of B lists of token ids."""
         return self._packed(captions, self.max_text_len)

@@ -127,13 +127,24 @@ def test_integer_frames_equal_scaled_float_frames(model):
     torch.testing.assert_close(model.features(integer), model.features(integer.float() / 255))
 
 
-@pytest.mark.parametrize(
-    ("video", "message"),
-    [(255 * frames(1, 1), "divide by 255"), (frames(1, 1) - 1, r"\[0, 1\]"), (torch.zeros(2, 24), "got")],
-)
-def test_wrong_frames_are_refused(model, video, message):
-    with pytest.raises(ValueError, match=message):
-        model.features(video)
+@pytest.mark.parametrize("video", [255 * frames(1, 1), frames(1, 1) - 1, torch.randn(1, 2, 3, 16, 16, 3)])
+def test_floats_beyond_the_range_of_pixels_give_one_warning(model, video):
+    with pytest.warns(UserWarning, match=r"expected frames of type uint8 or floats in \[0, 1\]") as warned:
+        assert model.features(video).isfinite().all()
+    assert len(warned) == 1
+
+
+def test_a_tensor_that_is_neither_frames_nor_features_is_refused(model):
+    with pytest.raises(ValueError, match="got"):
+        model.features(torch.zeros(2, 24))
+
+
+def test_the_names_that_papers_print_are_those_of_network_and_text_packing(model):
+    assert model.model is model.fusion
+    for printed, ours in zip(
+        model.aligner._build_text_seq([5, 6]), model.aligner.build_text([5, 6]), strict=True
+    ):
+        assert torch.equal(printed, ours)
 
 
 def test_channels_first_frames_are_refused(model):
