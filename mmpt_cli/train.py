@@ -25,7 +25,7 @@ from mmpt_cli.options import Parser, count, endpoint, speak
 def parser() -> Parser:
     """The options."""
     p = Parser("mmpt train", __doc__)
-    p.add_argument("files", nargs="+", metavar="FILE", help="project files, also separated by commas")
+    p.add_argument("files", nargs="*", metavar="FILE", help="project files, also separated by commas")
     p.shared("--set", "--quiet")
     p.shared("--device", default=None, choices=("cpu", "auto"), help="cpu: in float32 (default: GPUs)")
     p.add_argument("--cpu", action="store_true", help="short for --device cpu")
@@ -58,7 +58,10 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Launch."""
-    args = parser().parse_args(argv)
+    p = parser()
+    args = p.parse_args(argv)
+    if not (args.files or args.config):
+        p.error("the following arguments are required: FILE")
     speak(args.quiet)
     topology = Topology(args.nnodes, args.nproc, args.rdzv_endpoint, args.rdzv_id, args.node_rank)
     words = args.jobtype, args.cpu or args.device == "cpu", tuple(args.overrides), topology

@@ -1,12 +1,13 @@
 """The command-line flags of the GRAM release, as changes of a project file: what its users type goes on
 working.
 
-    python locallaunch.py projects/retri/gram/vtt.yaml --train_task ret%tva --learning_rate 2e-5
-    --train_batch_size 64 --train_epoch 4 python locallaunch.py projects/retri/gram/test_vtt.yaml --test_task
-    ret%tv%tva --test_vision_sample_num 8
+    python locallaunch.py projects/retri/gram/e2e/vtt.yaml --train_task ret%tva --learning_rate 2e-5
+    python locallaunch.py projects/retri/gram/e2e/test_vtt.yaml --test_task ret%tv%tva --test_batch_size 64
 
-Flags that start with train_ change training jobs, those with test_ prediction jobs. `--set` has the last
-word.
+Each of the 89 flags is one of four: it changes the project file (`FLAGS`), says which jobs run (`JOBS`, read
+by `gram_json.py`), is refused with the way to go (`INSTEAD`), or did nothing in the release
+(`WITHOUT_EFFECT`). Flags that start with train_ change training jobs, those with test_ prediction jobs.
+`--set` has the last word.
 """
 
 from __future__ import annotations
@@ -27,11 +28,30 @@ KINDS = {"ret": None, "cap": "projects/mtm/vlm/youcookcap.yaml", "qa": "projects
 WRITING = {"cap": "CaptionLoss", "qa": "AnswerLoss"}  # losses of models that write
 WRITTEN = {"cap": ("CaptionPredictor", "NLGMetric"), "qa": ("AnswerPredictor", "AnswerMetric")}
 MASK_CAPTIONS = 0.6
-INSTEAD = {
-    "zero_shot": "run a test_*_zs.yaml with the checkpoint",
-    "first_eval": "name a test file in eval.valid_project, and predict with the checkpoint that training "
-    "starts from",
+JOBS = {
+    "config": "JSON configuration of the release, in place of a project file",
+    "mode": "training or testing; of a training file, testing runs its test_ file",
+    "zero_shot": "run the test file alone, with the checkpoint that training would start from",
+    "first_eval": "run the test file before training, too",
 }
+INSTEAD = {
+    "bf16": "in the release it only switches --fp16 off; say --fp16 false, or train in bfloat16 by --set "
+    "fairseq.common.bf16=true --set fairseq.common.amp=false",
+    "captioner_mode": "captions are written by beam search, --beam_size N; several drawn ones are not here",
+    "generate_nums": "captions are written by beam search, --beam_size N; several drawn ones are not here",
+    "local-rank": "locallaunch.py starts the processes itself: --nproc N",
+}
+# in the release, which parses them and reads them nowhere
+WITHOUT_EFFECT = tuple(
+    """
+    amp beam_size_qa clip_lr_text concatenated_nums contra_ratio dataset_mix_type deepspeed dropout
+    dual_softmax evaluate_ret_text frozen_llm grad_norm huggingface_trainer llm_model llm_type log_steps
+    loss_type max_generation_len max_length max_output_txt_len max_text_tokens min_length model_cfg_file
+    multimodal_encoder_type opt_model perceiver_mode pool_video pool_vision prompt qformer_question
+    qformer_text_input scst_finetuning test_id train_id trainer_type use_deepspeed use_flash_attn
+    use_proposal_conv vision_cut_frames vision_perceiver_query_num
+    """.split()
+)
 
 
 class Job(NamedTuple):
@@ -214,11 +234,77 @@ def _vision_resolution(job: Job, pixels: int) -> dict[str, Any]:
     return sizes | {"model.encoders.video.image_size": pixels}
 
 
-def _mode(job: Job, name: str) -> dict[str, Any]:
-    if (name == "testing") != job.is_test:
+def _optimization(job: Job, key: str) -> Any:
+    return job.config.fairseq.get("optimization", {}).get(key)
+
+
+def _optim(job: Job, name: str) -> dict[str, Any]:
+    if name != "adamw":
         raise ConfigError(
-            f"--mode {name}: {job.config.source} is a file for {'testing' if job.is_test else 'training'}; "
-            "name one for the other: tests are called test_*.yaml."
+            f"--optim {name}: the recipes train by adamw, whose groups have rates of their own; another one: "
+            f"--set fairseq.optimization.optimizer={name}."
+        )
+    return {}
+
+
+def _rates(job: Job, _: Any) -> dict[str, Any]:
+    """--clip_lr, --new_lr and --new_params_name together: part of a name -> its rate."""
+    if _optimization(job, "optimizer") != "grouped_adamw":
+        raise ConfigError(
+            f"{job.config.source}: its optimizer has one rate for all; rates of parts of a model are in "
+            "projects/retri/gram/e2e (optimizer: grouped_adamw)."
+        )
+    rates, names = dict(job.config.model.learning_rates or {}), job.given.get("new_params_name") or []
+    rates |= {"visual": job.given["clip_lr"]} if "clip_lr" in job.given else {}
+    if bool(names) != ("new_lr" in job.given):
+        raise ConfigError("--new_lr is the rate of what --new_params_name lists; give both.")
+    return {"model.learning_rates": rates | {name: job.given["new_lr"] for name in names}}
+
+
+def _scheduler(job: Job, name: str) -> dict[str, Any]:
+    kinds = {"warmup_linear": "linear", "warmup_cosine": "cosine"}
+    if name not in kinds:
+        raise ConfigError(f"--scheduler {name}: expected {' or '.join(kinds)}.")
+    shares = {} if _follows_share(job) else {"fairseq.optimization.lr_scheduler": "warmup_share"}
+    length = {} if _follows_share(job) else {"fairseq.optimization.max_update": job.updates()}
+    return {**shares, **length, "fairseq.optimization.decay": kinds[name]}
+
+
+def _follows_share(job: Job) -> bool:
+    return _optimization(job, "lr_scheduler") == "warmup_share"
+
+
+def _warmup_ratio(job: Job, share: float) -> dict[str, Any]:
+    if _follows_share(job) or "scheduler" in job.given:
+        return {"fairseq.optimization.warmup_ratio": share}
+    return {"fairseq.optimization.warmup_updates": round(share * job.updates())}
+
+
+def _fp16(job: Job, on: bool) -> dict[str, Any]:
+    common = job.config.fairseq.get("common", {})
+    if not on:
+        return {"fairseq.common.fp16": False, "fairseq.common.amp": False}
+    return {} if common.get("fp16") or common.get("amp") else {"fairseq.common.amp": True}
+
+
+def _accumulation(job: Job, steps: int) -> dict[str, Any]:
+    share = job.batch_size // job.processes
+    if share % steps:
+        raise ConfigError(
+            f"--gradient_accumulation_steps {steps} parts the batch of a process, which is {share} and not a "
+            f"multiple of {steps}."
+        )
+    return {"fairseq.dataset.batch_size": share // steps, "fairseq.optimization.update_freq": [steps]}
+
+
+def _num_train_steps(job: Job, number: float) -> dict[str, Any]:
+    return _train_steps(job, int(number)) if number else {}  # 0: as long as files and flags say
+
+
+def _frame_embedding(job: Job, name: str) -> dict[str, Any]:
+    if name != "adaptive":
+        raise ConfigError(
+            f"--frame_embedding_type {name}: expected adaptive; frames are told apart by embeddings."
         )
     return {}
 
@@ -249,15 +335,14 @@ def _train_batch_size(job: Job, number: int) -> dict[str, Any]:
 
 
 def _train_epoch(job: Job, number: float) -> dict[str, Any]:
-    follows_share = job.config.fairseq.get("optimization", {}).get("lr_scheduler") == "warmup_share"
-    if number == int(number) and not follows_share:
+    if number == int(number) and not (_follows_share(job) or "scheduler" in job.given):
         return {"fairseq.optimization.max_epoch": int(number)}
     return _train_steps(job, job.updates())  # fairseq knows whole epochs only
 
 
 def _train_steps(job: Job, number: int) -> dict[str, Any]:
     steps = {"fairseq.optimization.max_update": number}
-    if job.config.fairseq.get("optimization", {}).get("lr_scheduler") == "warmup_share":
+    if _follows_share(job) or "scheduler" in job.given:
         return steps  # goes by max_update
     return steps | {"fairseq.optimization.total_num_update": number}
 
@@ -322,6 +407,13 @@ def _positive(text: str) -> float:
     return number
 
 
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError(f"expected a number from 0 to 1, got {text}")
+    return number
+
+
 def _whole(text: str) -> int:
     number = _positive(text)
     if number != int(number):
@@ -353,17 +445,49 @@ FLAGS: dict[str, tuple[str, Callable[[str], Any], Callable[[Job, Any], dict[str,
     "pretrain_dir": (BOTH, str, lambda job, folder: _checkpoint(job, newest_checkpoint(folder))),
     "vision_transforms": (BOTH, str, _vision_transforms),
     "vision_resolution": (BOTH, _whole, _vision_resolution),
-    "mode": (BOTH, str, _mode),
     "output_dir": (BOTH, str, _output_dir),
+    "gradient_accumulation_steps": (TRAIN, _whole, _accumulation),
+    "optim": (TRAIN, str, _optim),
+    "betas": (
+        TRAIN,
+        float,
+        lambda job, betas: {"fairseq.optimization.adam_betas": f"({betas[0]}, {betas[1]})"},
+    ),
+    "weight_decay": (TRAIN, float, lambda job, decay: {"fairseq.optimization.weight_decay": decay}),
+    "clip_lr": (TRAIN, _positive, _rates),
+    "new_params_name": (TRAIN, str, _rates),
+    "new_lr": (TRAIN, _positive, _rates),
+    "scheduler": (TRAIN, str, _scheduler),
+    "warmup_ratio": (TRAIN, _share, _warmup_ratio),
+    "num_train_steps": (TRAIN, float, _num_train_steps),
+    "seed": (TRAIN, int, lambda job, seed: {"fairseq.common.seed": seed}),
+    "fp16": (TRAIN, _bool, _fp16),
+    "remove_before_ckpt": (
+        TRAIN,
+        _bool,
+        lambda job, alone: {"fairseq.checkpoint.keep_last_epochs": 1 if alone else -1},
+    ),
+    "vision_encoder_type": (BOTH, str, lambda job, name: {"model.encoders.video.name": name}),
+    "frame_embedding_type": (BOTH, str, _frame_embedding),
+    "contra_dim": (BOTH, _whole, lambda job, width: {"model.contra_dim": width}),
+    "ret_bidirection_evaluation": (TEST, _bool, lambda job, on: {}),  # both directions are always reported
     "save_best": (TRAIN, _bool, _already_so("save_best")),
     "resume": (TRAIN, _bool, _already_so("resume")),
 }
+
+
+SEVERAL = {"betas": 2, "new_params_name": "+"}  # flags of more than one word
+SWITCHES = ("first_eval", "zero_shot", *(flag for flag, (_, kind, _) in FLAGS.items() if kind is _bool))
 
 
 def overrides(given: Mapping[str, Any], config: Config, is_test: bool, processes: int) -> Iterator[str]:
     """`--set` texts for one job; flags of the other kind of job are shown as left out."""
     job = Job(config, is_test, processes, given)
     for flag, value in given.items():
+        if flag in WITHOUT_EFFECT:
+            lines.info(f"[JobLauncher] --{flag} had no effect in the release, and has none here")
+        if flag not in FLAGS:
+            continue
         where, _, settings = FLAGS[flag]
         if where == (TRAIN if is_test else TEST):
             lines.info(

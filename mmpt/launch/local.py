@@ -135,9 +135,13 @@ class LocalJob:
     def is_prediction(self) -> bool:
         """Whether the job evaluates instead of training."""
         says_where_alone = self.job_type in (None, "slurm")
-        return (
-            recursive_config(self.path).get("task_type") if says_where_alone else self.job_type
-        ) == "local_predict"
+        said = recursive_config(self.path).get("task_type") if says_where_alone else self.job_type
+        return said == "local_predict" or (self.job_type in PROCESSES and self._is_test_file)
+
+    @property
+    def _is_test_file(self) -> bool:
+        tree = recursive_config(self.path)
+        return bool(tree.get("predictor")) and (tree.get("dataset") or {}).get("split") == "test"
 
     @functools.cached_property
     def config(self) -> Config:
@@ -224,6 +228,9 @@ class LocalJob:
         if job_type not in JOB_TYPES:
             where = "--jobtype" if self.job_type else f"{self.path}: task_type"
             raise ConfigError(f"{where}: unknown job type {job_type!r}; known: {', '.join(JOB_TYPES)}.")
+        if job_type in PROCESSES and self.is_prediction:  # papers print such lines; the releases would train
+            lines.info(f"[JobLauncher] {self.path} is a test file: running its prediction (local_predict)")
+            job_type = "local_predict"
         lines.info(f"[JobLauncher] job_key {job_type.split('_')[0]}")
         return job_type
 

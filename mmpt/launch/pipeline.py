@@ -15,6 +15,7 @@ from mmpt.config.build import build_config
 from mmpt.config.load import pipeline_of, rewrite_dirs
 from mmpt.config.yamlfile import write_yaml
 from mmpt.launch.gram_flags import overrides
+from mmpt.launch.gram_json import jobs_of
 from mmpt.launch.local import ONE_PROCESS, PROCESSES, LocalJob, Running, visible_gpus
 from mmpt.launch.slurm import TABLE, SlurmJob
 from mmpt.launch.torchrun import Topology
@@ -41,6 +42,7 @@ class Request:
         dryrun: show the commands; run nothing, write nothing.
         run: run the stages of pipeline files.
         accept: keys that may differ from what a run folder was trained with.
+        settings: `section.key=value` texts below those that flags and `overrides` make.
     """
 
     job_type: str | None = None
@@ -53,6 +55,7 @@ class Request:
     dryrun: bool = False
     run: bool = False
     accept: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         topology = self.topology
@@ -74,7 +77,8 @@ class Request:
     def job(self, path: str) -> LocalJob:
         """One project file as a job."""
         job_type = "slurm" if self.on_cluster else self.job_type
-        plain = LocalJob(path, job_type, self.cpu, self.overrides, self.topology, self.accept)
+        said = (*self.settings, *self.overrides)
+        plain = LocalJob(path, job_type, self.cpu, said, self.topology, self.accept)
         if not self.gram:
             return plain
         if self.on_cluster and "train_batch_size" in self.gram:
@@ -89,13 +93,18 @@ class Request:
             else topology.nodes * PROCESSES.get(self.job_type or plain.config.task_type, 1)
         )
         changes = overrides(self.gram, plain.config, plain.is_prediction, processes)
-        return replace(plain, overrides=(*changes, *self.overrides))
+        return replace(plain, overrides=(*self.settings, *changes, *self.overrides))
 
 
 def launch(paths: Iterable[str], request: Request) -> int:
     """Run or submit project files, one after the other; the exit code of the first that failed, else 0."""
-    for pipeline in [Pipeline(path) for path in paths]:
-        code = _launch(pipeline, request)
+    paths = list(paths)
+    if "config" in request.gram and paths:
+        raise ConfigError(f"--config stands for a project file; leave out {' '.join(paths)}.")
+    named = [None] if "config" in request.gram else paths
+    jobs = [job for path in named for job in (jobs_of(path, request) if request.gram else [(path, request)])]
+    for pipeline, wanted in [(Pipeline(path), wanted) for path, wanted in jobs]:
+        code = _launch(pipeline, wanted)
         if code:
             return code
     return 0

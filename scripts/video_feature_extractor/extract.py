@@ -1,10 +1,10 @@
-"""Videos -> one feature vector per second: the same as `mmpt features video`, whose --help says more."""
+"""Videos -> one feature vector per second: `mmpt features video`, whose --help says more; the options of the
+release (--vdir, --fdir, --type=s3d ...) are taken, too."""
 
 import sys
 
-from mmpt_cli.main import door, run
-
-main = door("features", "video")
+from mmpt_cli.earlier import extract as main
+from mmpt_cli.main import run
 
 if __name__ == "__main__":
     sys.exit(run(main))

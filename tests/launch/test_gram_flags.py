@@ -12,6 +12,7 @@ import locallaunch
 from mmpt.config import ConfigError, load_config
 from mmpt.launch import gram_flags
 from mmpt.launch.gram_flags import parse_task
+from mmpt.launch.gram_json import E2E, OURS
 from tests.conftest import ROOT
 
 TRAIN = """
@@ -60,8 +61,26 @@ TRAINING = {
     "--pretrain_dir d": {"fairseq.checkpoint.restore_file": "d/checkpoint_last.pt", **RESETS},
     "--output_dir o": {"fairseq.checkpoint.save_dir": "o", "eval.save_path": "o/eval"},
     "--save_best true": {},
-    "--resume true": {},
-    "--mode training": {},
+    "--resume": {},
+    "--gradient_accumulation_steps 2": {
+        "fairseq.dataset.batch_size": 4,
+        "fairseq.optimization.update_freq": [2],
+    },
+    "--optim adamw": {},
+    "--betas 0.8 0.99": {"fairseq.optimization.adam_betas": "(0.8, 0.99)"},
+    "--weight_decay 0.02": {"fairseq.optimization.weight_decay": 0.02},
+    "--scheduler warmup_cosine": {
+        "fairseq.optimization.lr_scheduler": "warmup_share",
+        "fairseq.optimization.max_update": 30,
+        "fairseq.optimization.decay": "cosine",
+    },
+    "--warmup_ratio 0.2": {"fairseq.optimization.warmup_updates": 6},
+    "--num_train_steps 0": {},
+    "--seed 7": {"fairseq.common.seed": 7},
+    "--fp16 false": {"fairseq.common.fp16": False, "fairseq.common.amp": False},
+    "--remove_before_ckpt true": {"fairseq.checkpoint.keep_last_epochs": 1},
+    "--contra_dim 256": {"model.contra_dim": 256},
+    "--prompt x": {},
 }
 TESTING = {
     "--test_task ret%tv%tva": {"eval.modalities": ["tv", "tva"]},
@@ -73,7 +92,7 @@ TESTING = {
     "--checkpoint a.pt": {"fairseq.common_eval.path": "a.pt"},
     "--pretrain_dir d": {"fairseq.common_eval.path": "d/checkpoint_last.pt"},
     "--output_dir o": {"eval.save_path": "o/eval"},
-    "--mode testing": {},
+    "--ret_bidirection_evaluation true": {},
 }
 RAW = """
 includes: train.yaml
@@ -82,7 +101,7 @@ dataset:
     video: {path: v, raw: frames, max_len: 8}
     audio: {path: a, raw: sound, max_len: 1}
 fairseq:
-  optimization: {lr_scheduler: warmup_share}
+  optimization: {lr_scheduler: warmup_share, optimizer: grouped_adamw}
 model: {model_cls: GRAM, learnable_temperature: true}
 loss:
   loss_cls: SumLoss
@@ -102,6 +121,14 @@ RAW_TRAINING = {
     },
     "--itm_ratio 0.2": {"loss.losses": [FOUND | {"dam_weight": 0.2}]},
     "--train_epoch 4": {"fairseq.optimization.max_update": 24},
+    "--clip_lr 1e-6": {"model.learning_rates": {"visual": 1e-6}},
+    "--new_params_name itm_head vision_encoder --new_lr 1e-3": {
+        "model.learning_rates": {"itm_head": 1e-3, "vision_encoder": 1e-3}
+    },
+    "--new_lr 1e-3 --new_params_name itm_head": {"model.learning_rates": {"itm_head": 1e-3}},
+    "--scheduler warmup_linear": {"fairseq.optimization.decay": "linear"},
+    "--vision_encoder_type evaclip02_base": {"model.encoders.video.name": "evaclip02_base"},
+    "--frame_embedding_type adaptive": {},
     "--vision_transforms crop_flip": {"dataset.modalities.video.transform": "crop_flip"},
     "--vision_resolution 336": {"dataset.modalities.video.size": 336, "model.encoders.video.image_size": 336},
 }
@@ -129,6 +156,8 @@ def files(tmp_path, monkeypatch):
     (tmp_path / "train.yaml").write_text(TRAIN)
     (tmp_path / "test.yaml").write_text(TEST)
     (tmp_path / "raw.yaml").write_text(RAW)
+    (tmp_path / "test_train.yaml").write_text(TEST)
+    (tmp_path / "raw2.yaml").write_text(RAW)
     (tmp_path / "test_raw.yaml").write_text(RAW.replace("train.yaml", "test.yaml"))
     (tmp_path / "train.json").write_text(
         json.dumps([{"clip_id": f"c{i % 50}", "desc": "x"} for i in range(60)])
@@ -173,9 +202,18 @@ def test_a_folder_of_the_release_gives_its_last_checkpoint(files, capsys, tmp_pa
     assert found == {"fairseq.common_eval.path": "d/ckpt/model_step_1000.pt"}
 
 
-def test_every_flag_is_tried():
+def test_every_flag_that_changes_a_file_is_tried_and_the_release_has_89():
     tried = (*TRAINING, *TESTING, *RAW_TRAINING, *RAW_TESTING)
-    assert {flag.split()[0].removeprefix("--") for flag in tried} == set(gram_flags.FLAGS)
+    names = {flag.split()[0].removeprefix("--") for flag in tried}
+    assert names - set(gram_flags.WITHOUT_EFFECT) == set(gram_flags.FLAGS)
+    parts = (gram_flags.FLAGS, gram_flags.JOBS, gram_flags.INSTEAD, gram_flags.WITHOUT_EFFECT)
+    ours = {"frozen_audio"}  # a key of theirs that is no flag
+    assert len({*parts[0], *parts[1], *parts[2], *parts[3]} - ours) == sum(map(len, parts)) - 1 == 89
+
+
+def test_a_flag_without_effect_in_the_release_says_so(files, capsys):
+    assert locallaunch.main(["train.yaml", "--dryrun", "--use_flash_attn", "true"]) == 0
+    assert "--use_flash_attn had no effect in the release, and has none here" in capsys.readouterr().out
 
 
 def test_batches_are_those_of_all_processes_together(files, capsys):
@@ -203,12 +241,20 @@ def test_a_flag_of_the_other_kind_of_job_is_said_to_change_nothing(files, capsys
     "words, message",
     [
         ("--vision_transforms crop_flip", "augment and scale frames before extraction"),
-        ("--zero_shot true", "test_*_zs.yaml"),
-        ("--first_eval true", "eval.valid_project"),
+        ("--zero_shot true", "starts from no checkpoint"),
+        ("--first_eval", "starts from no checkpoint"),
+        ("--bf16 true", "--fp16 false"),
+        ("--captioner_mode true", "--beam_size"),
+        ("--local-rank 1", "--nproc N"),
+        ("--optim adam", "fairseq.optimization.optimizer=adam"),
+        ("--clip_lr 1e-6", "optimizer: grouped_adamw"),
+        ("--scheduler step", "expected warmup_linear or warmup_cosine"),
+        ("--gradient_accumulation_steps 3", "not a multiple of 3"),
+        ("--frame_embedding_type none", "adaptive"),
         ("--save_best false", "always kept"),
         ("--train_task ret%tvx", "no modality starts with 'x'"),
         ("--train_task cap%tva", "cap needs a model that writes, model_cls: GRAM"),
-        ("--mode testing", "train.yaml is a file for training"),
+        ("--config x.json", "leave out train.yaml"),
         ("--train_task sing%tva", "unknown kind 'sing'"),
         ("--train_task ret%va", "expected conditions such as tv"),
         ("--train_task ret", "got none"),
@@ -243,3 +289,128 @@ def test_the_flags_reach_a_shipped_file(capsys, monkeypatch):
         found["loss.modalities"] == ["video", "audio", "subtitle"]
         and found["dataset.modalities.audio.max_len"] == 1
     )
+
+
+def launched(capsys, *words):
+    """What each shown command runs and sets, in order."""
+    assert locallaunch.main([*words, "--dryrun"]) == 0, capsys.readouterr().err
+    found = []
+    for line in capsys.readouterr().out.splitlines():
+        if line.startswith("launching "):
+            said = shlex.split(line)
+            file = next(word for word in said if word.endswith(".yaml"))
+            texts = [word for before, word in pairwise(said) if before == "--set"]
+            load_config(file, texts)
+            found.append((file, "predict.py" in line, dict(text.split("=", 1) for text in texts)))
+    return found
+
+
+def test_first_eval_tests_what_training_starts_from_before_it_trains(files, capsys):
+    (test, is_test, told), (train, is_test_too, _) = launched(
+        capsys, "train.yaml", "--first_eval", "true", "--checkpoint", "a.pt", "--learning_rate", "2e-5"
+    )
+    assert (test, is_test, train, is_test_too) == ("test_train.yaml", True, "train.yaml", False)
+    assert told == {"fairseq.common_eval.path": '"a.pt"', "eval.save_path": '"runs/x/first_eval/eval"'}
+
+
+@pytest.mark.parametrize("words", ["--mode testing", "--zero_shot"])
+def test_testing_and_zero_shot_run_the_test_file_alone(words, files, capsys):
+    ((file, is_test, told),) = launched(capsys, "train.yaml", *words.split(), "--checkpoint", "a.pt")
+    assert (file, is_test, told["fairseq.common_eval.path"]) == ("test_train.yaml", True, '"a.pt"')
+
+
+def test_mode_testing_of_a_test_file_is_that_file(files, capsys):
+    assert [file for file, *_ in launched(capsys, "test.yaml", "--mode", "testing")] == ["test.yaml"]
+
+
+def test_a_training_file_without_a_test_file_beside_it_says_which_it_looked_for(files, capsys):
+    assert locallaunch.main(["raw2.yaml", "--dryrun", "--mode", "testing"]) == 2
+    assert "test_raw2.yaml, which is not there" in capsys.readouterr().err
+
+
+SET = {
+    "type": "annoindexed",
+    "name": "msrvtt_ret",
+    "vision": "data/msrvtt/videos",
+    "audio": "data/msrvtt/audios",
+}
+SET |= {
+    "vision_format": "video_rawvideo",
+    "vision_transforms": "crop_flip",
+    "audio_sample_num": 1,
+    "n_workers": 8,
+}
+TRAIN_SET = SET | {"training": True, "txt": "data/msrvtt/unique_descs_ret_train.json", "task": "ret%tv%ta"}
+TRAIN_SET |= {"vision_sample_num": 4, "batch_size": 32, "steps": 1124}
+TEST_SET = SET | {"training": False, "txt": "data/msrvtt/descs_ret_test.json", "task": "ret%tvas"}
+TEST_SET |= {"vision_sample_num": 8, "batch_size": 64}
+MSRVTT = {
+    "run_cfg": {"default": "./config/gram/default_run_cfg.json", "learning_rate": 2e-5, "seed": 50},
+    "model_cfg": {"default": "./config/gram/default_model_cfg.json", "itm_ratio": 0.1, "max_caption_len": 40},
+    "data_cfg": {"train": [TRAIN_SET], "val": [TEST_SET]},
+}
+ALIKE = ("train_path", "val_path", "test_path", "modalities", "max_len", "on_missing")
+
+
+@pytest.fixture
+def released_json(tmp_path, monkeypatch):
+    """A configuration as the release has them."""
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "retrieval-msrvtt.json"
+    path.write_text(json.dumps(MSRVTT))
+    return str(path)
+
+
+def test_a_json_configuration_of_the_release_trains_and_tests_as_our_file_of_it(released_json, capsys):
+    flags = "--checkpointing true --first_eval true --save_best true --pretrain_dir p --output_dir o"
+    jobs = launched(capsys, "--config", released_json, *flags.split())
+    assert [is_test for _, is_test, _ in jobs] == [True, False]
+    for (file, _, told), ours in zip(jobs, ("test_vtt", "vtt"), strict=True):
+        read = load_config(file, [f"{key}={value}" for key, value in told.items()])
+        known = load_config(f"projects/retri/gram/e2e/{ours}.yaml")
+        for key in ALIKE:
+            assert getattr(read.dataset, key) == getattr(known.dataset, key), key
+        if ours == "vtt":
+            assert read.fairseq["optimization"] == known.fairseq["optimization"]
+            assert read.loss == known.loss and read.model == known.model
+            assert read.trainer.save_dir == "o" and read.trainer.restore_file == "p/checkpoint_last.pt"
+        else:
+            assert read.eval.save_path == "o/first_eval/eval" and read.eval.modalities == ["tvas"]
+
+
+def test_a_flag_has_more_to_say_than_the_json_file(released_json, capsys):
+    ((_, _, told),) = launched(capsys, "--config", released_json, "--learning_rate", "1e-4")
+    assert told["fairseq.optimization.lr"] == "[0.0001]"
+
+
+def test_a_json_file_that_is_not_there_names_the_project_file_of_ours(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert locallaunch.main(["--config", "config/gram/finetune_cfg/retrieval-didemo.json", "--dryrun"]) == 2
+    assert "projects/retri/gram/e2e/didemo.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"data_cfg": {"train": [TRAIN_SET, TRAIN_SET]}}, "2 training sets (msrvtt_ret, msrvtt_ret)"),
+        ({"data_cfg": {}}, "neither a training nor a validation set"),
+        ({"data_cfg": {"val": [{"task": "ret%tv"}]}}, "has no txt"),
+        ({"data_cfg": {"val": [TEST_SET | {"audio": None}]}}, "without a folder audio"),
+        (
+            {"data_cfg": {"val": [TEST_SET | {"vision_format": "video_feats"}]}},
+            "projects/retri/gram/vtt.yaml",
+        ),
+        ({"data_cfg": []}, "expected run_cfg, model_cfg and data_cfg"),
+    ],
+)
+def test_a_json_file_that_cannot_be_run_says_why(change, message, released_json, capsys):
+    with open(released_json, "w") as file:
+        json.dump(MSRVTT | change, file)
+    assert locallaunch.main(["--config", released_json, "--dryrun"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_json_file_of_the_release_has_a_project_file_of_ours():
+    assert len(OURS) == 15
+    for name in OURS.values():
+        load_config(ROOT / f"{E2E}/{name}.yaml")

@@ -133,9 +133,21 @@ def test_an_unknown_task_type_lists_the_known_ones(tmp_path):
         LocalJob(str(path)).launch(dryrun=True)
 
 
-def test_training_from_a_test_file_is_refused():
+@pytest.mark.parametrize("job_type", ["local_single", "local_small"])
+def test_a_test_file_is_predicted_under_a_job_type_of_training_and_that_is_said(job_type, capsys):
+    path = "projects/retri/norton/test_vtt_zs.yaml"
+    job = LocalJob(path, job_type)
+    assert job.is_prediction
+    assert launched(capsys, path, job_type).splitlines() == [
+        f"[JobLauncher] {path} is a test file: running its prediction (local_predict)",
+        "[JobLauncher] job_key local",
+        f"launching python mmpt_cli/predict.py {path}",
+    ]
+
+
+def test_training_from_a_test_file_without_a_predictor_is_refused():
     with pytest.raises(ConfigError, match="Use --jobtype local_predict"):
-        LocalJob("projects/retri/norton/test_vtt_zs.yaml", "local_single").launch(dryrun=True)
+        LocalJob("projects/task/test.yaml", "local_single").launch(dryrun=True)
 
 
 @pytest.mark.parametrize(

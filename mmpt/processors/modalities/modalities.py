@@ -140,6 +140,11 @@ class ModalityKeys(Section):
         "takes an included one out",
         holds=Modality,
     )
+    caption_keys: list = option(
+        list(CAPTION_KEYS),
+        "keys of an item that may hold its captions; the first there counts. VAST-27M also has vision_cap, "
+        "of sight alone, and audio_cap, of sound alone",
+    )
 
 
 def read_modalities(config: DatasetConfig) -> list[Modality]:
@@ -169,8 +174,8 @@ class Item(NamedTuple):
     questions: tuple[tuple[str, tuple[str, ...]], ...] = ()  # each with the answers that are right
 
 
-def read_annotation(path: str | Path) -> list[Item]:
-    """The items of an annotation file.
+def read_annotation(path: str | Path, caption_keys: Sequence[str] = CAPTION_KEYS) -> list[Item]:
+    """The items of an annotation file, with the captions that the first present of `caption_keys` holds.
 
     Raises:
         FileNotFoundError: no file.
@@ -187,11 +192,11 @@ def read_annotation(path: str | Path) -> list[Item]:
         item_id = next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), None)
         questions = _questions(row, where)
         captions = next(
-            (row[key] for key in CAPTION_KEYS if row.get(key) is not None), [] if questions else None
+            (row[key] for key in caption_keys if row.get(key) is not None), [] if questions else None
         )
         if item_id is None or captions is None:
             lacking = "id" if item_id is None else "caption"
-            expected = ", ".join(ID_KEYS if item_id is None else CAPTION_KEYS)
+            expected = ", ".join(ID_KEYS if item_id is None else caption_keys)
             raise ValueError(
                 f"{where} has no {lacking}; expected one of the keys {expected}, got {shown(', '.join(row))}."
             )
@@ -304,7 +309,7 @@ class ModalityMetaProcessor(MetaProcessor):
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
-        items = read_annotation(self.split_path())
+        items = read_annotation(self.split_path(), config.caption_keys)
         missing = lacking(items, config)
         for name, ids in missing.items():
             if len(ids) == len(items):
@@ -671,7 +676,7 @@ def lacking_by_split(config: DatasetConfig, source: str) -> dict[str, tuple[str,
     for split, key in MetaProcessor.SPLIT_KEYS.items():
         path = getattr(config, key)
         if path is not None:
-            items = read_annotation(path)
+            items = read_annotation(path, config.caption_keys)
             found[split] = path, len(items), lacking(items, dataclasses.replace(config, split=split))
     if not found:
         raise ValueError(f"{source}: no dataset.train_path, val_path or test_path to check.")
