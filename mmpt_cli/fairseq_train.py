@@ -3,8 +3,8 @@
 
 One process: `python -m mmpt_cli.fairseq_train project.yaml --user-dir mmpt --task mmtask --arch mmarch
 --criterion mmloss ...`. Several: `torchrun --nproc_per_node=N -m mmpt_cli.fairseq_train ...
---distributed-world-size N`. The launcher writes these lines; in a checkout `train.py` is the same. Under
-`python -m torch.distributed.launch`, which papers print, it takes the option that this adds.
+--distributed-world-size N`. The launcher writes these lines; in a checkout `train.py` is the same. It
+also runs under `python -m torch.distributed.launch`, the line that papers print.
 """
 
 import os
@@ -20,17 +20,23 @@ from mmpt.utils.log import short_errors
 def main() -> None:
     """Train."""
     short_errors()
-    sys.argv[1:] = without_local_rank(sys.argv[1:])
+    sys.argv[1:] = launched(sys.argv[1:])
     cli_main()
 
 
-def without_local_rank(words: list[str]) -> list[str]:
-    """Leave out `--local-rank=N`, which torch.distributed.launch puts before the arguments of the program;
-    the plugin reads the environment, as under torchrun."""
+def launched(words: list[str]) -> list[str]:
+    """The arguments as fairseq wants them of a process that torch started.
+
+    `--local-rank=N`, which torch.distributed.launch puts first, goes into the environment, where torchrun
+    puts it. Without `--distributed-world-size` fairseq counts GPUs instead of processes.
+    """
     if words and (found := re.fullmatch(r"--local[-_]rank=(\d+)", words[0])):
         os.environ.setdefault("LOCAL_RANK", found[1])
-        return words[1:]
-    return words
+        words = words[1:]
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world == "1" or any(word.split("=")[0] == "--distributed-world-size" for word in words):
+        return words
+    return [*words, "--distributed-world-size", world]
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ class MMPTModel(nn.Module):
         normalize: bool = True,
         video_weights: str | Path | None = None,
         calibrated: bool = True,
+        normalise: bool | None = None,
     ) -> tuple[MMPTModel, Any, Any]:
         """A model in eval mode, its tokenizer and its aligner.
 
@@ -121,11 +122,13 @@ class MMPTModel(nn.Module):
             video_weights: weights file of the backbone; None: where it usually lies, for S3D
                 `pretrained_models/s3d_howto100m.pth`.
             calibrated: read the calibration that lies with the weights, if there is one.
+            normalise: `normalize`, as earlier versions spelled it.
 
         Raises:
             FileNotFoundError: model, weights or backbone are not where they were looked for.
             ValueError: an unknown `video_encoder`, or a damaged file.
         """
+        normalize = normalize if normalise is None else normalise
         found = located(source, checkpoint)
         config, weights, backbone = found
         fusion = build_model(config, weights)

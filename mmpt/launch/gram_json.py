@@ -50,7 +50,7 @@ FORMATS = ("video_rawvideo", "video_frame", "image_rawimage")
 
 
 def jobs_of(path: str | None, request: Request) -> Iterator[tuple[str, Request]]:
-    """The jobs that a project file or --config stands for, with --mode, --zero_shot and --first_eval, in order.
+    """The jobs, in order, that a file or --config stands for with --mode, --zero_shot and --first_eval.
 
     Args:
         path: a project file; None: the file that --config names.

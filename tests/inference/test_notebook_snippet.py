@@ -65,6 +65,15 @@ def checkout(tmp_path_factory):
     return root
 
 
+def test_the_published_call_is_on_the_page_as_papers_print_it():
+    published = snippets()[0]
+    assert (
+        "aligner._build_text_seq(tokenizer(" in published
+        and "torch.randn(1, 2, 30, 224, 224, 3)" in published
+    )
+    assert re.search(r"from_pretrained\(\"projects/[\w/]+\.yaml\"\)", published)
+
+
 def snippets():
     """Python blocks of the notebook page, in order."""
     return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "notebook.md").read_text(), flags=re.DOTALL)
@@ -73,7 +82,11 @@ def snippets():
 def test_snippets_of_the_page_run_one_after_the_other(checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     names: dict = {}
-    for snippet in snippets():
+    published, *others = snippets()
+    with pytest.warns(UserWarning, match="expected frames of type uint8") as warned:
+        exec(compile(published, "docs/notebook.md", "exec"), names)
+    assert len(warned) == 1
+    for snippet in others:
         exec(compile(snippet, "docs/notebook.md", "exec"), names)
     assert names["output"]["score"].shape == (1,) and names["output"]["score"].isfinite().all()
     assert names["scores"].shape == (2, 2)
