@@ -233,6 +233,11 @@ def contradictions(config: Config) -> Iterator[Problem]:
                 f"dataset.max_video_len={dataset.max_video_len} and {_SPECIAL_TOKENS} special tokens."
             )
             yield Problem("dataset.max_len", what, cure=f"Use at least {smallest}.")
+    if config.eval.compat is True and config.eval.tie_rule in ("optimistic", "pessimistic"):
+        what = (
+            f"eval.tie_rule={config.eval.tie_rule} has no effect beside eval.compat: true, the released rule."
+        )
+        yield Problem("eval.tie_rule", what, cure="Set eval.compat: false.")
     for flag in ("fp16", "bf16"):
         if trainer.cpu is True and getattr(trainer, flag) is True:
             what = f"fairseq.common.{flag}: true does not run beside fairseq.common.cpu: true."

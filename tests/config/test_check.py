@@ -104,6 +104,11 @@ def test_each_mistake_is_found_with_file_key_and_the_nearest_name(good, change, 
     assert words in str(problem)
 
 
+def test_a_tie_rule_beside_the_released_one_is_refused(good):
+    (problem,) = errors(good, ["eval.compat=true", "eval.tie_rule=optimistic"])
+    assert problem.key == "eval.tie_rule" and "Set eval.compat: false" in str(problem)
+
+
 def test_all_mistakes_of_a_file_come_in_one_message(tmp_path):
     # classes that are not known have no keys, and an optimizer that is not known no options
     hidden = ("plugins", "loss.loss_cls", "fairseq.optimization.momentum")

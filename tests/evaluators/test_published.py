@@ -19,13 +19,14 @@ def test_the_published_size_is_recognised_with_its_source():
     assert same_size(settings("retri/norton/test_youcook_zs"), FACTS | {"gallery": 3000}) is None
 
 
-def test_a_shipped_file_with_historic_ties_differs_in_nothing():
-    assert departures(settings("retri/norton/test_youcook_zs", "eval.compat=true"), FACTS) == []
+def test_a_papers_file_differs_in_nothing():
+    assert departures(settings("retri/norton/test_youcook_zs"), FACTS) == []
 
 
 def test_counts_and_settings_that_differ_are_listed():
     found = departures(
-        settings("retri/norton/test_youcook_zs", "dataset.max_video_len=8"), FACTS | {"queries": 3000}
+        settings("retri/norton/test_youcook_zs", "dataset.max_video_len=8", "eval.compat=false"),
+        FACTS | {"queries": 3000},
     )
     assert [text.split(":")[0] for text in found] == ["test set", "dataset.max_video_len", "eval.compat"]
     assert (
@@ -39,7 +40,7 @@ def test_metrics_over_videos_are_compared_by_videos():
 
 
 def test_full_videos_are_compared_with_436_videos_not_with_their_clips():
-    config = settings("retri/norton/test_youcook_fullvideo_zs", "eval.compat=true")
+    config = settings("retri/norton/test_youcook_fullvideo_zs")
     assert departures(config, {"queries": 436, "gallery": 436}) == []
     assert same_size(config, FACTS) is None
 
