@@ -7,8 +7,9 @@ stall: a state of model and Adam moments is saved while "training" (matrix produ
     the copy alone, how long the call returns after it, how long a write would have stopped training, and how
     much slower products are while the thread writes.
 hash: the hash of a gradient against the forward and backward pass of the same model, interleaved.
-planted: a run on the embedded data; for each trial a video of one of its updates is spoilt (features of
-    noise, captions half a video too late), the update is made again, and the rank of the spoilt video noted.
+planted: a model trained on the embedded data; for each trial a video of a batch is spoilt (features of noise,
+    captions half a video too late), and its place by share of the gradient norm noted.
+replayed: runs of 50 updates on one and on two processes, killed twice each; hashes of all updates made again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import argparse
 import json
 import os
 import platform
-import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -120,9 +121,13 @@ def hash_cost(repeats: int = 15) -> list[dict]:
 
 
 def planted(trials: int = 20, updates: int = 120, seed: int = 0) -> list[dict]:
-    """Spoilt videos, and the place at which a replay puts them."""
-    from mmpt.replay import read_log, repeat
-    from mmpt.replay.report import ranked
+    """Spoilt videos, and the place at which they stand among those of their batch."""
+    import math
+
+    from mmpt.checkpoints.weights import load_weights
+    from mmpt.config import load_config
+    from mmpt.tasks import build_task
+    from mmpt.tasks.shares import item_shares
     from mmpt_cli.make_data import main as make_data
 
     rng, rows = np.random.default_rng(seed), []
@@ -130,24 +135,89 @@ def planted(trials: int = 20, updates: int = 120, seed: int = 0) -> list[dict]:
         folder = Path(name)
         make_data(["--out", str(folder / "world"), "--size", "small"])
         _train(folder, updates)
-        log = read_log(folder / "run")
+        task = build_task(load_config(folder / "run/config.yaml"))
+        model, dataset = task.build_model(), task.build_dataset("train")
+        load_weights(model, folder / "run/checkpoint_last.pt")
+        model.train()
+
+        def forward(**batch: torch.Tensor) -> dict:
+            return task.forward(model, batch)
+
+        forward.parameters = model.parameters
         for trial in range(trials):
-            update = int(rng.integers(updates // 2, updates + 1))
-            clean = repeat(log, update)
-            videos = [item["video"] for batch in clean.batches for item in batch["items"]]
-            bad = str(rng.choice(videos))
+            dataset.set_epoch(100 + trial)
+            task.begin_epoch(dataset, 100 + trial, model)
+            index = int(rng.integers(len(dataset)))
+            batch = dataset.collate([dataset[index]])
+            bad = int(rng.integers(batch["vfeats"].shape[1]))
             kind = ("noise", "late captions")[trial % 2]
-            moved = _spoil(folder, bad, kind, rng)
-            dirty = repeat(log, update, overrides=moved)
-            order = [item["video"] for item in ranked(dirty)]
-            row = {"update": update, "kind": kind, "place": order.index(bad) + 1, "of": len(order)}
-            row["clean place"] = [item["video"] for item in ranked(clean)].index(bad) + 1
-            rows.append(row | {"reproduced": clean.reproduced})
-            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+            torch.manual_seed(trial)
+            clean = item_shares(task, forward, batch, [index])
+            _spoil(batch, bad, kind, rng)
+            found = item_shares(task, forward, batch, [index])
+            row = {"kind": kind, "of": len(found)}
+            for which, shares in (("place", found), ("place unspoilt", clean)):
+                norms = [-math.inf if math.isnan(share.norm) else share.norm for share in shares]
+                row[which] = 1 + sum(norm > norms[bad] for norm in norms)
+            rows.append(row | {"times median": found[bad].norm / statistics.median(x.norm for x in found)})
     return rows
 
 
-def _train(folder: Path, updates: int) -> None:
+def replayed(updates: int = 50, kills: int = 2, seed: int = 0) -> list[dict]:
+    """Runs of one and of two processes that are killed; all their updates made again, some of them also from
+    the checkpoint before."""
+    from mmpt.replay import read_log, repeat
+    from mmpt_cli.make_data import main as make_data
+
+    rng, rows = np.random.default_rng(seed), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_data(["--out", str(folder / "world"), "--size", "tiny"])
+        for processes in (1, 2):
+            run = folder / f"run{processes}"
+            settings = (
+                "fairseq.checkpoint.keep_interval_updates=-1",
+                "fairseq.common.log_interval=1",
+                "dataset.num_video_per_batch=2",
+                "dataset.global_batch=2",
+                "fairseq.checkpoint.save_interval_updates=5",
+            )
+            for at in sorted(rng.choice(np.arange(6, updates), kills, replace=False).tolist()):
+                job = _train(folder, updates, run, processes, settings, wait=False)
+                _kill_after(job, run / "metrics.jsonl", at)
+            _train(folder, updates, run, processes, settings)
+            log = read_log(run)
+            again = repeat(log, updates, since=0).hashes
+            equal = sum(again.get(update) == value for update, value in log.hashes.items())
+            row = {
+                "processes": processes,
+                "starts": len(log.starts),
+                "updates": len(log.hashes),
+                "equal": equal,
+            }
+            later = rng.choice(np.arange(7, updates), 2, replace=False).tolist()
+            row["from a checkpoint"] = [repeat(log, update).reproduced for update in later]
+            rows.append(row)
+    return rows
+
+
+def _kill_after(job: subprocess.Popen, metrics: Path, update: int) -> None:
+    """SIGKILL to a job and all its processes once it has logged an update."""
+    wanted = f'"update": {update},'
+    while job.poll() is None and not (metrics.is_file() and wanted in metrics.read_text()):
+        time.sleep(0.02)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+
+
+def _train(
+    folder: Path,
+    updates: int,
+    run: Path | None = None,
+    processes: int = 1,
+    settings: tuple[str, ...] = (),
+    wait: bool = True,
+) -> subprocess.Popen:
     world = folder / "world"
     values = {
         "dataset.bert_name": world / "model",
@@ -155,47 +225,43 @@ def _train(folder: Path, updates: int) -> None:
         "dataset.val_path": world / "how2/how2_s3d_val.lst",
         "dataset.vfeat_dir": world / "how2/feat",
         "dataset.tfeat_dir": f"{world}/how2/feat/narration.",
-        "fairseq.checkpoint.save_dir": folder / "run",
+        "fairseq.checkpoint.save_dir": run or folder / "run",
         "fairseq.checkpoint.restore_file": "null",
-        "fairseq.checkpoint.save_interval_updates": 10,
-        "fairseq.checkpoint.keep_interval_updates": -1,
         "fairseq.optimization.max_update": updates,
         "fairseq.optimization.total_num_update": updates,
         "fairseq.dataset.disable_validation": "true",
-        "fairseq.common.log_interval": 1,
     }
-    words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-    command = [sys.executable, "locallaunch.py", "projects/toy/norton.yaml", "--jobtype", "local_single"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, "--cpu", *words], cwd=ROOT, env=environment, check=True, capture_output=True)
+    settings = (*(f"{key}={value}" for key, value in values.items()), *settings)
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "locallaunch.py", "projects/toy/norton.yaml", "--jobtype", "local_small"]
+    job = subprocess.Popen(
+        [*command, "--cpu", "--nproc", str(processes), *words],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    if wait and job.wait():
+        raise RuntimeError(f"{' '.join(job.args)} failed")
+    return job
 
 
-def _spoil(folder: Path, video: str, kind: str, rng: np.random.Generator) -> tuple[str, ...]:
-    """A copy of the shards with one video spoilt; the settings that name it."""
-    from mmpt.utils import ShardedTensor
-    from mmpt.utils.safe_pickle import load_plain_pickle
-
-    source, target = folder / "world/how2/feat", folder / "spoilt"
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)
-    index = load_plain_pickle(source / "train_meta.pkl")
-    shard = next(shard for shard, names in index.items() if video in names)
-    row = index[shard].index(video)
-    name = f"train_{shard}" if kind == "noise" else f"narration.train_{shard}.startends"
-    tensor = ShardedTensor.load(str(source / name))
-    rows = [np.array(tensor[i]) for i in range(len(tensor))]
+def _spoil(batch: dict, video: int, kind: str, rng: np.random.Generator) -> None:
+    """Features of noise with the spread of the real ones, or the captions of half a video later."""
     if kind == "noise":
-        rows[row] = rng.normal(0, rows[row].std(), rows[row].shape).astype(rows[row].dtype)
-    else:
-        seconds_of_video = float(rows[row].max())
-        rows[row] = (rows[row] + seconds_of_video / 2) % seconds_of_video
-    ShardedTensor.from_list(rows).save(str(target / name))
-    return f"dataset.vfeat_dir={target}", f"dataset.tfeat_dir={target}/narration."
+        features = batch["vfeats"][0, video]
+        noise = torch.from_numpy(rng.normal(float(features.mean()), float(features.std()), features.shape))
+        batch["vfeats"][0, video] = noise.to(features.dtype) * batch["vmasks"][0, video, ..., None]
+        return
+    for name in ("caps", "cmasks"):
+        clips = batch[name][0, video]
+        batch[name][0, video] = clips.roll(len(clips) // 2, 0)
 
 
 def main() -> None:
     """Print the tables."""
-    parts = {"stall": stall, "hash": hash_cost, "planted": planted}
+    parts = {"stall": stall, "hash": hash_cost, "planted": planted, "replayed": replayed}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

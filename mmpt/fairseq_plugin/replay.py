@@ -30,13 +30,14 @@ class Recorder:
 
     Args:
         args: of fairseq; `replay_until` is the last update of a replay, None in training; `replay_record` the
-            folder for what is found, None where the state after the last update is all that is wanted;
-            `replay_threads` those of the run, which sums on the CPU depend on.
+            folder for what is found; `replay_goes_on` says that another job goes on after it, which needs its
+            state and not its items; `replay_threads` are those of the run, which sums on the CPU depend on.
     """
 
     def __init__(self, args: Namespace):
         self.until: int | None = args.replay_until
         self.record = None if args.replay_record is None else Path(args.replay_record)
+        self.goes_on: bool = args.replay_goes_on
         self.interval: int = args.log_interval
         self.metrics = Path(args.save_dir) / metrics_file.NAME
         self.processes: int = args.distributed_world_size
@@ -56,7 +57,7 @@ class Recorder:
 
     def wants(self, update: int) -> bool:
         """Is this the update to write down?"""
-        return self.record is not None and update == self.until
+        return update == self.until and not self.goes_on
 
     def batch(self, task: Any, model: Any, sample: Mapping[str, Any], indices: list[int]) -> None:
         """Before a batch of the last update passes: which items it has and what they do to the gradient."""
@@ -96,7 +97,7 @@ class Recorder:
     def after_update(self, cfg: Any, trainer: Any, epoch_itr: Any) -> tuple[list[None], bool]:
         """Stands for validation and saving in a replay."""
         ends = trainer.get_num_updates() >= self.until
-        if ends and self.record is None:
+        if ends and self.goes_on:
             checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
             writer.wait()
         return [None], ends

@@ -57,6 +57,7 @@ class FairseqMMTask(LegacyFairseqTask):
         parser.add_argument("--replay-until", type=int, help=SUPPRESS)
         parser.add_argument("--replay-threads", type=int, help=SUPPRESS)
         parser.add_argument("--replay-record", help=SUPPRESS)
+        parser.add_argument("--replay-goes-on", action="store_true", help=SUPPRESS)
 
     def __init__(self, args: Namespace):
         super().__init__(args)

@@ -21,6 +21,7 @@ from mmpt.replay.log import Job, RunLog
 logger = logging.getLogger(__name__)
 
 SHOWN_LINES = 15
+KEPT = ("no_save", "no_last_checkpoints", "no_save_optimizer_state")
 PATIENCE_S = 86400  # a backward pass per item may take long
 FAIRSEQ_INTERVAL = 100  # its own log_interval
 
@@ -94,9 +95,9 @@ def repeat(log: RunLog, update: int, since: int | None = None, overrides: tuple[
         if (log.folder / "retri").is_dir():  # groups of the epoch that a checkpoint is in the middle of
             shutil.copytree(log.folder / "retri", scratch / "retri")
         for _, end, job in segments[:-1]:
-            _run(log, scratch, end, job, overrides, record=False)
+            _run(log, scratch, end, job, overrides, last=False)
         job = segments[-1][2]
-        error = _run(log, scratch, update, job, overrides, record=True)
+        error = _run(log, scratch, update, job, overrides, last=True)
         found = Replay(log.folder, update, checkpoint, job.processes, log.hashes.get(update))
         return replace(found, error=error, **_recorded(scratch / "record"))
 
@@ -111,7 +112,7 @@ def checkpoints(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _run(
-    log: RunLog, scratch: Path, until: int, job: Job, overrides: tuple[str, ...], record: bool
+    log: RunLog, scratch: Path, until: int, job: Job, overrides: tuple[str, ...], last: bool
 ) -> str | None:
     """Train up to an update; the error where that update itself failed."""
     local = LocalJob(
@@ -123,27 +124,28 @@ def _run(
             f"fairseq.checkpoint.save_dir={scratch}",
             "fairseq.common.tensorboard_logdir=null",
             "fairseq.common.wandb_project=null",
+            *(f"fairseq.checkpoint.{key}=false" for key in KEPT),
+            f"job.timeout={PATIENCE_S}",
         ),
         topology=Topology(per_node=job.processes if job.processes > 1 else None),
     )
     command = local.command(check=True)
+    (scratch / "record").mkdir(exist_ok=True)
     words = ["--replay-until", str(until), "--replay-threads", str(job.threads)]
-    if record:
-        (scratch / "record").mkdir()
-        words += ["--replay-record", str(scratch / "record")]
+    words += ["--replay-record", str(scratch / "record"), *([] if last else ["--replay-goes-on"])]
     command = replace(command, argv=[*command.argv, *words], shown=[*command.shown, *words])
     logger.info("replaying up to update %d on %d processes", until, job.processes)
     output = scratch / "output.txt"
     with open(output, "w") as file, Running() as running:
         running.start(command, visible_gpus()[: command.gpus], file)
         code = running.wait()
-    reached = not record or any((scratch / "record").glob("rank*.json"))
+    reached = not last or any((scratch / "record").glob("rank*.json"))
     if code == 0 and reached:
         return None
     if code == 0:
         raise ConfigError(f"{log.folder} ends before update {until}, as its settings say.")
     end = "\n".join(output.read_text(errors="replace").splitlines()[-SHOWN_LINES:])
-    if record and reached:
+    if last and reached:
         return end
     raise RuntimeError(f"{end}\nthe replay of {log.folder} failed before update {until} (exit code {code}).")
 
