@@ -31,6 +31,7 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
+import inspect
 import json
 import logging
 import mmap
@@ -61,7 +62,9 @@ sys.path.insert(0, str(ROOT))
 import fairseq_cli.train  # noqa: E402, F401  (in the order of train.py)
 import torch  # noqa: E402
 import torch.distributed.run  # noqa: E402
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler  # noqa: E402
 
+import mmpt.fairseq_plugin  # noqa: E402, F401
 from mmpt.checkpoints.weights import read_state_dict  # noqa: E402
 from mmpt.launch.heartbeat import STOOD  # noqa: E402
 from mmpt.launch.torchrun import STOPPED  # noqa: E402
@@ -176,7 +179,8 @@ def _become(stdout: Any, stderr: Any, preexec: Callable | None, session: bool, e
 
 def _run_module(words: list[str]) -> int:
     """Run a Python command line in this process; its exit code."""
-    subprocess.Popen = _popen
+    subprocess.Popen = subprocess_handler.Popen = _popen
+    inspect.getmodule = lambda *frame: None  # torchrun asks for each metric, which takes long with all imported
     place = words.index("-m")
     sys.argv = [words[place + 1], *words[place + 2 :]]
     try:
@@ -194,11 +198,11 @@ def _run_module(words: list[str]) -> int:
     return code
 
 
-def _popen(words: Any, **others: Any) -> Any:
-    is_python = not isinstance(words, str) and words[0] == sys.executable and "-m" in words[1:3]
-    if is_python and words[2 if words[1] == "-u" else 1] == "-m":
-        return Fork(words, **others)
-    return _Popen(words, **others)
+def _popen(args: Any, **others: Any) -> Any:
+    is_python = not isinstance(args, str) and args[0] == sys.executable and "-m" in args[1:3]
+    if is_python and args[2 if args[1] == "-u" else 1] == "-m":
+        return Fork(args, **others)
+    return _Popen(args, **others)
 
 
 @dataclass
@@ -288,14 +292,16 @@ class Network:
     def __init__(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         user, group = os.getuid(), os.getgid()
-        self.ours = libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0
-        if self.ours:
+        self.ours = libc.unshare(CLONE_NEWNET) == 0  # root may
+        if not self.ours and libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0:
+            self.ours = True
             for name, text in (
                 ("setgroups", "deny"),
                 ("uid_map", f"0 {user} 1"),
                 ("gid_map", f"0 {group} 1"),
             ):
                 Path(f"/proc/self/{name}").write_text(text)
+        if self.ours:
             self.set(True)
             os.environ["GLOO_SOCKET_IFNAME"] = "lo"
 
@@ -514,7 +520,8 @@ def bit_flip(chaos: Chaos, job: Job) -> None:
 def _newest(run: Path) -> list[Path]:
     """Of the checkpoints; other names of it, which are the same data, need no second hit."""
     last = run / "checkpoint_last.pt"
-    return [last] if last.is_file() else []
+    saved = {path.stat().st_ino for path in run.glob("checkpoint*.pt")}
+    return [last] if len(saved) > 1 and last.is_file() else []  # the only one has none before it
 
 
 def _flip(path: Path, rng: random.Random) -> None:

@@ -102,13 +102,13 @@ def newest_intact(folder: str | Path) -> Path | None:
             if damage(path) is None:
                 intact.append((0, path))  # weights alone, to start from
             else:
-                logger.error("%s is damaged (%s); taking the checkpoint before it", path, error)
+                logger.error("%s Taking the checkpoint before it.", error)
     # of equals the first: the sort keeps their order
     for _, path in sorted(intact, key=lambda found: -found[0]):
         problem = damage(path)
         if problem is None:
             return path
-        logger.error("%s is damaged (%s); taking the checkpoint before it", path, problem)
+        logger.error("%s Taking the checkpoint before it.", problem)
     if candidates:
         raise ValueError(
             f"all {len(candidates)} checkpoints in {folder} are damaged. Delete or move them to start "

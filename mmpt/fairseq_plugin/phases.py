@@ -83,7 +83,7 @@ class Stragglers:
     taken anyway."""
 
     def __init__(self) -> None:
-        self.since = time.perf_counter()
+        self.since: float | None = None  # the first call ends the start-up, which is no update
         self.last: dict[str, float] = {}
 
     def slots(self, rank: int, world: int) -> list[float]:
@@ -92,7 +92,8 @@ class Stragglers:
         now = time.perf_counter()
         data, waited = HEART.take_spent(DATA), HEART.take_spent(COLLECTIVE)
         slots = [0.0] * (2 * world)
-        slots[2 * rank], slots[2 * rank + 1] = data, max(now - self.since - data - waited, 0.0)
+        if self.since is not None:
+            slots[2 * rank], slots[2 * rank + 1] = data, max(now - self.since - data - waited, 0.0)
         self.since = now
         return slots
 
@@ -100,6 +101,8 @@ class Stragglers:
         """Keep what all ranks said, `slots` summed over them."""
         data, work = summed.view(-1, 2).t().cpu().double()
         total = data + work
+        if not total.any():
+            return
         slowest = int(total.argmax())
         self.last = {
             "slowest_rank": slowest,
