@@ -73,6 +73,7 @@ PATIENCE_S = 90  # without the awaited update, or for an end
 TIMEOUT_S = 10  # job.timeout of the runs
 RESUMED = re.compile(r"Loaded checkpoint \S+ \(epoch \d+ @ (\d+) updates\)")
 ERROR = re.compile(r"^error: .*", re.M)
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1  # linux/sockios.h, linux/if.h
 
@@ -180,7 +181,9 @@ def _become(stdout: Any, stderr: Any, preexec: Callable | None, session: bool, e
 def _run_module(words: list[str]) -> int:
     """Run a Python command line in this process; its exit code."""
     subprocess.Popen = subprocess_handler.Popen = _popen
-    inspect.getmodule = lambda *frame: None  # torchrun asks for each metric, which takes long with all imported
+    inspect.getmodule = lambda *frame: (
+        None
+    )  # torchrun asks for each metric, which takes long with all imported
     place = words.index("-m")
     sys.argv = [words[place + 1], *words[place + 2 :]]
     try:
@@ -205,6 +208,11 @@ def _popen(args: Any, **others: Any) -> Any:
     return _Popen(args, **others)
 
 
+def _begin_job() -> None:
+    WEATHER.apply()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # with this process the job ends
+
+
 @dataclass
 class Job:
     """One start of a run, its output in a file."""
@@ -217,7 +225,7 @@ class Job:
     def __post_init__(self) -> None:
         with open(self.log, "w") as file:
             self.process = Fork(
-                self.words, dict(os.environ), file, subprocess.STDOUT, WEATHER.apply, start_new_session=True
+                self.words, dict(os.environ), file, subprocess.STDOUT, _begin_job, start_new_session=True
             )
 
     def output(self) -> str:

@@ -99,7 +99,7 @@ def main(cfg: DictConfig) -> None:
 def _in_words(error: Exception) -> Exception:
     """What torch says of a data loading process that died, with the likely reasons."""
     found = re.search(
-        r"DataLoader worker \(pid[^)]*\) (?:is killed by signal: (\w+[\w ]*)|exited)", str(error)
+        r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: (\w+[\w ]*)|exited)", str(error)
     )
     if found is None:
         return error

@@ -61,7 +61,7 @@ class Heart:
         self.timeout_s, self.start_timeout_s, self.slow = TIMEOUT_S, START_TIMEOUT_S, True
         self.since = time.monotonic()
         self.spent = {DATA: 0.0, COLLECTIVE: 0.0}  # seconds
-        self._ended = threading.Event()
+        self._ended, self._woken = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
@@ -86,6 +86,7 @@ class Heart:
         """Start-up is over."""
         if self.slow and self.phase == START:
             self.phase, self.slow, self.since = TRAINING, False, time.monotonic()
+            self._woken.set()
 
     def progress(self) -> None:
         """The present phase moves on."""
@@ -119,6 +120,7 @@ class Heart:
         if self._thread is not None:
             self.phase = ENDED
             self._ended.set()
+            self._woken.set()
             self._thread.join(MOST_INTERVAL_S)
 
     def _beat(self, folder: Path | None, alone: Callable[[Beat], None]) -> None:
@@ -147,7 +149,8 @@ class Heart:
                 alone(beat)
             if ended:
                 return
-            self._ended.wait(interval)
+            self._woken.wait(interval)
+            self._woken.clear()
 
 
 HEART = Heart()
@@ -201,10 +204,11 @@ class Watch:
 def judge(beats: Sequence[Beat]) -> str | None:
     """The rank that keeps the job from going on, in words; None while nobody is late."""
     live = [beat for beat in beats if beat.phase != ENDED]
-    limits = [beat.limit_s for beat in live]
-    if not limits or min(limits) <= 0:
+    if not live or min(beat.limit_s for beat in live) <= 0:
         return None
-    limit = max(limits)  # ranks wait for the one with most to do
+    # ranks wait for the one with most to do; one that is silent may have got further than it said
+    heard = [beat for beat in live if beat.silent_s < 6 * beat.interval_s]
+    limit = max(beat.limit_s for beat in heard or live)
     if not any(max(beat.silent_s, beat.standing_s) >= limit for beat in live):
         return None
     silent = [beat for beat in live if beat.silent_s >= limit / 2]

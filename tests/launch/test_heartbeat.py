@@ -37,6 +37,11 @@ def test_ranks_that_all_wait_for_each_other_point_to_the_network():
     assert said.startswith("all 2 ranks stand still since") and "is the network down (here, there)?" in said
 
 
+def test_a_rank_that_froze_before_it_said_that_training_had_begun_is_not_given_the_time_of_a_start():
+    frozen = replace(WELL, rank=1, phase="start-up", update=0, limit_s=1800, silent_s=605)
+    assert judge([waiting(0), frozen]).startswith("rank 1 on here")
+
+
 def test_ranks_wait_as_long_as_the_slowest_is_allowed_to_take():
     starting = replace(WELL, rank=1, phase="composing batches", standing_s=700, limit_s=1800)
     assert judge([waiting(0, standing_s=650), starting]) is None

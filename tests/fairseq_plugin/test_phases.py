@@ -1,0 +1,45 @@
+"""What ranks say of themselves."""
+
+from __future__ import annotations
+
+import torch
+
+from mmpt.fairseq_plugin import phases, signals
+from mmpt.launch.heartbeat import COLLECTIVE, DATA, HEART
+
+
+def test_the_slowest_rank_is_found_from_the_sum_of_what_all_say():
+    ranks = phases.Stragglers(), phases.Stragglers()
+    for rank in ranks:
+        rank.slots(0, 2)
+    HEART.spent |= {DATA: 0.25, COLLECTIVE: 100.0}
+    slow = ranks[1].slots(1, 2)
+    assert slow[:2] == [0.0, 0.0] and slow[2] == 0.25
+    ranks[0].hear(torch.tensor([0.1, 0.3, 0.25, 0.35]))
+    rounded = {name: round(value, 3) for name, value in ranks[0].last.items()}
+    assert rounded == {
+        "slowest_rank": 1,
+        "slowest_data_s": 0.25,
+        "data_s": 0.175,
+        "slowest_step_s": 0.35,
+        "step_s": 0.325,
+    }
+
+
+def test_a_collective_is_a_phase_and_returns_what_it_returned():
+    seen = []
+    gather = phases._marked(lambda x: seen.append(HEART.phase) or x + 1, COLLECTIVE)
+    assert gather(1) == 2 and seen == [COLLECTIVE] and HEART.phase != COLLECTIVE
+
+
+def test_a_data_loading_process_that_died_is_one_sentence_with_its_likely_reason():
+    killed = RuntimeError("DataLoader worker (pid 17) is killed by signal: Killed. ")
+    assert str(signals._in_words(killed)).startswith(
+        "a data loading process died (DataLoader worker (pid 17) is killed by signal: Killed): out of memory?"
+    )
+    cut = RuntimeError("DataLoader worker (pid 17) is killed by signal: Bus error. It is possible that")
+    assert "became shorter meanwhile" in str(signals._in_words(cut))
+    other = RuntimeError("DataLoader worker (pid(s) 5, 6) exited unexpectedly")
+    assert "a data loading process died" in str(signals._in_words(other))
+    unrelated = ValueError("no such shard")
+    assert signals._in_words(unrelated) is unrelated
