@@ -84,6 +84,16 @@ class Entry:
         return tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.default is a.empty)
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """All keyword-only arguments of `forward`."""
+        if self.live is None:
+            return getattr(self.cls, "__given__", ())
+        forward = getattr(self.live, "forward", lambda: None)
+        return tuple(
+            a.name for a in inspect.signature(forward).parameters.values() if a.kind is a.KEYWORD_ONLY
+        )
+
+    @property
     def place(self) -> str:
         """File and line."""
         if self.source is None:

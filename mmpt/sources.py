@@ -135,6 +135,7 @@ class Source:
                 body["__takes__"] = tuple(arg.arg for arg in (*part.args.args[1:], *part.args.kwonlyargs))
             elif isinstance(part, ast.FunctionDef) and part.name == "forward":
                 given = zip(part.args.kwonlyargs, part.args.kw_defaults, strict=True)
+                body["__given__"] = tuple(argument.arg for argument in part.args.kwonlyargs)
                 body["__reads__"] = tuple(argument.arg for argument, default in given if default is None)
         return type(node.name, tuple(self._bases(node)), body)
 

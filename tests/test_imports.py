@@ -57,6 +57,7 @@ ALLOWED = {
         "modules",
         "neighbours",
         "checkpoints",
+        "ops",
         "utils",
         "config",
         "registry",

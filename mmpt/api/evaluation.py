@@ -14,21 +14,25 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmpt.api.raw_videos import SAVE_PATH, slug, with_features
-from mmpt.checkpoints.describe import description
+from mmpt.checkpoints.describe import description, project_of
 from mmpt.checkpoints.weights import fit_state_dict, read_file
-from mmpt.config import Config
+from mmpt.config import Config, ConfigError
+from mmpt.config.fields import Problem
 from mmpt.config.load import as_config
 from mmpt.config.rundir import to_dict
-from mmpt.datasets import build_dataset
+from mmpt.datasets import build_dataset, training_pairs
 from mmpt.evaluators import Evaluator, Report, Result, sanity, save_arrays
 from mmpt.evaluators.report import describe_data
 from mmpt.models import build_model
+from mmpt.models.prepare import prepare
 from mmpt.processors.store.passport import passports_of, wrong_rate
 from mmpt.registry import MODELS, load_plugins
 from mmpt.utils.files import atomic_write
 from mmpt.zoo import remedy
 
 UNTRAINED, PRETRAINED = "untrained", "pretrained"
+BASELINES = {"ridge": "RidgeBaseline"}
+BASELINE_PAIRS, BASELINE_EPOCHS = 50_000, 4  # each item is drawn anew so often, until there are so many pairs
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
@@ -188,6 +192,8 @@ class Evaluation:
         """Evaluate one checkpoint (None: the model as initialised) and write its report into `out`."""
         model, provenance = self.load(checkpoint)
         result, arrays = self.score(model)
+        for name, baseline in self.baselines(checkpoint).items():
+            result.baselines[name] = self.score(baseline)[0].values
         drawn = []
         if out is not None:
             Path(out).mkdir(parents=True, exist_ok=True)
@@ -241,6 +247,39 @@ class Evaluation:
             "training": description(contents, path),
             **dataclasses.asdict(loaded),
         }
+
+    def baselines(self, checkpoint: str | Path | None) -> dict[str, nn.Module]:
+        """The models of `eval.baselines`, fitted to the pairs that the checkpoint was trained on.
+
+        Raises:
+            ConfigError: an unknown one, or nothing says what the checkpoint was trained on.
+        """
+        names = self.config.eval.baselines
+        unknown = [name for name in names if name not in BASELINES]
+        if unknown:
+            problem = f"expected some of {', '.join(BASELINES)}, got {', '.join(unknown)}."
+            raise ConfigError([Problem("eval.baselines", problem, file=self.config.source)])
+        if not names:
+            return {}
+        training = self.training_of(checkpoint)
+        load_plugins(training.plugins)
+        fitted = {}
+        for name in names:
+            model = MODELS.get(BASELINES[name])(training)
+            prepare(model, training_pairs(build_dataset(training, "train"), BASELINE_PAIRS, BASELINE_EPOCHS))
+            fitted[name] = model
+        return fitted
+
+    def training_of(self, checkpoint: str | Path | None) -> Config:
+        """The project that trained a checkpoint: `eval.baseline_project`, or what its file or folder says."""
+        if self.config.eval.baseline_project:
+            return as_config(self.config.eval.baseline_project)
+        tree = project_of(checkpoint) if checkpoint is not None else {}
+        if not tree:
+            what = f"{checkpoint or 'an untrained model'} does not say what it was trained on."
+            cure = "Name the project file that trained it."
+            raise ConfigError([Problem("eval.baseline_project", what, cure=cure, file=self.config.source)])
+        return as_config(tree)
 
     def missing_queries(self, result: Result, arrays: Mapping[str, Any]) -> int | None:
         """How many queries the items left out stand for: one each, or one for all items of a video where

@@ -36,6 +36,13 @@ def description(contents: Contents, path: Path) -> dict[str, Any]:
     return sizes | (_of_fairseq(state, path) if is_fairseq else {})
 
 
+def project_of(path: str | Path) -> dict[str, Any]:
+    """The resolved project file that trained a checkpoint, which stands in it or beside it; {}: nowhere."""
+    state = read_file(path).state
+    extra = (state.get("extra_state") if isinstance(state, Mapping) else None) or {}
+    return extra.get("config") or _config_beside(Path(path))
+
+
 def as_text(path: str | Path) -> str:
     """The description and the groups of tensors, for a terminal."""
     contents = read_file(path)

@@ -159,7 +159,9 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     """Copies `state` (plain names, see `read_state_dict`) into `model` and says what fitted.
 
     A model that knows older names and sizes of its tensors has a method `released_state`, which translates
-    them; one that cannot do without some tensors names them as `required_weights`.
+    them; one that cannot do without some tensors names them as `required_weights`. Tensors that it must
+    not leave unread, since its scores would be others without an error, are the keys of `decisive_weights`;
+    the values say what makes it read them.
 
     Args:
         path: where `state` came from, for messages.
@@ -182,6 +184,9 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Pa
         raise ValueError(
             f"{path} is a checkpoint of another model: {verdict}. Check model.model_cls against the file."
         )
+    for name, cure in getattr(model, "decisive_weights", {}).items():
+        if name in unexpected:
+            raise ValueError(f"{path} holds {name}, which this model does not read. {cure}")
     required = [name for name in missing if name in getattr(model, "required_weights", ())]
     if required:
         raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmpt.config.build import all_names, names_in, read_config
 from mmpt.config.fairseq_options import OPTIONS
-from mmpt.config.fields import ConfigError, Problem, Reader, is_number
+from mmpt.config.fields import ConfigError, Problem, Reader, is_number, keys_of
 from mmpt.config.schema import Config
 from mmpt.registry import LOSSES, REGISTRIES, Entry, Registry, UnknownName, add_plugins
 
@@ -92,7 +92,8 @@ def examine(
                 _described(registry, key, name, reader)
     config = read_config(tree, source, reader)
     if isinstance(config.loss, Mapping):
-        _loss(config.loss, "loss", config, reader)
+        readers = _loss(config.loss, "loss", config, reader)
+        _temperature(config, readers, reader)
     _fairseq(config, reader)
     for problem in contradictions(config):
         reader.add(problem.key, problem.what, cure=problem.cure)
@@ -128,16 +129,43 @@ def _described(registry: Registry, key: str, name: str, reader: Reader) -> Entry
         return None
 
 
-def _loss(section: Mapping[str, Any], place: str, config: Config, reader: Reader) -> None:
-    """A loss with its own keys, and the losses that it is made of."""
+def _temperature(config: Config, losses: Mapping[str, bool | None], reader: Reader) -> None:
+    """A temperature that nothing reads, or that is applied twice.
+
+    Args:
+        losses: name -> whether it reads a temperature that the model learns; None: not known.
+    """
+    model = config.model
+    learns, scales = model.learnable_temperature, model.similarity == "cosine"
+    if learns and losses and not any(reads is None or reads for reads in losses.values()):
+        key = "model.learnable_temperature"
+        what = f"{key}: true trains a logit_scale that {' and '.join(losses)} does not read."
+        divides = ", or loss.temperature: 0.07, with which it does" if _can_divide(losses) else ""
+        reader.add(key, what, cure=f"Set {key}: false{divides}.")
+    divided = (config.loss or {}).get("temperature") is not None
+    if scales and (learns or divided):
+        second = "model.learnable_temperature: true" if learns else "loss.temperature"
+        what = f"model.similarity: cosine has a learned scale already; {second} would scale scores twice."
+        reader.add(
+            "model.similarity", what, cure=f"Leave out {second.split(':')[0]}, or say similarity: dot."
+        )
+
+
+def _can_divide(losses: Iterable[str]) -> bool:
+    return any("temperature" in keys_of(LOSSES.describe(name).config) for name in losses)
+
+
+def _loss(section: Mapping[str, Any], place: str, config: Config, reader: Reader) -> dict[str, bool | None]:
+    """A loss with its own keys, and the losses that it is made of; name of each -> whether it reads a
+    temperature that the model learns, None where that is not known."""
     name = section.get("loss_cls")
     if not isinstance(name, str):
         if name is not None or place != "loss":
             reader.add(f"{place}.loss_cls", expected="the name of a loss", got=name)
-        return
+        return {}
     entry = _described(LOSSES, f"{place}.loss_cls", name, reader)
     if entry is None or entry.config is None:
-        return
+        return {name: None}
     before = len(reader.problems)
     of_sum = () if place == "loss" else ("weight", "name")  # keys of a part, not of its loss
     own = {key: value for key, value in section.items() if key not in ("loss_cls", *of_sum)}
@@ -148,12 +176,15 @@ def _loss(section: Mapping[str, Any], place: str, config: Config, reader: Reader
         except ValueError as error:  # the sentence begins with the key to be changed
             key = re.match(r"(dataset|loss)[\w.]+", str(error))
             reader.add(key[0] if key else place, str(error))
+    parts: dict[str, bool | None] = {}
     for key, value in own.items():
         for i, part in enumerate(value if isinstance(value, list) else ()):
             if isinstance(part, Mapping) and "loss_cls" in part:
-                _loss(part, f"{place}.{key}[{i}]", config, reader)
+                parts |= _loss(part, f"{place}.{key}[{i}]", config, reader)
                 if not is_number(part.get("weight", 1.0)):
                     reader.add(f"{place}.{key}[{i}].weight", expected="a number", got=part["weight"])
+    said = getattr(read, "reads_logit_scale", None)
+    return parts or {name: "logit_scale" in entry.given if said is None else said}
 
 
 def _fairseq(config: Config, reader: Reader) -> None:

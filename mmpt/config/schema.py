@@ -46,6 +46,12 @@ class DatasetConfig(SharedSection):
     max_len: int | None = option(
         None, "video and text positions together; text tensors have max_len - max_video_len columns", least=1
     )
+    feature_norm: str | None = option(
+        None,
+        "center: video features minus their mean over the training data; whiten: also uncorrelated; the "
+        "model measures them before its first update and keeps them in its checkpoint",
+        one_of=("center", "whiten"),
+    )
     subsampling: int | None = option(None, "clips per item; also divides the batch size", least=1)
     clip_per_video: int | None = option(
         None, "clips drawn from one video; overrides subsampling in the aligner", least=1
@@ -127,6 +133,13 @@ class EvalConfig(SharedSection):
     )
     bootstrap: int = option(
         1000, "bootstrap samples behind a 95 % interval; 0 switches intervals off", least=0
+    )
+    baselines: tuple[str, ...] = option(
+        (),
+        "models to print beside the checkpoint; ridge: RidgeBaseline, fitted to the pairs it was trained on",
+    )
+    baseline_project: str | None = option(
+        None, "project file whose training data baselines learn from; null: that of the checkpoint"
     )
 
 

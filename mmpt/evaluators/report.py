@@ -170,7 +170,13 @@ class Report:
                 ]
             )
         for model, values in result.baselines.items():
-            rows.append([model, *(_cell(_level(values, statistic)) for statistic in statistics)])
+            shared = [_level(values, statistic) for statistic in statistics]
+            if None not in shared:
+                rows.append([model, *map(_cell, shared)])
+                continue
+            for measure in measures:
+                names = [f"{measure}-{statistic}" if measure else statistic for statistic in statistics]
+                rows.append([f"{model} {measure}".rstrip(), *(_cell(values.get(name)) for name in names)])
         return rows
 
     def numbers(self) -> list[list[str]]:

@@ -21,6 +21,7 @@ import torch
 from fairseq.logging import progress_bar
 from fairseq.logging.meters import AverageMeter, StopwatchMeter, TimeMeter
 
+from mmpt.fairseq_plugin.advice import Advice
 from mmpt.ops.distributed import rank
 
 NAME = "metrics.jsonl"
@@ -53,6 +54,7 @@ class MetricsFile(progress_bar.BaseProgressBar):
     def __init__(self, wrapped: progress_bar.BaseProgressBar, path: Path):
         self.wrapped = wrapped
         self.path = path
+        self.advise = Advice()
 
     def __iter__(self) -> Iterator:
         return iter(self.wrapped)
@@ -76,6 +78,7 @@ class MetricsFile(progress_bar.BaseProgressBar):
         if tag == "train_inner" and of_update.get("update") == step:
             line |= of_update
         write(self.path, line)
+        self.advise(tag, step, line)
 
 
 def write(path: Path, line: Mapping[str, Any]) -> None:

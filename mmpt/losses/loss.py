@@ -41,6 +41,12 @@ class LossConfig(Section):
     def _place(cls) -> str:
         return "loss"
 
+    @property
+    def reads_logit_scale(self) -> bool | None:
+        """Whether a temperature that the model learns has an effect with these keys; None: `forward` says
+        so."""
+        return None
+
     def check_data(self, dataset: Any) -> None:
         """Before torch is imported: does the `dataset:` section make what this loss expects?
 
@@ -157,7 +163,8 @@ class Loss(nn.Module, Generic[C]):
     @property
     def reads_logit_scale(self) -> bool:
         """Whether a temperature that the model learns has an effect."""
-        return "logit_scale" in inspect.signature(self.forward).parameters
+        said = self.config.reads_logit_scale
+        return "logit_scale" in inspect.signature(self.forward).parameters if said is None else said
 
     def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
         """Before training: do the sizes of the data fit this loss?

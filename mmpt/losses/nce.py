@@ -67,6 +67,11 @@ class ContrastConfig(NegativesConfig):
         above=0,
     )
 
+    @property
+    def reads_logit_scale(self) -> bool | None:
+        """The published forms have no temperature, so a learned one needs to be asked for."""
+        return self.temperature is not None
+
 
 P = TypeVar("P", bound=ContrastConfig)
 
@@ -77,11 +82,6 @@ class PooledContrast(Loss[P]):
     Config: type[P] = ContrastConfig  # type: ignore[assignment]
     family = "Clips and captions"
     from_model: tuple[str, ...] | None = ("pooled_video", "pooled_text")
-
-    @property
-    def reads_logit_scale(self) -> bool:
-        """The published forms have no temperature, so a learned one needs to be asked for."""
-        return self.config.temperature is not None
 
     def scores(self, queries: Tensor, candidates: Tensor, logit_scale: Tensor | None = None) -> Tensor:
         """(N, D), (M, D) of this rank -> (N, M) of those that `global_negatives` says."""
@@ -173,6 +173,12 @@ class MMContraConfig(ContrastConfig, SimilarityConfig):
         False, "clips drawn twice (same span of video or of captions) are not each other's negatives"
     )
 
+    @property
+    def reads_logit_scale(self) -> bool | None:
+        """The video-paragraph part always does."""
+        section = self.sequence_contrast
+        return (section is not None and section.weight is not None) or super().reads_logit_scale
+
     def check_data(self, dataset: Any) -> None:
         if self.sequence_contrast is not None:
             self.sequence_contrast.check_data(dataset)
@@ -223,11 +229,6 @@ class MMContraLoss(PooledContrast[MMContraConfig]):
     @property
     def reads(self) -> tuple[str, ...]:
         return super().reads if self.sequence is None else self.sequence.reads
-
-    @property
-    def reads_logit_scale(self) -> bool:
-        """The video-paragraph part always does."""
-        return self.sequence is not None or super().reads_logit_scale
 
     def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
         if self.sequence is not None:

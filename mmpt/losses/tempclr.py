@@ -141,10 +141,6 @@ class TempCLRLoss(Loss[TempCLRConfig]):
         shared = {f.name: getattr(self.config, f.name) for f in fields(ContrastConfig)}
         self.contrast = MMContraLoss(**shared)
 
-    @property
-    def reads_logit_scale(self) -> bool:
-        return self.contrast.reads_logit_scale
-
     def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
         length = self.config.sequence_length
         if clips_per_video is not None and clips_per_video < length:

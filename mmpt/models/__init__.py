@@ -4,6 +4,7 @@ from mmpt.models import (
     dual_encoder,
     features,
     gram,
+    linear,
     mmfusion,
     mmfusion_align,
     mmfusion_downstream,
@@ -12,6 +13,7 @@ from mmpt.models import (
     mmstica,
     raw_clips,
     raw_recognition,
+    small,
     transformermodel,
 )
 from mmpt.models.build import build_model
@@ -21,6 +23,7 @@ __all__ = [
     "build_model",
     "dual_encoder",
     "features",
+    "linear",
     "mmfusion",
     "mmfusion_align",
     "mmfusion_downstream",
@@ -29,6 +32,7 @@ __all__ = [
     "mmstica",
     "raw_clips",
     "raw_recognition",
+    "small",
     "transformermodel",
 ]
 

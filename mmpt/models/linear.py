@@ -10,9 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from mmpt.config.schema import Config
+from mmpt.models.mmfusion import Encoded
+from mmpt.models.small import word_positions
+from mmpt.models.transformermodel import read_bert_config
+from mmpt.modules.layers import masked_mean
+from mmpt.ops.normalize import unit_rows
+from mmpt.registry import MODELS
 from mmpt.utils import ShardedTensor, load_index
 
 BEFORE_S, AFTER_S = 2.0, 4.0  # speech is about what is seen from a little before it to a little after it
@@ -41,6 +51,110 @@ class Ridge:
         return self.embed_text(token_ids) @ self.embed_video(features).T
 
 
+@MODELS.register()
+class RidgeBaseline(nn.Module):
+    """Ridge regression from the word pieces of a caption to the mean feature of its clip, as a model.
+
+    `observe` and `settle` fit it, in closed form, to the pairs that a model is trained on: what that model
+    has to beat. `eval.baselines: [ridge]` prints it beside any model. Of `PENALTIES` the one counts with
+    which nine tenths of the pairs foretell the features of the last tenth best.
+
+    Shape letters: B clips, T caption columns, F seconds, D feature width.
+
+    Args:
+        config: `dataset.bert_name` is read.
+        weights: (C, D) of word pieces, where they are known.
+    """
+
+    returns = frozenset({"pooled_text", "pooled_video"})
+    PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # times the number of pairs
+    MOST_PIECES = 4096  # the most frequent ones: normal equations grow with their square
+
+    def __init__(self, config: Config, weights: np.ndarray | None = None):
+        super().__init__()
+        if weights is None:
+            weights = np.zeros((read_bert_config(config.dataset.bert_name).vocab_size, 0))
+        self.weights = nn.Parameter(torch.as_tensor(weights, dtype=torch.float32), requires_grad=False)
+        self._texts: list[np.ndarray] = []
+        self._targets: list[np.ndarray] = []
+
+    def observe(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch: Any) -> None:
+        """Take pairs: caps, cmasks (B, T), vfeats (B, F, D), vmasks (B, F)."""
+        rows, columns = word_positions(cmasks)
+        counts = torch.bincount(rows, minlength=len(caps))
+        self._texts += [ids.numpy() for ids in caps[rows, columns].split(counts.tolist())]
+        self._targets.append(masked_mean(vfeats.float(), vmasks).numpy())
+
+    def settle(self) -> None:
+        """Solve for the weights; what was observed is forgotten.
+
+        Raises:
+            ValueError: nothing was observed.
+        """
+        if not self._texts:
+            raise ValueError("RidgeBaseline: no pairs to learn from; look at dataset.train_path.")
+        targets = np.concatenate(self._targets).astype(np.float64)
+        frequency = np.bincount(np.concatenate(self._texts), minlength=len(self.weights))
+        kept = np.flatnonzero(frequency)[np.argsort(-frequency[frequency > 0], kind="stable")]
+        kept = kept[: self.MOST_PIECES]
+        place = np.full(len(frequency), -1)
+        place[kept] = np.arange(len(kept))
+        texts = [places[places >= 0] for places in (place[ids] for ids in self._texts)]
+        head = max(1, len(texts) * 9 // 10)
+        first = normal_equations(texts[:head], targets[:head], len(kept))
+        last = normal_equations(texts[head:], targets[head:], len(kept))
+
+        def error(penalty: float) -> float:
+            weights = solve(*first, penalty * head)
+            # |XW - Y|^2 without |Y|^2
+            return float(np.sum(weights * (last[0] @ weights)) - 2 * np.sum(weights * last[1]))
+
+        best = min(self.PENALTIES, key=error)
+        weights = np.zeros((len(frequency), targets.shape[1]))
+        weights[kept] = solve(first[0] + last[0], first[1] + last[1], best * len(texts))
+        self.weights = nn.Parameter(torch.as_tensor(weights, dtype=torch.float32), requires_grad=False)
+        self._texts, self._targets = [], []
+
+    def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
+        """(B, T) -> the features that captions foretell, of unit length."""
+        rows, columns = word_positions(cmasks)
+        vectors = self.weights[caps[rows, columns]]
+        mask = torch.zeros_like(cmasks[:, 1:])
+        mask[rows, columns - 1] = True
+        outputs = vectors.new_zeros(*mask.shape, vectors.shape[1])
+        outputs[rows, columns - 1] = vectors
+        return Encoded(unit_rows(outputs.sum(1)), outputs, mask)
+
+    def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
+        """(B, F, D) -> mean features of unit length."""
+        outputs = nn.functional.pad(vfeats, (0, 0, 1, 1))
+        return Encoded(unit_rows(masked_mean(vfeats, vmasks)), outputs, nn.functional.pad(vmasks, (1, 1)))
+
+    def forward(
+        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch: Any
+    ) -> dict[str, Tensor]:
+        """Pooled vectors of B captions and clips."""
+        video = self.forward_video(vfeats, vmasks, caps, cmasks)
+        return {"pooled_text": self.forward_text(caps, cmasks).pooled, "pooled_video": video.pooled}
+
+
+def normal_equations(
+    texts: Sequence[np.ndarray], targets: np.ndarray, n_pieces: int, block: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
+    """X'X (n_pieces, n_pieces) and X'Y (n_pieces, D) of the counts X of word pieces in each text."""
+    gram, cross = np.zeros((n_pieces, n_pieces)), np.zeros((n_pieces, targets.shape[1]))
+    for start in range(0, len(texts), block):
+        counts = _counts(texts[start : start + block], n_pieces)
+        gram += counts.T @ counts
+        cross += counts.T @ targets[start : start + block]
+    return gram, cross
+
+
+def solve(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:
+    """(X'X + penalty I)^-1 X'Y."""
+    return np.linalg.solve(gram + penalty * np.eye(len(gram)), cross)
+
+
 def fit_ridge(
     samples: Iterable[tuple[Sequence[Sequence[int]], np.ndarray]], vocab_size: int, penalty: float = 100.0
 ) -> Ridge:
@@ -64,7 +178,7 @@ def fit_ridge(
             "ridge regression: no captions to learn from; check that the shards of the training split "
             "hold videos."
         )
-    return Ridge(np.linalg.solve(gram + penalty * np.eye(vocab_size), cross))
+    return Ridge(solve(gram, cross, penalty))
 
 
 def fit_ridge_to_shards(

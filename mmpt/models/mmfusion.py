@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
-from mmpt.models.transformermodel import build_encoder, read_bert_config
-from mmpt.modules.layers import masked_mean
-from mmpt.ops.logit_scale import INITIAL_LOGIT_SCALE
+from mmpt.models.transformermodel import DEFAULT_INPUT_DIM, build_encoder, read_bert_config
+from mmpt.modules.layers import FeatureNorm, masked_mean
+from mmpt.ops.logit_scale import INITIAL_LOGIT_SCALE, inverse_temperature
+from mmpt.ops.normalize import unit_rows
 from mmpt.registry import ENCODERS, MODELS
 
 RETURNED = (
@@ -50,8 +51,8 @@ class MMFusion(nn.Module):
     """What all fusion models share: sizes, encoder building, the output dict.
 
     Args:
-        config: `dataset.bert_name`, `dataset.max_video_len`, `dataset.max_len` and the `model` section are
-            read.
+        config: `dataset.bert_name`, `dataset.max_video_len`, `dataset.max_len`, `dataset.feature_norm` and
+            the `model` section are read.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,12 @@ class MMFusion(nn.Module):
         use_seg_emb: bool | None = option(None, "adds the unused segment embedding that VLM checkpoints hold")
         learnable_temperature: bool = option(
             False, "the model owns a trained logit_scale, starting at ln(1/0.07), which losses then read"
+        )
+        similarity: str = option(
+            "dot",
+            "dot: pooled vectors as they are (published); cosine: of unit length, those of text times a "
+            "learned scale that starts at 1/0.07, for any loss on dot products",
+            one_of=("dot", "cosine"),
         )
 
     def __init__(self, config: Config):
@@ -78,6 +85,34 @@ class MMFusion(nn.Module):
         self.logit_scale = (
             nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE)) if config.model.learnable_temperature else None
         )
+        self.cosine_scale = (
+            nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE)) if config.model.similarity == "cosine" else None
+        )
+        norm = config.dataset.feature_norm
+        self.feature_norm = FeatureNorm(self.input_dim, norm == "whiten") if norm else nn.Identity()
+        self.tokens_in_training = True  # false where the loss reads pooled vectors alone
+
+    @property
+    def input_dim(self) -> int:
+        """Width of a video feature."""
+        return getattr(self.bert_config, "input_dim", DEFAULT_INPUT_DIM)
+
+    def scored(self, encoded: Encoded, text: bool = False) -> Encoded:
+        """One modality with its pooled vectors as `model.similarity` says."""
+        if self.cosine_scale is None:
+            return encoded
+        unit = unit_rows(encoded.pooled)
+        scale = inverse_temperature(self.cosine_scale, unit) if text else 1.0
+        return encoded._replace(pooled=(unit * scale).to(encoded.pooled.dtype))
+
+    @property
+    def decisive_weights(self) -> dict[str, str]:
+        """Tensors of a checkpoint that change every score -> the key with which a model reads them."""
+        return {
+            "feature_norm.whitening": "Set dataset.feature_norm: whiten, as in its training.",
+            "feature_norm.mean": "Set dataset.feature_norm: center, as in its training.",
+            "cosine_scale": "Set model.similarity: cosine, as in its training.",
+        }
 
     def required(self, section: str, key: str):
         """`config.<section>.<key>`, which must be set."""
@@ -99,6 +134,9 @@ class MMFusion(nn.Module):
             bert_config.num_hidden_layers = n_layers
         if isinstance(encoder_cls, str):
             encoder_cls = ENCODERS.get(encoder_cls, f"{self.config.source}: model.*_encoder_cls")
+        if hasattr(encoder_cls, "encode"):  # a small encoder: no transformer, no weights to start from
+            bert_config.input_dim = self.input_dim
+            return encoder_cls(bert_config, self.config.model)
         return build_encoder(encoder_cls, self.config.dataset.bert_name, bert_config, self.config.model.init)
 
     @property
@@ -106,6 +144,11 @@ class MMFusion(nn.Module):
         """Names of the tensors that `forward` gives; losses are compared with it before training."""
         names = RETURNED if self.logit_scale is None else (*RETURNED, "logit_scale")
         return frozenset(names)
+
+    @property
+    def with_tokens(self) -> bool:
+        """Whether small encoders give token vectors beside the pooled ones."""
+        return self.tokens_in_training or not self.training
 
     def order_sensitive(self, name: str) -> bool:
         """Whether the embedding of `video` or `text` changes with the order of its positions; an encoder
@@ -122,7 +165,8 @@ class MMFusion(nn.Module):
             "video_mask_outputs": video.mask,
             "text_mask_outputs": text.mask,
         }
-        return result if self.logit_scale is None else result | {"logit_scale": self.logit_scale}
+        scales = {"logit_scale": self.logit_scale, "cosine_scale": self.cosine_scale}
+        return result | {name: scale for name, scale in scales.items() if scale is not None}
 
     def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
         """Video alone. Of `caps` and `cmasks` only the first two columns, [CLS] and [SEP], are read.
@@ -163,8 +207,11 @@ class VideoTower(MMFusion):
         )
 
     def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
+        vfeats = self.feature_norm(vfeats)
+        if hasattr(self.video_encoder, "encode"):
+            return self.scored(self.video_encoder.encode(vfeats, vmasks, self.with_tokens))
         ids, mask, pool = layout.video_segment(caps, cmasks, vmasks)
-        return Encoded.of(self.video_encoder(ids, vfeats, mask), pool)
+        return self.scored(Encoded.of(self.video_encoder(ids, vfeats, mask), pool))
 
 
 @MODELS.register()
@@ -177,8 +224,11 @@ class MMFusionSeparate(VideoTower):
         self.text_encoder = self.build_encoder(self.required("model", "text_encoder_cls"))
 
     def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
+        if hasattr(self.text_encoder, "encode"):
+            return self.scored(self.text_encoder.encode(caps, cmasks, self.with_tokens), text=True)
         ids, mask, pool = layout.text_segment(caps, cmasks)
-        return Encoded.of(self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state, pool)
+        hidden = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return self.scored(Encoded.of(hidden, pool), text=True)
 
 
 @MODELS.register()
@@ -191,9 +241,9 @@ class MMFusionShare(MMFusion):
 
     def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
         ids, mask, pool = layout.video_segment(caps, cmasks, vmasks)
-        return Encoded.of(self.mm_encoder(ids, vfeats, mask), pool)
+        return self.scored(Encoded.of(self.mm_encoder(ids, self.feature_norm(vfeats), mask), pool))
 
     def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
         ids, mask, pool = layout.text_segment(caps, cmasks)
         types = layout.token_types(ids.shape[1], None, ids.device)
-        return Encoded.of(self.mm_encoder(ids, None, mask, types), pool)
+        return self.scored(Encoded.of(self.mm_encoder(ids, None, mask, types), pool), text=True)

@@ -45,15 +45,16 @@ class MMFusionJoint(MMFusion):
         """(B, L, D) after the isolated layers, or after all layers where none is isolated."""
         mask = layout.isolated_mask(cmasks, vmasks) if self.n_isolated else layout.splice(cmasks, vmasks)
         types = layout.token_types(caps.shape[1], vfeats.shape[1], caps.device)
-        return self.mm_encoder(caps, vfeats, mask, types, self.n_isolated or None)
+        return self.mm_encoder(caps, self.feature_norm(vfeats), mask, types, self.n_isolated or None)
 
     def forward(
         self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch
     ) -> dict[str, Tensor]:
         video, text = layout.split(self.joint_hidden(caps, cmasks, vfeats, vmasks), vfeats.shape[1])
         video_pool = layout.video_segment(caps, cmasks, vmasks).pool
+        text_pool = layout.text_segment(caps, cmasks).pool
         return self.outputs(
-            Encoded.of(video, video_pool), Encoded.of(text, layout.text_segment(caps, cmasks).pool)
+            self.scored(Encoded.of(video, video_pool)), self.scored(Encoded.of(text, text_pool), text=True)
         )
 
 

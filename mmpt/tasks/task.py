@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from mmpt.checkpoints.weights import fit_state_dict, plain_state_dict
 from mmpt.config import Config
-from mmpt.datasets import MMDataset, build_dataset
+from mmpt.datasets import MMDataset, build_dataset, training_pairs
 from mmpt.losses import Loss, build_loss
+from mmpt.losses.loss import NegativesConfig
 from mmpt.models import build_model
 from mmpt.models.batching import (
     check_towers_read_alone,
@@ -24,9 +26,17 @@ from mmpt.models.batching import (
     forward_in_parts,
 )
 from mmpt.models.groups import set_groups
+from mmpt.models.mmfusion import MMFusion
+from mmpt.models.prepare import observers, prepare
 from mmpt.modules.synced_norm import synchronised
+from mmpt.ops.distributed import world_size
 from mmpt.registry import TASKS, load_plugins
 from mmpt.tasks.zeroshot import ZeroShotTest
+
+logger = logging.getLogger(__name__)
+
+FEWEST_NEGATIVES = 31
+TOKENS = {"video_outputs", "text_outputs", "video_mask_outputs", "text_mask_outputs"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ class Task:
             )
             self.loss.check_data(config.dataset)
         self._zero_shot_test: ZeroShotTest | None = None
+        self._noted = False
         self.num_updates = 0  # of the trainer; losses that warm up or draw negatives read it
         self.place: Place | None = None  # of the batch in training, with dataset.global_batch
 
@@ -100,6 +111,10 @@ class Task:
         if self.loss is not None:
             self.loss.check_model(model)
             self.loss.check_temperature(model)
+            if isinstance(model, MMFusion):
+                model.tokens_in_training = bool(TOKENS & set(self.loss.reads))
+        if checkpoint is None and observers(model):
+            prepare(model, training_pairs(self.build_dataset("train")))
         rates, no_decay = self.config.model.learning_rates or {}, self.config.model.no_decay or []
         if rates or no_decay:
             self._check_groups()
@@ -196,9 +211,26 @@ class Task:
         batch |= model(**batch)
         loss = self.loss(**batch)
         self.loss.assert_finite()
-        logit_scale = batch.get("logit_scale")
-        temperature = None if logit_scale is None else (-logit_scale.detach().float()).exp()
+        self._note_negatives(len(batch["pooled_video"]) if "pooled_video" in batch else None)
+        scale = batch.get("logit_scale", batch.get("cosine_scale"))
+        temperature = None if scale is None else (-scale.detach().float()).exp()
         return StepOutput(loss, self.loss.terms, *self.count(batch), temperature)
+
+    def _note_negatives(self, clips: int | None) -> None:
+        """Say once where each clip of a batch has few others to be told from."""
+        keys = getattr(self.loss, "config", None)
+        if clips is None or self._noted or not isinstance(keys, NegativesConfig):
+            return
+        self._noted = True
+        negatives = clips * (world_size() if keys.global_negatives else 1) - 1
+        if negatives < FEWEST_NEGATIVES:
+            logger.warning(
+                "each clip is told from %d others, fewer than %d: so easy a contrast is soon learned. Raise "
+                "fairseq.dataset.batch_size (of groups of videos: dataset.num_video_per_batch) or, with "
+                "several processes, set loss.global_negatives: true.",
+                negatives,
+                FEWEST_NEGATIVES,
+            )
 
     def count(self, batch: Mapping[str, Any]) -> tuple[int, Tensor]:
         """Captions of a batch, and how many of them have no words."""
