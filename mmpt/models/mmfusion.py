@@ -136,7 +136,7 @@ class MMFusion(nn.Module):
             encoder_cls = ENCODERS.get(encoder_cls, f"{self.config.source}: model.*_encoder_cls")
         if hasattr(encoder_cls, "encode"):  # a small encoder: no transformer, no weights to start from
             bert_config.input_dim = self.input_dim
-            return encoder_cls(bert_config, self.config.model)
+            return encoder_cls(self.config.model, bert_config)
         return build_encoder(encoder_cls, self.config.dataset.bert_name, bert_config, self.config.model.init)
 
     @property

@@ -40,16 +40,16 @@ class SmallEncoder(nn.Module):
     mask.
 
     Args:
+        config: the `model:` section.
         bert: `vocab_size`, `max_position_embeddings` and the width `input_dim` of features are read.
-        model: the `model:` section.
     """
 
     Config = SmallConfig
     order_sensitive = False
 
-    def __init__(self, bert: Any, model: Any):
+    def __init__(self, config: Any, bert: Any):
         super().__init__()
-        self.width: int = model.embed_dim
+        self.width: int = config.embed_dim
 
 
 # Words ------------------------------------------------------------------------------------------------------
@@ -69,9 +69,9 @@ class BagOfWords(SmallEncoder):
 
     Config = WordsConfig
 
-    def __init__(self, bert: Any, model: Any):
-        super().__init__(bert, model)
-        self.min_count, self.idf = model.min_count, model.idf
+    def __init__(self, config: Any, bert: Any):
+        super().__init__(config, bert)
+        self.min_count, self.idf = config.min_count, config.idf
         self.words = self.table(bert.vocab_size, self.width)
         # what training captions say about each piece; part of the checkpoint
         self.register_buffer("importance", torch.ones(bert.vocab_size))
@@ -151,17 +151,17 @@ class ContextWords(BagOfWords):
 
     order_sensitive = True
 
-    def __init__(self, bert: Any, model: Any):
-        super().__init__(bert, model)
-        if not model.context_words % 2:
+    def __init__(self, config: Any, bert: Any):
+        super().__init__(config, bert)
+        if not config.context_words % 2:
             raise ValueError(
-                f"model.context_words={model.context_words} has no middle; use {model.context_words + 1}."
+                f"model.context_words={config.context_words} has no middle; use {config.context_words + 1}."
             )
-        width, self.senses = model.context_dim, model.senses
+        width, self.senses = config.context_dim, config.senses
         self.words = self.table(bert.vocab_size, self.senses * self.width)
         self.context = nn.Embedding(bert.vocab_size, width)
         nn.init.normal_(self.context.weight, std=0.1)
-        self.neighbours = nn.Conv1d(width, width, model.context_words, padding=model.context_words // 2)
+        self.neighbours = nn.Conv1d(width, width, config.context_words, padding=config.context_words // 2)
         self.sense = nn.Linear(width, self.senses)
 
     def gates(self, caps: Tensor, cmasks: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
@@ -193,8 +193,8 @@ class AttentionWords(BagOfWords):
 
     order_sensitive = True
 
-    def __init__(self, bert: Any, model: Any):
-        super().__init__(bert, model)
+    def __init__(self, config: Any, bert: Any):
+        super().__init__(config, bert)
         self.places = self.table(bert.max_position_embeddings, self.width)
         self.layer = attention_layer(self.width)
 
@@ -229,11 +229,11 @@ class LinearVideo(SmallEncoder):
             one_of=("mean", "attention"),
         )
 
-    def __init__(self, bert: Any, model: Any):
-        super().__init__(bert, model)
+    def __init__(self, config: Any, bert: Any):
+        super().__init__(config, bert)
         self.linear = nn.Linear(bert.input_dim, self.width, bias=False)
         nn.init.eye_(self.linear.weight)  # untrained, it compares the features themselves
-        self.query = nn.Parameter(torch.zeros(bert.input_dim)) if model.video_pool == "attention" else None
+        self.query = nn.Parameter(torch.zeros(bert.input_dim)) if config.video_pool == "attention" else None
 
     def encode(self, vfeats: Tensor, vmasks: Tensor, tokens: bool = True) -> Encoded:
         """Seconds (B, F, features) with mask (B, F) -> pooled (B, D), outputs (B, F + 2, D), mask (B, F +
@@ -257,8 +257,8 @@ class AttentionVideo(SmallEncoder):
 
     order_sensitive = True
 
-    def __init__(self, bert: Any, model: Any):
-        super().__init__(bert, model)
+    def __init__(self, config: Any, bert: Any):
+        super().__init__(config, bert)
         self.linear = nn.Linear(bert.input_dim, self.width, bias=False)
         self.places = nn.Embedding(bert.max_position_embeddings, self.width)
         nn.init.normal_(self.places.weight, std=INIT_STD)
