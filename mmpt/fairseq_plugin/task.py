@@ -68,7 +68,7 @@ class FairseqMMTask(LegacyFairseqTask):
         self.passed = (-1, 0)  # update, and its batches that have passed
         HEART.timeout_s, HEART.start_timeout_s = self.config.job.timeout, self.config.job.start_timeout
         self.folder, self.accepted = RunFolder(self.config), args.accept_changes.split(",")
-        if args.distributed_rank == 0 and args.replay_until is None:
+        if rank() == 0 and args.replay_until is None:
             self.folder.open(self.accepted, args.distributed_world_size)
         self.mmtask = build_task(self.config)
         self.model = None
@@ -104,7 +104,7 @@ class FairseqMMTask(LegacyFairseqTask):
                 f"dataset.{path_key}={getattr(self.config.dataset, path_key)} has no items."
             )
         logger.info("%s: %d items", split, len(dataset))
-        if split == "train" and self.args.distributed_rank == 0:
+        if split == "train" and rank() == 0:
             self.folder.check_items(len(dataset), self.accepted)
         dataset.seed = self.args.seed
         whole = self.share.global_batch if self.share else None

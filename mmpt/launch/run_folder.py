@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ from mmpt.config.rundir import to_dict
 from mmpt.config.yamlfile import write_yaml
 from mmpt.utils.content import ITSELF, changed, digests
 from mmpt.utils.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 CONFIG, CONTENT, HISTORY = "config.yaml", "content.json", "history.jsonl"
 
@@ -53,7 +57,6 @@ HARMLESS_FLAGS = {
     *("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader", "optimizer_overrides"),
 }
 HARMLESS_BEGIN = "distributed_"  # of flags
-SHARED_OUT = {"batch_size", "update_freq"}  # flags by which processes share what dataset.global_batch fixes
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class RunFolder:
                     json.dump(self._content(), file, indent=0)
             else:
                 event["changes"] = self._changes()
+                self._tell_of_processes(processes)
             if found:
                 event["accepted"] = [difference.key for difference in found]
                 self._accept(found)
@@ -140,7 +144,7 @@ class RunFolder:
         found = self.differences()
         refused = [difference for difference in found if not _covered(difference.key, accept)]
         if refused:
-            keys = ",".join(difference.key for difference in refused)
+            keys = ",".join(_summed_up([difference.key for difference in refused]))
             raise ConfigError(
                 f"{self.path} belongs to another experiment: it was trained with other settings.\n"
                 + "".join(f"    {difference}\n" for difference in refused)
@@ -221,6 +225,17 @@ class RunFolder:
             if _canonical(before.get(key)) != _canonical(now.get(key))
         }
 
+    def _tell_of_processes(self, processes: int) -> None:
+        before = next((line["processes"] for line in reversed(self.history()) if "processes" in line), None)
+        if before not in (None, processes) and self.config.dataset.global_batch is None:
+            logger.warning(
+                "%s: %d processes trained here before, %d go on: an update sees other batches than before. "
+                "With dataset.global_batch it would see the same.",
+                self.path,
+                before,
+                processes,
+            )
+
     def _changes(self) -> dict[str, list[Any]]:
         """Every key, harmless or not, whose value is another than at the start before: old and new."""
         before, now = self._stored(), _flat(to_dict(self.config))
@@ -265,8 +280,7 @@ class RunFolder:
         if flag == "restore_file" and new is not None:
             # weights within the folder are taken as they are asked for, whatever else it holds
             return Path(new).resolve().parent == self.path.resolve()
-        shared = SHARED_OUT if getattr(self.config.dataset, "global_batch", None) else ()
-        return flag in HARMLESS_FLAGS or flag in shared or flag.startswith(HARMLESS_BEGIN)
+        return flag in HARMLESS_FLAGS or flag.startswith(HARMLESS_BEGIN)
 
 
 def paths_in(tree: Mapping[str, Any]) -> list[str]:
@@ -293,6 +307,13 @@ def _paths(value: Any) -> list[str]:
     if not all(isinstance(text, str) for text in texts):
         return []
     return [text for text in texts if os.sep in text or os.path.isfile(text)]
+
+
+def _summed_up(keys: list[str]) -> list[str]:
+    """A section in place of its keys where most of it differs, as with another loss."""
+    sections = Counter(key.partition(".")[0] for key in keys if not key.startswith("fairseq."))
+    short = [section if sections[section := key.partition(".")[0]] > 3 else key for key in keys]
+    return list(dict.fromkeys(short))
 
 
 def _canonical(value: Any) -> str:

@@ -104,6 +104,18 @@ def test_an_accepted_change_is_kept_in_the_history_and_is_the_experiment_from_th
         start()
 
 
+def test_another_loss_is_accepted_by_the_name_of_its_section(start):
+    start("loss.alpha_lse=2", "loss.beta=0.1", "loss.sinkhorn_iterations=3")
+    with pytest.raises(ConfigError, match="--accept-changes loss$"):
+        start("loss.loss_cls=TempCLRLoss")
+
+
+def test_another_number_of_processes_is_told_unless_the_batches_stay_the_same(start, caplog):
+    folder = start()
+    folder.open(processes=2)
+    assert "1 processes trained here before, 2 go on" in caplog.text
+
+
 def test_a_folder_in_which_nothing_was_trained_belongs_to_whoever_starts_next(start):
     folder = start()
     (folder.path / "checkpoint_last.pt").unlink()
