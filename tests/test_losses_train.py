@@ -45,14 +45,20 @@ TERMS = {  # what the log must name to show that it is this loss that trained
 }
 
 
+# On two processes one file of each kind of batch and of each way to join processes; the others with -m slow.
+TWO = {"videoclip", "norton", "tempclr_dtw", "milnce", "gdt", "gram", "maps", "mtm", "coin_ft", "raw_av"}
+RUNS = [(path, 1) for path in FILES] + [
+    pytest.param(path, 2, marks=() if path.stem in TWO else pytest.mark.slow) for path in FILES
+]
+
+
 @pytest.fixture(scope="module")
 def server(toy_world):
     """Imports fairseq once; runs are forked from it."""
     return training_process.server()
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("project", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("project, processes", RUNS, ids=lambda value: getattr(value, "stem", None))
 def test_the_loss_trains_through_fairseq(project, processes, server, toy_world, tmp_path):
     lines = train(server, toy_world, project, tmp_path / "run", processes)
     assert [line["num_updates"] for line in lines] == list(range(1, UPDATES + 1))
