@@ -131,7 +131,7 @@ def _plain(value: Any, where: str, replaced: set[str]) -> Any:
     for plain in (bool, int, float, str, bytes):  # and what inherits from them
         if isinstance(value, plain):
             return plain(value)
-    if kind.__module__.startswith("pandas.") and hasattr(value, "to_dict"):
+    if kind.__module__.split(".")[0] == "pandas" and hasattr(value, "to_dict"):
         value = value.to_dict("records") if value.ndim == 2 else value.tolist()
         return _plain(value, where, replaced)
     if hasattr(value, "tolist"):  # arrays, numbers of numpy, tensors, indexes

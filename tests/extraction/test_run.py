@@ -10,7 +10,7 @@ from mmpt.extraction.extract import Job
 from mmpt.extraction.run import RunOptions, check_passport, list_jobs, run_extraction, share
 from mmpt.media.video import VideoError
 from mmpt.processors.store.packing import pack, read_meta
-from mmpt.utils import ShardedTensor
+from mmpt.utils import ShardedTensor, save_plain_pickle
 from mmpt.utils.shardedtensor import read_manifest
 
 
@@ -139,3 +139,22 @@ def test_a_link_to_nowhere_is_listed_so_that_it_is_reported(tmp_path):
     (tmp_path / "v.mp4").symlink_to(tmp_path / "gone.mp4")
     (tmp_path / "folder.mp4").mkdir()
     assert [job.video_id for job in list_jobs(tmp_path)] == ["v"]
+
+
+@pytest.mark.parametrize("name", ["../x", "/abs", "a/b", "a\\b"])
+def test_an_id_that_is_a_path_is_refused_before_anything_is_written(tmp_path, name):
+    (tmp_path / "v.csv").write_text(f"video_id,path\n{name},a.mp4\n")
+    with pytest.raises(ValueError, match=r"v\.csv, row 1: .* is no id"):
+        list_jobs(tmp_path / "v.csv")
+    with pytest.raises(ValueError, match="is no id"):
+        Job(name, tmp_path / "a.mp4")
+
+
+def test_packing_removes_nothing_outside_its_folder(tmp_path):
+    features = tmp_path / "features"
+    features.mkdir()
+    np.save(tmp_path / "precious.npy", np.ones((2, 3), np.float32))
+    save_plain_pickle({0: ["../precious"]}, features / "train_meta.pkl")
+    with pytest.raises(ValueError, match=r"train_meta\.pkl: shard 0, item 0: '\.\./precious' is no id"):
+        pack(features, [], features, "train", 4, "float16", {})
+    assert (tmp_path / "precious.npy").exists()

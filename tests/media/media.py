@@ -64,3 +64,35 @@ def write_clip(path, n_seconds, fps=10, rate=8000, size=(64, 48)):
             container.mux(audio.encode(sound))
         container.mux([*video.encode(), *audio.encode()])
     return Path(path)
+
+
+def write_stamped(path, frames, sounds, jump=None):
+    """Grey frames (second, shade) and stretches of sound (second, length, loudness) with exact stamps, which
+    from second `jump[0]` on are later by `jump[1]` s."""
+    import av
+
+    codec, rate = ("mp2", 16_000) if path.suffix == ".ts" else ("pcm_s16le", 8000)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=1000)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.time_base = video.codec_context.time_base = Fraction(1, 1000)
+        audio = container.add_stream(codec, rate=rate, layout="mono")
+        packets = []
+        for time, shade in frames:
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            packets += video.encode(frame)
+        for time, length, loudness in sounds:
+            for k in range(round(10 * length)):  # pieces of a tenth
+                tone = np.repeat([loudness, -loudness], rate // 2000)  # of a kilohertz
+                wave = np.resize(tone, rate // 10).astype(np.int16)
+                sound = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
+                sound.sample_rate, sound.pts = rate, round((time + k / 10) * rate)
+                packets += audio.encode(sound)
+        packets += [*video.encode(), *audio.encode()]
+        for packet in sorted(packets, key=lambda p: float((p.dts or 0) * p.time_base)):
+            if jump and packet.dts * packet.time_base >= jump[0]:
+                packet.pts += round(jump[1] / packet.time_base)
+                packet.dts += round(jump[1] / packet.time_base)
+            container.mux(packet)
+    return path

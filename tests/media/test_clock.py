@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from mmpt.media.audio import AudioError, read_audio_windows
 from mmpt.media.video import Damage, VideoError, frame_at, probe, read_clip, read_seconds
 from tests.conftest import ODD, ROOT, odd_file, real_path
+from tests.media.media import write_stamped
 
 av = pytest.importorskip("av")
 
@@ -84,66 +84,17 @@ def test_a_file_cut_short_is_refused_and_what_is_missing_is_said(tmp_path):
         video_rows(cut)
 
 
-def write(path, frames, sounds, fps=10):
-    """Grey frames (second, shade) and stretches of sound (second, length, loudness) with exact stamps."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("mpeg4", rate=1000)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        video.time_base = video.codec_context.time_base = Fraction(1, 1000)
-        audio = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
-        packets = []
-        for time, shade in frames:
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade, np.uint8), format="rgb24")
-            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
-            packets += video.encode(frame)
-        for time, length, loudness in sounds:
-            for k in range(round(10 * length)):  # pieces of a tenth
-                wave = np.resize([loudness, -loudness], RATE // 10).astype(np.int16)
-                sound = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
-                sound.sample_rate, sound.pts = RATE, round((time + k / 10) * RATE)
-                packets += audio.encode(sound)
-        packets += [*video.encode(), *audio.encode()]
-        for packet in sorted(packets, key=lambda p: float((p.dts or 0) * p.time_base)):
-            container.mux(packet)
-    return path
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_rows_of_pictures_and_sound_agree_with_the_truth_of_random_files(tmp_path, seed):
-    rng = np.random.default_rng(seed)
-    length = int(rng.integers(3, 9))
-    # uneven frames; each shows the second it is in
-    times = [0.0]
-    while times[-1] < length - 0.3:
-        times.append(times[-1] + float(rng.uniform(0.02, 0.3)))
-    frames = [(time, 20 + 25 * int(time)) for time in times]
-    # sound that starts late or early, with a hole; second s has loudness 1000 (s + 1)
-    begin, hole = int(rng.integers(0, 2)), int(rng.integers(1, length))
-    sounds = [(s, 1, 1000 * (s + 1)) for s in range(begin, length) if s != hole]
-    path = write(tmp_path / "v.mkv", frames, sounds)
-    shown = np.concatenate(list(read_seconds(path, fps=10, size=16)))
-    heard = np.abs(sound_rows(path).astype(float)).mean(1)
-    ends = max(s for s, _, _ in sounds) + 1
-    assert abs(len(shown) - length) <= 1 and len(heard) == ends
-    for second in range(min(len(shown), length) - 1):
-        # the frame on screen at the middle of a second is of that second, or still of the one before
-        assert abs((shown[second, 5].mean() - 20) / 25 - second) < 1.2
-    for second in range(ends):
-        loud = 1000 * (second + 1) if second >= begin and second != hole else 0
-        assert heard[second] == pytest.approx(loud, abs=300)
-
-
 def test_a_single_wrong_stamp_in_a_stream_without_decoding_times_is_dropped(tmp_path):
     frames = [(k / 10, 20 + k) for k in range(40)]
     frames[20] = (300.0, 40)
     with pytest.raises((ValueError, av.error.FFmpegError)):  # a muxer of order refuses it ...
-        write(tmp_path / "v.mp4", frames, [])
+        write_stamped(tmp_path / "v.mp4", frames, [])
     frames[20] = (2.0, 40)
-    assert video_rows(write(tmp_path / "v.mkv", frames, [(0, 4, 1000)])) == 4
+    assert video_rows(write_stamped(tmp_path / "v.mkv", frames, [(0, 4, 1000)])) == 4
 
 
 def test_whatever_a_reader_raises_is_the_failure_of_its_file(tmp_path, monkeypatch):
-    path = write(tmp_path / "v.mkv", [(k / 10, 50) for k in range(20)], [(0, 2, 1000)])
+    path = write_stamped(tmp_path / "v.mkv", [(k / 10, 50) for k in range(20)], [(0, 2, 1000)])
     monkeypatch.setattr("mmpt.media.video._upright", lambda image, frame: 1 / 0)
     with pytest.raises(VideoError, match=r"v.mkv: cannot be read \(ZeroDivisionError: division by zero\)"):
         video_rows(path)

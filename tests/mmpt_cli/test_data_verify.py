@@ -7,8 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
+from mmpt.config import ConfigError
+from mmpt.utils import ShardedTensor
 from mmpt_cli import data
 from tests.conftest import ROOT, real_path
+from tests.processors.helpers import how2
 
 
 @pytest.fixture
@@ -216,3 +219,39 @@ def test_real_msrvtt_lists_pass_with_their_published_counts(tmp_path, capsys):
         ]
         assert verify("vtt_ft", *settings, "dataset.json_path=null", f"dataset.jsfusion_path={test}") == 0
         assert f"ok      train: {counts} items of {counts} videos, as published" in capsys.readouterr().out
+
+
+def test_the_code_that_a_project_file_names_is_imported_only_where_it_is_trusted(workplace, capsys):
+    (workplace / "mine.py").write_text("print('code ran')\n")
+    words = f"plugins=[{workplace / 'mine.py'}]"
+    with pytest.raises(ConfigError, match=r"mine\.py would be imported, which runs .*--trust-plugins"):
+        verify("test_coin_ft", words)
+    assert "code ran" not in capsys.readouterr().out
+    project = str(ROOT / "projects/toy/test_coin_ft.yaml")
+    assert data.main(["verify", project, "--set", words, "--trust-plugins"]) == 0
+    assert "code ran" in capsys.readouterr().out
+
+
+def test_captions_of_shards_are_compared_with_the_features(tmp_path, capsys, monkeypatch):
+    how2(tmp_path)
+    project = tmp_path / "p.yaml"
+    files = {"vfeat_dir": tmp_path, "tfeat_dir": f"{tmp_path}/text.", "train_path": f"{tmp_path}/train.lst"}
+    parts = {
+        "meta_processor": "ShardedHow2MetaProcessor",
+        "video_processor": "ShardedVideoProcessor",
+        "text_processor": "ShardedTextProcessor",
+        "aligner": "FixedLenAligner",
+        "clip_per_video": 2,
+        "max_video_len": 16,
+        "max_len": 48,
+    }
+    project.write_text(
+        "dataset:\n" + "".join(f"  {key}: {value}\n" for key, value in (files | parts).items())
+    )
+    assert data.main(["verify", str(project)]) == 0
+    assert "captions in" in (shown := capsys.readouterr().out) and "in order and fit the features" in shown
+    shard = ShardedTensor.load(tmp_path / "text.train_0.startends")
+    shard[1][2] = 9, 4
+    shard.save(tmp_path / "text.train_0.startends")
+    assert data.main(["verify", str(project)]) == 1
+    assert "captions that end before they start" in (shown := capsys.readouterr().out) and ": v1." in shown

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -79,3 +81,31 @@ def test_a_meta_pickle_with_other_counts_is_named(folder, capsys):
 def test_a_folder_without_shards_fails(tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match="no shards"):
         verify(tmp_path, capsys)
+
+
+def spoil_times(folder, change):
+    """Changes the times of captions of shard 1 and writes the shard anew, checksums included."""
+    shard = ShardedTensor.load(folder / "text.train_1.startends")
+    change(shard)
+    shard.save(folder / "text.train_1.startends")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda shard: shard[2][3].__setitem__(1, -1.0), "1 videos have captions that end before .*: v6"),
+        (lambda shard: shard[0].__setitem__(slice(None), shard[0][::-1].copy()), "out of order: v4"),
+        (lambda shard: shard.data.__imul__(1000), r"44 of 48 captions begin behind .* in milliseconds"),
+    ],
+    ids=["reversed", "shuffled", "milliseconds"],
+)
+def test_captions_that_cannot_be_are_named_by_video(folder, capsys, change, found):
+    spoil_times(folder, change)
+    status, out = verify(folder, capsys)
+    assert status == 1 and re.search(f"BAD .*text.train_1.startends: .*{found}", out)
+
+
+def test_captions_behind_the_features_are_counted(folder, capsys):
+    spoil_times(folder, lambda shard: shard[3].__iadd__(40))
+    status, out = verify(folder, capsys)
+    assert status == 0 and "7 of 48 captions, of 1 videos, begin behind the features" in out and ": v7" in out

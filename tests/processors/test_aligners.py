@@ -296,3 +296,20 @@ def test_several_chosen_clips_are_joined():
 def test_float16_features_become_float32():
     vfeats, _ = Aligner(CONFIG, SPECIAL).build_video(VIDEO[:5].astype(np.float16), "v")
     assert vfeats.dtype == torch.float32
+
+
+SHUFFLED = {"start": [4.0, 0.0, 8.0], "end": [7.0, 3.0, 5.0], "cap": [[11], [12], [13]]}
+
+
+def test_captions_out_of_order_are_refused_by_video_and_caption():
+    aligner = OverlappedAligner(CONFIG, SPECIAL)
+    with pytest.raises(ValueError, match=r"video 'v': caption 1 runs from 0 to 3 s, out of order"):
+        aligner("v", VIDEO, SHUFFLED, ItemRandom.for_item(0, 0, 0))
+
+
+def test_captions_are_sorted_and_impossible_ones_left_out_where_asked_for(caplog):
+    aligner = OverlappedAligner(replace(CONFIG, caption_times="sort"), SPECIAL)
+    right = {"start": [0.0, 4.0], "end": [3.0, 7.0], "cap": [[12], [11]]}
+    found, expected = (aligner("v", VIDEO, said, ItemRandom.for_item(0, 0, 0)) for said in (SHUFFLED, right))
+    assert torch.equal(found["caps"], expected["caps"]) and torch.equal(found["vfeats"], expected["vfeats"])
+    assert "video 'v': captions out of order" in caplog.text and "1 of 3 left out" in caplog.text

@@ -13,9 +13,9 @@ import pytest
 
 from mmpt.processors.store import shard_cache as shardcache
 from mmpt.processors.store.shard_cache import ShardCache
-from mmpt.utils import ShardedTensor, ShardError, ShardWriter
+from mmpt.utils import ShardedTensor, ShardError, ShardWriter, load_index, save_plain_pickle
 from mmpt.utils.files import file_sha256
-from mmpt.utils.shardedtensor import MANIFEST, read_manifest
+from mmpt.utils.shardedtensor import MANIFEST, load_feature, read_manifest
 from tests.conftest import golden_cases, load_golden
 
 PASSPORT = {"backbone": "s3d", "frames_per_second": 30, "seconds_per_feature": 1.0, "normalised": True}
@@ -272,3 +272,45 @@ def test_rows_in_another_order_of_bytes_or_memory_are_refused(tmp_path, array, f
     np.save(tmp_path / "s_data.npy", array)
     with pytest.raises(ShardError, match=f"s_data.npy.*{found}"):
         ShardedTensor.load(tmp_path / "s", mmap_mode="r")
+
+
+def test_a_shard_cut_while_it_is_open_is_named_before_it_is_read(tmp_path):
+    ShardedTensor.from_list([np.ones((2000, 4), np.float32)] * 2).save(tmp_path / "a")
+    shard = ShardedTensor.load(tmp_path / "a", mmap_mode="r")
+    assert shard[1].sum() == 8000
+    with open(tmp_path / "a_data.npy", "r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(ShardError, match=r"a_data\.npy: 5000 bytes, 64128 when it was opened"):
+        shard[1]
+
+
+@pytest.mark.parametrize("name", ["../x", "/abs", "a/b", "a\nb", "", 7])
+def test_an_index_of_shards_holds_names_and_never_paths(tmp_path, name):
+    save_plain_pickle({0: ["a", name]}, tmp_path / "train_meta.pkl")
+    with pytest.raises(ValueError, match=r"train_meta\.pkl: shard 0, item 1: .* is no id"):
+        load_index(tmp_path / "train_meta.pkl")
+
+
+@pytest.mark.parametrize(
+    "rows", [np.ones((3, 4), int), np.array([["a"]]), np.ones((3, 0)), np.ones(3), np.ones((2, 2), complex)]
+)
+def test_features_of_a_video_are_floating_point_rows(tmp_path, rows):
+    np.save(tmp_path / "v.npy", rows)
+    with pytest.raises(ValueError, match=r"v\.npy: .* of shape .*, expected floating-point \(seconds, D\)"):
+        load_feature(tmp_path / "v.npy")
+
+
+def test_features_stored_column_by_column_are_the_same_features(tmp_path):
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.save(tmp_path / "v.npy", np.asfortranarray(rows))
+    for mode in (None, "r"):
+        np.testing.assert_array_equal(load_feature(tmp_path / "v.npy", mode), rows)
+
+
+def test_a_manifest_names_the_two_files_of_a_shard_alone(tmp_path):
+    with ShardWriter(tmp_path / "a") as writer:
+        writer.append(np.ones((2, 3), np.float32))
+    path = tmp_path / MANIFEST
+    path.write_text(path.read_text().replace("a_starts.npy", "../x"))
+    with pytest.raises(ShardError, match=r"shard a: sha256 is of .*\.\./x, expected its two files"):
+        read_manifest(tmp_path)
