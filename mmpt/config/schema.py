@@ -42,6 +42,12 @@ class DatasetConfig(SharedSection):
     prompt: str | None = option(
         None, "template round every text, such as `a video of {}.`; null: the text alone"
     )
+    vfeat_rate: float | None = option(
+        None,
+        "rows per second of these features; null: what their passport says, else 1; other rates are "
+        "brought to one row a second",
+        above=0,
+    )
     max_video_len: int | None = option(None, "video tokens (seconds) per clip", least=1)
     max_len: int | None = option(
         None, "video and text positions together; text tensors have max_len - max_video_len columns", least=1

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
 from mmpt.models.mmfusion import Encoded
+from mmpt.models.transformermodel import DEFAULT_INPUT_DIM
 from mmpt.registry import MODELS
 
 
@@ -37,13 +38,14 @@ class FrameProjection(nn.Module):
     class Config(Section):
         """Width of the features."""
 
-        feature_dim: int = option(512, "width of the features, for models without a transformer", least=1)
+        feature_dim: int | None = option(None, "width of the features; null: 512", least=1)
 
     returns = frozenset({"support", "query"})
 
     def __init__(self, config: Config):
         super().__init__()
-        self.projection = nn.Linear(config.model.feature_dim, config.model.feature_dim)
+        width = config.model.feature_dim or DEFAULT_INPUT_DIM
+        self.projection = nn.Linear(width, width)
         nn.init.eye_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
 

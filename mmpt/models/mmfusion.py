@@ -60,6 +60,9 @@ class MMFusion(nn.Module):
         """The towers."""
 
         num_hidden_video_layers: int | None = option(None, "layers of the video tower", least=1)
+        feature_dim: int | None = option(
+            None, "width of the features; null: input_dim of bert_name's config.json, or 512", least=1
+        )
         use_seg_emb: bool | None = option(None, "adds the unused segment embedding that VLM checkpoints hold")
         learnable_temperature: bool = option(
             False, "the model owns a trained logit_scale, starting at ln(1/0.07), which losses then read"
@@ -129,6 +132,8 @@ class MMFusion(nn.Module):
         layers."""
         bert_config = copy.deepcopy(self.bert_config)
         bert_config.max_video_len = self.max_video_len
+        if self.config.model.feature_dim is not None:
+            bert_config.input_dim = self.config.model.feature_dim
         bert_config.use_seg_emb = bool(self.config.model.use_seg_emb)
         if n_layers is not None:
             bert_config.num_hidden_layers = n_layers

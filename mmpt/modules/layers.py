@@ -23,7 +23,18 @@ class VideoTokenMLP(nn.Module):
         self.linear2 = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (..., input_dim) -> tokens (..., hidden_size)."""
+        """Features (..., input_dim) -> tokens (..., hidden_size).
+
+        Raises:
+            ValueError: features of another width.
+        """
+        expected = self.linear1.in_features
+        if features.shape[-1] != expected:
+            raise ValueError(
+                f"features have {features.shape[-1]} numbers a vector, the video tower reads {expected}: set "
+                f"model.feature_dim={features.shape[-1]} (N modalities: width of the modality), or take "
+                "the features that its weights were trained on."
+            )
         return self.linear2(self.LayerNorm(self.activation(self.linear1(features))))
 
 

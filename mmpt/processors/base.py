@@ -24,6 +24,7 @@ import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.captions.captions import Captions
+from mmpt.processors.store.rates import feature_rate, per_second
 from mmpt.processors.tokens import SpecialIds, load_tokenizer, pack_captions
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
@@ -183,7 +184,7 @@ class MetaProcessor:
 
 @VIDEO_PROCESSORS.register()
 class VideoProcessor:
-    """Reads `<vfeat_dir>/<video id>.npy`, (seconds, D), any float type."""
+    """Reads `<vfeat_dir>/<video id>.npy`, (time, D), any float type; gives (seconds, D)."""
 
     FILES: ClassVar[Mapping[str, str]] = {
         "vfeat_dir": "folder of <video id>.npy, (seconds, features), one row per second"
@@ -191,6 +192,7 @@ class VideoProcessor:
 
     def __init__(self, config: DatasetConfig):
         self.vfeat_dir = Path(required(config, "vfeat_dir"))
+        self.rate = feature_rate(config)
         self.first: tuple[Path, tuple[int, ...]] | None = (
             None  # file that was read first, and shape of its rows
         )
@@ -210,7 +212,7 @@ class VideoProcessor:
                 f"{path}: shape {feature.shape}, but {self.first[0]} has rows of {self.first[1]}: one is "
                 "turned round, or of another backbone. Expected (seconds, D)."
             )
-        return feature
+        return per_second(feature, self.rate)
 
 
 @TEXT_PROCESSORS.register()

@@ -22,6 +22,7 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import PARTS, MetaProcessor, MissingData, build_parts
 from mmpt.processors.captions.readers import check_captions, read_captions
 from mmpt.processors.store.passport import damaged_seconds, passports_of, wrong_rate
+from mmpt.processors.store.rates import feature_rate
 from mmpt.processors.store.remote import is_remote
 from mmpt.processors.store.verify import caption_findings
 from mmpt.utils.shardedtensor import MANIFEST, load_feature, load_index
@@ -232,12 +233,17 @@ def check_features(config: DatasetConfig, split: str, meta: MetaProcessor) -> It
             ERROR, f"{split}: features of several widths: {dict(widths)}; one backbone must have made all"
         )
     yield from _check_numbers(split, folder, list(shapes))
-    lengths = {video: shape[0] for video, shape in shapes.items()}
-    yield from _check_clock(split, lengths, meta.durations())
+    try:
+        rate = feature_rate(config)
+    except ValueError as error:
+        yield Finding(ERROR, f"{split}: {error}")
+        return
+    lengths = {video: shape[0] / rate for video, shape in shapes.items()}
+    yield from _check_clock(split, lengths, meta.durations(), rate)
     times = [(video, end) for video, ranges in segments for _, end in ranges if video in lengths]
     outside = [(video, end) for video, end in times if end > lengths[video] + 1]
     if outside:
-        named = ", ".join(f"{video} at {end:.0f} s of {lengths[video]}" for video, end in outside[:NAMED])
+        named = ", ".join(f"{video} at {end:.0f} s of {lengths[video]:g}" for video, end in outside[:NAMED])
         yield Finding(
             WARNING, f"{split}: {len(outside)} of {len(times)} segments end behind their features: {named}"
         )
@@ -255,11 +261,11 @@ def check_captions_of(config: DatasetConfig, split: str) -> Iterator[Finding]:
         and Path(path).is_file()
         and Path(features).is_dir()
     ):
-        files = {file.stem: file for file in Path(features).glob("*.npy")}
+        files, rate = {file.stem: file for file in Path(features).glob("*.npy")}, feature_rate(config)
         try:
             captions = read_captions(path)
             lengths = {
-                video: float(len(load_feature(files[video], "r"))) for video in captions if video in files
+                video: len(load_feature(files[video], "r")) / rate for video in captions if video in files
             }
         except ValueError as error:
             yield Finding(ERROR, f"{split}: {error}")
@@ -313,17 +319,20 @@ def _check_numbers(split: str, folder: Path, videos: Sequence[str]) -> Iterator[
         )
 
 
-def _check_clock(split: str, lengths: dict[str, int], seconds: dict[str, float]) -> Iterator[Finding]:
+def _check_clock(
+    split: str, lengths: dict[str, float], seconds: dict[str, float], expected: float
+) -> Iterator[Finding]:
     durations = {video: seconds[video] for video in lengths if seconds.get(video)}
     if not durations:
         return
-    rate = float(np.median([lengths[video] / seconds for video, seconds in durations.items()]))
-    if abs(rate - 1) > RATE_TOLERANCE:
+    share = float(np.median([lengths[video] / seconds for video, seconds in durations.items()]))
+    rate = expected * share
+    if abs(share - 1) > RATE_TOLERANCE:
         yield Finding(
             ERROR,
             f"{split}: features have {rate:.2f} rows per second of video (median of {len(durations)}), "
-            "expected 1: every time in the "
-            "annotations would point to the wrong rows. Extract at one feature per second.",
+            f"expected {expected:g}: every time in the annotations would point to the wrong rows. Say "
+            "dataset.vfeat_rate, or extract at one feature per second.",
         )
     else:
         yield Finding(

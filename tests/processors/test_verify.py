@@ -64,7 +64,8 @@ def test_a_clip_that_a_list_names_twice_is_no_case_of_all_captions():
 
 
 def test_features_of_another_rate_are_named():
-    assert "one feature per 1.6 s" in wrong_rate("features", [{"seconds_per_feature": 1.6}])[0]
+    both = [{"seconds_per_feature": 0.5}, {"seconds_per_feature": 1.0}]
+    assert "1, 2 features a second by the passports" in wrong_rate("features", both)[0]
     assert wrong_rate("f", [{"seconds_per_feature": 1.0}, {}]) == wrong_rate("f", []) == []
 
 

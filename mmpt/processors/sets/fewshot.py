@@ -105,6 +105,7 @@ class FewShotVideoProcessor(VideoProcessor):
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
+        self.rate = 1.0  # frames are spread over all rows
         self.n_frames = required(config, "max_video_len")
 
     def __call__(self, video_id: tuple[str, ...]) -> np.ndarray:

@@ -34,6 +34,7 @@ from mmpt.processors.base import (
     required,
 )
 from mmpt.processors.captions.readers import captions_of
+from mmpt.processors.store.rates import per_second
 from mmpt.processors.store.remote import local_file
 from mmpt.processors.store.shard_cache import ShardCache
 from mmpt.processors.store.video_index import VideoIndex
@@ -296,7 +297,8 @@ class ShardedVideoRetriVideoProcessor(VideoProcessor):
         self.read = ShardReader(config)
 
     def __call__(self, video_id: Sequence[Place]) -> list[np.ndarray]:
-        return self.read([(f"{self.prefix}{shard}", row) for _, _, shard, row in video_id])
+        found = self.read([(f"{self.prefix}{shard}", row) for _, _, shard, row in video_id])
+        return [per_second(rows, self.rate) for rows in found]
 
 
 @VIDEO_PROCESSORS.register()

@@ -39,16 +39,24 @@ def passports_of(features: str | Path) -> list[dict[str, Any]]:
     return list({str(sorted(passport.items())): passport for passport in found}.values())
 
 
-def wrong_rate(folder: str, passports: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Sanity check: features that are not one per second, by their passport; every time in annotations then
-    points to wrong rows."""
-    rates = {
+def rates_of(folder: str | Path, passports: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Rows per second by the passports of a folder, each once; 1 where nothing is said.
+
+    Raises:
+        ValueError: a passport says something that is no time.
+    """
+    seconds = {
         number(passport.get("seconds_per_feature", 1.0), f"{folder}: passport") for passport in passports
     }
-    if not (rates := sorted(rates - {1.0})):
+    if any(time <= 0 for time in seconds):
+        raise ValueError(f"{folder}: passport: seconds_per_feature must be above 0, got {min(seconds):g}.")
+    return sorted(1 / time for time in seconds or {1.0})
+
+
+def wrong_rate(folder: str, passports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sanity check: features of several rates cannot be read as one."""
+    rates = rates_of(folder, passports)
+    if len(rates) == 1:
         return []
-    return [
-        f"{folder}: one feature per {', '.join(map(str, rates))} s by the passport, expected one per "
-        "second: clips are cut, and lengths "
-        "counted, in rows. Extract the features at one per second."
-    ]
+    listed = ", ".join(f"{rate:g}" for rate in rates)
+    return [f"{folder}: {listed} features a second by the passports, expected one rate. Extract them alike."]
