@@ -223,3 +223,7 @@ class VectorRetriever:
         index.train(vectors[:n_train])
         index.add(vectors)
         return index
+
+
+# VideoCLIP has two classes, of which one maps videos to vectors anew at every call; this one never does
+RETRIEVERS.register("VectorRetrieverDM")(VectorRetriever)

@@ -82,6 +82,17 @@ def test_an_annotation_keeps_all_captions_and_joins_rows_of_one_item(config):
     assert items[2] == Item("v2", "v2", None, ("bb",), "")
 
 
+def test_the_kind_of_caption_is_chosen(config):
+    kinds = {"vision_cap": ["a pan", "a spoon"], "audio_cap": ["water boils"], "vast_cap": "someone cooks"}
+    write(config, [{"clip_id": "c0", **kinds}])
+    assert read_annotation(config.train_path)[0].captions == ("someone cooks",)
+    for key, captions in kinds.items():
+        chosen = read_annotation(config.train_path, [key])[0].captions
+        assert chosen == ((captions,) if isinstance(captions, str) else tuple(captions))
+    with pytest.raises(ValueError, match="no caption; expected one of the keys omni_cap"):
+        read_annotation(config.train_path, ["omni_cap"])
+
+
 @pytest.mark.parametrize(
     "row, match",
     [
