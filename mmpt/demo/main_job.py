@@ -26,6 +26,7 @@ from mmpt.models import build_model
 from mmpt.processors import load_tokenizer
 from mmpt.synthetic.build import build_world
 from mmpt.synthetic.settings import NOISE, SIZES, Settings
+from mmpt.utils.content import digests
 
 lines = logging.getLogger("mmpt.lines")
 
@@ -122,7 +123,9 @@ def train(row: str, name: str, job: MainJob, follow: Follow | None = None) -> No
     folder = Path(job.out) / name
     config = configured(name, job)
     updates = config.trainer.max_update
+    start = config.trainer.restore_file
     settings = {"config": to_dict(config), "data": data_fingerprint(job.data)}
+    settings["start"] = digests(start) if start else {}
     if not claim(folder, settings):
         lines.info(f"{row}: trained already ({folder})")
         return

@@ -209,7 +209,8 @@ def judge(beats: Sequence[Beat]) -> str | None:
     # ranks wait for the one with most to do; one that is silent may have got further than it said
     heard = [beat for beat in live if beat.silent_s < 6 * beat.interval_s]
     limit = max(beat.limit_s for beat in heard or live)
-    if not any(max(beat.silent_s, beat.standing_s) >= limit for beat in live):
+    # where only the words get lost (a folder that machines do not share, a full disk) somebody gets on
+    if not (any(beat.standing_s >= limit for beat in heard) or min(beat.silent_s for beat in live) >= limit):
         return None
     silent = [beat for beat in live if beat.silent_s >= limit / 2]
     busy = [beat for beat in live if beat.phase != COLLECTIVE and beat.standing_s >= limit / 2]

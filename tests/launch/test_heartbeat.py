@@ -47,6 +47,14 @@ def test_ranks_wait_as_long_as_the_slowest_is_allowed_to_take():
     assert judge([waiting(0, standing_s=650), starting]) is None
 
 
+def test_a_rank_whose_words_do_not_arrive_is_no_reason_to_end_a_job_that_gets_on():
+    far = Beat(1, silent_s=1e6)
+    assert judge([WELL, far]) is None
+    assert judge([WELL, replace(WELL, rank=1, silent_s=1e6)]) is None
+    starting = replace(WELL, phase="start-up", standing_s=1801, limit_s=1800)
+    assert judge([starting, far]).startswith("rank 1 has not said a word")
+
+
 def test_a_limit_of_zero_is_none():
     assert judge([waiting(0, limit_s=0)]) is None
 
