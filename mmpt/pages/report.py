@@ -40,7 +40,7 @@ def write_report(
         plans: run -> (checkpoint, alignment of the same video by it), oldest first.
         notes: what its reader should know.
     """
-    charts = [chart for chart in (*_curves(runs), *_evaluations(runs)) if _says_something(chart)]
+    charts = [chart for chart in (*_curves(runs), *_evaluations(runs)) if chart["data"]]
     maps = [_plan(name, found) for name, found in (plans or {}).items() if found]
     tables, remarks = _comparisons(runs)
     return write(
@@ -139,11 +139,6 @@ def _chart(
     y_axis = {"title": {"text": axis}, "rangemode": "tozero" if from_zero else "normal"}
     told = {"xaxis": {"title": {"text": x}}, "yaxis": y_axis, "showlegend": len(data) > 1}
     return {"title": title, "data": data, "layout": told | layout, "spikes": spikes(data)}
-
-
-def _says_something(chart: Chart) -> bool:
-    """A term that is always zero, such as a count of what went wrong, does not."""
-    return any(any(line["y"]) for line in chart["data"])
 
 
 def spikes(lines: Sequence[Mapping[str, Any]]) -> list[str]:

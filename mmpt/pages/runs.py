@@ -80,7 +80,8 @@ class RunRecord:
             name: None
             for line in (*self.training, *self.valid)
             for name, value in line.items()
-            if name not in NOT_LOSSES and not name.startswith("best_") and isinstance(value, (int, float))
+            if name not in NOT_LOSSES and not name.startswith("best_")
+            if isinstance(value, (int, float)) and value  # a count of what went wrong may be 0 all the time
         }
         return sorted(names, key=lambda name: (name != "loss", name))
 

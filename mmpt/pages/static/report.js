@@ -8,9 +8,9 @@
     for (const box of drawn) {
       const chart = box.dataset.chart !== undefined ? data.charts[box.dataset.chart] : data.maps[box.dataset.map].pictures[box.dataset.picture];
       const isLines = chart.data.every((trace) => trace.type === "scatter"), layout = chart.layout;
-      const axis = (told) => ({ gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true, ...told });
+      const axis = (told) => ({ gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true, exponentformat: "e", ...told });
       const full = { ...layout, margin: { l: 50, r: 10, t: 8, b: 36 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: text, size: 12 }, hovermode: isLines ? "x unified" : "closest", hoverdistance: -1,
-        hoverlabel: { bgcolor: own("card"), font: { color: text } }, legend: { orientation: "h", y: -0.3 }, xaxis: axis(layout.xaxis), yaxis: axis({ ...layout.yaxis, ...(isLines && logarithmic ? { type: "log" } : {}) }) };
+        hoverlabel: { bgcolor: own("card"), font: { color: text } }, legend: { orientation: "h", y: 1, yanchor: "bottom" }, xaxis: axis(layout.xaxis), yaxis: axis({ ...layout.yaxis, ...(isLines && logarithmic ? { type: "log" } : {}) }) };
       Plotly.react(box, chart.data, full, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "sendDataToCloud"] });
     }
   }
