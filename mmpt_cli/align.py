@@ -27,7 +27,7 @@ def parser() -> Parser:
     """The options."""
     p = Parser("mmpt align", __doc__)
     add = p.add_argument
-    add("video", type=Path, help="folder of videos, a video file, or features of either")
+    add("video", type=Path, help="folder of videos or csv with a column path; a video file; or features")
     add("file", type=Path, nargs="?", metavar="captions", help="file of captions, of one video")
     add("--captions", metavar="PATH", help="folder, file or pattern of captions (default: beside the videos)")
     add("--language", help="take <id>.LANGUAGE.vtt where a video has several files, for instance en")
@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     speak(args.quiet)
     from mmpt_cli import align_run
 
-    if args.video.is_dir():
+    if args.video.is_dir() or args.video.suffix == ".csv":
         if args.file is not None:
-            p.error(f"{args.video} is a folder: give its captions as --captions {args.file}")
+            p.error(f"{args.video} is many videos: give its captions as --captions {args.file}")
         align_run.folder(args)
     elif (captions := args.file or args.captions) is None:
         p.error("one video needs its file of captions")

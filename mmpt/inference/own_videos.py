@@ -52,7 +52,7 @@ class OwnVideos:
     """What to do.
 
     Attributes:
-        videos: folder of videos, or of features `<id>.npy`.
+        videos: folder of videos, csv of them as in `list_jobs`, or folder of features `<id>.npy`.
         out: folder to write.
         model, checkpoint: as in `MMPTModel.from_pretrained`.
         captions: as in `OwnCaptions`; None: beside the videos.
@@ -153,7 +153,8 @@ def _make(job: OwnVideos, track: Track) -> Made:
         sources = {found.video_id: found.path for found in list_jobs(job.videos)}
         beside = job.videos
     files = {found.video_id: found.path for found in list_jobs(beside)} if beside else {}
-    captions = OwnCaptions(job.captions or beside or job.videos, sources, job.language)
+    place = beside or job.videos
+    captions = OwnCaptions(job.captions or (place if place.is_dir() else place.parent), sources, job.language)
     with_captions = sum(any(key in captions.files or key in captions.tables for key in keys)
                         for keys in captions.ids.values())  # fmt: skip
     lines.info(f"{len(sources)} videos, {with_captions} of them with captions in {captions.source}")

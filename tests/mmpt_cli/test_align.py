@@ -207,7 +207,7 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["videos", "a.vtt"], "give its captions as --captions"),
+        (["videos", "a.vtt"], "is many videos: give its captions as --captions"),
         (["a.mp4"], "one video needs its file of captions"),
     ],
 )
@@ -217,3 +217,9 @@ def test_wrong_words_are_told(words, message, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main([*words, "--model", "m"])
     assert message in capsys.readouterr().err
+
+
+def test_a_table_of_paths_takes_the_place_of_a_folder(command, five_videos, tmp_path):
+    rows = "".join(f"{five_videos}/v{number}.mp4,v{number}\n" for number in (1, 3))
+    (tmp_path / "list.csv").write_text(f"path,video_id\n{rows}")
+    assert command(tmp_path / "list.csv", "--captions", str(five_videos)).aligned == ["v1", "v3"]
