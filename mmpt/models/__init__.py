@@ -19,6 +19,7 @@ from mmpt.models import (
 from mmpt.models.build import build_model
 
 __all__ = [
+    "MMGramModel",
     "MMPTModel",
     "build_model",
     "dual_encoder",
@@ -40,8 +41,8 @@ __all__ = [
 def __getattr__(name: str) -> type:
     """`from mmpt.models import MMPTModel`, the line that papers print; lazily, since inference is built on
     models."""
-    if name == "MMPTModel":
-        from mmpt.inference import MMPTModel
+    if name in ("MMPTModel", "MMGramModel"):
+        from mmpt import inference
 
-        return MMPTModel
+        return getattr(inference, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -257,6 +257,11 @@ class GRAM(nn.Module):
             for x, name in self.letters.items()
         }
 
+    def embed_modality(self, name: str, caps: Tensor, cmasks: Tensor, **batch: Tensor) -> Tensor:
+        """Unit rows (B, D) of one modality alone; `batch` as in `encode`, captions are not read."""
+        stream = self._encode(name[0], name, batch)
+        return self._unit(getattr(self, f"contra_head_{name[0]}")(stream.pooled))
+
     def joint_embedding(self, items: Items, subset: str) -> Tensor:
         """Unit rows (B, D) of va, vs or vas together, as VAST compares them with texts by cosine."""
         return self._unit(

@@ -230,6 +230,10 @@ class MMGram(MMFusion):
         """Pooled tokens (..., H) of a modality -> unit rows (..., D)."""
         return functional.normalize(self.projections[name](pooled).float(), dim=-1)
 
+    def embed_modality(self, name: str, caps: Tensor, cmasks: Tensor, **batch: Tensor) -> Tensor:
+        """Unit rows (B, D) of one modality alone; `caps`, `cmasks` and `batch` as in `encode_items`."""
+        return self.embed(name, self._encode(name, caps, cmasks, batch).pooled)
+
     def _tower(self, name: str) -> nn.Module:
         entry, bert_config = self.config.dataset.modalities[name], copy.deepcopy(self.bert_config)
         bert_config.max_video_len = max(
