@@ -7,6 +7,7 @@ stall: a state of model and Adam moments is saved while "training" (matrix produ
     the copy alone, how long the call returns after it, how long a write would have stopped training, and how
     much slower products are while the thread writes.
 hash: the hash of a gradient against the forward and backward pass of the same model, interleaved.
+step: an update of Norton's loss on the embedded data, without and with all that is done beside it.
 planted: a model trained on the embedded data; for each trial a video of a batch is spoilt (features of noise,
     captions half a video too late), and its place by share of the gradient norm noted.
 replayed: runs of 50 updates on one and on two processes, killed twice each; hashes of all updates made again.
@@ -35,11 +36,11 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Wall time of a call."""
-    start = time.perf_counter()
+def seconds(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Time of a call, by the wall or another clock."""
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def stall(megabytes: tuple[int, ...] = (64, 512), repeats: int = 7) -> list[dict]:
@@ -112,12 +113,56 @@ def hash_cost(repeats: int = 15) -> list[dict]:
         step()
         steps, hashes = [], []
         for _ in range(repeats):
-            steps.append(seconds(step))
-            hashes.append(seconds(lambda p=parameters: fingerprint(x.grad for x in p)))
+            steps.append(seconds(step, time.process_time))
+            hashes.append(seconds(lambda p=parameters: fingerprint(x.grad for x in p), time.process_time))
         row = {"parameters": sum(p.numel() for p in parameters), "tensors": len(parameters)}
         row |= {"step, ms": 1e3 * statistics.median(steps), "hash, ms": 1e3 * statistics.median(hashes)}
         rows.append(row | {"hash / step": row["hash, ms"] / row["step, ms"]})
     return rows
+
+
+def step_cost(pairs: int = 30) -> list[dict]:
+    """An update of Norton's loss on the embedded data, without and with what is done for honesty: draws by
+    place, the hash as often as training takes it."""
+    from mmpt.config import load_config
+    from mmpt.fairseq_plugin.replay import HASH_STRIDE
+    from mmpt.ops.fingerprint import fingerprint
+    from mmpt.tasks import Place, build_task
+    from mmpt_cli.make_data import main as make_data
+
+    with tempfile.TemporaryDirectory() as name:
+        make_data(["--out", f"{name}/world", "--size", "tiny"])
+        folders = _folders(Path(name) / "world").items()
+        settings = [f"{key}={value}" for key, value in folders] + ["dataset.num_video_per_batch=8"]
+        task = build_task(load_config(ROOT / "projects/toy/norton.yaml", settings))
+        model, dataset = task.build_model(), task.build_dataset("train")
+        batch = dataset.collate([dataset[0]])
+
+    def forward(**inputs: torch.Tensor) -> dict:
+        return task.forward(model, inputs)
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+    times: dict[bool, list[float]] = {False: [], True: []}
+
+    def update(number: int, honest: bool) -> None:
+        task.place = Place(1, number, 0, 1) if honest else None
+        optimizer.zero_grad()
+        task(forward, batch).loss.backward()
+        if honest and number % HASH_STRIDE == 0:
+            fingerprint(parameter.grad for parameter in model.parameters())
+        optimizer.step()
+
+    model.train()
+    for pair in range(pairs + 1):
+        for honest in (False, True) if pair % 2 else (True, False):
+            took = [
+                seconds(lambda n=n, h=honest: update(n, h), time.process_time) for n in range(HASH_STRIDE)
+            ]
+            times[honest].append(sum(took) / HASH_STRIDE)
+    plain, honest = (statistics.median(times[which][1:]) for which in (False, True))
+    ratios = [b / a for a, b in zip(times[False][1:], times[True][1:], strict=True)]
+    row = {"plain, ms": 1e3 * plain, "with it, ms": 1e3 * honest, "median ratio": statistics.median(ratios)}
+    return [row | {"pairs": pairs, "updates each": HASH_STRIDE}]
 
 
 def planted(trials: int = 20, updates: int = 120, seed: int = 0) -> list[dict]:
@@ -210,6 +255,17 @@ def _kill_after(job: subprocess.Popen, metrics: Path, update: int) -> None:
     job.wait()
 
 
+def _folders(world: Path) -> dict[str, object]:
+    """Keys of the project file that say where the data lie."""
+    return {
+        "dataset.bert_name": world / "model",
+        "dataset.train_path": world / "how2/how2_s3d_train.lst",
+        "dataset.val_path": world / "how2/how2_s3d_val.lst",
+        "dataset.vfeat_dir": world / "how2/feat",
+        "dataset.tfeat_dir": f"{world}/how2/feat/narration.",
+    }
+
+
 def _train(
     folder: Path,
     updates: int,
@@ -218,13 +274,8 @@ def _train(
     settings: tuple[str, ...] = (),
     wait: bool = True,
 ) -> subprocess.Popen:
-    world = folder / "world"
     values = {
-        "dataset.bert_name": world / "model",
-        "dataset.train_path": world / "how2/how2_s3d_train.lst",
-        "dataset.val_path": world / "how2/how2_s3d_val.lst",
-        "dataset.vfeat_dir": world / "how2/feat",
-        "dataset.tfeat_dir": f"{world}/how2/feat/narration.",
+        **_folders(folder / "world"),
         "fairseq.checkpoint.save_dir": run or folder / "run",
         "fairseq.checkpoint.restore_file": "null",
         "fairseq.optimization.max_update": updates,
@@ -261,7 +312,7 @@ def _spoil(batch: dict, video: int, kind: str, rng: np.random.Generator) -> None
 
 def main() -> None:
     """Print the tables."""
-    parts = {"stall": stall, "hash": hash_cost, "planted": planted, "replayed": replayed}
+    parts = {"stall": stall, "hash": hash_cost, "step": step_cost, "planted": planted, "replayed": replayed}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

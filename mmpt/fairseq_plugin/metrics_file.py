@@ -1,6 +1,6 @@
 """`metrics.jsonl` in the run folder: one line per logged update or validation, for plots and grep.
 
-    {"tag": "start", "update": 0, "processes": 2, "threads": 1, "changes": {}}
+    {"tag": "start", "update": 0, "processes": 2, "threads": 1, "cpu": false, "changes": {}}
     {"tag": "train_inner", "update": 20, "epoch": 1, "loss": 9.31, "text_to_video": 4.6, "clips_per_s": 812,
     "data_wait": 0.01, ..., "grad_hash": "31cf08f5a25d1e6c", "processes": 2}
 

@@ -22,6 +22,8 @@ from mmpt.ops.fingerprint import fingerprint
 from mmpt.tasks.shares import item_shares
 
 INDEX = "item_index"  # entry of a batch: (B,) indices of its items
+# A hash takes 2 to 4 % of an update of a small batch on the CPU, so every fifth update has one at most.
+HASH_STRIDE = 5
 running: list[Recorder] = []  # of this process, in a replay
 
 
@@ -38,7 +40,9 @@ class Recorder:
         self.until: int | None = args.replay_until
         self.record = None if args.replay_record is None else Path(args.replay_record)
         self.goes_on: bool = args.replay_goes_on
-        self.interval: int = args.log_interval
+        # the updates that are logged, or of these every second, third, ...
+        self.interval: int = args.log_interval * math.ceil(HASH_STRIDE / args.log_interval)
+        self.on_cpu: bool = args.cpu or not torch.cuda.is_available()
         self.metrics = Path(args.save_dir) / metrics_file.NAME
         self.processes: int = args.distributed_world_size
         self.started = False
@@ -50,7 +54,7 @@ class Recorder:
     def start(self, update: int, folder: RunFolder) -> None:
         """Called with each batch: the first one is where this job begins."""
         if not self.started and rank() == 0 and self.until is None:
-            job = {"processes": self.processes, "threads": torch.get_num_threads()}
+            job = {"processes": self.processes, "threads": torch.get_num_threads(), "cpu": self.on_cpu}
             line = {"tag": "start", "update": update, **job, "changes": folder.changes()}
             metrics_file.write(self.metrics, line)
         self.started = True
@@ -86,11 +90,11 @@ class Recorder:
 
     def gradient(self, optimizer: Any, update: int) -> None:
         """Before the step of an update: the gradient of all ranks, scaled and clipped."""
-        if rank() != 0 or (self.record is None and update % self.interval):
+        if rank() != 0 or (self.until is None and update % self.interval):
             return
         value = fingerprint(parameter.grad for parameter in optimizer.params)
         metrics_file.of_update = {"update": update, "grad_hash": value, "processes": self.processes}
-        if self.record is not None:
+        if self.until is not None:
             with open(self.record / "hashes.jsonl", "a") as file:
                 file.write(json.dumps({"update": update, "grad_hash": value}) + "\n")
 

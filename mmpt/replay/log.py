@@ -16,11 +16,13 @@ class Job(NamedTuple):
     Attributes:
         processes: all of them.
         threads: of each, which sums on the CPU depend on.
+        cpu: without a GPU.
         changes: `section.key=value` texts, by which its settings differ from config.yaml.
     """
 
     processes: int
     threads: int
+    cpu: bool
     changes: tuple[str, ...] = ()
 
 
@@ -44,12 +46,17 @@ class RunLog:
         return {update: line["grad_hash"] for update, line in self.lines.items() if "grad_hash" in line}
 
     def segments(self, first: int, last: int) -> list[tuple[int, int, Job]]:
-        """(from, to, job) of the jobs that made the updates after `first` up to `last`."""
-        begins = sorted(self.starts)
-        own = max(update for update in begins if update <= first)
-        begins = [first, *(update for update in begins if first < update < last)]
-        jobs = [self.starts[own], *(self.starts[update] for update in begins[1:])]
-        return list(zip(begins, [*begins[1:], last], jobs, strict=True))
+        """(from, to, job) of what made the updates after `first` up to `last`.
+
+        A job that was killed and started again as it was counts as one: a restart changes nothing.
+        """
+        own = max(update for update in self.starts if update <= first)
+        found = [(first, self.starts[own])]
+        for update in sorted(update for update in self.starts if first < update < last):
+            if self.starts[update] != found[-1][1]:
+                found.append((update, self.starts[update]))
+        ends = [*(begin for begin, _ in found[1:]), last]
+        return [(begin, end, job) for (begin, job), end in zip(found, ends, strict=True)]
 
 
 def read_log(run: str | Path) -> RunLog:
@@ -77,7 +84,8 @@ def read_log(run: str | Path) -> RunLog:
                 log.starts = {update: job for update, job in log.starts.items() if update < line["update"]}
                 log.lines = {update: old for update, old in log.lines.items() if update <= line["update"]}
                 changes = (f"{key}={json.dumps(value)}" for key, value in line["changes"].items())
-                log.starts[line["update"]] = Job(line["processes"], line["threads"], tuple(changes))
+                job = (line[key] for key in ("processes", "threads", "cpu"))
+                log.starts[line["update"]] = Job(*job, tuple(changes))
             elif line.get("tag") == "train_inner":
                 log.lines[line["update"]] = line
     if not log.starts:

@@ -118,6 +118,7 @@ def _run(
     local = LocalJob(
         str(log.folder / "config.yaml"),
         "local_single",
+        job.cpu,
         overrides=(
             *job.changes,
             *overrides,

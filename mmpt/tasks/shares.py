@@ -77,20 +77,22 @@ def _norms(
 ) -> list[float]:
     batch = task.flatten(sample) | {"clips_per_video": task.clips_per_video, "num_updates": task.num_updates}
     outputs = model(**batch)
-    rows = {
+    made = {
         name: value
         for name, value in outputs.items()
-        if isinstance(value, Tensor) and value.requires_grad and value.dim() and len(value) % len(owner) == 0
+        if isinstance(value, Tensor) and value.requires_grad and value.dim()
     }
-    leaves = {name: value.detach().requires_grad_() for name, value in rows.items()}
+    leaves = {name: value.detach().requires_grad_() for name, value in made.items()}
     loss = task.loss(**(batch | outputs | leaves))
     arriving = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     used = [
         (value, gradient)
-        for value, gradient in zip(rows.values(), arriving, strict=True)
+        for value, gradient in zip(made.values(), arriving, strict=True)
         if gradient is not None
     ]
-    if not used:
+    # one row a clip, or a caption; rows that stand for pairs of clips belong to no video
+    counts = {len(owner), len(batch["caps"]) if "caps" in batch else len(owner)}
+    if not used or any(len(value) not in counts for value, _ in used):
         return [math.nan] * n_units
     parameters = [p for p in model.parameters() if p.requires_grad]
     norms = []

@@ -157,8 +157,9 @@ def test_two_processes_stopped_in_an_epoch_resume_bit_identical(quiet_pair, toy_
 
 def test_an_update_made_again_has_the_gradient_that_the_run_logged(quiet_pair):
     log = read_log(quiet_pair[0])
-    assert sorted(log.hashes) == list(range(1, UPDATES + 1)) and len(set(log.hashes.values())) == UPDATES
+    assert list(log.hashes) == [5]
     made = repeat(log, 5)
+    assert sorted(made.hashes) == [1, 2, 3, 4, 5] and len(set(made.hashes.values())) == 5
     assert made.reproduced and made.processes == 2
     assert [batch["rank"] for batch in made.batches] == [0, 1]
     assert sum(batch["loss"] for batch in made.batches) / 2 == pytest.approx(log.lines[5]["loss"])

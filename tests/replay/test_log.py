@@ -23,12 +23,13 @@ def start(update, processes):
         "update": update,
         "processes": processes,
         "threads": 1,
+        "cpu": True,
         "changes": {"a.b": processes},
     }
 
 
 def job(processes):
-    return Job(processes, 1, (f"a.b={processes}",))
+    return Job(processes, 1, True, (f"a.b={processes}",))
 
 
 def logged(update, value):
@@ -46,6 +47,7 @@ def test_a_stretch_is_made_again_by_the_jobs_that_made_it(tmp_path):
     log = read_log(run(tmp_path, start(0, 1), start(10, 2), start(20, 4), start(30, 4)))
     assert log.segments(12, 18) == [(12, 18, job(2))]
     assert log.segments(10, 20) == [(10, 20, job(2))]
+    assert log.segments(22, 35) == [(22, 35, job(4))]  # started again as it was
     assert log.segments(3, 25) == [(3, 10, job(1)), (10, 20, job(2)), (20, 25, job(4))]
 
 

@@ -87,3 +87,13 @@ def test_items_of_one_video_and_of_sub_samples_are_told_apart():
     found = item_shares(plain, Towers(), sample | {"video_id": ["a", "b", "c"]}, [5, 6, 7])
     assert [(share.item, share.video) for share in found] == [(5, "a"), (6, "b"), (7, "c")]
     assert all(share.norm > 0 for share in found)
+
+
+def test_rows_that_stand_for_pairs_of_clips_are_given_to_no_video():
+    class Pairs(Towers):
+        def forward(self, **batch):
+            outputs = super().forward(**batch)
+            return {"align_scores": torch.cat([outputs["pooled_video"], outputs["pooled_text"]])[:, :2]}
+
+    aligned = task(VideoRetriTask, "loss={loss_cls: NCE}")
+    assert all(math.isnan(share.norm) for share in item_shares(aligned, Pairs(), groups(), [0, 1]))
