@@ -16,7 +16,7 @@ nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("matplotlib")
 
 PATHS = sorted((ROOT / "projects/notebooks").glob("*.ipynb"))
-NAMES = {"quick_start", "transport_plan", "three_alignments", "your_own_data"}
+NAMES = {"quick_start", "transport_plan", "three_alignments", "volumes", "your_own_data"}
 
 
 def run(path):
@@ -98,3 +98,8 @@ def test_transport_does_not_care_for_the_order_of_captions(executed):
 def test_own_data_set_trains_and_gets_better(executed):
     before, after = (int(x) for x in re.findall(r"median rank (\d+)", printed(executed["your_own_data"])))
     assert after < before
+
+
+def test_volumes_are_smaller_with_the_own_clip(executed):
+    own, other = re.search(r"own clip ([\d.]+), with others ([\d.]+)", printed(executed["volumes"])).groups()
+    assert float(own) < float(other)
