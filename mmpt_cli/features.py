@@ -4,6 +4,7 @@
     mmpt features video videos/ data/feat/feat_mine --backbone image:openai/clip-vit-base-patch32
     mmpt features audio videos/ data/feat/feat_mine_audio --weights pretrained_models/gdt_K400.pth
     mmpt features maps videos/ data/feat/feat_mine_maps --weights pretrained_models/gdt_K400.pth
+    mmpt features depth videos/ data/depth --model depth-anything/Depth-Anything-V2-Small-hf
 
 Reads a folder of files (or a csv with a column `path`) and writes `<id>.npy`, (seconds, D) float16, and
 `passport.json`, which says what they are; with --shard-size 4096 it writes shards, manifest and index
@@ -54,6 +55,13 @@ def parser() -> Parser:
     add("--size", type=count, default=112, help="pixels of the square, a multiple of 16 (%(default)s)")
     add("--seed", type=int, default=0, help="of the augmentation (%(default)s)")
     _pace(maps)
+    depth = verb("depth", "pictures of depth, for models that read them beside the frames")
+    add = depth.add_argument
+    _files(depth, "videos")
+    add("--model", required=True, help="depth estimator of transformers: hub id or folder")
+    add("--fps", type=float, default=1.0, help="pictures a second (%(default)s)")
+    add("--size", type=count, default=224, help="pixels of the shorter side (%(default)s)")
+    _pace(depth)
     return p
 
 
@@ -98,4 +106,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     speak(args.quiet)
     from mmpt_cli import features_run
 
-    (features_run.maps if args.command == "maps" else features_run.extract)(args)
+    getattr(features_run, args.command if args.command in ("maps", "depth") else "extract")(args)

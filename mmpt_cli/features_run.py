@@ -6,6 +6,7 @@ import argparse
 
 from mmpt.backbones.backbone import audio_backbone, video_backbone
 from mmpt.backbones.folding import keep_freed_memory
+from mmpt.extraction.depth import extract_depth
 from mmpt.extraction.extract import Result
 from mmpt.extraction.maps import extract_maps
 from mmpt.extraction.run import AUDIO_SUFFIXES, RunOptions, run_extraction
@@ -40,6 +41,14 @@ def maps(args: argparse.Namespace) -> None:
     settings = {"versions": args.versions, "fps": args.fps, "size": args.size, "seed": args.seed}
     device = _device(args.device)
     _say(args, extract_maps(args.files, args.features, args.weights, options, device=device, **settings))
+
+
+def depth(args: argparse.Namespace) -> None:
+    """Estimate depth; print of how many, and what failed."""
+    rank, processes = _place(args)
+    options = RunOptions(args.batch_size or 8, 1, rank=rank, world_size=processes)
+    settings = {"fps": args.fps, "size": args.size, "device": _device(args.device)}
+    _say(args, extract_depth(args.files, args.features, args.model, options, **settings))
 
 
 def _place(args: argparse.Namespace) -> tuple[int, int]:
