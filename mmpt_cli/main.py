@@ -30,6 +30,7 @@ VERBS = {  # verb -> (its file, what it does); a new verb is a line here
     "report": ("report", "training runs as one page of curves, or several compared"),
     "compare": ("compare", "two evaluations: is the difference more than the draw of queries?"),
     "audit": ("audit", "why is this number not that number? From a claim to a clean number in steps"),
+    "certify": ("certify", "does a loss depend on ranks, order, padding, tiles or precision?"),
     "replay": ("replay", "make any update of a run again; find where two runs part"),
     "gdt": ("gdt", "what a hypothesis of GDT attracts and repels"),
     "completion": ("completion", "a script that completes verbs and options in bash or zsh"),

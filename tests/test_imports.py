@@ -48,6 +48,7 @@ ALLOWED = {
     "pages": {"inference", "evaluators", "media", "utils", "config"},
     "evaluators": {"historic", "ops", "processors", "utils", "config", "registry"},
     "audit": {"evaluators", "historic", "utils"},
+    "certify": {"losses", "ops", "registry"},
     "synthetic": {"processors", "utils"},
     "tasks": {
         "models",

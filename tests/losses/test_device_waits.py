@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmpt.losses import build_loss
-from tests.losses.batches import BUILT_IN
+from mmpt.certify.batches import BUILT_IN
 
 N, D, TOKENS, FRAMES = 8, 6, 4, 3
 

@@ -12,10 +12,11 @@ D, TOKENS, FRAMES = 6, 4, 3
 
 
 class Maker:
-    """Tensors of a batch of `n` items in one of the cases."""
+    """Tensors of a batch of `n` items, clips of so many videos, in one of the cases."""
 
-    def __init__(self, case: str, n: int, dtype: torch.dtype):
-        self.case, self.n, self.dtype, self.generator = case, n, dtype, torch.Generator().manual_seed(0)
+    def __init__(self, case: str, n: int, dtype: torch.dtype, videos: int = 1):
+        self.case, self.n, self.dtype, self.videos = case, n, dtype, videos
+        self.generator = torch.Generator().manual_seed(0)
         self.leaves: list[torch.Tensor] = []
 
     def floats(self, *shape: int) -> torch.Tensor:
@@ -37,15 +38,14 @@ class Maker:
         n = self.n
         tokens = {"video_outputs": self.floats(n, FRAMES, D), "text_outputs": self.floats(n, TOKENS, D)}
         masks = {"video_mask_outputs": self.mask(n, FRAMES), "text_mask_outputs": self.mask(n, TOKENS)}
-        starts = (
-            3 * torch.arange(n) * (self.case != "masked")
-        )  # all at once: no clip is free of the first, no video qualifies
+        # of "masked" all at once: no clip is free of the first, no video qualifies
+        starts = 3 * (torch.arange(n) % (n // self.videos)) * (self.case != "masked")
         times = {
             f"{side}_{end}": starts + shift
             for side in ("video", "text")
             for end, shift in (("start", 0), ("end", 1))
         }
-        return self.pooled("video", "text") | tokens | masks | times | {"clips_per_video": n}
+        return self.pooled("video", "text") | tokens | masks | times | {"clips_per_video": n // self.videos}
 
     def usual(self, loss: Loss) -> dict[str, object]:
         """Clips with captions and times; whatever else the loss reads is one vector an item."""
