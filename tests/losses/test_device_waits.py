@@ -11,8 +11,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmpt.losses import build_loss
 from mmpt.certify.batches import BUILT_IN
+from mmpt.losses import build_loss
 
 N, D, TOKENS, FRAMES = 8, 6, 4, 3
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from mmpt.certify.batches import BUILT_IN, Maker, loss_and_batch
 from mmpt.config.fields import keys_of
 from mmpt.registry import LOSSES
-from mmpt.certify.batches import BUILT_IN, Maker, loss_and_batch
 
 CASES = [("duplicates", 4, torch.float32), ("masked", 4, torch.float32), ("random", 1, torch.float32)]
 CASES += [("extreme", 4, dtype) for dtype in (torch.float16, torch.bfloat16)]
