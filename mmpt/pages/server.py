@@ -62,7 +62,8 @@ class Searcher:
     def __init__(self, model: MMPTModel, index: MomentIndex):
         self.model, self.index = model, index
         self.files: dict[str, str] = dict(index.origin.get("files", {}))
-        self.videos = sorted(set(map(str, index.video_ids)))
+        names, self._video_of_row = np.unique(index.video_ids, return_inverse=True)
+        self.videos = [str(name) for name in names]
         self.number = {name: number for number, name in enumerate(self.videos)}
         self._lock = threading.Lock()  # tokenizers refuse two threads at once
         self._encoded = functools.lru_cache(maxsize=1024)(self._encode)
@@ -74,8 +75,8 @@ class Searcher:
         """The k best moments, of videos whose id holds `video`."""
         query, index = self._encoded(sentence), self.index
         if video:
-            names = [name for name in self.videos if video.lower() in name.lower()]
-            rows = np.isin(index.video_ids, names)
+            chosen = np.array([video.lower() in name.lower() for name in self.videos])
+            rows = chosen[self._video_of_row]
             if not rows.any():
                 return []
             index = replace(

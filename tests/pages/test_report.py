@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from mmpt.pages.report import spikes
+from mmpt.pages.report import POINTS, _thinned, spikes
 from mmpt.pages.runs import read_run
 from mmpt_cli.report import main
 from tests.browser import opened
@@ -61,6 +61,13 @@ def test_an_update_that_was_trained_twice_counts_once_and_a_cut_line_is_counted(
         run.config["model.model_cls"][1] != "default or --set"
         and run.config["loss.nce_t"][1] == "default or --set"
     )
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_jump():
+    points = [(update, 1.0) for update in range(100_000)]
+    points[70_001] = (70_001, 50.0)
+    kept = _thinned(points)
+    assert len(kept) <= POINTS and (70_001, 50.0) in kept and kept == sorted(kept)
 
 
 def test_a_jump_is_pointed_at():
