@@ -33,6 +33,7 @@ from mmpt.inference.loading import weights_sha256
 from mmpt.inference.mmpt_model import MMPTModel
 from mmpt.inference.moments import MomentIndex
 from mmpt.inference.own_captions import NoCaptions, OwnCaptions
+from mmpt.inference.search import whole
 from mmpt.media.video import VIDEO_SUFFIXES, VideoError, probe
 from mmpt.registry import BACKBONES
 from mmpt.utils import atomic_write
@@ -176,8 +177,8 @@ def _make(job: OwnVideos, track: Track) -> Made:
         raise ValueError(f"{job.videos}: none of its {len(sources)} videos can be read. {why}")
 
     made.about = {
-        "model": str(job.model),
-        "checkpoint": job.checkpoint,
+        "model": whole(job.model),
+        "checkpoint": job.checkpoint and whole(job.checkpoint),
         "weights": weights,
         "features": str(features.resolve()),
         "window_s": job.window_s,

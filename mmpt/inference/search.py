@@ -45,8 +45,8 @@ def build_index(
     network, _, _ = MMPTModel.from_pretrained(model, checkpoint, encoder)
     index = network.index(found, window, stride, progress=progress, on_failure=on_failure)
     origin = {
-        "model": str(model),
-        "checkpoint": checkpoint,
+        "model": whole(model),
+        "checkpoint": checkpoint and whole(checkpoint),
         "weights": weights_sha256(network.fusion),
         "files": {name: str(path) for name, path in files.items()},
     }
@@ -72,6 +72,11 @@ def search(
     """
     model, index = open_index(path)
     return {sentence: model.search(index, sentence, k) for sentence in sentences}, index.origin["files"]
+
+
+def whole(name: str) -> str:
+    """The whole path of a file or folder, so that it is found from other folders too; another name stays."""
+    return str(Path(name).resolve()) if Path(name).exists() else str(name)
 
 
 def open_index(path: Path) -> tuple[MMPTModel, MomentIndex]:
