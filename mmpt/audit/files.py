@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import functools
-import json
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmpt.utils.safe_pickle import load_array_pickle
+from mmpt.utils.text import TextError, parse_json, read_json_lines, read_lines, read_text
 
 QUERY_KEYS, ITEM_KEYS = ("query_id", "query", "query-id"), ("gallery_id", "item", "video_id", "corpus-id")
 
@@ -43,7 +44,7 @@ def _names_its_file(reader: Callable) -> Callable:
             raise FileNotFoundError(f"{path} does not exist.")
         try:
             return reader(path, *arguments)
-        except (BadFile, ImportError, MemoryError):
+        except (BadFile, TextError, ImportError, MemoryError):
             raise
         except (
             Exception
@@ -134,7 +135,7 @@ def _matrix(path: Path, name: str, values: Any) -> Tensor:
 
 
 def _score_csv(path: Path) -> Table:
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with io.StringIO(read_text(path), newline="") as file:
         head, *lines = list(
             csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
         ) or [[]]
@@ -154,7 +155,7 @@ def _score_csv(path: Path) -> Table:
 
 
 def _mteb_run(path: Path) -> Table:
-    run = json.loads(path.read_text())
+    run = parse_json(read_text(path), str(path))
     run = {key: value for key, value in run.items() if key != "mteb_model_meta"}
     while (first := next(iter(run.values()), None)) is not None and any(
         isinstance(value, Mapping) for value in first.values()
@@ -169,7 +170,7 @@ def _mteb_run(path: Path) -> Table:
 
 
 def _vlm2vec_run(path: Path) -> Table:
-    records = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    records = read_json_lines(path)
     for number, record in enumerate(records, start=1):
         if not {"prediction", "label"} <= record.keys():
             raise BadFile(
@@ -217,8 +218,8 @@ def _vlm2vec_pickle(path: Path) -> Table:
 def read_ids(path: Path) -> list[str]:
     """Ids one a line, or a JSON list."""
     if path.suffix == ".json":
-        return [str(item) for item in json.loads(path.read_text())]
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        return [str(item) for item in parse_json(read_text(path), str(path))]
+    return read_lines(path)
 
 
 def read_list(value: str | Path) -> list[str] | int:
@@ -237,10 +238,10 @@ def read_pairs(path: Path) -> list[Pair]:
     if path.suffix == ".json":
         return [
             Pair(query, _single(path, query, _relevant(items)))
-            for query, items in json.loads(path.read_text()).items()
+            for query, items in parse_json(read_text(path), str(path)).items()
         ]
     if path.suffix == ".jsonl":
-        records = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        records = read_json_lines(path)
         return [
             Pair(str(row), _single(path, row, record.get("label_name")), record.get("caption", ""))
             for row, record in enumerate(records)
@@ -265,7 +266,7 @@ def _single(path: Path, query: Any, items: Any) -> str:
 
 def _pair_csv(path: Path) -> list[tuple[Pair, float]]:
     """Records of a csv with a head, and the score that each gives its pair (1 where none is given)."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with io.StringIO(read_text(path), newline="") as file:
         records = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True))
     if not records or not any(key in records[0] for key in ITEM_KEYS):
         raise BadFile(f"{path}: expected a head with the columns query_id, gallery_id and perhaps caption.")
@@ -289,7 +290,8 @@ def read_judgements(path: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     if path.suffix == ".json":
         return {
-            query: set(map(str, _relevant(items))) for query, items in json.loads(path.read_text()).items()
+            query: set(map(str, _relevant(items)))
+            for query, items in parse_json(read_text(path), str(path)).items()
         }
     for pair, score in _pair_csv(path):
         if score > 0:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpt.config import Config, ConfigError
+from mmpt.utils.text import check_record, read_json, read_lines
 
 lines = logging.getLogger("mmpt.lines")
 
@@ -145,13 +146,13 @@ def count_items(config: Config) -> int:
             f"{config.source}: dataset.train_path={path}: how many updates an epoch takes is counted "
             "there; no such file."
         )
-    text = path.read_text(encoding="utf-8")
     if path.suffix != ".json":
-        return len(text.splitlines())
-    rows = enumerate(json.loads(text))
-    return len(
-        {next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), number) for number, row in rows}
-    )
+        return len(read_lines(path))
+    ids = set()
+    for number, row in enumerate(read_json(path, list)):
+        check_record(row, f"{path}: row {number}")
+        ids.add(next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), number))
+    return len(ids)
 
 
 def _train_task(job: Job, text: str) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from mmpt.processors.modalities.raw_streams import RawStream
 from mmpt.processors.sets.crosstask import read_segments, read_tasks, read_videos
 from mmpt.processors.sets.how2 import PKLJSONStrTextProcessor
 from mmpt.processors.sets.htm_align import read_sentences
+from mmpt.processors.sets.htm_zoo import read_rows
 from mmpt.processors.sets.youcook import load_annotations, records_from_milnce_csv
 from mmpt.processors.store.passport import read_passport
 from mmpt.processors.store.verify import verify
@@ -304,6 +305,11 @@ def queries(folder: Path) -> Path:
     return folder / "per_query.npz"
 
 
+def vectors(folder: Path) -> Path:
+    torch.save(torch.from_numpy(ARRAY), folder / "v.pth.tar")
+    return folder / "v.pth.tar"
+
+
 def array_pickle(folder: Path) -> Path:
     import pickle
 
@@ -447,6 +453,7 @@ READERS = [
     Reader("checkpoint, others' safetensors", foreign_safetensors, read_state_dict),
     Reader("index of moments", moments, MomentIndex.load, True),
     Reader("numbers per query", queries, lambda path: load_queries(str(path.parent)), True),
+    Reader("others' features, torch", vectors, read_rows),
     Reader(
         "audit, csv", text("s.csv", ",a,b\nq,0.5,0.1\nr,0.2,0.7\n"), lambda p: audit.read_table(p, "scores")
     ),

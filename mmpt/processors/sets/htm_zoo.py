@@ -11,7 +11,6 @@ project (Han et al., CVPR 2022).
 from __future__ import annotations
 
 import logging
-import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,7 @@ import torch
 from mmpt.processors.convert import listed, write_json
 from mmpt.processors.store.passport import PASSPORT
 from mmpt.utils.files import atomic_write
+from mmpt.utils.shardedtensor import load_npz, open_npy
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".pth.tar", ".pth", ".pt", ".npz", ".npy")
@@ -94,18 +94,19 @@ def read_rows(path: Path) -> np.ndarray:
     """
     try:
         if path.suffix == ".npy":
-            rows = np.load(path, allow_pickle=False)
+            rows = open_npy(path, any_order=True)
         elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                if len(arrays.files) != 1:
-                    raise ValueError(f"holds the arrays {', '.join(arrays.files)}, expected one")
-                rows = arrays[arrays.files[0]]
+            arrays = load_npz(path)
+            if len(arrays) != 1:
+                raise ValueError(f"holds the arrays {', '.join(arrays)}, expected one")
+            (rows,) = arrays.values()
         else:
             rows = torch.load(path, map_location="cpu", weights_only=True)
             rows = rows.float().numpy() if isinstance(rows, torch.Tensor) else rows
-    except (ValueError, EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: not readable ({str(error).splitlines()[0][:200]})") from error
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not len(rows):
+    except Exception as error:  # torch has errors of many kinds for a damaged file
+        said = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(f"{path}: not readable ({said})") from error
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not rows.size or rows.dtype.kind != "f":
         found = getattr(rows, "shape", type(rows).__name__)
         raise ValueError(f"{path}: expected vectors (time, D), got {found}")
     if not np.isfinite(rows.astype(np.float32)).all():
