@@ -37,13 +37,14 @@ class Clock:
 
     Attributes:
         moved: whether the clock of the file had to be moved; times in it are then no places to seek.
+        mended: whether any stamp of the stream had to be moved, made up or dropped.
         reached_s: end of the last packet of any stream, so far.
     """
 
     def __init__(self, container: Any, stream: Any):
         self.container, self.stream = container, stream
         self.joined = bool(container.format.flags & TS_DISCONT)
-        self.moved = False
+        self.moved = self.mended = False
         self.reached_s = 0.0
         self._end = None  # seconds beyond which no stamp is believed
         if container.duration and not self.joined:  # that of a joined file is made from its stamps
@@ -102,13 +103,16 @@ class Clock:
         for packet in reversed(own[:first]):
             time -= packet.duration or 0
             packet.pts = packet.dts = time
+            self.mended = True
         return itertools.chain(head, demuxed)
 
     def _release(self, held: deque[Any], waiting: Counter[int]) -> Iterator[Any]:
         packet = held.popleft()
         waiting[packet.stream.index] -= 1
         if packet.size:
+            before = packet.pts
             self._check(packet, held)
+            self.mended |= packet.stream is self.stream and (packet.pts is None or packet.pts != before)
         if packet.stream is self.stream:
             yield packet
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,8 @@ import numpy as np
 
 from mmpt.media.clock import Clock, timed
 from mmpt.utils.optional import optional_import
+
+logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"}
 MAX_DAMAGE = 0.1  # share of a file that may be damaged
@@ -168,10 +171,8 @@ def read_seconds(
     """
     if decoder not in ("pyav", "torchcodec"):
         raise ValueError(f"decoder={decoder!r}: expected pyav or torchcodec.")
-    if decoder == "pyav":
-        sampled = _sampled(path, fps, size, n_threads, max_damage, damage if damage is not None else Damage())
-    else:
-        sampled = _sampled_by_torchcodec(path, fps, size, n_threads)
+    way = _sampled if decoder == "pyav" else _sampled_by_torchcodec
+    sampled = way(path, fps, size, n_threads, max_damage, Damage() if damage is None else damage)
     while frames := list(itertools.islice(sampled, chunk_s * fps)):
         frames += [np.zeros_like(frames[0])] * (-len(frames) % fps)
         yield np.stack(frames).reshape(-1, fps, size, size, 3)
@@ -491,28 +492,48 @@ def _is_on_screen(time: int, times: Sequence[int], first: int, step: float) -> b
     return later == len(times) or math.ceil((time - 1 - first) / step) * step <= times[later] + 1 - first
 
 
-def _sampled_by_torchcodec(path: str | Path, fps: int, size: int, n_threads: int) -> Iterator[np.ndarray]:
-    """The same times as `_sampled`, decoded by torchcodec."""
-    decoders, av = (
-        optional_import("torchcodec.decoders", extra="torchcodec"),
-        optional_import("av", extra="video"),
-    )
+def _sampled_by_torchcodec(
+    path: str | Path, fps: int, size: int, n_threads: int, max_damage: float, damage: Damage
+) -> Iterator[np.ndarray]:
+    """The same frames as `_sampled`, decoded by torchcodec, as far as it can.
+
+    torchcodec believes the time stamps of a file; where one of them has to be mended, and where it stops at
+    damage, PyAV decodes, and the log says so.
+    """
+    decoders = optional_import("torchcodec.decoders", extra="torchcodec")
+    av = optional_import("av", extra="video")
     square = _square_cutter(size)
-    if not Path(path).is_file():
-        raise VideoError(f"{path}: no such file.")
-    try:
-        decoder = decoders.VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=n_threads)
-        first, end = decoder.metadata.begin_stream_seconds, decoder.metadata.end_stream_seconds
-        times = itertools.takewhile(
-            lambda time: time < end - TOLERANCE_S, (first + count / fps for count in itertools.count())
-        )
-        while part := list(itertools.islice(times, FRAMES_PER_REQUEST)):
-            for image in decoder.get_frames_played_at(
-                [min(time + TOLERANCE_S, end - TOLERANCE_S) for time in part]
-            ).data.numpy():
-                yield square(av.VideoFrame.from_ndarray(image, format="rgb24"))
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise VideoError(f"{path}: damaged, or not a video that torchcodec reads ({error}).") from error
+    count, reason = 0, "" if _has_true_stamps(path) else "its time stamps cannot be relied on"
+    if not reason:
+        try:
+            decoder = decoders.VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=n_threads)
+            first, end = decoder.metadata.begin_stream_seconds, decoder.metadata.end_stream_seconds
+            times = itertools.takewhile(
+                lambda time: time < end - TOLERANCE_S, (first + count / fps for count in itertools.count())
+            )
+            while part := list(itertools.islice(times, FRAMES_PER_REQUEST)):
+                for image in decoder.get_frames_played_at(
+                    [min(time + TOLERANCE_S, end - TOLERANCE_S) for time in part]
+                ).data.numpy():
+                    yield square(av.VideoFrame.from_ndarray(image, format="rgb24"))
+                    count += 1
+            return
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = f"torchcodec stopped there ({str(error).splitlines()[0][:100]})"
+    logger.warning("%s: PyAV decodes from %.1f s on: %s", path, count / fps, reason)
+    yield from itertools.islice(_sampled(path, fps, size, n_threads, max_damage, damage), count, None)
+
+
+def _has_true_stamps(path: str | Path) -> bool:
+    """Whether the time stamps of all packets of a file can be believed as they are."""
+    with open_media(path, "video") as (container, stream):
+        clock = Clock(container, stream)
+        if clock.joined:
+            return False
+        for _ in clock.packets():
+            if clock.mended:
+                return False
+    return True
 
 
 def _shown_for(frame: Any, stream: Any, step: float) -> float:

@@ -12,6 +12,8 @@ import pytest
 from mmpt.media.audio import AudioError, read_audio, read_audio_windows
 from mmpt.media.clock import Clock
 from mmpt.media.video import (
+    VIDEO_SUFFIXES,
+    Damage,
     VideoError,
     _decode_needed,
     frame_at,
@@ -20,7 +22,7 @@ from mmpt.media.video import (
     read_frames,
     read_seconds,
 )
-from tests.conftest import real_path
+from tests.conftest import ODD, REAL, odd_file, real_path
 from tests.media.media import write_audio, write_clip, write_video
 
 av = pytest.importorskip("av")
@@ -155,13 +157,19 @@ def torchcodec():
     return VideoDecoder
 
 
-@pytest.mark.parametrize(
-    "name", ["lion_tree_monkey.mp4", "nasa_with_audio.mp4", "parakeet_ladder.mp4", "weightlifter.mp4"]
-)
-def test_torchcodec_and_pyav_show_the_same_frames_of_real_videos(torchcodec, name):
-    path = real_path("videos", name)
+FILES = [
+    path
+    for folder in (ODD, REAL / "videos")
+    for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
+    if path.suffix in VIDEO_SUFFIXES
+]
+NO_FILES = pytest.param(None, marks=pytest.mark.skip(reason=f"neither {ODD} nor {REAL} is here"))
+
+
+@pytest.mark.parametrize("path", FILES or [NO_FILES], ids=lambda path: path and path.name)
+def test_torchcodec_and_pyav_show_the_same_frames_of_odd_and_real_videos(torchcodec, path):
     ours, theirs = (
-        read(path, fps=7, size=64, decoder=decoder).astype(float) for decoder in ("pyav", "torchcodec")
+        read(path, fps=3, size=32, decoder=decoder).astype(float) for decoder in ("pyav", "torchcodec")
     )
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).mean(axis=(2, 3, 4)).max() < 3  # a neighbouring frame differs by more
@@ -178,9 +186,16 @@ def test_torchcodec_turns_upright_videos_too(torchcodec, upright):
     assert image[:6].mean() > 150 > 60 > image[-6:].mean()
 
 
-def test_torchcodec_names_a_damaged_file(torchcodec):
-    with pytest.raises(VideoError, match=r"corrupted\.mp4: damaged"):
-        read(real_path("videos", "corrupted.mp4"), fps=1, decoder="torchcodec")
+def test_torchcodec_names_a_damaged_file(torchcodec, tmp_path):
+    (tmp_path / "v.mp4").write_bytes(bytes(1000))
+    with pytest.raises(VideoError, match=r"v\.mp4: damaged"):
+        read(tmp_path / "v.mp4", fps=1, decoder="torchcodec")
+
+
+def test_where_torchcodec_stops_pyav_goes_on_and_the_log_says_so(torchcodec, caplog):
+    damage = Damage()
+    read(odd_file("one_damaged_packet.mp4"), fps=2, decoder="torchcodec", damage=damage)
+    assert damage.concealed_s > 0 and "PyAV decodes from" in caplog.text
 
 
 def test_missing_file_text_file_and_audio_file_are_named(tmp_path):
