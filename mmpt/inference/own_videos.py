@@ -43,6 +43,7 @@ lines = logging.getLogger("mmpt.lines")
 RECORD = "own_videos.json"
 PROBED = 64  # files whose heads are read to say how much footage there is
 KNOWN_WORDS = 0.5  # share of words that a model should know of its own language
+MOMENT_S = 8  # seconds of a moment that is searched
 PIECES = 2  # word pieces that a known word has at most
 SPARE_BYTES = 50 << 20
 Track = Callable[[Iterable], Iterable]
@@ -302,9 +303,11 @@ def _align(
 def _index(network: MMPTModel, there: Mapping[str, Path], made: Made, track: Track) -> None:
     """Windows of videos whose features have not changed are taken from the index that is there."""
     versions = {name: _version(path) for name, path in there.items()}
-    old = MomentIndex.load(made.index) if made.index.is_file() else None
-    same_weights = old is not None and old.origin.get("weights") == made.about["weights"]
-    known = old.origin.get("versions", {}) if same_weights else {}
+    old = _old_index(made.index)
+    moment_s = min(MOMENT_S, network.max_video_len)
+    way = {"weights": made.about["weights"], "moment_s": moment_s}
+    same = old is not None and way.items() <= old.origin.items()
+    known = old.origin.get("versions", {}) if same else {}
     kept = {name for name, version in versions.items() if known.get(name) == version}
     todo = {name: path for name, path in there.items() if name not in kept}
     lines.info(f"3/3 index: {len(kept)} videos are in it, {len(todo)} to add")
@@ -318,7 +321,10 @@ def _index(network: MMPTModel, there: Mapping[str, Path], made: Made, track: Tra
     if todo:
         try:
             new = network.index(
-                todo, progress=track, on_failure=lambda name, error: failed.update({name: str(error)})
+                todo,
+                moment_s,
+                progress=track,
+                on_failure=lambda name, error: failed.update({name: str(error)}),
             )
             parts.append((new.video_ids, new.windows, new.vectors))
         except ValueError:
@@ -326,9 +332,19 @@ def _index(network: MMPTModel, there: Mapping[str, Path], made: Made, track: Tra
                 raise
     made.left_out |= failed
     origin = {key: made.about[key] for key in ("model", "checkpoint", "weights", "made")}
-    origin |= {"files": made.files, "versions": {n: v for n, v in versions.items() if n not in failed}}
+    origin |= {**way, "files": made.files, "versions": {n: v for n, v in versions.items() if n not in failed}}
     ids, windows, vectors = (np.concatenate(part) for part in zip(*parts, strict=True))
     MomentIndex(ids, windows, vectors, origin).save(made.index)
+
+
+def _old_index(path: Path) -> MomentIndex | None:
+    if not path.is_file():
+        return None
+    try:
+        return MomentIndex.load(path)
+    except ValueError as error:
+        lines.info(f"    made anew: {error}")
+        return None
 
 
 def known_share(tokenizer: Any, texts: Iterable[str], most: int = 2000) -> float:

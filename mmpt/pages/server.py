@@ -38,7 +38,6 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY = "*"
 MOST = 10_000  # moments of one answer
 LONGEST_S = 1e6
-SAMPLE = 50_000  # moments that mean and spread are computed of
 POLICY = (
     "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'self' 'unsafe-inline'; "
     "script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -68,8 +67,9 @@ class Searcher:
         self._lock = threading.Lock()  # tokenizers refuse two threads at once
         self._encoded = functools.lru_cache(maxsize=1024)(self._encode)
         bank = model.encode_text(BANK, numpy=True)
-        every = max(1, len(index.vectors) // SAMPLE)
-        self.chance = Chance.of(index.vectors[::every], bank, index.search)
+        self.chance = Chance.of(index.vectors, bank)
+        self._rows = np.argsort(self._video_of_row, kind="stable")  # video by video
+        self._first_row = np.searchsorted(self._video_of_row[self._rows], np.arange(len(names) + 1))
 
     def __call__(self, sentence: str, k: int, video: str = "") -> list[dict[str, Any]]:
         """The k best moments, of videos whose id holds `video`."""
@@ -85,9 +85,17 @@ class Searcher:
                 windows=index.windows[rows],
                 vectors=index.vectors[rows],
             )
-        return [self._row(query, moment) for moment in index.search(query, k)]
+        moments = index.search(query, k)
+        rows = [self._row_of(moment) for moment in moments]
+        worth = self.chance.confidence(query, self.index.vectors[rows]).tolist()
+        return [self._told(*found) for found in zip(moments, rows, worth, strict=True)]
 
-    def _row(self, query: np.ndarray, moment: Moment) -> dict[str, Any]:
+    def _row_of(self, moment: Moment) -> int:
+        number = self.number[moment.video_id]
+        rows = self._rows[self._first_row[number] : self._first_row[number + 1]]
+        return int(rows[self.index.windows[rows, 0] == moment.start_s][0])
+
+    def _told(self, moment: Moment, row: int, confidence: float) -> dict[str, Any]:
         number = self.number[moment.video_id]
         return {
             "video": shown(moment.video_id),
@@ -95,8 +103,8 @@ class Searcher:
             "start": moment.start_s,
             "end": moment.end_s,
             "score": moment.score,
-            "confidence": self.chance.confidence(query, moment.score),
-            "hub": self.chance.hubs.get((moment.video_id, moment.start_s)),
+            "confidence": confidence,
+            "hub": self.chance.hubs.get(row),
             "file": moment.video_id in self.files,
         }
 

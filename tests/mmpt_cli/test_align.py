@@ -198,6 +198,19 @@ def test_features_take_the_place_of_videos(model_folder, five_videos, tmp_path):
     assert len(made.aligned) == 5 and made.files["v0"].endswith("v0.mp4")
 
 
+def test_damaged_results_are_made_anew(command, five_videos, capsys):
+    made = command(five_videos)
+    made.index.write_bytes(b"cut")
+    (made.out / "alignments/v1.json").write_text("{")
+    (made.out / "alignments/v2.npz").unlink()
+    (made.out / "pages/.made.json").write_text("{")
+    capsys.readouterr()
+    made = command(five_videos)
+    said = capsys.readouterr().out
+    assert "2 aligned, 3 were there" in said and "made anew: " in said and "5 to add" in said
+    assert len(list(made.alignments())) == 5
+
+
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     with own_videos._alone(tmp_path), pytest.raises(ValueError, match="another run works in this folder"):  # noqa: SIM117
         with own_videos._alone(tmp_path):
