@@ -134,3 +134,48 @@ def test_fairseq_trains_on_the_files(clips, tmp_path):
     assert [line["num_updates"] for line in lines if "train_inner" in json.dumps(line)] == [1, 2]
     names = read_state_dict(tmp_path / "checkpoint_last.pt")
     assert "video_network.base.stem.0.weight" in names and "audio_network.base.conv1.weight" in names
+
+
+RAW_RUNS = [
+    ("raw_av", "loss.hypothesis=1", "dataset.num_video_per_batch=2"),
+    ("raw_av", "loss.hypothesis=4", "dataset.num_video_per_batch=2"),
+    ("raw_av", "loss.hypothesis=8", "dataset.num_video_per_batch=2"),
+    ("raw_stica", "fairseq.dataset.batch_size=2"),
+    ("raw_text", "dataset.num_video_per_batch=2", "dataset.video_dir={clips}"),
+    ("raw_actions", "fairseq.dataset.batch_size=4", "dataset.train_clips=1", "model.sync_bn=true"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("run", RAW_RUNS, ids=lambda run: "-".join(run[:2]))
+def test_every_raw_file_trains_on_one_and_two_processes(clips, tmp_path, run, processes):
+    paths = {
+        "raw_text": {
+            "train_path": "howto/train.csv",
+            "caption_dir": "howto/captions",
+            "word_list": "howto/dict.npy",
+        },
+        "raw_actions": {"train_path": "actions/videos", "annotation_path": "actions/splits"},
+    }.get(run[0], {"train_path": "train"})
+    settings = [f"dataset.{key}={clips}/{path}" for key, path in paths.items()]
+    settings += [setting.format(clips=clips) for setting in run[1:]]
+    settings += [
+        f"model.word_table={clips}/howto/word2vec.pth" if run[0] == "raw_text" else "model.width=8",
+        f"fairseq.checkpoint.save_dir={tmp_path}",
+        "fairseq.dataset.disable_validation=true",
+        "fairseq.optimization.max_update=1",
+        "fairseq.common.log_interval=1",
+    ]
+    command = [sys.executable, "-m", "mmpt_cli", "train", f"projects/toy/{run[0]}.yaml", "--cpu"]
+    command += [word for setting in settings for word in ("--set", setting)]
+    done = subprocess.run(
+        [*command, "--nproc", str(processes)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    (line,) = [
+        json.loads(text)
+        for text in (tmp_path / "metrics.jsonl").read_text().splitlines()
+        if "train_inner" in text
+    ]
+    assert np.isfinite(float(line["loss"])) and line["num_updates"] == 1
