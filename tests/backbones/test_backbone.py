@@ -56,9 +56,9 @@ def test_golden_norton_s3d(path):
         text = network.encode_text([str(s) for s in arrays["sentences"]])
     for name in ("video_embedding", "mixed_5c"):
         np.testing.assert_allclose(
-            got[name].numpy(), arrays[name], rtol=1e-3, atol=1e-4 * np.abs(arrays[name]).max()
+            got[name].numpy(), arrays[name], rtol=1e-5, atol=1e-5 * np.abs(arrays[name]).max()
         )
-    np.testing.assert_allclose(text.numpy(), arrays["text_embedding"], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(text.numpy(), arrays["text_embedding"], rtol=1e-5, atol=1e-6)
 
 
 def test_s3d_names_a_wrong_frame_shape():

@@ -32,14 +32,14 @@ def test_golden_gdt_stica_crops_attention_pooling(path):
     pool, features, steps = pool_of(golden), torch.tensor(golden["feature_map"]), int(golden["duration"])
     with torch.no_grad():
         np.testing.assert_allclose(
-            pool.steps(map_tokens(features)), golden["full.attn_all"], rtol=1e-4, atol=1e-5
+            pool.steps(map_tokens(features)), golden["full.attn_all"], rtol=1e-5, atol=1e-5
         )
-        np.testing.assert_allclose(pool(map_tokens(features)), golden["full.attn"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(pool(map_tokens(features)), golden["full.attn"], rtol=1e-5, atol=1e-5)
         for kind in ("s_large", "s_small", "t_large", "t_small"):
             for box, expected in zip(golden[kind].tolist(), golden[f"{kind}.attn"], strict=True):
                 crop = Crop("sl", 0, steps, *box) if kind.startswith("s") else Crop("tl", *box, 0, 7, 0, 7)
                 np.testing.assert_allclose(
-                    pool(map_tokens(crop.apply(features), steps)), expected, rtol=1e-4, atol=1e-5
+                    pool(map_tokens(crop.apply(features), steps)), expected, rtol=1e-5, atol=1e-5
                 )
 
 

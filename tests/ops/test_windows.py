@@ -15,7 +15,7 @@ def test_golden_norton_metrics_merge(path):
         merged = merge_windows(
             torch.as_tensor(arrays[f"merge{i}_logits"]), *arrays[f"merge{i}_len_stride_size"].tolist()
         )
-        np.testing.assert_allclose(merged, arrays[f"merge{i}_out"], rtol=2e-4, atol=1e-6)
+        np.testing.assert_allclose(merged, arrays[f"merge{i}_out"], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_golden_tempclr_crosstask_eval(path):
                 if name.startswith(f"c{i}_{video}_")
             }
             logits = merge_windows(torch.as_tensor(case["window_logits"]), int(case["video_len"]), *window)
-            np.testing.assert_allclose(logits, case["logits"], rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(logits, case["logits"], rtol=1e-6, atol=1e-6)
             tasks.append(str(case["task"]))
             pred.append(place_steps(logits))
             true.append(case["true"])
