@@ -16,6 +16,7 @@ Letters: N sentences, W windows, Q quantities.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -25,11 +26,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpt.calibration.conformal import discoveries, group_p_values, group_quantile
+from mmpt.calibration.conformal import adjusted, group_p_values, group_quantile, risk_controlled_rate
 from mmpt.calibration.evidence import Evidence, evidence
 from mmpt.utils.files import atomic_write
 
 RIDGE = 1.0  # of guesses from standardised quantities
+TRUSTS = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
 STEPS = 12  # of Newton's method
 LEAST_VIDEOS = 4
 FORMAT = 1
@@ -100,11 +102,13 @@ class Calibration:
     Attributes:
         coverage, false_discovery: what is promised.
         ends: guess of start and end, from the centre, in seconds.
-        error: guess of the logarithm of the error, in seconds.
+        errors: guesses of the logarithm of the error of start and end, in seconds.
         error_range: logarithms beyond which it is not believed.
+        trust: power of the error by which spans grow; below 1, hopeless sentences do not get hopeless spans.
         factor: of the error by which spans are widened; None: too few videos for the coverage.
         visibility: guess of how visible; None where all sentences were.
         nulls, null_videos: values of sentences that were not visible, and whose they are.
+        rate: of Benjamini-Hochberg at which false discoveries keep to the promise.
         settings: of the aligner.
         about: on what: model, data, numbers.
     """
@@ -112,35 +116,48 @@ class Calibration:
     coverage: float
     false_discovery: float
     ends: tuple[Linear, Linear]
-    error: Linear
+    errors: tuple[Linear, Linear]
     error_range: tuple[float, float]
+    trust: float
     factor: float | None
     visibility: Linear | None
     nulls: list[float]
     null_videos: list[int]
+    rate: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(self, known: Evidence, length_s: float) -> Spans:
-        """Spans and decisions for the sentences of one video of `length_s` seconds."""
-        start, end, error = self._guess(known)
+    def __call__(
+        self, known: Evidence, length_s: float | np.ndarray, video: np.ndarray | None = None
+    ) -> Spans:
+        """Spans and decisions for the sentences of one video, or of several.
+
+        Args:
+            known: of the N sentences.
+            length_s: of the video, seconds; of several: (N,).
+            video: (N,) whose each sentence is; None: of one.
+        """
+        start, end, before, after = self._guess(known)
         if self.factor is None:
-            low, high = np.zeros_like(start), np.full_like(end, length_s)
+            low, high = np.zeros_like(start), np.zeros_like(start) + length_s
         else:
-            low, high = (
-                np.clip(x, 0, length_s) for x in (start - self.factor * error, end + self.factor * error)
-            )
+            low, high = start - self.factor * before, end + self.factor * after
+            low, high = (np.clip(x, 0, length_s) for x in (low, high))
             low, high = np.minimum(low, high), np.maximum(low, high)
         if self.visibility is None:
             return Spans(low, high, None, None)
-        nulls, videos = np.array(self.nulls), np.array(self.null_videos)
-        p_values = group_p_values(nulls, videos, self.visibility(known.signs))
-        return Spans(low, high, discoveries(p_values, self.false_discovery), p_values)
+        values = self.visibility(known.signs)
+        p_values = group_p_values(np.array(self.nulls), np.array(self.null_videos), values)
+        together = np.zeros(len(values), dtype=int) if video is None else video
+        return Spans(low, high, adjusted(p_values, together) <= self.rate, p_values)
 
-    def _guess(self, known: Evidence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Start, end and likely error of each sentence, in seconds."""
+    def _guess(self, known: Evidence) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Start and end of each sentence, and the likely error of both, in seconds."""
         start, end = (known.centre + guess(_for_ends(known)) for guess in self.ends)
-        return start, end, np.exp(np.clip(self.error(_for_error(known)), *self.error_range))
+        errors = [
+            np.exp(self.trust * np.clip(error(_for_error(known)), *self.error_range)) for error in self.errors
+        ]
+        return start, end, errors[0], errors[1]
 
     def save(self, path: str | Path) -> None:
         """Writes a JSON file, whole or not at all."""
@@ -160,7 +177,7 @@ class Calibration:
             if values.pop("format") != FORMAT:
                 raise ValueError("another version")
             values["ends"] = tuple(Linear(**end) for end in values["ends"])
-            values["error"] = Linear(**values["error"])
+            values["errors"] = tuple(Linear(**error) for error in values["errors"])
             values["visibility"] = values["visibility"] and Linear(**values["visibility"])
             values["error_range"] = tuple(values["error_range"])
             return cls(**values)
@@ -195,7 +212,7 @@ def calibrate(
         raise ValueError(f"{len(videos)} videos: a calibration takes at least {LEAST_VIDEOS}, and better 50.")
     order = np.random.default_rng(seed).permutation(len(videos))
     half = len(videos) // 2
-    taught, held = (_Sentences.of([videos[i] for i in part]) for part in (order[:half], order[half:]))
+    taught, held = (Sentences.of([videos[i] for i in part]) for part in (order[:half], order[half:]))
     for name, part in (("teach", taught), ("are held out", held)):
         if not part.seen.any():
             raise ValueError(
@@ -207,49 +224,55 @@ def calibrate(
         )
         for side in (0, 1)
     )
-    guessed = [taught.known.centre + guess(_for_ends(taught.known)) for guess in ends]
-    missed = np.maximum(np.abs(taught.truth[:, 0] - guessed[0]), np.abs(taught.truth[:, 1] - guessed[1]))
     step = float(np.median(np.diff(videos[0].windows, axis=1)))
-    logs = np.log(missed[taught.seen] + step / 2)
-    error = _ridge(_for_error(taught.known)[taught.seen], logs)
-    unfinished = Calibration(
-        coverage, false_discovery, ends, error, (float(logs.min()), float(logs.max())), None, None, [], []
-    )
-    start, end, size = unfinished._guess(held.known)
-    beyond = np.maximum(start - held.truth[:, 0], held.truth[:, 1] - end) / size
-    factor = group_quantile(beyond[held.seen], held.video[held.seen], coverage)
-    visibility, nulls, null_videos = None, [], []
-    if not taught.seen.all() and not held.seen.all():
-        visibility = _logistic(taught.known.signs, taught.seen)
-        nulls = visibility(held.known.signs)[~held.seen].tolist()
-        null_videos = held.video[~held.seen].tolist()
-    facts = {"videos": len(videos), "sentences": int(len(taught.seen) + len(held.seen))}
-    facts |= {"visible": int(taught.seen.sum() + held.seen.sum())}
-    return Calibration(
+    guessed = [taught.known.centre + guess(_for_ends(taught.known)) for guess in ends]
+    logs = np.log(np.abs(taught.truth.T - np.stack(guessed))[:, taught.seen] + step / 2)
+    errors = tuple(_ridge(_for_error(taught.known)[taught.seen], of_end) for of_end in logs)
+    made = Calibration(
         coverage,
         false_discovery,
         ends,
-        error,
-        unfinished.error_range,
-        factor if np.isfinite(factor) else None,
-        visibility,
-        nulls,
-        null_videos,
-        dict(settings or {}),
-        {**(about or {}), **facts},
+        errors,
+        (float(logs.min()), float(logs.max())),
+        trust=1.0,
+        factor=None,
+        visibility=None,
+        nulls=[],
+        null_videos=[],
+        settings=dict(settings or {}),
     )
+    tried = [dataclasses.replace(made, trust=trust) for trust in TRUSTS]
+    made = min(tried, key=lambda one: _mean_width(one, taught))
+    factor = _factor(made, held)
+    made = dataclasses.replace(made, factor=factor if np.isfinite(factor) else None)
+    if not taught.seen.all() and not held.seen.all():
+        visibility = _logistic(taught.known.signs, taught.seen)
+        values = visibility(held.known.signs)
+        nulls, null_videos = values[~held.seen], held.video[~held.seen]
+        rates = adjusted(group_p_values(nulls, null_videos, values, held.video), held.video)
+        made = dataclasses.replace(
+            made,
+            visibility=visibility,
+            nulls=nulls.tolist(),
+            null_videos=null_videos.tolist(),
+            rate=risk_controlled_rate(rates, ~held.seen, held.video, false_discovery),
+        )
+    facts = {"videos": len(videos), "sentences": int(len(taught.seen) + len(held.seen))}
+    facts |= {"visible": int(taught.seen.sum() + held.seen.sum())}
+    return dataclasses.replace(made, about={**(about or {}), **facts})
 
 
-class _Sentences(NamedTuple):
+class Sentences(NamedTuple):
     """Of several videos, one after the other."""
 
     known: Evidence
     truth: np.ndarray  # (n, 2)
     seen: np.ndarray  # (n,) bool
     video: np.ndarray  # (n,)
+    length_s: np.ndarray  # (n,) of its video
 
     @classmethod
-    def of(cls, videos: Sequence[AlignedVideo]) -> _Sentences:
+    def of(cls, videos: Sequence[AlignedVideo]) -> Sentences:
         for video in videos:
             if len(video.truth) != len(video.similarity):
                 raise ValueError(
@@ -263,7 +286,21 @@ class _Sentences(NamedTuple):
             truth,
             np.isfinite(truth).all(1),
             number,
+            np.array([video.length_s for video in videos])[number],
         )
+
+
+def _factor(made: Calibration, held: Sentences) -> float:
+    """By how many likely errors spans have to grow."""
+    start, end, before, after = made._guess(held.known)
+    beyond = np.maximum((start - held.truth[:, 0]) / before, (held.truth[:, 1] - end) / after)
+    return group_quantile(beyond[held.seen], held.video[held.seen], made.coverage)
+
+
+def _mean_width(made: Calibration, part: Sentences) -> float:
+    """Of the spans of visible sentences, were they widened as these ask for."""
+    start, end, before, after = made._guess(part.known)
+    return float(np.mean((end - start + _factor(made, part) * (before + after))[part.seen]))
 
 
 def _for_ends(known: Evidence) -> np.ndarray:

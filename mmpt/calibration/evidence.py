@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmpt.calibration.ordered import ordered_posterior
+
 LOW, HIGH = 0.1, 0.9  # of the mass of a sentence, from whose places its span is first guessed
 NEAR = 2  # windows
 
@@ -48,9 +50,22 @@ def evidence(similarity: np.ndarray, weights: np.ndarray, windows: np.ndarray) -
     n = len(centre)
     before = np.diff(centre, prepend=0.0) if n else centre
     after = np.diff(centre, append=length) if n else centre
-    seconds = np.stack(
-        [low - centre, high - centre, spread, before, after, np.full(n, length / max(n, 1))], axis=1
-    )
+    sizes = [low - centre, high - centre, spread, before, after, np.full(n, length / max(n, 1))]
+    ordered = ordered_posterior(similarity)
+    told = ordered.begins.sum(1)
+    for part, side, level in (
+        (ordered.begins, 0, LOW),
+        (ordered.begins, 0, 0.5),
+        (ordered.ends, 1, 0.5),
+        (ordered.ends, 1, HIGH),
+    ):
+        place = (part.cumsum(1) >= level * part.sum(1, keepdims=True) - 1e-12).argmax(1)
+        sizes.append(windows[place, side] - centre)
+    for part in (ordered.begins, ordered.ends):
+        share_there = part / (part.sum(1, keepdims=True) + 1e-12)
+        mean = share_there @ middle
+        sizes.append(np.sqrt(np.clip(share_there @ middle**2 - mean**2, 0, None)))
+    seconds = np.stack(sizes, axis=1)
 
     mean, deviation = similarity.mean(1), similarity.std(1) + 1e-6
     best = similarity.argmax(1)
@@ -75,5 +90,7 @@ def evidence(similarity: np.ndarray, weights: np.ndarray, windows: np.ndarray) -
         astray,
         np.log1p(spread / step),
         np.log1p((high - low) / step),
+        np.log((told + 1e-3) / (1 - told + 1e-3).clip(1e-3)),
+        ordered.shown.max(1),
     ]
     return Evidence(centre, seconds, np.stack(known, axis=1))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmpt.calibration.calibration import AlignedVideo, calibrate
+from mmpt.calibration.calibration import AlignedVideo, Calibration, Sentences, calibrate
 from mmpt.calibration.conformal import group_quantile
 
 
@@ -54,43 +54,33 @@ def rehearse(
         order = rng.permutation(len(videos))
         known, asked = ([videos[i] for i in part] for part in (order[:n_calibration], order[n_calibration:]))
         made = calibrate(known, coverage, false_discovery, seed=split)
-        half_width = _fixed_half_width(known, coverage)
-        rows = [_of_video(video, made, half_width) for video in asked]
-        columns = zip(*rows, strict=True)
-        found.append(Rehearsal(*(_mean(column) for column in columns)))
+        half_width = _fixed_half_width(Sentences.of(known), coverage)
+        found.append(_tested(Sentences.of(asked), made, half_width))
     return found
 
 
-def _of_video(video: AlignedVideo, made, half_width: float) -> tuple[float, ...]:
-    spans, truth = made(video.known, video.length_s), np.asarray(video.truth, dtype=np.float64)
-    seen = np.isfinite(truth).all(1)
-    fixed = (
-        np.clip(video.known.centre - half_width, 0, None),
-        np.minimum(video.known.centre + half_width, video.length_s),
-    )
+def _tested(asked: Sentences, made: Calibration, half_width: float) -> Rehearsal:
+    spans, seen = made(asked.known, asked.length_s, asked.video), asked.seen
+    centre = asked.known.centre
+    fixed = np.clip(centre - half_width, 0, None), np.minimum(centre + half_width, asked.length_s)
     row: list[float] = []
     for low, high in ((spans.low, spans.high), fixed):
-        held = (low <= truth[:, 0] + 1e-9) & (high >= truth[:, 1] - 1e-9)
-        row += [_mean(held[seen]), _mean((high - low)[seen])]
+        held = (low <= asked.truth[:, 0] + 1e-9) & (high >= asked.truth[:, 1] - 1e-9)
+        row += [_over_videos(x[seen], asked.video[seen]) for x in (held, high - low)]
     if spans.visible is None:
-        return (*row, float("nan"), float("nan"))
-    called = spans.visible
-    wrong = float((called & ~seen).sum() / max(called.sum(), 1))
-    return (*row, wrong, _mean(called[seen]))
+        return Rehearsal(*row, float("nan"), float("nan"))
+    called, n_videos = spans.visible, asked.video.max() + 1
+    wrong, all_called = (np.bincount(asked.video, x, n_videos) for x in (called & ~seen, called))
+    power = _over_videos(called[seen], asked.video[seen])
+    return Rehearsal(*row, float(np.mean(wrong / np.maximum(all_called, 1))), power)
 
 
-def _fixed_half_width(videos: Sequence[AlignedVideo], coverage: float) -> float:
-    scores, groups = [], []
-    for number, video in enumerate(videos):
-        truth, centre = np.asarray(video.truth, dtype=np.float64), video.known.centre
-        seen = np.isfinite(truth).all(1)
-        scores.append(np.maximum(centre - truth[:, 0], truth[:, 1] - centre)[seen])
-        groups.append(np.full(int(seen.sum()), number))
-    return group_quantile(np.concatenate(scores), np.concatenate(groups), coverage)
+def _over_videos(values: np.ndarray, video: np.ndarray) -> float:
+    """Mean of the means of videos."""
+    counts = np.bincount(video)
+    return float(np.mean((np.bincount(video, values) / np.maximum(counts, 1))[counts > 0]))
 
 
-def _mean(values) -> float:
-    """Of what is a number; NaN where nothing is."""
-    values = np.asarray(list(values), dtype=np.float64)
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if len(values) else float("nan")
+def _fixed_half_width(known: Sentences, coverage: float) -> float:
+    reach = np.maximum(known.known.centre - known.truth[:, 0], known.truth[:, 1] - known.known.centre)
+    return group_quantile(reach[known.seen], known.video[known.seen], coverage)

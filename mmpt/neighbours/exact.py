@@ -1,0 +1,345 @@
+"""Search that reads little and misses nothing: scores of rounded vectors with bounds, then exact scores of
+what the bounds leave.
+
+With codes c and step s of a vector x, x = s c + e and |e| known, and the query q rounded to 15 bits:
+|q x - s (q' c)| <= |q| |e| + |q - q'| |s c|. All rows are scored by their codes (one byte a number); the k-th
+greatest lower bound rules out every row whose upper bound is less; the rest are scored in float64 from the
+float16 vectors. So the answer is that of brute force over those, ties by their order, and it says what it
+cost.
+
+The smooth maximum of tokens (Norton, eq. 7) changes by no more than its cosines do, so the same holds for
+windows: mean over tokens t of alpha log sum over seconds f of exp(cosine(t, f) / alpha).
+
+Letters: n rows, D width, T tokens of a query, F seconds of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpt.neighbours.store import Mapped, VectorStore
+from mmpt.ops.windows import window_ranges
+
+LEVELS, BASE = 127, 128  # of a byte; a query is the sum of two of them, the higher times BASE
+PRODUCT_ROWS = 2048  # per product and thread: they stay in the cache
+GROUP_ROWS = 1 << 16  # rows whose scores are looked at together
+BLOCK = 64  # rows that share a bound
+ROUNDING = 2e-6  # of float32 arithmetic, relative
+LARGEST_EXPONENT = 80.0
+MORE = 4  # times as many candidates, where those that do not overlap are too few
+
+
+class Hit(NamedTuple):
+    """A result."""
+
+    video_id: str
+    start_s: float
+    end_s: float
+    score: float
+
+    def overlaps(self, other: Hit) -> bool:
+        """Both show some second of one video."""
+        return self.video_id == other.video_id and self.start_s < other.end_s and other.start_s < self.end_s
+
+
+class Looked(NamedTuple):
+    """What an answer took: rows scored by their codes, and rows or windows scored exactly."""
+
+    rows: int
+    exact: int
+
+
+class Answer(NamedTuple):
+    """Results, best first, and what they took."""
+
+    hits: list[Hit]
+    looked: Looked
+
+
+class ExactSearch:
+    """Queries to a store; opens its segments once.
+
+    Args:
+        store: of vectors.
+    """
+
+    def __init__(self, store: VectorStore):
+        self.store = store
+        self.parts = list(store.mapped())
+        self._live = [_live(part) for part in self.parts]
+        self._windows: tuple[tuple[int, int], list[_Windows]] | None = None
+
+    def search(self, query: np.ndarray, k: int, apart: bool = True) -> Answer:
+        """The k rows with the greatest dot product with a query, cosine where the store holds unit vectors.
+
+        Args:
+            query: (D,).
+            k: at least 1.
+            apart: of rows that overlap in time the best one alone.
+        """
+        query = self._checked(query[None], k)[0]
+        columns, step, lost = _two_bytes(query[:, None])
+        length = float(np.linalg.norm(query)) * (1 + ROUNDING)
+        lowers, uppers = [], []
+        for part, live in zip(self.parts, self._live, strict=True):
+            lower, upper = (np.empty(len(live), dtype=np.float32) for _ in range(2))
+            scale, error, reach = (torch.from_numpy(x) for x in part.rows[:3])
+            for first, products in _products(part.codes, columns):
+                rows = slice(first, first + len(products))
+                scores = (products[:, 0] * float(step[0])).mul_(scale[rows])
+                slack = error[rows] * length + reach[rows] * (float(lost[0]) + ROUNDING * length)
+                torch.sub(scores, slack, out=torch.from_numpy(lower[rows]))
+                torch.add(scores, slack, out=torch.from_numpy(upper[rows]))
+            if not live.all():
+                lower[~live] = upper[~live] = -np.inf
+            lowers.append(lower)
+            uppers.append(upper)
+
+        def exact(part: int, rows: np.ndarray) -> np.ndarray:
+            vectors = self.parts[part].exact
+            pieces = [rows[first : first + GROUP_ROWS] for first in range(0, len(rows), GROUP_ROWS)]
+            return np.concatenate([exact_scores(vectors[piece], query) for piece in pieces])
+
+        def hit(part: int, row: int, score: float) -> Hit:
+            rows = self.parts[part].rows
+            return Hit(self._video(part, row), float(rows.start_s[row]), float(rows.end_s[row]), score)
+
+        return self._answer(lowers, uppers, exact, hit, k, apart)
+
+    def search_tokens(
+        self,
+        tokens: np.ndarray,
+        k: int,
+        size: int,
+        stride: int | None = None,
+        alpha: float = 1.0,
+        apart: bool = True,
+    ) -> Answer:
+        """The k windows with the greatest mean of smooth maxima over the tokens of a query.
+
+        Args:
+            tokens: (T, D); scaled to unit length, as the rows of the store are.
+            k: at least 1.
+            size: F, rows of a window.
+            stride: rows between starts; None: side by side.
+            alpha: smoothing.
+            apart: of windows that overlap the best one alone.
+
+        Raises:
+            ValueError: a store without unit vectors, or an alpha that is too small.
+        """
+        if not self.store.unit:
+            raise ValueError(
+                f"{self.store.folder}: similarity of tokens is made of cosines; build it of unit vectors."
+            )
+        if alpha <= 0 or 1 / alpha > LARGEST_EXPONENT:
+            raise ValueError(f"alpha={alpha}: expected at least {1 / LARGEST_EXPONENT:g}.")
+        tokens = self._checked(tokens, k)
+        columns, step, lost = _two_bytes(tokens.T)
+        lowers, uppers = [], []
+        for part, live, windows in zip(self.parts, self._live, self._tables(size, stride), strict=True):
+            lower, upper = (np.empty(len(windows.first), dtype=np.float32) for _ in range(2))
+            scale, steps = torch.from_numpy(part.rows.step), torch.from_numpy(step.astype(np.float32))
+            for rows, mine in windows.groups:
+                cosines = torch.cat([products for _, products in _products(part.codes[rows], columns)])
+                powers = cosines.mul_(steps).mul_(scale[rows, None]).div_(alpha).exp_()  # (rows, T)
+                first = torch.from_numpy(windows.first[mine] - rows.start)
+                last = torch.from_numpy(windows.last[mine] - rows.start)
+                sums = torch.zeros(len(first), powers.shape[1])
+                for offset in range(size):
+                    place = first + offset
+                    there = place < last
+                    if bool(there.all()):
+                        sums += powers[place]
+                    else:
+                        sums += powers[torch.minimum(place, last - 1)] * there[:, None]
+                scores = sums.log_().mean(1).mul_(alpha).numpy()
+                # the tokens have unit length; `powers` and logarithms add some roundings of float32
+                slack = (
+                    windows.error[mine] + float(lost.max()) + 10 * ROUNDING * (1 + alpha * (1 + np.log(size)))
+                )
+                lower[mine], upper[mine] = scores - slack, scores + slack
+            gone = ~live[windows.first]
+            lower[gone] = upper[gone] = -np.inf
+            lowers.append(lower)
+            uppers.append(upper)
+        tables = self._tables(size, stride)
+
+        def exact(part: int, numbers: np.ndarray) -> np.ndarray:
+            table, vectors = tables[part], self.parts[part].exact
+            found = [window_score(vectors[table.first[w] : table.last[w]], tokens, alpha) for w in numbers]
+            return np.array(found)
+
+        def hit(part: int, number: int, score: float) -> Hit:
+            rows, table = self.parts[part].rows, tables[part]
+            first, last = table.first[number], table.last[number] - 1
+            return Hit(self._video(part, first), float(rows.start_s[first]), float(rows.end_s[last]), score)
+
+        return self._answer(lowers, uppers, exact, hit, k, apart)
+
+    def _answer(
+        self,
+        lowers: list[np.ndarray],
+        uppers: list[np.ndarray],
+        exact: Callable[[int, np.ndarray], np.ndarray],
+        hit: Callable[[int, int, float], Hit],
+        k: int,
+        apart: bool,
+    ) -> Answer:
+        """The certain best of all parts, exact scores of more and more of them until k stand apart."""
+        total = sum(int(np.isfinite(upper).sum()) for upper in uppers)
+        if not total:
+            return Answer([], Looked(0, 0))
+        wanted, scored = (MORE * k if apart else k), 0
+        while True:
+            wanted = min(wanted, total)
+            found: list[tuple[float, int, int]] = []  # -score, part, row: sorted as brute force would
+            for part, rows in _candidates(lowers, uppers, wanted):
+                found += [
+                    (-s, part, row) for s, row in zip(exact(part, rows).tolist(), rows.tolist(), strict=True)
+                ]
+            found.sort()
+            scored += len(found)
+            hits: list[Hit] = []
+            for negative, part, row in found[:wanted]:
+                one = hit(part, row, -negative)
+                if not apart or not any(one.overlaps(better) for better in hits):
+                    hits.append(one)
+                if len(hits) == k:
+                    break
+            if len(hits) == k or wanted == total:
+                return Answer(hits, Looked(sum(len(part.codes) for part in self.parts), scored))
+            wanted *= MORE
+
+    def _checked(self, vectors: np.ndarray, k: int) -> np.ndarray:
+        """(T, D) float64."""
+        vectors = np.asarray(vectors, dtype=np.float64)
+        if k < 1:
+            raise ValueError(f"k={k}: ask for at least one moment.")
+        if vectors.ndim != 2 or vectors.shape[1] != self.store.width or not len(vectors):
+            raise ValueError(
+                f"a query of shape {vectors.shape}; the index holds vectors of {self.store.width}."
+            )
+        if not np.isfinite(vectors).all():
+            raise ValueError("a query that is not finite.")
+        if self.store.unit:
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-300)
+        return vectors
+
+    def _video(self, part: int, row: int) -> str:
+        segment = self.parts[part].segment
+        firsts = np.array([first for first, _ in segment.videos.values()])
+        return list(segment.videos)[int(np.searchsorted(firsts, row, side="right")) - 1]
+
+    def _tables(self, size: int, stride: int | None) -> list[_Windows]:
+        """Of the windows last asked for."""
+        if self._windows is None or self._windows[0] != (size, stride or size):
+            tables = [_Windows.of(part, size, stride) for part in self.parts]
+            self._windows = ((size, stride or size), tables)
+        return self._windows[1]
+
+
+class _Windows(NamedTuple):
+    """The windows of a segment."""
+
+    first: np.ndarray  # (w,) row
+    last: np.ndarray  # (w,) row after the last
+    error: np.ndarray  # (w,) greatest bound of its rows
+    groups: list[tuple[slice, slice]]  # rows of whole videos, and their windows
+
+    @classmethod
+    def of(cls, part: Mapped, size: int, stride: int | None) -> _Windows:
+        bounds, groups, open_row, open_window = [], [], 0, 0
+        for first, count in part.segment.videos.values():
+            bounds += [(first + start, first + end) for start, end in window_ranges(count, size, stride)]
+            if first + count - open_row >= GROUP_ROWS:
+                groups.append((slice(open_row, first + count), slice(open_window, len(bounds))))
+                open_row, open_window = first + count, len(bounds)
+        if open_row < part.segment.n_rows:
+            groups.append((slice(open_row, part.segment.n_rows), slice(open_window, len(bounds))))
+        table = np.array(bounds)
+        # the greatest of each [first, last): reduceat takes pairs, and wants the last one within
+        error = np.maximum.reduceat(np.append(part.rows.error, 0.0), table.reshape(-1))[::2]
+        return cls(table[:, 0], table[:, 1], error, groups)
+
+
+def exact_scores(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """(m, D) float16 and (D,) float64 -> (m,) float64; of each row the same, whatever others there are."""
+    parts = (vectors[first : first + PRODUCT_ROWS] for first in range(0, len(vectors), PRODUCT_ROWS))
+    scores = [(np.asarray(part, dtype=np.float64) * query).sum(1) for part in parts]
+    return np.concatenate(scores) if scores else np.zeros(0)
+
+
+def window_score(vectors: np.ndarray, tokens: np.ndarray, alpha: float) -> float:
+    """Mean over tokens (T, D) of alpha log sum over rows (F, D) of exp(cosine / alpha), in float64."""
+    scaled = (np.asarray(vectors, dtype=np.float64) @ tokens.T) / alpha  # (F, T)
+    top = scaled.max(0)
+    return float(alpha * (top + np.log(np.exp(scaled - top).sum(0))).mean())
+
+
+def _live(part: Mapped) -> np.ndarray:
+    """(n,) bool: rows of videos that were not removed."""
+    live = np.ones(part.segment.n_rows, dtype=bool)
+    for video in part.segment.removed:
+        first, count = part.segment.videos[video]
+        live[first : first + count] = False
+    return live
+
+
+def _two_bytes(queries: np.ndarray) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Columns (D, C) as two matrices of bytes side by side, (D, 2 C); the step (C,), and what was lost
+    (C,)."""
+    most = LEVELS * BASE
+    step = np.maximum(np.abs(queries).max(0), 1e-30) / most
+    whole = np.rint(queries / step).astype(np.int64)
+    high = (whole + BASE // 2) // BASE
+    parts = np.concatenate([high, whole - BASE * high], axis=1)
+    lost = np.linalg.norm(queries - step * whole, axis=0)
+    return torch.from_numpy(parts.astype(np.int8)), step, lost
+
+
+def _products(codes: np.ndarray, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """First row, and products (rows, C) float32, of groups of rows."""
+    n_rows, n_columns = PRODUCT_ROWS * torch.get_num_threads(), columns.shape[1] // 2
+    whole = torch.empty(min(GROUP_ROWS, len(codes)), columns.shape[1], dtype=torch.int32)
+    for first in range(0, len(codes), GROUP_ROWS):
+        group = torch.from_numpy(codes[first : first + GROUP_ROWS])
+        into = whole[: len(group)]
+        for start in range(0, len(group), n_rows):
+            torch._int_mm(group[start : start + n_rows], columns, out=into[start : start + n_rows])
+        products = into.float()
+        yield first, products[:, :n_columns].mul(BASE).add_(products[:, n_columns:])
+
+
+def _candidates(
+    lowers: list[np.ndarray], uppers: list[np.ndarray], k: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Part and rows of whatever may be among the k best."""
+    bar = _kth(np.concatenate([_block_max(lower) for lower in lowers]), k)
+    if np.isfinite(bar):  # a block has several good rows: what they say is sharper
+        near = [lower[lower >= bar] for lower in lowers]
+        bar = max(bar, _kth(np.concatenate(near), k))
+    for part, upper in enumerate(uppers):
+        blocks = np.flatnonzero(_block_max(upper) >= bar)
+        rows = (blocks[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
+        rows = rows[rows < len(upper)]
+        rows = rows[(upper[rows] >= bar) & np.isfinite(upper[rows])]
+        if len(rows):
+            yield part, rows
+
+
+def _kth(values: np.ndarray, k: int) -> float:
+    """The k-th greatest; minus infinity where there are fewer."""
+    return float(np.partition(values, len(values) - k)[len(values) - k]) if 0 < k <= len(values) else -np.inf
+
+
+def _block_max(values: np.ndarray) -> np.ndarray:
+    """Of each BLOCK values."""
+    whole = len(values) // BLOCK * BLOCK
+    found = values[:whole].reshape(-1, BLOCK).max(1)
+    return np.append(found, values[whole:].max()) if whole < len(values) else found
