@@ -1,0 +1,248 @@
+"""Exact search at a thousand hours: build, memory, latency, and that every answer equals brute force.
+
+    python benchmarks/search.py --rows 100000 --queries 20          # a rehearsal
+    python benchmarks/search.py                                     # 3.6 million rows of 512; 6 GB of disk
+    python benchmarks/search.py --folder runs/search_bench --peers  # an index that is there; faiss beside it
+
+Rows are seconds of videos of ten minutes: a topic of the video, a scene that lasts some seconds, and noise,
+in directions that are not equally likely, as in features of networks. Queries are mixtures of topics, half of
+them with noise. A share of them is compared with brute force in float64; latencies are wall time, with the
+CPU time beside it, which other work on the machine changes less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmpt.neighbours.exact import ExactSearch, exact_scores, window_score
+from mmpt.neighbours.store import VectorStore
+from mmpt.ops.windows import window_ranges
+
+WIDTH, VIDEO_S, TOPICS = 512, 600, 2000
+WINDOW, TOKENS = 8, 10
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--rows", type=int, default=3_600_000)
+    options.add_argument("--queries", type=int, default=1000)
+    options.add_argument("--checked", type=int, default=50, help="queries compared with brute force")
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--folder", type=Path, default=Path("runs/search_bench"))
+    options.add_argument("--peers", action="store_true", help="also faiss: flat, inverted lists, HNSW")
+    options.add_argument("--out", type=Path, help="write the numbers there")
+    args = options.parse_args()
+    torch.set_num_threads(args.threads)
+    numbers = {"rows": args.rows, "width": WIDTH, "threads": args.threads, "machine": machine()}
+    store = built(args.folder, args.rows, numbers)
+    search = ExactSearch(store)
+    queries = list(asked(args.queries))
+    numbers["cosine"] = timed(lambda q: search.search(q, 10, apart=False), queries)
+    numbers["cosine"]["equal to brute force"] = sum(
+        search.search(q, 10, apart=False).hits == brute_force(search, q, 10) for q in queries[: args.checked]
+    )
+    tokens = [np.stack(queries[n : n + TOKENS]) for n in range(0, len(queries) - TOKENS, max(TOKENS, 1))]
+
+    def by_tokens(q: np.ndarray):
+        return search.search_tokens(q, 10, WINDOW, apart=False)
+
+    by_tokens(tokens[0])  # makes the table of windows
+    numbers["tokens"] = timed(by_tokens, tokens)
+    checked = tokens[: max(1, args.checked // TOKENS)]
+    numbers["tokens"]["equal to brute force"] = sum(
+        by_tokens(q).hits == brute_force_tokens(search, q, 10) for q in checked
+    )
+    numbers["tokens"]["compared"], numbers["cosine"]["compared"] = (
+        len(checked),
+        min(args.checked, len(queries)),
+    )
+    numbers["resident GB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    print(json.dumps(numbers, indent=1))
+    if args.peers:
+        numbers["peers"] = peers(search, queries[: args.checked])
+        print(json.dumps(numbers["peers"], indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+def machine() -> dict[str, object]:
+    """What ran it, and what else ran."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
+    return {"cpu": model or platform.processor(), "cores": os.cpu_count(), "load": os.getloadavg()}
+
+
+def directions() -> np.ndarray:
+    """(TOPICS, WIDTH): a decaying spectrum, as networks have."""
+    rng = np.random.default_rng(0)
+    spectrum = (1 + np.arange(WIDTH)) ** -0.5
+    return (rng.standard_normal((TOPICS, WIDTH)) * spectrum).astype(np.float32)
+
+
+def videos(rows: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """id, vectors, times."""
+    topics, rng = directions(), np.random.default_rng(1)
+    noise = rng.standard_normal((1 << 16, WIDTH)).astype(np.float32) * (0.7 * (1 + np.arange(WIDTH)) ** -0.25)
+    for number in range(-(-rows // VIDEO_S)):
+        count = min(VIDEO_S, rows - number * VIDEO_S)
+        scenes = rng.integers(TOPICS, size=count)[np.cumsum(rng.random(count) < 0.1)[:, None] % count][:, 0]
+        first = rng.integers(len(noise) - count)
+        vectors = topics[rng.integers(TOPICS)] + topics[scenes] + noise[first : first + count]
+        starts = np.arange(count, dtype=np.float32)
+        yield f"v{number:06}", vectors.astype(np.float32), np.stack([starts, starts + 1], axis=1)
+
+
+def asked(n: int) -> Iterator[np.ndarray]:
+    """Queries."""
+    topics, rng = directions(), np.random.default_rng(2)
+    for number in range(n):
+        mixed = topics[rng.integers(TOPICS, size=2 + number % 2)].sum(0)
+        yield mixed + 0.3 * rng.standard_normal(WIDTH).astype(np.float32) * (number % 2)
+
+
+def built(folder: Path, rows: int, numbers: dict[str, object]) -> VectorStore:
+    """The index, written unless it is there."""
+    if not (folder / "index.json").is_file():
+        wall, cpu = time.perf_counter(), time.process_time()
+        VectorStore.create(folder, WIDTH, True, {"made by": "benchmarks/search.py"}).add(videos(rows))
+        seconds, of_cpu = time.perf_counter() - wall, time.process_time() - cpu
+        numbers["build"] = {
+            "s": round(seconds),
+            "cpu_s": round(of_cpu),
+            "seconds of footage per second": round(rows / seconds),
+        }
+    store = VectorStore(folder)
+    if len(store) != rows:
+        raise SystemExit(
+            f"{folder}: holds {len(store)} rows, not {rows}. Remove it, or choose another --folder."
+        )
+    return store
+
+
+def timed(call, queries: list) -> dict[str, object]:
+    """Latencies after one query that reads the files."""
+    call(queries[0])
+    walls, cpus, exact = [], [], []
+    for query in queries:
+        wall, cpu = time.perf_counter(), time.process_time()
+        answer = call(query)
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+        exact.append(answer.looked.exact)
+    ms = 1000 * np.array([walls, cpus])
+    return {
+        "queries": len(queries),
+        "p50 ms": round(float(np.median(ms[0])), 1),
+        "p95 ms": round(float(np.percentile(ms[0], 95)), 1),
+        "least ms": round(float(ms[0].min()), 1),
+        "cpu p50 ms": round(float(np.median(ms[1])), 1),
+        "cpu p95 ms": round(float(np.percentile(ms[1], 95)), 1),
+        "scored exactly, median": int(np.median(exact)),
+    }
+
+
+def brute_force(search: ExactSearch, query: np.ndarray, k: int) -> list:
+    """In float64 over everything, without bounds."""
+    unit = search._checked(query[None], k)[0]
+    best = []
+    for number, part in enumerate(search.parts):
+        scores = exact_scores(part.exact, unit)
+        for row in np.argpartition(-scores, k)[:k] if len(scores) > k else range(len(scores)):
+            # all that ties with the k-th, so that the order of the rows decides
+            best.append((-float(scores[row]), number, int(row)))
+        least = -sorted(best)[min(k, len(best)) - 1][0]
+        best += [(-float(scores[r]), number, int(r)) for r in np.flatnonzero(scores >= least)]
+    return [
+        type_of_hit(search, part, row, -score) for score, part, row in sorted(set(best))[:k]
+    ]  # fmt: skip
+
+
+def brute_force_tokens(search: ExactSearch, tokens: np.ndarray, k: int) -> list:
+    """The same over windows: scores in float32 over everything, in float64 where they come near the best."""
+    unit = search._checked(tokens, k)
+    rough = []
+    for number, part in enumerate(search.parts):
+        for first, count in part.segment.videos.values():
+            cosines = np.asarray(part.exact[first : first + count], dtype=np.float32) @ unit.T.astype(
+                np.float32
+            )
+            for start, end in window_ranges(count, WINDOW):
+                score = float(np.log(np.exp(cosines[start:end]).sum(0)).mean())
+                rough.append((-score, number, first + start, first + end))
+    rough.sort()
+    near = [x for x in rough if x[0] <= rough[k - 1][0] + 1e-3]
+    scored = sorted(
+        (-window_score(search.parts[part].exact[first:last], unit, 1.0), part, first, last)
+        for _, part, first, last in near
+    )[:k]
+    return [type_of_hit(search, part, first, -score, last) for score, part, first, last in scored]
+
+
+def type_of_hit(search: ExactSearch, part: int, row: int, score: float, last: int | None = None):
+    """As the search returns it."""
+    from mmpt.neighbours.exact import Hit
+
+    rows = search.parts[part].rows
+    end = float(rows.end_s[row if last is None else last - 1])
+    return Hit(search._video(part, row), float(rows.start_s[row]), end, score)
+
+
+def peers(search: ExactSearch, queries: list[np.ndarray]) -> dict[str, object]:
+    """faiss over the same vectors: latency, memory of the index, and how many of the true ten it finds."""
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    truth = [brute_force(search, query, 10) for query in queries]
+    unit = [search._checked(query[None], 1).astype(np.float32) for query in queries]
+    found: dict[str, object] = {}
+    cells = min(4096, len(search.store) // 1500)
+    for name, recipe in (
+        ("float16 flat", "SQfp16"),
+        ("int8 flat", "SQ8"),
+        ("inverted lists, 1/32 searched", f"IVF{cells},SQ8"),
+        ("HNSW32", "HNSW32,SQ8"),
+    ):
+        index = faiss.index_factory(WIDTH, recipe, faiss.METRIC_INNER_PRODUCT)
+        sample = np.concatenate([np.asarray(p.exact[::36], dtype=np.float32) for p in search.parts])
+        wall = time.perf_counter()
+        if not index.is_trained:
+            index.train(sample)
+        for part in search.parts:
+            for first in range(0, len(part.exact), 1 << 16):
+                index.add(np.asarray(part.exact[first : first + (1 << 16)], dtype=np.float32))
+        if "IVF" in recipe:
+            index.nprobe = max(1, cells // 32)
+        built_s = time.perf_counter() - wall
+        walls, right = [], 0
+        offsets = np.cumsum([0] + [len(p.exact) for p in search.parts])
+        for query, expected in zip(unit, truth, strict=True):
+            wall = time.perf_counter()
+            _, rows = index.search(query, 10)
+            walls.append(time.perf_counter() - wall)
+            places = [(int(np.searchsorted(offsets, r, side="right")) - 1, int(r)) for r in rows[0] if r >= 0]
+            hits = {type_of_hit(search, part, row - offsets[part], 0.0)[:2] for part, row in places}
+            right += sum(hit[:2] in hits for hit in expected)
+        found[name] = {
+            "build s": round(built_s),
+            "p50 ms": round(1000 * float(np.median(walls)), 1),
+            "p95 ms": round(1000 * float(np.percentile(walls, 95)), 1),
+            "recall of ten": round(right / (10 * len(queries)), 4),
+        }
+        print(name, found[name], flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()
