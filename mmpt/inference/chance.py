@@ -61,7 +61,7 @@ class Chance:
             scores = np.concatenate([scores, bank @ block.T], axis=1)
             here = np.broadcast_to(np.arange(first, first + len(block)), (len(bank), len(block)))
             rows = np.concatenate([rows, here], axis=1)
-            top = np.argsort(-scores, axis=1)[:, :HUB_TOP]
+            top = np.argpartition(-scores, min(HUB_TOP, scores.shape[1]) - 1, axis=1)[:, :HUB_TOP]
             scores, rows = (np.take_along_axis(x, top, axis=1) for x in (scores, rows))
         found = Counter(rows.ravel().tolist())
         # of few moments each is often among the best

@@ -36,6 +36,7 @@ from mmpt.utils import optional_import
 STATIC = Path(__file__).resolve().parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY = "*"
+AT_ONCE = 200_000  # moments of which it is said from the first answer on what they are worth
 MOST = 10_000  # moments of one answer
 LONGEST_S = 1e6
 POLICY = (
@@ -66,8 +67,11 @@ class Searcher:
         self.number = {name: number for number, name in enumerate(self.videos)}
         self._lock = threading.Lock()  # tokenizers refuse two threads at once
         self._encoded = functools.lru_cache(maxsize=1024)(self._encode)
-        bank = model.encode_text(BANK, numpy=True)
-        self.chance = Chance.of(index.vectors, bank)
+        self.chance: Chance | None = None  # until the bank has been asked
+        asking = threading.Thread(target=self._ask_bank, daemon=True)
+        asking.start()
+        if len(index.vectors) <= AT_ONCE:
+            asking.join()
         self._rows = np.argsort(self._video_of_row, kind="stable")  # video by video
         self._first_row = np.searchsorted(self._video_of_row[self._rows], np.arange(len(names) + 1))
 
@@ -87,15 +91,23 @@ class Searcher:
             )
         moments = index.search(query, k)
         rows = [self._row_of(moment) for moment in moments]
-        worth = self.chance.confidence(query, self.index.vectors[rows]).tolist()
-        return [self._told(*found) for found in zip(moments, rows, worth, strict=True)]
+        chance = self.chance
+        worth = chance.confidence(query, self.index.vectors[rows]).tolist() if chance else [None] * len(rows)
+        hubs = chance.hubs if chance else {}
+        found = zip(moments, worth, map(hubs.get, rows), strict=True)
+        return [self._told(*of_moment) for of_moment in found]
+
+    def _ask_bank(self) -> None:
+        with self._lock:
+            bank = self.model.encode_text(BANK, numpy=True)
+        self.chance = Chance.of(self.index.vectors, bank)
 
     def _row_of(self, moment: Moment) -> int:
         number = self.number[moment.video_id]
         rows = self._rows[self._first_row[number] : self._first_row[number + 1]]
         return int(rows[self.index.windows[rows, 0] == moment.start_s][0])
 
-    def _told(self, moment: Moment, row: int, confidence: float) -> dict[str, Any]:
+    def _told(self, moment: Moment, confidence: float | None, hub: float | None) -> dict[str, Any]:
         number = self.number[moment.video_id]
         return {
             "video": shown(moment.video_id),
@@ -104,7 +116,7 @@ class Searcher:
             "end": moment.end_s,
             "score": moment.score,
             "confidence": confidence,
-            "hub": self.chance.hubs.get(row),
+            "hub": hub,
             "file": moment.video_id in self.files,
         }
 

@@ -6,6 +6,7 @@
 
   function element(tag, name, text) { const made = document.createElement(tag); if (name) made.className = name; if (text !== undefined) made.textContent = text; return made; }
   function worth(confidence) {
+    if (confidence === null) { const wait = element("span", "worth chance", "..."); wait.title = "what moments are worth is being worked out; ask again in a while"; return wait; }
     const percent = Math.floor(100 * confidence), kind = confidence >= 0.95 ? "good" : confidence >= 0.5 ? "unsure" : "chance";
     const mark = element("span", `worth ${kind}`, `${percent} %`);
     mark.title = kind === "good" ? "stands out" : kind === "unsure" ? "may fit" : "no better than what any sentence finds";
@@ -71,7 +72,7 @@
     results = answer.results; shown = 0; current = -1;
     cards.replaceChildren(); showMore();
     const best = results.length ? results[0].confidence : 0, milliseconds = Math.max(1, Math.round(1000 * answer.seconds));
-    const verdict = !results.length ? "" : best >= 0.95 ? "" : best >= 0.5 ? " None of them stands out clearly." : " Probably nothing here fits: any sentence finds moments this close.";
+    const verdict = !results.length || results[0].confidence === null ? "" : best >= 0.95 ? "" : best >= 0.5 ? " None of them stands out clearly." : " Probably nothing here fits: any sentence finds moments this close.";
     status.textContent = results.length ? `${results.length} moments in ${milliseconds} ms.${verdict}` : "No video has such a name.";
   }
   function move(step) {
