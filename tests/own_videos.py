@@ -60,11 +60,11 @@ def vtt(path, sentences=SENTENCES, step_s=3):
     path.write_text("WEBVTT\n\n" + "\n".join(cues), encoding="utf-8")
 
 
-def film(path, seconds=12, colour=0):
+def film(path, seconds=12, colour=0, **options):
     """A video whose shade changes every three seconds."""
     rng = np.random.default_rng(colour)
     shades = rng.integers(0, 256, (seconds, 3))
-    return write_video(path, range(0, 1000 * seconds, 500), shade=lambda i: shades[i // 6])
+    return write_video(path, range(0, 1000 * seconds, 500), shade=lambda i: shades[i // 6], **options)
 
 
 @pytest.fixture(scope="session")
