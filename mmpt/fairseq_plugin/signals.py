@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -101,14 +102,21 @@ def _in_words(error: Exception) -> Exception:
     found = re.search(
         r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: (\w+[\w ]*)|exited)", str(error)
     )
-    if found is None:
+    if found is None and not _from_worker(error):
         return error
     cause = "a file that it read became shorter meanwhile: `mmpt data verify` names it"
-    if found[1] != "Bus error":
+    if found is None or found[1] != "Bus error":
         cause = "out of memory? Lower fairseq.dataset.num_workers, and see the kernel log"
     return RuntimeError(
-        f"a data loading process died ({found[0]}): {cause}. The run goes on from its last checkpoint."
+        f"a data loading process died ({found[0] if found else error}): {cause}. The same command goes on."
     )
+
+
+def _from_worker(error: Exception) -> bool:
+    """Whether a connection to a data loading process broke off, which shows before torch notices its end."""
+    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    loading = any(name.endswith("torch/utils/data/dataloader.py") for name in frames)
+    return isinstance(error, OSError | EOFError) and loading and "multiprocessing" in frames[-1]
 
 
 def listen() -> None:

@@ -134,6 +134,7 @@ class FairseqMMTask(LegacyFairseqTask):
             # times as long
             kwargs["data_buffer_size"] = 0
         iterator = super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs)
+        iterator.persistent_workers = False  # an iterator lasts for one epoch; its processes would outlive it
         if dataset is self.datasets.get("train"):
             if self.share:
                 follow_plan(iterator, self.share, self.args.seed)

@@ -124,7 +124,7 @@ class LocalJob:
         )
         command = self.train_command(topology)
         if check:
-            RunFolder(self.config).check(self.accept)
+            RunFolder(self.config).check_before(self.accept)
         if check and command.gpus > len(visible_gpus()):
             raise _too_few_gpus(
                 self.path, job_type if topology.per_node == PROCESSES[job_type] else "this job", command.gpus

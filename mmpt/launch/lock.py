@@ -54,10 +54,7 @@ class JobLock:
             while not self._make():
                 self._clear_or_refuse()
         except OSError as error:
-            raise OSError(
-                f"fairseq.checkpoint.save_dir={self.path.parent}: {error.strerror or error}. Training writes "
-                "checkpoints there: make it writable, or choose another folder."
-            ) from error
+            raise OSError(unwritable(self.path.parent, error)) from error
         threading.Thread(target=self._renew, name="job lock", daemon=True).start()
         return self
 
@@ -158,6 +155,14 @@ class JobLock:
                     os._exit(LOST)
             except OSError as error:
                 logger.info("%s could not be renewed: %s", self.path, error)
+
+
+def unwritable(folder: Path, error: OSError) -> str:
+    """What to say of a run folder that cannot be written."""
+    return (
+        f"fairseq.checkpoint.save_dir={folder}: {error.strerror or error}. Training writes checkpoints "
+        "there: make it writable, or choose another folder."
+    )
 
 
 def _this_process() -> dict[str, Any]:

@@ -12,6 +12,7 @@ difference changes nothing that is learned, or is accepted by name, which the hi
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from mmpt.config.check import check_training
 from mmpt.config.load import examined
 from mmpt.config.rundir import to_dict
 from mmpt.config.yamlfile import write_yaml
+from mmpt.launch.lock import unwritable
 from mmpt.utils.content import ITSELF, changed, digests
 from mmpt.utils.files import atomic_write
 
@@ -130,10 +132,21 @@ class RunFolder:
                 self._accept(found)
             self.note(**event, processes=processes)
         except OSError as error:
-            raise ConfigError(
-                f"fairseq.checkpoint.save_dir={self.path}: {error.strerror or error}. Training writes "
-                "checkpoints there: make it writable, or choose another folder."
-            ) from error
+            raise ConfigError(unwritable(self.path, error)) from error
+
+    def check_before(self, accept: Collection[str] = ()) -> None:
+        """What a launcher asks before it starts anything: may this start write here?
+
+        Raises:
+            ConfigError: the folder cannot be written, or belongs to another experiment.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise ConfigError(unwritable(self.path, error)) from error
+        self.check(accept)
 
     def check(self, accept: Collection[str] = ()) -> list[Difference]:
         """The differences that are accepted.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
+from fairseq.tasks import LegacyFairseqTask
 
 from mmpt.fairseq_plugin import phases, signals
+from mmpt.fairseq_plugin.task import FairseqMMTask
 from mmpt.launch.heartbeat import COLLECTIVE, DATA, HEART
 
 
@@ -43,3 +47,20 @@ def test_a_data_loading_process_that_died_is_one_sentence_with_its_likely_reason
     assert "a data loading process died" in str(signals._in_words(other))
     unrelated = ValueError("no such shard")
     assert signals._in_words(unrelated) is unrelated
+
+
+def test_processes_that_load_data_end_with_the_iterator_of_their_epoch(monkeypatch):
+    iterator = SimpleNamespace(persistent_workers=True)
+    monkeypatch.setattr(LegacyFairseqTask, "get_batch_iterator", lambda *args, **kwargs: iterator)
+    task = object.__new__(FairseqMMTask)
+    task.datasets = {"train": "another"}
+    assert task.get_batch_iterator("data") is iterator and not iterator.persistent_workers
+
+
+def test_a_connection_to_a_data_loading_process_that_broke_off_is_its_death(monkeypatch):
+    reset = ConnectionResetError(104, "Connection reset by peer")
+    assert signals._in_words(reset) is reset
+    names = "torch/utils/data/dataloader.py", "multiprocessing/connection.py"
+    frames = [SimpleNamespace(filename=name) for name in names]
+    monkeypatch.setattr(signals.traceback, "extract_tb", lambda trace: frames)
+    assert "a data loading process died ([Errno 104] Connection reset" in str(signals._in_words(reset))

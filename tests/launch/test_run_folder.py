@@ -177,6 +177,8 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "x.yaml").write_text(YAML.format(tmp_path))
     with pytest.raises(ConfigError, match=r"fairseq\.checkpoint\.save_dir=.*/runs/a: .*make it writable"):
         RunFolder(load_config(tmp_path / "x.yaml")).open()
+    with pytest.raises(ConfigError, match="make it writable"):
+        RunFolder(load_config(tmp_path / "x.yaml")).check_before()
 
 
 def test_a_file_without_save_dir_is_refused(tmp_path):
