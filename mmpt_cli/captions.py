@@ -66,9 +66,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmpt.processors.captions.dedup import dedup_file
 
         words = args.captions, args.output, args.plain, args.compat, args.seed, args.on_bad
-        videos, before, after, dropped = dedup_file(*words)
-        _tell("impossible captions left out", dropped)
-        print(f"{args.output}: {videos} videos, {before} captions -> {after}")
+        done = dedup_file(*words)
+        _tell("captions out of order, now sorted", done.unsorted)
+        _tell("impossible captions left out", done.dropped)
+        print(f"{args.output}: {done.videos} videos, {done.before} captions -> {done.after}")
         return
     from mmpt.config import DatasetConfig, load_config
     from mmpt.processors.captions.shards import tokenize_captions
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not (source and bert and target):
         p.error("needs captions, tokenizer and a folder, from the YAML or as options")
     done = tokenize_captions(Path(source), bert, Path(target), args.columns, said.use_fast, args.on_bad)
+    _tell("captions out of order, now sorted", done.unsorted)
     _tell("impossible captions left out", done.dropped)
     _tell("captions behind the end of their features", done.behind)
     for name, (n, without) in done.written.items():

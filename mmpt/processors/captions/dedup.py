@@ -9,8 +9,9 @@ import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from mmpt.processors.captions.readers import check_captions, read_captions
+from mmpt.processors.captions.readers import check_captions, out_of_order, read_captions
 from mmpt.utils.safe_pickle import save_plain_pickle
 
 
@@ -82,9 +83,26 @@ class CaptionDedupProcessor:
         return len(" ".join(begins[:words]))
 
 
+class Deduplicated(NamedTuple):
+    """What `dedup_file` did.
+
+    Attributes:
+        videos: how many there are.
+        before, after: captions.
+        unsorted: videos whose captions were put in order of their start.
+        dropped: video -> captions with impossible times, which were left out.
+    """
+
+    videos: int
+    before: int
+    after: int
+    unsorted: list[str]
+    dropped: dict[str, list[str]]
+
+
 def dedup_file(
     captions: Path, out: Path, plain: bool = False, compat: bool = False, seed: int = 0, on_bad: str = "error"
-) -> tuple[int, int, int, dict[str, list[str]]]:
+) -> Deduplicated:
     """Write the pickle of captions that pre-training reads, {video id: JSON string}.
 
     Args:
@@ -95,12 +113,14 @@ def dedup_file(
         seed: of the choice which caption keeps an overlap.
         on_bad: of captions with impossible times, see `check_captions`.
 
-    Returns:
-        Number of videos, of captions before, and after; and video -> impossible captions left out.
+    Raises:
+        ValueError: no captions in the file, or impossible times.
     """
-    said, dropped = check_captions(read_captions(captions), on_bad=on_bad)
+    found = read_captions(captions)
+    unsorted = out_of_order(found)
+    said, dropped = check_captions(found, on_bad=on_bad)
     clean = (lambda clips: clips) if plain else CaptionDedupProcessor(random.Random(seed), compat)
     kept = {video: clean(clips) for video, clips in said.items()}
     save_plain_pickle({video: json.dumps(clips) for video, clips in kept.items()}, out)
     before, after = (sum(len(clips["text"]) for clips in videos.values()) for videos in (said, kept))
-    return len(kept), before, after, dropped
+    return Deduplicated(len(kept), before, after, unsorted, dropped)

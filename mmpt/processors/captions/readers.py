@@ -134,9 +134,18 @@ def check_captions(
         named = "; ".join(f"{video}: {wrong[0]}" for video, wrong in list(found.items())[:5])
         raise ValueError(
             f"captions of {len(found)} videos have impossible times: {named}. Correct them, or leave such "
-            "captions out (on_bad: drop)."
+            "captions out (--on-bad drop)."
         )
     return checked, found
+
+
+def out_of_order(captions: Mapping[str, Clips]) -> list[str]:
+    """Videos whose captions are not in order of their start."""
+    return [
+        video
+        for video, clips in captions.items()
+        if any(later < earlier for earlier, later in itertools.pairwise(clips["start"]))
+    ]
 
 
 def begins_behind(captions: Mapping[str, Clips], lengths: Mapping[str, float]) -> dict[str, int]:
@@ -156,7 +165,7 @@ def _checked(clips: Clips, length: float, keeps_behind: bool) -> tuple[Clips, li
     ends = [end for end in clips["end"] if isinstance(end, (int, float)) and math.isfinite(end)]
     if ends and math.isfinite(length) and length > 0 and max(ends) > MILLISECONDS * length:
         return {"start": [], "end": [], "text": []}, [
-            f"captions end at {max(ends):g} s, the video at {length:g} s; are they milliseconds?"
+            f"captions end at {max(ends):g} s, the video at {length:g} s (milliseconds?)"
         ]
     wrong, kept = [], []
     for index, (start, end) in enumerate(zip(clips["start"], clips["end"], strict=True)):

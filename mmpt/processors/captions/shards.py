@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from mmpt.processors.captions.readers import begins_behind, check_captions, read_captions
+from mmpt.processors.captions.readers import begins_behind, check_captions, out_of_order, read_captions
 from mmpt.processors.tokens import load_tokenizer
 from mmpt.utils.shardedtensor import ShardedTensor, ShardWriter, load_index, read_manifest
 
@@ -27,11 +27,13 @@ class Tokenized(NamedTuple):
 
     Attributes:
         written: name of the shards of each split -> how many there are, and the videos without captions.
+        unsorted: videos whose captions were put in order of their start.
         dropped: video -> captions with impossible times, which were left out.
         behind: video -> captions that begin behind its features; they are kept, and training draws none.
     """
 
     written: dict[str, tuple[int, list[str]]]
+    unsorted: list[str]
     dropped: dict[str, list[str]]
     behind: dict[str, int]
 
@@ -109,7 +111,9 @@ def tokenize_captions(
     tokenizer = load_tokenizer(bert_name, use_fast)
     indexes = {split: load_index(path) for split, path in metas.items()}
     seconds = _seconds(target, indexes)
-    captions, dropped = check_captions(read_captions(captions_path), seconds, on_bad, behind="keep")
+    said = read_captions(captions_path)
+    unsorted = out_of_order(said)
+    captions, dropped = check_captions(said, seconds, on_bad, behind="keep")
     behind = begins_behind(captions, seconds)
     passport = {
         "tokenizer": Path(bert_name).name,
@@ -125,7 +129,7 @@ def tokenize_captions(
                 write_shard(prefix, videos, captions, tokenizer, columns, passport)
         without = [video for videos in meta.values() for video in videos if video not in captions]
         written[f"{base}.{split}_*"] = len(meta), without
-    return Tokenized(written, dropped, behind)
+    return Tokenized(written, unsorted, dropped, behind)
 
 
 def _seconds(folder: Path, indexes: Mapping[str, Mapping[int, Sequence[str]]]) -> dict[str, float]:
