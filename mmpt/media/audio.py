@@ -183,17 +183,20 @@ def read_audio_windows(
     """
     before = (window_s - 1) // 2
     # starts `before` seconds before the next second to yield
-    buffer = np.zeros(before * sample_rate, dtype=np.int16)
+    pieces = [np.zeros(before * sample_rate, dtype=np.int16)]
     damage = Damage() if damage is None else damage
-    total = 0
+    total, waiting = 0, len(pieces[0])
     for piece in _from_first_frame(path, sample_rate, damage):
-        buffer = np.append(buffer, piece)
-        total += len(piece)
+        pieces.append(piece)
+        total, waiting = total + len(piece), waiting + len(piece)
         # a second is one once a tenth of it has sounded
-        if len(buffer) >= (window_s + chunk_s - 1 + TAIL_S) * sample_rate:
+        if waiting >= (window_s + chunk_s - 1 + TAIL_S) * sample_rate:
+            buffer = np.concatenate(pieces)
             windows = _windows(buffer, sample_rate, window_s)[:chunk_s]
             yield windows
-            buffer = buffer[len(windows) * sample_rate :]
+            pieces = [buffer[len(windows) * sample_rate :]]
+            waiting = len(pieces[0])
+    buffer = np.concatenate(pieces)
     damage.check(total / sample_rate, max_damage, AudioError, path)
     tail = total % sample_rate
     if total > sample_rate and tail < TAIL_S * sample_rate:  # padding of the encoder

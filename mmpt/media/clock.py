@@ -52,6 +52,7 @@ class Clock:
         self._shift = 0.0  # of the file, seconds
         self._own: Counter[int] = Counter()  # stream -> its shift; streams change over one after the other
         self._last: dict[int, float] = {}  # stream -> seconds of its last packet, moved
+        self._ticks: dict[int, float] = {}  # stream -> seconds of a tick
         self._lag = 0  # of the wanted stream, ticks
 
     def packets(self) -> Iterator[Any]:
@@ -109,16 +110,17 @@ class Clock:
     def _release(self, held: deque[Any], waiting: Counter[int]) -> Iterator[Any]:
         packet = held.popleft()
         waiting[packet.stream.index] -= 1
+        before = packet.pts
         if packet.size:
-            before = packet.pts
             self._check(packet, held)
-            self.mended |= packet.stream is self.stream and (packet.pts is None or packet.pts != before)
         if packet.stream is self.stream:
+            self.mended |= packet.size > 0 and (packet.pts is None or packet.pts != before)
             yield packet
 
     def _check(self, packet: Any, held: deque[Any]) -> None:
         """Moves the stamps of a packet, or takes them away."""
-        tick, index = float(packet.time_base), packet.stream.index
+        index = packet.stream.index
+        tick = self._ticks.get(index) or self._ticks.setdefault(index, float(packet.time_base))
         if packet.pts is not None and packet.dts is not None:
             if abs(packet.pts - packet.dts) * tick > LAG_S:
                 packet.pts = packet.dts + self._lag  # shown after it was decoded, as the frames before it
