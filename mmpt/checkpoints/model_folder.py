@@ -24,7 +24,7 @@ from mmpt.utils import atomic_write, optional_import
 from mmpt.zoo import known, remedy
 
 CONFIG, WEIGHTS, CARD = "config.yaml", "model.safetensors", "README.md"
-SIZES = ("max_video_len", "max_len", "num_iso_layer", "use_fast")
+SIZES = ("max_video_len", "max_len", "num_iso_layer", "use_fast", "feature_norm")
 
 
 def locate(source: str | Path, checkpoint: str | Path | None) -> tuple[Config, Path | None]:

@@ -1,9 +1,9 @@
-"""The main job: embedded data, a model pre-trained by fairseq, its zero-shot numbers beside trivial models,
+"""The main job: embedded data, models pre-trained by fairseq, their zero-shot numbers beside trivial models,
 one picture.
 
-Stage 1 trains with VideoCLIP's loss; stage 2 goes on from there twice, with VideoCLIP's loss and with
-Norton's, for equally many updates. What is already there is not done again; a run that was stopped goes on
-from its last checkpoint.
+Small towers train with VideoCLIP's loss on cosines. BERT towers train in two stages: with VideoCLIP's loss,
+then from there twice, with VideoCLIP's loss and with Norton's, for equally many updates. What is already
+there is not done again; a run that was stopped goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -20,8 +20,19 @@ from mmpt.api.training import train as train_project
 from mmpt.checkpoints.model_folder import write_folder
 from mmpt.config import Config, load_config
 from mmpt.config.rundir import to_dict
+from mmpt.config.yamlfile import write_yaml
 from mmpt.demo.report import draw_alignment, evaluate_rows, write_report
-from mmpt.demo.toy_runs import PROJECTS, claim, data_fingerprint, finish, move_folders, set_length
+from mmpt.demo.toy_runs import (
+    PROJECTS,
+    claim,
+    cpu_seconds_of_children,
+    data_fingerprint,
+    finish,
+    move_folders,
+    read_cost,
+    set_length,
+    write_cost,
+)
 from mmpt.models import build_model
 from mmpt.processors import load_tokenizer
 from mmpt.synthetic.build import build_world
@@ -30,7 +41,9 @@ from mmpt.utils.content import digests
 
 lines = logging.getLogger("mmpt.lines")
 
-STAGES = {"stage 1": "videoclip", "+ VideoCLIP": "videoclip_more", "+ Norton": "norton"}
+SMALL = "small towers"
+STAGES = {SMALL: "small/words", "BERT": "videoclip", "+ VideoCLIP": "videoclip_more", "+ Norton": "norton"}
+BERT_UPDATES = (700, 100)  # of stage 1 and 2; with those of projects/toy all of it would take 5 minutes
 Follow = Callable[[str, int, dict[str, Any]], None]
 
 
@@ -42,7 +55,8 @@ class MainJob:
         size: of the embedded data: tiny, small or main.
         noise: of the narration: clean, moderate or heavy.
         seed: of weights, batches and dropout.
-        updates: of stage 1 and of stage 2; None: as in projects/toy.
+        updates: of stage 1, which small towers take too, and of stage 2; None: those of `projects/toy/small`
+            and `BERT_UPDATES`.
         data: folder of the embedded data.
         out: folder of checkpoints and results.
     """
@@ -68,15 +82,17 @@ def run(job: MainJob, follow: Follow | None = None, track: Callable[..., Iterabl
     build_world(job.data, settings, **({"track": track} if track else {}))
     for row, name in STAGES.items():
         train(row, name, job, follow)
-    checkpoints = {row: Path(job.out) / name / "checkpoint_last.pt" for row, name in STAGES.items()}
+    models = {row: (configured(name, job), checkpoint(row, job)) for row, name in STAGES.items()}
+    checkpoints = {row: path for row, (_, path) in models.items()}
     lines.info("evaluating")
     tests = {test: configured(f"test_{test}_zs", job) for test in ("vtt", "youcook", "youcook_fullvideo")}
-    training = configured(STAGES["stage 1"], job)
-    rows = evaluate_rows(tests, checkpoints, training)
-    picture = draw_alignment(Path(job.out) / "alignment.png", job.data, checkpoints["+ Norton"], training)
-    lines.info("\n" + write_report(rows, Path(job.out), dataclasses.asdict(job)))
-    model = save_model(training, checkpoints["+ Norton"], Path(job.out) / "model")
-    log = checkpoints["+ Norton"].parent / "train.log"
+    rows = evaluate_rows(tests, models, job.data)
+    costs = {row: read_cost(path.parent) for row, path in checkpoints.items()}
+    training = models[SMALL][0]
+    picture = draw_alignment(Path(job.out) / "alignment.png", job.data, checkpoints[SMALL], training)
+    lines.info("\n" + write_report(rows, costs, Path(job.out), dataclasses.asdict(job)))
+    model = save_model(*models[SMALL], Path(job.out) / "model")
+    log = checkpoints[SMALL].parent / "train.log"
     lines.info(
         f"log:     {log}\npicture: {picture}\nmodel:   {model}, for --model and MMPTModel.from_pretrained"
     )
@@ -103,6 +119,11 @@ def save_model(config: Config, checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
+def checkpoint(row: str, job: MainJob) -> Path:
+    """The weights that count: of small towers those that validation chose."""
+    return Path(job.out) / STAGES[row] / f"checkpoint_{'best' if row == SMALL else 'last'}.pt"
+
+
 def configured(name: str, job: MainJob) -> Config:
     """A project file of `projects/toy` with this run's folders, seed and number of updates."""
     return load_config(PROJECTS / f"{name}.yaml", overrides(name, job))
@@ -113,9 +134,22 @@ def overrides(name: str, job: MainJob) -> list[str]:
     length."""
     texts = move_folders(PROJECTS / f"{name}.yaml", {"data/toy": job.data, "runs/toy": job.out})
     texts.append(f"fairseq.common.seed={job.seed}")
-    if job.updates and name in STAGES.values():
-        texts += set_length(job.updates[0 if name == STAGES["stage 1"] else 1])
+    if name == STAGES[SMALL]:
+        texts.append(f"eval.valid_project={validation(job)}")
+        if job.updates:
+            texts += set_length(job.updates[0])
+    elif name in STAGES.values():
+        texts += set_length((job.updates or BERT_UPDATES)[name != STAGES["BERT"]])
     return texts
+
+
+def validation(job: MainJob) -> Path:
+    """The test that chooses the checkpoint of small towers, on labelled clips that no test holds."""
+    path = Path(job.out) / "validation.yaml"
+    source = PROJECTS / "small" / "test_labelled_zs.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_yaml(path, to_dict(load_config(source, move_folders(source, {"data/toy": job.data}))))
+    return path
 
 
 def train(row: str, name: str, job: MainJob, follow: Follow | None = None) -> None:
@@ -129,10 +163,12 @@ def train(row: str, name: str, job: MainJob, follow: Follow | None = None) -> No
     if not claim(folder, settings):
         lines.info(f"{row}: trained already ({folder})")
         return
+    before = cpu_seconds_of_children()
     train_project(
         PROJECTS / f"{name}.yaml",
         overrides(name, job),
         log=folder / "train.log",
         progress=(lambda line: follow(row, updates, line)) if follow else None,
     )
+    write_cost(folder, cpu_seconds_of_children() - before)
     finish(folder, settings)

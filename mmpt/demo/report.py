@@ -16,74 +16,89 @@ from mmpt.api.evaluation import Evaluation
 from mmpt.config import Config
 from mmpt.datasets import build_dataset
 from mmpt.evaluators import Result
-from mmpt.evaluators.bootstrap import paired_bootstrap
+from mmpt.evaluators.bootstrap import interval, paired_bootstrap
 from mmpt.evaluators.plots import plot_alignment
+from mmpt.evaluators.ranking import statistic
 from mmpt.evaluators.report import markdown_table, text_table
 from mmpt.models import build_model
-from mmpt.models.linear import fit_ridge_to_shards
+from mmpt.models.linear import RidgeBaseline, fit_ridge_to_shards
 from mmpt.ops.sinkhorn import log_sinkhorn
-from mmpt.synthetic.truth import truth_alignment
-from mmpt.utils import ShardedTensor, load_index
+from mmpt.synthetic.truth import TRUTH, truth_alignment
+from mmpt.utils import ShardedTensor, load_index, load_plain_pickle
 from mmpt.utils.files import atomic_write
 from mmpt.utils.seed import set_seed
 
 Rows = dict[str, dict[str, Result]]  # row -> test set -> result
 CLIP_TESTS = {"vtt": "MSR-VTT", "youcook": "YouCook2"}  # sets like these
+ROLES = "roles"  # of two ingredients told apart: "milk with rice", "rice with milk"
 PARAGRAPHS = {"R1": "Cap. Avg.", "DTW-R1": "DTW", "OTAM-R1": "OTAM"}
 WINDOW_S, STRIDE_S = 8, 4  # of the picture
 
 
-class Ridge(nn.Module):
-    """Ridge regression from the words of a caption to features, as a model: what a trained model has to beat.
-
-    Args:
-        weights: (C, D) what each word piece adds to the predicted feature.
-    """
-
-    def __init__(self, weights: np.ndarray):
-        super().__init__()
-        self.weights = nn.Parameter(torch.as_tensor(weights, dtype=torch.float32), requires_grad=False)
-
-    def forward(
-        self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor, **batch
-    ) -> dict[str, Tensor]:
-        """Unit vectors of captions (sum over word pieces) and clips (mean feature)."""
-        words = cmasks.clone()
-        words[:, :2] = False  # [CLS] [SEP]
-        text = (self.weights[caps] * words[..., None]).sum(1)
-        video = (vfeats * vmasks[..., None]).sum(1)
-        return {
-            "pooled_text": nn.functional.normalize(text, dim=-1),
-            "pooled_video": nn.functional.normalize(video, dim=-1),
-        }
-
-
-def evaluate_rows(tests: Mapping[str, Config], checkpoints: Mapping[str, Path], training: Config) -> Rows:
+def evaluate_rows(
+    tests: Mapping[str, Config], models: Mapping[str, tuple[Config, Path]], data: str | Path
+) -> Rows:
     """Every model on every test set. Chance is among the baselines of each result.
 
     Args:
         tests: test set -> its project file.
-        checkpoints: row -> trained weights.
-        training: the project file of the training data, from which ridge regression learns.
+        models: row -> the project file of its training, and its weights. Ridge regression learns from the
+            data of the first, and the untrained model is of its kind.
+        data: folder of the embedded data.
     """
     evaluations = {test: Evaluation(config, device="cpu") for test, config in tests.items()}
+    training = next(iter(models.values()))[0]
     vocab_size = json.loads((Path(training.dataset.bert_name) / "config.json").read_text())["vocab_size"]
     ridge = fit_ridge_to_shards(training.dataset.vfeat_dir, training.dataset.tfeat_dir, vocab_size)
     set_seed(training.trainer.seed)
-    models: dict[str, nn.Module] = {
-        "ridge regression": Ridge(ridge.weights),
+    networks: dict[str, nn.Module] = {
+        "ridge regression": RidgeBaseline(training, ridge.weights),
         "untrained": build_model(training),
     }
-    models |= {row: build_model(training, path) for row, path in checkpoints.items()}
-    return {
-        row: {test: evaluation.score(model)[0] for test, evaluation in evaluations.items()}
-        for row, model in models.items()
-    }
+    networks |= {row: build_model(config, path) for row, (config, path) in models.items()}
+    own, twin = role_twins(tests["youcook"].dataset.test_path, data)
+    rows: Rows = {}
+    for row, network in networks.items():
+        rows[row] = {}
+        for test, evaluation in evaluations.items():
+            result, arrays = evaluation.score(network)
+            if test == "youcook":
+                add_roles(result, arrays, own, twin)
+            rows[row][test] = result
+    return rows
 
 
-def write_report(rows: Rows, out: Path, settings: Mapping[str, Any]) -> str:
+def role_twins(list_path: str, data: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Clips whose step is also there with its two ingredients in each other's roles: (n,) places of such
+    clips in the list, (n,) places of their twins."""
+    videos = json.loads((Path(data) / TRUTH).read_text(encoding="utf-8"))
+    place = {}
+    for index, record in enumerate(load_plain_pickle(list_path)):
+        video, _, clip = record["id"].rpartition("_")
+        step = videos[video]["steps"][int(clip)]
+        if step["partner"]:
+            place[step["verb"], step["object"], step["third"]] = index
+    pairs = [(i, place[v, third, o]) for (v, o, third), i in place.items() if (v, third, o) in place]
+    own, twin = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return own, twin
+
+
+def add_roles(result: Result, arrays: Mapping[str, Any], own: np.ndarray, twin: np.ndarray) -> None:
+    """Adds ROLES: how often a caption is closer to its clip than to the clip of its twin; 0.5 by chance."""
+    text, video = arrays["pooled_text"][own], arrays["pooled_video"]
+    margin = (text * (video[own] - video[twin])).sum(1)
+    hits = (margin > 0) + 0.5 * (margin == 0)
+    result.values[ROLES] = float(hits.mean()) if len(hits) else 0.5
+    if len(hits):
+        result.intervals[ROLES] = interval(hits, statistic("mean"), 1000, np.random.default_rng(0))
+    result.facts["role twins"] = len(hits)
+
+
+def write_report(
+    rows: Rows, costs: Mapping[str, Mapping[str, float]], out: Path, settings: Mapping[str, Any]
+) -> str:
     """Write results.json and results.md into `out`; returns what the terminal shows."""
-    clips, paragraphs = clip_table(rows), paragraph_table(rows)
+    clips, paragraphs = clip_table(rows, costs), paragraph_table(rows)
     comparison = compare(rows["+ VideoCLIP"], rows["+ Norton"])
     facts = [
         f"{title}: {gallery_facts(rows['+ Norton'][test])}"
@@ -97,6 +112,7 @@ def write_report(rows: Rows, out: Path, settings: Mapping[str, Any]) -> str:
         },
         "chance": {test: result.baselines["chance"] for test, result in rows["untrained"].items()},
         "norton_minus_videoclip": comparison,
+        "costs": dict(costs),
     }
     titles = (
         "Text-to-clip retrieval on MSR-VTT-like and YouCook2-like sets",
@@ -126,19 +142,23 @@ def gallery_facts(result: Result) -> str:
     )
 
 
-def clip_table(rows: Rows) -> list[list[str]]:
-    """R@1, R@5 and median rank on both clip sets."""
+def clip_table(rows: Rows, costs: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """R@1, R@5 and median rank on both clip sets, how often roles are told apart, and what training took."""
     head = ["model"] + [f"{title} {name}" for title in CLIP_TESTS.values() for name in ("R@1", "R@5", "MedR")]
+    head += ["roles", "updates", "CPU s"]
     chance = ["chance"]
     for test in CLIP_TESTS:
         level = rows["untrained"][test].baselines["chance"]
         chance += [percent(level["R1"]), percent(level["R5"]), f"{level['MR']:.0f}"]
-    table = [head, chance]
+    table = [head, [*chance, percent(0.5), "", ""]]
     for row, tests in rows.items():
         cells = [row]
         for test in CLIP_TESTS:
             values, intervals = tests[test].values, tests[test].intervals
             cells += [percent(values["R1"], intervals["R1"]), percent(values["R5"]), f"{values['MR']:.0f}"]
+        roles, cost = tests["youcook"], costs.get(row, {})
+        cells.append(percent(roles.values[ROLES], roles.intervals.get(ROLES)))
+        cells += [f"{cost[name]:.0f}" if name in cost else "" for name in ("updates", "cpu_s")]
         table.append(cells)
     return table
 

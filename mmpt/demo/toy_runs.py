@@ -4,6 +4,7 @@ that know their settings."""
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mmpt.utils.files import atomic_write
 
 PROJECTS = find_project("projects/toy")
 STAMP = "toy_run.json"
+COST = "cost.json"
 
 
 def move_folders(path: str | Path, moves: Mapping[str, str]) -> list[str]:
@@ -70,6 +72,25 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
 def finish(folder: Path, settings: Mapping[str, Any]) -> None:
     """Record that the run in a folder is complete."""
     _write(folder / STAMP, settings, done=True)
+
+
+def cpu_seconds_of_children() -> float:
+    """Processor time of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def write_cost(folder: Path, cpu_s: float) -> None:
+    """Keep what a run took: its updates, and the processor time of its last part where it was stopped."""
+    updates = [json.loads(line)["update"] or 0 for line in (folder / "metrics.jsonl").open()]
+    with atomic_write(folder / COST, "w") as file:
+        json.dump({"updates": max(updates), "cpu_s": round(cpu_s, 1)}, file)
+
+
+def read_cost(folder: Path) -> dict[str, float]:
+    """`updates` and `cpu_s` of a run; {}: not known."""
+    path = folder / COST
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _write(path: Path, settings: Mapping[str, Any], done: bool) -> None:

@@ -92,11 +92,11 @@ class MMFusion(nn.Module):
             nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE)) if config.model.similarity == "cosine" else None
         )
         norm = config.dataset.feature_norm
-        self.feature_norm = FeatureNorm(self.input_dim, norm == "whiten") if norm else nn.Identity()
+        self.feature_norm = FeatureNorm(self.feature_width, norm == "whiten") if norm else nn.Identity()
         self.tokens_in_training = True  # false where the loss reads pooled vectors alone
 
     @property
-    def input_dim(self) -> int:
+    def feature_width(self) -> int:
         """Width of a video feature."""
         return getattr(self.bert_config, "input_dim", DEFAULT_INPUT_DIM)
 
@@ -140,7 +140,7 @@ class MMFusion(nn.Module):
         if isinstance(encoder_cls, str):
             encoder_cls = ENCODERS.get(encoder_cls, f"{self.config.source}: model.*_encoder_cls")
         if hasattr(encoder_cls, "encode"):  # a small encoder: no transformer, no weights to start from
-            bert_config.input_dim = self.input_dim
+            bert_config.input_dim = self.feature_width
             return encoder_cls(self.config.model, bert_config)
         return build_encoder(encoder_cls, self.config.dataset.bert_name, bert_config, self.config.model.init)
 
