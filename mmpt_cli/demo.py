@@ -5,8 +5,8 @@
     mmpt demo --size tiny --out runs/tiny --data data/tiny --updates 20 10
 
 Small towers train with VideoCLIP's loss on cosines; BERT towers with VideoCLIP's loss and, from there, twice
-more: with VideoCLIP's loss and with Norton's, for equally many updates. What is already there is not done again; a run that was stopped goes on
-from its last checkpoint.
+more: with VideoCLIP's loss and with Norton's, for equally many updates. What is already there is not done
+again; a run that was stopped goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -26,13 +26,8 @@ def parser() -> Parser:
     add("--noise", choices=NOISE, default="moderate", help="of the narration (default: %(default)s)")
     add("--seed", type=int, default=1, help="of weights, batches and dropout (default: %(default)s)")
     metavar = ("STAGE1", "STAGE2")
-    add(
-        "--updates",
-        type=count,
-        nargs=2,
-        metavar=metavar,
-        help="of each stage (default: 700 and 100; small: 300)",
-    )
+    said = "of each stage (default: 700 and 100; of small towers 300)"
+    add("--updates", type=count, nargs=2, metavar=metavar, help=said)
     add("--data", default="data/toy", help="folder of the embedded data (default: %(default)s)")
     p.shared("--out", default="runs/toy", help="folder of checkpoints and results (default: %(default)s)")
     p.shared("--quiet")

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 VERBS = {  # verb -> (its file, what it does); a new verb is a line here
-    "demo": ("demo", "make data, train three models, evaluate them: a table and a picture"),
+    "demo": ("demo", "make data, train four models, evaluate them: a table and a picture"),
     "train": ("train", "launch project files: here, under torchrun, on SLURM, as a pipeline"),
     "predict": ("predict", "evaluate checkpoints on a test set"),
     "check": ("check", "find everything that is wrong with project files"),
@@ -31,6 +31,7 @@ VERBS = {  # verb -> (its file, what it does); a new verb is a line here
     "compare": ("compare", "two evaluations: is the difference more than the draw of queries?"),
     "audit": ("audit", "why is this number not that number? From a claim to a clean number in steps"),
     "certify": ("certify", "does a loss depend on ranks, order, padding, tiles or precision?"),
+    "verify-results": ("verify_results", "derive every cell of the published tables again"),
     "replay": ("replay", "make any update of a run again; find where two runs part"),
     "gdt": ("gdt", "what a hypothesis of GDT attracts and repels"),
     "completion": ("completion", "a script that completes verbs and options in bash or zsh"),
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; the exit code: 0, 1 where it found something wrong, 2 for a wrong argument or file."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
-        print("\n".join([USAGE, "", *(f"  {verb:<11} {about}" for verb, (_, about) in VERBS.items())]))
+        print("\n".join([USAGE, "", *(f"  {verb:<14} {about}" for verb, (_, about) in VERBS.items())]))
         return 0
     if words[0] == "--version":
         from mmpt import __version__

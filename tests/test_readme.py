@@ -7,6 +7,7 @@ import shlex
 import pytest
 
 import locallaunch
+from mmpt.evaluators import records
 from mmpt_cli import data_run
 from mmpt_cli.main import VERBS
 from tests.conftest import ROOT
@@ -56,3 +57,18 @@ def test_a_command_of_the_pages_is_parsed(command):
 @pytest.mark.parametrize("page, link", LINKS)
 def test_a_linked_file_exists(page, link):
     assert (ROOT / link).exists(), f"{page} links {link}"
+
+
+def test_numbers_of_the_readme_come_from_records():
+    assert records.typed_numbers(TEXTS["README.md"]) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_of_a_page_are_those_of_the_records(page):
+    text = (ROOT / page).read_text()
+    assert records.filled(text, ROOT / "docs/records") == text, "run: mmpt verify-results --write"
+
+
+def test_every_record_is_whole_and_gives_its_cells_again():
+    folders = sorted(path.parent for path in (ROOT / "docs/records").glob("*/record.json"))
+    assert folders and [problem for folder in folders for problem in records.problems(folder)] == []

@@ -21,11 +21,12 @@ from mmpt.checkpoints.model_folder import write_folder
 from mmpt.config import Config, load_config
 from mmpt.config.rundir import to_dict
 from mmpt.config.yamlfile import write_yaml
-from mmpt.demo.report import draw_alignment, evaluate_rows, write_report
+from mmpt.demo.report import draw_alignment, evaluate_rows, write_proof, write_report
 from mmpt.demo.toy_runs import (
     PROJECTS,
     claim,
     cpu_seconds_of_children,
+    data_files,
     data_fingerprint,
     finish,
     move_folders,
@@ -82,7 +83,10 @@ def run(job: MainJob, follow: Follow | None = None, track: Callable[..., Iterabl
     build_world(job.data, settings, **({"track": track} if track else {}))
     for row, name in STAGES.items():
         train(row, name, job, follow)
-    models = {row: (configured(name, job), checkpoint(row, job)) for row, name in STAGES.items()}
+    models = {
+        row: (configured(name, job), Path(job.out) / name / "checkpoint_last.pt")
+        for row, name in STAGES.items()
+    }
     checkpoints = {row: path for row, (_, path) in models.items()}
     lines.info("evaluating")
     tests = {test: configured(f"test_{test}_zs", job) for test in ("vtt", "youcook", "youcook_fullvideo")}
@@ -91,6 +95,14 @@ def run(job: MainJob, follow: Follow | None = None, track: Callable[..., Iterabl
     training = models[SMALL][0]
     picture = draw_alignment(Path(job.out) / "alignment.png", job.data, checkpoints[SMALL], training)
     lines.info("\n" + write_report(rows, costs, Path(job.out), dataclasses.asdict(job)))
+    about = {
+        "command": "mmpt demo",
+        "settings": dataclasses.asdict(job),
+        "seeds": [job.seed],
+        "data": {"fingerprint": data_fingerprint(job.data), "files": data_files(job.data)},
+    }
+    record = write_proof(rows, costs, Path(job.out) / "record", models, about)
+    lines.info(f"record:  {record}, which mmpt verify-results derives again")
     model = save_model(*models[SMALL], Path(job.out) / "model")
     log = checkpoints[SMALL].parent / "train.log"
     lines.info(
@@ -119,11 +131,6 @@ def save_model(config: Config, checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
-def checkpoint(row: str, job: MainJob) -> Path:
-    """The weights that count: of small towers those that validation chose."""
-    return Path(job.out) / STAGES[row] / f"checkpoint_{'best' if row == SMALL else 'last'}.pt"
-
-
 def configured(name: str, job: MainJob) -> Config:
     """A project file of `projects/toy` with this run's folders, seed and number of updates."""
     return load_config(PROJECTS / f"{name}.yaml", overrides(name, job))
@@ -144,7 +151,7 @@ def overrides(name: str, job: MainJob) -> list[str]:
 
 
 def validation(job: MainJob) -> Path:
-    """The test that chooses the checkpoint of small towers, on labelled clips that no test holds."""
+    """The test that follows the training of small towers, on labelled clips that no test holds."""
     path = Path(job.out) / "validation.yaml"
     source = PROJECTS / "small" / "test_labelled_zs.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)

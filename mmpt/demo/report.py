@@ -3,7 +3,10 @@ long video."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,18 +17,19 @@ from torch import Tensor, nn
 
 from mmpt.api.evaluation import Evaluation
 from mmpt.config import Config
+from mmpt.config.rundir import to_dict
 from mmpt.datasets import build_dataset
 from mmpt.evaluators import Result
-from mmpt.evaluators.bootstrap import interval, paired_bootstrap
+from mmpt.evaluators.bootstrap import paired_bootstrap
 from mmpt.evaluators.plots import plot_alignment
-from mmpt.evaluators.ranking import statistic
+from mmpt.evaluators.records import Cell, cell, derive, write_record
 from mmpt.evaluators.report import markdown_table, text_table
 from mmpt.models import build_model
 from mmpt.models.linear import RidgeBaseline, fit_ridge_to_shards
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.synthetic.truth import TRUTH, truth_alignment
 from mmpt.utils import ShardedTensor, load_index, load_plain_pickle
-from mmpt.utils.files import atomic_write
+from mmpt.utils.files import atomic_write, file_sha256
 from mmpt.utils.seed import set_seed
 
 Rows = dict[str, dict[str, Result]]  # row -> test set -> result
@@ -88,9 +92,7 @@ def add_roles(result: Result, arrays: Mapping[str, Any], own: np.ndarray, twin: 
     text, video = arrays["pooled_text"][own], arrays["pooled_video"]
     margin = (text * (video[own] - video[twin])).sum(1)
     hits = (margin > 0) + 0.5 * (margin == 0)
-    result.values[ROLES] = float(hits.mean()) if len(hits) else 0.5
-    if len(hits):
-        result.intervals[ROLES] = interval(hits, statistic("mean"), 1000, np.random.default_rng(0))
+    result.per_query[ROLES] = hits if len(hits) else np.array([0.5])
     result.facts["role twins"] = len(hits)
 
 
@@ -98,7 +100,7 @@ def write_report(
     rows: Rows, costs: Mapping[str, Mapping[str, float]], out: Path, settings: Mapping[str, Any]
 ) -> str:
     """Write results.json and results.md into `out`; returns what the terminal shows."""
-    clips, paragraphs = clip_table(rows, costs), paragraph_table(rows)
+    clips, paragraphs = (texts(table, per_query(rows)) for table in result_tables(rows, costs).values())
     comparison = compare(rows["+ VideoCLIP"], rows["+ Norton"])
     facts = [
         f"{title}: {gallery_facts(rows['+ Norton'][test])}"
@@ -114,11 +116,7 @@ def write_report(
         "norton_minus_videoclip": comparison,
         "costs": dict(costs),
     }
-    titles = (
-        "Text-to-clip retrieval on MSR-VTT-like and YouCook2-like sets",
-        "Paragraph-to-video retrieval on the YouCook2-like set, R@1",
-        "+ Norton minus + VideoCLIP, R@1, paired over queries",
-    )
+    titles = (*result_tables(rows, costs), "+ Norton minus + VideoCLIP, R@1, paired over queries")
     tables = (clips, paragraphs, comparison_table(comparison))
     numbers |= {"tables": dict(zip(titles, tables, strict=True)), "facts": facts}
     with atomic_write(out / "results.json", "w") as file:
@@ -128,11 +126,80 @@ def write_report(
             f"## {title}\n\n{markdown_table(table)}" for title, table in zip(titles, tables, strict=True)
         ]
         file.write("\n\n".join([*parts, "\n".join(f"- {fact}" for fact in facts)]) + "\n")
-    blocks = [
-        f"{title} (percent, 95 % interval)\n{text_table(table)}"
-        for title, table in zip(titles, tables, strict=True)
-    ]
+    blocks = [f"{title}\n{text_table(table)}" for title, table in zip(titles, tables, strict=True)]
     return "\n\n".join([*blocks, "\n".join(facts), f"results: {out / 'results.json'}"])
+
+
+def per_query(rows: Rows) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Row -> test -> measure -> a number per query."""
+    return {
+        row: {
+            test: {name: values for name, values in result.per_query.items() if values.dtype.kind == "f"}
+            for test, result in tests.items()
+        }
+        for row, tests in rows.items()
+    }
+
+
+def result_tables(rows: Rows, costs: Mapping[str, Mapping[str, float]]) -> dict[str, list[list[Cell]]]:
+    """Title -> table, whose numbers say what they are derived from."""
+    return {
+        "Text-to-clip retrieval on MSR-VTT-like and YouCook2-like sets (percent, 95 % interval)": clip_table(
+            rows, costs
+        ),
+        "Paragraph-to-video retrieval on the YouCook2-like set, R@1 (percent, 95 % interval)": (
+            paragraph_table(rows)
+        ),
+    }
+
+
+def texts(table: list[list[Cell]], numbers: Mapping[str, Any]) -> list[list[str]]:
+    """The table with its numbers written out."""
+    return [[c if isinstance(c, str) else derive(c, numbers) for c in row] for row in table]
+
+
+def write_proof(
+    rows: Rows,
+    costs: Mapping[str, Mapping[str, float]],
+    folder: Path,
+    models: Mapping[str, tuple[Config, Path]],
+    about: Mapping[str, Any],
+) -> Path:
+    """The tables as a record from which every cell can be derived again.
+
+    Args:
+        rows: results.
+        costs: row -> what its training took.
+        folder: of the record.
+        models: row -> project file and weights.
+        about: command, seeds and data.
+    """
+    facts = {test: result.facts for test, result in next(iter(rows.values())).items()}
+    galleries = {
+        test: hashlib.sha256(
+            json.dumps([str(x) for x in result.per_query.get("ids", ())]).encode()
+        ).hexdigest()
+        for test, result in next(iter(rows.values())).items()
+    }
+    frames = {test: "every second, at most dataset.max_video_len" for test in facts}
+    protocol = {"facts": facts, "gallery_sha256": galleries, "frames": frames, "post_processing": "none"}
+    return write_record(
+        folder,
+        result_tables(rows, costs),
+        per_query(rows),
+        {row: to_dict(config) for row, (config, _) in models.items()},
+        {
+            **about,
+            "protocol": protocol,
+            "weights": {row: {"sha256": file_sha256(path)} for row, (_, path) in models.items()},
+            "machine": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "machine": platform.machine(),
+                "cores": os.cpu_count(),
+            },
+        },
+    )
 
 
 def gallery_facts(result: Result) -> str:
@@ -142,7 +209,7 @@ def gallery_facts(result: Result) -> str:
     )
 
 
-def clip_table(rows: Rows, costs: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+def clip_table(rows: Rows, costs: Mapping[str, Mapping[str, float]]) -> list[list[Cell]]:
     """R@1, R@5 and median rank on both clip sets, how often roles are told apart, and what training took."""
     head = ["model"] + [f"{title} {name}" for title in CLIP_TESTS.values() for name in ("R@1", "R@5", "MedR")]
     head += ["roles", "updates", "CPU s"]
@@ -150,20 +217,19 @@ def clip_table(rows: Rows, costs: Mapping[str, Mapping[str, float]]) -> list[lis
     for test in CLIP_TESTS:
         level = rows["untrained"][test].baselines["chance"]
         chance += [percent(level["R1"]), percent(level["R5"]), f"{level['MR']:.0f}"]
-    table = [head, [*chance, percent(0.5), "", ""]]
-    for row, tests in rows.items():
-        cells = [row]
+    table: list[list[Cell]] = [head, [*chance, percent(0.5), "", ""]]
+    for row in rows:
+        cells: list[Cell] = [row]
         for test in CLIP_TESTS:
-            values, intervals = tests[test].values, tests[test].intervals
-            cells += [percent(values["R1"], intervals["R1"]), percent(values["R5"]), f"{values['MR']:.0f}"]
-        roles, cost = tests["youcook"], costs.get(row, {})
-        cells.append(percent(roles.values[ROLES], roles.intervals.get(ROLES)))
+            cells += [cell(row, test, "ranks", name, name == "R1") for name in ("R1", "R5", "MR")]
+        cost = costs.get(row, {})
+        cells.append(cell(row, "youcook", ROLES, "mean", True))
         cells += [f"{cost[name]:.0f}" if name in cost else "" for name in ("updates", "cpu_s")]
         table.append(cells)
     return table
 
 
-def paragraph_table(rows: Rows) -> list[list[str]]:
+def paragraph_table(rows: Rows) -> list[list[Cell]]:
     """R@1 by each measure, on raw dot products and on cosines of centred embeddings."""
     kinds = {"": "dot", "cosine-": "cosine"}
     names = {
@@ -172,11 +238,17 @@ def paragraph_table(rows: Rows) -> list[list[str]]:
         for name, title in PARAGRAPHS.items()
     }
     level = rows["untrained"]["youcook_fullvideo"].baselines["chance"]
-    table = [["model", *names.values()], ["chance", *(percent(level[name]) for name in names)]]
-    for row, tests in rows.items():
-        result = tests["youcook_fullvideo"]
-        table.append([row, *(percent(result.values[name], result.intervals[name]) for name in names)])
+    table: list[list[Cell]] = [["model", *names.values()], ["chance", *(percent(level[n]) for n in names)]]
+    for row in rows:
+        measures = (ranks_of(name) for name in names)
+        table.append([row, *(cell(row, "youcook_fullvideo", measure, "R1", True) for measure in measures)])
     return table
+
+
+def ranks_of(name: str) -> str:
+    """`cosine-DTW-R1` -> `ranks_cosine-DTW`: where the ranks of a number are kept."""
+    measure = name.removesuffix("R1").removesuffix("-")
+    return f"ranks_{measure}" if measure else "ranks"
 
 
 def percent(value: float, bounds: tuple[float, float] | None = None) -> str:
@@ -193,8 +265,7 @@ def compare(first: Mapping[str, Result], second: Mapping[str, Result]) -> dict[s
         )._asdict()
     for prefix, kind in {"": "dot", "cosine-": "cosine"}.items():
         for name, title in PARAGRAPHS.items():
-            measure = f"{prefix}{name}".removesuffix("R1").removesuffix("-")
-            key = f"ranks_{measure}" if measure else "ranks"
+            key = ranks_of(f"{prefix}{name}")
             pair = (first["youcook_fullvideo"].per_query[key], second["youcook_fullvideo"].per_query[key])
             results[f"{title} ({kind})"] = paired_bootstrap(*pair)._asdict()
     return results

@@ -48,6 +48,11 @@ def data_fingerprint(data: str | Path) -> str:
     return json.loads((Path(data) / "stamp.json").read_text())["fingerprint"]
 
 
+def data_files(data: str | Path) -> int:
+    """How many files the embedded world in a folder has; their sizes are part of its stamp."""
+    return len(json.loads((Path(data) / "stamp.json").read_text())["files"])
+
+
 def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Take a folder for a run with these settings, finished or not.
 

@@ -51,6 +51,10 @@ def test_what_goes_wrong_is_said_once_with_its_cure(caplog, lines, what):
         inner(temperature=[0.02] * 5),
         validated([9, 8, 7, 6], [9, 8, 7, 6]),
         validated([9, 8.9, 8.9, 8.9, 8.8], [9, 9, 9, 9, 9]),  # training stands still as well
+        [
+            (tag, update, {**numbers, "zero_shot_R1": 0.5})  # a test judges
+            for tag, update, numbers in validated([9, 8, 7, 6, 5, 4], [9, 8, 8.5, 8.2, 8.1, 8.3])
+        ],
     ],
 )
 def test_nothing_is_said_where_nothing_is_wrong(caplog, lines):
