@@ -31,6 +31,7 @@ VERBS = {  # verb -> (its file, what it does); a new verb is a line here
     "compare": ("compare", "two evaluations: is the difference more than the draw of queries?"),
     "audit": ("audit", "why is this number not that number? From a claim to a clean number in steps"),
     "certify": ("certify", "does a loss depend on ranks, order, padding, tiles or precision?"),
+    "results": ("results", "show a record of results, export it, or put results of mteb beside it"),
     "verify-results": ("verify_results", "derive every cell of the published tables again"),
     "replay": ("replay", "make any update of a run again; find where two runs part"),
     "gdt": ("gdt", "what a hypothesis of GDT attracts and repels"),

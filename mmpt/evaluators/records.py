@@ -84,7 +84,7 @@ def write_record(
     contents = {RECORD: {**about, "tables": filled}, PER_QUERY: plain, CONFIGS: configs}
     for name, content in contents.items():
         with atomic_write(folder / name, "w") as file:
-            json.dump(content, file, indent=None if name == PER_QUERY else 1, sort_keys=True, default=str)
+            json.dump(content, file, indent=None if name == PER_QUERY else 1, default=str)
             file.write("\n")
     with atomic_write(folder / SEAL, "w") as file:
         file.write(_seal({name: (folder / name).read_bytes() for name in FILES}))

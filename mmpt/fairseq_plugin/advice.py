@@ -40,10 +40,8 @@ class Advice:
             self._training = numbers.get("loss", self._training)
             self._clipping(update, numbers)
             self._temperature(numbers)
-        elif tag == "valid" and numbers.get("loss") is not None:
-            # on noisy narration that loss turns up while retrieval still improves: where a test judges, it does
-            if not any(name.startswith("zero_shot_") for name in numbers):
-                self._validation(update, numbers["loss"])
+        elif tag == "valid" and numbers.get("loss") is not None and not _tested(numbers):
+            self._validation(update, numbers["loss"])
 
     def _say(self, what: str, text: str, *values: Any) -> None:
         if what not in self.said:
@@ -94,11 +92,16 @@ class Advice:
                 "validation",
                 "validation loss has stood at %.4g since update %d (now %d), while the training loss fell "
                 "from %.4g to %.4g: the model memorises. Use checkpoint_best.pt, stop by "
-                "fairseq.checkpoint.patience, or take a smaller model, more weight decay or more data. On noisy "
-                "narration let a test judge: eval.valid_project.",
+                "fairseq.checkpoint.patience, or take a smaller model, more weight decay or more data. On "
+                "noisy narration let a test judge: eval.valid_project.",
                 best,
                 since,
                 update,
                 then,
                 self._training,
             )
+
+
+def _tested(numbers: Mapping[str, Any]) -> bool:
+    """Whether a test judges: on noisy narration the loss turns up while retrieval still improves."""
+    return any(name.startswith("zero_shot_") for name in numbers)
