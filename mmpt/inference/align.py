@@ -23,8 +23,8 @@ from mmpt.utils import atomic_write
 METHODS = {  # name -> what its spans are
     "dtw": "DTW: the cheapest path in the order of the sentences; every sentence and every second is on it.",
     "otam": "OTAM: the same, but the first and last sentences may be left out, as when a video shows a part.",
-    "calibrated": "Calibrated: holds the whole true span as often as was promised, for videos like those of "
-    "the calibration; what it calls not visible seldom is.",
+    "calibrated": "Calibrated: holds the whole true span as often as was promised, and few of the sentences "
+    "called visible are not; both for videos like those of the calibration.",
     "plan": "Transport plan: where most of the mass of a sentence lies, in any order, down to half its peak.",
 }
 Span = tuple[float, float]

@@ -262,6 +262,11 @@ def _align(
 ) -> None:
     folder = job.out / "alignments"
     lines.info(f"2/3 alignment: {len(there)} videos, windows of {job.window_s} s")
+    made_for = network.calibration and network.calibration.settings.get("window_s")
+    if made_for not in (None, job.window_s):
+        lines.info(
+            f"    not calibrated: the calibration of this model is for windows of {made_for} s (--window)"
+        )
     done = 0
     for name in track(list(there)):
         # the head is enough to know the length; damaged features are named when they are read

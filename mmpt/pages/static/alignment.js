@@ -47,6 +47,7 @@
       text.classList.toggle("unseen", !span);
       button.title = span && mass !== null ? `${Math.round(100 * mass)} % of the mass of the sentence lies here` : "";
     });
+    document.querySelector(".key.aligned").style.background = `var(--${name})`;
     draw(); paint();
   }
 
