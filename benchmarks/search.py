@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmpt.neighbours.exact import ExactSearch, exact_scores, window_score
+from mmpt.neighbours.exact import ExactSearch, exact_scores, window_scores
 from mmpt.neighbours.store import VectorStore
 from mmpt.ops.windows import window_ranges
 
@@ -184,7 +184,7 @@ def brute_force_tokens(search: ExactSearch, tokens: np.ndarray, k: int) -> list:
     rough.sort()
     near = [x for x in rough if x[0] <= rough[k - 1][0] + 1e-3]
     scored = sorted(
-        (-window_score(search.parts[part].exact[first:last], unit, 1.0), part, first, last)
+        (-window_scores(search.parts[part].exact[None, first:last], unit, 1.0)[0], part, first, last)
         for _, part, first, last in near
     )[:k]
     return [type_of_hit(search, part, first, -score, last) for score, part, first, last in scored]

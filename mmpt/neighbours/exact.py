@@ -15,8 +15,9 @@ Letters: n rows, D width, T tokens of a query, F seconds of a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +27,10 @@ from mmpt.neighbours.store import Mapped, VectorStore
 from mmpt.ops.windows import window_ranges
 
 LEVELS, BASE = 127, 128  # of a byte; a query is the sum of two of them, the higher times BASE
-PRODUCT_ROWS = 2048  # per product and thread: they stay in the cache
+PRODUCT_ROWS = 1024  # per product: they stay in the cache
 GROUP_ROWS = 1 << 16  # rows whose scores are looked at together
 BLOCK = 64  # rows that share a bound
+WINDOWS_AT_ONCE = 256  # scored exactly
 ROUNDING = 2e-6  # of float32 arithmetic, relative
 LARGEST_EXPONENT = 80.0
 MORE = 4  # times as many candidates, where those that do not overlap are too few
@@ -88,13 +90,16 @@ class ExactSearch:
         lowers, uppers = [], []
         for part, live in zip(self.parts, self._live, strict=True):
             lower, upper = (np.empty(len(live), dtype=np.float32) for _ in range(2))
+            below, above, codes = (torch.from_numpy(x) for x in (lower, upper, part.codes))
             scale, error, reach = (torch.from_numpy(x) for x in part.rows[:3])
-            for first, products in _products(part.codes, columns):
-                rows = slice(first, first + len(products))
-                scores = (products[:, 0] * float(step[0])).mul_(scale[rows])
+
+            def bounds(rows: slice) -> None:
+                scores = _products(codes[rows], columns)[:, 0].mul_(float(step[0])).mul_(scale[rows])
                 slack = error[rows] * length + reach[rows] * (float(lost[0]) + ROUNDING * length)
-                torch.sub(scores, slack, out=torch.from_numpy(lower[rows]))
-                torch.add(scores, slack, out=torch.from_numpy(upper[rows]))
+                torch.sub(scores, slack, out=below[rows])
+                torch.add(scores, slack, out=above[rows])
+
+            _in_threads(bounds, _slices(len(live)))
             if not live.all():
                 lower[~live] = upper[~live] = -np.inf
             lowers.append(lower)
@@ -144,26 +149,37 @@ class ExactSearch:
         lowers, uppers = [], []
         for part, live, windows in zip(self.parts, self._live, self._tables(size, stride), strict=True):
             lower, upper = (np.empty(len(windows.first), dtype=np.float32) for _ in range(2))
-            scale, steps = torch.from_numpy(part.rows.step), torch.from_numpy(step.astype(np.float32))
-            for rows, mine in windows.groups:
-                cosines = torch.cat([products for _, products in _products(part.codes[rows], columns)])
-                powers = cosines.mul_(steps).mul_(scale[rows, None]).div_(alpha).exp_()  # (rows, T)
-                first = torch.from_numpy(windows.first[mine] - rows.start)
-                last = torch.from_numpy(windows.last[mine] - rows.start)
-                sums = torch.zeros(len(first), powers.shape[1])
-                for offset in range(size):
-                    place = first + offset
-                    there = place < last
-                    if bool(there.all()):
-                        sums += powers[place]
-                    else:
-                        sums += powers[torch.minimum(place, last - 1)] * there[:, None]
-                scores = sums.log_().mean(1).mul_(alpha).numpy()
-                # the tokens have unit length; `powers` and logarithms add some roundings of float32
-                slack = (
-                    windows.error[mine] + float(lost.max()) + 10 * ROUNDING * (1 + alpha * (1 + np.log(size)))
+            scale, steps = (
+                torch.from_numpy(part.rows.step),
+                torch.from_numpy((step / alpha).astype(np.float32)),
+            )
+            codes = torch.from_numpy(part.codes)
+
+            def bounds(group: tuple[slice, slice]) -> None:
+                rows, mine = group
+                cosines = torch.cat(
+                    [
+                        _products(codes[rows.start + some.start : rows.start + some.stop], columns)
+                        for some in _slices(rows.stop - rows.start)
+                    ]
                 )
+                powers = cosines.mul_(steps).mul_(scale[rows, None]).exp_()  # (rows, T)
+                first, last = windows.first[mine] - rows.start, windows.last[mine] - rows.start
+                if (first[1:] == last[:-1]).all():  # side by side
+                    sums = torch.from_numpy(np.add.reduceat(powers.numpy(), first, axis=0))
+                else:
+                    sums = torch.zeros(len(first), powers.shape[1])
+                    for offset in range(size):
+                        place = np.minimum(first + offset, last - 1)
+                        there = torch.from_numpy(first + offset < last)
+                        sums += powers[torch.from_numpy(place)] * there[:, None]
+                scores = sums.log_().mean(1).mul_(alpha).numpy()
+                # tokens have unit length, rows nearly; powers and logarithms add some roundings of float32
+                arithmetic = 10 * ROUNDING * (1 + alpha * (1 + np.log(size)))
+                slack = windows.error[mine] + 1.1 * float(lost.max()) + arithmetic
                 lower[mine], upper[mine] = scores - slack, scores + slack
+
+            _in_threads(bounds, windows.groups)
             gone = ~live[windows.first]
             lower[gone] = upper[gone] = -np.inf
             lowers.append(lower)
@@ -172,8 +188,15 @@ class ExactSearch:
 
         def exact(part: int, numbers: np.ndarray) -> np.ndarray:
             table, vectors = tables[part], self.parts[part].exact
-            found = [window_score(vectors[table.first[w] : table.last[w]], tokens, alpha) for w in numbers]
-            return np.array(found)
+            scores = np.empty(len(numbers))
+            lengths = table.last[numbers] - table.first[numbers]
+            for length in np.unique(lengths):
+                alike = np.flatnonzero(lengths == length)
+                for some in _slices(len(alike), WINDOWS_AT_ONCE):
+                    first = table.first[numbers[alike[some]]]
+                    rows = vectors[first[:, None] + np.arange(length)]
+                    scores[alike[some]] = window_scores(rows, tokens, alpha)
+            return scores
 
         def hit(part: int, number: int, score: float) -> Hit:
             rows, table = self.parts[part].rows, tables[part]
@@ -275,11 +298,12 @@ def exact_scores(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
     return np.concatenate(scores) if scores else np.zeros(0)
 
 
-def window_score(vectors: np.ndarray, tokens: np.ndarray, alpha: float) -> float:
-    """Mean over tokens (T, D) of alpha log sum over rows (F, D) of exp(cosine / alpha), in float64."""
-    scaled = (np.asarray(vectors, dtype=np.float64) @ tokens.T) / alpha  # (F, T)
-    top = scaled.max(0)
-    return float(alpha * (top + np.log(np.exp(scaled - top).sum(0))).mean())
+def window_scores(vectors: np.ndarray, tokens: np.ndarray, alpha: float) -> np.ndarray:
+    """Windows (m, F, D) and tokens (T, D) -> (m,): mean over tokens of alpha log sum over rows of
+    exp(cosine / alpha), in float64; of each window the same, whatever others there are."""
+    scaled = np.matmul(np.asarray(vectors, dtype=np.float64), tokens.T) / alpha  # (m, F, T)
+    top = scaled.max(1)
+    return alpha * (top + np.log(np.exp(scaled - top[:, None]).sum(1))).mean(1)
 
 
 def _live(part: Mapped) -> np.ndarray:
@@ -303,17 +327,27 @@ def _two_bytes(queries: np.ndarray) -> tuple[Tensor, np.ndarray, np.ndarray]:
     return torch.from_numpy(parts.astype(np.int8)), step, lost
 
 
-def _products(codes: np.ndarray, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """First row, and products (rows, C) float32, of groups of rows."""
-    n_rows, n_columns = PRODUCT_ROWS * torch.get_num_threads(), columns.shape[1] // 2
-    whole = torch.empty(min(GROUP_ROWS, len(codes)), columns.shape[1], dtype=torch.int32)
-    for first in range(0, len(codes), GROUP_ROWS):
-        group = torch.from_numpy(codes[first : first + GROUP_ROWS])
-        into = whole[: len(group)]
-        for start in range(0, len(group), n_rows):
-            torch._int_mm(group[start : start + n_rows], columns, out=into[start : start + n_rows])
-        products = into.float()
-        yield first, products[:, :n_columns].mul(BASE).add_(products[:, n_columns:])
+def _products(codes: Tensor, columns: Tensor) -> Tensor:
+    """(rows, D) bytes times (D, 2 C) of `_two_bytes` -> (rows, C) float32."""
+    into = torch.empty(len(codes), columns.shape[1], dtype=torch.int32)
+    for some in _slices(len(codes), PRODUCT_ROWS):
+        torch._int_mm(codes[some], columns, out=into[some])
+    products, n_columns = into.float(), columns.shape[1] // 2
+    return products[:, :n_columns].mul(BASE).add_(products[:, n_columns:])
+
+
+def _slices(n: int, size: int = GROUP_ROWS) -> Iterator[slice]:
+    return (slice(first, min(first + size, n)) for first in range(0, n, size))
+
+
+def _in_threads(work: Callable[[Any], None], tasks: Iterable[Any]) -> None:
+    """Every task, on as many threads as torch uses; each of them has one for itself."""
+    n_threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, tasks))
+    finally:
+        torch.set_num_threads(n_threads)  # part of the setting is that of the process
 
 
 def _candidates(

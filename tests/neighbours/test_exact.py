@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.neighbours.exact import ExactSearch, Hit, exact_scores, window_score
+from mmpt.neighbours.exact import ExactSearch, Hit, exact_scores, window_scores
 from mmpt.neighbours.store import VectorStore
 from mmpt.ops.late_interaction import token_similarity
 from mmpt.ops.windows import window_ranges
@@ -108,7 +108,7 @@ def test_similarity_of_tokens_is_that_of_brute_force(tmp_path, size, stride, alp
             for video, (first, count) in part.segment.videos.items():
                 for start, end in window_ranges(count, size, stride):
                     rows = part.exact[first + start : first + end]
-                    expected.append((-window_score(rows, unit, alpha), place, video, float(start)))
+                    expected.append((-window_scores(rows[None], unit, alpha)[0], place, video, float(start)))
                     place += 1
         expected.sort()
         hits = search.search_tokens(tokens, 9, size, stride, alpha, apart=False).hits
