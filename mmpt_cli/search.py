@@ -2,6 +2,7 @@
 
     mmpt search build FOLDER                # videos, or the folder of <id>.npy that `mmpt features` writes
     mmpt search query "pour the milk" --html page.html
+    mmpt search build FOLDER --index runs/index    # a folder: stays on disk, and takes in what is new
     mmpt search serve                       # a page on this machine: query, thumbnails, play
     mmpt search serve aligned               # of what `mmpt align FOLDER --out aligned` wrote
 
@@ -40,7 +41,10 @@ def parser() -> Parser:
     query.add_argument("-k", type=count, default=5, help="moments per sentence (default: %(default)s)")
     query.add_argument("--html", **path, metavar="PAGE", help="also write this page")
     for below in (build, query):
-        below.add_argument("--index", **path, default=INDEX, help="the index (default: %(default)s)")
+        about = (
+            "the index; a folder instead of a file.npz stays on disk and is updated (default: %(default)s)"
+        )
+        below.add_argument("--index", **path, default=INDEX, help=about)
     serve = verb("serve", "a page to search with")
     add = serve.add_argument
     add("index", **path, nargs="?", default=INDEX, help="index, or its folder (default: %(default)s)")

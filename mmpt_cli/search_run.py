@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from mmpt.backbones.folding import keep_freed_memory
 from mmpt.inference.moments import Moment
-from mmpt.inference.search import build_index, open_index, search
+from mmpt.inference.search import build_index, build_store, open_index, search
 from mmpt.pages.moments import write_page
 from mmpt.pages.render import clock
 
@@ -18,11 +18,17 @@ def build(args: argparse.Namespace) -> None:
     """Write an index."""
     keep_freed_memory()
     words = args.folder, args.model, args.checkpoint, args.videos, args.s3d, args.window, args.stride
-    index = build_index(
-        *words,
-        progress=lambda ids: tqdm(ids, unit="video", disable=None),
-        on_failure=lambda video_id, error: tqdm.write(f"left out: {video_id}: {error}"),
-    )
+    told = {
+        "progress": lambda ids: tqdm(ids, unit="video", disable=None),
+        "on_failure": lambda video_id, error: tqdm.write(f"left out: {video_id}: {error}"),
+    }
+    if args.index.suffix != ".npz":
+        folder, *others = words
+        store, came, went = build_store(folder, args.index, *others, **told)
+        moments = f"{len(store)} moments of {len(store.videos)} videos"
+        print(f"{args.index}: {moments}; {came} came, {went} went")
+        return
+    index = build_index(*words, **told)
     index.save(args.index)
     print(f"{args.index}: {len(index.vectors)} moments of {len(set(index.video_ids))} videos")
 

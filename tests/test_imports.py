@@ -32,6 +32,7 @@ ALLOWED = {
     "calibration": {"utils"},
     "inference": {
         "calibration",
+        "neighbours",
         "models",
         "processors",
         "backbones",

@@ -270,7 +270,7 @@ class MMPTModel(nn.Module):
             on_failure: called with id and reason of a video that cannot be used, which is then left out;
                 None: the reason is raised.
         """
-        for video_id, vector in self._one_by_one(folder, self.encode_video, progress, on_failure):
+        for video_id, vector in self.one_by_one(folder, self.encode_video, progress, on_failure):
             yield video_id, vector[0]
 
     @torch.no_grad()
@@ -368,7 +368,7 @@ class MMPTModel(nn.Module):
         """
         ids, windows, vectors = [], [], []
         encode = partial(self.encode_windows, window_s=window_s, stride_s=stride_s)
-        for video_id, (vector, window) in self._one_by_one(videos, encode, progress, on_failure):
+        for video_id, (vector, window) in self.one_by_one(videos, encode, progress, on_failure):
             ids += [video_id] * len(window)
             windows.append(_array(window))
             vectors.append(_array(vector))
@@ -380,13 +380,14 @@ class MMPTModel(nn.Module):
         """The k moments of an index that fit a text best."""
         return index.search(self.encode_text(text, numpy=True)[0], k)
 
-    def _one_by_one(
+    def one_by_one(
         self,
         videos: str | Path | Mapping[str, Video],
         encode: Callable[[Video], Result],
         progress: Callable[[Iterable], Iterable],
         on_failure: Callable[[str, Exception], None] | None,
     ) -> Iterator[tuple[str, Result]]:
+        """(id, what `encode` makes of the video) of each video; arguments as in `encode_folder`."""
         videos = videos if isinstance(videos, Mapping) else videos_of(videos)
         for video_id in progress(list(videos)):
             try:

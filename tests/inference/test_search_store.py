@@ -1,0 +1,55 @@
+"""`mmpt search` with an index that stays on disk."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from mmpt.config import load_config
+from mmpt.inference.search import search
+from mmpt.models import MMPTModel, build_model
+from mmpt.processors import load_tokenizer
+from mmpt.registry import ALIGNERS
+from mmpt_cli.search import main
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def toy(toy_world, tmp_path_factory):
+    """A model folder with random weights, and a folder of features."""
+    config = load_config(ROOT / "projects/toy/videoclip.yaml", [f"dataset.bert_name={toy_world}/model"])
+    torch.manual_seed(0)
+    tokenizer, aligner = load_tokenizer(config.dataset.bert_name), ALIGNERS.get("Aligner")(config.dataset)
+    root = tmp_path_factory.mktemp("store")
+    MMPTModel(build_model(config), tokenizer, aligner).save_pretrained(root / "model")
+    (root / "features").mkdir()
+    for path in sorted((toy_world / "videos").glob("*.npy"))[:6]:
+        shutil.copy(path, root / "features")
+    return root
+
+
+def test_an_index_on_disk_finds_what_the_other_finds_and_follows_its_folder(toy, tmp_path, capsys):
+    features = shutil.copytree(toy / "features", tmp_path / "features")
+    words = [str(features), "--model", str(toy / "model"), "--window", "8"]
+    main(["build", *words, "--index", str(tmp_path / "index")])
+    assert "6 videos; 6 came, 0 went" in capsys.readouterr().out
+    main(["build", *words, "--index", str(tmp_path / "index.npz")])
+    sentence = "chop the onion"
+    on_disk, _ = search(tmp_path / "index", [sentence], k=5)
+    in_file, _ = search(tmp_path / "index.npz", [sentence], k=5)
+    assert [m.score for m in on_disk[sentence]] == pytest.approx(
+        [m.score for m in in_file[sentence]], rel=5e-3
+    )
+    gone, *_, last = sorted(features.glob("*.npy"))
+    gone.unlink()
+    np.save(features / "new.npy", np.load(last)[::-1])
+    main(["build", *words, "--index", str(tmp_path / "index")])
+    assert "6 videos; 1 came, 1 went" in capsys.readouterr().out
+    main(["query", sentence, "--index", str(tmp_path / "index"), "-k", "99"])
+    shown = capsys.readouterr().out
+    assert gone.stem not in shown and "new" in shown
+    with pytest.raises(ValueError, match="an index of another window"):
+        main(["build", *words[:-1], "4", "--index", str(tmp_path / "index")])
