@@ -2,20 +2,22 @@
 
     python benchmarks/jobs.py                          # all of it; about ten minutes
     python benchmarks/jobs.py --only stall hash        # parts
+    python benchmarks/jobs.py --only planted --run runs/toy/norton      # after ./run.sh
 
 stall: a state of model and Adam moments is saved while "training" (matrix products on one thread) goes on:
     the copy alone, how long the call returns after it, how long a write would have stopped training, and how
     much slower products are while the thread writes.
 hash: the hash of a gradient against the forward and backward pass of the same model, interleaved.
 step: an update of Norton's loss on the embedded data, without and with all that is done beside it.
-planted: a model trained on the embedded data; for each trial a video of a batch is spoilt (features of noise,
-    captions half a video too late), and its place by share of the gradient norm noted.
+planted: the model that the main job trains; for each trial a video of a batch is spoilt (features of noise,
+    captions half a video too late), and its place by what it adds to the loss noted.
 replayed: runs of 50 updates on one and on two processes, killed twice each; hashes of all updates made again.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -165,46 +167,34 @@ def step_cost(pairs: int = 30) -> list[dict]:
     return [row | {"pairs": pairs, "updates each": HASH_STRIDE}]
 
 
-def planted(trials: int = 20, updates: int = 120, seed: int = 0) -> list[dict]:
+def planted(run: str = "runs/toy/norton", trials: int = 20, seed: int = 0) -> list[dict]:
     """Spoilt videos, and the place at which they stand among those of their batch."""
-    import math
-
     from mmpt.checkpoints.weights import load_weights
     from mmpt.config import load_config
     from mmpt.tasks import build_task
     from mmpt.tasks.shares import item_shares
-    from mmpt_cli.make_data import main as make_data
 
     rng, rows = np.random.default_rng(seed), []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_data(["--out", str(folder / "world"), "--size", "small"])
-        _train(folder, updates)
-        task = build_task(load_config(folder / "run/config.yaml"))
-        model, dataset = task.build_model(), task.build_dataset("train")
-        load_weights(model, folder / "run/checkpoint_last.pt")
-        model.train()
-
-        def forward(**batch: torch.Tensor) -> dict:
-            return task.forward(model, batch)
-
-        forward.parameters = model.parameters
-        for trial in range(trials):
-            dataset.set_epoch(100 + trial)
-            task.begin_epoch(dataset, 100 + trial, model)
-            index = int(rng.integers(len(dataset)))
-            batch = dataset.collate([dataset[index]])
-            bad = int(rng.integers(batch["vfeats"].shape[1]))
-            kind = ("noise", "late captions")[trial % 2]
-            torch.manual_seed(trial)
-            clean = item_shares(task, forward, batch, [index])
-            _spoil(batch, bad, kind, rng)
-            found = item_shares(task, forward, batch, [index])
-            row = {"kind": kind, "of": len(found)}
-            for which, shares in (("place", found), ("place unspoilt", clean)):
-                norms = [-math.inf if math.isnan(share.norm) else share.norm for share in shares]
-                row[which] = 1 + sum(norm > norms[bad] for norm in norms)
-            rows.append(row | {"times median": found[bad].norm / statistics.median(x.norm for x in found)})
+    task = build_task(load_config(f"{run}/config.yaml"))
+    model, dataset = task.build_model(), task.build_dataset("train")
+    load_weights(model, f"{run}/checkpoint_last.pt")
+    model.train()
+    for trial in range(trials):
+        dataset.set_epoch(100 + trial)
+        task.begin_epoch(dataset, 100 + trial, model)
+        index = int(rng.integers(len(dataset)))
+        batch = dataset.collate([dataset[index]])
+        bad = int(rng.integers(batch["vfeats"].shape[1]))
+        kind = ("noise", "late captions")[trial % 2]
+        torch.manual_seed(trial)
+        clean = item_shares(task, model, batch, [index])
+        _spoil(batch, bad, kind, rng)
+        found = item_shares(task, model, batch, [index])
+        row = {"kind": kind, "of": len(found)}
+        for which, shares in (("place", found), ("place unspoilt", clean)):
+            row[which] = 1 + sum(share.loss > shares[bad].loss for share in shares)
+            row[f"{which} by norm"] = 1 + sum(share.norm > shares[bad].norm for share in shares)
+        rows.append(row)
     return rows
 
 
@@ -317,9 +307,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--run", default="runs/toy/norton", help="run folder (default: %(default)s)")
     torch.set_num_threads(1)
     print(json.dumps({"processor": platform.processor(), "load": os.getloadavg()[0]}))
-    for part in parser.parse_args().only:
+    args = parser.parse_args()
+    parts["planted"] = functools.partial(planted, args.run)
+    for part in args.only:
         for row in parts[part]():
             print(
                 json.dumps(

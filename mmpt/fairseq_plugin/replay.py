@@ -72,7 +72,8 @@ class Recorder:
             FloatingPointError
         ) as error:  # of the loss: the update that is asked for is the one that failed
             entry["items"] = [
-                {"item": index, "video": None, "norm": math.nan, "finite": True} for index in indices
+                {"item": index, "video": None, "loss": math.nan, "norm": math.nan, "finite": True}
+                for index in indices
             ]
             entry["error"] = str(error)
         self.batches.append(entry)

@@ -5,19 +5,39 @@ Shapes: N rows on this rank, R ranks; gathered tensors have R*N rows in rank ord
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone = False
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Within it this process is taken for the only one: it holds the rows of all ranks already."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
+def _has_others() -> bool:
+    return not _alone and dist.is_available() and dist.is_initialized()
+
 
 def world_size() -> int:
     """Number of processes; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _has_others() else 1
 
 
 def rank() -> int:
     """Number of this process; 0 without a process group."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _has_others() else 0
 
 
 def all_gather(x: Tensor, with_grad: bool = True) -> Tensor:

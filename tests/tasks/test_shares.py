@@ -66,6 +66,17 @@ def test_the_parts_of_all_videos_add_up_to_the_gradient():
     torch.testing.assert_close(total, torch.cat([g.flatten() for g in whole]))
 
 
+def test_what_a_video_adds_to_the_loss_is_the_loss_without_it_less():
+    joint, model, sample = task(), Towers().eval(), groups()
+    found, flat = item_shares(joint, model, sample, [7, 9]), joint.flatten(sample)
+    keep = torch.arange(48) // 8 != 4
+    rest = {name: value[keep] for name, value in flat.items() if isinstance(value, torch.Tensor)}
+    extra = {"clips_per_video": 8, "num_updates": 0}
+    without = joint.loss(**(rest | extra | model(**rest)))
+    whole = joint.loss(**(flat | extra | model(**flat)))
+    assert found[4].loss == pytest.approx((whole - without).item(), rel=1e-9)
+
+
 def test_random_streams_and_gradients_are_left_as_they_are():
     model, before = Towers(), torch.get_rng_state()
     item_shares(task(), model, groups(), [0, 1])
