@@ -174,6 +174,11 @@ def _layers(path: Path, including: tuple[Path, ...]) -> list[Layer]:
     if path.resolve() in including:
         chain = " -> ".join(str(file) for file in (*including, path.resolve()))
         raise ConfigError(f"{path}: includes itself: {chain}. Remove one of these `includes`.")
+    if not path.exists() and (known := _of_that_name(path.name)):
+        raise ConfigError(
+            f"{path}: no such file (paths are relative to the current directory, {Path.cwd()}). Of that name "
+            f"there are {', '.join(known)}."
+        )
     tree = read_yaml(path)
     included = tree.pop("includes", None)
     tree = {key: _beside(path, value) for key, value in tree.items()}
@@ -185,6 +190,11 @@ def _layers(path: Path, including: tuple[Path, ...]) -> list[Layer]:
             "include one other."
         )
     return [*_layers(_find_include(included, path), (*including, path.resolve())), Layer(str(path), tree)]
+
+
+def _of_that_name(name: str) -> list[str]:
+    """Shipped project files of a name, such as those that stood in configs/ in another release."""
+    return sorted(str(path.relative_to(SHIPPED)) for path in (SHIPPED / "projects").rglob(name))
 
 
 def _beside(path: Path, value: Any) -> Any:

@@ -27,6 +27,9 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
     if issubclass(kind, Exception) and _raised_by_mmpt(trace):
         logging.getLogger("mmpt").debug("traceback", exc_info=(kind, error, trace))
         sys.stderr.write(f"error: {error}\n")
+    elif isinstance(error, FileNotFoundError) and error.filename is not None:  # a file that the user names
+        logging.getLogger("mmpt").debug("traceback", exc_info=(kind, error, trace))
+        sys.stderr.write(f"error: {error.filename}: no such file or folder (looked for in {os.getcwd()})\n")
     else:
         sys.__excepthook__(kind, error, trace)
 

@@ -84,6 +84,11 @@ def test_a_missing_file_is_one_clear_error(tmp_path):
         recursive_config(tmp_path / "gone.yaml")
 
 
+def test_a_missing_file_of_another_release_names_those_of_its_name():
+    with pytest.raises(ConfigError, match=r"Of that name there are .*projects/retri/tempclr/crosstask\.yaml"):
+        recursive_config("configs/crosstask.yaml")
+
+
 def test_a_list_of_includes_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="includes: expected one path"):
         recursive_config(write(tmp_path / "top.yaml", "includes: [a.yaml, b.yaml]\n"))

@@ -33,6 +33,13 @@ def test_only_errors_raised_by_mmpt_lose_their_traceback(code, is_short):
     assert done.stderr.startswith("error: unknown loss 'MMContraLos'. Did you mean MMContraLoss") == is_short
 
 
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    code = "from mmpt.utils.log import short_errors; short_errors(); open('data/gone.lst')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"error: data/gone.lst: no such file or folder (looked for in {tmp_path})\n"
+
+
 def test_the_traceback_can_be_asked_for(monkeypatch):
     monkeypatch.setenv("MMPT_TRACEBACK", "1")
     done = subprocess.run(
