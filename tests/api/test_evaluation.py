@@ -2,9 +2,11 @@
 
 import builtins
 
+import pytest
 import torch
 
 import mmpt
+from mmpt.config import ConfigError
 
 
 def test_an_evaluation_opens_its_checkpoint_once(project, tmp_path, monkeypatch):
@@ -38,3 +40,12 @@ def test_nothing_is_written_unless_a_folder_is_named(project, tmp_path):
     before = sorted((tmp_path / "run").rglob("*"))
     mmpt.evaluate(project(), device="cpu")
     assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "baseline, said",
+    [("lasso", "expected some of ridge, got lasso"), ("ridge", "does not say what it was trained")],
+)
+def test_a_baseline_that_cannot_be_had_is_named_with_the_cure(project, baseline, said):
+    with pytest.raises(ConfigError, match=said):
+        mmpt.evaluate(project(), overrides=[f"eval.baselines=[{baseline}]"], device="cpu")
