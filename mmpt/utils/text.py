@@ -25,6 +25,7 @@ EXPANSION = 200  # text packs to a twentieth or so; what unfolds further was mad
 UNPACKED = 1 << 26  # bytes that any file may unpack to
 # folders, control characters, breaks of lines, halves of characters (of file names that are not UTF-8)
 NO_NAME = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
 KINDS = {str: "a text", list: "a list", dict: "an object", int: "a whole number"}
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = SHOWN
@@ -301,7 +302,10 @@ def parse_json(text: str, where: str, nan: bool = False) -> Any:
         raise TextError(f"{where}: {name} is no JSON number.")
 
     try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=constant)
+        value = json.loads(text, object_pairs_hook=once, parse_constant=constant)
+        if HALF.search(text):  # most are halves of a pair
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except RecursionError as error:
         raise TextError(f"{where}: JSON nested too deeply.") from error
     except TextError:

@@ -12,7 +12,7 @@ from tests.media.media import write_stamped
 pytest.importorskip("av")
 pytest.importorskip("hypothesis")
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 RATE = 8000
@@ -40,7 +40,7 @@ def near(values, row):
     return around.min(), around.max()
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(recordings())
 def test_rows_of_pictures_and_sound_agree_with_the_truth_to_one_row(tmp_path_factory, recording):
     length, times, heard, clock = recording

@@ -102,12 +102,17 @@ def test_rows_without_a_header_are_counted_from_the_first_line(write):
         ("{", "not a JSON file"),
         ("[1]", "expected a non-empty JSON dict, got list"),
         ('{"a": NaN}', "NaN is no JSON number"),
+        ('{"a": "\\ud83c"}', "not a JSON file .*surrogates not allowed"),
     ],
 )
 def test_json_of_another_kind_is_refused_in_a_line(write, content, found):
     with pytest.raises(TextError, match=found) as error:
         read_json(write(content), dict)
     assert len(str(error.value)) < 500
+
+
+def test_a_character_written_as_a_pair_is_one(write):
+    assert read_json(write('{"a": "\\ud83c\\udf73"}'), dict) == {"a": "\U0001f373"}
 
 
 def test_a_line_that_is_no_object_is_named(write):
