@@ -756,7 +756,8 @@ def report(entries: list[dict]) -> int:
         again = [entry["again"] for entry in of_kind if "again" in entry]
         wrong = sum(bool(entry["wrong"]) for entry in of_kind)
         mean = f"{statistics.mean(again):.2f}" if again else "0"
-        print(f"| {name} | {len(of_kind)} | {wrong} | {statistics.median(times)} | {max(times)} | {mean} |")
+        median, longest = statistics.median(times), max(times)
+        print(f"| {name} | {len(of_kind)} | {wrong} | {median:.1f} | {longest:.1f} | {mean} |")
     bad = [entry for entry in hits if entry["wrong"]] + [e for e in runs if e["verdict"] != "right"]
     for entry in bad:
         print("BAD", json.dumps(entry))
