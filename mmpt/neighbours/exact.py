@@ -30,7 +30,7 @@ LEVELS, BASE = 127, 128  # of a byte; a query is the sum of two of them, the hig
 PRODUCT_ROWS = 1024  # per product: they stay in the cache
 GROUP_ROWS = 1 << 16  # rows whose scores are looked at together
 BLOCK = 64  # rows that share a bound
-WINDOWS_AT_ONCE = 256  # scored exactly
+AT_ONCE = 256  # rows or windows scored exactly
 ROUNDING = 2e-6  # of float32 arithmetic, relative
 LARGEST_EXPONENT = 80.0
 MORE = 4  # times as many candidates, where those that do not overlap are too few
@@ -87,23 +87,24 @@ class ExactSearch:
         query = self._checked(query[None], k)[0]
         columns, step, lost = _two_bytes(query[:, None])
         length = float(np.linalg.norm(query)) * (1 + ROUNDING)
-        lowers, uppers = [], []
+        found: list[_Bounds] = []
         for part, live in zip(self.parts, self._live, strict=True):
-            lower, upper = (np.empty(len(live), dtype=np.float32) for _ in range(2))
-            below, above, codes = (torch.from_numpy(x) for x in (lower, upper, part.codes))
+            bounds = _Bounds.empty(len(live))
+            below, above = torch.from_numpy(bounds.lower), torch.from_numpy(bounds.upper)
+            codes, gone = torch.from_numpy(part.codes), torch.from_numpy(~live)
             scale, error, reach = (torch.from_numpy(x) for x in part.rows[:3])
 
-            def bounds(rows: slice) -> None:
+            def bound(rows: slice) -> None:
                 scores = _products(codes[rows], columns)[:, 0].mul_(float(step[0])).mul_(scale[rows])
                 slack = error[rows] * length + reach[rows] * (float(lost[0]) + ROUNDING * length)
-                torch.sub(scores, slack, out=below[rows])
-                torch.add(scores, slack, out=above[rows])
+                for side, out in ((torch.sub, below), (torch.add, above)):
+                    side(scores, slack, out=out[rows])
+                    if part.segment.removed:
+                        out[rows].masked_fill_(gone[rows], -torch.inf)
+                bounds.close(rows)
 
-            _in_threads(bounds, _slices(len(live)))
-            if not live.all():
-                lower[~live] = upper[~live] = -np.inf
-            lowers.append(lower)
-            uppers.append(upper)
+            _in_threads(bound, _slices(len(live)))
+            found.append(bounds)
 
         def exact(part: int, rows: np.ndarray) -> np.ndarray:
             vectors = self.parts[part].exact
@@ -114,7 +115,8 @@ class ExactSearch:
             rows = self.parts[part].rows
             return Hit(self._video(part, row), float(rows.start_s[row]), float(rows.end_s[row]), score)
 
-        return self._answer(lowers, uppers, exact, hit, k, apart)
+        total = sum(int(live.sum()) for live in self._live)
+        return self._answer(found, total, exact, hit, k, apart)
 
     def search_tokens(
         self,
@@ -146,16 +148,16 @@ class ExactSearch:
             raise ValueError(f"alpha={alpha}: expected at least {1 / LARGEST_EXPONENT:g}.")
         tokens = self._checked(tokens, k)
         columns, step, lost = _two_bytes(tokens.T)
-        lowers, uppers = [], []
+        found: list[_Bounds] = []
         for part, live, windows in zip(self.parts, self._live, self._tables(size, stride), strict=True):
-            lower, upper = (np.empty(len(windows.first), dtype=np.float32) for _ in range(2))
+            bounds = _Bounds.empty(len(windows.first))
             scale, steps = (
                 torch.from_numpy(part.rows.step),
                 torch.from_numpy((step / alpha).astype(np.float32)),
             )
             codes = torch.from_numpy(part.codes)
 
-            def bounds(group: tuple[slice, slice]) -> None:
+            def bound(group: tuple[slice, slice]) -> None:
                 rows, mine = group
                 cosines = torch.cat(
                     [
@@ -177,13 +179,13 @@ class ExactSearch:
                 # tokens have unit length, rows nearly; powers and logarithms add some roundings of float32
                 arithmetic = 10 * ROUNDING * (1 + alpha * (1 + np.log(size)))
                 slack = windows.error[mine] + 1.1 * float(lost.max()) + arithmetic
-                lower[mine], upper[mine] = scores - slack, scores + slack
+                bounds.lower[mine], bounds.upper[mine] = scores - slack, scores + slack
 
-            _in_threads(bounds, windows.groups)
-            gone = ~live[windows.first]
-            lower[gone] = upper[gone] = -np.inf
-            lowers.append(lower)
-            uppers.append(upper)
+            _in_threads(bound, windows.groups)
+            gone = np.flatnonzero(~live[windows.first])
+            bounds.lower[gone] = bounds.upper[gone] = -np.inf
+            bounds.close(slice(0, len(windows.first)))
+            found.append(bounds)
         tables = self._tables(size, stride)
 
         def exact(part: int, numbers: np.ndarray) -> np.ndarray:
@@ -192,7 +194,7 @@ class ExactSearch:
             lengths = table.last[numbers] - table.first[numbers]
             for length in np.unique(lengths):
                 alike = np.flatnonzero(lengths == length)
-                for some in _slices(len(alike), WINDOWS_AT_ONCE):
+                for some in _slices(len(alike), AT_ONCE):
                     first = table.first[numbers[alike[some]]]
                     rows = vectors[first[:, None] + np.arange(length)]
                     scores[alike[some]] = window_scores(rows, tokens, alpha)
@@ -203,30 +205,26 @@ class ExactSearch:
             first, last = table.first[number], table.last[number] - 1
             return Hit(self._video(part, first), float(rows.start_s[first]), float(rows.end_s[last]), score)
 
-        return self._answer(lowers, uppers, exact, hit, k, apart)
+        alive = zip(self._live, tables, strict=True)
+        total = sum(int(live[table.first].sum()) for live, table in alive)
+        return self._answer(found, total, exact, hit, k, apart)
 
     def _answer(
         self,
-        lowers: list[np.ndarray],
-        uppers: list[np.ndarray],
+        bounds: list[_Bounds],
+        total: int,
         exact: Callable[[int, np.ndarray], np.ndarray],
         hit: Callable[[int, int, float], Hit],
         k: int,
         apart: bool,
     ) -> Answer:
         """The certain best of all parts, exact scores of more and more of them until k stand apart."""
-        total = sum(int(np.isfinite(upper).sum()) for upper in uppers)
         if not total:
             return Answer([], Looked(0, 0))
         wanted, scored = (MORE * k if apart else k), 0
         while True:
             wanted = min(wanted, total)
-            found: list[tuple[float, int, int]] = []  # -score, part, row: sorted as brute force would
-            for part, rows in _candidates(lowers, uppers, wanted):
-                found += [
-                    (-s, part, row) for s, row in zip(exact(part, rows).tolist(), rows.tolist(), strict=True)
-                ]
-            found.sort()
+            found = _best(_candidates(bounds, wanted), exact, wanted)
             scored += len(found)
             hits: list[Hit] = []
             for negative, part, row in found[:wanted]:
@@ -350,30 +348,64 @@ def _in_threads(work: Callable[[Any], None], tasks: Iterable[Any]) -> None:
         torch.set_num_threads(n_threads)  # part of the setting is that of the process
 
 
-def _candidates(
-    lowers: list[np.ndarray], uppers: list[np.ndarray], k: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Part and rows of whatever may be among the k best."""
-    bar = _kth(np.concatenate([_block_max(lower) for lower in lowers]), k)
-    if np.isfinite(bar):  # a block has several good rows: what they say is sharper
-        near = [lower[lower >= bar] for lower in lowers]
-        bar = max(bar, _kth(np.concatenate(near), k))
-    for part, upper in enumerate(uppers):
-        blocks = np.flatnonzero(_block_max(upper) >= bar)
+class _Bounds(NamedTuple):
+    """Of the scores of a segment; filled up with minus infinity to whole blocks."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    lower_max: np.ndarray  # of each block
+    upper_max: np.ndarray
+
+    @classmethod
+    def empty(cls, n: int) -> _Bounds:
+        blocks = -(-n // BLOCK)
+        bounds = cls(*(np.empty(size, np.float32) for size in (blocks * BLOCK,) * 2 + (blocks,) * 2))
+        bounds.lower[n:] = bounds.upper[n:] = -np.inf
+        return bounds
+
+    def close(self, rows: slice) -> None:
+        """The maxima of the blocks of rows that are complete now."""
+        first, last = rows.start // BLOCK, -(-rows.stop // BLOCK)
+        for values, most in ((self.lower, self.lower_max), (self.upper, self.upper_max)):
+            blocks = torch.from_numpy(values[first * BLOCK : last * BLOCK]).view(-1, BLOCK)
+            torch.amax(blocks, dim=1, out=torch.from_numpy(most[first:last]))
+
+
+def _candidates(bounds: list[_Bounds], k: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Parts, rows and upper bounds of whatever may be among the k best."""
+    bar = _kth(np.concatenate([each.lower_max for each in bounds]), k)
+    found = []
+    for part, each in enumerate(bounds):
+        blocks = np.flatnonzero(each.upper_max >= bar)
         rows = (blocks[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
-        rows = rows[rows < len(upper)]
-        rows = rows[(upper[rows] >= bar) & np.isfinite(upper[rows])]
-        if len(rows):
-            yield part, rows
+        found.append((part, rows[np.isfinite(each.upper[rows])]))
+    # a block has several good rows: what they say is sharper
+    bar = max(bar, _kth(np.concatenate([bounds[part].lower[rows] for part, rows in found]), k))
+    sharp = [(part, rows[bounds[part].upper[rows] >= bar]) for part, rows in found]
+    return [(part, rows, bounds[part].upper[rows]) for part, rows in sharp]
+
+
+def _best(
+    candidates: list[tuple[int, np.ndarray, np.ndarray]],
+    exact: Callable[[int, np.ndarray], np.ndarray],
+    k: int,
+) -> list[tuple[float, int, int]]:
+    """(-score, part, row) in the order of brute force, the first k of them certain: candidates are scored
+    from the greatest upper bound on, until that is less than the k-th exact score."""
+    parts = np.concatenate([np.full(len(rows), part) for part, rows, _ in candidates])
+    rows, uppers = (np.concatenate(arrays) for arrays in list(zip(*candidates, strict=True))[1:])
+    order, found = np.argsort(-uppers, kind="stable"), []
+    for some in _slices(len(order), AT_ONCE):
+        if len(found) >= k and uppers[order[some.start]] < -found[k - 1][0]:
+            break
+        for part in np.unique(parts[order[some]]).tolist():
+            mine = np.sort(rows[order[some]][parts[order[some]] == part])
+            scores = exact(part, mine).tolist()
+            found += [(-score, part, row) for score, row in zip(scores, mine.tolist(), strict=True)]
+        found.sort()
+    return found
 
 
 def _kth(values: np.ndarray, k: int) -> float:
     """The k-th greatest; minus infinity where there are fewer."""
     return float(np.partition(values, len(values) - k)[len(values) - k]) if 0 < k <= len(values) else -np.inf
-
-
-def _block_max(values: np.ndarray) -> np.ndarray:
-    """Of each BLOCK values."""
-    whole = len(values) // BLOCK * BLOCK
-    found = values[:whole].reshape(-1, BLOCK).max(1)
-    return np.append(found, values[whole:].max()) if whole < len(values) else found
