@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping
@@ -40,7 +41,8 @@ def project_of(path: str | Path) -> dict[str, Any]:
     """The resolved project file that trained a checkpoint, which stands in it or beside it; {}: nowhere."""
     state = read_file(path).state
     extra = (state.get("extra_state") if isinstance(state, Mapping) else None) or {}
-    return extra.get("config") or _config_beside(Path(path))
+    tree = extra.get("config") or _config_beside(Path(path))
+    return json.loads(json.dumps(tree))  # a checkpoint may hold tuples, which no project file has
 
 
 def as_text(path: str | Path) -> str:

@@ -140,9 +140,8 @@ class EvalConfig(SharedSection):
     bootstrap: int = option(
         1000, "bootstrap samples behind a 95 % interval; 0 switches intervals off", least=0
     )
-    baselines: tuple[str, ...] = option(
-        (),
-        "models to print beside the checkpoint; ridge: RidgeBaseline, fitted to the pairs it was trained on",
+    baselines: list = option(
+        [], "printed beside the checkpoint; ridge: RidgeBaseline, fitted to the pairs that it was trained on"
     )
     baseline_project: str | None = option(
         None, "project file whose training data baselines learn from; null: that of the checkpoint"
