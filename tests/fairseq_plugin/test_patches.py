@@ -21,6 +21,7 @@ def arguments(**changes):
         "distributed_world_size": 1,
         "ddp_backend": "legacy_ddp",
         "wandb_project": None,
+        "write_checkpoints_asynchronously": False,
     }
     return Namespace(**{**plain, **changes})
 
