@@ -200,7 +200,13 @@ def load_whole(loader: Any, model: str) -> nn.Module:
     Raises:
         ValueError: names tensors that are not in the file.
     """
-    network, report = loader.from_pretrained(model, output_loading_info=True)
+    logs = optional_import("transformers").utils.logging
+    level = logs.get_verbosity()
+    logs.set_verbosity_error()  # of tensors of the other side, which are rightly left; what lacks is refused
+    try:
+        network, report = loader.from_pretrained(model, output_loading_info=True)
+    finally:
+        logs.set_verbosity(level)
     refuse_random(model, type(network).__name__, list(report["missing_keys"]), len(network.state_dict()))
     return network
 

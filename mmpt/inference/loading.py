@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from pathlib import Path
@@ -62,6 +63,10 @@ def located(source: str | Path, checkpoint: str | Path | None) -> Located:
         entry = find(source)
         source, registered = entry.source
         checkpoint, backbone = checkpoint or registered, entry.backbone
+    elif isinstance(source, str) and "/" not in source and not Path(source).exists():
+        near = difflib.get_close_matches(source, known(), n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else "`mmpt models list` shows the names."
+        raise FileNotFoundError(f"{source}: no such file or folder, and no name of a model. {hint}")
     is_project = Path(source).suffix in YAML
     if not is_project and checkpoint is None and compared_with_text(str(source)):
         dataset = DatasetConfig(bert_name=str(source), max_video_len=SECONDS)

@@ -135,7 +135,12 @@ def test_the_error_for_missing_weights_names_the_command(path, command):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("norton", "mmpt models get norton"), ("toy", "mmpt demo"), ("s3d", "is a backbone")],
+    [
+        ("norton", "mmpt models get norton"),
+        ("toy", "mmpt demo"),
+        ("s3d", "is a backbone"),
+        ("nortn", "Did you mean .norton"),
+    ],
 )
 def test_a_name_whose_files_are_not_here_says_how_to_get_them(name, message):
     with pytest.raises((FileNotFoundError, ValueError), match=message):
