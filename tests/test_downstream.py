@@ -119,9 +119,9 @@ def test_a_toy_twin_trains_and_predicts(training, test, queries, workplace):
 
 
 def test_every_toy_test_file_is_tried_here():
-    assert {path.stem for path in (ROOT / "projects/toy").glob("test_*.yaml")} == {
-        test for _, test, _ in TWINS
-    }
+    files = {path.stem for path in (ROOT / "projects/toy").glob("test_*.yaml")}
+    raw = {name for name in files if name.startswith("test_raw_")}  # tests/mmpt_cli/test_make_clips.py
+    assert files - raw == {test for _, test, _ in TWINS}
 
 
 @pytest.mark.parametrize("page", ["endtask.md", "DATASET.md"])

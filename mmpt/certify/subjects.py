@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmpt.certify.batches import SPECIAL, Maker
+from mmpt.certify.batches import BUILT_IN, SPECIAL, Maker
 from mmpt.losses import build_loss
 from mmpt.registry import LOSSES
 
@@ -59,9 +59,9 @@ class Subject:
 
 
 def subjects() -> list[Subject]:
-    """Every registered loss, but for those whose scores are random or made by the model's own head."""
+    """Every loss that comes with mmpt, but for those whose scores are random or made by the model's head."""
     left_out = {"CaptionLoss", "AnswerLoss", "DummyLoss", "DummyK400Loss"}
-    return [subject_of(name) for name in LOSSES.names() if name not in left_out]
+    return [subject_of(name) for name in BUILT_IN if name not in left_out]
 
 
 def subject_of(name: str, **keys: Any) -> Subject:

@@ -136,13 +136,14 @@ class MetaProcessor:
             TextError: an id is no name.
         """
         kept, lost = [], []
+        source = getattr(self.config, self.SPLIT_KEYS[self.split]) or type(self).__name__
         for item in items:
-            check_id(name(item), self.split_path(), folders=True)
+            check_id(name(item), source, folders=True)
             (kept if present(item) else lost).append(item)
         self.report_missing(reason, list(map(name, lost)))
         if not kept:
             raise MissingData(
-                f"{self.split_path()}: no item left of {len(items)}; {len(lost)} {reason}, e.g. "
+                f"{source}: no item left of {len(items)}; {len(lost)} {reason}, e.g. "
                 f"{[name(item) for item in lost[:NAMED]]}."
             )
         return kept

@@ -23,8 +23,8 @@ def main() -> None:
     source, target = folder / "raw_caption.json", folder / "raw_caption_dedup.pkl"
     if not source.is_file():
         parser.error(f"{source}: no such file; `mmpt captions dedup CAPTIONS OUT` takes any other.")
-    videos, before, after = dedup_file(source, target, compat=True)
-    logger.info("%s: %d videos, %d captions -> %d", target, videos, before, after)
+    done = dedup_file(source, target, compat=True)
+    logger.info("%s: %d videos, %d captions -> %d", target, done.videos, done.before, done.after)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def free_a_block():
     not Path("/proc/self/statm").exists(), reason="reads the memory of a process as Linux shows it"
 )
 def test_freed_memory_stays_with_the_process():
-    process = multiprocessing.get_context("fork").Process(target=free_a_block)
+    process = multiprocessing.get_context("spawn").Process(target=free_a_block)
     process.start()
     process.join()
     assert process.exitcode == 0

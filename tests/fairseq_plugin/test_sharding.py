@@ -91,7 +91,7 @@ def test_another_number_of_ranks_draws_what_is_left_and_at_most_one_turn_again(d
 
     task = object.__new__(FairseqMMTask)
     task.args = SimpleNamespace(distributed_world_size=now)
-    task.mmtask = SimpleNamespace(resume=lambda state, epoch: None)
+    task.mmtask, task.share = SimpleNamespace(resume=lambda state, epoch: None), None
     position = {"epoch": 1, "iterations_in_epoch": done}
     task.resume({"train_iterator": position, "mmtask": {"processes": before}})
     both = drawn(before, 0, done) + drawn(now, position["iterations_in_epoch"])

@@ -265,7 +265,7 @@ def test_model_without_backbone_says_so(project):
 
 
 def test_unknown_source_is_explained(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="neither a YAML file, a folder, nor a hub id"):
         MMPTModel.from_pretrained("nobody/nothing", video_encoder=None)
     with pytest.raises(FileNotFoundError, match=r"no config\.yaml"):

@@ -32,7 +32,12 @@ def test_a_command_of_the_page_names_what_the_page_made(files, monkeypatch, caps
     found = json.loads(capsys.readouterr().out)
     assert [departure["family"] for departure in found["named"]] == suspects
     if "--out" in words:
-        assert {path.name for path in (files / "audit").iterdir()} == {"audit.txt", "audit.json", "audit.png"}
+        assert {path.name for path in (files / "audit").iterdir()} == {
+            "audit.txt",
+            "audit.json",
+            "audit.png",
+            "audit.svg",
+        }
 
 
 def test_a_file_that_does_not_exist_is_named(monkeypatch, tmp_path):

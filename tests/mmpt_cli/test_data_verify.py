@@ -89,7 +89,10 @@ def test_a_passport_that_says_another_rate_is_an_error(workplace, capsys):
         json.dumps({"backbone": "s3d", "seconds_per_feature": 1.5})
     )
     assert verify("test_coin_ft") == 1
-    assert "one feature per 1.5 s by the passport" in capsys.readouterr().out
+    assert (
+        "features have 1.00 rows per second of video (median of 6), expected 0.666667"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
