@@ -29,6 +29,7 @@ def quiet_and_resumed(world: Path, folder: Path, *settings: str, jobtype: str) -
     return folder / "quiet", resumed
 
 
+@pytest.mark.slow
 def test_a_run_on_near_neighbours_stopped_in_an_epoch_resumes_bit_identical(toy_world, tmp_path):
     quiet, resumed = quiet_and_resumed(toy_world, tmp_path, jobtype="local_single")
     assert_same_weights(weights(quiet), weights(resumed))

@@ -76,6 +76,7 @@ def test_ranks_together_draw_what_one_process_draws_in_turns(dataset):
     assert alone[1::2] == [batch["video_id"] for batch in share(dataset, 1, 2, 0)]
 
 
+@pytest.mark.slow
 def test_a_rank_that_comes_back_goes_on_where_it_stopped(dataset):
     whole = share(dataset, 0, 2, 2)
     rest = share(dataset, 0, 2, 2, skip=3)
