@@ -46,12 +46,13 @@ def share(dataset, rank, ranks, workers, skip=0):
         num_workers=workers,
         epoch=1,
     )
+    iterator.persistent_workers = False  # as the task sets it
     batches = iterator.next_epoch_itr(shuffle=True)
     batches.skip(skip)
     return [batch for batch in batches if batch]
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 2), (2, 0), (2, 2), (3, 2), (5, 1)])
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 0), (3, 0), (5, 0), (2, 1)])
 def test_every_video_is_drawn_once_whatever_the_ranks_and_workers(dataset, ranks, workers):
     drawn = Counter(
         video
