@@ -31,6 +31,16 @@ from mmpt.tasks import Place, build_task
 logger = logging.getLogger(__name__)
 
 
+def end_loader(iterator: EpochBatchIterator | None) -> None:
+    """End the loader processes of an epoch that is over.
+
+    The iterator of an epoch and its loader refer to each other. Left to the garbage collector, which closes
+    the queues of the processes before it asks them to end, each process would be waited for, 5 s long.
+    """
+    if iterator is not None:
+        iterator._cur_epoch_itr = None
+
+
 @register_task("mmtask")
 class FairseqMMTask(LegacyFairseqTask):
     """`fairseq-train project.yaml --task mmtask ...`."""
@@ -66,6 +76,7 @@ class FairseqMMTask(LegacyFairseqTask):
         self.share = share(self.config, args.distributed_world_size)
         compat.check_share(args, self.share)
         self.passed = (-1, 0)  # update, and its batches that have passed
+        self.iterators: dict[int, EpochBatchIterator] = {}  # of a data set, by its id: the latest
         HEART.timeout_s, HEART.start_timeout_s = self.config.job.timeout, self.config.job.start_timeout
         self.folder, self.accepted = RunFolder(self.config), args.accept_changes.split(",")
         if rank() == 0 and args.replay_until is None:
@@ -133,8 +144,10 @@ class FairseqMMTask(LegacyFairseqTask):
             # OpenMP threads wait for its pool at every step, and the last ten updates of an epoch take many
             # times as long
             kwargs["data_buffer_size"] = 0
+        end_loader(self.iterators.pop(id(dataset), None))
         iterator = super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs)
         iterator.persistent_workers = False  # an iterator lasts for one epoch; its processes would outlive it
+        self.iterators[id(dataset)] = iterator
         if dataset is self.datasets.get("train"):
             if self.share:
                 follow_plan(iterator, self.share, self.args.seed)

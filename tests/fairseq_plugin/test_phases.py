@@ -53,7 +53,7 @@ def test_processes_that_load_data_end_with_the_iterator_of_their_epoch(monkeypat
     iterator = SimpleNamespace(persistent_workers=True)
     monkeypatch.setattr(LegacyFairseqTask, "get_batch_iterator", lambda *args, **kwargs: iterator)
     task = object.__new__(FairseqMMTask)
-    task.datasets = {"train": "another"}
+    task.datasets, task.iterators = {"train": "another"}, {}
     assert task.get_batch_iterator("data") is iterator and not iterator.persistent_workers
 
 

@@ -1,5 +1,7 @@
 """Who trains on what: fairseq shares an epoch among ranks and workers without overlap or loss."""
 
+import multiprocessing
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -8,7 +10,7 @@ from fairseq.data.iterators import EpochBatchIterator
 
 from mmpt.datasets import MMDataset
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
-from mmpt.fairseq_plugin.task import FairseqMMTask
+from mmpt.fairseq_plugin.task import FairseqMMTask, end_loader
 from mmpt.processors import (
     ShardedHow2VideoRetriMetaProcessor,
     ShardedVideoRetriTextProcessor,
@@ -47,12 +49,22 @@ def share(dataset, rank, ranks, workers, skip=0):
         epoch=1,
     )
     iterator.persistent_workers = False  # as the task sets it
-    batches = iterator.next_epoch_itr(shuffle=True)
-    batches.skip(skip)
-    return [batch for batch in batches if batch]
+    batches = iterator.next_epoch_itr(shuffle=True).skip(skip)
+    drawn = [batch for batch in batches if batch]
+    del batches
+    end_loader(iterator)
+    return drawn
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 0), (3, 0), (5, 0), (2, 1)])
+def test_loader_processes_end_with_their_epoch(dataset):
+    before = multiprocessing.active_children()
+    begin = time.perf_counter()
+    share(dataset, 0, 2, 2)
+    assert multiprocessing.active_children() == before
+    assert time.perf_counter() - begin < 4  # torch waits 5 s for a process that was not asked to end
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 2), (2, 0), (2, 2), (3, 2), (5, 1)])
 def test_every_video_is_drawn_once_whatever_the_ranks_and_workers(dataset, ranks, workers):
     drawn = Counter(
         video
@@ -77,7 +89,6 @@ def test_ranks_together_draw_what_one_process_draws_in_turns(dataset):
     assert alone[1::2] == [batch["video_id"] for batch in share(dataset, 1, 2, 0)]
 
 
-@pytest.mark.slow
 def test_a_rank_that_comes_back_goes_on_where_it_stopped(dataset):
     whole = share(dataset, 0, 2, 2)
     rest = share(dataset, 0, 2, 2, skip=3)
