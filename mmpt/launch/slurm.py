@@ -201,7 +201,7 @@ class SlurmJob:
 
     def _stamp_line(self, verb: str) -> str:
         job = self.job
-        words = [sys.executable, "-m", "mmpt.launch.stamp", verb, job.path, *(["--cpu"] if job.cpu else [])]
+        words = [sys.executable, "-m", "mmpt_cli.stamp", verb, job.path, *(["--cpu"] if job.cpu else [])]
         return shlex.join([*words, *(word for text in job.overrides for word in ("--set", text))]) + "\n"
 
     @property

@@ -29,6 +29,8 @@ from typing import Any
 from mmpt.config import ConfigError
 from mmpt.launch.heartbeat import FOLDER, STOOD, Watch
 
+logger = logging.getLogger(__name__)
+
 # exit code of training that a signal stopped, its checkpoint saved: see mmpt/fairseq_plugin/signals.py
 STOPPED = 85
 SHOWN_LINES = 15
@@ -101,6 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
 
+    logging.basicConfig(format="%(message)s")
     sys.stdout.reconfigure(line_buffering=True)
     args = run.parse_args(argv)
     logs = (
@@ -123,14 +126,15 @@ def main(argv: list[str] | None = None) -> int:
     except ChildFailedError as error:
         return report(error.failures, logs)
     except SignalException as error:
-        print(f"error: stopped by {error.sigval.name}", file=sys.stderr)
+        logger.error("error: stopped by %s", error.sigval.name)
         return 128 + error.sigval
     except RendezvousError as error:
-        print(
-            f"error: the {args.nnodes} nodes did not meet at {args.rdzv_endpoint} ({error}). Every node "
-            "needs the same --nnodes, "
+        logger.error(
+            "error: the %s nodes did not meet at %s (%s). Every node needs the same --nnodes, "
             "--rdzv-endpoint and --rdzv-id, the endpoint's port must be free there and open for the others.",
-            file=sys.stderr,
+            args.nnodes,
+            args.rdzv_endpoint,
+            error,
         )
         return 1
     return 0
@@ -154,7 +158,7 @@ def listening(args: Any, logs: Path) -> Iterator[None]:
 
 def stands(what: str) -> None:
     """End the ranks, which cannot agree on anything any more, and say why."""
-    print(f"error: {what} Exit code {STOOD}: the same command goes on.", file=sys.stderr, flush=True)
+    logger.error("error: %s Exit code %d: the same command goes on.", what, STOOD)
     end_processes(children())
     os._exit(STOOD)
 
@@ -221,14 +225,11 @@ def report(failures: Mapping[int, Any], logs: Path) -> int:
             raised.partition(": ")[2]
         ):  # torch puts "[rank0]: " before what a rank says of its error
             said.append(last)
-    print(f"error: rank {rank} of {socket.gethostname()} failed first: {what}", file=sys.stderr)
+    logger.error("error: rank %d of %s failed first: %s", rank, socket.gethostname(), what)
     if said:
-        print("the end of its output before:", *said, sep="\n    ", file=sys.stderr)
+        logger.error("\n    ".join(["the end of its output before:", *said]))
     others = ", ".join(str(other) for other in sorted(failures) if other != rank)
-    print(
-        f"output of all ranks: {logs}" + (f" (rank {others} failed after it)" if others else ""),
-        file=sys.stderr,
-    )
+    logger.error("output of all ranks: %s%s", logs, f" (rank {others} failed after it)" if others else "")
     return code if code > 0 else 128 - code
 
 

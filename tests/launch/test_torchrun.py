@@ -152,7 +152,7 @@ def test_what_a_rank_said_last_is_its_stderr_or_else_its_stdout(tmp_path):
     assert last_lines(tmp_path, 0) == []
 
 
-def test_a_rank_that_raised_and_was_then_ended_as_another_had_left_counts_as_its_error(tmp_path, capsys):
+def test_a_rank_that_raised_and_was_then_ended_as_another_had_left_counts_as_its_error(tmp_path, caplog):
     (tmp_path / "error.json").write_text('{"message": {"message": "ValueError: no data", "extraInfo": {}}}')
     ended = SimpleNamespace(
         error_file=str(tmp_path / "error.json"), timestamp=1, exitcode=-signal.SIGTERM, local_rank=0
@@ -161,6 +161,6 @@ def test_a_rank_that_raised_and_was_then_ended_as_another_had_left_counts_as_its
     folder.mkdir(parents=True)
     (folder / "stderr.log").write_text("loading\n[rank0]: error: no data\n")
     assert report({0: ended}, tmp_path) == 1
-    shown = capsys.readouterr().err.splitlines()
+    shown = "\n".join(caplog.messages).splitlines()
     assert shown[0].endswith("failed first: exit code 1: ValueError: no data")
     assert shown[1:3] == ["the end of its output before:", "    loading"]

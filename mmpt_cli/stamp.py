@@ -1,4 +1,4 @@
-"""`python -m mmpt.launch.stamp begin|finish FILE [--cpu] [--set KEY=VALUE ...]`: the lines of a cluster's job
+"""`python -m mmpt_cli.stamp begin|finish FILE [--cpu] [--set KEY=VALUE ...]`: the lines of a cluster's job
 that mark it as done; see `LocalJob.is_done`."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from mmpt.launch.local import LocalJob
 
 def main(argv: list[str] | None = None) -> int:
     """Note what the job will read, or that it has ended well."""
-    parser = argparse.ArgumentParser("mmpt.launch.stamp", description=__doc__)
+    parser = argparse.ArgumentParser("mmpt_cli.stamp", description=__doc__)
     parser.add_argument("verb", choices=("begin", "finish"))
     parser.add_argument("file")
     parser.add_argument("--cpu", action="store_true")
