@@ -13,15 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpt.evaluators.paragraphs import Block, Groups, Measure, Spread, paragraph_scores, shift_free_measures
 from mmpt.evaluators.ranking import ScoreMatrix
-from mmpt.evaluators.tasks.fullvideo import (
-    Block,
-    Groups,
-    Measure,
-    Spread,
-    paragraph_scores,
-    shift_free_measures,
-)
 from mmpt.historic.full_video import Protocol, published_measures
 
 
