@@ -23,8 +23,8 @@ def processes(run: Path) -> list[int]:
     return found
 
 
-def start(words: list[str], run: Path) -> subprocess.Popen:
-    """A run that has saved its first checkpoint."""
+def start(words: list[str], run: Path, saved: str = "checkpoint_1_*.pt") -> subprocess.Popen:
+    """A run that has saved its first checkpoint, or one of that name."""
     job = subprocess.Popen(
         words,
         cwd=ROOT,
@@ -34,7 +34,7 @@ def start(words: list[str], run: Path) -> subprocess.Popen:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
-    while not list(run.glob("checkpoint_1_*.pt")) and time.monotonic() < deadline:
+    while not list(run.glob(saved)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return job
 

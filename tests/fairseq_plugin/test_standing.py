@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import time
 
 import pytest
 
 from mmpt.launch.heartbeat import STOOD
-from tests.conftest import ROOT
+from tests.fairseq_plugin.jobs import start
 from tests.fairseq_plugin.runs import command
 
 pytestmark = pytest.mark.slow
@@ -20,17 +18,7 @@ SETTINGS = ("job.timeout=6", "fairseq.optimization.max_update=1000")
 
 def freeze(words: list[str], run, rank: int) -> tuple[int, str]:
     """Exit code and output of a job, a rank of which is stopped once the second checkpoint is there."""
-    job = subprocess.Popen(
-        words,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 240
-    while not list(run.glob("checkpoint_1_2.pt")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    job = start(words, run, "checkpoint_1_2.pt")
     beats = [path for path in (run / "logs").rglob("*") if path.name == "stdout.log"]
     pids = _children(job.pid)
     pids = [child for pid in pids for child in _children(pid)] if beats else pids
