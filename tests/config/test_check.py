@@ -211,9 +211,12 @@ def test_a_plugin_file_declares_keys_and_is_never_stale(tmp_path):
 def test_checking_needs_neither_torch_nor_fairseq():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'numpy', 'transformers', 'fairseq')));"
-        "from mmpt.config.check import check; print(len(check('projects/retri/norton/how2_pretrain.yaml')))"
+        "from mmpt.config.check import check;"
+        "found = check('projects/retri/norton/how2_pretrain.yaml', ['loss.betta=0.3']);"
+        "print(*(problem.key for problem in found if problem.level == 'error'))"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert said.stdout == "loss.betta\n"
 
 
 SEQUENCES = GOOD["loss"]

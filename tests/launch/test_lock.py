@@ -50,14 +50,14 @@ def test_of_many_that_find_a_left_over_one_gets_the_folder(tmp_path):
 
 def test_a_process_id_that_another_process_has_now_is_a_left_over(tmp_path):
     left_by(tmp_path, machine=lock._machine(), pid=os.getpid(), started="1")
-    with JobLock(tmp_path):
-        pass
+    with JobLock(tmp_path) as ours:
+        assert ours._is_ours()
 
 
 def test_a_lock_of_another_machine_counts_while_it_is_renewed(tmp_path, monkeypatch):
     left_by(tmp_path)
-    with JobLock(tmp_path, patience_s=0.3):
-        pass
+    with JobLock(tmp_path, patience_s=0.3) as ours:
+        assert ours._is_ours()
     left_by(tmp_path)
     monkeypatch.setattr(lock.time, "sleep", lambda s: os.utime(tmp_path / LOCK))
     with pytest.raises(FolderInUse, match="process 1 on elsewhere"):
@@ -75,8 +75,9 @@ def test_a_job_that_the_queue_starts_again_needs_not_wait_for_itself(tmp_path, m
 
 def test_a_lock_that_a_crash_cut_off_goes_by_age(tmp_path):
     (tmp_path / LOCK).write_text('{"host": "x", "pi')
-    with JobLock(tmp_path, patience_s=0.2):
-        pass
+    begin = time.monotonic()
+    with JobLock(tmp_path, patience_s=0.2) as ours:
+        assert ours._is_ours() and time.monotonic() - begin >= 0.2
 
 
 def test_a_job_that_lost_its_lock_ends_and_writes_no_more(tmp_path):

@@ -128,7 +128,8 @@ def test_the_same_content_under_another_path_is_the_same(start, tmp_path):
     start()
     (tmp_path / "feat").rename(tmp_path / "moved")
     (tmp_path / "a.lst").rename(tmp_path / "b.lst")
-    start(f"dataset.vfeat_dir={tmp_path}/moved", f"dataset.train_path={tmp_path}/b.lst")
+    folder = start(f"dataset.vfeat_dir={tmp_path}/moved", f"dataset.train_path={tmp_path}/b.lst")
+    assert [entry["event"] for entry in folder.history()] == ["began", "went on"]
 
 
 @pytest.mark.parametrize("key", ["dataset.vfeat_dir", "dataset.train_path", "restore_file"])
@@ -151,7 +152,7 @@ def test_further_files_in_a_folder_and_weights_that_are_gone_change_nothing(star
     start()
     (tmp_path / "feat/train_9_data.npy").write_bytes(b"x")
     (tmp_path / "start.pt").unlink()
-    start()
+    assert [entry["event"] for entry in start().history()] == ["began", "went on"]
 
 
 def test_a_training_set_of_another_size_is_another_experiment(start):
