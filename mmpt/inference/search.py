@@ -42,18 +42,8 @@ def build_index(
         progress: wrapped round the ids.
         on_failure: told id and error of a file that cannot be read and is left out; None: it is raised.
     """
-    found = videos_of(folder)
-    features = next(iter(found.values())).suffix == ".npy"
-    files = videos_of(videos) if features and videos else {} if features else found
-    encoder = None if features else for_inference(S3D.from_files(s3d)) if s3d else "auto"
-    network, _, _ = MMPTModel.from_pretrained(model, checkpoint, encoder)
+    found, network, origin = _opened(folder, model, checkpoint, videos, s3d)
     index = network.index(found, window, stride, progress=progress, on_failure=on_failure)
-    origin = {
-        "model": whole(model),
-        "checkpoint": checkpoint and whole(checkpoint),
-        "weights": weights_sha256(network.fusion),
-        "files": {name: str(path) for name, path in files.items()},
-    }
     return dataclasses.replace(index, origin=origin)
 
 
@@ -80,14 +70,9 @@ def build_store(
     Raises:
         ValueError: `out` holds an index of other weights or windows.
     """
-    found = videos_of(folder)
-    features = next(iter(found.values())).suffix == ".npy"
-    files = videos_of(videos) if features and videos else {} if features else found
-    encoder = None if features else for_inference(S3D.from_files(s3d)) if s3d else "auto"
-    network, _, _ = MMPTModel.from_pretrained(model, checkpoint, encoder)
-    way = {"weights": weights_sha256(network.fusion), "window": window, "stride": stride}
-    origin = {"model": str(model), "checkpoint": checkpoint, **way}
-    origin["files"] = {name: str(path) for name, path in files.items()}
+    found, network, origin = _opened(folder, model, checkpoint, videos, s3d)
+    way = {"weights": origin["weights"], "window": window, "stride": stride}
+    origin |= way
     if (out / MANIFEST).is_file():
         store = VectorStore(out)
         if other := [key for key in way if store.origin.get(key) != way[key]]:
@@ -96,13 +81,32 @@ def build_store(
     else:
         width = network.encode_text("a").shape[-1]
         store = VectorStore.create(out, width, network.unit_vectors, origin)
-    gone = store.videos - found.keys()
+    known = store.videos
+    gone = known - found.keys()
     store.remove(gone)
-    todo = {video: path for video, path in found.items() if video not in store.videos}
+    todo = {video: path for video, path in found.items() if video not in known}
     encode = partial(network.encode_windows, window_s=window, stride_s=stride)
     encoded = network.one_by_one(todo, encode, progress, on_failure)
     came = store.add((video, *(x.float().cpu().numpy() for x in made)) for video, made in encoded)
     return store, came, len(gone)
+
+
+def _opened(
+    folder: Path, model: str, checkpoint: str | None, videos: Path | None, s3d: Path | None
+) -> tuple[dict[str, Path], MMPTModel, dict[str, Any]]:
+    """What there is to encode, the model that does it, and what an index keeps of both."""
+    found = videos_of(folder)
+    features = next(iter(found.values())).suffix == ".npy"
+    files = videos_of(videos) if features and videos else {} if features else found
+    encoder = None if features else for_inference(S3D.from_files(s3d)) if s3d else "auto"
+    network, _, _ = MMPTModel.from_pretrained(model, checkpoint, encoder)
+    origin = {
+        "model": whole(model),
+        "checkpoint": checkpoint and whole(checkpoint),
+        "weights": weights_sha256(network.fusion),
+        "files": {name: str(path) for name, path in files.items()},
+    }
+    return found, network, origin
 
 
 def search(

@@ -156,8 +156,8 @@ class VectorStore:
         Raises:
             KeyError: an id that is not there.
         """
-        ids = list(ids)
-        if absent := [video for video in ids if video not in self.videos]:
+        ids, known = list(ids), self.videos
+        if absent := [video for video in ids if video not in known]:
             raise KeyError(f"{self.folder}: holds no video {absent[0]!r}.")
         with self._alone():
             self._forget(ids)

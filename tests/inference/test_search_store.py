@@ -53,3 +53,10 @@ def test_an_index_on_disk_finds_what_the_other_finds_and_follows_its_folder(toy,
     assert gone.stem not in shown and "new" in shown
     with pytest.raises(ValueError, match="an index of another window"):
         main(["build", *words[:-1], "4", "--index", str(tmp_path / "index")])
+
+
+def test_an_index_on_disk_is_found_by_its_model_from_another_folder(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(toy)
+    main(["build", "features", "--model", "model", "--index", str(tmp_path / "index")])
+    monkeypatch.chdir(tmp_path)
+    assert search(tmp_path / "index", ["chop the onion"], k=1)[0]["chop the onion"]
