@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpt.neighbours.store import Mapped, VectorStore
+from mmpt.neighbours.store import LEVELS, Mapped, VectorStore
 from mmpt.ops.windows import window_ranges
 
-LEVELS, BASE = 127, 128  # of a byte; a query is the sum of two of them, the higher times BASE
+BASE = 128  # a query is the sum of two bytes, the higher times BASE
 PRODUCT_ROWS = 1024  # per product: they stay in the cache
 GROUP_ROWS = 1 << 16  # rows whose scores are looked at together
 BLOCK = 64  # rows that share a bound
@@ -74,6 +74,10 @@ class ExactSearch:
         self.store = store
         self.parts = list(store.mapped())
         self._live = [_live(part) for part in self.parts]
+        self._names = [
+            (list(videos), np.array([first for first, _ in videos.values()]))
+            for videos in (part.segment.videos for part in self.parts)
+        ]
         self._windows: tuple[tuple[int, int], list[_Windows]] | None = None
 
     def search(self, query: np.ndarray, k: int, apart: bool = True) -> Answer:
@@ -253,9 +257,8 @@ class ExactSearch:
         return vectors
 
     def _video(self, part: int, row: int) -> str:
-        segment = self.parts[part].segment
-        firsts = np.array([first for first, _ in segment.videos.values()])
-        return list(segment.videos)[int(np.searchsorted(firsts, row, side="right")) - 1]
+        names, firsts = self._names[part]
+        return names[int(np.searchsorted(firsts, row, side="right")) - 1]
 
     def _tables(self, size: int, stride: int | None) -> list[_Windows]:
         """Of the windows last asked for."""
