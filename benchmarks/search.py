@@ -192,11 +192,11 @@ def brute_force_tokens(search: ExactSearch, tokens: np.ndarray, k: int) -> list:
 
 def type_of_hit(search: ExactSearch, part: int, row: int, score: float, last: int | None = None):
     """As the search returns it."""
-    from mmpt.neighbours.exact import Hit
+    from mmpt.neighbours.exact import Moment
 
     rows = search.parts[part].rows
     end = float(rows.end_s[row if last is None else last - 1])
-    return Hit(search._video(part, row), float(rows.start_s[row]), end, score)
+    return Moment(search._video(part, row), float(rows.start_s[row]), end, score)
 
 
 def peers(search: ExactSearch, queries: list[np.ndarray]) -> dict[str, object]:

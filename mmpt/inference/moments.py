@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmpt.calibration import Spans
+from mmpt.neighbours.exact import Moment
 from mmpt.ops.alignment import dtw_path, otam_path
 from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.utils import atomic_write
@@ -91,20 +92,6 @@ def align_captions(
     cost = 1 - similarity
     path = otam_path(cost) if relaxed else dtw_path(cost)
     return CaptionAlignment(captions, windows, similarity, plan, path)
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A search result."""
-
-    video_id: str
-    start_s: float
-    end_s: float
-    score: float
-
-    def overlaps(self, other: Moment) -> bool:
-        """Both show some second of one video."""
-        return self.video_id == other.video_id and self.start_s < other.end_s and other.start_s < self.end_s
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,7 @@ def search(
         model, exact = _model_of(path, store.origin), ExactSearch(store)
         asked = {sentence: model.encode_text(sentence, numpy=True)[0] for sentence in sentences}
         found = {sentence: exact.search(query, k).hits for sentence, query in asked.items()}
-        moments = {sentence: [Moment(*hit) for hit in hits] for sentence, hits in found.items()}
-        return moments, store.origin["files"]
+        return found, store.origin["files"]
     model, index = open_index(path)
     return {sentence: model.search(index, sentence, k) for sentence in sentences}, index.origin["files"]
 

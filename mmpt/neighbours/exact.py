@@ -36,15 +36,15 @@ LARGEST_EXPONENT = 80.0
 MORE = 4  # times as many candidates, where those that do not overlap are too few
 
 
-class Hit(NamedTuple):
-    """A result."""
+class Moment(NamedTuple):
+    """A search result: seconds of a video, and how well they fit."""
 
     video_id: str
     start_s: float
     end_s: float
     score: float
 
-    def overlaps(self, other: Hit) -> bool:
+    def overlaps(self, other: Moment) -> bool:
         """Both show some second of one video."""
         return self.video_id == other.video_id and self.start_s < other.end_s and other.start_s < self.end_s
 
@@ -59,7 +59,7 @@ class Looked(NamedTuple):
 class Answer(NamedTuple):
     """Results, best first, and what they took."""
 
-    hits: list[Hit]
+    hits: list[Moment]
     looked: Looked
 
 
@@ -115,9 +115,9 @@ class ExactSearch:
             pieces = [rows[first : first + GROUP_ROWS] for first in range(0, len(rows), GROUP_ROWS)]
             return np.concatenate([exact_scores(vectors[piece], query) for piece in pieces])
 
-        def hit(part: int, row: int, score: float) -> Hit:
+        def hit(part: int, row: int, score: float) -> Moment:
             rows = self.parts[part].rows
-            return Hit(self._video(part, row), float(rows.start_s[row]), float(rows.end_s[row]), score)
+            return Moment(self._video(part, row), float(rows.start_s[row]), float(rows.end_s[row]), score)
 
         total = sum(int(live.sum()) for live in self._live)
         return self._answer(found, total, exact, hit, k, apart)
@@ -204,10 +204,12 @@ class ExactSearch:
                     scores[alike[some]] = window_scores(rows, tokens, alpha)
             return scores
 
-        def hit(part: int, number: int, score: float) -> Hit:
+        def hit(part: int, number: int, score: float) -> Moment:
             rows, table = self.parts[part].rows, tables[part]
             first, last = table.first[number], table.last[number] - 1
-            return Hit(self._video(part, first), float(rows.start_s[first]), float(rows.end_s[last]), score)
+            return Moment(
+                self._video(part, first), float(rows.start_s[first]), float(rows.end_s[last]), score
+            )
 
         alive = zip(self._live, tables, strict=True)
         total = sum(int(live[table.first].sum()) for live, table in alive)
@@ -218,7 +220,7 @@ class ExactSearch:
         bounds: list[_Bounds],
         total: int,
         exact: Callable[[int, np.ndarray], np.ndarray],
-        hit: Callable[[int, int, float], Hit],
+        hit: Callable[[int, int, float], Moment],
         k: int,
         apart: bool,
     ) -> Answer:
@@ -230,7 +232,7 @@ class ExactSearch:
             wanted = min(wanted, total)
             found = _best(_candidates(bounds, wanted), exact, wanted)
             scored += len(found)
-            hits: list[Hit] = []
+            hits: list[Moment] = []
             for negative, part, row in found[:wanted]:
                 one = hit(part, row, -negative)
                 if not apart or not any(one.overlaps(better) for better in hits):

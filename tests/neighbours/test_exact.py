@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpt.neighbours.exact import ExactSearch, Hit, exact_scores, window_scores
+from mmpt.neighbours.exact import ExactSearch, Moment, exact_scores, window_scores
 from mmpt.neighbours.store import VectorStore
 from mmpt.ops.late_interaction import token_similarity
 from mmpt.ops.windows import window_ranges
@@ -62,7 +62,7 @@ def brute_force(store, query, k, apart):
     query = (query / np.linalg.norm(query, axis=1, keepdims=True) if store.unit else query)[0]
     scores, found = exact_scores(vectors, query), []
     for row in np.argsort(-scores, kind="stable"):
-        one = Hit(ids[row], *map(float, times[row]), float(scores[row]))
+        one = Moment(ids[row], *map(float, times[row]), float(scores[row]))
         if not apart or not any(one.overlaps(better) for better in found):
             found.append(one)
         if len(found) == k:
