@@ -28,7 +28,8 @@ def save(obj: Any, filename: str, async_write: bool = False) -> None:
     path = Path(filename)
     beside = path.with_name(path.name + ".tmp")
     try:
-        with open(beside, "wb") as file:
+        beside.unlink(missing_ok=True)  # of a killed run; or a link that somebody else has put there
+        with open(beside, "xb") as file:
             torch.save(obj, file)
             file.flush()
             os.fsync(file.fileno())
@@ -70,7 +71,7 @@ class AtomicPathManager(PathManager):
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS):
                 raise
-            with open(src_path, "rb") as source, open(beside, "wb") as target:
+            with open(src_path, "rb") as source, open(beside, "xb") as target:
                 shutil.copyfileobj(source, target)
                 target.flush()
                 os.fsync(target.fileno())

@@ -45,6 +45,14 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_temporary(tmp_path):
     assert torch.load(path)["value"][0] == 1
 
 
+def test_a_link_planted_under_the_temporary_name_is_not_written_through(tmp_path):
+    (tmp_path / "victim").write_text("kept")
+    (tmp_path / "checkpoint_1_2.pt.tmp").symlink_to(tmp_path / "victim")
+    checkpoint_files.save({"model": {}}, str(tmp_path / "checkpoint_1_2.pt"))
+    assert (tmp_path / "victim").read_text() == "kept"
+    assert torch.load(tmp_path / "checkpoint_1_2.pt") == {"model": {}}
+
+
 def test_a_copy_replaces_its_target_and_leaves_no_temporary(tmp_path):
     new, old = write(tmp_path, "checkpoint3.pt", 3), write(tmp_path, "checkpoint_last.pt", 2)
     checkpoint_files.AtomicPathManager.copy(str(new), str(old), overwrite=True)
