@@ -152,6 +152,12 @@ def identify(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+def test_every_room_stands_on_the_page_of_the_architecture():
+    page = (ROOT / "docs/architecture.md").read_text()
+    rooms = {path.parent.name for path in (ROOT / "mmpt").glob("*/__init__.py")}
+    assert not [room for room in rooms if f"`{room}`" not in page]
+
+
 @pytest.mark.parametrize("path", MODULES, ids=identify)
 def test_a_package_imports_only_what_the_architecture_allows(path):
     package = package_of(path)
