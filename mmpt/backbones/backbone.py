@@ -16,7 +16,7 @@ Letters: n clips, FPS frames per clip of S x S pixels, A samples of a waveform, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -109,9 +109,14 @@ class NamedBackbone:
         """How the name is written."""
         return f"{name}:{cls.form}" if cls.form else name
 
+    def _sized(self, network: nn.Module, found: Mapping[str, Tensor]) -> nn.Module:
+        """The network in the size of the tensors found."""
+        return network
+
     def _filled(self, network: nn.Module, weights: str | Path) -> nn.Module:
-        own = network.state_dict()
         found = {key.removeprefix(self.prefix): value for key, value in read_state_dict(weights).items()}
+        network = self._sized(network, found)
+        own = network.state_dict()
         # the counter of BatchNorm is read in training only
         unread = [key for key in own if key.endswith("num_batches_tracked") or key.startswith(self.unread)]
         read = own.keys() - set(unread)

@@ -5,13 +5,12 @@ Shape letters: B clips, C channels, T frames, H, W pixels.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from mmpt.backbones.backbone import VideoBackbone
 from mmpt.backbones.resnet import WIDTH, ResidualBlock, blocks_of, draw_weights, stages
-from mmpt.checkpoints.weights import read_state_dict
 from mmpt.registry import BACKBONES
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -85,17 +84,15 @@ class R2Plus1DBackbone(VideoBackbone):
 
     fps, size, mean, std, cpu_clips = 16, 112, 0.45, 0.225, 4  # mean and deviation of Kinetics
     prefix = "video_network.base."
-
     pools = True
 
     def build(self, model: str) -> nn.Module:
         return R2Plus1D(pool=self.pools)
 
-    def _filled(self, network: nn.Module, weights: str | Path) -> nn.Module:
-        """A network of the file's own width, which toys have smaller."""
-        stem = read_state_dict(weights).get(f"{self.prefix}stem.3.weight")
-        sized = network if stem is None else R2Plus1D(pool=self.pools, width=len(stem))
-        return super()._filled(sized, weights)
+    def _sized(self, network: nn.Module, found: Mapping[str, Tensor]) -> nn.Module:
+        """Toys have smaller widths."""
+        width = len(found.get("stem.3.weight", ())) or WIDTH
+        return network if width == WIDTH else R2Plus1D(pool=self.pools, width=width)
 
 
 class R2Plus1DMaps(R2Plus1DBackbone):
