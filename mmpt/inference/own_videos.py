@@ -32,7 +32,7 @@ from mmpt.inference.align import VideoAlignment, align_video
 from mmpt.inference.loading import weights_sha256
 from mmpt.inference.mmpt_model import MMPTModel
 from mmpt.inference.moments import MomentIndex
-from mmpt.inference.own_captions import NoCaptions, OwnCaptions
+from mmpt.inference.own_captions import OwnCaptions
 from mmpt.inference.search import whole
 from mmpt.media.video import VIDEO_SUFFIXES, VideoError, probe
 from mmpt.registry import BACKBONES
@@ -293,7 +293,7 @@ def _align(
                 align_video(network, name, there[name], clips, job.window_s, about=about).save(folder / name)
                 done += 1
         except ValueError as error:  # this video's matter, whichever part of reading it stumbled
-            made.left_out[name] = str(error) if isinstance(error, NoCaptions) else f"{error}"
+            made.left_out[name] = str(error)
             continue
         made.aligned.append(name)
         if warnings:

@@ -20,7 +20,6 @@ from mmpt.pages.runs import RunRecord
 from mmpt.utils import optional_import
 
 COLOURS = ("#3b82f6", "#f97316", "#22a55b", "#a855f7", "#ca8a04", "#14b8a6", "#ec4899", "#94a3b8")
-DASHES = ("solid", "dash", "dot", "dashdot")
 POINTS = 4000  # of a curve
 SAMPLES = 2000  # bootstrap samples of a comparison
 Chart = dict[str, Any]
@@ -87,17 +86,16 @@ def _curves(runs: Sequence[RunRecord]) -> list[Chart]:
                 lines.append(_line(run.valid, name, f"{label}, validation", colour, dash="dot", markers=True))
         charts.append(_chart(title, lines, title))
     plain = {
-        "learning rate": (["lr"], "learning rate"),
-        "gradient norm": (["gnorm"], "norm before clipping"),
-        "updates clipped": (["clip"], "percent"),
-        "time spent waiting for data": (["data_wait"], "share"),
-        "speed": (["clips_per_s"], "clips a second"),
+        "learning rate": ("lr", "learning rate"),
+        "gradient norm": ("gnorm", "norm before clipping"),
+        "updates clipped": ("clip", "percent"),
+        "time spent waiting for data": ("data_wait", "share"),
+        "speed": ("clips_per_s", "clips a second"),
     }
-    for title, (names, axis) in plain.items():
+    for title, (name, axis) in plain.items():
         lines = [
             _line(run.training, name, run.name if several else title, COLOURS[number % len(COLOURS)])
             for number, run in enumerate(runs)
-            for name in names
         ]
         charts.append(_chart(title, lines, axis, from_zero=True))
     return charts
