@@ -9,6 +9,7 @@ from tests.conftest import ROOT
 
 DELIBERATE = "from mmpt.registry import LOSSES; LOSSES.get('MMContraLos')"
 BUG = "import json; json.loads('{')"
+FOLDER_AS_FILE = "open('/')"  # an OSError with a file name, yet no file that is missing
 
 
 def test_a_command_that_cannot_go_on_says_so_in_one_line(tmp_path):
@@ -21,7 +22,7 @@ def test_a_command_that_cannot_go_on_says_so_in_one_line(tmp_path):
     )
 
 
-@pytest.mark.parametrize("code, is_short", [(DELIBERATE, True), (BUG, False)])
+@pytest.mark.parametrize("code, is_short", [(DELIBERATE, True), (BUG, False), (FOLDER_AS_FILE, False)])
 def test_only_errors_raised_by_mmpt_lose_their_traceback(code, is_short):
     done = subprocess.run(
         [sys.executable, "-c", f"from mmpt.utils.log import short_errors; short_errors(); {code}"],
