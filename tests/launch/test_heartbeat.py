@@ -91,6 +91,9 @@ def test_beats_of_an_earlier_start_do_not_count(tmp_path):
     watch = Watch(tmp_path, 1, print)
     watch.hear(1800.0)
     assert "rank 0 has not said a word in 1800 s" in judge(watch.beats)
+    (tmp_path / "rank0").unlink()
+    watch.hear(5.0)
+    assert "rank 0 has not said a word in 1805 s" in judge(watch.beats)
 
 
 def test_phases_within_phases_go_on_where_they_were_and_time_is_counted_once():
