@@ -85,3 +85,11 @@ def test_runs_on_different_test_sets_are_refused(tmp_path):
 def test_a_folder_without_results_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="per_query.npz"):
         compare_runs.main([str(tmp_path), str(tmp_path)])
+
+
+def test_results_that_are_cut_off_are_named_with_what_is_wrong(tmp_path):
+    folder = save(tmp_path / "a", ranks=np.ones(2))
+    with open(f"{folder}/per_query.npz", "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ValueError, match=r"per_query\.npz: not a whole .* not a zip file\. Evaluate again"):
+        compare_runs.main([folder, folder])

@@ -90,7 +90,7 @@ def test_a_truncated_file_is_refused_by_name(tmp_path, suffix, cut):
     write(tmp_path / "train_0", arrays((30, 40)))
     file = tmp_path / f"train_0{suffix}"
     file.write_bytes(file.read_bytes()[:-cut] if cut < 100 else file.read_bytes()[:20])
-    with pytest.raises(ShardError, match=f"train_0{suffix}.*truncated"):
+    with pytest.raises(ShardError, match=rf"train_0{suffix}.*truncated .*expected \d+"):
         ShardedTensor.load(tmp_path / "train_0", mmap_mode="r")
 
 
