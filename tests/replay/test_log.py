@@ -1,39 +1,15 @@
 """The history of a run from its log."""
 
-import json
-
 import pytest
 
 from mmpt.config import ConfigError
 from mmpt.replay import read_log
 from mmpt.replay.log import Job
-
-
-def run(folder, *lines):
-    (folder / "config.yaml").write_text("{}")
-    with open(folder / "metrics.jsonl", "w") as file:
-        for line in lines:
-            file.write(line if isinstance(line, str) else json.dumps(line) + "\n")
-    return folder
-
-
-def start(update, processes):
-    return {
-        "tag": "start",
-        "update": update,
-        "processes": processes,
-        "threads": 1,
-        "cpu": True,
-        "changes": {"a.b": processes},
-    }
+from tests.replay.logs import logged, run, start
 
 
 def job(processes):
     return Job(processes, 1, True, (f"a.b={processes}",))
-
-
-def logged(update, value):
-    return {"tag": "train_inner", "update": update, "grad_hash": value}
 
 
 def test_what_a_restart_did_again_counts_once_and_what_it_never_reached_not_at_all(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from mmpt.launch.local import Running
 from mmpt.replay import read_log, repeat
-from tests.replay.test_log import logged, run, start
+from tests.replay.logs import logged, run, start
 
 YAML = "dataset: {train_path: a}\nmodel: {model_cls: MMFusionSeparate}\nloss: {loss_cls: MMContraLoss}\n"
 
