@@ -12,7 +12,6 @@ added stands in pretrained_models/models.yaml of this folder, or in the file tha
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 
@@ -55,11 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
-
-
-def as_json(value: object) -> None:
-    """Print for programs."""
-    print(json.dumps(value, indent=1))
 
 
 if __name__ == "__main__":

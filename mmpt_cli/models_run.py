@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
-from pathlib import Path
+import json
 
 from tqdm import tqdm
 
-from mmpt.zoo import Entry, find, known
+from mmpt.zoo import Entry, entry_of, find, known
 from mmpt.zoo import add as note
-from mmpt.zoo.entries import VARIABLE
 from mmpt.zoo.fetch import get as fetch
-from mmpt_cli.models import as_json
-
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
 
 
 def list(args: argparse.Namespace) -> int:
@@ -26,7 +21,7 @@ def list(args: argparse.Namespace) -> int:
         if args.word.lower() in f"{name} {entry.about} {entry.trained_on} {entry.kind}".lower()
     }
     if args.json:
-        as_json({name: _facts(entry) for name, entry in found.items()})
+        print(json.dumps({name: _facts(entry) for name, entry in found.items()}, indent=1))
     else:
         width = max(map(len, found), default=0)
         for name, entry in found.items():
@@ -38,7 +33,7 @@ def show(args: argparse.Namespace) -> int:
     """All that is known of one."""
     facts = _facts(find(args.name))
     if args.json:
-        as_json(facts)
+        print(json.dumps(facts, indent=1))
         return 0
     for key, value in facts.items():
         rows = [f"{k}  {v}".rstrip() for k, v in value.items()] if isinstance(value, dict) else [value]
@@ -64,32 +59,10 @@ def get(args: argparse.Namespace) -> int:
 
 def add(args: argparse.Namespace) -> int:
     """Note a model."""
-    path = Path(args.weights)
     facts = {"about": args.about, "trained_on": args.trained_on, "licence": args.licence}
-    facts |= {"backbone": args.backbone}
-    if path.is_dir():
-        file = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
-        if file is None:
-            raise ValueError(f"{path}: a folder without weights ({', '.join(WEIGHTS)}).")
-        facts |= {"files": {_noted(file): ""}}
-    elif path.is_file():
-        if args.project is None:
-            raise ValueError(
-                f"{path}: a checkpoint needs the project file that reads it; give --project FILE."
-            )
-        facts |= {"files": {_noted(path): ""}, "project": args.project}
-    elif args.weights.count("/") == 1 and not path.suffix:
-        facts |= {"hub": args.weights}
-    else:
-        raise ValueError(f"{path}: no such file or folder, and no hub id (OWNER/NAME).")
-    written = note(Entry(name=args.name, **facts), args.replace)
-    print(f"{args.name}: noted in {written}")
+    entry = entry_of(args.weights, args.project, name=args.name, backbone=args.backbone, **facts)
+    print(f"{args.name}: noted in {note(entry, args.replace)}")
     return 0
-
-
-def _noted(path: Path) -> str:
-    """As the list has it: from here on, or in a list that several folders share, from the root on."""
-    return str(path.absolute()) if os.environ.get(VARIABLE) else os.path.relpath(path)
 
 
 def _facts(entry: Entry) -> dict[str, object]:

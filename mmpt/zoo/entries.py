@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,6 +25,7 @@ from mmpt.utils.files import atomic_write
 PUBLISHED = Path(__file__).parent / "published.yaml"
 VARIABLE, OWN = "MMPT_MODELS", "pretrained_models/models.yaml"
 _NAME = re.compile(r"[\w.-]+")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +128,34 @@ def remedy(path: str | Path) -> str:
     return "`mmpt models list` shows which weights are known, `mmpt models get NAME` fetches them."
 
 
+def entry_of(weights: str, project: str | None = None, **facts: Any) -> Entry:
+    """The entry for weights that are here, or on the hub.
+
+    Args:
+        weights: checkpoint, folder of save_pretrained or of transformers, or hub id.
+        project: project file that reads a checkpoint.
+        facts: further keys of the entry.
+
+    Raises:
+        ValueError: `weights` is none of these, or a checkpoint comes without its project file.
+    """
+    path = Path(weights)
+    if path.is_dir():
+        file = next((path / name for name in _WEIGHTS if (path / name).is_file()), None)
+        if file is None:
+            raise ValueError(f"{path}: a folder without weights ({', '.join(_WEIGHTS)}).")
+        return Entry(files={_noted(file): ""}, **facts)
+    if path.is_file():
+        if project is None:
+            raise ValueError(
+                f"{path}: a checkpoint needs the project file that reads it; give --project FILE."
+            )
+        return Entry(files={_noted(path): ""}, project=project, **facts)
+    if weights.count("/") == 1 and not path.suffix:
+        return Entry(hub=weights, **facts)
+    raise ValueError(f"{path}: no such file or folder, and no hub id (OWNER/NAME).")
+
+
 def add(entry: Entry, replace: bool = False) -> Path:
     """Notes a model on this machine; the file it is written to.
 
@@ -146,6 +176,11 @@ def add(entry: Entry, replace: bool = False) -> Path:
     with atomic_write(path, "w") as file:
         yaml.safe_dump({name: _written(each) for name, each in entries.items()}, file, sort_keys=False)
     return path
+
+
+def _noted(path: Path) -> str:
+    """As the list has it: from here on, or in a list that several folders share, from the root on."""
+    return str(path.absolute()) if os.environ.get(VARIABLE) else os.path.relpath(path)
 
 
 def _read(path: Path) -> dict[str, Entry]:
