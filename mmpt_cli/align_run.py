@@ -6,21 +6,19 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
 from mmpt.backbones.folding import keep_freed_memory
 from mmpt.inference import MMPTModel
 from mmpt.inference.align import aligned_captions
 from mmpt.inference.exports import export
 from mmpt.inference.own_videos import OwnVideos, make
 from mmpt.pages.own_videos import write_pages
+from mmpt.utils.device import choose_device
 from mmpt_cli.options import progress
 
 
 def folder(args: argparse.Namespace) -> None:
     """Features, alignments, index, page."""
     keep_freed_memory()
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
     job = OwnVideos(
         videos=args.video,
         out=Path(args.out or "runs/align"),
@@ -32,7 +30,7 @@ def folder(args: argparse.Namespace) -> None:
         backbone=args.backbone,
         weights=args.weights,
         window_s=args.window,
-        device=device,
+        device=str(choose_device(args.device)),
     )
     bar = progress("video")
     made = make(job, bar)

@@ -56,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     speak(args.quiet)
     from mmpt.inference.calibrate import calibrate_model, summary
 
-    bar = progress("video")
     out, calibration, tested = calibrate_model(
         args.videos,
         args.truth,
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.false_discovery,
         args.splits,
         args.out,
-        progress=lambda ids: bar(ids),
+        progress=progress("video"),
     )
     numbers = summary(calibration, tested)
     if args.json:

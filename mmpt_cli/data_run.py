@@ -116,8 +116,8 @@ def make(args: argparse.Namespace) -> None:
     sizes = {"noise": NOISE[args.noise], "size": SIZES[args.size], "dropout": args.dropout}
     settings = Settings(seed=args.seed, **sizes)
     settings = settings.with_knobs({name: float(value) for name, value in args.set})
-    start, bar = time.monotonic(), progress("")
-    if build_world(args.out, settings, track=lambda items, label: bar(items, label)):
+    start = time.monotonic()
+    if build_world(args.out, settings, track=progress("")):
         which = f"{args.size}, {args.noise}, seed {args.seed}"
         print(f"{args.out}: embedded world written in {time.monotonic() - start:.0f} s ({which})")
     else:

@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     job = MainJob(
         size=args.size, noise=args.noise, seed=args.seed, updates=updates, data=args.data, out=args.out
     )
-    bar = progress("")
-    run(job, None if args.quiet else show, lambda items, label: bar(items, label))
+    run(job, None if args.quiet else show, progress(""))
 
 
 def show(row: str, updates: int, line: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from mmpt.extraction.extract import Result
 from mmpt.extraction.maps import extract_maps
 from mmpt.extraction.run import AUDIO_SUFFIXES, RunOptions, run_extraction
 from mmpt.media.video import VIDEO_SUFFIXES
+from mmpt.utils.device import choose_device
 from mmpt.utils.ranks import place
 from mmpt_cli.shards_run import SHARD_NAMES
 
@@ -39,7 +40,7 @@ def maps(args: argparse.Namespace) -> None:
     rank, processes = _place(args)
     options = RunOptions(args.batch_size or 4, args.threads, args.dtype, rank=rank, world_size=processes)
     settings = {"versions": args.versions, "fps": args.fps, "size": args.size, "seed": args.seed}
-    device = _device(args.device)
+    device = str(choose_device(args.device))
     _say(args, extract_maps(args.files, args.features, args.weights, options, device=device, **settings))
 
 
@@ -47,7 +48,7 @@ def depth(args: argparse.Namespace) -> None:
     """Estimate depth; print of how many, and what failed."""
     rank, processes = _place(args)
     options = RunOptions(args.batch_size or 8, 1, rank=rank, world_size=processes)
-    settings = {"fps": args.fps, "size": args.size, "device": _device(args.device)}
+    settings = {"fps": args.fps, "size": args.size, "device": str(choose_device(args.device))}
     _say(args, extract_depth(args.files, args.features, args.model, options, **settings))
 
 
@@ -73,20 +74,14 @@ def _say(args: argparse.Namespace, result: Result) -> None:
 
 
 def _video(args: argparse.Namespace):
-    device, half, normalize = _device(args.device), args.half, args.normalize
+    device, half, normalize = str(choose_device(args.device)), args.half, args.normalize
     options = args.fps, args.size, normalize, args.reverse, half, device, args.decoder, args.threads_per_file
     return video_backbone(args.backbone, args.weights, *options), VIDEO_SUFFIXES
 
 
 def _audio(args: argparse.Namespace):
-    options = args.filters, args.window, args.normalize, args.half, _device(args.device)
+    options = args.filters, args.window, args.normalize, args.half, str(choose_device(args.device))
     return audio_backbone(args.backbone, args.weights, *options), AUDIO_SUFFIXES
 
 
 BACKBONES = {"video": _video, "audio": _audio}
-
-
-def _device(name: str) -> str:
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 SPLITS = ("train", "valid", "test")
@@ -139,7 +139,7 @@ class _To(logging.Handler):
         print(self.format(record), file=getattr(sys, self.stream), flush=True)
 
 
-def progress(unit: str) -> Callable[[Iterable], Iterator]:
+def progress(unit: str) -> Callable[..., Iterator]:
     """A bar with rate and time left round anything that is counted; silent where stderr is a file."""
     from tqdm import tqdm
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -27,6 +26,7 @@ from mmpt.models import build_model
 from mmpt.models.prepare import prepare
 from mmpt.processors.store.passport import passports_of, wrong_rate
 from mmpt.registry import MODELS, load_plugins
+from mmpt.utils.device import choose_device
 from mmpt.utils.files import atomic_write
 from mmpt.zoo import remedy
 
@@ -110,28 +110,13 @@ def labels(checkpoints: Iterable[Path | None], unnamed: str = UNTRAINED) -> dict
     return named
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """`auto` is the first GPU where there is one.
-
-    Raises:
-        ValueError: a GPU is asked for, and there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            "device cuda: torch sees no GPU here; use --device cpu, or --device auto to take what is there."
-        )
-    return torch.device(name)
-
-
 class Evaluation:
     """Test data, predictor and metric of one project file, for any number of checkpoints and models.
 
     Args:
         config: a project file, or what is in one.
         overrides: `section.key=value` texts merged last.
-        device: see `choose_device`.
+        device: see `mmpt.utils.device`.
         progress: wrapped round the batches.
     """
 
