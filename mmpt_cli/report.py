@@ -34,21 +34,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the page."""
     args = parser().parse_args(argv)
     speak(args.quiet)
-    from mmpt.pages.plans import plans_over_time
+    from mmpt.pages.plans import plans_of_runs
     from mmpt.pages.report import write_report
-    from mmpt.pages.runs import read_run
+    from mmpt.pages.runs import read_runs
 
-    named = [_named(text) for text in args.runs]
-    runs = [read_run(folder, name) for name, folder in named]
-    if len({run.name for run in runs}) < len(runs):  # runs/a/norton and runs/b/norton
-        for run in runs:
-            run.name = str(run.folder)
-    plans, notes = {}, []
-    for run in runs if args.plans > 0 else []:
-        try:
-            plans[run.name] = plans_over_time(run.folder, args.plans)
-        except (ValueError, FileNotFoundError, ImportError) as error:
-            notes.append(f"No transport plans of {run.name}: {error}")
+    runs = read_runs(map(_named, args.runs))
+    plans, notes = plans_of_runs(runs, args.plans)
     page = write_report(args.out or runs[0].folder / "report.html", runs, plans, notes)
     print(f"page: {page}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,25 @@ import numpy as np
 from mmpt.config import load_config
 from mmpt.inference import MMPTModel
 from mmpt.inference.align import VideoAlignment, align_video
+from mmpt.pages.runs import RunRecord
 from mmpt.utils import ShardedTensor, load_plain_pickle
 
 WINDOW_S = 8
 LONGEST_S = 600
+
+
+def plans_of_runs(
+    runs: Iterable[RunRecord], most: int = 4
+) -> tuple[dict[str, list[tuple[str, VideoAlignment]]], list[str]]:
+    """Name of a run -> its `plans_over_time`, and a note on each run that has none; nothing where `most` is
+    0."""
+    plans, notes = {}, []
+    for run in runs if most > 0 else ():
+        try:
+            plans[run.name] = plans_over_time(run.folder, most)
+        except (ValueError, FileNotFoundError, ImportError) as error:
+            notes.append(f"No transport plans of {run.name}: {error}")
+    return plans, notes
 
 
 def plans_over_time(folder: Path, most: int = 4) -> list[tuple[str, VideoAlignment]]:

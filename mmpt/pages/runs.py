@@ -110,6 +110,15 @@ class RunRecord:
         return facts
 
 
+def read_runs(named: Iterable[tuple[str | None, Path]]) -> list[RunRecord]:
+    """Run folders by name, None: the folder's; where two would share one, each is called by its path."""
+    runs = [read_run(folder, name) for name, folder in named]
+    if len({run.name for run in runs}) < len(runs):  # runs/a/norton and runs/b/norton
+        for run in runs:
+            run.name = str(run.folder)
+    return runs
+
+
 def read_run(folder: str | Path, name: str | None = None) -> RunRecord:
     """Reads a run folder.
 
