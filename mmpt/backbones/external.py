@@ -198,15 +198,24 @@ def load_whole(loader: Any, model: str) -> nn.Module:
     """`loader.from_pretrained(model)`, which draws what the weights file lacks; here that is refused.
 
     Raises:
-        ValueError: names tensors that are not in the file.
+        ValueError: names tensors that are not in the file, or one of another shape.
     """
     logs = optional_import("transformers").utils.logging
     level = logs.get_verbosity()
     logs.set_verbosity_error()  # of tensors of the other side, which are rightly left; what lacks is refused
     try:
-        network, report = loader.from_pretrained(model, output_loading_info=True)
+        network, report = loader.from_pretrained(
+            model,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, not ignored
+        )
     finally:
         logs.set_verbosity(level)
+    for key, found, expected in sorted(report["mismatched_keys"]):
+        raise ValueError(
+            f"{model}: {key} has the shape {tuple(found)}, and config.json asks for {tuple(expected)}. Put "
+            "the config.json of these weights there."
+        )
     refuse_random(model, type(network).__name__, list(report["missing_keys"]), len(network.state_dict()))
     return network
 

@@ -197,6 +197,15 @@ def test_a_folder_that_lacks_tensors_is_refused_and_the_tensors_named(tmp_path):
         video_backbone(f"image:{tmp_path}")
 
 
+def test_weights_of_other_shapes_than_config_json_says_are_refused_by_name(tmp_path):
+    config = transformers.CLIPVisionConfig(**IMAGES, projection_dim=6)
+    folder = save(transformers.CLIPVisionModelWithProjection(config), tmp_path)
+    stated = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**stated, "projection_dim": 5}))
+    with pytest.raises(ValueError, match=r"visual_projection.weight has the shape \(6, 16\), .*\(5, 16\)"):
+        video_backbone(f"image:{folder}")
+
+
 def test_passports_of_other_weights_in_the_same_folder_differ(tmp_path):
     config = transformers.CLIPVisionConfig(**IMAGES, projection_dim=6)
     sums = set()
