@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from mmpt.certify import certify, pairs_subject, subject_of, subjects, table
+from mmpt.certify.certificate import outcome
 from mmpt.ops.distributed import all_gather, rank, world_size
 from mmpt_cli.main import main
 from tests.conftest import ROOT
@@ -74,6 +75,12 @@ def test_every_loss_is_what_it_is_however_its_batch_is_computed(findings):
     assert not failed
     asked = [f for f in findings if f.question == "2 processes" and f.value is not None]
     assert len(asked) >= 10
+
+
+def test_no_loss_is_compared_at_zero():
+    for subject in subjects():
+        value, gradients = outcome(subject, subject.make_batch(torch.float64))
+        assert value and any(gradient.any() for gradient in gradients), subject.name
 
 
 @pytest.mark.parametrize("bug", BUGS)
