@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from mmpt.config import ConfigError, load_config, recursive_config
-from mmpt.config.load import find_project
+from mmpt.config.load import find_project, leaves
 from mmpt.config.yamlfile import read_yaml
 from mmpt_cli.main import door, load
 from mmpt_cli.options import Parser, count
@@ -86,17 +85,9 @@ def zeroshot_align(argv: Sequence[str] | None = None) -> int:
         own = {
             name: value for name, value in read_yaml(find_project(HTM_ALIGN)).items() if name != "includes"
         }
-        for key, value in _leaves(own):
+        for key, value in leaves(own):
             words[1:1] = ["--set", f"{key}={value}"]
     return _each("predict", [words])
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        found += _leaves(value, f"{key}.") if isinstance(value, Mapping) else [(key, value)]
-    return found
 
 
 def _each(verb: str, lines: Sequence[Sequence[str]]) -> int:

@@ -256,13 +256,14 @@ def with_origins(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, t
     """Dotted key -> its value and the file (or "--set") that has the last word on it, for every value set."""
     layers = _layers(find_project(path), ())
     layers += [Layer("--set", _override(text)) for text in overrides]
-    return {key: (value, _origin(layers, key)) for key, value in _leaves(_merged(layers), "")}
+    return {key: (value, _origin(layers, key)) for key, value in leaves(_merged(layers))}
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of all that stands in nested maps; an empty map is a value."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

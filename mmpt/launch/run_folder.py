@@ -18,14 +18,14 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmpt.config import Config, ConfigError
 from mmpt.config.check import check_training
-from mmpt.config.load import examined
+from mmpt.config.load import examined, leaves
 from mmpt.config.rundir import to_dict
 from mmpt.config.yamlfile import write_yaml
 from mmpt.launch.lock import unwritable
@@ -301,17 +301,13 @@ def paths_in(tree: Mapping[str, Any]) -> list[str]:
     return [path for value in _flat(tree).values() for path in _paths(value)]
 
 
-def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key -> value that says something: not null, nor false for a flag of fairseq."""
-    return dict(_leaves(tree, before))
-
-
-def _leaves(tree: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{before}{name}.")
-        elif value is not None and not (value is False and before.startswith("fairseq.")):
-            yield f"{before}{name}", value
+    return {
+        key: value
+        for key, value in leaves(tree)
+        if value not in (None, {}) and not (value is False and key.startswith("fairseq."))
+    }
 
 
 def _paths(value: Any) -> list[str]:

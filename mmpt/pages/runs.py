@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt.config import ConfigError
-from mmpt.config.load import with_origins
+from mmpt.config.load import leaves, with_origins
 from mmpt.config.yamlfile import read_yaml
 
 METRICS, HISTORY = "metrics.jsonl", "history.jsonl"
@@ -195,7 +195,7 @@ def _config(path: Path) -> dict[str, tuple[Any, str]]:
     the file that has the last word on each."""
     if not path.is_file():
         return {}
-    values = _flat(read_yaml(path))
+    values = dict(leaves(read_yaml(path)))
     source = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").split(" with its ")[0]
     try:
         origins = with_origins(source)
@@ -205,13 +205,3 @@ def _config(path: Path) -> dict[str, tuple[Any, str]]:
         key: (value, origins[key][1] if key in origins and origins[key][0] == value else "default or --set")
         for key, value in values.items()
     }
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

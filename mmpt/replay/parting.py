@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt.config import ConfigError
+from mmpt.config.load import leaves
 from mmpt.config.yamlfile import read_yaml
 from mmpt.replay.log import RunLog
 from mmpt.replay.repeat import Replay, repeat
@@ -79,14 +80,8 @@ def _differences(a: RunLog, b: RunLog) -> dict[str, tuple[Any, Any]]:
 
 
 def _settings(log: RunLog) -> dict[str, Any]:
-    settings = dict(_leaves(read_yaml(log.folder / "config.yaml")))
+    settings = dict(leaves(read_yaml(log.folder / "config.yaml")))
     for text in log.starts[max(log.starts)].changes:
         key, _, value = text.partition("=")
         settings[key] = json.loads(value)
     return settings
-
-
-def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(tree, dict):
-        return [(prefix, tree)]
-    return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{prefix}.{key}".lstrip("."))]
