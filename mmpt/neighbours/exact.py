@@ -15,7 +15,9 @@ Letters: n rows, D width, T tokens of a query, F seconds of a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import functools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -26,13 +28,17 @@ from torch import Tensor
 from mmpt.neighbours.store import LEVELS, Mapped, VectorStore
 from mmpt.ops.windows import window_ranges
 
+logger = logging.getLogger(__name__)
 BASE = 128  # a query is the sum of two bytes, the higher times BASE
-PRODUCT_ROWS = 1024  # per product: they stay in the cache
+PRODUCT_ROWS = 4096  # per product of torch: fewer, and threads wait for the interpreter between products
+EXACT_ROWS = 1024  # per product of float64
 GROUP_ROWS = 1 << 16  # rows whose scores are looked at together
 BLOCK = 64  # rows that share a bound
 AT_ONCE = 256  # rows or windows scored exactly
 ROUNDING = 2e-6  # of float32 arithmetic, relative
+HALF_DIGIT = 2**-24  # of one sum of float32, relative
 LARGEST_EXPONENT = 80.0
+MOST = 2**31 - 1  # of an int32
 MORE = 4  # times as many candidates, where those that do not overlap are too few
 
 
@@ -89,26 +95,25 @@ class ExactSearch:
             apart: of rows that overlap in time the best one alone.
         """
         query = self._checked(query[None], k)[0]
-        columns, step, lost = _two_bytes(query[:, None])
+        whole, step, lost = _rounded(query[None])
         length = float(np.linalg.norm(query)) * (1 + ROUNDING)
-        found: list[_Bounds] = []
-        for part, live in zip(self.parts, self._live, strict=True):
-            bounds = _Bounds.empty(len(live))
-            below, above = torch.from_numpy(bounds.lower), torch.from_numpy(bounds.upper)
-            codes, gone = torch.from_numpy(part.codes), torch.from_numpy(~live)
-            scale, error, reach = (torch.from_numpy(x) for x in part.rows[:3])
+        found = [_Bounds.empty(len(live)) for live in self._live]
+        products = _products_of_one()
 
-            def bound(rows: slice) -> None:
-                scores = _products(codes[rows], columns)[:, 0].mul_(float(step[0])).mul_(scale[rows])
-                slack = error[rows] * length + reach[rows] * (float(lost[0]) + ROUNDING * length)
-                for side, out in ((torch.sub, below), (torch.add, above)):
-                    side(scores, slack, out=out[rows])
-                    if part.segment.removed:
-                        out[rows].masked_fill_(gone[rows], -torch.inf)
-                bounds.close(rows)
+        def bound(number: int, rows: slice) -> None:
+            part, bounds = self.parts[number], found[number]
+            scale, error, reach = (torch.from_numpy(x[rows]) for x in part.rows[:3])
+            scores = products(part.codes[rows], whole[0]).float().mul_(float(step[0])).mul_(scale)
+            slack = error * length + reach * (float(lost[0]) + ROUNDING * length)
+            for side, out in ((torch.sub, bounds.lower), (torch.add, bounds.upper)):
+                mine = side(scores, slack, out=torch.from_numpy(out[rows]))
+                if part.segment.removed:
+                    mine.masked_fill_(torch.from_numpy(~self._live[number][rows]), -torch.inf)
+            bounds.close(rows)
 
-            _in_threads(bound, _slices(len(live)))
-            found.append(bounds)
+        _in_threads(
+            bound, [(number, rows) for number, live in enumerate(self._live) for rows in _slices(len(live))]
+        )
 
         def exact(part: int, rows: np.ndarray) -> np.ndarray:
             vectors = self.parts[part].exact
@@ -151,46 +156,33 @@ class ExactSearch:
         if alpha <= 0 or 1 / alpha > LARGEST_EXPONENT:
             raise ValueError(f"alpha={alpha}: expected at least {1 / LARGEST_EXPONENT:g}.")
         tokens = self._checked(tokens, k)
-        columns, step, lost = _two_bytes(tokens.T)
-        found: list[_Bounds] = []
-        for part, live, windows in zip(self.parts, self._live, self._tables(size, stride), strict=True):
-            bounds = _Bounds.empty(len(windows.first))
-            scale, steps = (
-                torch.from_numpy(part.rows.step),
-                torch.from_numpy((step / alpha).astype(np.float32)),
-            )
-            codes = torch.from_numpy(part.codes)
+        whole, step, lost = _rounded(tokens)
+        columns, steps = _bytes(whole), torch.from_numpy((step / alpha).astype(np.float32))
+        tables = self._tables(size, stride)
+        found = [_Bounds.empty(len(windows.first)) for windows in tables]
 
-            def bound(group: tuple[slice, slice]) -> None:
-                rows, mine = group
-                cosines = torch.cat(
-                    [
-                        _products(codes[rows.start + some.start : rows.start + some.stop], columns)
-                        for some in _slices(rows.stop - rows.start)
-                    ]
-                )
-                powers = cosines.mul_(steps).mul_(scale[rows, None]).exp_()  # (rows, T)
-                first, last = windows.first[mine] - rows.start, windows.last[mine] - rows.start
-                if (first[1:] == last[:-1]).all():  # side by side
-                    sums = torch.from_numpy(np.add.reduceat(powers.numpy(), first, axis=0))
-                else:
-                    sums = torch.zeros(len(first), powers.shape[1])
-                    for offset in range(size):
-                        place = np.minimum(first + offset, last - 1)
-                        there = torch.from_numpy(first + offset < last)
-                        sums += powers[torch.from_numpy(place)] * there[:, None]
-                scores = sums.log_().mean(1).mul_(alpha).numpy()
-                # tokens have unit length, rows nearly; powers and logarithms add some roundings of float32
-                arithmetic = 10 * ROUNDING * (1 + alpha * (1 + np.log(size)))
-                slack = windows.error[mine] + 1.1 * float(lost.max()) + arithmetic
-                bounds.lower[mine], bounds.upper[mine] = scores - slack, scores + slack
+        def bound(number: int, rows: slice, mine: slice) -> None:
+            part, windows, bounds = self.parts[number], tables[number], found[number]
+            codes, scale = (torch.from_numpy(x[rows]) for x in (part.codes, part.rows.step))
+            cosines = _products(codes, columns).float()
+            powers = cosines.mul_(steps).mul_(scale[:, None]).exp_()  # (rows, T)
+            first = torch.from_numpy(windows.first[mine] - rows.start)
+            lengths = torch.from_numpy(windows.last[mine] - windows.first[mine])
+            if len(powers) != lengths.sum():  # windows share rows
+                before = lengths.cumsum(0) - lengths
+                powers = powers[(first - before).repeat_interleave(lengths) + torch.arange(lengths.sum())]
+            sums = torch.segment_reduce(powers, "sum", lengths=lengths)  # (windows, T)
+            scores = sums.log_().mean(1).mul_(alpha).numpy()
+            # tokens have unit length, rows nearly; powers, sums and logarithms add some roundings of float32
+            arithmetic = 10 * ROUNDING * (1 + alpha * (1 + np.log(size))) + alpha * size * HALF_DIGIT
+            slack = windows.error[mine] + 1.1 * float(lost.max()) + arithmetic
+            bounds.lower[mine], bounds.upper[mine] = scores - slack, scores + slack
 
-            _in_threads(bound, windows.groups)
+        _in_threads(bound, [(number, *each) for number, table in enumerate(tables) for each in table.groups])
+        for bounds, live, windows in zip(found, self._live, tables, strict=True):
             gone = np.flatnonzero(~live[windows.first])
             bounds.lower[gone] = bounds.upper[gone] = -np.inf
             bounds.close(slice(0, len(windows.first)))
-            found.append(bounds)
-        tables = self._tables(size, stride)
 
         def exact(part: int, numbers: np.ndarray) -> np.ndarray:
             table, vectors = tables[part], self.parts[part].exact
@@ -280,15 +272,16 @@ class _Windows(NamedTuple):
 
     @classmethod
     def of(cls, part: Mapped, size: int, stride: int | None) -> _Windows:
-        bounds, groups, open_row, open_window = [], [], 0, 0
-        for first, count in part.segment.videos.values():
-            bounds += [(first + start, first + end) for start, end in window_ranges(count, size, stride)]
-            if first + count - open_row >= GROUP_ROWS:
-                groups.append((slice(open_row, first + count), slice(open_window, len(bounds))))
-                open_row, open_window = first + count, len(bounds)
+        bounds, groups, open_row, open_window, count = [], [], 0, 0, 0
+        for first, length in part.segment.videos.values():
+            bounds.append(first + np.array(window_ranges(length, size, stride)))
+            count += len(bounds[-1])
+            if first + length - open_row >= GROUP_ROWS:
+                groups.append((slice(open_row, first + length), slice(open_window, count)))
+                open_row, open_window = first + length, count
         if open_row < part.segment.n_rows:
-            groups.append((slice(open_row, part.segment.n_rows), slice(open_window, len(bounds))))
-        table = np.array(bounds)
+            groups.append((slice(open_row, part.segment.n_rows), slice(open_window, count)))
+        table = np.concatenate(bounds)
         # the greatest of each [first, last): reduceat takes pairs, and wants the last one within
         error = np.maximum.reduceat(np.append(part.rows.error, 0.0), table.reshape(-1))[::2]
         return cls(table[:, 0], table[:, 1], error, groups)
@@ -296,7 +289,7 @@ class _Windows(NamedTuple):
 
 def exact_scores(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
     """(m, D) float16 and (D,) float64 -> (m,) float64; of each row the same, whatever others there are."""
-    parts = (vectors[first : first + PRODUCT_ROWS] for first in range(0, len(vectors), PRODUCT_ROWS))
+    parts = (vectors[some] for some in _slices(len(vectors), EXACT_ROWS))
     scores = [(np.asarray(part, dtype=np.float64) * query).sum(1) for part in parts]
     return np.concatenate(scores) if scores else np.zeros(0)
 
@@ -318,37 +311,57 @@ def _live(part: Mapped) -> np.ndarray:
     return live
 
 
-def _two_bytes(queries: np.ndarray) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Columns (D, C) as two matrices of bytes side by side, (D, 2 C); the step (C,), and what was lost
-    (C,)."""
-    most = LEVELS * BASE
-    step = np.maximum(np.abs(queries).max(0), 1e-30) / most
-    whole = np.rint(queries / step).astype(np.int64)
+def _rounded(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(T, D) as whole numbers (T, D) int16 times a step (T,), and the length of what was lost (T,)."""
+    most = min(LEVELS * BASE, MOST // (LEVELS * queries.shape[1]))  # products of D of them are an int32
+    step = np.maximum(np.abs(queries).max(1), 1e-30) / most
+    whole = np.rint(queries / step[:, None])
+    return whole.astype(np.int16), step, np.linalg.norm(queries - step[:, None] * whole, axis=1)
+
+
+def _bytes(whole: np.ndarray) -> Tensor:
+    """(T, D) as columns of two matrices of bytes side by side, (D, 2 T): the higher ones, then the lower."""
     high = (whole + BASE // 2) // BASE
-    parts = np.concatenate([high, whole - BASE * high], axis=1)
-    lost = np.linalg.norm(queries - step * whole, axis=0)
-    return torch.from_numpy(parts.astype(np.int8)), step, lost
+    return torch.from_numpy(np.concatenate([high, whole - BASE * high]).astype(np.int8)).T.contiguous()
 
 
 def _products(codes: Tensor, columns: Tensor) -> Tensor:
-    """(rows, D) bytes times (D, 2 C) of `_two_bytes` -> (rows, C) float32."""
+    """(rows, D) bytes times (D, 2 T) of `_bytes` -> (rows, T) int32."""
     into = torch.empty(len(codes), columns.shape[1], dtype=torch.int32)
     for some in _slices(len(codes), PRODUCT_ROWS):
         torch._int_mm(codes[some], columns, out=into[some])
-    products, n_columns = into.float(), columns.shape[1] // 2
-    return products[:, :n_columns].mul(BASE).add_(products[:, n_columns:])
+    high, low = into.chunk(2, dim=1)
+    return torch.add(low, high, alpha=BASE)
+
+
+@functools.cache
+def _products_of_one() -> Callable[[np.ndarray, np.ndarray], Tensor]:
+    """Bytes (rows, D) times a query (D,) of int16 -> (rows,) int32: compiled where numba can be imported,
+    else, said once, of torch, which takes 1.6 times as long."""
+    try:
+        from mmpt.neighbours._numba import products
+    except ImportError:
+        logger.info("search: numba is not installed; products of torch are used.")
+        return lambda codes, query: _products(torch.from_numpy(codes), _bytes(query[None]))[:, 0]
+
+    def compiled(codes: np.ndarray, query: np.ndarray) -> Tensor:
+        into = np.empty(len(codes), np.int32)
+        products(codes, query, into)
+        return torch.from_numpy(into)
+
+    return compiled
 
 
 def _slices(n: int, size: int = GROUP_ROWS) -> Iterator[slice]:
     return (slice(first, min(first + size, n)) for first in range(0, n, size))
 
 
-def _in_threads(work: Callable[[Any], None], tasks: Iterable[Any]) -> None:
+def _in_threads(work: Callable[..., None], tasks: Iterable[Sequence[Any]]) -> None:
     """Every task, on as many threads as torch uses; each of them has one for itself."""
     n_threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, tasks))
+            list(pool.map(lambda task: work(*task), tasks))
     finally:
         torch.set_num_threads(n_threads)  # part of the setting is that of the process
 

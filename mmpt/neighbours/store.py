@@ -19,8 +19,10 @@ import fcntl
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,12 +69,42 @@ class Segment:
         return sum(count for _, count in self.videos.values())
 
 
+class Matrix:
+    """A matrix in a file, of which rows are read when they are asked for: mapped rows would stay in memory.
+
+    Args:
+        path: of the file.
+        kind: of the numbers.
+        shape: (n, D).
+    """
+
+    def __init__(self, path: Path, kind: type[np.generic], shape: tuple[int, int]):
+        self.path, self.dtype, self.shape = path, np.dtype(kind), shape
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """(..., D) of rows (...)."""
+        rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        found = np.empty((*rows.shape, self.shape[1]), self.dtype)
+        flat, into = rows.reshape(-1), found.reshape(-1, self.shape[1])
+        first = np.flatnonzero(np.diff(flat, prepend=flat[:1] - 2) != 1).tolist()  # of each run of rows
+        for start, end in pairwise([*first, len(flat)]):
+            run = into[start:end]
+            if os.preadv(self._file, [run], int(flat[start]) * into.strides[0]) != run.nbytes:
+                raise ValueError(f"{self.path}: has become shorter. Build the index again.")
+        return found
+
+
 class Mapped(NamedTuple):
-    """A segment, memory-mapped."""
+    """A segment: its codes are memory-mapped, its exact vectors are read when they are asked for."""
 
     segment: Segment
     codes: np.ndarray
-    exact: np.ndarray
+    exact: Matrix
     rows: Row
 
 
@@ -196,16 +228,17 @@ class VectorStore:
             ValueError: a file of another size than index.json says.
         """
         for segment in self.segments:
-            arrays = []
+            place = self.folder / segment.name
             for name, kind in FILES.items():
-                path = self.folder / segment.name / name
                 columns = COLUMNS if name == "rows.f32" else self.width
                 size = segment.n_rows * columns * np.dtype(kind).itemsize
-                if not path.is_file() or path.stat().st_size != size:
-                    raise ValueError(f"{path}: missing, or not of {size} bytes. Build the index again.")
-                # copy on write: torch takes no read-only memory without a warning, and nothing is written
-                arrays.append(np.memmap(path, kind, "c", shape=(segment.n_rows, columns)))
-            yield Mapped(segment, arrays[0], arrays[1], Row(*np.array(arrays[2]).T.copy()))
+                if not (place / name).is_file() or (place / name).stat().st_size != size:
+                    raise ValueError(f"{place / name}: missing, or not {size} bytes. Build the index again.")
+            shape = segment.n_rows, self.width
+            # copy on write: torch takes no read-only memory without a warning, and nothing is written
+            codes = np.memmap(place / "codes.i8", np.int8, "c", shape=shape)
+            rows = np.fromfile(place / "rows.f32", np.float32).reshape(-1, COLUMNS)
+            yield Mapped(segment, codes, Matrix(place / "exact.f16", np.float16, shape), Row(*rows.T.copy()))
 
     def _items(self) -> Iterator[Item]:
         for part in list(self.mapped()):
@@ -213,7 +246,7 @@ class VectorStore:
                 if video not in part.segment.removed:
                     rows = slice(first, first + count)
                     times = np.stack([part.rows.start_s[rows], part.rows.end_s[rows]], axis=1)
-                    yield video, np.array(part.exact[rows]), times
+                    yield video, part.exact[rows], times
 
     def _add_segment(self, waiting: Iterator[Item], limit: int, replace: bool = True) -> int:
         """Write one segment of what is waiting; how many videos it took."""

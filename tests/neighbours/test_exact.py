@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmpt.neighbours import exact as exact_module
 from mmpt.neighbours.exact import ExactSearch, Moment, exact_scores, window_scores
 from mmpt.neighbours.store import VectorStore
 from mmpt.ops.late_interaction import token_similarity
@@ -161,7 +162,7 @@ def test_damage_is_named(store):
     with pytest.raises(ValueError, match="codes.i8: damaged"):
         store.verify()
     path.write_bytes(content[:-1])
-    with pytest.raises(ValueError, match="codes.i8: missing, or not of"):
+    with pytest.raises(ValueError, match="codes.i8: missing, or not [0-9]+ bytes"):
         list(VectorStore(store.folder).mapped())
     (store.folder / "index.json").write_text('{"format": 9}')
     with pytest.raises(ValueError, match="index.json: not an index"):
@@ -222,3 +223,40 @@ def test_bounds_hold_for_vectors_of_any_shape(tmp_path):
     for number in range(20):
         query = rng.standard_normal(WIDTH) * 10.0 ** rng.uniform(-4, 4)
         assert search.search(query, 12).hits == brute_force(store, query, 12, True), number
+
+
+@pytest.mark.parametrize("kind", ["numba", "torch"])
+@pytest.mark.parametrize(("n", "width"), [(1, 3), (7, 512), (1030, 40), (5, 2048)])
+def test_products_of_bytes_are_whole_numbers_of_any_size(kind, n, width, monkeypatch):
+    if kind == "numba":
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setitem(sys.modules, "mmpt.neighbours._numba", None)
+    rng = np.random.default_rng(0)
+    query = np.where(rng.random((1, width)) < 0.5, 1.0, -1.0)
+    whole, step, lost = exact_module._rounded(query)
+    codes = rng.integers(-127, 128, (n, width)).astype(np.int8)
+    codes[0] = np.sign(query) * 127  # as large a sum as there is
+    products = exact_module._products_of_one.__wrapped__()(codes, whole[0])
+    assert products.tolist() == (codes.astype(np.int64) @ whole[0].astype(np.int64)).tolist()
+    assert lost == pytest.approx(0, abs=1e-9) and whole * step == pytest.approx(query)
+
+
+def test_the_answer_without_numba_is_the_same(store, monkeypatch):
+    query = np.random.default_rng(10).standard_normal(WIDTH)
+    expected = ExactSearch(store).search(query, 7)
+    monkeypatch.setitem(sys.modules, "mmpt.neighbours._numba", None)
+    monkeypatch.setattr(exact_module, "_products_of_one", exact_module._products_of_one.__wrapped__)
+    assert ExactSearch(store).search(query, 7) == expected
+
+
+def test_exact_rows_are_read_in_any_order_and_a_file_that_shrank_is_named(store):
+    part = next(store.mapped())
+    everything, rows = part.exact[:], np.array([[3, 4, 5], [7, 0, 0]])
+    assert everything.shape == (part.segment.n_rows, WIDTH) and len(part.exact) == len(everything)
+    assert (part.exact[rows] == everything[rows]).all() and part.exact[rows[:0]].shape == (0, 3, WIDTH)
+    assert (part.exact[5:50:7] == everything[5:50:7]).all()
+    with open(part.exact.path, "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ValueError, match="exact.f16: has become shorter"):
+        part.exact[rows]
