@@ -15,6 +15,7 @@ VERBS = {  # verb -> (its file, what it does); a new verb is a line here
     "demo": ("demo", "make data, train four models, evaluate them: a table and a picture"),
     "train": ("train", "launch project files: here, under torchrun, on SLURM, as a pipeline"),
     "predict": ("predict", "evaluate checkpoints on a test set"),
+    "folds": ("folds", "train and test every split of UCF101 or HMDB51, and average"),
     "check": ("check", "find everything that is wrong with project files"),
     "config": ("config", "print a project file with its includes, and where each value comes from"),
     "list": ("list", "projects, losses, models, backbones, datasets, metrics: a line each"),

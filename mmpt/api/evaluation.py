@@ -184,6 +184,7 @@ class Evaluation:
             Path(out).mkdir(parents=True, exist_ok=True)
             if save_predictions:
                 save_arrays(Path(out) / "predictions.npz", arrays)
+            self._write_files(Path(out), arrays)
             drawn = self.evaluator.metric.plot(Path(out), result, **arrays) if plots else []
         report = Report(
             name=f"{self.config.source}: {Path(out).name if out else checkpoint or self.unnamed}",
@@ -209,8 +210,15 @@ class Evaluation:
         model, _ = self.load(checkpoint)
         path = Path(out) / "predictions.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_arrays(path, self.evaluator.predictor(self.loader, model, self.device, self.progress))
+        arrays = self.evaluator.predictor(self.loader, model, self.device, self.progress)
+        save_arrays(path, arrays)
+        self._write_files(path.parent, arrays)
         return path
+
+    def _write_files(self, folder: Path, arrays: Mapping[str, Any]) -> None:
+        for name, contents in self.evaluator.metric.files(**arrays).items():
+            with atomic_write(folder / name, "w") as file:
+                json.dump(contents, file, indent=1)
 
     def load(self, checkpoint: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:
         """A fresh model, so that no tensor is left over from the checkpoint before, and where its weights

@@ -5,6 +5,7 @@ All sections are read with the keys of all classes named in them; torch and fair
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -95,6 +96,7 @@ def examine(
         readers = _loss(config.loss, "loss", config, reader)
         _temperature(config, readers, reader)
     _fairseq(config, reader)
+    _mix(config, reader)
     for problem in contradictions(config):
         reader.add(problem.key, problem.what, cure=problem.cure)
     return config, reader.problems
@@ -219,6 +221,23 @@ def _fairseq(config: Config, reader: Reader) -> None:
             reader.add(place, "fairseq-train has no such option.", got=value, cure=_flag_hint(name, known))
         elif value is not None and not _takes(known[name], value):
             reader.add(place, expected=_FLAG_WORDS[known[name]], got=value)
+
+
+def _mix(config: Config, reader: Reader) -> None:
+    """The project files of the sets that a training mixes."""
+    from mmpt.config import load  # it calls `examine`
+
+    for name, entry in (config.mix or {}).items():
+        if isinstance(entry, Mapping) and isinstance(entry.get("project"), str):
+            try:
+                _, found = load.examined(entry["project"], entry.get("settings") or [])
+            except ConfigError as error:  # not YAML, or a file is missing
+                found = error.problems
+            reader.problems += [
+                dataclasses.replace(p, file=f"mix.{name}: {p.file}") for p in found if p.level == "error"
+            ]
+        else:
+            reader.add(f"mix.{name}.project", expected="a project file", got=entry)
 
 
 _FLAG_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "text": "a value"}

@@ -100,6 +100,9 @@ class ModelConfig(SharedSection):
     learning_rates: Mapping[str, float] | None = option(
         None, "part of a parameter's name -> its learning rate; others follow fairseq.optimization.lr"
     )
+    weight_decays: Mapping[str, float] | None = option(
+        None, "part of a parameter's name -> its weight decay; others: fairseq.optimization.weight_decay"
+    )
     no_decay: list | None = option(None, "parts of names of parameters without weight decay")
     activation_checkpointing: bool = option(
         False, "compute transformer activations again in the backward pass instead of keeping them"

@@ -63,6 +63,10 @@ class Metric(ABC):
             )
         ]
 
+    def files(self, **arrays) -> dict[str, Any]:
+        """Name of a JSON file beside the report -> what it holds of the predictor's arrays; there is none."""
+        return {}
+
     def __call__(self, **arrays) -> dict[str, float]:
         return self.evaluate(**arrays).values
 

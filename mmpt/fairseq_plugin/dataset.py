@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from fairseq.data import FairseqDataset
 
-from mmpt.datasets import MMDataset
+from mmpt.datasets import MixedDataset, MMDataset
 
 
 class FairseqMMDataset(FairseqDataset):
@@ -26,7 +26,7 @@ class FairseqMMDataset(FairseqDataset):
 
     def __init__(
         self,
-        dataset: MMDataset,
+        dataset: MMDataset | MixedDataset,
         equal_batches: bool = False,
         global_batch: int | None = None,
         index: str | None = None,
@@ -78,9 +78,13 @@ class FairseqMMDataset(FairseqDataset):
 
         fairseq's own routine drops the last item of a data set whose sizes come from a function.
 
+        Several sets have batches of their own; see `MixturePlan`.
+
         Raises:
             ValueError: no batch size.
         """
+        if isinstance(self.dataset, MixedDataset):
+            return self.dataset.batches()
         if max_sentences is None:
             raise ValueError(
                 "fairseq.dataset.batch_size is missing; batches are sized by it (max_tokens does not "

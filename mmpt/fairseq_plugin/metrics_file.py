@@ -61,11 +61,13 @@ class MetricsFile(progress_bar.BaseProgressBar):
 
     def log(self, stats: Mapping[str, Any], tag: str | None = None, step: int | None = None) -> None:
         """Every `log_interval` updates."""
+        stats = _counted(stats)
         self._write(stats, tag, step)
         self.wrapped.log(stats, tag=tag, step=step)
 
     def print(self, stats: Mapping[str, Any], tag: str | None = None, step: int | None = None) -> None:
         """At the end of an epoch or a validation."""
+        stats = _counted(stats)
         self._write(stats, tag, step)
         self.wrapped.print(stats, tag=tag, step=step)
 
@@ -79,6 +81,11 @@ class MetricsFile(progress_bar.BaseProgressBar):
             line |= of_update
         write(self.path, line)
         self.advise(tag, step, line)
+
+
+def _counted(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """Without averages over nothing: of terms that no update since the last line had."""
+    return {name: value for name, value in stats.items() if value is not None}
 
 
 def write(path: Path, line: Mapping[str, Any]) -> None:

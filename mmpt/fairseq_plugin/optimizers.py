@@ -60,14 +60,14 @@ class GroupedAdamWConfig(FairseqDataclass):
     adam_betas: Any = field(default=(0.9, 0.98), metadata={"help": "betas"})
     adam_eps: float = field(default=1e-6, metadata={"help": "epsilon"})
     weight_decay: float = field(
-        default=0.01, metadata={"help": "of parameters that model.no_decay does not name"}
+        default=0.01, metadata={"help": "of parameters that model.weight_decays and no_decay do not name"}
     )
     lr: list[float] = II("optimization.lr")
 
 
 class Grouped(FairseqOptimizer):
-    """An optimizer in the groups that `model.learning_rates` and `model.no_decay` make; other parameters
-    follow `fairseq.optimization.lr`. The schedule scales all rates alike."""
+    """An optimizer in the groups that `model.learning_rates`, `weight_decays` and `no_decay` make; other
+    parameters follow `fairseq.optimization.lr`. The schedule scales all rates alike."""
 
     make: Callable[..., torch.optim.Optimizer]  # of sections of parameters, and `optimizer_config`
 
@@ -122,7 +122,7 @@ class GroupedAdamW(Grouped):
 class GroupedSGDConfig(FairseqDataclass):
     momentum: float = field(default=0.0, metadata={"help": "momentum"})
     weight_decay: float = field(
-        default=0.0, metadata={"help": "of parameters that model.no_decay does not name"}
+        default=0.0, metadata={"help": "of parameters that model.weight_decays and no_decay do not name"}
     )
     lr: list[float] = II("optimization.lr")
 

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmpt.checkpoints.weights import read_state_dict
 from mmpt.config.fairseq_args import Share
-from mmpt.fairseq_plugin import checkpoint_files, metrics_file, saving
+from mmpt.fairseq_plugin import checkpoint_files, metrics_file, saving, tensorboard
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ def apply() -> None:
     trainer.Trainer.load_checkpoint = _load_on_all_ranks
     distributed_utils.infer_init_method = infer_init_method
     progress_bar.progress_bar = metrics_file.progress_bar_with_file
+    progress_bar.TensorboardProgressBarWrapper = tensorboard.GroupedCurves
     # non-events: fairseq always asks for pinned memory, GPU or not, and uses hydra and torch in ways that
     # they call old
     warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator.*", category=UserWarning)

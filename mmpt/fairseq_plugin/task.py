@@ -18,7 +18,7 @@ from fairseq.tasks import LegacyFairseqTask, register_task
 from mmpt.config import load_config
 from mmpt.config.fairseq_args import Share, share
 from mmpt.config.rundir import to_dict
-from mmpt.datasets import DataPlan
+from mmpt.datasets import DataPlan, MixedDataset
 from mmpt.fairseq_plugin import patches as compat
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
 from mmpt.fairseq_plugin.phases import STRAGGLERS
@@ -151,6 +151,8 @@ class FairseqMMTask(LegacyFairseqTask):
         if dataset is self.datasets.get("train"):
             if self.share:
                 follow_plan(iterator, self.share, self.args.seed)
+            if isinstance(dataset.dataset, MixedDataset):
+                follow_mixture(iterator, dataset.dataset, self.args.update_freq)
             self.data_wait.watch(iterator)
         return iterator
 
@@ -291,6 +293,21 @@ def follow_plan(iterator: EpochBatchIterator, share: Share, seed: int) -> None:
 
     def ordered_batches(epoch: int, fix_batches_to_gpus: bool, shuffle: bool) -> list[np.ndarray]:
         return plan.share(epoch, iterator.shard_id, iterator.num_shards, share.batch_size, shuffle)
+
+    iterator.ordered_batches = ordered_batches
+
+
+def follow_mixture(iterator: EpochBatchIterator, dataset: MixedDataset, update_freq: list[int]) -> None:
+    """Let `iterator` hand out updates of one set each.
+
+    Args:
+        update_freq: batches of a process in an update, of each epoch; the last of all further ones.
+    """
+    plan = dataset.plan()
+
+    def ordered_batches(epoch: int, fix_batches_to_gpus: bool, shuffle: bool) -> list[np.ndarray]:
+        freq = update_freq[min(epoch, len(update_freq)) - 1]
+        return plan.share(epoch, iterator.shard_id, iterator.num_shards, freq)
 
     iterator.ordered_batches = ordered_batches
 

@@ -29,6 +29,7 @@ KINDS = {"ret": None, "cap": "projects/mtm/vlm/youcookcap.yaml", "qa": "projects
 WRITING = {"cap": "CaptionLoss", "qa": "AnswerLoss"}  # losses of models that write
 WRITTEN = {"cap": ("CaptionPredictor", "NLGMetric"), "qa": ("AnswerPredictor", "AnswerMetric")}
 MASK_CAPTIONS = 0.6
+DRAWN_FROM = 10  # likeliest tokens, in the release's captioner mode
 JOBS = {
     "config": "JSON configuration of the release, in place of a project file",
     "mode": "training or testing; of a training file, testing runs its test_ file",
@@ -38,8 +39,6 @@ JOBS = {
 INSTEAD = {
     "bf16": "in the release it only switches --fp16 off; say --fp16 false, or train in bfloat16 by --set "
     "fairseq.common.bf16=true --set fairseq.common.amp=false",
-    "captioner_mode": "captions are written by beam search, --beam_size N; several drawn ones are not here",
-    "generate_nums": "captions are written by beam search, --beam_size N; several drawn ones are not here",
     "local-rank": "locallaunch.py starts the processes itself: --nproc N",
 }
 # in the release, which parses them and reads them nowhere
@@ -209,6 +208,13 @@ def _test_task(job: Job, text: str) -> dict[str, Any]:
         return {"eval.modalities": conditions}
     predictor, metric = WRITTEN[kind]
     return {"predictor": predictor, "metric": metric, "eval.modalities": conditions, "eval.rerank": 0}
+
+
+def _drawn_captions(job: Job, _: Any) -> dict[str, Any]:
+    """--captioner_mode and --generate_nums together; the second says nothing alone."""
+    if not job.given.get("captioner_mode"):
+        return {}
+    return {"gen_param.draws": job.given.get("generate_nums", 1), "gen_param.top_k": DRAWN_FROM}
 
 
 def _raw_pictures(job: Job) -> list[str]:
@@ -442,6 +448,8 @@ FLAGS: dict[str, tuple[str, Callable[[str], Any], Callable[[Job, Any], dict[str,
     "itm_ratio": (TRAIN, float, lambda job, weight: _of_gram_loss(job, "dam_weight", weight)),
     "itm_rerank_num": (TEST, int, lambda job, number: {"eval.rerank": number}),
     "beam_size": (TEST, _whole, lambda job, number: {"gen_param.num_beams": number}),
+    "captioner_mode": (TEST, _bool, _drawn_captions),
+    "generate_nums": (TEST, _whole, _drawn_captions),
     "checkpoint": (BOTH, str, _checkpoint),
     "pretrain_dir": (BOTH, str, lambda job, folder: _checkpoint(job, newest_checkpoint(folder))),
     "vision_transforms": (BOTH, str, _vision_transforms),

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt.config import ConfigError, load_config, recursive_config
 from mmpt.config.load import find_project
-from mmpt.launch.gram_flags import FLAGS, JOBS, TRAIN, WITHOUT_EFFECT, parse_task
+from mmpt.launch.gram_flags import FLAGS, JOBS, TRAIN, WITHOUT_EFFECT, Job, overrides, parse_task
 from mmpt.launch.torchrun import Topology
 
 if TYPE_CHECKING:
     from mmpt.launch.pipeline import Request
 
 E2E = "projects/retri/gram/e2e"
+BASE = f"{E2E}/base.yaml"
 OURS = {  # their files -> ours
     "pretrain-gram": "pretrain",
     "retrieval-msrvtt": "vtt",
@@ -41,7 +42,7 @@ OURS = {  # their files -> ours
     "retrieval-mscoco": "mscoco",
     "pretrain_msrvtt": "vtt_scratch",
     "pretrain_activity": "anet_scratch",
-    "pretrain_vast": "vast27m",
+    "pretrain_vast": "vast/pretrain",
 }
 RELEASED_RATE = 1e-4  # of a file that names none
 EXTRA_COLUMNS = 9  # of dataset.max_len beside max_caption_len: dataset.max_video_len 8, and [SEP]
@@ -129,27 +130,26 @@ def read_config(path: str, request: Request) -> tuple[tuple[str, Request] | None
     said = {**_flags(tree.get("model_cfg"), path), **_flags(tree.get("run_cfg"), path)}
     sets = tree["data_cfg"]
     trained, tested = (list(sets.get(name) or []) for name in ("train", "val"))
-    if len(trained) > 1:
-        names = ", ".join(str(entry.get("name")) for entry in trained)
-        raise ConfigError(
-            f"{path}: {len(trained)} training sets ({names}); a training reads one here. Join their "
-            "annotations and folders, or train on one after the other, each from the checkpoint before it "
-            f"({_ours(path)})."
-        )
     columns = {"dataset.max_len": tree.get("model_cfg", {}).get("max_caption_len", 40) + EXTRA_COLUMNS}
     name = Path(path).stem
     training = None
-    for entry in trained:
+    if trained:
         # the release trains on what its items have, whatever the letters of ret%...
-        tasks = [entry.get("task"), *(other.get("task") for other in tested)]
-        settings = columns | _streams(entry, path, tasks) | {"dataset.train_path": entry["txt"]}
+        asked = [entry.get("task") for entry in tested] if len(trained) == 1 else []
+        read = [
+            columns
+            | _streams(entry, path, [entry.get("task"), *asked])
+            | {"dataset.train_path": entry["txt"]}
+            for entry in trained
+        ]
+        settings, flags = read[0], _to_train(trained[0])
+        if len(trained) > 1:
+            mixed, steps = _mixed(trained, read, request)
+            settings, flags = settings | mixed, flags | {"train_steps": steps}
         settings["dataset.val_path"] = tested[0]["txt"] if tested else None
         settings["fairseq.checkpoint.save_dir"] = f"runs/retri/gram/{name}"
         settings["eval.save_path"] = f"runs/retri/gram/{name}/eval"
-        flags = {"learning_rate": RELEASED_RATE} | said | _of_set(entry, "train")
-        if all(kind == "ret" for kind, _ in parse_task(flags["train_task"])):
-            del flags["train_task"]
-        training = f"{E2E}/base.yaml", _with(request, settings, flags)
+        training = BASE, _with(request, settings, {"learning_rate": RELEASED_RATE} | said | flags)
     tests = []
     for entry in tested:
         settings = columns | _streams(entry, path, [entry.get("task")]) | {"dataset.test_path": entry["txt"]}
@@ -158,6 +158,56 @@ def read_config(path: str, request: Request) -> tuple[tuple[str, Request] | None
     if training is None and not tests:
         raise ConfigError(f"{path}: data_cfg names neither a training nor a validation set.")
     return training, tests
+
+
+def _to_train(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags of a training set; without the task where it only finds, see `read_config`."""
+    flags = _of_set(entry, "train")
+    if all(kind == "ret" for kind, _ in parse_task(flags["train_task"])):
+        del flags["train_task"]
+    return flags
+
+
+def _mixed(
+    trained: list[dict[str, Any]], read: list[dict[str, Any]], request: Request
+) -> tuple[dict[str, Any], int]:
+    """Settings of a training on several sets, and its updates, of which each set has its share.
+
+    Args:
+        trained: the sets.
+        read: settings of each alone.
+        request: its flags for all sets count for each.
+
+    Raises:
+        ConfigError: a flag that is for a single set.
+    """
+    single = sorted({"train_vision_sample_num", "train_audio_sample_num", "train_epoch"} & set(request.gram))
+    if single:
+        names = ", ".join(str(entry.get("name")) for entry in trained)
+        raise ConfigError(f"--{single[0]} is for a training on one set; there are {len(trained)}: {names}.")
+    mix: dict[str, Any] = {}
+    streams: dict[str, dict[str, Any]] = {}
+    for number, (entry, own) in enumerate(zip(trained, read, strict=True), 1):
+        texts = [f"{key}={json.dumps(value)}" for key, value in own.items()]
+        told = {key: request.gram[key] for key in ("train_task", "train_batch_size") if key in request.gram}
+        flags, config = {**_to_train(entry), **told}, load_config(BASE, texts)
+        processes = request.processes(config)
+        updates = Job(config, False, processes, flags).updates()
+        name = str(entry.get("name") or number)
+        mix[name if name not in mix else f"{name}_{number}"] = {
+            "project": BASE,
+            "updates": updates,
+            "settings": [*texts, *overrides(flags, config, False, processes)],
+        }
+        for modality, stream in own["dataset.modalities"].items():
+            known = streams.setdefault(modality, dict(stream))
+            known["max_len"] = max(known["max_len"], stream["max_len"])
+    settings = {"task": "MixedTask", "mix": mix, "dataset.modalities": streams}
+    if {"video", "audio"} <= set(streams):
+        settings["model.matching_condition"] = None
+    if "video" in streams and read[0].get("model.learning_rates", 0) is None:
+        settings["model.learning_rates"] = load_config(BASE).model.learning_rates
+    return settings, round(sum(entry["updates"] for entry in mix.values()))
 
 
 def _with(request: Request, settings: Mapping[str, Any], flags: Mapping[str, Any]) -> Request:

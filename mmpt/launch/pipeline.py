@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mmpt.config import ConfigError, load_config, merge, recursive_config
+from mmpt.config import Config, ConfigError, load_config, merge, recursive_config
 from mmpt.config.build import build_config
 from mmpt.config.load import pipeline_of, rewrite_dirs
 from mmpt.config.yamlfile import write_yaml
@@ -74,6 +74,13 @@ class Request:
         """Whether jobs are submitted."""
         return self.slurm is not None or self.job_type == "slurm"
 
+    def processes(self, config: Config) -> int:
+        """How many one job has."""
+        topology = self.topology
+        if topology.per_node:
+            return topology.world_size
+        return topology.nodes * PROCESSES.get(self.job_type or config.task_type, 1)
+
     def job(self, path: str) -> LocalJob:
         """One project file as a job."""
         job_type = "slurm" if self.on_cluster else self.job_type
@@ -86,12 +93,7 @@ class Request:
                 "--train_batch_size counts all processes, which SLURM's table decides: --set "
                 "fairseq.dataset.batch_size."
             )
-        topology = self.topology
-        processes = (
-            topology.world_size
-            if topology.per_node
-            else topology.nodes * PROCESSES.get(self.job_type or plain.config.task_type, 1)
-        )
+        processes = self.processes(plain.config)
         changes = overrides(self.gram, plain.config, plain.is_prediction, processes)
         return replace(plain, overrides=(*self.settings, *changes, *self.overrides))
 

@@ -1,4 +1,4 @@
-"""Greedy and beam search over any model that scores the next token.
+"""Greedy and beam search, and random draws, over any model that scores the next token.
 
 Letters: B sequences, K beams, C vocabulary, n tokens so far. A prompt counts towards every length.
 """
@@ -37,6 +37,38 @@ def greedy_search(
         token = torch.where(open_, next_logits(ids).argmax(dim=-1), pad_id)
         ids = torch.cat([ids, token[:, None]], dim=1)
         open_ = open_ & (token != eos_id)
+    return ids
+
+
+def sample_search(
+    next_logits: NextLogits,
+    prompt: Tensor,
+    max_length: int,
+    eos_id: int,
+    pad_id: int,
+    uniforms: Tensor,
+    top_k: int = 10,
+) -> Tensor:
+    """A token at every step that is drawn among the likeliest ones, each as often as its probability among
+    them says.
+
+    Args:
+        next_logits, prompt, max_length, eos_id, pad_id: as in `greedy_search`.
+        uniforms: (B, max_length - n) draws from [0, 1), one for each token.
+        top_k: how many tokens are drawn from.
+
+    Returns:
+        (B, <= max_length) ids, prompt included.
+    """
+    ids, open_ = prompt, torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
+    for drawn in uniforms.to(prompt.device).unbind(1):
+        logits, tokens = next_logits(ids).float().topk(top_k, dim=-1)
+        below = logits.softmax(-1).cumsum(-1)[:, :-1] <= drawn[:, None]
+        token = torch.where(open_, tokens.gather(1, below.sum(1, keepdim=True))[:, 0], pad_id)
+        ids = torch.cat([ids, token[:, None]], dim=1)
+        open_ = open_ & (token != eos_id)
+        if not open_.any():
+            break
     return ids
 
 

@@ -25,7 +25,7 @@ from mmpt.backbones.tokens import token_tower
 from mmpt.config.fields import option
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
-from mmpt.models.generation import beam_search, greedy_search
+from mmpt.models.generation import beam_search, greedy_search, sample_search
 from mmpt.models.mmgram import MatchingKeys, columns_in_use
 from mmpt.models.multimodal_bert import MultimodalBert, Writer, add_cross_attention
 from mmpt.models.transformermodel import build_encoder, read_bert_config
@@ -204,7 +204,7 @@ class GRAM(nn.Module):
             output["logit_scale"] = -self.contra_temp.clamp_min(LEAST_TEMPERATURE).log()
         if self.config.model.matching_head:
             output["matcher"] = bind_matcher(
-                self._match_logits, caps, cmasks, *self.condition(items, self.matching_condition)
+                self._match_logits, caps, cmasks, *self.condition(items, self.matching_condition(items))
             )
         output["word_logits"] = under_autocast(functools.partial(self.word_logits, items), caps)
         return output
@@ -226,7 +226,9 @@ class GRAM(nn.Module):
         items = self.encode(caps, present=present, **batch)
         output: dict[str, Any] = self.embeddings(items) | {"present": items.present}
         if self.config.model.matching_head:
-            output["condition"], output["condition_mask"] = self.condition(items, self.matching_condition)
+            output["condition"], output["condition_mask"] = self.condition(
+                items, self.matching_condition(items)
+            )
         return output
 
     def encode(self, caps: Tensor, present: Tensor | None = None, **batch: Tensor) -> Items:
@@ -238,11 +240,21 @@ class GRAM(nn.Module):
             batch: `<name>_feats` and `<name>_masks` (B, G) of each stream: frames (B, G, 3, pixels, pixels),
                 spectrograms (B, G, time, mel filters), or features (B, G, W); `<name>_caps`, `<name>_cmasks`
                 (B, S) of subtitles.
+
+        A batch of a set that has fewer modalities (see `MixedTask`) says nothing of the others.
         """
+        there = [name for name in self.names if f"{name}_{'caps' if name[0] == 's' else 'feats'}" in batch]
+        names = there or self.names
         if present is None:
-            present = torch.ones(len(caps), len(self.names), dtype=torch.bool, device=caps.device)
-        streams = {letter: self._encode(letter, name, batch) for letter, name in self.letters.items()}
-        return Items(streams, dict(zip(self.names, present.unbind(1), strict=True)))
+            present = torch.ones(len(caps), len(names), dtype=torch.bool, device=caps.device)
+        if present.shape[1] != len(names):
+            raise ValueError(
+                f"{self._source}: the batch has {', '.join(names)}, and `present` has {present.shape[1]} "
+                f"columns; the model has {', '.join(self.names)}."
+            )
+        letters = {letter: name for letter, name in self.letters.items() if name in names}
+        streams = {letter: self._encode(letter, name, batch) for letter, name in letters.items()}
+        return Items(streams, dict(zip(names, present.unbind(1), strict=True)))
 
     def encode_text(self, caps: Tensor, cmasks: Tensor) -> Tensor:
         """Captions (N, T) -> unit rows (N, D)."""
@@ -251,10 +263,9 @@ class GRAM(nn.Module):
 
     def embeddings(self, items: Items) -> dict[str, Tensor]:
         """`pooled_<name>` (B, D) unit rows of each modality."""
-        heads = {letter: getattr(self, f"contra_head_{letter}") for letter in self.letters}
         return {
-            f"pooled_{name}": self._unit(heads[x](items.streams[x].pooled))
-            for x, name in self.letters.items()
+            f"pooled_{self.letters[x]}": self._unit(getattr(self, f"contra_head_{x}")(stream.pooled))
+            for x, stream in items.streams.items()
         }
 
     def embed_modality(self, name: str, caps: Tensor, cmasks: Tensor, **batch: Tensor) -> Tensor:
@@ -272,16 +283,14 @@ class GRAM(nn.Module):
 
     # ----------------------------------------------------------------------------------- matching and writing
 
-    @property
-    def matching_condition(self) -> str:
+    def matching_condition(self, items: Items) -> str:
         """Letters that the matching head reads: `model.matching_condition`, or as released: video and audio
-        in training, the last of `eval.modalities` otherwise.
+        in training, the last of `eval.modalities` otherwise; in training those of them that the batch has.
         """
-        if self.config.model.matching_condition:
-            return "".join(name[0] for name in self.config.model.matching_condition)
+        chosen = "".join(name[0] for name in self.config.model.matching_condition or ())
         if self.training:
-            return "".join(letter for letter in "va" if letter in self.letters)
-        return (self.config.eval.modalities or ["".join(self.letters)])[-1]
+            return "".join(letter for letter in chosen or "va" if letter in items.streams)
+        return chosen or (self.config.eval.modalities or ["".join(self.letters)])[-1]
 
     def condition(self, items: Items, subset: str) -> tuple[Tensor, Tensor]:
         """Tokens of some modalities as one sequence: (B, M, H), and which are there (B, M).
@@ -294,9 +303,9 @@ class GRAM(nn.Module):
             ValueError: a letter of no modality, or none at all.
         """
         letters = [letter for letter in LETTERS if letter in subset]
-        strange = [letter for letter in subset if letter != "t" and letter not in self.letters]
+        strange = [letter for letter in subset if letter != "t" and letter not in items.streams]
         if strange or not letters:
-            what = f"expected first letters of {', '.join(self.names)}, got {', '.join(strange) or 'none'}"
+            what = f"expected first letters of {', '.join(items.present)}, got {', '.join(strange) or 'none'}"
             raise ValueError(f"{self._source}: condition {subset!r}: {what}.")
         tokens, masks = [], []
         for letter in letters:
@@ -361,6 +370,8 @@ class GRAM(nn.Module):
         question_mask: Tensor | None = None,
         num_beams: int = 3,
         length_penalty: float = 0.6,
+        uniforms: Tensor | None = None,
+        top_k: int = 10,
         **options: Any,
     ) -> Tensor:
         """Texts about items.
@@ -374,9 +385,11 @@ class GRAM(nn.Module):
             question_mask: (B, n - 1) readable positions of the question; None: there is none.
             num_beams: 1 takes the likeliest word at each step.
             length_penalty, options: of `beam_search`.
+            uniforms, top_k: of `sample_search`, (B N, max_new): N drawn texts of each item, side by side,
+                instead of a search.
 
         Returns:
-            (B, <= max_new) ids behind the prompt.
+            (B, <= max_new) ids behind the prompt; (B N, <= max_new) drawn ones.
         """
         answer = torch.ones_like(prompt[:, :1], dtype=torch.bool)
         visible = reading_order(answer, question_mask)
@@ -387,7 +400,10 @@ class GRAM(nn.Module):
             "eos_id": eos_id,
             "pad_id": self.bert_config.pad_token_id,
         }
-        if num_beams == 1:
+        if uniforms is not None:
+            rows = prompt.repeat_interleave(len(uniforms) // len(prompt), dim=0)
+            ids = sample_search(writer, rows, **end, uniforms=uniforms, top_k=top_k)
+        elif num_beams == 1:
             ids = greedy_search(writer, prompt, **end)
         else:
             ids = beam_search(

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 
-def set_groups(model: nn.Module, rates: Mapping[str, float], no_decay: Sequence[str]) -> None:
+def set_groups(
+    model: nn.Module,
+    rates: Mapping[str, float],
+    no_decay: Sequence[str],
+    decays: Mapping[str, float] | None = None,
+) -> None:
     """Notes on each parameter what an optimizer with groups (`grouped_adamw`, `grouped_sgd`) is to do
     differently with it.
 
@@ -17,21 +22,24 @@ def set_groups(model: nn.Module, rates: Mapping[str, float], no_decay: Sequence[
         model: the model.
         rates: part of a name -> learning rate; the first part that a name contains counts.
         no_decay: parts of names without weight decay.
+        decays: part of a name -> weight decay of those that `no_decay` does not name, likewise.
 
     Raises:
         ValueError: a part that no name contains.
     """
+    decays = {**dict.fromkeys(no_decay, 0.0), **(decays or {})}
     names = [name for name, _ in model.named_parameters()]
-    unused = [part for part in (*rates, *no_decay) if not any(part in name for name in names)]
+    unused = [part for part in (*rates, *decays) if not any(part in name for name in names)]
     if unused:
         raise ValueError(
-            f"model.learning_rates and no_decay: no parameter of {type(model).__name__} has "
+            f"model.learning_rates, weight_decays and no_decay: no parameter of {type(model).__name__} has "
             f"{', '.join(unused)} in its name; names are such as {', '.join(names[:3])}."
         )
     for name, parameter in model.named_parameters():
-        rate = next((rate for part, rate in rates.items() if part in name), None)
-        own = {} if rate is None else {"lr": rate}
-        if any(part in name for part in no_decay):
-            own["weight_decay"] = 0.0
+        own = {
+            key: value
+            for key, values in (("lr", rates), ("weight_decay", decays))
+            if (value := next((value for part, value in values.items() if part in name), None)) is not None
+        }
         if own:
             parameter.optim_overrides = {"optimizer": own}

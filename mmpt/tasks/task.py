@@ -115,10 +115,10 @@ class Task:
                 model.tokens_in_training = bool(TOKENS & set(self.loss.reads))
         if checkpoint is None and observers(model):
             prepare(model, training_pairs(self.build_dataset("train")))
-        rates, no_decay = self.config.model.learning_rates or {}, self.config.model.no_decay or []
-        if rates or no_decay:
+        groups = self.config.model
+        if groups.learning_rates or groups.no_decay or groups.weight_decays:
             self._check_groups()
-            set_groups(model, rates, no_decay)
+            set_groups(model, groups.learning_rates or {}, groups.no_decay or [], groups.weight_decays)
         if self.config.model.activation_checkpointing:
             checkpoint_activations(model)
         if self.config.model.compile:
@@ -132,15 +132,15 @@ class Task:
         optimizer = self.config.trainer.optimizer
         if optimizer not in ("grouped_adamw", "grouped_sgd"):
             raise ValueError(
-                f"{self.config.source}: model.learning_rates and no_decay need "
+                f"{self.config.source}: model.learning_rates, weight_decays and no_decay need "
                 f"fairseq.optimization.optimizer: grouped_adamw or grouped_sgd, got {optimizer}."
             )
         common = self.config.fairseq.get("common", {})
         joined = (common.get("fp16") or common.get("bf16")) and not common.get("fp16_no_flatten_grads")
         if joined and not (common.get("memory_efficient_fp16") or common.get("memory_efficient_bf16")):
             raise ValueError(
-                f"{self.config.source}: model.learning_rates and no_decay in half precision need "
-                "fairseq.common.fp16_no_flatten_grads: true, or all parameters become one."
+                f"{self.config.source}: model.learning_rates, weight_decays and no_decay in half precision "
+                "need fairseq.common.fp16_no_flatten_grads: true, or all parameters become one."
             )
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,22 @@ from mmpt.checkpoints.weights import read_state_dict
 from tests.fairseq_plugin.runs import launch
 
 UPDATES = 3
+WRITER = """
+includes: projects/toy/gram/gram.yaml
+dataset:
+  bert_name: {world}/model
+  train_path: {world}/clips/train.json
+  max_video_len: 8
+  mask_captions: 0.6
+  modalities:
+    video: {{path: {world}/how2/feat}}
+    audio: {{path: {world}/how2/audio}}
+fairseq:
+  dataset: {{batch_size: 8}}
+loss:
+  loss_cls: SumLoss
+  losses: [{{loss_cls: GRAMLoss}}, {{loss_cls: CaptionLoss, conditions: [tva, tv]}}]
+"""
 GRAM = ("model.init_from=null", "loss.dam_warmup=2")
 
 
@@ -87,3 +103,40 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_ends(toy_world, tmp_path, p
     launch(command(toy_world, tmp_path / "parts", *settings, **place))
     whole, parts = (read_state_dict(tmp_path / run / "checkpoint_last.pt") for run in ("whole", "parts"))
     assert not [name for name in whole if not torch.equal(whole[name], parts[name])]
+
+
+@pytest.mark.parametrize("jobtype", ["local_single", pytest.param("local_small", marks=pytest.mark.slow)])
+def test_sets_with_other_modalities_batches_and_losses_train_one_model(toy_world, tmp_path, jobtype):
+    """Clips with pictures and sound that are found and written about, and sounds that are written about."""
+    heard = (
+        "dataset.modalities.video=null",
+        "loss={loss_cls: CaptionLoss, conditions: [ta]}",
+        "fairseq.dataset.batch_size=4",
+        "model.learnable_temperature=false",
+    )
+    (tmp_path / "set.yaml").write_text(WRITER.format(world=toy_world))
+    sets = {"seen": (2, ()), "heard": (1, heard)}
+    mix = {
+        name: {"project": str(tmp_path / "set.yaml"), "updates": share, "settings": list(settings)}
+        for name, (share, settings) in sets.items()
+    }
+    settings = (
+        "model.model_cls=GRAM",
+        "model.contra_dim=16",
+        "dataset.max_video_len=8",
+        "model.learnable_temperature=true",
+        "task=MixedTask",
+        f"mix={json.dumps(mix)}",
+        "fairseq.optimization.max_update=6",
+    )
+    output = launch(command(toy_world, tmp_path / "run", *settings, *GRAM[:1], jobtype=jobtype))
+    terms = [{name for name in line if "/" in name} for line in logged(output)]
+    assert len(terms) == 6 and all(len({name.split("/")[0] for name in line}) == 1 for line in terms)
+    assert {name for line in terms for name in line} == {
+        "seen/GRAMLoss",
+        "seen/GRAMLoss/a2d",
+        "seen/GRAMLoss/d2a",
+        "seen/CaptionLoss",
+        "seen/CaptionLoss/caption",
+        "heard/caption",
+    }

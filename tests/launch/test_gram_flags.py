@@ -89,6 +89,9 @@ TESTING = {
     "--test_batch_size 64": {"fairseq.dataset.batch_size": 64},
     "--itm_rerank_num 20": {"eval.rerank": 20},
     "--beam_size 3": {"gen_param.num_beams": 3},
+    "--captioner_mode true": {"gen_param.draws": 1, "gen_param.top_k": 10},
+    "--generate_nums 4 --captioner_mode true": {"gen_param.draws": 4, "gen_param.top_k": 10},
+    "--generate_nums 4": {},
     "--checkpoint a.pt": {"fairseq.common_eval.path": "a.pt"},
     "--pretrain_dir d": {"fairseq.common_eval.path": "d/checkpoint_last.pt"},
     "--output_dir o": {"eval.save_path": "o/eval"},
@@ -244,7 +247,6 @@ def test_a_flag_of_the_other_kind_of_job_is_said_to_change_nothing(files, capsys
         ("--zero_shot true", "starts from no checkpoint"),
         ("--first_eval", "starts from no checkpoint"),
         ("--bf16 true", "--fp16 false"),
-        ("--captioner_mode true", "--beam_size"),
         ("--local-rank 1", "--nproc N"),
         ("--optim adam", "fairseq.optimization.optimizer=adam"),
         ("--clip_lr 1e-6", "optimizer: grouped_adamw"),
@@ -383,6 +385,27 @@ def test_a_flag_has_more_to_say_than_the_json_file(released_json, capsys):
     assert told["fairseq.optimization.lr"] == "[0.0001]"
 
 
+PICTURES = {"name": "cc4m", "txt": "data/cc4m/annotations.json", "vision": "data/cc4m/images"}
+PICTURES |= {"vision_format": "image_rawimage", "task": "ret%tv_cap%tv", "batch_size": 64, "steps": 876}
+
+
+def test_a_json_configuration_of_several_sets_mixes_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "pretrain.json"
+    path.write_text(json.dumps(MSRVTT | {"data_cfg": {"train": [PICTURES, TRAIN_SET]}}))
+    ((file, _, told),) = launched(capsys, "--config", str(path), "--nproc", "2")
+    read = load_config(file, [f"{key}={value}" for key, value in told.items()])
+    assert read.task == "MixedTask" and read.trainer.max_update == 2000
+    assert {name: entry["updates"] for name, entry in read.mix.items()} == {"cc4m": 876, "msrvtt_ret": 1124}
+    pictures, videos = (load_config(one["project"], one["settings"]) for one in read.mix.values())
+    assert (pictures.trainer.batch_size, videos.trainer.batch_size) == (32, 16)
+    assert list(pictures.dataset.modalities) == ["video"] and len(videos.dataset.modalities) == 2
+    assert [part["loss_cls"] for part in pictures.loss["losses"]] == ["GRAMLoss", "CaptionLoss"]
+    assert read.dataset.modalities["video"]["max_len"] == 4 and "audio" in read.dataset.modalities
+    assert locallaunch.main(["--config", str(path), "--dryrun", "--train_epoch", "2"]) == 2
+    assert "--train_epoch is for a training on one set; there are 2" in capsys.readouterr().err
+
+
 def test_a_json_file_that_is_not_there_names_the_project_file_of_ours(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert locallaunch.main(["--config", "config/gram/finetune_cfg/retrieval-didemo.json", "--dryrun"]) == 2
@@ -392,7 +415,6 @@ def test_a_json_file_that_is_not_there_names_the_project_file_of_ours(capsys, mo
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"data_cfg": {"train": [TRAIN_SET, TRAIN_SET]}}, "2 training sets (msrvtt_ret, msrvtt_ret)"),
         ({"data_cfg": {}}, "neither a training nor a validation set"),
         ({"data_cfg": {"val": [{"task": "ret%tv"}]}}, "has no txt"),
         ({"data_cfg": {"val": [TEST_SET | {"audio": None}]}}, "without a folder audio"),

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from mmpt.models.generation import _Finished, _step, beam_search, greedy_search
+from mmpt.models.generation import _Finished, _step, beam_search, greedy_search, sample_search
 
 EOS, PAD, C = 1, 0, 5
 
@@ -93,3 +93,21 @@ def test_search_goes_on_while_an_open_beam_could_replace_the_worst_finished_one(
     assert not finished.is_done(-3.0, 3) and finished.is_done(-6.0, 3)
     finished.add(torch.tensor([4]), -2.0)
     assert [score for score, _ in finished.beams] == [-1.0, -2.0] and finished.is_done(-3.0, 3)
+
+
+def test_drawn_words_are_of_the_likeliest_as_often_as_they_say(language):
+    uniforms = torch.rand(4000, 1, generator=torch.Generator().manual_seed(1))
+    start = torch.full((4000, 1), 2)
+    words = sample_search(language, start, 2, EOS, PAD, uniforms, top_k=3)[:, 1]
+    best, tokens = language(torch.tensor([[2]]))[0].topk(3)
+    shares = torch.stack([(words == token).float().mean() for token in tokens])
+    assert shares.sum() == 1
+    torch.testing.assert_close(shares, best.softmax(0), atol=0.04, rtol=0)
+
+
+def test_drawn_texts_end_and_are_padded():
+    table = torch.full((C, C), -99.0)
+    table[2, 3], table[3, EOS], table[4, 4] = 9.0, 9.0, 9.0
+    prompt, uniforms = torch.tensor([[2], [4]]), torch.full((2, 5), 0.5)
+    got = sample_search(lambda ids: table[ids[:, -1]], prompt, 6, EOS, PAD, uniforms, top_k=2)
+    assert got.tolist() == [[2, 3, EOS, PAD, PAD, PAD], [4] * 6]

@@ -40,3 +40,11 @@ def test_the_first_part_that_a_name_contains_counts():
 def test_a_part_that_no_name_contains_is_refused():
     with pytest.raises(ValueError, match="no parameter of Linear has visual"):
         set_groups(nn.Linear(2, 2), {"visual": 1.0}, [])
+
+
+def test_parts_have_weight_decays_and_none_where_no_decay_names_them():
+    model = nn.ModuleDict({"head": nn.Linear(2, 2), "base": nn.Linear(2, 2)})
+    set_groups(model, {}, ["bias"], {"base.": 0.5})
+    own = {name: getattr(p, "optim_overrides", None) for name, p in model.named_parameters()}
+    assert own["base.weight"] == {"optimizer": {"weight_decay": 0.5}} and own["head.weight"] is None
+    assert own["base.bias"] == own["head.bias"] == {"optimizer": {"weight_decay": 0.0}}

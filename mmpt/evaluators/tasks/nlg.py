@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mmpt.evaluators.gram_scores import GramKeys
 from mmpt.evaluators.metric import CLIP_SETTINGS, Metric, named
@@ -21,6 +22,7 @@ from mmpt.evaluators.result import Result
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import METRICS, PREDICTORS
 from mmpt.utils.optional import install_line, optional_import
+from mmpt.utils.seed import DEFAULT_SEED
 
 EMPTY = "none"  # stands for a caption without a word
 
@@ -53,30 +55,40 @@ class CaptionPredictor(Predictor):
     `eval.modalities`.
 
     `gen_param` holds options of `GRAM.generate`: num_beams (3), length_penalty (0.6), max_new (as many tokens
-    as a caption has columns).
+    as a caption has columns). With `draws` N, N captions of each item are drawn instead, a token at a time
+    among the `top_k` (10) likeliest; `hyps` are the first of each, `drawn` all, as lines of a text. They
+    depend on the seed of the project file and on the item alone.
     """
 
     Config = GramKeys
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         special, options = SpecialIds.of(self.tokenizer), dict(self.config.gen_param or {})
+        draws = options.pop("draws", None)
         caps = batch["caps"][:, 0]
         items = model.encode(
             **{name: x for name, x in batch.items() if name not in ("caps", "cmasks")}, caps=caps
         )
+        options = {"max_new": caps.shape[1] - 1, **options}
+        if draws:
+            options["uniforms"] = self._uniforms(batch["idx"].tolist(), draws, options["max_new"])
         ids = model.generate(
-            items,
-            self.config.eval.modalities[-1],
-            caps[:, :1],
-            special.mask,
-            special.sep,
-            **{"max_new": caps.shape[1] - 1, **options},
+            items, self.config.eval.modalities[-1], caps[:, :1], special.mask, special.sep, **options
         )
+        texts = [text.strip() or EMPTY for text in self.texts(ids)]
+        drawn = ["\n".join(texts[i : i + draws]) for i in range(0, len(texts), draws)] if draws else None
         return {
-            "hyps": [text.strip() or EMPTY for text in self.texts(ids)],
+            "hyps": texts[:: draws or 1],
             "refs": ["\n".join(references) for references in batch["references"]],
             "ids": [item_name(video_id) for video_id in batch["video_id"]],
+            **({} if drawn is None else {"drawn": drawn}),
         }
+
+    def _uniforms(self, items: Sequence[int], draws: int, length: int) -> Tensor:
+        """(B N, length) draws of each item's own."""
+        seed = DEFAULT_SEED if self.config.trainer.seed is None else self.config.trainer.seed
+        rows = [np.random.default_rng((seed, item)).random((draws, length)) for item in items]
+        return torch.from_numpy(np.concatenate(rows)).float()
 
 
 ORDERS = (1, 2, 3, 4)  # words in an n-gram
@@ -98,6 +110,13 @@ class NLGMetric(Metric):
 
     best_metric = "Bleu_4"
     published_settings = CLIP_SETTINGS | {"gen_param.num_beams": (5,), "model.max_decode_length": (24,)}
+
+    def files(self, hyps: Sequence[str] = (), ids=None, drawn=None, **_) -> dict[str, Any]:
+        """`captions.json`: name of a clip -> list of its captions, the written one or all drawn ones."""
+        if ids is None:
+            return {}
+        texts = map(str, hyps if drawn is None else drawn)
+        return {"captions.json": {str(name): text.split("\n") for name, text in zip(ids, texts, strict=True)}}
 
     def evaluate(self, hyps: Sequence[str], refs: Sequence[str], ids=None, **_) -> Result:
         """Score a run.

@@ -79,6 +79,19 @@ def test_captions_are_written_for_every_item_and_scored_with_all_references(conf
     assert "CIDEr" in NLGMetric(config.eval).evaluate(**arrays).values
 
 
+def test_several_captions_of_an_item_are_drawn_whatever_the_batch_and_kept_by_its_name(config, model):
+    drawing = replace(config, gen_param={"draws": 3, "max_new": 4})
+    data = build_dataset(drawing, "test")
+    predictor = CaptionPredictor(drawing, load_tokenizer(config.dataset.bert_name))
+    arrays, alone = (predictor(DataLoader(data, n, collate_fn=data.collate), model) for n in (2, 1))
+    assert arrays["drawn"] == alone["drawn"] and len(set(arrays["drawn"])) > 1
+    files = NLGMetric(config.eval).files(**arrays)
+    assert {name: len(texts) for name, texts in files["captions.json"].items()} == dict.fromkeys(
+        ("val/val000", "val/val001", "val/val002"), 3
+    )
+    assert files["captions.json"]["val/val001"][0] == arrays["hyps"][1]
+
+
 def test_every_question_of_an_item_is_answered(config, model, clips):
     dataset = replace(config.dataset, test_path=str(clips / "val_questions.json"))
     arrays = run(AnswerPredictor, replace(config, dataset=dataset), model)

@@ -1,0 +1,48 @@
+"""What TensorBoard is given."""
+
+import pytest
+from fairseq.logging import progress_bar
+
+from mmpt.fairseq_plugin.tensorboard import GroupedCurves, grouped
+from tests.conftest import ROOT
+
+pytest.importorskip("tensorboardX")
+
+
+@pytest.mark.parametrize(
+    ("name", "curve"),
+    [
+        ("loss", "loss/total"),
+        ("text_to_video", "loss/text_to_video"),
+        ("seen/GRAMLoss", "loss/seen/GRAMLoss"),
+        ("zero_shot_R1", "zero_shot/R1"),
+        ("lr", "optimizer/lr"),
+        ("slowest_data_s", "speed/slowest_data_s"),
+        ("num_updates", "num_updates"),
+    ],
+)
+def test_a_curve_stands_in_its_group(name, curve):
+    assert grouped(name) == curve
+
+
+def test_losses_come_first_in_the_order_of_groups():
+    groups = {grouped(name).split("/")[0] for name in ("loss", "lr", "ups", "zero_shot_R1", "uncaptioned")}
+    assert sorted(groups)[0] == "loss"
+
+
+def test_curves_and_settings_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(progress_bar, "_tensorboard_writers", {})
+    bar = GroupedCurves(progress_bar.SimpleProgressBar([]), str(tmp_path))
+    config = {
+        "args": {"taskconfig": "projects/toy/norton.yaml", "overrides": []},
+        "optimization": {"lr": [1e-3], "max_update": 5},
+    }
+    for _ in range(2):
+        bar.update_config(config)
+    bar.log({"loss": 2.5, "lr": 1e-3, "num_updates": 3}, tag="train_inner", step=3)
+    progress_bar._close_writers()
+    (file,) = (tmp_path / "train_inner").iterdir()
+    written = file.read_bytes()
+    assert written.count(b"_hparams_/experiment") == 1 and b"MMContraLoss" in written
+    assert b"loss/total" in written and b"optimizer/lr" in written and b"num_updates" not in written
