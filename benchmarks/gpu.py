@@ -382,14 +382,21 @@ def gram(bench: Bench) -> None:
     ]
     for x in vectors:
         x.requires_grad_()
-    row = f"GRAM contrast, {n} x {n}, K = {k}"
-    bench.time(
-        row,
-        "torch",
-        lambda: torch.autograd.grad(sum(volume_cross_entropy(vectors[0], vectors[1:], 10.0)), vectors),
-        ms=30.0,
-        mib=300.0,
+
+    def contrast(given: list[Tensor], backend: str) -> list[Tensor]:
+        losses = volume_cross_entropy(given[0], given[1:], 10.0, backend=backend)
+        return [sum(losses), *torch.autograd.grad(sum(losses), given)]
+
+    few = [x.detach()[: bench.size(700, 20)] for x in vectors]
+    bench.error(
+        f"GRAM contrast, K = {k}",
+        lambda dtype, backend: contrast([x.to(dtype).requires_grad_() for x in few], backend),
+        value=2e-6,
+        gradient=5e-6,
     )
+    row = f"GRAM contrast, {n} x {n}, K = {k}"
+    for backend, bars in (("triton", {"ms": 30.0, "mib": 300.0}), ("torch", {})):
+        bench.time(row, backend, lambda b=backend: contrast(vectors, b), **bars)
     with torch.no_grad():
         plain = [x.detach() for x in vectors]
         for exact in (True, False):

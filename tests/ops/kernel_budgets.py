@@ -22,6 +22,8 @@ from torch.profiler import ProfilerActivity, profile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from mmpt.ops import backend
+
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 TYPES = {
     **{torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"},
@@ -122,7 +124,16 @@ def alignment():
             solve_drop(cost[:, :127], torch.rand(count, cols), *lengths, smoothing, want_path=True)
 
 
-def memory(clips, precision):
+def gram():
+    from mmpt.ops.gram.contrast import volume_cross_entropy
+
+    vectors = [torch.rand(256, 512, requires_grad=True) for _ in range(4)]
+    for score, dim_norm in (("volume", False), ("volume", True), ("logvolume", False)):
+        options = {"score": score, "dim_norm": dim_norm, "backend": "triton"}
+        sum(volume_cross_entropy(vectors[0], vectors[1:], 10.0, **options)).backward()
+
+
+def late_interaction_memory(clips, precision):
     """Peak bytes above inputs and gradients of late interaction with its backward pass, launches left out."""
     from mmpt.ops.late_interaction import _packing
     from mmpt.ops.late_interaction._triton import similarities
@@ -132,9 +143,23 @@ def memory(clips, precision):
     lengths = [torch.randint(least, most, (clips, 1)) for least, most in ((9, 31), (4, 18))]
     sides = [torch.zeros(clips, n, 768, dtype=torch.float16, requires_grad=True) for n in (31, 18)]
     masks = [torch.arange(n) < length for n, length in zip((31, 18), lengths, strict=True)]
+    return _peak(sides, lambda: similarities(*sides, *masks, 1.0, precision))
+
+
+def gram_memory(n):
+    """The same of the contrast of n anchors with n tuples of three, products left out too."""
+    from mmpt.ops.gram import _triton
+    from mmpt.ops.gram.contrast import volume_cross_entropy
+
+    _triton.product = lambda a, b: a.new_empty(len(a), len(b))
+    vectors = [torch.rand(n, 512, requires_grad=True) for _ in range(4)]
+    return _peak(vectors, lambda: volume_cross_entropy(vectors[0], vectors[1:], 10.0, backend="triton"))
+
+
+def _peak(inputs, forward):
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        out = similarities(*sides, *masks, 1.0, precision)
-        gradients = torch.autograd.grad(out, sides, [torch.ones_like(x) for x in out])
+        out = forward()
+        gradients = torch.autograd.grad(out, inputs, [torch.ones_like(x) for x in out])
     held = peak = 0
     for event in profiler.profiler.kineto_results.events():
         if event.name() == "[memory]":
@@ -144,10 +169,13 @@ def memory(clips, precision):
 
 
 def main(capabilities):
+    backend._no_kernels = lambda device: None  # the CPU stands for the GPU asked for
     if not capabilities:
         triton.JITFunction.run = lambda *args, **options: None
         for clips, precision in ((4096, "bf16"), (4096, "tf32")):
-            print(json.dumps({"clips": clips, "precision": precision, "bytes": memory(clips, precision)}))
+            size = late_interaction_memory(clips, precision)
+            print(json.dumps({"clips": clips, "precision": precision, "bytes": size, "limit": 2**30}))
+        print(json.dumps({"anchors": 4096, "bytes": gram_memory(4096), "limit": 300 * 2**20}))
         return
     for capability in capabilities:
         compilation = Compilation([capability])
@@ -155,6 +183,7 @@ def main(capabilities):
         sinkhorn()
         late_interaction(capability >= 90)
         alignment()
+        gram()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmpt.ops import gram
+from mmpt.ops.backend import choose
 from mmpt.ops.precision import autocast_off, product
 
 KEEP_NUMBERS = (
@@ -37,6 +39,7 @@ def volume_cross_entropy(
     score: str = "volume",
     dim_norm: bool = False,
     chunk: int | None = None,
+    backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Cross entropies of the logits -scale * volume over rows (anchor to data) and over columns (data to
     anchor).
@@ -55,14 +58,18 @@ def volume_cross_entropy(
         label_smoothing: share of the target spread evenly over all classes.
         score, dim_norm: as in `mmpt.ops.gram.gram_volume`.
         chunk: anchors per block; null picks blocks of a few MB.
+        backend: "auto" (see `mmpt.ops.backend`), "torch", or "triton", which computes in float32 and picks
+            its own blocks.
 
     Returns:
         (a2d, d2a), means over valid pairs; zero when there is none.
 
     Raises:
-        ValueError: no modality, shapes that differ, pairs outside the matrix, or an unknown score.
+        ValueError: no modality, shapes that differ, pairs outside the matrix, an unknown score, or a backend
+            that cannot be used.
     """
     gram.check_shapes(modalities, anchor)
+    backend = choose(backend, anchor, triton=None, torch=None)
     with autocast_off(anchor):
         dtype = torch.promote_types(anchor.dtype, torch.float32)
         anchor, modalities = anchor.to(dtype), [x.to(dtype) for x in modalities]
@@ -81,9 +88,8 @@ def volume_cross_entropy(
         tuples = gram.TupleBasis(directions[:-1], norms[:-1], count - 1)
         power = gram.score_power(tuples.count, score, dim_norm)
         distance = norms[-1, layout.column_span].clamp_min(math.sqrt(gram.least_square(power, dtype)))
-        options = _Options(
-            score, power, label_smoothing, chunk or gram.rows_per_block(present.numel(), anchor.device)
-        )
+        rows = chunk or gram.rows_per_block(present.numel(), anchor.device)
+        options = _Options(score, power, label_smoothing, rows, backend)
         scale = torch.as_tensor(scale, dtype=dtype, device=anchor.device)
         return _VolumeCrossEntropy.apply(
             anchor, directions, gram.log_own_volume(tuples, score), distance, scale, layout, options
@@ -147,6 +153,7 @@ class _Options(NamedTuple):
     power: Tensor | None  # (M,), see gram.score_power
     label_smoothing: float
     block_rows: int
+    backend: str
 
 
 def _lay_out(
@@ -199,22 +206,15 @@ class _VolumeCrossEntropy(torch.autograd.Function):
         ctx, anchor, directions, log_own, pair_distance, scale, layout: _Layout, options: _Options
     ) -> tuple[Tensor, Tensor]:
         ctx.layout, ctx.options = layout, options
-        row_lse, row_mean = torch.empty_like(layout.row_share), torch.empty_like(layout.row_share)
-        column_lse, column_mean = torch.full_like(log_own, -torch.inf), torch.zeros_like(log_own)
-        pair_logit = torch.empty_like(pair_distance)
+        given = anchor, directions, log_own, pair_distance, scale
         kept: list[Tensor] = []
-        bases = directions[:-1]
-        for block in _blocks(anchor, options):
-            along, squared = _distances(anchor[block], bases, pair_distance, _pairs_in(block, layout))
-            logits = gram.score_of(squared, log_own, options.power, options.score).mul_(-scale)
-            row_lse[block] = _biased(logits, layout.column_bias).logsumexp(1)
-            row_mean[block] = logits @ layout.column_share
-            column_lse = torch.logaddexp(column_lse, _biased(logits, layout.row_bias, block).logsumexp(0))
-            column_mean += layout.row_share[block] @ logits
-            inside, rows, columns = _pairs_in(block, layout)
-            pair_logit[inside] = logits[rows, columns]
-            kept += [along] if bases[..., 0].numel() * len(anchor) <= KEEP_NUMBERS else []
-        ctx.save_for_backward(anchor, directions, log_own, pair_distance, scale, row_lse, column_lse, *kept)
+        if options.backend == "triton":
+            with torch.cuda.device_of(anchor):
+                found = _kernels().sums(given, layout, options)
+        else:
+            found = _sums(given, layout, options, kept)
+        row_lse, row_mean, column_lse, column_mean, pair_logit = found
+        ctx.save_for_backward(*given, row_lse, column_lse, *kept)
         smoothing = options.label_smoothing
         target = (1 - smoothing) * pair_logit
         a2d = row_lse[layout.row_span] - target - smoothing * row_mean[layout.row_span]
@@ -225,43 +225,78 @@ class _VolumeCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_a2d: Tensor, grad_d2a: Tensor) -> tuple[Tensor | None, ...]:
-        anchor, directions, log_own, pair_distance, scale, row_lse, column_lse, *kept = ctx.saved_tensors
+        given, (row_lse, column_lse, *kept) = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
         layout, options = ctx.layout, ctx.options
-        bases = directions[:-1]
-        flat = bases.flatten(0, 1)  # (K * M, D)
-        grad_anchor, grad_directions = torch.empty_like(anchor), torch.zeros_like(directions)
-        grad_log_own, grad_pair, grad_scale = (
-            torch.zeros_like(log_own),
-            torch.zeros_like(pair_distance),
-            torch.zeros_like(scale),
-        )
         softmaxes = _Softmaxes(row_lse, column_lse, grad_a2d, grad_d2a, layout, options.label_smoothing)
-        with autocast_off(anchor):
-            for number, block in enumerate(_blocks(anchor, options)):
-                inside, rows, columns = pairs = _pairs_in(block, layout)
-                items = anchor[block]
-                along, squared = _distances(
-                    items, bases, pair_distance, pairs, kept[number] if kept else None
-                )
-                energy = gram.score_of(squared, log_own, options.power, options.score)
-                gradient = softmaxes.gradient(energy * -scale, block, pairs)
-                grad_scale -= torch.dot(gradient.flatten(), energy.flatten())
-                gradient.mul_(-scale)  # dL/dE from here
-                if options.score != "logvolume":
-                    gradient.mul_(energy)
-                if options.power is not None:
-                    gradient.mul_(options.power)  # H from here
-                grad_log_own += gradient.sum(0)
-                grad_pair[inside] = gradient[rows, columns] / pair_distance[inside]
-                gradient.div_(squared).masked_fill_(squared <= _floor(items), 0.0)
-                gradient[rows, columns] = 0.0  # pairs have their gradient from the explicit residual
-                weighted = along * gradient[:, None]  # (C, K, M)
-                grad_anchor[block] = (items * gradient.sum(1, keepdim=True)).sub_(
-                    product(weighted.flatten(1), flat.T)
-                )
-                for grad, share in zip(grad_directions[:-1], weighted.unbind(1), strict=True):
-                    grad -= product(share.T, items.T)
-        return grad_anchor, grad_directions, grad_log_own, grad_pair, grad_scale, None, None
+        with autocast_off(given[0]):
+            if options.backend == "triton":
+                with torch.cuda.device_of(given[0]):
+                    found = _kernels().gradients(given, softmaxes, layout, options)
+            else:
+                found = _gradients(given, softmaxes, layout, options, kept)
+        return *found, None, None
+
+
+def _kernels() -> ModuleType:
+    from mmpt.ops.gram import _triton  # optional, and slow to import
+
+    return _triton
+
+
+def _sums(
+    given: Sequence[Tensor], layout: _Layout, options: _Options, kept: list[Tensor]
+) -> tuple[Tensor, ...]:
+    """Log-sum-exps and weighted means of rows and of columns, and the logits of matched pairs; `kept` gets
+    dot products that backward need not compute again."""
+    anchor, directions, log_own, pair_distance, scale = given
+    row_lse, row_mean = torch.empty_like(layout.row_share), torch.empty_like(layout.row_share)
+    column_lse, column_mean = torch.full_like(log_own, -torch.inf), torch.zeros_like(log_own)
+    pair_logit = torch.empty_like(pair_distance)
+    bases = directions[:-1]
+    for block in _blocks(anchor, options):
+        inside, rows, columns = pairs = _pairs_in(block, layout)
+        along, squared = _distances(anchor[block], bases, pair_distance, pairs)
+        logits = gram.score_of(squared, log_own, options.power, options.score).mul_(-scale)
+        row_lse[block] = _biased(logits, layout.column_bias).logsumexp(1)
+        row_mean[block] = logits @ layout.column_share
+        column_lse = torch.logaddexp(column_lse, _biased(logits, layout.row_bias, block).logsumexp(0))
+        column_mean += layout.row_share[block] @ logits
+        pair_logit[inside] = logits[rows, columns]
+        kept += [along] if bases[..., 0].numel() * len(anchor) <= KEEP_NUMBERS else []
+    return row_lse, row_mean, column_lse, column_mean, pair_logit
+
+
+def _gradients(
+    given: Sequence[Tensor], softmaxes: _Softmaxes, layout: _Layout, options: _Options, kept: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Gradients of anchor, directions, log_own, pair_distance and scale."""
+    anchor, directions, log_own, pair_distance, scale = given
+    bases = directions[:-1]
+    flat = bases.flatten(0, 1)  # (K * M, D)
+    grad_anchor, grad_directions = torch.empty_like(anchor), torch.zeros_like(directions)
+    grad_log_own, grad_pair, grad_scale = (torch.zeros_like(x) for x in (log_own, pair_distance, scale))
+    for number, block in enumerate(_blocks(anchor, options)):
+        inside, rows, columns = pairs = _pairs_in(block, layout)
+        items = anchor[block]
+        along, squared = _distances(items, bases, pair_distance, pairs, kept[number] if kept else None)
+        energy = gram.score_of(squared, log_own, options.power, options.score)
+        gradient = softmaxes.gradient(energy * -scale, block, pairs)
+        grad_scale -= torch.dot(gradient.flatten(), energy.flatten())
+        gradient.mul_(-scale)  # dL/dE from here
+        if options.score != "logvolume":
+            gradient.mul_(energy)
+        if options.power is not None:
+            gradient.mul_(options.power)  # H from here
+        grad_log_own += gradient.sum(0)
+        grad_pair[inside] = gradient[rows, columns] / pair_distance[inside]
+        gradient.div_(squared).masked_fill_(squared <= _floor(items), 0.0)
+        gradient[rows, columns] = 0.0  # pairs have their gradient from the explicit residual
+        weighted = along * gradient[:, None]  # (C, K, M)
+        along_anchor = items * gradient.sum(1, keepdim=True)
+        grad_anchor[block] = along_anchor.sub_(product(weighted.flatten(1), flat.T))
+        for grad, share in zip(grad_directions[:-1], weighted.unbind(1), strict=True):
+            grad -= product(share.T, items.T)
+    return grad_anchor, grad_directions, grad_log_own, grad_pair, grad_scale
 
 
 class _Softmaxes(NamedTuple):
@@ -274,14 +309,20 @@ class _Softmaxes(NamedTuple):
     layout: _Layout
     label_smoothing: float
 
-    def gradient(self, logits: Tensor, block: slice, pairs: tuple[slice, Tensor, Tensor]) -> Tensor:
-        layout, (inside, rows, columns) = self.layout, pairs
+    def offsets(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights of rows (N,) and columns (M,), and what to take off logits for softmaxes with them."""
+        layout = self.layout
         row_weight, column_weight = torch.zeros_like(self.row_lse), torch.zeros_like(self.column_lse)
         row_weight[layout.row_span], column_weight[layout.column_span] = layout.pair_share, layout.pair_share
-        row_weight = row_weight[block]
         # A weight of zero becomes an offset of +inf: its softmax vanishes, whatever the logits.
-        row_offset = (self.row_lse[block] - row_weight.log()).where(row_weight > 0, torch.inf)
+        row_offset = (self.row_lse - row_weight.log()).where(row_weight > 0, torch.inf)
         column_offset = (self.column_lse - column_weight.log()).where(column_weight > 0, torch.inf)
+        return row_weight, column_weight, row_offset, column_offset
+
+    def gradient(self, logits: Tensor, block: slice, pairs: tuple[slice, Tensor, Tensor]) -> Tensor:
+        layout, (inside, rows, columns) = self.layout, pairs
+        row_weight, column_weight, row_offset, column_offset = self.offsets()
+        row_weight, row_offset = row_weight[block], row_offset[block]
         gradient = (_biased(logits, layout.column_bias) - row_offset[:, None]).exp_().mul_(self.grad_a2d)
         gradient += (_biased(logits, layout.row_bias, block) - column_offset).exp_().mul_(self.grad_d2a)
         gradient.addr_(self.grad_a2d * row_weight, layout.column_share, alpha=-self.label_smoothing)
