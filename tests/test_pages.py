@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib
 import os
@@ -9,11 +10,13 @@ import re
 import shlex
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import yaml
 
 import mmpt
+from mmpt_cli import data_run
 from mmpt_cli.main import VERBS
 from tests.conftest import ROOT
 
@@ -56,23 +59,91 @@ def understand(words):
         known = re.findall(r"^    (\w+)\)", (ROOT / "run.sh").read_text(), re.MULTILINE)
         assert not rest or rest[0].startswith("-") or rest[0] in known
     elif program == "mmpt":
-        assert rest[0] in VERBS or rest[0].startswith("--")  # tests/test_readme.py parses the options
-    elif program in ("pip", "cd", "git", "export"):
-        files = [rest[i + 1] for i, word in enumerate(rest) if word in ("-r", "-c") and program == "pip"]
-        assert all((ROOT / name).exists() for name in files)
+        parse(rest)
+    elif program == "pip":
+        command = importlib.import_module("pip._internal.commands").create_command(rest[0])
+        options, _ = command.parse_args(rest[1:])
+        for name in [*options.requirements, *options.constraints]:
+            assert (ROOT / name).exists()
+    elif program == "sbatch":
+        understand(shlex.split(rest[rest.index("--wrap") + 1]))
+    elif program in ("cd", "git", "export"):
+        assert rest
     elif program.endswith("python") and rest[0] == "-m":
         assert importlib.util.find_spec(rest[1])
         if rest[1] == "mmpt_cli":
-            importlib.import_module(f"mmpt_cli.{VERBS[rest[2]][0]}").parser().parse_args(rest[3:])
+            parse(rest[2:])
+        elif rest[1].startswith("experiments."):
+            parse_alone(importlib.import_module(rest[1]).main, rest[2:])
+    elif program.endswith("python") and rest[0] == "locallaunch.py":
+        parse(["train", *rest[1:]])  # tests/test_readme.py runs it dry
     elif program.endswith("python"):
         assert (ROOT / rest[0]).exists()
     else:
         raise AssertionError(f"no test understands {program!r}")
 
 
+class Parsed(Exception):
+    """The words were understood."""
+
+
+def parse_alone(main, words):
+    """Call a `main` up to where its words are parsed."""
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def stop(parser, args=None, namespace=None):
+        parse_args(parser, args, namespace)
+        raise Parsed
+
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", stop), pytest.raises(Parsed):
+        main(words)
+
+
+def parse(words):
+    """A verb of `mmpt` and its options, by the verb's own parser."""
+    verb, *rest = words
+    if verb.startswith("--") or "--help" in rest:
+        assert verb in VERBS or verb in ("--help", "--version")
+    elif (verb, *rest[:1]) == ("data", "convert"):
+        assert rest[1].replace("-", "_") in data_run.converting.converters()
+    else:
+        importlib.import_module(f"mmpt_cli.{VERBS[verb][0]}").parser().parse_args(rest)
+
+
 @pytest.mark.parametrize("words", lines())
 def test_a_shell_line_names_a_command_that_there_is(words):
     understand(words)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mmpt tarin projects/toy/norton.yaml",
+        "mmpt train projects/toy/norton.yaml --nporc 2",
+        "mmpt search query 'pour the milk' --index",
+        "python locallaunch.py projects/toy/norton.yaml --dry",
+        "torchrun --nproc-per-node 4 -m mmpt_cli features video in out --wieghts w.pth",
+        "sbatch --array=0-15 --wrap 'mmpt features video in out --wieghts w.pth'",
+        "python -m experiments.compare_losses projects/toy/compare.yaml --jbos 2",
+        "python -m mmpt_cli.no_such_file",
+        "pip install --no-dpes mmpt",
+        "pip install -r no_requirements.txt",
+        "python no_such_script.py",
+        "./run.sh tset",
+        "mppt train",
+    ],
+)
+def test_a_broken_line_would_be_found(line):
+    with pytest.raises((AssertionError, KeyError, SystemExit)):
+        understand(shlex.split(line))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_says_what_it_is_and_no_command_hides_in_plain_text(page):
+    fences = re.findall(r"^\s*```(.*)$", page.read_text(), re.MULTILINE)
+    assert set(fences[::2]) <= {"bash", "python", "yaml", "json", "toml", "text"} and not any(fences[1::2])
+    texts = [block for language, block in BLOCK.findall(page.read_text()) if language == "text"]
+    assert not re.findall(r"^(?:mmpt|python|pip|torchrun|\./run\.sh) .*$", "\n".join(texts), re.MULTILINE)
 
 
 @pytest.mark.parametrize("block", blocks("python"))

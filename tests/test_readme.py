@@ -12,7 +12,15 @@ from mmpt_cli import data_run
 from mmpt_cli.main import VERBS
 from tests.conftest import ROOT
 
-PAGES = ["README.md", "DATASET.md", "pretraining.md", "endtask.md", "data/README.md"]
+PAGES = [
+    "README.md",
+    "DATASET.md",
+    "pretraining.md",
+    "endtask.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "data/README.md",
+]
 PAGES += [str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page: (ROOT / page).read_text().replace("\\\n", " ") for page in PAGES}
 FILE = "projects/retri/norton/how2_pretrain.yaml"

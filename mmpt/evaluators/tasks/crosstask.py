@@ -24,7 +24,7 @@ from mmpt.registry import METRICS, PREDICTORS
 
 @PREDICTORS.register()
 class CrossTaskPredictor(WindowPredictor):
-    """`Y_pred` and `Y_true`, one (T, K) array per video, and its task."""
+    """`Y_pred` and `Y_true`, one (T, K) array per video, its task, and the task's `steps`, one a line."""
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         logits = self.merge(model(**batch)["logits"], batch)
@@ -39,6 +39,7 @@ class CrossTaskPredictor(WindowPredictor):
             "Y_pred": [placed],
             "Y_true": [true.numpy().astype("uint8")],
             "tasks": list(batch["task"]),
+            "steps": ["\n".join(names) for names in batch["step_names"]],
             "ids": [item_name(video_id) for video_id in batch["video_id"]],
         }
 
@@ -111,16 +112,16 @@ class CrossTaskMetric(Metric):
             },
         )
 
-    def plot(self, folder: Path, result: Result, Y_pred, Y_true, tasks, ids=None, **_) -> list[Path]:
+    def plot(
+        self, folder: Path, result: Result, Y_pred, Y_true, tasks, ids=None, steps=None, **_
+    ) -> list[Path]:
         """The timeline of the video with the middle recall."""
         video = typical(result.per_query["recall"])
         true, pred = np.asarray(Y_true[video]) > 0, np.asarray(Y_pred[video]) > 0
         title = f"task {tasks[video]}" + ("" if ids is None else f", video {ids[video]}")
-        return [
-            plot_timeline(
-                folder / "timeline.png", true, pred, [f"step {k + 1}" for k in range(true.shape[1])], title
-            )
-        ]
+        numbers = [f"step {k + 1}" for k in range(true.shape[1])]
+        names = numbers if steps is None else str(steps[video]).split("\n")
+        return [plot_timeline(folder / "timeline.png", true, pred, names, title)]
 
 
 def _found(pred: np.ndarray, true: np.ndarray) -> int:

@@ -228,7 +228,7 @@ class CrossTaskAligner(WindowAligner):
 
     caps, cmasks (steps, T); vfeats (W, F, D), vmasks (W, F); targets (sum of window lengths, steps) float32,
     overlaps repeated; sequence_targets (annotated segments) their steps from 0 in order of start; task,
-    video_len.
+    step_names, video_len.
     """
 
     def __call__(
@@ -238,7 +238,7 @@ class CrossTaskAligner(WindowAligner):
         text_feature: tuple[list[list[int]], list[Segment]],
         rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
-        task, video, _, n_steps = video_id
+        task, video, names, n_steps = video_id
         steps, segments = text_feature
         vfeats, vmasks, ranges = self.windows(video_feature, video)
         video_targets = torch.zeros(len(video_feature), n_steps)
@@ -261,6 +261,7 @@ class CrossTaskAligner(WindowAligner):
             ),
             "video_id": video,
             "task": task,
+            "step_names": tuple(names),
             "video_len": torch.tensor(len(video_feature)),
         }
 

@@ -6,6 +6,7 @@ import torch
 
 from mmpt.config import EvalConfig
 from mmpt.evaluators import CrossTaskMetric, CrossTaskPredictor
+from mmpt.evaluators.tasks import crosstask
 from mmpt.evaluators.tasks.crosstask import place_steps
 from mmpt.ops.windows import merge_windows
 from tests.conftest import golden_cases, load_golden
@@ -91,7 +92,29 @@ def test_crosstask_steps_are_placed_in_order():
     batch = windowed(seconds)
     targets = batch["vfeats"][0][batch["vmasks"][0]]
     arrays = CrossTaskPredictor(WINDOWS)(
-        [batch | {"targets": targets[None], "task": ["t"], "vfeats": 9 * batch["vfeats"]}], Mirror()
+        [
+            batch
+            | {
+                "targets": targets[None],
+                "task": ["t"],
+                "step_names": [("chop", "fry")],
+                "vfeats": 9 * batch["vfeats"],
+            }
+        ],
+        Mirror(),
     )
     assert arrays["tasks"] == ["t"] and arrays["Y_true"][0].argmax(1).tolist() == seconds
     assert arrays["Y_pred"][0].sum(0).tolist() == [1] * D and np.diff(arrays["Y_pred"][0].argmax(0)).min() > 0
+
+
+def test_the_timeline_names_the_steps(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        crosstask, "plot_timeline", lambda path, true, pred, names, title: drawn.append(names)
+    )
+    metric = CrossTaskMetric(EvalConfig(bootstrap=0))
+    arrays = {"tasks": ["a"], "Y_pred": [one_hot([1, 5])], "Y_true": [one_hot([1, 6])]}
+    result = metric.evaluate(**arrays)
+    metric.plot(tmp_path, result, **arrays, steps=np.array(["pour milk\nstir"]))
+    metric.plot(tmp_path, result, **arrays)
+    assert drawn == [["pour milk", "stir"], ["step 1", "step 2"]]
