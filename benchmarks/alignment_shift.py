@@ -18,12 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from mmpt.api.evaluation import Evaluation  # noqa: E402
-from mmpt.demo.report import Ridge  # noqa: E402
 from mmpt.demo.toy_runs import move_folders  # noqa: E402
 from mmpt.evaluators.plots import plot_shift_curve  # noqa: E402
 from mmpt.evaluators.report import markdown_table  # noqa: E402
 from mmpt.evaluators.tasks.fullvideo import CURVE, SHIFTS  # noqa: E402
-from mmpt.models.linear import fit_ridge_to_shards  # noqa: E402
+from mmpt.models.linear import RidgeBaseline, fit_ridge_to_shards  # noqa: E402
 from mmpt.processors import load_tokenizer  # noqa: E402
 from mmpt.synthetic.build import build_world  # noqa: E402
 from mmpt.synthetic.settings import SIZES, Settings  # noqa: E402
@@ -44,7 +43,7 @@ def main() -> None:
         evaluation = Evaluation(project, moves, device="cpu")
         vocabulary = len(load_tokenizer(f"{data}/model"))
         ridge = fit_ridge_to_shards(f"{data}/how2/feat", f"{data}/how2/feat/narration.", vocabulary)
-        result, _ = evaluation.score(Ridge(ridge.weights))
+        result, _ = evaluation.score(RidgeBaseline(evaluation.config, ridge.weights))
     curve = {
         name.removeprefix(CURVE): values for name, values in result.facts.items() if name.startswith(CURVE)
     }

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmpt.config import EvalConfig
 from mmpt.evaluators import FullVideoRetrievalMetric, GramRetrievalMetric
+from mmpt.evaluators.paragraphs import Groups, cut_block, query_tiles, video_bins
 from mmpt.evaluators.ranking import ScoreMatrix, count_ranks
-from mmpt.evaluators.tasks.fullvideo import Groups, cut_block, query_tiles, video_bins
 from mmpt.historic.alignment_costs import dtw_eval_cum_dist, otam_eval_cum_dist
 from mmpt.ops.alignment import dtw, hard_otam
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,7 @@ def package_of(path: Path) -> str:
     return path.relative_to(ROOT / "mmpt").parts[0].removesuffix(".py")
 
 
+SCRIPTS = ("benchmarks", "experiments", "scripts")
 MODULES = sorted(path for path in (ROOT / "mmpt").rglob("*.py") if package_of(path) != "__init__")
 
 
@@ -244,6 +246,21 @@ def test_everything_but_the_plugin_imports_without_fairseq():
     code = f"{block} [importlib.import_module(name) for name in {names}]"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_benchmarks_experiments_and_scripts_import_what_is_there():
+    missing = []
+    for path in (path for folder in SCRIPTS for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mmpt":
+                module = importlib.import_module(node.module)
+                names = [alias.name for alias in node.names if not hasattr(module, alias.name)]
+                missing += [
+                    f"{identify(path)}:{node.lineno}: {node.module}.{name}"
+                    for name in names
+                    if importlib.util.find_spec(f"{node.module}.{name}") is None
+                ]
+    assert not missing
 
 
 def test_tests_share_helpers_and_no_test_files():

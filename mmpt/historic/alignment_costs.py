@@ -14,9 +14,13 @@ Letters: A, B padded rows and columns; a, b real ones; leading axes are batch.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from mmpt.ops.backend import choose
 
 
 def _pad_corner(cost: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
@@ -61,41 +65,39 @@ def otam_pad(cost: Tensor, target: tuple[int, int], rows: Tensor, cols: Tensor) 
 def dtw_eval_cum_dist(cost: Tensor) -> Tensor:
     """Cumulative time-warping cost (..., A, B): d + min(diagonal, left, up)."""
     total, d = _cells(cost)
-    height, width = d.shape[:2]
     total[:, 0], total[0] = d[:, 0].cumsum(0), d[0].cumsum(0)
-    for i in range(1, height):
-        for j in range(1, width):
-            total[i, j] = d[i, j] + _least(total[i - 1, j - 1], total[i, j - 1], total[i - 1, j])
-    return torch.movedim(total, (0, 1), (-2, -1))
+    return _cumulate(total, d, ordered=False).reshape(cost.shape)
 
 
 def otam_eval_cum_dist(cost: Tensor) -> Tensor:
     """Cumulative ordered-alignment cost (..., A, B + 2) of a block with its zero columns, minus sign in
     column 1 included."""
     total, d = _cells(cost)
-    height, width = d.shape[:2]
     total[:, 0], total[0] = 0.0, d[0].cumsum(0)
-    for i in range(1, height):
-        for j in range(1, width):
-            diagonal, left, up = total[i - 1, j - 1], total[i, j - 1], total[i - 1, j]
-            if j == 1:
-                total[i, j] = d[i, j] - _least(diagonal, left, up)
-            elif j == width - 1:
-                total[i, j] = d[i, j] + _least(diagonal, left, up)
-            else:
-                total[i, j] = d[i, j] + torch.minimum(diagonal, left)
-    return torch.movedim(total, (0, 1), (-2, -1))
+    return _cumulate(total, d, ordered=True).reshape(cost.shape)
 
 
 def _cells(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Cells first, batch innermost (A, B, ...), so that every step of the recursion runs over contiguous
+    """Cells first, batch innermost (A, B, N), so that every step of the recursion runs over contiguous
     memory."""
-    d = torch.movedim(cost, (-2, -1), (0, 1)).contiguous()
+    d = cost.reshape(-1, *cost.shape[-2:]).permute(1, 2, 0).contiguous()
     return torch.empty_like(d), d
 
 
-def _least(*values: Tensor) -> Tensor:
-    return torch.stack(values).amin(0)
+def _cumulate(total: Tensor, d: Tensor, ordered: bool) -> Tensor:
+    """All cells (N, A, B), where the first row and column of `total` (A, B, N) are known."""
+    if choose("auto", d, numba=None, torch=None) == "numba":
+        from mmpt.historic._numba import cumulate
+
+        cumulate(d.numpy(), total.numpy(), ordered)
+        return total.permute(2, 0, 1)
+    height, width = d.shape[:2]
+    for i, j in itertools.product(range(1, height), range(1, width)):
+        before = torch.minimum(total[i - 1, j - 1], total[i, j - 1])
+        if not ordered or j in (1, width - 1):
+            before = torch.minimum(before, total[i - 1, j])
+        total[i, j] = d[i, j] - before if ordered and j == 1 else d[i, j] + before
+    return total.permute(2, 0, 1)
 
 
 def historic_dtw(cost: Tensor, lengths: tuple[Tensor, Tensor], target: tuple[int, int]) -> Tensor:

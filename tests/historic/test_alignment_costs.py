@@ -46,3 +46,21 @@ def test_a_block_that_fills_the_target_loses_its_last_row():
     cost = torch.tensor([[1.0, 1.0], [5.0, 7.0]])
     padded = compat.dtw_pad(cost, (2, 2), torch.tensor(2), torch.tensor(2))
     assert padded.tolist() == [[1.0, 1.0], [0.0, 0.0]]
+
+
+def test_compiled_recurrences_have_the_bits_of_the_loops(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    cost = torch.randn(40, 9, 8, generator=generator)
+    lengths = torch.randint(1, 10, (40,), generator=generator), torch.randint(1, 9, (40,), generator=generator)
+    found = []
+    for backend in "torch", "numba":
+        monkeypatch.setenv("MMPT_BACKEND", backend)
+        found.append(
+            [
+                compat.dtw_eval_cum_dist(compat.dtw_pad(cost, (9, 8), *lengths)),
+                compat.otam_eval_cum_dist(compat.otam_pad(cost, (9, 8), *lengths)),
+                compat.historic_dtw(cost, lengths, (10, 10)),
+                compat.historic_otam(cost, lengths, (10, 10)),
+            ]
+        )
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
