@@ -2,6 +2,7 @@
 
     mmpt verify-results                       # docs/records, README.md and docs/*.md of this folder
     mmpt verify-results runs/toy/record       # one record
+    mmpt verify-results runs/toy/record --rerun 3    # and three cells anew, from the weights of the record
 
 Each record is a folder of numbers per query, configs and checksums. Files that changed since they were
 sealed, cells that their queries do not give, and documents whose tables are not those of the records are
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpt_cli.options import Parser
+from mmpt_cli.options import Parser, count
 
 RECORDS = Path("docs/records")
 
@@ -23,6 +24,8 @@ def parser() -> Parser:
     p = Parser("mmpt verify-results", __doc__)
     p.add_argument("records", nargs="*", type=Path, help="folders of records (default: all of docs/records)")
     p.add_argument("--write", action="store_true", help="write the tables of docs/records into the documents")
+    text = "evaluate the models behind K cells of each record again; weights and data must be here"
+    p.add_argument("--rerun", type=count, default=0, metavar="K", help=text)
     return p
 
 
@@ -39,6 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = proof.problems(folder)
         wrong += found
         checked += 0 if found else sum(1 for _ in proof.cells(folder))
+    if args.rerun and not wrong:
+        from mmpt.demo.rerun import rerun
+
+        for folder in folders:
+            for line, problem in rerun(folder, args.rerun):
+                print(line)
+                wrong += [problem] if problem else []
     documents = [] if args.records or wrong else [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
     for path in documents:
         text = path.read_text(encoding="utf-8")

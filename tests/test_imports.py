@@ -50,7 +50,7 @@ ALLOWED = {
     "pages": {"inference", "evaluators", "media", "utils", "config"},
     "evaluators": {"historic", "ops", "processors", "utils", "config", "registry"},
     "audit": {"evaluators", "historic", "utils"},
-    "certify": {"losses", "ops", "registry"},
+    "certify": {"losses", "ops", "registry", "utils"},
     "synthetic": {"processors", "utils"},
     "tasks": {
         "models",

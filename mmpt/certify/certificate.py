@@ -22,6 +22,7 @@ from mmpt.ops.gram import volume
 from mmpt.ops.late_interaction import functions as late_interaction
 
 RANKS = (2, 4)
+PARTS = 4  # micro-batches of a batch
 BOUNDS = {torch.float64: (1e-12, 1e-12), torch.float32: (1e-6, 5e-6)}  # of value and gradient
 CLOSE = 0.03  # how far from a common direction items lie that are close
 TINY = 1e-300
@@ -56,17 +57,24 @@ class Finding:
         return self.value <= self.bounds[0] and self.gradient <= self.bounds[1]
 
 
-def certify(subjects: Sequence[Subject], ranks: Sequence[int] = RANKS) -> list[Finding]:
+def certify(
+    subjects: Sequence[Subject], ranks: Sequence[int] = RANKS, compiler: str | None = None
+) -> list[Finding]:
     """Asks every question of every loss.
 
     Args:
         subjects: the losses.
         ranks: numbers of processes that share the batch.
+        compiler: backend of `torch.compile` to ask about ("inductor" needs a C++ compiler, "aot_eager" none);
+            None: not asked, as it takes seconds a loss.
 
     Returns:
         findings, losses in their order.
     """
     found = {subject.name: list(_alone(subject)) for subject in subjects}
+    if compiler:
+        for subject in subjects:
+            found[subject.name].append(_compiled(subject, compiler))
     for world in ranks:
         for finding in _on_ranks(subjects, world):
             found[finding.loss].append(finding)
@@ -76,9 +84,13 @@ def certify(subjects: Sequence[Subject], ranks: Sequence[int] = RANKS) -> list[F
 def outcome(subject: Subject, batch: Batch, loss: Loss | None = None) -> Outcome:
     """Value and gradients of a new loss, or of one that has been used."""
     leaves = [x.detach().clone().requires_grad_() for x in floats(batch)]
-    value = (loss or subject.make_loss())(**filled(batch, leaves))
+    value = (subject.make_loss() if loss is None else loss)(**filled(batch, leaves))
     value.backward()
-    return value.detach(), [x.grad if x.grad is not None else torch.zeros_like(x) for x in leaves]
+    return value.detach(), _gradients(leaves)
+
+
+def _gradients(leaves: Sequence[Tensor]) -> list[Tensor]:
+    return [x.grad if x.grad is not None else torch.zeros_like(x) for x in leaves]
 
 
 def _compared(subject: Subject, question: str, one: Outcome, other: Outcome, dtype=torch.float64) -> Finding:
@@ -102,6 +114,7 @@ def _alone(subject: Subject) -> Iterator[Finding]:
     yield _compared(subject, "after another batch", whole, _after_another(subject, batch))
     yield _order(subject, batch, whole)
     yield _padding(subject, batch, whole)
+    yield _micro_batches(subject, batch, whole)
     for size in (8, 4096):
         with _tiles(size):
             yield _compared(subject, f"tiles of {size}", whole, outcome(subject, batch))
@@ -148,6 +161,49 @@ def _padding(subject: Subject, batch: Batch, whole: Outcome) -> Finding:
         return Finding(subject.name, question, note="fails: padded positions get a gradient")
     cut = [x[:, :length] if length else x for x, length in zip(gradients, lengths, strict=True)]
     return _compared(subject, question, whole, (value, cut))
+
+
+def _micro_batches(subject: Subject, batch: Batch, whole: Outcome) -> Finding:
+    """Gradients of micro-batches added up, where the loss is a mean over items.
+
+    Any other loss keeps its negatives: it is taken of the vectors of all micro-batches, which are computed
+    without a graph, and again with one for their share of the gradient (GradCache, arXiv 2101.06983).
+    """
+    question = f"{PARTS} micro-batches"
+    if not subject.layout or subject.draws:
+        return Finding(subject.name, question, note=subject.draws or "the batch is not made of items")
+
+    def cut(floating: Sequence[Tensor]) -> list[list[Tensor]]:
+        of = filled(batch, floating)
+        return [floats(subject.take(of, _share(part, PARTS))) for part in range(PARTS)]
+
+    if subject.adds_up:
+        found = [outcome(subject, subject.take(batch, _share(part, PARTS))) for part in range(PARTS)]
+        one = whole[0], [x for part in cut(whole[1]) for x in part]
+        other = torch.stack([value for value, _ in found]).mean(), [x / PARTS for _, p in found for x in p]
+        return _compared(subject, question, one, other)
+    leaves = [x.clone().requires_grad_() for x in floats(batch)]
+    value = subject.make_loss()(**filled(batch, (x.tanh() for x in leaves)))  # a tower
+    value.backward()
+    one = value.detach(), [x for part in cut(_gradients(leaves)) for x in part]
+    value, gradients = outcome(subject, filled(batch, (x.tanh() for x in floats(batch))))
+    parts = [[x.clone().requires_grad_() for x in part] for part in cut(floats(batch))]
+    for part, shares in zip(parts, cut(gradients), strict=True):
+        torch.autograd.backward([x.tanh() for x in part], shares)
+    return _compared(subject, question, one, (value, _gradients([x for part in parts for x in part])))
+
+
+def _compiled(subject: Subject, backend: str) -> Finding:
+    question, batch = f"compiled ({backend})", subject.make_batch(torch.float64)
+    whole = outcome(subject, batch)
+    torch.compiler.reset()
+    compiled = torch.compile(subject.make_loss(), backend=backend)
+    try:
+        return _compared(subject, question, whole, outcome(subject, batch, compiled))
+    except Exception as error:  # whatever the compiler raises is the finding; the other losses go on
+        note = f"fails: {type(error).__name__}: {error}"[:200]
+        absent = "InvalidCxxCompiler" in note
+        return Finding(subject.name, question, note="there is no C++ compiler" if absent else note)
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ class Subject:
         layout: "items": tensors have an item a row; "views": rows are view-major; "crops": so, and crops have
             items in their second dimension; "": the batch cannot be cut.
         joins: whether the loss compares with the items of other processes.
+        adds_up: whether the loss is a mean over items, so that gradients of micro-batches add up.
         draws: why rearranged items and further processes draw differently; empty: they do not.
     """
 
@@ -39,6 +40,7 @@ class Subject:
     make_batch: Callable[[torch.dtype], Batch]
     layout: str = "items"
     joins: bool = False
+    adds_up: bool = False
     draws: str = ""
 
     def take(self, batch: Batch, items: Tensor) -> Batch:
@@ -99,6 +101,7 @@ def subject_of(name: str, **keys: Any) -> Subject:
         batch,
         layouts.get(make, ""),
         joins=bool(joined) or bool({"gather", "negative_scope"} & config.keys()),
+        adds_up=make in (Maker.labels, Maker.soft_labels),
         draws="orders are drawn video by video" if draws else "",
     )
 

@@ -141,7 +141,7 @@ def overrides(name: str, job: MainJob) -> list[str]:
     length."""
     texts = move_folders(PROJECTS / f"{name}.yaml", {"data/toy": job.data, "runs/toy": job.out})
     texts.append(f"fairseq.common.seed={job.seed}")
-    if name == STAGES[SMALL]:
+    if name.startswith("small/"):
         texts.append(f"eval.valid_project={validation(job)}")
         if job.updates:
             texts += set_length(job.updates[0])

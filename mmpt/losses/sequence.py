@@ -189,8 +189,12 @@ class SequenceContrastLoss(Loss[SequenceContrastConfig]):
         """C (N, N), rows captions, columns clips: (w * pooled cosine + token similarity) / (w + 1), each in
         [0, 1]."""
         config, join = self.config, self.config.join
+        # Float64: cosines of close items differ in the digits that float32 rounds, and are scaled to [0, 1].
+        cosines = cosine_scores(join(pooled_text).double(), join(pooled_video).double())
+        dtype = full_precision(pooled_text).dtype
+        pooled = scale_to_unit_interval(cosines, torch.finfo(dtype).eps).to(dtype)
         if config.fusion_weight is None:
-            return scale_to_unit_interval(cosine_scores(join(pooled_text), join(pooled_video)))
+            return pooled
         # Each rank computes the rows of its own captions against the clips of all ranks; the rows are joined
         # before they are scaled, as minimum and maximum are those of the whole batch.
         to_video, to_text = token_similarity(
@@ -204,7 +208,6 @@ class SequenceContrastLoss(Loss[SequenceContrastConfig]):
         )
         # The three parts have different ranges (a soft maximum may exceed 1): each is scaled before fusion.
         to_video, to_text = scale_to_unit_interval(join(to_video)), scale_to_unit_interval(join(to_text))
-        pooled = scale_to_unit_interval(cosine_scores(join(pooled_text), join(pooled_video)))
         tokens = (to_video + to_text).div_(2)
         return tokens.add_(pooled, alpha=config.fusion_weight).div_(config.fusion_weight + 1)
 
@@ -235,10 +238,15 @@ class SequenceContrastLoss(Loss[SequenceContrastConfig]):
         return video[:, None] == video
 
 
-def scale_to_unit_interval(scores: Tensor) -> Tensor:
+def scale_to_unit_interval(scores: Tensor, rounding: float | None = None) -> Tensor:
     """Scores minus their minimum, over their range; zero where all are equal. Gradients flow through minimum
-    and maximum."""
-    return _UnitInterval.apply(scores)
+    and maximum.
+
+    Args:
+        scores: of any shape.
+        rounding: of what the scores were computed from; None: that of the scores.
+    """
+    return _UnitInterval.apply(scores, torch.finfo(scores.dtype).eps if rounding is None else rounding)
 
 
 class _UnitInterval(torch.autograd.Function):
@@ -246,18 +254,18 @@ class _UnitInterval(torch.autograd.Function):
     three."""
 
     @staticmethod
-    def forward(ctx, scores: Tensor) -> Tensor:
+    def forward(ctx, scores: Tensor, rounding: float) -> Tensor:
         low, high = torch.aminmax(scores)
         span = high - low
         # A range of a few roundings is no range: dividing by it would turn noise into similarities 0 and 1.
-        per_span = torch.where(span > 8 * torch.finfo(scores.dtype).eps, 1 / span, 0.0)
+        per_span = torch.where(span > 8 * rounding, 1 / span, 0.0)
         scaled = torch.where(per_span > 0, (scores - low).div_(span), 0.0)
         ctx.save_for_backward(scaled, per_span)
         return scaled
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         scaled, per_span = ctx.saved_tensors
         # y = (x - low) / (high - low): beside grad / span, every y depends on low with -(1 - y) / span and on
         # high with -y / span; where several entries are the extreme, each gets its share.
@@ -266,7 +274,7 @@ class _UnitInterval(torch.autograd.Function):
         for end, through_end in ((0, weighted - grad.sum()), (1, -weighted)):
             ties = scaled == end
             out += ties * (through_end * per_span / ties.sum().clamp(min=1))
-        return out
+        return out, None
 
 
 def sequence_blocks(similarity: Tensor, length: int) -> Tensor:

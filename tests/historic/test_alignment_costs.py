@@ -51,7 +51,10 @@ def test_a_block_that_fills_the_target_loses_its_last_row():
 def test_compiled_recurrences_have_the_bits_of_the_loops(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     cost = torch.randn(40, 9, 8, generator=generator)
-    lengths = torch.randint(1, 10, (40,), generator=generator), torch.randint(1, 9, (40,), generator=generator)
+    lengths = (
+        torch.randint(1, 10, (40,), generator=generator),
+        torch.randint(1, 9, (40,), generator=generator),
+    )
     found = []
     for backend in "torch", "numba":
         monkeypatch.setenv("MMPT_BACKEND", backend)
