@@ -1,7 +1,7 @@
 """What a hypothesis of GDT attracts and repels.
 
     mmpt gdt 8 --world-size 2 --batch 3
-    mmpt gdt v_reversal_i_shift --scope rank_asis --json
+    mmpt gdt v_reversal_i_shift --scope released --json
 
 P is the positive of a query, a digit how often a negative counts, a dot a key that is left out.
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mmpt_cli.options import Parser, count
 
-SCOPES = ("global", "rank", "rank_asis")
+SCOPES = ("global", "rank", "released")
 
 
 def parser() -> Parser:

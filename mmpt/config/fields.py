@@ -114,6 +114,7 @@ def option(
     most: float | None = None,
     one_of: Collection[str] = (),
     holds: type | None = None,
+    formerly: Collection[str] = (),
 ) -> Any:
     """A key of a section; its type is the annotation.
 
@@ -128,9 +129,15 @@ def option(
         one_of: the values, of a key with few.
         holds: dataclass of a section that is kept as it is written (of each section of a map of sections); it
             is checked when a file is read, and its values are typed by the class that uses it.
+        formerly: what `key: true` was written as, `key` or `key: value`; refused, with the key of today.
     """
-    metadata = {"help": help, "yaml": yaml, "symbol": symbol, "allowed": Allowed(above, least, most, one_of)}
-    metadata |= {"holds": holds}
+    metadata: dict[str, Any] = {
+        "help": help,
+        "yaml": yaml,
+        "symbol": symbol,
+        "allowed": Allowed(above, least, most, one_of),
+    }
+    metadata |= {"holds": holds, "formerly": formerly}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     if isinstance(default, dict | list):
@@ -222,10 +229,14 @@ class Reader:
             self.add(where, expected=_WORDS[Mapping], got=tree)
             return None
         known, values = keys_of(cls), {}
+        former = {was: key for key, read in known.items() for was in read.field.metadata.get("formerly", ())}
         prefix = f"{where}." if where else ""
         for name, value in tree.items():
             place = f"{prefix}{name}"
-            if name not in known:
+            was = [was for was in (name, f"{name}: {'null' if value is None else value}") if was in former]
+            if was:
+                self.add(place, f"{prefix}{was[0]} is now {prefix}{former[was[0]]}: true.")
+            elif name not in known:
                 self.add(place, "unknown key.", got=value, cure=self._hint(str(name), prefix, known))
             elif value is not None or known[name].optional:
                 found = len(self.problems)
@@ -291,7 +302,7 @@ class Reader:
             return {
                 name: self.value(item, inner[1], f"{place}.{name}")
                 for name, item in value.items()
-                if item is not None
+                if item is not None or type(None) in members(inner[1])
             }
         if base is tuple and inner[-1] is not Ellipsis:
             if len(value) != len(inner):

@@ -43,7 +43,8 @@ def _batch_size(tree: Mapping[str, Any], dataset: Mapping[str, Any], n_views: in
     """`fairseq` with the samples of `num_video_per_batch` videos, where it does not say how many itself."""
     fairseq, n_videos = tree.get("fairseq"), dataset.get("num_video_per_batch")
     groups = fairseq if isinstance(fairseq, Mapping) else {}
-    said = groups.get("dataset") if isinstance(groups.get("dataset"), Mapping) else {}
+    said = groups.get("dataset")
+    said = said if isinstance(said, Mapping) else {}
     if not isinstance(n_videos, int) or said.get("batch_size") is not None:
         return {}
     return {"fairseq": {**groups, "dataset": {**said, "batch_size": n_videos * n_views}}}
@@ -52,7 +53,8 @@ def _batch_size(tree: Mapping[str, Any], dataset: Mapping[str, Any], n_views: in
 def views_of(hypothesis: int | str) -> list[str] | None:
     """The views of a clip that a hypothesis compares; None for one that is unknown, which the loss
     reports."""
-    named = dict(enumerate(HYPOTHESES, 1)).get(hypothesis, str(hypothesis).replace("d_", "v_"))
+    numbered: dict[int | str, str] = dict(enumerate(HYPOTHESES, 1))
+    named = numbered.get(hypothesis, str(hypothesis).replace("d_", "v_"))
     if named not in (*HYPOTHESES, "base"):
         return None
     views = ["orig", *(["rev"] if "reversal" in named else [])]

@@ -185,7 +185,7 @@ class Config(SharedSection):
     dataset: DatasetConfig = option(DatasetConfig, "data")
     fairseq: Mapping[str, Mapping[str, Any]] = option({}, "group -> flag -> value, passed through to fairseq")
     model: ModelConfig = option(ModelConfig, "model")
-    loss: Mapping[str, Any] | None = option(None, "loss_cls and that loss's own keys; null: no loss")
+    loss: Mapping[str, Any | None] | None = option(None, "loss_cls and that loss's own keys; null: no loss")
     eval: EvalConfig = option(EvalConfig, "evaluation")
     job: JobConfig = option(JobConfig, "running")
     metric: str | None = option(None, "metric class")

@@ -41,8 +41,9 @@ def translated(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
         )
     tree["task"], loss_cls = TASKS[task]
     own = {key: value for key, value in alignment.items() if key != "layernorm_only" and value is not None}
-    if loss_cls == "TempCLRLocalisationLoss":  # by it overlapping windows are merged
-        own["sliding_window"] = (tree.get("dataset") or {}).get("sliding_window")
+    stride = (tree.get("dataset") or {}).get("sliding_window")
+    if loss_cls == "TempCLRLocalisationLoss" and stride is not None:  # by it overlapping windows are merged
+        own["sliding_window"] = stride
     tree["loss"] = {"loss_cls": loss_cls, **own}
     if alignment.get("layernorm_only") is not None:
         tree["model"] = {**(tree.get("model") or {}), "layernorm_only": alignment["layernorm_only"]}

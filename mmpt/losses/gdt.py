@@ -58,10 +58,11 @@ class GDTConfig(LossConfig):
         "rows of the batch: view_major (a view's samples in a row) or item_major (a sample's views)",
         one_of=LAYOUTS,
     )
-    negative_scope: str = option(
-        "global",
-        "global; rank = only one view of the own rank; rank_asis = as the released code counts",
-        one_of=SCOPES,
+    negative_scope: str = option("global", "global; rank = only one view of the own rank", one_of=SCOPES[:2])
+    compat: bool = option(
+        False,
+        "negatives of other ranks are counted as in the released code",
+        formerly=("negative_scope: rank_asis",),
     )
     composition: str = option(
         "pairwise",
@@ -106,11 +107,18 @@ class GDTConfig(LossConfig):
             raise ValueError(
                 f"loss.sync_direction_weights (GDTLoss): expected two numbers of at least 0, got {weights}."
             )
-        if self.composition == "joint" and self.negative_scope != "global":
-            raise ValueError(
-                f"loss.negative_scope={self.negative_scope} (GDTLoss) needs composition: pairwise; "
-                "joint is global."
-            )
+        told = [
+            key
+            for key, is_set in {
+                f"loss.negative_scope={self.negative_scope}": self.negative_scope != "global",
+                "loss.compat=True": self.compat,
+            }.items()
+            if is_set
+        ]
+        if self.composition == "joint" and told:
+            raise ValueError(f"{told[0]} (GDTLoss) needs composition: pairwise; joint is global.")
+        if len(told) > 1:
+            raise ValueError(f"{' and '.join(told)} (GDTLoss) exclude each other. Leave one out.")
 
     def check_data(self, dataset: Any) -> None:
         needed = None if self.hypothesis is None else views_of(self.hypothesis)
@@ -158,7 +166,7 @@ class GDTLoss(Loss[GDTConfig]):
     them); each term is a mean of cross entropies in both directions.
 
     Departures from the released code: negatives do not depend on how a batch is split over ranks
-    (`negative_scope: rank` is what the code intended, `rank_asis` what it computed); one process works. As
+    (`negative_scope: rank` is what the code intended, `compat: true` what it computed); one process works. As
     published, keys carry no gradient unless `key_grad`.
 
     Reads `pooled_<modality>` (S*B, D) view-major, or (S, B, D), and optionally `view_valid` (S*B,) bool:
@@ -193,7 +201,7 @@ class GDTLoss(Loss[GDTConfig]):
             self.calls = self.hypothesis.joint_calls(read.exclude_other_positives, weights)
             self.term_names = ["joint"]
         else:
-            self.calls = self.hypothesis.calls(read.negative_scope, weights)
+            self.calls = self.hypothesis.calls("released" if read.compat else read.negative_scope, weights)
             self.term_names = [term.name for term in self.hypothesis.terms]
         self._mult: dict[tuple, Tensor] = {}
 

@@ -289,20 +289,24 @@ class TempCLRLocalisationConfig(ShuffleConfig):
     shuffle_frames: bool = option(
         True, "shuffled orders also shuffle the frames within each run of one step", yaml="inner_shuffling"
     )
-    window_stride: int | None = option(
+    window_stride: int = option(
         16,
-        "dataset.sliding_window, by which overlapping windows are averaged into one state per second; "
-        "null: as they come (released code)",
+        "dataset.sliding_window, by which overlapping windows are averaged into one state per second",
         yaml="sliding_window",
         least=1,
     )
+    compat: bool = option(
+        False,
+        "overlapping windows enter the alignment as they come, as in the released code",
+        formerly=("sliding_window: null",),
+    )
 
     def check_data(self, dataset: Any) -> None:
-        if self.window_stride not in (None, dataset.sliding_window):
+        if not self.compat and self.window_stride != dataset.sliding_window:
             raise ValueError(
                 f"loss.sliding_window={self.window_stride} differs from "
                 f"dataset.sliding_window={dataset.sliding_window}, by which "
-                "the windows were cut. Use that number, or null."
+                "the windows were cut. Use that number."
             )
 
 
@@ -321,7 +325,7 @@ class TempCLRLocalisationLoss(Loss[TempCLRLocalisationConfig]):
     as in `TempCLRLoss`. Shapes depend on the labels: on a GPU it waits for the device.
 
     Departs from the released code, which aligned overlapping windows as one sequence in which time runs
-    backwards (`sliding_window: null`).
+    backwards (`compat: true`).
     """
 
     Config = TempCLRLocalisationConfig
@@ -349,7 +353,7 @@ class TempCLRLocalisationLoss(Loss[TempCLRLocalisationConfig]):
         )
         alignment = torch.zeros_like(bce)  # orders are drawn at random, so evaluation leaves it out
         if self.training:
-            if vmasks is not None and self.config.window_stride is not None:
+            if vmasks is not None and not self.config.compat:
                 second = window_seconds(vmasks.view(-1, vmasks.shape[-1]), self.config.window_stride)
                 video_seq, targets = (
                     mean_by_second(full_precision(video_seq), second),

@@ -43,6 +43,9 @@ class Crops(FeatureCrop):
         seed: with the number of the update and the version, seeds the draw.
     """
 
+    compat: bool = option(
+        False, "the last valid offset is never drawn, as in the released code", formerly=("legacy_offsets",)
+    )
     modality: str = "video"
     per_sample_crops: bool = False
     share_across_ranks: bool = True

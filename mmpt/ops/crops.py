@@ -52,7 +52,7 @@ class FeatureCrop:
     clips, too: state whole numbers for that.
 
     Attributes:
-        legacy_offsets: never draw the last valid offset, as the released code does.
+        compat: never draw the last valid offset, as the released code does.
     """
 
     num_large_crops: int = 2
@@ -63,7 +63,7 @@ class FeatureCrop:
     spatial_small: Size = 4 / 7
     temporal_large: Size = 3 / 4
     temporal_small: Size = 1 / 2
-    legacy_offsets: bool = False
+    compat: bool = False
 
     def sample(self, shape: tuple[int | Tensor, ...], generator: torch.Generator | None = None) -> list[Crop]:
         """Draws the crops of one version of a batch.
@@ -104,7 +104,7 @@ class FeatureCrop:
     def _window(
         self, length: int | Tensor, size: Size, generator: torch.Generator | None
     ) -> tuple[int | Tensor, int | Tensor]:
-        one_more = 0 if self.legacy_offsets else 1
+        one_more = 0 if self.compat else 1
         if isinstance(length, Tensor):
             windows = window_sizes(length, size)
             draw = torch.rand(len(length), generator=generator, dtype=torch.float64).to(length.device)

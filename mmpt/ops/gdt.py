@@ -23,7 +23,7 @@ from mmpt.ops.contrastive import Excluded, row_statistics
 from mmpt.ops.precision import full_precision
 
 VIEWS = ("orig", "rev", "shift", "shiftrev")
-SCOPES = ("global", "rank", "rank_asis")
+SCOPES = ("global", "rank", "released")
 INVARIANT, DISTINCTIVE = "i", "v"  # the published names say "variant" for distinctive
 
 _FACTORS = {  # number -> (reversal, shift)
@@ -149,7 +149,7 @@ class GDTHypothesis:
     def calls(self, scope: str = "global", direction_weights: tuple[float, float] = (0.5, 0.5)) -> list[Call]:
         """The directed comparisons of all terms."""
         if scope not in SCOPES:
-            raise ValueError(f"negative_scope={scope!r}: expected one of {', '.join(SCOPES)}.")
+            raise ValueError(f"scope={scope!r}: expected one of {', '.join(SCOPES)}.")
         return [
             call
             for number, term in enumerate(self.terms)
@@ -160,7 +160,7 @@ class GDTHypothesis:
         self, number: int, term: Term, scope: str, direction_weights: tuple[float, float]
     ) -> Iterator[Call]:
         remote = tuple(int(view in term.views) for view in range(4))
-        if scope == "rank_asis":
+        if scope == "released":
             remote = _AS_EXECUTED.get((self.number, term.name), remote)
         other_rule = "all" if term.kind == "var" else "others" if scope == "global" else "none"
         for query_view in term.views:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields, replace
 
 import pytest
 
+from mmpt.config import load_config
 from mmpt.config.fields import ConfigError, Section, option, read_section
 from mmpt.config.schema import Config, DatasetConfig, ModelConfig
 from mmpt.config.shared import declared
+from mmpt.losses import build_loss
 from mmpt.registry import REGISTRIES
 
 
@@ -26,6 +28,7 @@ class Outer(Section):
     layers: Mapping[str, int] | None = option(None, "of each")
     inner: Inner | None = option(None, "a section")
     entries: Mapping[str, Mapping] | None = option(None, "sections", holds=Inner)
+    compat: bool = option(False, "as released", formerly=("asis", "names: null"))
 
 
 def problems(tree: dict) -> list[str]:
@@ -42,17 +45,25 @@ def test_a_section_is_read_in_yaml_spelling_with_the_types_of_its_annotations():
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"qqqq": 1}, "s.qqqq: unknown key. Known: r, names, layers, inner, entries."),
+        ({"qqqq": 1}, "s.qqqq: unknown key. Known: r, names, layers, inner, entries, compat."),
         ({"r": float("nan")}, "s.r: expected a finite number and above 0, got nan."),
         ({"names": ["a", 1]}, 's.names[1]: expected text, got 1. Quote it: "1".'),
         ({"layers": {"video": "six"}}, "s.layers.video: expected a whole number, got 'six'."),
         ({"inner": {"size": [7]}}, "s.inner.size: expected a list of 2, got [7]."),
         ({"inner": 3}, "s.inner: expected `key: value` lines, got 3."),
+        ({"asis": True}, "s.asis is now s.compat: true."),
+        ({"names": None}, "s.names: null is now s.compat: true."),
         ({"entries": {"a": {"siz": 1}}}, "s.entries.a.siz: unknown key. Did you mean s.entries.a.size?"),
     ],
 )
 def test_what_is_wrong_has_its_place_at_every_depth(tree, message):
     assert problems(tree) == [message]
+
+
+def test_null_of_a_loss_is_what_its_class_takes_it_for(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("loss: {loss_cls: MMContraLoss, fusion_weight: null}")
+    assert build_loss(load_config(path).loss).config.fusion_weight is None
 
 
 def test_values_given_in_python_are_checked_too():

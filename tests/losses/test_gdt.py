@@ -16,7 +16,7 @@ from tests.conftest import golden_cases, load_golden
 from tests.ops.vectors import unit
 from tests.simulated_ranks import SimulatedRanks
 
-SUFFIXES = {"rank": "", "rank_asis": "_asis", "global": "_global"}
+SUFFIXES = {"rank": "", "released": "_asis", "global": "_global"}
 
 
 def views_of(hypothesis, n=3, d=8, seed=0, dtype=torch.float64):
@@ -71,7 +71,7 @@ def test_golden_gdt_loss_of_every_rank_and_hypothesis(path, scope, monkeypatch):
             embeddings = [torch.tensor(golden[name][rank][views], requires_grad=True) for name in ("v", "a")]
             section = {
                 "hypothesis": number,
-                "negative_scope": scope,
+                **({"compat": True} if scope == "released" else {"negative_scope": scope}),
                 "temperature": float(golden["temperature"]),
             }
             loss = GDTLoss(section)
@@ -343,6 +343,8 @@ def test_wrong_sections_and_batches_say_what_is_wrong():
         GDTLoss({"hypothesis": 1, "sync_direction_weights": [1]})
     with pytest.raises(ValueError, match="negative_scope=rank .* needs composition: pairwise"):
         GDTLoss({"hypothesis": 1, "negative_scope": "rank", "composition": "joint"})
+    with pytest.raises(ValueError, match="negative_scope=rank and loss.compat=True .* exclude each other"):
+        GDTLoss({"hypothesis": 1, "negative_scope": "rank", "compat": True})
     with pytest.raises(ValueError, match="needs 4 views"):
         GDTLoss({"hypothesis": 9})(pooled_video=torch.ones(6, 3), pooled_text=torch.ones(6, 3))
     with pytest.raises(ValueError, match="pooled_audio"):

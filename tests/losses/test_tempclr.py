@@ -259,7 +259,7 @@ def test_localisation_merges_windows_before_it_aligns():
         mean_by_second(batch["targets"].double(), second),
     )
     by_hand = loss.alignment(video, batch["pooled_text"], targets, batch["sequence_targets"], seeded())
-    historic = TempCLRLocalisationLoss({"sliding_window": None, "alignment_loss_coeff": 1.0})
+    historic = TempCLRLocalisationLoss({"compat": True, "alignment_loss_coeff": 1.0})
     as_they_come = historic(**batch, vmasks=vmasks, generator=seeded())
     assert merged.item() == pytest.approx(by_hand.item()) and merged.item() != pytest.approx(
         as_they_come.item()

@@ -24,7 +24,7 @@ def test_golden_gdt_stica_draws_cover_what_the_released_sampler_covers(path):
         axis, size, steps = name.split("_")
         kind, steps = axis[0] + size[0], int(steps[1:])
         whole = {"temporal_large": 3 if steps == 4 else 6, "temporal_small": 2 if steps == 4 else 4}
-        legacy = draws(FeatureCrop(legacy_offsets=True, **whole), (steps, 7, 7), kind)
+        legacy = draws(FeatureCrop(compat=True, **whole), (steps, 7, 7), kind)
         assert {tuple(row) for row in rows.tolist()} <= legacy
         assert legacy < draws(FeatureCrop(**whole), (steps, 7, 7), kind)
 

@@ -18,7 +18,7 @@ NAMES = [
     "v_reversal_i_shift",
     "i_reversal_i_shift",
 ]
-SUFFIXES = {"rank": "", "rank_asis": "_asis", "global": "_global"}
+SUFFIXES = {"rank": "", "released": "_asis", "global": "_global"}
 
 
 @pytest.mark.parametrize("number", range(1, 10))
@@ -66,7 +66,7 @@ def test_every_denominator_holds_its_positive_and_weights_sum_to_one(number):
 def test_one_rank_counts_alike_as_executed_and_as_intended():
     for number in range(1, 10):
         for intended, executed in zip(
-            *(GDTHypothesis.parse(number).masks(1, 3, scope) for scope in ("rank", "rank_asis")), strict=True
+            *(GDTHypothesis.parse(number).masks(1, 3, scope) for scope in ("rank", "released")), strict=True
         ):
             assert torch.equal(intended["mult"], executed["mult"])
 

@@ -56,8 +56,10 @@ class RecognitionClips(RawKeys):
     test_crops: int = option(
         3, "crops of each clip along the longer side: 1 (the middle) or 3", least=1, most=3
     )
-    released_test_clips: bool = option(
-        False, "tests scale clips at random and change their colours, as the released code does by mistake"
+    compat: bool = option(
+        False,
+        "tests scale clips at random and change their colours, as the released code does by mistake",
+        formerly=("released_test_clips",),
     )
 
 
@@ -152,6 +154,6 @@ class RawRecognitionAligner(RawAligner):
 
     def crops(self, frames: Tensor, rng: ItemRandom) -> Tensor:
         """(K, 3, T, S, S)."""
-        released = self.config.released_test_clips
+        released = self.config.compat
         views = self.augment.released_views(frames, rng.torch) if released else self.augment.views(frames)
         return views if self.config.test_crops == 3 else views[1:2]

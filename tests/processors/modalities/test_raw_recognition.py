@@ -75,7 +75,7 @@ def test_test_clips_lie_evenly_and_have_three_crops(actions):
 
 
 def test_released_test_clips_are_drawn(actions):
-    settings = config(actions, "test", released_test_clips=True)
+    settings = config(actions, "test", compat=True)
     first, second = (item(settings, 0, seed=seed)["video"] for seed in (0, 1))
     assert first.shape == (3, 3, 4, 16, 16) and not torch.equal(first, second)
 
