@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import inspect
 import json
 import re
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmpt.config import ConfigError, load_config
+from mmpt.config.yamlfile import parse_yaml
 from mmpt.processors import convert as converting
 from mmpt.processors import verify as verifying
 from mmpt.processors.modalities.modalities import lacking_by_split
@@ -110,12 +110,12 @@ def modalities(args: argparse.Namespace) -> int:
 def make(args: argparse.Namespace) -> None:
     """Write the embedded world, or list its knobs."""
     if args.list_knobs:
-        fields = [field for group in (Noise, Size) for field in dataclasses.fields(group)]
+        fields = [field for group in (Noise, Size) for field in group.yaml_names().values()]
         print("\n".join(f"{f.name:16} {f.default!s:>6}  {f.metadata['help']}" for f in fields))
         return
     sizes = {"noise": NOISE[args.noise], "size": SIZES[args.size], "dropout": args.dropout}
     settings = Settings(seed=args.seed, **sizes)
-    settings = settings.with_knobs({name: float(value) for name, value in args.set})
+    settings = settings.with_knobs({name: parse_yaml(value, f"--set {name}") for name, value in args.set})
     start = time.monotonic()
     if build_world(args.out, settings, track=progress("")):
         which = f"{args.size}, {args.noise}, seed {args.seed}"

@@ -3,66 +3,70 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from mmpt.config.fields import Section, option, read_section
+
+S = TypeVar("S", bound=Section)
 WORLD_VERSION = 6  # raise it whenever the same settings give other bytes
 
 
-def knob(default: Any, help: str) -> Any:
-    """A field whose meaning can be listed."""
-    return field(default=default, metadata={"help": help})
+probability = functools.partial(option, least=0, most=1)
+amount = functools.partial(option, least=0)
+count = functools.partial(option, least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
+class Noise(Section):
     """What makes the world hard. Probabilities in [0, 1], times in seconds, weights relative to unit
     vectors."""
 
-    p_chatter: float = knob(0.30, "share of all sentences that tell no step")
-    p_misleading: float = knob(0.5, "share of the chatter that names parts which are not shown")
-    p_silent: float = knob(0.25, "a step is shown but not told")
-    p_follow: float = knob(0.4, "a told step gets a weak second sentence")
-    p_tool_named: float = knob(0.6, "a sentence on a step with a tool names the tool")
-    offset_s: float = knob(
+    p_chatter: float = option(0.30, "share of all sentences that tell no step", least=0, most=0.99)
+    p_misleading: float = probability(0.5, "share of the chatter that names parts which are not shown")
+    p_silent: float = probability(0.25, "a step is shown but not told")
+    p_follow: float = probability(0.4, "a told step gets a weak second sentence")
+    p_tool_named: float = probability(0.6, "a sentence on a step with a tool names the tool")
+    offset_s: float = amount(
         4.0, "standard deviation by which a sentence is early or late; each video is shifted by half as much"
     )
-    p_word: float = knob(0.05, "per word: misheard (half lost, half replaced by another word)")
-    p_filler: float = knob(0.06, "per word: a filler before it")
-    p_false_start: float = knob(0.10, "a sentence repeats its first one to three words")
+    p_word: float = probability(0.05, "per word: misheard (half lost, half replaced by another word)")
+    p_filler: float = probability(0.06, "per word: a filler before it")
+    p_false_start: float = probability(0.10, "a sentence repeats its first one to three words")
 
-    p_dropped: float = knob(0.15, "a step of the task is left out of a video")
-    p_repeated: float = knob(0.3, "one step of a video is shown again at once")
-    p_exchanged: float = knob(0.3, "two neighbouring steps of a video change places")
+    p_dropped: float = probability(0.15, "a step of the task is left out of a video")
+    p_repeated: float = probability(0.3, "one step of a video is shown again at once")
+    p_exchanged: float = probability(0.3, "two neighbouring steps of a video change places")
 
-    visible_verb: float = knob(0.8, "per second of a step: the action can be seen")
-    visible_object: float = knob(0.9, "per second of a step: the ingredient can be seen")
-    visible_third: float = knob(0.6, "per second of a step: the tool or second ingredient can be seen")
-    p_scenery: float = knob(0.7, "per second between steps: one of twelve general views is shown")
-    w_verb: float = knob(1.0, "weight of the action")
-    w_object: float = knob(1.0, "weight of the ingredient")
-    w_third: float = knob(0.8, "weight of the tool or second ingredient")
-    w_pair: float = knob(
+    visible_verb: float = probability(0.8, "per second of a step: the action can be seen")
+    visible_object: float = probability(0.9, "per second of a step: the ingredient can be seen")
+    visible_third: float = probability(0.6, "per second of a step: the tool or second ingredient can be seen")
+    p_scenery: float = probability(0.7, "per second between steps: one of twelve general views is shown")
+    w_verb: float = amount(1.0, "weight of the action")
+    w_object: float = amount(1.0, "weight of the ingredient")
+    w_third: float = amount(0.8, "weight of the tool or second ingredient")
+    w_pair: float = amount(
         0.4,
         "weight of a look that only this action with this ingredient has; nothing predicts it for unseen "
         "pairs",
     )
-    w_scenery: float = knob(1.2, "weight of a general view")
-    w_who: float = knob(0.8, "weight of the person, new in every video")
-    w_where: float = knob(0.8, "weight of the place, new in every video")
-    w_drift: float = knob(0.5, "weight of a slow drift (light, camera)")
-    w_noise: float = knob(1.5, "weight of the noise of a single second")
+    w_scenery: float = amount(1.2, "weight of a general view")
+    w_who: float = amount(0.8, "weight of the person, new in every video")
+    w_where: float = amount(0.8, "weight of the place, new in every video")
+    w_drift: float = amount(0.5, "weight of a slow drift (light, camera)")
+    w_noise: float = amount(1.5, "weight of the noise of a single second")
 
-    p_no_sound: float = knob(0.1, "a video has no sound track")
-    audible_verb: float = knob(0.8, "per second of a step: the action can be heard")
-    audible_tool: float = knob(0.6, "per second of a step with a tool: the tool can be heard")
-    w_sound_verb: float = knob(1.0, "weight of the action in the sound")
-    w_sound_tool: float = knob(0.8, "weight of the tool in the sound")
-    w_room: float = knob(0.8, "weight of the sound of the room, new in every video")
-    w_hiss: float = knob(1.2, "weight of the noise of a single second of sound")
+    p_no_sound: float = probability(0.1, "a video has no sound track")
+    audible_verb: float = probability(0.8, "per second of a step: the action can be heard")
+    audible_tool: float = probability(0.6, "per second of a step with a tool: the tool can be heard")
+    w_sound_verb: float = amount(1.0, "weight of the action in the sound")
+    w_sound_tool: float = amount(0.8, "weight of the tool in the sound")
+    w_room: float = amount(0.8, "weight of the sound of the room, new in every video")
+    w_hiss: float = amount(1.2, "weight of the noise of a single second of sound")
 
 
 NOISE = {
@@ -77,19 +81,19 @@ NOISE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class Size(Section):
     """How much of everything there is."""
 
-    train_videos: int = knob(1600, "narrated training videos")
-    tasks: int = knob(400, "tasks (ordered lists of steps) that training videos follow")
-    val_videos: int = knob(64, "narrated videos of the same tasks, held back")
-    labelled_videos: int = knob(
+    train_videos: int = count(1600, "narrated training videos")
+    tasks: int = count(400, "tasks (ordered lists of steps) that training videos follow")
+    val_videos: int = count(64, "narrated videos of the same tasks, held back")
+    labelled_videos: int = count(
         48, "videos of the same tasks with clean labels, for fine-tuning and the further test formats"
     )
-    test_groups: int = knob(25, "groups of five look-alike test videos")
-    test_singles: int = knob(35, "test videos without look-alikes")
-    max_gallery: int = knob(512, "largest number of clips in the clip-retrieval galleries")
-    videos_per_shard: int = knob(256, "videos in one shard file")
+    test_groups: int = amount(25, "groups of five look-alike test videos")
+    test_singles: int = amount(35, "test videos without look-alikes")
+    max_gallery: int = count(512, "largest number of clips in the clip-retrieval galleries")
+    videos_per_shard: int = count(256, "videos in one shard file")
 
 
 SIZES = {
@@ -109,59 +113,36 @@ SIZES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Section):
     """All that the bytes of a world depend on."""
 
     seed: int = 0
     noise: Noise = NOISE["moderate"]
     size: Size = SIZES["main"]
-    dropout: float = 0.1  # of the small BERT whose config is written beside the data
-    p_held_out: float = 0.2  # share of (verb, ingredient) pairs that only test videos show
-    p_partner: float = 0.5  # a step has a second ingredient instead of a tool
+    dropout: float = probability(0.1, "of the small BERT whose config is written beside the data")
+    p_held_out: float = probability(0.2, "share of (verb, ingredient) pairs that only test videos show")
+    p_partner: float = probability(0.5, "a step has a second ingredient instead of a tool")
 
     def fingerprint(self) -> str:
         """SHA-256 over every setting and the version of the generator."""
         text = json.dumps([WORLD_VERSION, dataclasses.asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def with_knobs(self, knobs: Mapping[str, float]) -> Settings:
+    def with_knobs(self, knobs: Mapping[str, Any]) -> Settings:
         """A copy with some knobs of noise, size or the settings themselves changed.
 
         Raises:
-            ValueError: unknown knob, or a value out of range; the message names it.
+            ConfigError: unknown knobs, or values out of range; the message names them.
         """
-        settings = self
-        for name, value in knobs.items():
-            if name in Noise.__dataclass_fields__:
-                settings = dataclasses.replace(
-                    settings, noise=dataclasses.replace(settings.noise, **{name: float(value)})
-                )
-            elif name in Size.__dataclass_fields__:
-                settings = dataclasses.replace(
-                    settings, size=dataclasses.replace(settings.size, **{name: int(value)})
-                )
-            elif name in ("dropout", "p_held_out", "p_partner"):
-                settings = dataclasses.replace(settings, **{name: float(value)})
-            else:
-                known = ", ".join(
-                    [
-                        *Noise.__dataclass_fields__,
-                        *Size.__dataclass_fields__,
-                        "dropout",
-                        "p_held_out",
-                        "p_partner",
-                    ]
-                )
-                raise ValueError(f"unknown knob {name!r} of the embedded world. Known: {known}.")
-            _check(name, value)
-        return settings
+        read = read_section(_Knobs, knobs, "knob")
+
+        def changed(part: S) -> S:
+            new = {name: getattr(read, name) for name in part.yaml_names() if name in knobs}
+            return dataclasses.replace(part, **new)
+
+        return dataclasses.replace(changed(self), noise=changed(self.noise), size=changed(self.size))
 
 
-def _check(name: str, value: float) -> None:
-    is_probability = name.startswith(("p_", "visible_", "audible_")) or name == "dropout"
-    least = 1 if name in Size.__dataclass_fields__ and not name.startswith("test_") else 0
-    if value < least or (is_probability and value > 1) or (name == "p_chatter" and value >= 1):
-        raise ValueError(
-            f"knob {name}={value}: expected "
-            f"{'a probability' if is_probability else f'a number of at least {least}'}."
-        )
+@dataclass(frozen=True, kw_only=True)
+class _Knobs(Settings, Size, Noise):
+    """Every knob by its name."""

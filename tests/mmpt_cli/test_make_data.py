@@ -29,7 +29,7 @@ def test_a_changed_knob_makes_other_data(tmp_path, capsys):
 
 
 def test_an_unknown_knob_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="unknown knob 'p_noise'"):
+    with pytest.raises(ValueError, match="knob.p_noise: unknown key"):
         main(["--out", str(tmp_path / "toy"), "--set", "p_noise=1"])
     assert not any(tmp_path.iterdir())
 

@@ -34,7 +34,7 @@ def test_knobs_reach_noise_size_and_world():
 
 
 def test_an_unknown_knob_is_named():
-    with pytest.raises(ValueError, match="unknown knob 'p_silnt'"):
+    with pytest.raises(ValueError, match="knob.p_silnt: unknown key. Did you mean knob.p_silent"):
         Settings().with_knobs({"p_silnt": 0.1})
 
 
