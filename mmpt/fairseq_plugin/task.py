@@ -137,6 +137,8 @@ class FairseqMMTask(LegacyFairseqTask):
             dataset is self.datasets.get("train") and not self.is_done
         ):  # composing groups of near neighbours may take long
             with HEART.during("composing batches", slow=True):
+                if rank() == 0 and self.args.replay_until is None:
+                    self.folder.check_files()
                 self.mmtask.begin_epoch(dataset.dataset, epoch, self.model)
         kwargs["disable_iterator_cache"] = True
         if kwargs.get("num_workers") == 0:

@@ -29,8 +29,9 @@ from mmpt.config.load import examined, leaves
 from mmpt.config.rundir import to_dict
 from mmpt.config.yamlfile import write_yaml
 from mmpt.launch.lock import unwritable
-from mmpt.utils.content import ITSELF, changed, digests
+from mmpt.utils.content import ITSELF, changed, digests, versions
 from mmpt.utils.files import atomic_write
+from mmpt.utils.text import read_json, read_json_log
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class RunFolder:
     def __init__(self, config: Config):
         check_training(config)
         self.config, self.path = config, Path(config.trainer.save_dir)
+        self._versions: dict[str, Any] | None = None  # of files, at the last `check_files`
 
     @property
     def has_begun(self) -> bool:
@@ -172,7 +174,7 @@ class RunFolder:
         if not self.has_begun:
             return []
         before, now, found = self._stored(), _flat(to_dict(self.config)), []
-        content = json.loads(_text(self.path / CONTENT) or "{}")
+        content = self._kept_content()
         for key in dict.fromkeys((*before, *now)):
             old, new = before.get(key), now.get(key)
             if self._is_harmless(key, new):
@@ -205,15 +207,38 @@ class RunFolder:
         if not sizes or sizes[-1] != items:
             self.note(event="training set", items=items)
 
+    def check_files(self) -> None:
+        """Between epochs: does what the settings name hold what it held when training began? Files are read
+        only where sizes or times are others than at the call before.
+
+        Raises:
+            ConfigError: it does not; the message names the files.
+        """
+        named = self._named()
+        now = {path: versions(path) for paths in named.values() for path in paths}
+        before, self._versions = self._versions, now
+        if before in (None, now):
+            return
+        content = self._kept_content()
+        found = [
+            Difference(key, path, path, tuple(files))
+            for key, paths in named.items()
+            for known, path in zip(content.get(key, ()), paths, strict=False)
+            if (files := changed(known, path))
+        ]
+        if found:
+            raise ConfigError(
+                f"{self.config.source}: files were changed while training read them:\n"
+                + "".join(f"    {difference}\n" for difference in found)
+                + "Restore them and go on from the last checkpoint, or start anew in another folder."
+            )
+
     def history(self) -> list[dict[str, Any]]:
         """The starts since the folder began, oldest first; a line that a crash cut off is left out."""
         entries: list[dict[str, Any]] = []
-        for line in (_text(self.path / HISTORY) or "").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            entries = [entry] if entry["event"] == "began" else [*entries, entry]
+        path = self.path / HISTORY
+        for entry in read_json_log(path)[0] if path.is_file() else ():
+            entries = [entry] if entry.get("event") == "began" else [*entries, entry]
         return entries
 
     def note(self, **entry: Any) -> None:
@@ -267,7 +292,7 @@ class RunFolder:
 
     def _accept(self, found: Collection[Difference]) -> None:
         """From now on the content is what it is now."""
-        content = json.loads(_text(self.path / CONTENT) or "{}")
+        content = self._kept_content()
         now = self._content()
         for difference in found:
             content.pop(difference.key, None)
@@ -276,14 +301,22 @@ class RunFolder:
         with atomic_write(self.path / CONTENT, "w") as file:
             json.dump(content, file, indent=0)
 
+    def _kept_content(self) -> dict[str, list[dict[str, str]]]:
+        path = self.path / CONTENT
+        return read_json(path, dict, empty=True) if path.is_file() else {}
+
     def _content(self) -> dict[str, list[dict[str, str]]]:
         """Key -> checksums of each path that its value names, where there is something."""
-        named = {
-            key: [digests(path) for path in _paths(value)]
+        found = {key: [digests(path) for path in paths] for key, paths in self._named().items()}
+        return {key: held for key, held in found.items() if any(held)}
+
+    def _named(self) -> dict[str, list[str]]:
+        """Key -> the paths in its value, of keys on which training depends."""
+        return {
+            key: _paths(value)
             for key, value in _flat(to_dict(self.config)).items()
             if not self._is_harmless(key, value)
         }
-        return {key: found for key, found in named.items() if any(found)}
 
     def _is_harmless(self, key: str, new: Any) -> bool:
         section, _, rest = key.partition(".")

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mmpt.utils.files import file_sha256
+from mmpt.utils.files import file_sha256, version_of
 
 WHOLE = 1 << 20  # bytes; files in folders up to this size are read whole
 PIECE = 1 << 16  # bytes
@@ -48,6 +48,14 @@ def changed(before: Digests, path: str) -> list[str]:
     """The files that hold something else than before, or are gone; further files do not count."""
     now = digests(path, before)
     return [name for name, digest in before.items() if now.get(name) != digest]
+
+
+def versions(path: str) -> dict[str, tuple[int, int] | None]:
+    """The same files, each with its size and time, which are had without reading it."""
+    if os.path.isfile(path):
+        return {ITSELF: version_of(path)}
+    begin = os.path.join(path, "") if os.path.isdir(path) else path
+    return {name: version_of(begin + name) for name in _chosen(begin)}
 
 
 def _chosen(begin: str) -> list[str]:

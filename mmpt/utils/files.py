@@ -49,3 +49,12 @@ def stream_sha256(file: BinaryIO) -> str:
     while block := file.read(BLOCK):
         digest.update(block)
     return digest.hexdigest()
+
+
+def version_of(path: str | Path) -> tuple[int, int] | None:
+    """Size and time of change of a file, one of which differs once it is written anew; None: no file."""
+    try:
+        about = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return about.st_size, about.st_mtime_ns

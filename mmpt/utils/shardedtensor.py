@@ -20,16 +20,18 @@ import json
 import math
 import mmap
 import os
+import time
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpt.utils.files import atomic_write, file_sha256
+from mmpt.utils.bus_error import name_bus_errors
+from mmpt.utils.files import atomic_write, file_sha256, version_of
 from mmpt.utils.safe_pickle import load_plain_pickle
 from mmpt.utils.text import TextError, check_id, check_kind, check_record, is_id, read_json, shown
 
@@ -37,11 +39,19 @@ MANIFEST = "shards.json"
 SUFFIXES = ("_data.npy", "_starts.npy")
 EXPANSION = 1100  # the most that zip packs
 ZIP_END = 22  # bytes of the record that ends an archive, with the number of its files
+LOOK_S = 1.0  # between looks at whether a shard is still the file that was opened
 MOST_SHARDS = 1 << 31  # their numbers are kept in 32 bits
 
 
 class ShardError(ValueError):
     """A shard is missing, truncated, or contradicts itself or its manifest."""
+
+
+class Version(NamedTuple):
+    """Which file a shard was opened from: its rows' size and time, and their checksum where it is known."""
+
+    of: tuple[int, int] | None
+    sha256: str | None
 
 
 class ShardedTensor:
@@ -51,6 +61,9 @@ class ShardedTensor:
         data: all rows, (sum of lengths, ...).
         starts: row offsets, (n + 1,) int64; item i is `data[starts[i]:starts[i + 1]]`.
         name: what to call it in errors.
+
+    Attributes:
+        version: of its file, which may not change while it is read; None: not in a file.
 
     Raises:
         ShardError: the offsets do not describe the rows.
@@ -75,6 +88,8 @@ class ShardedTensor:
         self._map = None if mapped is None else mapped._mmap
         self._bytes = 0 if mapped is None else mapped.offset + data.nbytes  # that its file has to have
         self._name = name
+        self.version: Version | None = None
+        self._next_look, self._process = 0.0, 0
 
     @classmethod
     def from_list(cls, arrays: Iterable[np.ndarray]) -> ShardedTensor:
@@ -91,17 +106,37 @@ class ShardedTensor:
         """Rows of item `index`: a view, no copy.
 
         Raises:
-            ShardError: the file was made shorter since it was opened; to read it would kill the process.
+            ShardError: the file was made shorter since it was opened, and to read it would kill the process;
+                or another file has taken its place.
         """
-        if self._map is not None and self._map.size() < self._bytes:
-            raise ShardError(
-                f"{self._name}_data.npy: {self._map.size()} bytes, {self._bytes} when it was opened: it was "
-                "cut while this process read it. Restore it, and start again."
-            )
+        if self._map is not None:
+            self._check_file()
         if not -len(self) <= index < len(self):
             raise IndexError(f"item {index} of a sharded tensor of {len(self)} items.")
         index %= len(self)
         return self.data[self.starts[index] : self.starts[index + 1]]
+
+    def _check_file(self) -> None:
+        if self._map.size() < self._bytes:
+            raise ShardError(
+                f"{self._name}_data.npy: {self._map.size()} bytes, {self._bytes} when it was opened: it was "
+                "cut while this process read it. Restore it, and start again."
+            )
+        now = time.monotonic()
+        if now < self._next_look and self._process == os.getpid():
+            return
+        self._next_look, self._process = now + LOOK_S, os.getpid()
+        name_bus_errors()  # of what is cut between this check and the end of reading
+        path = Path(f"{self._name}_data.npy")
+        found = version_of(path)
+        if self.version is None or found in (None, self.version.of):  # what is deleted can be read to the end
+            return
+        if self.version.sha256 is None or file_sha256(path) != self.version.sha256:
+            raise ShardError(
+                f"{path}: not the file that was opened: it was written anew while this process read it, and "
+                "an epoch would hold items of both. Restore it, or start again."
+            )
+        self.version = self.version._replace(of=found)  # a copy of the same
 
     def lengths(self) -> np.ndarray:
         """Number of rows per item, (n,) int64."""
@@ -149,6 +184,7 @@ class ShardedTensor:
         Raises:
             ShardError: a file is missing, truncated or does not match; the message names it.
         """
+        version = version_of(f"{path}_data.npy")
         data = _open_npy(Path(f"{path}_data.npy"), mmap_mode)
         starts = _open_npy(Path(f"{path}_starts.npy"), None)
         tensor = cls(data, starts, name=str(path))
@@ -168,6 +204,8 @@ class ShardedTensor:
                     f"{path}: does not match {MANIFEST} beside it: {', '.join(wrong)}. Copy or build the "
                     "shard again."
                 )
+        sha256 = None if entry is None else entry["sha256"][f"{Path(path).name}{SUFFIXES[0]}"]
+        tensor.version = Version(version, sha256)
         return tensor
 
 
@@ -375,6 +413,7 @@ def open_npy(path: Path, mmap_mode: str | None = None, any_order: bool = False) 
             raise ValueError(f"{found} bytes, expected {expected} for shape {shape}, {dtype}")
         order = "F" if column_major else "C"
         if mmap_mode is not None and 0 not in shape:
+            name_bus_errors()
             return np.memmap(file, dtype, mmap_mode, begin, shape, order).view(np.ndarray)
         return np.fromfile(file, dtype).reshape(shape, order=order)
 

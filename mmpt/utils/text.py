@@ -283,6 +283,17 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     return found
 
 
+def read_json_log(path: str | Path) -> tuple[list[dict[str, Any]], int]:
+    """Objects of JSON lines to which processes append, and how many lines hold none: a kill cuts lines."""
+    found, damaged = [], 0
+    for text in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found.append(check_record(parse_json(text, str(path), nan=True), str(path)))
+        except TextError:
+            damaged += 1
+    return found, damaged
+
+
 def parse_json(text: str, where: str, nan: bool = False) -> Any:
     """The value of a JSON text; `where` names it in messages; `nan`: it may hold NaN.
 

@@ -148,6 +148,17 @@ def test_other_content_under_the_same_path_is_another_experiment(start, tmp_path
     start()
 
 
+def test_files_that_change_between_epochs_are_named(start, tmp_path):
+    folder = start()
+    folder.check_files()
+    path = tmp_path / "feat/train_1_data.npy"
+    path.write_bytes(path.read_bytes())  # a copy of the same
+    folder.check_files()
+    path.write_bytes(bytes(3_000_000))
+    with pytest.raises(ConfigError, match=r"dataset.vfeat_dir: .*feat holds .* train_1_data.npy"):
+        folder.check_files()
+
+
 def test_further_files_in_a_folder_and_weights_that_are_gone_change_nothing(start, tmp_path):
     start()
     (tmp_path / "feat/train_9_data.npy").write_bytes(b"x")

@@ -4,6 +4,9 @@ import json
 import mmap
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -282,6 +285,66 @@ def test_a_shard_cut_while_it_is_open_is_named_before_it_is_read(tmp_path):
         file.truncate(5000)
     with pytest.raises(ShardError, match=r"a_data\.npy: 5000 bytes, 64128 when it was opened"):
         shard[1]
+
+
+def later(path):
+    """A time that no other write has, on file systems with coarse clocks, too."""
+    os.utime(path, ns=(1, 1 + path.stat().st_mtime_ns))
+
+
+@pytest.fixture
+def looks_always(monkeypatch):
+    monkeypatch.setattr("mmpt.utils.shardedtensor.LOOK_S", 0.0)
+
+
+def test_a_shard_that_another_of_its_size_replaces_while_it_is_open_is_named(tmp_path, looks_always):
+    for name, value in (("a", 1), ("b", 2)):
+        ShardedTensor.from_list([np.full((3, 4), value, np.float32)]).save(tmp_path / name)
+    shard = ShardedTensor.load(tmp_path / "a", mmap_mode="r")
+    assert shard[0].sum() == 12
+    (tmp_path / "b_data.npy").replace(tmp_path / "a_data.npy")
+    later(tmp_path / "a_data.npy")
+    with pytest.raises(ShardError, match=r"a_data\.npy: not the file that was opened"):
+        shard[0]
+
+
+def test_a_shard_that_a_copy_of_its_own_replaces_is_read_on_where_a_manifest_says_so(tmp_path, looks_always):
+    with ShardWriter(tmp_path / "a") as writer:
+        writer.append(np.ones((3, 4), np.float32))
+    shard, path = ShardedTensor.load(tmp_path / "a", mmap_mode="r"), tmp_path / "a_data.npy"
+    path.write_bytes(path.read_bytes())
+    later(path)
+    assert shard[0].sum() == 12
+
+
+def test_a_shard_that_was_replaced_while_a_cache_had_closed_it_is_named(tmp_path):
+    for name in "ab":
+        ShardedTensor.from_list([np.ones((3, 4), np.float32)]).save(tmp_path / name)
+    cache = ShardCache(limit=1)
+    assert [len(cache(str(tmp_path / name))[0]) for name in "ab"] == [3, 3]
+    later(tmp_path / "a_data.npy")
+    with pytest.raises(ShardError, match=r"a_data\.npy: not the file that was opened"):
+        cache(str(tmp_path / "a"))[0]
+
+
+CUT_WHILE_READ = """
+import sys
+from mmpt.utils import ShardedTensor
+shard = ShardedTensor.load(sys.argv[1], mmap_mode="r")
+rows = shard[1]
+with open(sys.argv[1] + "_data.npy", "r+b") as file:
+    file.truncate(5000)
+rows.sum()
+"""
+
+
+def test_a_process_that_dies_of_a_file_cut_while_it_is_read_names_the_file(tmp_path):
+    ShardedTensor.from_list([np.ones((4000, 4), np.float32)] * 2).save(tmp_path / "a")
+    died = subprocess.run(
+        [sys.executable, "-c", CUT_WHILE_READ, str(tmp_path / "a")], capture_output=True, text=True
+    )
+    assert died.returncode == -signal.SIGBUS
+    assert f"{tmp_path}/a_data.npy: process" in died.stderr
 
 
 @pytest.mark.parametrize("name", ["../x", "/abs", "a/b", "a\nb", "", 7])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.processors.store.remote import is_remote, local_shard, remote_folder
-from mmpt.utils.shardedtensor import ShardedTensor
+from mmpt.utils.shardedtensor import ShardedTensor, Version
 
 OPEN_FILES = (
     8192  # what a process that reads all of HowTo100M's 879 shards beside everything else can do with
@@ -48,12 +48,14 @@ class ShardCache:
         self.limit = shards_at_once() if limit is None else limit
         self.cache_dir, self.scattered = cache_dir, scattered
         self._open: OrderedDict[str, ShardedTensor] = OrderedDict()
+        self._first: dict[str, Version | None] = {}  # of every shard ever opened
 
     def __call__(self, path: str) -> ShardedTensor:
         """The shard at `path` (or URL), mapped read-only."""
         shard = self._open.get(path)
         if shard is None:
             shard = self._open[path] = ShardedTensor.load(local_shard(path, self.cache_dir), mmap_mode="r")
+            shard.version = self._first.setdefault(path, shard.version)
             if self.scattered:
                 shard.expect_scattered_reads()
             if len(self._open) > self.limit:
