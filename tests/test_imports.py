@@ -30,7 +30,7 @@ ALLOWED = {
     "datasets": {"processors", "utils", "config", "registry"},
     "neighbours": {"datasets", "ops", "utils", "config", "registry"},
     "extraction": {"media", "backbones", "processors", "utils"},
-    "calibration": {"utils"},
+    "calibration": {"utils", "config"},
     "inference": {
         "calibration",
         "neighbours",
@@ -51,7 +51,7 @@ ALLOWED = {
     "evaluators": {"historic", "ops", "processors", "utils", "config", "registry"},
     "audit": {"evaluators", "historic", "utils"},
     "certify": {"losses", "ops", "registry", "utils"},
-    "synthetic": {"processors", "utils"},
+    "synthetic": {"processors", "utils", "config"},
     "tasks": {
         "models",
         "losses",
@@ -95,7 +95,7 @@ ALLOWED = {
         "utils",
         "zoo",
     },
-    "replay": {"launch", "checkpoints", "config"},
+    "replay": {"launch", "checkpoints", "config", "utils"},
     "fairseq_plugin": {"tasks", "datasets", "checkpoints", "launch", "ops", "utils", "config"},
 }
 # `from mmpt.models import MMPTModel`, which papers print

@@ -16,6 +16,7 @@ from mmpt.config.rundir import to_dict
 from mmpt.config.yamlfile import write_yaml
 from mmpt.launch.local import LocalJob, Running, visible_gpus
 from mmpt.launch.torchrun import Topology
+from mmpt.utils.text import read_json_log
 
 POLL_SECONDS = 0.2
 SHOWN_LINES = 15
@@ -59,9 +60,7 @@ class Run:
         """
         path = self.folder / "metrics.jsonl"
         if path.is_file():
-            with open(path) as file:
-                lines = map(json.loads, file)
-                yield from (line for line in lines if tag in (None, line["tag"]))
+            yield from (line for line in read_json_log(path)[0] if tag in (None, line.get("tag")))
 
 
 def train(

@@ -28,7 +28,9 @@ import numpy as np
 
 from mmpt.calibration.conformal import adjusted, group_p_values, group_quantile, risk_controlled_rate
 from mmpt.calibration.evidence import Evidence, evidence
+from mmpt.config.fields import read_section
 from mmpt.utils.files import atomic_write
+from mmpt.utils.text import read_json
 
 RIDGE = 1.0  # of guesses from standardised quantities
 TRUSTS = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
@@ -89,6 +91,10 @@ class Linear:
     scale: list[float]
     weights: list[float]
 
+    def __post_init__(self):
+        if not len(self.mean) == len(self.scale) == len(self.weights) - 1:
+            raise ValueError(f"{len(self.weights)} weights for {len(self.mean)} quantities and a constant")
+
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """(N, Q) -> (N,)."""
         standard = np.clip((x - np.array(self.mean)) / np.array(self.scale), -6, 6)
@@ -124,8 +130,8 @@ class Calibration:
     nulls: list[float]
     null_videos: list[int]
     rate: float = 0.0
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    about: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any | None] = field(default_factory=dict)
+    about: Mapping[str, Any | None] = field(default_factory=dict)
 
     def __call__(
         self, known: Evidence, length_s: float | np.ndarray, video: np.ndarray | None = None
@@ -173,15 +179,11 @@ class Calibration:
             ValueError: it is something else, or of another version.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            if values.pop("format") != FORMAT:
+            values = read_json(path, dict, nan=True)
+            if values.pop("format", None) != FORMAT:
                 raise ValueError("another version")
-            values["ends"] = tuple(Linear(**end) for end in values["ends"])
-            values["errors"] = tuple(Linear(**error) for error in values["errors"])
-            values["visibility"] = values["visibility"] and Linear(**values["visibility"])
-            values["error_range"] = tuple(values["error_range"])
-            return cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return read_section(cls, values, "")
+        except (ValueError, TypeError) as error:  # a key that is missing is a TypeError
             raise ValueError(f"{path}: not a calibration ({error}). Write it anew: mmpt calibrate") from error
 
 
@@ -231,8 +233,8 @@ def calibrate(
     made = Calibration(
         coverage,
         false_discovery,
-        ends,
-        errors,
+        (ends[0], ends[1]),
+        (errors[0], errors[1]),
         (float(logs.min()), float(logs.max())),
         trust=1.0,
         factor=None,
@@ -280,7 +282,7 @@ class Sentences(NamedTuple):
                 )
         known = [video.known for video in videos]
         truth = np.concatenate([np.asarray(video.truth, dtype=np.float64) for video in videos])
-        number = np.repeat(np.arange(len(videos)), [len(video.truth) for video in videos])
+        number: np.ndarray = np.repeat(np.arange(len(videos)), [len(video.truth) for video in videos])
         return cls(
             Evidence(*(np.concatenate(parts) for parts in zip(*known, strict=True))),
             truth,

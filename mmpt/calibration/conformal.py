@@ -59,7 +59,7 @@ def group_p_values(
     names, member, counts = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(nulls, kind="stable")
     # how many groups' worth of nulls lie from each place on
-    beyond = np.append(np.cumsum((1.0 / counts[member])[order][::-1])[::-1], 0.0)
+    beyond: np.ndarray = np.append(np.cumsum((1.0 / counts[member])[order][::-1])[::-1], 0.0)
     total = beyond[np.searchsorted(nulls[order], values, side="left")]
     others = np.full(len(values), float(len(names)))
     for number, name in enumerate(names) if own is not None else ():

@@ -63,10 +63,13 @@ def _tested(asked: Sentences, made: Calibration, half_width: float) -> Rehearsal
     spans, seen = made(asked.known, asked.length_s, asked.video), asked.seen
     centre = asked.known.centre
     fixed = np.clip(centre - half_width, 0, None), np.minimum(centre + half_width, asked.length_s)
-    row: list[float] = []
-    for low, high in ((spans.low, spans.high), fixed):
+
+    def share_and_width(low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
         held = (low <= asked.truth[:, 0] + 1e-9) & (high >= asked.truth[:, 1] - 1e-9)
-        row += [_over_videos(x[seen], asked.video[seen]) for x in (held, high - low)]
+        of = asked.video[seen]
+        return _over_videos(held[seen], of), _over_videos((high - low)[seen], of)
+
+    row = (*share_and_width(spans.low, spans.high), *share_and_width(*fixed))
     if spans.visible is None:
         return Rehearsal(*row, float("nan"), float("nan"))
     called, n_videos = spans.visible, asked.video.max() + 1

@@ -4,7 +4,6 @@ truth, the curves of its trainings, and an index to search."""
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +19,7 @@ from mmpt.pages.report import write_report
 from mmpt.pages.runs import read_run
 from mmpt.synthetic.truth import truth_alignment
 from mmpt.utils import ShardedTensor, load_plain_pickle
+from mmpt.utils.text import read_json
 
 VIDEOS, WINDOW_S = 6, 4
 
@@ -58,7 +58,7 @@ def write_pages(out: Path, data: str, features: Path, runs: Mapping[str, Path], 
     index = dataclasses.replace(model.index(seconds, min(8, model.max_video_len)), origin=origin)
     index.save(out / "index.npz")
     report = write_report(out / "report.html", [read_run(folder, name) for name, folder in runs.items()])
-    found = json.loads(results.read_text())
+    found = read_json(results, dict, nan=True)
     values = {"tables": found["tables"], "facts": found["facts"], "rows": rows, "report": link(report, out)}
     title = "A model of long videos and text, trained here"
     return write(out / "index.html", "demo.html", title=title, out=str(out), **values)

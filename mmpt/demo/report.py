@@ -31,6 +31,7 @@ from mmpt.synthetic.truth import TRUTH, truth_alignment
 from mmpt.utils import ShardedTensor, load_index, load_plain_pickle
 from mmpt.utils.files import atomic_write, file_sha256
 from mmpt.utils.seed import set_seed
+from mmpt.utils.text import read_json
 
 Rows = dict[str, dict[str, Result]]  # row -> test set -> result
 CLIP_TESTS = {"vtt": "MSR-VTT", "youcook": "YouCook2"}  # sets like these
@@ -52,7 +53,7 @@ def evaluate_rows(
     """
     evaluations = {test: Evaluation(config, device="cpu") for test, config in tests.items()}
     training = next(iter(models.values()))[0]
-    vocab_size = json.loads((Path(training.dataset.bert_name) / "config.json").read_text())["vocab_size"]
+    vocab_size = read_json(Path(training.dataset.bert_name) / "config.json", dict)["vocab_size"]
     ridge = fit_ridge_to_shards(training.dataset.vfeat_dir, training.dataset.tfeat_dir, vocab_size)
     set_seed(training.trainer.seed)
     networks: dict[str, nn.Module] = {
@@ -75,7 +76,7 @@ def evaluate_rows(
 def role_twins(list_path: str, data: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Clips whose step is also there with its two ingredients in each other's roles: (n,) places of such
     clips in the list, (n,) places of their twins."""
-    videos = json.loads((Path(data) / TRUTH).read_text(encoding="utf-8"))
+    videos = read_json(Path(data) / TRUTH, dict)
     place = {}
     for index, record in enumerate(load_plain_pickle(list_path)):
         video, _, clip = record["id"].rpartition("_")

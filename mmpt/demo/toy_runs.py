@@ -11,6 +11,7 @@ from typing import Any
 
 from mmpt.config import find_project, recursive_config
 from mmpt.utils.files import atomic_write
+from mmpt.utils.text import read_json, read_json_log
 
 PROJECTS = find_project("projects/toy")
 STAMP = "toy_run.json"
@@ -45,12 +46,12 @@ def set_length(updates: int) -> list[str]:
 
 def data_fingerprint(data: str | Path) -> str:
     """Names the embedded world in a folder."""
-    return json.loads((Path(data) / "stamp.json").read_text())["fingerprint"]
+    return read_json(Path(data) / "stamp.json", dict)["fingerprint"]
 
 
 def data_files(data: str | Path) -> int:
     """How many files the embedded world in a folder has; their sizes are part of its stamp."""
-    return len(json.loads((Path(data) / "stamp.json").read_text())["files"])
+    return len(read_json(Path(data) / "stamp.json", dict)["files"])
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
@@ -63,7 +64,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
         SystemExit: the folder holds a run with other settings.
     """
     stamp = folder / STAMP
-    found = json.loads(stamp.read_text()) if stamp.is_file() else None
+    found = read_json(stamp, dict) if stamp.is_file() else None
     if found is not None and found["settings"] != json.loads(json.dumps(settings)):
         raise SystemExit(
             f"error: {folder} holds a run with other settings. Delete it to train anew, or choose another "
@@ -87,7 +88,7 @@ def cpu_seconds_of_children() -> float:
 
 def write_cost(folder: Path, cpu_s: float) -> None:
     """Keep what a run took: its updates, and the processor time of its last part where it was stopped."""
-    updates = [json.loads(line)["update"] or 0 for line in (folder / "metrics.jsonl").open()]
+    updates = [line["update"] or 0 for line in read_json_log(folder / "metrics.jsonl")[0]]
     with atomic_write(folder / COST, "w") as file:
         json.dump({"updates": max(updates), "cpu_s": round(cpu_s, 1)}, file)
 
@@ -95,7 +96,7 @@ def write_cost(folder: Path, cpu_s: float) -> None:
 def read_cost(folder: Path) -> dict[str, float]:
     """`updates` and `cpu_s` of a run; {}: not known."""
     path = folder / COST
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(path, dict) if path.is_file() else {}
 
 
 def _write(path: Path, settings: Mapping[str, Any], done: bool) -> None:

@@ -3,7 +3,6 @@ of mteb beside ours."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 
 from mmpt.evaluators.bootstrap import interval
 from mmpt.evaluators.ranking import statistic
-from mmpt.evaluators.records import PER_QUERY, RECORD, SAMPLES, SEED
+from mmpt.evaluators.records import PER_QUERY, SAMPLES, SEED, read_record
+from mmpt.utils.text import check_record, number, read_json
 
 RECALLS = {"recall_at_1": "R1", "recall_at_5": "R5", "recall_at_10": "R10"}  # theirs -> ours
 
@@ -24,7 +24,7 @@ def ranks_of_row(folder: str | Path, row: str) -> dict[str, np.ndarray]:
     Raises:
         ValueError: there is no such row.
     """
-    per_query = json.loads((Path(folder) / PER_QUERY).read_text())
+    per_query = read_json(Path(folder) / PER_QUERY, dict, nan=True)
     if row not in per_query:
         raise ValueError(f"{folder}: no row {row!r}; it has {', '.join(per_query)}.")
     return {test: np.array(of["ranks"]) for test, of in per_query[row].items() if "ranks" in of}
@@ -47,7 +47,7 @@ def model_index(folder: str | Path, row: str, name: str) -> dict[str, Any]:
 
 def mteb_results(folder: str | Path, row: str, name: str) -> dict[str, Any]:
     """Test -> the result file that mteb writes for a task, with one right item a query."""
-    galleries = _record(folder)["protocol"]["gallery_sha256"]
+    galleries = read_record(folder)["protocol"]["gallery_sha256"]
     return {
         test: {
             "dataset_revision": galleries[test],
@@ -71,7 +71,7 @@ def every_eval_ever(folder: str | Path, row: str, name: str) -> dict[str, Any]:
     """A record of Every Eval Ever, schema 0.2.1."""
     from mmpt import __version__
 
-    record, now = _record(folder), str(int(time.time()))
+    record, now = read_record(folder), str(int(time.time()))
     results = []
     for test, ranks in ranks_of_row(folder, row).items():
         for ours in RECALLS.values():
@@ -117,12 +117,12 @@ def read_mteb(path: str | Path) -> dict[str, float]:
     Raises:
         ValueError: it is no such file.
     """
-    content = json.loads(Path(path).read_text())
-    splits = content.get("scores") if isinstance(content, Mapping) else None
-    if not isinstance(splits, Mapping) or not splits:
-        raise ValueError(f"{path}: no result file of mteb: expected `scores` with a list for each split.")
-    first = (splits.get("test") or next(iter(splits.values())))[0]
-    return {ours: float(first[theirs]) for theirs, ours in RECALLS.items() if theirs in first}
+    splits = check_record(read_json(path, dict, nan=True), str(path), scores=dict)["scores"]
+    split = "test" if splits.get("test") else next(iter(splits), "test")
+    listed = check_record(splits, f"{path}: scores", **{split: list})[split]
+    first = check_record(listed[0] if listed else None, f"{path}: scores: {split}")
+    found = {ours: first[theirs] for theirs, ours in RECALLS.items() if theirs in first}
+    return {name: number(value, f"{path}: scores: {split}: {name}") for name, value in found.items()}
 
 
 def beside(folder: str | Path, test: str, files: Mapping[str, int | None]) -> list[list[str]]:
@@ -134,7 +134,7 @@ def beside(folder: str | Path, test: str, files: Mapping[str, int | None]) -> li
         files: result file of mteb -> how many items its gallery has; None: not known, and said so.
     """
     rows = [["model", "gallery", *RECALLS.values()]]
-    for row in json.loads((Path(folder) / PER_QUERY).read_text()):
+    for row in read_json(Path(folder) / PER_QUERY, dict, nan=True):
         ranks = ranks_of_row(folder, row)[test]
         shares = (float(statistic(ours)(ranks)) for ours in RECALLS.values())
         rows.append([row, str(len(ranks)), *(f"{100 * share:.1f}" for share in shares)])
@@ -143,10 +143,6 @@ def beside(folder: str | Path, test: str, files: Mapping[str, int | None]) -> li
         shares = [f"{100 * found[ours]:.1f}" if ours in found else "" for ours in RECALLS.values()]
         rows.append([Path(path).stem, "not known" if gallery is None else str(gallery), *shares])
     return rows
-
-
-def _record(folder: str | Path) -> dict[str, Any]:
-    return json.loads((Path(folder) / RECORD).read_text())
 
 
 FORMATS = {"model-index": model_index, "mteb": mteb_results, "every-eval-ever": every_eval_ever}

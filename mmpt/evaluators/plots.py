@@ -126,8 +126,9 @@ def plot_alignment(
     for row, weights in enumerate(plan):
         bars = [(start, end - start) for start, end in clips]
         axes.broken_barh(bars, (row - 0.42, 0.84), facecolors=shades.to_rgba(100 * weights))
-        if truth[row] is not None:
-            start, end = truth[row]
+        shown_at = truth[row]
+        if shown_at is not None:
+            start, end = shown_at
             axes.broken_barh(
                 [(start, end - start)], (row - 0.42, 0.84), facecolors="none", edgecolors=ORANGE, linewidth=2
             )

@@ -24,6 +24,7 @@ from mmpt.evaluators.bootstrap import interval
 from mmpt.evaluators.ranking import statistic
 from mmpt.evaluators.report import markdown_table
 from mmpt.utils.files import atomic_write
+from mmpt.utils.text import check_record, read_json
 
 RECORD, PER_QUERY, CONFIGS, SEAL = "record.json", "per_query.json", "configs.json", "SEAL"
 FILES = (RECORD, PER_QUERY, CONFIGS)
@@ -120,7 +121,7 @@ def problems(folder: str | Path) -> list[str]:
     broken = broken_seal(folder)
     if broken:
         return [f"{folder / name}: changed, or absent, since it was sealed." for name in broken]
-    per_query = json.loads((folder / PER_QUERY).read_text())
+    per_query = read_json(folder / PER_QUERY, dict, nan=True)
     found = []
     for title, spec in cells(folder):
         text = derive(spec, per_query)
@@ -132,18 +133,22 @@ def problems(folder: str | Path) -> list[str]:
     return found
 
 
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """Tables, protocol, data and the like of a record."""
+    path = Path(folder) / RECORD
+    return check_record(read_json(path, dict, nan=True), str(path), tables=dict)
+
+
 def cells(folder: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(title of the table, cell) of every cell that is derived."""
-    tables = json.loads((Path(folder) / RECORD).read_text())["tables"]
-    for title, rows in tables.items():
+    for title, rows in read_record(folder)["tables"].items():
         yield from ((title, c) for row in rows for c in row if isinstance(c, dict))
 
 
 def page(folder: str | Path) -> str:
     """The tables of a record, as Markdown."""
-    record = json.loads((Path(folder) / RECORD).read_text())
     parts = []
-    for title, rows in record["tables"].items():
+    for title, rows in read_record(folder)["tables"].items():
         texts = [[c if isinstance(c, str) else c["text"] for c in row] for row in rows]
         parts.append(f"**{title}**\n\n{markdown_table(texts)}")
     return "\n\n".join(parts)

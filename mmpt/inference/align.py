@@ -19,6 +19,8 @@ from mmpt.inference.moments import CaptionAlignment
 from mmpt.ops.alignment import dtw_path, otam_path
 from mmpt.processors.captions.readers import Clips, check_captions, read_captions
 from mmpt.utils import atomic_write
+from mmpt.utils.shardedtensor import load_npz
+from mmpt.utils.text import read_json
 
 METHODS = {  # name -> what its spans are
     "dtw": "DTW: the cheapest path in the order of the sentences; every sentence and every second is on it.",
@@ -110,10 +112,12 @@ class VideoAlignment:
         """
         stored = path.with_name(f"{path.name}.json")
         try:
-            tree = json.loads(stored.read_text(encoding="utf-8"))
-            with np.load(path.with_name(f"{path.name}.npz"), allow_pickle=False) as arrays:
-                windows, similarity, plan = (arrays[name] for name in ("windows", "similarity", "plan"))
-            rows = tree["captions"]
+            tree = read_json(stored, dict, nan=True)
+            arrays = load_npz(path.with_name(f"{path.name}.npz"))
+            windows, similarity, plan = (arrays[name] for name in ("windows", "similarity", "plan"))
+            rows, shape = tree["captions"], (len(tree["captions"]), len(windows))
+            if windows.shape != (len(windows), 2) or similarity.shape != shape or plan.shape != shape:
+                raise ValueError(f"its arrays are not those of {shape[0]} captions")
             methods = [name for name in METHODS if rows and name in rows[0]]
             return cls(
                 tree["video_id"],
@@ -127,7 +131,7 @@ class VideoAlignment:
                 [_span(row["truth"]) for row in rows] if rows and "truth" in rows[0] else None,
                 tree["about"],
             )
-        except (ValueError, KeyError, TypeError, EOFError) as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f"{stored}: no alignment, or a damaged one ({error}). Delete it.") from error
 
 

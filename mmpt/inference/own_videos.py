@@ -9,7 +9,6 @@ own_videos.json                                    what this is, and what was le
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -37,10 +36,12 @@ from mmpt.inference.search import whole
 from mmpt.media.video import VIDEO_SUFFIXES, VideoError, probe
 from mmpt.registry import BACKBONES
 from mmpt.utils import atomic_write
+from mmpt.utils.text import check_id, check_record, read_json
 from mmpt.zoo import remedy
 
 lines = logging.getLogger("mmpt.lines")
 RECORD = "own_videos.json"
+KEPT = {"aligned": list, "files": dict, "left_out": dict, "warnings": dict, "about": dict}  # in it
 PROBED = 64  # files whose heads are read to say how much footage there is
 KNOWN_WORDS = 0.5  # share of words that a model should know of its own language
 MOMENT_S = 8  # seconds of a moment that is searched
@@ -111,8 +112,7 @@ class Made:
     def save(self) -> None:
         """Writes the record."""
         with atomic_write(self.out / RECORD, "w") as file:
-            tree = {name: value for name, value in dataclasses.asdict(self).items() if name != "out"}
-            json.dump(tree, file, indent=1)
+            json.dump({name: getattr(self, name) for name in KEPT}, file, indent=1)
 
     @classmethod
     def load(cls, out: Path) -> Made:
@@ -120,13 +120,17 @@ class Made:
 
         Raises:
             FileNotFoundError: nothing was made there.
+            TextError: the record is damaged, or something else.
         """
         path = Path(out) / RECORD
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path}: nothing was made here yet. Make it: mmpt align FOLDER --model M --out {out}"
             )
-        return cls(Path(out), **json.loads(path.read_text(encoding="utf-8")))
+        tree = check_record(read_json(path, dict), str(path), **KEPT)
+        for video_id in tree["aligned"]:
+            check_id(video_id, f"{path}: aligned")
+        return cls(Path(out), **{name: tree[name] for name in KEPT})
 
 
 def make(job: OwnVideos, track: Track = iter) -> Made:
@@ -211,7 +215,7 @@ def _extract(job: OwnVideos, name: str | None, features: Path, sources: Mapping[
 
 def _failures(features: Path, sources: Mapping[str, Path]) -> dict[str, str]:
     path = features / "failures.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = read_json(path, dict, empty=True) if path.is_file() else {}
     return {name: reason for name, reason in known.items() if name in sources}
 
 
@@ -372,7 +376,7 @@ def _made_from(path: Path) -> dict[str, Any] | None:
     if not (path.is_file() and path.with_suffix(".npz").is_file()):
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["about"]["made_from"]
+        return read_json(path, dict, nan=True)["about"]["made_from"]
     except (ValueError, KeyError, TypeError):
         return None
 

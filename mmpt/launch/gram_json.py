@@ -21,6 +21,7 @@ from mmpt.config import ConfigError, load_config, recursive_config
 from mmpt.config.load import find_project
 from mmpt.launch.gram_flags import FLAGS, JOBS, TRAIN, WITHOUT_EFFECT, Job, overrides, parse_task
 from mmpt.launch.torchrun import Topology
+from mmpt.utils.text import TextError, read_json, shown
 
 if TYPE_CHECKING:
     from mmpt.launch.pipeline import Request
@@ -221,13 +222,13 @@ def _read(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ConfigError(f"--config {path}: no such file. Its settings are those of {_ours(path)}.")
     try:
-        tree = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"--config {path}: not a JSON file ({error}).") from error
-    if not isinstance(tree, dict) or not isinstance(tree.get("data_cfg"), dict):
+        tree = read_json(path, dict)
+    except TextError as error:
+        raise ConfigError(f"--config {error}") from error
+    if not isinstance(tree.get("data_cfg"), dict):
         raise ConfigError(
             f"--config {path}: expected run_cfg, model_cfg and data_cfg as the release has them, got "
-            f"{', '.join(tree) if isinstance(tree, dict) else type(tree).__name__}."
+            f"{shown(', '.join(tree))}."
         )
     return tree
 

@@ -30,6 +30,7 @@ from mmpt.launch.run_folder import RunFolder, paths_in
 from mmpt.launch.torchrun import GUESSES, STOPPED, Topology, end_processes
 from mmpt.utils.content import changed, digests
 from mmpt.utils.files import atomic_write
+from mmpt.utils.text import TextError, read_json
 
 logger = logging.getLogger(__name__)
 lines = logging.getLogger("mmpt.lines")  # what was asked for, as against remarks: stdout of a command
@@ -176,8 +177,8 @@ class LocalJob:
         if not self.stamp.is_file():
             return False
         try:
-            before = json.loads(self.stamp.read_text())
-        except json.JSONDecodeError:  # of an earlier version
+            before = read_json(self.stamp, dict, empty=True)
+        except TextError:  # of an earlier version
             logger.info("%s does not say what the job read: it runs again", self.stamp)
             return False
         written = self.is_prediction or any(self.folder.glob("checkpoint*.pt"))

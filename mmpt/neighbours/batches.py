@@ -24,6 +24,7 @@ from mmpt.neighbours.pool import VideoVectorPool
 from mmpt.ops.distributed import rank, world_size
 from mmpt.registry import RETRIEVERS, VECTOR_POOLS
 from mmpt.utils.files import atomic_write
+from mmpt.utils.text import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ def _of_first_rank(value: Any) -> Any:
 def _read(path: Path) -> dict | None:
     """Groups as stored; None where there are none, or the file is no whole JSON (it is then written anew)."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, dict)
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmpt.utils.files import atomic_write, file_sha256
+from mmpt.utils.text import read_json
 
 MANIFEST, FORMAT, LEVELS = "index.json", 1, 127
 FILES = {"codes.i8": np.int8, "exact.f16": np.float16, "rows.f32": np.float32}
@@ -125,7 +126,7 @@ class VectorStore:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no index there.")
         try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
+            tree = read_json(path, dict)
             if tree["format"] != FORMAT:
                 raise ValueError(f"format {tree['format']}, this version reads {FORMAT}")
             self.width, self.unit, self.origin = int(tree["width"]), bool(tree["unit"]), tree["origin"]

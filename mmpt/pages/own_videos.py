@@ -11,6 +11,7 @@ from mmpt.inference.align import VideoAlignment
 from mmpt.inference.own_videos import Made
 from mmpt.pages.alignment import write_alignment
 from mmpt.pages.render import link, write
+from mmpt.utils.text import read_json
 
 PAGES, DONE = "pages", ".made.json"
 
@@ -53,7 +54,7 @@ def write_pages(made: Made, track: Callable[[Iterable], Iterable] = iter) -> Pat
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_json(path, dict, nan=True, empty=True) if path.is_file() else {}
     except ValueError:  # cut by a kill: the pages are written again
         return {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from mmpt.config import ConfigError
 from mmpt.config.load import leaves, with_origins
 from mmpt.config.yamlfile import read_yaml
+from mmpt.utils.text import read_json, read_json_log
 
 METRICS, HISTORY = "metrics.jsonl", "history.jsonl"
 NOT_LOSSES = {  # what fairseq and the task log beside the terms of the loss
@@ -139,35 +139,25 @@ def read_run(folder: str | Path, name: str | None = None) -> RunRecord:
         )
         raise FileNotFoundError(f"{path} does not exist: {folder} is no run that was trained.{hint}")
     run = RunRecord(folder, name or folder.name)
-    lines, run.unread = _json_lines(path)
+    found, damaged = read_json_log(path)
+    lines = [line for line in found if isinstance(line.get("update"), int | None)]
+    run.unread = damaged + len(found) - len(lines)
     run.inner, again = _once(line for line in lines if line.get("tag") == "train_inner")
     run.epochs, _ = _once(line for line in lines if line.get("tag") == "train")
     run.valid, _ = _once(line for line in lines if str(line.get("tag")).startswith("valid"))
     run.retrained = again
     _read_logs(run)
     if (folder / HISTORY).is_file():
-        run.history, _ = _json_lines(folder / HISTORY)
+        run.history, damaged = read_json_log(folder / HISTORY)
+        if damaged:
+            run.faults.append(f"{folder / HISTORY}: {damaged} lines cannot be read")
     for result in sorted(folder.rglob("results.json")):
         try:
-            run.evaluations[str(result.parent.relative_to(folder))] = json.loads(result.read_text())
+            run.evaluations[str(result.parent.relative_to(folder))] = read_json(result, dict, nan=True)
         except ValueError:
             run.faults.append(f"{result}: damaged")
     run.config = _config(folder / "config.yaml")
     return run
-
-
-def _json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Objects of a file of JSON lines, and how many lines hold none, as where a kill has cut one."""
-    found, damaged = [], 0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            damaged += 1
-            continue
-        if isinstance(line, dict):
-            found.append(line)
-    return found, damaged
 
 
 def _once(lines: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpt.config import ConfigError
+from mmpt.utils.text import check_record, parse_json, read_text
 
 
 class Job(NamedTuple):
@@ -65,6 +66,7 @@ def read_log(run: str | Path) -> RunLog:
     Raises:
         ConfigError: it is no run folder, or one of an earlier version, whose log does not say where it
             starts.
+        TextError: a line is damaged; the message names it.
     """
     log = RunLog(Path(run))
     path = log.folder / "metrics.jsonl"
@@ -72,22 +74,19 @@ def read_log(run: str | Path) -> RunLog:
         raise ConfigError(
             f"{log.folder} is no run folder: it lacks config.yaml or metrics.jsonl, which training writes."
         )
-    with open(path) as file:
-        for number, text in enumerate(file, 1):
-            try:
-                line = json.loads(text)
-            except ValueError as error:
-                if not text.endswith("\n"):  # a killed job's last line
-                    continue
-                raise ConfigError(f"{path}, line {number}: expected JSON ({error}).") from error
-            if line.get("tag") == "start":
-                log.starts = {update: job for update, job in log.starts.items() if update < line["update"]}
-                log.lines = {update: old for update, old in log.lines.items() if update <= line["update"]}
-                changes = (f"{key}={json.dumps(value)}" for key, value in line["changes"].items())
-                job = (line[key] for key in ("processes", "threads", "cpu"))
-                log.starts[line["update"]] = Job(*job, tuple(changes))
-            elif line.get("tag") == "train_inner":
-                log.lines[line["update"]] = line
+    *whole, _ = read_text(path).split("\n")  # a killed job cuts the last line
+    for number, text in enumerate(whole, 1):
+        where = f"{path}, line {number}"
+        line = check_record(parse_json(text, where, nan=True), where)
+        if line.get("tag") == "start":
+            check_record(line, where, update=int, processes=int, threads=int, cpu=bool, changes=dict)
+            log.starts = {update: job for update, job in log.starts.items() if update < line["update"]}
+            log.lines = {update: old for update, old in log.lines.items() if update <= line["update"]}
+            changes = (f"{key}={json.dumps(value)}" for key, value in line["changes"].items())
+            job = Job(line["processes"], line["threads"], line["cpu"], tuple(changes))
+            log.starts[line["update"]] = job
+        elif line.get("tag") == "train_inner":
+            log.lines[check_record(line, where, update=int)["update"]] = line
     if not log.starts:
         raise ConfigError(
             f"{path} does not say where the run starts: an earlier version has written it, or no update was "

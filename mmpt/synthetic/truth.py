@@ -11,7 +11,6 @@ clean sentence of each step.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from mmpt.synthetic.narration import Sentence
 from mmpt.synthetic.timeline import Video
+from mmpt.utils.text import read_json
 
 TRUTH = "truth.json"
 
@@ -66,7 +66,7 @@ def truth_alignment(root: str | Path, video_id: str) -> Alignment:
         KeyError: no such video.
     """
     path = Path(root) / TRUTH
-    videos = json.loads(path.read_text(encoding="utf-8"))
+    videos = read_json(path, dict)
     if video_id not in videos:
         raise KeyError(
             f"{path}: no video {video_id!r}; it holds {len(videos)} videos, e.g. {next(iter(videos))!r}."

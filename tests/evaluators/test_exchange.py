@@ -51,7 +51,7 @@ def test_a_model_card_and_every_eval_ever_state_score_interval_and_gallery(recor
 
 def test_other_files_and_rows_are_named(record, tmp_path):
     (tmp_path / "x.json").write_text("[]")
-    with pytest.raises(ValueError, match="no result file of mteb"):
+    with pytest.raises(ValueError, match="expected a non-empty JSON dict, got list"):
         exchange.read_mteb(tmp_path / "x.json")
     with pytest.raises(ValueError, match="no row 'big'; it has small towers"):
         main([str(record), "--row", "big", "--export", "mteb"])

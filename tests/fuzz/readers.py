@@ -13,15 +13,25 @@ import numpy as np
 import torch
 
 from mmpt.audit import files as audit
+from mmpt.calibration.calibration import Calibration, Linear
 from mmpt.checkpoints.convert import save
 from mmpt.checkpoints.weights import read_state_dict
 from mmpt.config import DatasetConfig, load_config
 from mmpt.evaluators.compare import load_queries
+from mmpt.evaluators.exchange import read_mteb
+from mmpt.evaluators.records import cell, write_record
+from mmpt.evaluators.records import page as record_page
+from mmpt.evaluators.records import problems as result_problems
 from mmpt.extraction.run import list_jobs
+from mmpt.inference.align import VideoAlignment
 from mmpt.inference.moments import MomentIndex
+from mmpt.inference.own_videos import Made
+from mmpt.launch.gram_json import _read as gram_json
 from mmpt.launch.slurm import Resources
 from mmpt.media.audio import read_audio, read_audio_around, read_audio_windows
 from mmpt.media.video import frame_at, probe, read_clip, read_frames, read_seconds
+from mmpt.neighbours.store import VectorStore
+from mmpt.pages.runs import read_run
 from mmpt.processors import (
     COINActionSegmentationMetaProcessor,
     DiDeMoMetaProcessor,
@@ -45,6 +55,7 @@ from mmpt.processors.sets.youcook import load_annotations, records_from_milnce_c
 from mmpt.processors.store.passport import read_passport
 from mmpt.processors.store.verify import verify
 from mmpt.processors.store.video_index import VideoIndex
+from mmpt.replay.log import read_log
 from mmpt.utils import ShardedTensor, ShardWriter, load_plain_pickle, save_plain_pickle
 from mmpt.utils.safe_pickle import load_array_pickle
 from mmpt.utils.shardedtensor import load_feature, read_manifest
@@ -53,6 +64,7 @@ from mmpt.utils.vocabulary import Vocabulary
 from tests.fuzz.harness import Found, Reader
 from tests.media.media import write_audio, write_clip
 from tests.processors.helpers import WordTokenizer, touch_features
+from tests.replay.logs import logged, run, start
 
 VIDEOS = ["video0", "video1"]
 
@@ -387,6 +399,85 @@ def pickle_of(name: str, value: Any) -> Callable[[Path], Path]:
     return make
 
 
+LEARNED = Calibration(
+    *(0.9, 0.1, (Linear([0.5], [1.0], [0.2, 3.0]),) * 2, (Linear([0.5], [1.0], [0.1, 0.7]),) * 2),
+    *((-1.0, 2.0), 0.5, 1.25, None, [0.3], [1]),
+    settings={"aligner": "dtw", "window_s": 4},
+)
+
+
+def calibration(folder: Path) -> Path:
+    LEARNED.save(folder / "calibration.json")
+    return folder / "calibration.json"
+
+
+def alignment(suffix: str) -> Callable[[Path], Path]:
+    """Two captions on three windows of a video."""
+
+    def make(folder: Path) -> Path:
+        windows = np.array([[0, 4], [4, 8], [8, 12]], np.float32)
+        spans, mass = {"dtw": [(0.0, 4.0), None]}, {"dtw": [0.9, None]}
+        said, where = [(0.5, 3.0), (5.0, 9.0)], [(0.0, 3.0), None]
+        found = ARRAY[:2, :3], np.full((2, 3), 1 / 6, np.float32)
+        VideoAlignment("v", ["cut", "fry"], said, windows, *found, spans, mass, where).save(folder / "v")
+        return folder / f"v{suffix}"
+
+    return make
+
+
+def own_videos(folder: Path) -> Path:
+    Made(folder, VIDEOS, {"video0": "a.mp4"}, {"b": "no sound"}, {"video1": ["short"]}, {"m": 1}).save()
+    return folder / "own_videos.json"
+
+
+def vector_store(folder: Path) -> Path:
+    store = VectorStore.create(folder / "index", 4, True, {"model": "m"})
+    times = np.array([[0, 1], [1, 2]], np.float32)
+    store.add((video, ARRAY[:2], times) for video in VIDEOS)
+    return folder / "index" / "index.json"
+
+
+def found_vectors(path: Path) -> Any:
+    store = VectorStore(path.parent)
+    store.verify()
+    return [(part.segment.videos, np.array(part.exact)) for part in store.mapped()], store.origin
+
+
+def of_run(path: Path) -> Any:
+    """What a report on a run is made of, once it has nothing to say of damage."""
+    found = read_run(path.parent)
+    if found.unread or found.faults:
+        raise Found(f"{found.unread} lines cannot be read; {found.faults}")
+    return found
+
+
+def proven(path: Path) -> str:
+    """The page of a record whose seal holds."""
+    if problems := result_problems(path.parent):
+        raise Found(problems[0])
+    return record_page(path.parent)
+
+
+def result_record(folder: Path) -> Path:
+    ranks = {"norton": {"clips": {"ranks": [1.0, 2.0, 1.0, 7.0]}}}
+    table = [["", "R@1"], ["norton", cell("norton", "clips", "ranks", "R1")]]
+    return write_record(folder, {"clips": table}, ranks, {}, {"protocol": {}}) / "record.json"
+
+
+def run_folder(name: str) -> Callable[[Path], Path]:
+    """A run that went on once, with an evaluation; the file of a name."""
+
+    def make(folder: Path) -> Path:
+        run(folder, start(0, 1), *(logged(u, f"a{u}") for u in range(1, 5)), start(3, 1), logged(4, "b4"))
+        (folder / "history.jsonl").write_text('{"event": "began", "processes": 1}\n{"event": "went on"}\n')
+        (folder / "results.json").write_text('{"values": {"R1": 0.5}, "intervals": {"R1": [0.2, 0.8]}}')
+        return folder / name
+
+    return make
+
+
+MTEB = {"task_name": "clips", "scores": {"test": [{"recall_at_1": 0.25, "recall_at_10": 0.5}]}}
+GRAM = {"run_cfg": {"seed": 50}, "model_cfg": {}, "data_cfg": {"train": [{"name": "msrvtt"}], "val": []}}
 READERS = [
     Reader("list of ids", text("a.lst", "nwJ8sYLTmVc\nabcdefghijk\nx-y_z\n"), read_ids),
     Reader("MSR-VTT csv", text("t.csv", JSFUSION), items(MSRVTTMetaProcessor)),
@@ -471,6 +562,18 @@ READERS = [
     Reader("audit, judgements", tree("j.json", {"q": ["a", "b"]}), audit.read_judgements),
     Reader("audit, ids", text("i.txt", "a\nb\n"), audit.read_ids),
     Reader("audit, array", array("s.npy", ARRAY), lambda path: audit.read_table(path, "scores")),
+    Reader("calibration", calibration, Calibration.load),
+    Reader("alignment", alignment(".json"), lambda path: VideoAlignment.load(path.with_suffix(""))),
+    Reader("alignment, arrays", alignment(".npz"), lambda p: VideoAlignment.load(p.with_suffix("")), True),
+    Reader("record of own videos", own_videos, lambda path: Made.load(path.parent)),
+    Reader("index of vectors", vector_store, found_vectors),
+    Reader("record of results", result_record, proven, True),
+    Reader("results of mteb", tree("r.json", MTEB), read_mteb),
+    Reader("run, log", run_folder("metrics.jsonl"), of_run),
+    Reader("run, log to replay", run_folder("metrics.jsonl"), lambda path: read_log(path.parent)),
+    Reader("run, history", run_folder("history.jsonl"), of_run),
+    Reader("run, evaluation", run_folder("results.json"), of_run),
+    Reader("GRAM's configuration", tree("g.json", GRAM), lambda path: gram_json(str(path))),
     Reader("video, every second (mp4)", media("v.mp4"), lambda p: list(read_seconds(p, 4, 16)), slow=True),
     Reader("video, every second (mkv)", media("v.mkv"), lambda p: list(read_seconds(p, 4, 16)), slow=True),
     Reader("video, a clip", media("v.mkv"), lambda path: read_clip(path, 0.4, 3, 5, 16), slow=True),

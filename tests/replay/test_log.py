@@ -5,6 +5,7 @@ import pytest
 from mmpt.config import ConfigError
 from mmpt.replay import read_log
 from mmpt.replay.log import Job
+from mmpt.utils.text import TextError
 from tests.replay.logs import logged, run, start
 
 
@@ -36,5 +37,5 @@ def test_folders_that_cannot_be_replayed_say_why(tmp_path):
         read_log(tmp_path)
     with pytest.raises(ConfigError, match="does not say where the run starts"):
         read_log(run(tmp_path, logged(3, "x")))
-    with pytest.raises(ConfigError, match="metrics.jsonl, line 2: expected JSON"):
+    with pytest.raises(TextError, match="metrics.jsonl, line 2: not a JSON file"):
         read_log(run(tmp_path, start(0, 1), "nonsense\n"))
