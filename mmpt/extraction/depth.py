@@ -93,8 +93,7 @@ def extract_depth(
         with atomic_write(target) as file:
             np.save(file, depth)
         result.done.append(job.video_id)
-    rank = "" if run.world_size == 1 else f"_{run.rank}"
-    write_json(out / f"failures{rank}.json", result.failed)
+    write_json(run.own_file(out, "failures"), result.failed)
     return result
 
 

@@ -113,6 +113,5 @@ def extract_maps(
         total.done += part.done
         total.skipped += part.skipped
         total.failed |= part.failed
-    rank = "" if run.world_size == 1 else f"_{run.rank}"
-    write_json(out / f"failures{rank}.json", total.failed)
+    write_json(run.own_file(out, "failures"), total.failed)
     return total

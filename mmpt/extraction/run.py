@@ -54,6 +54,10 @@ class RunOptions:
     world_size: int = 1
     on_damage: str = "conceal"
 
+    def own_file(self, out: Path, name: str) -> Path:
+        """What only this process writes: `<name>.json`, or `<name>_<rank>.json` of several processes."""
+        return out / (f"{name}.json" if self.world_size == 1 else f"{name}_{self.rank}.json")
+
 
 def list_jobs(source: str | Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list[Job]:
     """Files of a folder (and its sub-folders, one level), or of a csv, sorted by id.
@@ -166,15 +170,14 @@ def run_extraction(
             stop_on_damage=run.on_damage == "error",
         )
     result.skipped += sorted(packed & {job.video_id for job in share(jobs, run.rank, run.world_size)})
-    rank = "" if run.world_size == 1 else f"_{run.rank}"
-    write_json(out / f"failures{rank}.json", result.failed)
-    damage = out / f"damage{rank}.json"
+    write_json(run.own_file(out, "failures"), result.failed)
+    damage = run.own_file(out, "damage")
     known = read_json(damage, dict, empty=True) if damage.is_file() else {}
     if known or result.damaged:  # of earlier starts too: what was done then is not read again
         write_json(damage, known | {video: asdict(found) for video, found in result.damaged.items()})
         _note_damage(out)
     if run.shards:
-        _pack_when_complete(jobs, out, run)
+        _pack_when_complete(jobs, out, run, run.shards)
     return result
 
 
@@ -187,7 +190,7 @@ def _note_damage(out: Path) -> None:
         write_json(out / PASSPORT, read_passport(out) | {DAMAGED: round(lost, 3)})
 
 
-def _pack_when_complete(jobs: Sequence[Job], out: Path, run: RunOptions) -> None:
+def _pack_when_complete(jobs: Sequence[Job], out: Path, run: RunOptions, per_shard: int) -> None:
     """Packs all features once every process has done its share; only one process packs at a time."""
     with open(out / ".packing.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -200,7 +203,7 @@ def _pack_when_complete(jobs: Sequence[Job], out: Path, run: RunOptions) -> None
             if job.video_id not in packed and (job.video_id in there or job.video_id not in failed)
         ]
         if there.issuperset(ids):
-            unreadable = pack(out, ids, out, run.split, run.shards, run.dtype, read_passport(out))
+            unreadable = pack(out, ids, out, run.split, per_shard, run.dtype, read_passport(out))
             write_json(out / "unreadable.json", unreadable)
 
 
