@@ -66,7 +66,7 @@ class Entry:
     def config(self) -> type | None:
         """The dataclass of its own keys; None: it has none."""
         inherited = getattr(self.cls, "Config", None)
-        for cls in self.cls.__mro__ if isinstance(inherited, type) else ():
+        for cls in self.cls.__mro__ if self.cls is not None and isinstance(inherited, type) else ():
             if "Config" in vars(cls):
                 return inherited
             if "config" not in vars(cls).get("__takes__", ("config",)):
@@ -255,6 +255,7 @@ def _import_file(path: Path) -> None:
     known = sys.modules.get(path.stem)
     if known is None:
         spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None  # it ends in .py
         sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

@@ -94,10 +94,12 @@ class Source:
         if isinstance(node, ast.Import):
             alias = next(a for a in node.names if (a.asname or a.name.split(".")[0]) == name)
             if alias.name.split(".")[0] in sys.stdlib_module_names:
-                module = importlib.import_module(alias.name)
-                return module if alias.asname else sys.modules[name]
+                whole = importlib.import_module(alias.name)
+                return whole if alias.asname else sys.modules[name]
             raise Unreadable(f"{self.path}: {name}")
-        module, original = self.imported(name)
+        named = self.imported(name)
+        assert named is not None  # `node` is one of these
+        module, original = named
         if module.split(".")[0] in sys.stdlib_module_names or module.startswith(LIGHT):
             return getattr(importlib.import_module(module), original)
         source = find_source(module) if module.split(".")[0] in ("mmpt", self.module.split(".")[0]) else None
@@ -192,13 +194,14 @@ def find_path(module: str) -> Path | None:
         return next(
             (path for path in (plain.with_suffix(".py"), plain / "__init__.py") if path.is_file()), None
         )
-    folders, spec = None, None
+    folders: Any = None
+    spec = None
     for depth in range(len(module.split("."))):
         spec = PathFinder.find_spec(".".join(module.split(".")[: depth + 1]), folders)
         if spec is None:
             return None
         folders = spec.submodule_search_locations
-    return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
 def find_source(module: str) -> Source | None:

@@ -1,6 +1,7 @@
 """What programs call and commands translate into; each name is imported when it is asked for."""
 
 import importlib
+from typing import Any
 
 _HOME = {
     "Evaluation": "evaluation",
@@ -15,7 +16,7 @@ _HOME = {
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -105,11 +105,12 @@ class Evidence:
                     f"{name} is {found[0]} x {found[1]}; the pairs and gallery ids name {shape[0]} queries "
                     f"and {shape[1]} columns."
                 )
-        if self.queries is not None and self.queries.shape[1] != self.gallery.shape[1]:
-            raise ValueError(
-                f"queries are {self.queries.shape[1]} wide, the gallery {self.gallery.shape[1]}; both must "
-                "come from one model."
-            )
+        if self.queries is not None and self.gallery is not None:
+            wide, gallery_wide = self.queries.shape[1], self.gallery.shape[1]
+            if wide != gallery_wide:
+                raise ValueError(
+                    f"queries are {wide} wide, the gallery {gallery_wide}; both must come from one model."
+                )
         width, what = (
             (len(self.column_item), "one score an item")
             if self.queries is None
@@ -137,9 +138,9 @@ class Evidence:
     def _matrices(self) -> dict[str, tuple[int, int]]:
         matrices = {"scores": self.scores, "reranked": self.reranked}
         found = {name: tuple(matrix.shape) for name, matrix in matrices.items() if matrix is not None}
-        return (
-            found if self.queries is None else found | {"embeddings": (len(self.queries), len(self.gallery))}
-        )
+        if self.queries is not None and self.gallery is not None:
+            found["embeddings"] = len(self.queries), len(self.gallery)
+        return found
 
     @property
     def n_listed(self) -> int:

@@ -56,7 +56,8 @@ def at_size(
 def _fewer(places: np.ndarray, times: np.ndarray, n_items: int, n_then: int, deepest: int) -> np.ndarray:
     """(places, deepest): chance of each new rank, j + 1 if j of r - 1 better items are among the m - 1 kept
     of M - 1."""
-    better, worse = (places - 1)[:, None], (n_items - places)[:, None]
+    better: np.ndarray = (places - 1)[:, None]
+    worse: np.ndarray = (n_items - places)[:, None]
     kept = np.arange(deepest)
     return np.exp(
         _log_choose(better, kept)
@@ -104,7 +105,7 @@ def _scaled(logs: np.ndarray) -> np.ndarray:
 
 def _log_binomial(successes: np.ndarray, trials: int) -> np.ndarray:
     """(successes, chances) log probability."""
-    k = successes[:, None].astype(float)
+    k: np.ndarray = successes[:, None].astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
         ways = _log_choose(trials, k) + np.where(k > 0, k * np.log(_CHANCES), 0.0)
     return ways + np.where(trials - k > 0, (trials - k) * np.log1p(-_CHANCES), 0.0)

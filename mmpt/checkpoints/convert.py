@@ -54,7 +54,7 @@ def save(weights: Mapping[str, Tensor], description: Mapping[str, Any], path: st
 
 def _fairseq_state(weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, Any]:
     updates = description.get("updates") or 0
-    history = {
+    history: dict[str, Any] = {
         "criterion_name": "MMCriterion",
         "optimizer_name": "",
         "lr_scheduler_state": {},

@@ -346,7 +346,7 @@ def _foreign_classes(file: BinaryIO) -> list[str]:
     named = set()
     try:
         for _ in range(LEGACY_PICKLES):
-            named |= {word for code, word, _ in pickletools.genops(file) if code.name == "GLOBAL"}
+            named |= {str(word) for code, word, _ in pickletools.genops(file) if code.name == "GLOBAL"}
     except (ValueError, EOFError):  # not such a file: torch says so when it reads it
         pass
     return [".".join(_name_of_today(*name.split(" ", 1))) for name in named]

@@ -1,6 +1,7 @@
 """Small tools that know nothing of models or data sets. Importing this package needs the standard library."""
 
 import importlib
+from typing import Any
 
 _HOME = {
     "ItemRandom": "seed",
@@ -18,7 +19,7 @@ _HOME = {
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Each name from its file, imported when it is first asked for: commands have to start at once."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
