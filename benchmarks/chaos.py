@@ -66,7 +66,8 @@ import torch.distributed.run  # noqa: E402
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler  # noqa: E402
 
 import mmpt.fairseq_plugin  # noqa: E402, F401
-from mmpt.checkpoints.weights import read_state_dict  # noqa: E402
+from mmpt.checkpoints.shards import named_by  # noqa: E402
+from mmpt.checkpoints.weights import read_outline, read_state_dict  # noqa: E402
 from mmpt.launch.heartbeat import STOOD  # noqa: E402
 from mmpt.launch.torchrun import STOPPED  # noqa: E402
 
@@ -521,22 +522,25 @@ def save_lost(chaos: Chaos, job: Job) -> None:
 def truncate(chaos: Chaos, job: Job) -> None:
     """The machine goes down, and half of the newest checkpoint never reached the disk."""
     job.kill()
-    for newest in _newest(job.run):
+    for newest in _newest(job.run, chaos.rng):
         os.truncate(newest, newest.stat().st_size // 2)
 
 
 def bit_flip(chaos: Chaos, job: Job) -> None:
     """The machine goes down, and the disk gives back another bit than it was given."""
     job.kill()
-    for newest in _newest(job.run):
+    for newest in _newest(job.run, chaos.rng):
         _flip(newest, chaos.rng)
 
 
-def _newest(run: Path) -> list[Path]:
-    """Of the checkpoints; other names of it, which are the same data, need no second hit."""
+def _newest(run: Path, rng: random.Random) -> list[Path]:
+    """A file of the newest checkpoint; other names of it, which are the same data, need no second hit."""
     last = run / "checkpoint_last.pt"
     saved = {path.stat().st_ino for path in run.glob("checkpoint*.pt")}
-    return [last] if len(saved) > 1 and last.is_file() else []  # the only one has none before it
+    if len(saved) < 2 or not last.is_file():  # the only one has none before it
+        return []
+    parts = named_by(read_outline(last))
+    return [rng.choice([last, *(sorted((run / parts).iterdir()) if parts else ())])]
 
 
 def _flip(path: Path, rng: random.Random) -> None:

@@ -11,7 +11,8 @@ hash: the hash of a gradient against the forward and backward pass of the same m
 step: an update of Norton's loss on the embedded data, without and with all that is done beside it.
 planted: the model that the main job trains; for each trial a video of a batch is spoilt (features of noise,
     captions half a video too late), and its place by what it adds to the loss noted.
-replayed: runs of 50 updates on one and on two processes, killed twice each; hashes of all updates made again.
+replayed: runs of 250 updates on one and on two processes, killed twice each and made again; the 100 hashes
+    that they logged.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def stall(megabytes: tuple[int, ...] = (64, 512), repeats: int = 7) -> list[dict
     from fairseq.dataclass.configs import CheckpointConfig
 
     import mmpt.fairseq_plugin  # noqa: F401  (repairs fairseq)
+    from mmpt.config import Config
     from mmpt.fairseq_plugin import checkpoint_files, saving
 
     x, rows = torch.randn(384, 384), []
@@ -65,7 +67,7 @@ def stall(megabytes: tuple[int, ...] = (64, 512), repeats: int = 7) -> list[dict
             data_parallel_rank=0,
             should_save_checkpoint_on_current_rank=True,
             checkpoint_suffix="",
-            task=None,
+            task=SimpleNamespace(config=Config()),
             consolidate_optimizer=lambda: None,
             get_num_updates=lambda: 1,
             state_dict=lambda state=state: {**state, "extra_state": {}},
@@ -198,9 +200,9 @@ def planted(run: str = "runs/toy/norton", trials: int = 20, seed: int = 0) -> li
     return rows
 
 
-def replayed(updates: int = 50, kills: int = 2, seed: int = 0) -> list[dict]:
-    """Runs of one and of two processes that are killed; all their updates made again, some of them also from
-    the checkpoint before."""
+def replayed(updates: int = 250, kills: int = 2, seed: int = 0) -> list[dict]:
+    """Runs of one and of two processes that are killed; all their updates made again, and some of those whose
+    hash was logged also from the checkpoint before."""
     from mmpt.replay import read_log, repeat
     from mmpt_cli.make_data import main as make_data
 
@@ -215,7 +217,7 @@ def replayed(updates: int = 50, kills: int = 2, seed: int = 0) -> list[dict]:
                 "fairseq.common.log_interval=1",
                 "dataset.num_video_per_batch=2",
                 "dataset.global_batch=2",
-                "fairseq.checkpoint.save_interval_updates=5",
+                "fairseq.checkpoint.save_interval_updates=7",
             )
             for at in sorted(rng.choice(np.arange(6, updates), kills, replace=False).tolist()):
                 job = _train(folder, updates, run, processes, settings, wait=False)
@@ -227,10 +229,10 @@ def replayed(updates: int = 50, kills: int = 2, seed: int = 0) -> list[dict]:
             row = {
                 "processes": processes,
                 "starts": len(log.starts),
-                "updates": len(log.hashes),
+                "hashes": len(log.hashes),
                 "equal": equal,
             }
-            later = rng.choice(np.arange(7, updates), 2, replace=False).tolist()
+            later = rng.choice(list(log.hashes)[1:], 2, replace=False).tolist()
             row["from a checkpoint"] = [repeat(log, update).reproduced for update in later]
             rows.append(row)
     return rows

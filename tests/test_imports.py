@@ -47,7 +47,7 @@ ALLOWED = {
         "registry",
         "zoo",
     },
-    "pages": {"inference", "evaluators", "media", "utils", "config"},
+    "pages": {"checkpoints", "inference", "evaluators", "media", "utils", "config"},
     "evaluators": {"historic", "ops", "processors", "utils", "config", "registry"},
     "audit": {"evaluators", "historic", "utils"},
     "certify": {"losses", "ops", "registry", "utils"},

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from mmpt.api.raw_videos import SAVE_PATH, slug, with_features
 from mmpt.checkpoints.describe import description, project_of
-from mmpt.checkpoints.weights import fit_state_dict, read_file
+from mmpt.checkpoints.weights import fit_state_dict, in_order, read_file
 from mmpt.config import Config, ConfigError
 from mmpt.config.fields import Problem
 from mmpt.config.load import as_config
@@ -71,7 +71,7 @@ def find_checkpoints(config: Config, chosen: str | Path | None = None, every: bo
     Args:
         config: the test file.
         chosen: this one; None: every checkpoint*.pt of the run folder (the folder part of eval.save_path) by
-            name, then fairseq.common_eval.path.
+            updates, then fairseq.common_eval.path.
         every: those besides `chosen`.
 
     Raises:
@@ -80,7 +80,7 @@ def find_checkpoints(config: Config, chosen: str | Path | None = None, every: bo
     found = []
     folder = Path(os.path.dirname(config.eval.save_path or ""))
     if every or chosen is None:
-        found += sorted(folder.glob("checkpoint*.pt"))
+        found += in_order(folder.glob("checkpoint*.pt"))
     named = chosen or config.trainer.path
     if named is not None:
         if not os.path.isfile(named):

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from mmpt.checkpoints import shards
 from mmpt.utils.files import atomic_write, stream_sha256
 from mmpt.zoo import remedy
 
@@ -123,13 +124,34 @@ def read_file(path: str | Path, with_sha256: bool = False) -> Contents:
 
 
 def updates_of(path: Path) -> int:
-    """For how many updates a fairseq checkpoint was trained; its tensors stay on disk."""
-    with open(path, "rb") as file:
-        state = _read_pickle(file, path, on_disk=True)
+    """For how many updates a fairseq checkpoint was trained."""
+    state = read_outline(path)
     try:
         return int(state["optimizer_history"][-1]["num_updates"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not say after which update it was saved.") from error
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Checkpoints by the updates they were trained for, fewest first, and by name among equals; before them
+    those that do not say it: weights alone, and damaged files.
+
+    Their times say nothing: a backup brings files back in any order.
+    """
+
+    def key(path: Path) -> tuple[int, str]:
+        try:
+            return updates_of(path), path.name
+        except ValueError:
+            return -1, path.name
+
+    return sorted(paths, key=key)
+
+
+def read_outline(path: Path) -> Any:
+    """What a .pt file holds, its tensors left on disk, or in its shards; errors as in `read_file`."""
+    with open(path, "rb") as file:
+        return _read_pickle(file, path, on_disk=True)
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -281,7 +303,7 @@ def _read(path: Path, with_sha256: bool = False) -> tuple[Any, Mapping[str, str]
         file.seek(0)
         if path.suffix == ".safetensors":
             return *_read_safetensors(file, path), digest
-        return _read_pickle(file, path), {}, digest
+        return shards.fill(_read_pickle(file, path), path), {}, digest
 
 
 def _read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:

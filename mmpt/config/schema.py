@@ -153,7 +153,7 @@ class EvalConfig(SharedSection):
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig(SharedSection):
-    """`job:` when a job that does not get on is ended."""
+    """`job:` when a job that does not get on is ended, and who writes checkpoints."""
 
     SECTION: ClassVar[str] = "job"
 
@@ -162,6 +162,9 @@ class JobConfig(SharedSection):
     )
     start_timeout: float = option(
         1800.0, "the same at the start, while batches are composed, and in zero-shot tests", least=0
+    )
+    sharded_saves: bool = option(
+        False, "each process writes a share of a checkpoint, through torch.distributed.checkpoint"
     )
 
 

@@ -3,17 +3,21 @@ are trusted."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq.file_io import PathManager
 
-from mmpt.checkpoints.weights import broken_record, read_stored, updates_of
+from mmpt.checkpoints import shards
+from mmpt.checkpoints.weights import broken_record, read_outline, read_stored, updates_of
+from mmpt.utils.files import sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -27,33 +31,34 @@ def save(obj: Any, filename: str, async_write: bool = False) -> None:
     """
     path = Path(filename)
     beside = path.with_name(path.name + ".tmp")
+    with explained(path):
+        try:
+            beside.unlink(missing_ok=True)  # of a killed run; or a link that somebody else has put there
+            with open(beside, "xb") as file:
+                torch.save(obj, file)
+                file.flush()
+                os.fsync(file.fileno())
+            problem = broken_record(beside)
+            if problem is not None:
+                raise OSError(f"read back, its {problem}")
+            os.replace(beside, path)
+        except (OSError, RuntimeError):
+            beside.unlink(missing_ok=True)
+            raise
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Raise what keeps a checkpoint from being written as an OSError with the cure."""
     try:
-        beside.unlink(missing_ok=True)  # of a killed run; or a link that somebody else has put there
-        with open(beside, "xb") as file:
-            torch.save(obj, file)
-            file.flush()
-            os.fsync(file.fileno())
-        problem = broken_record(beside)
-        if problem is not None:
-            raise OSError(f"read back, its {problem}")
-        os.replace(beside, path)
+        yield
     except (OSError, RuntimeError) as error:
-        beside.unlink(missing_ok=True)
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(next(parent for parent in path.parents if parent.is_dir())).free
         raise OSError(
             f"checkpoint {path} could not be written ({error}); {free / 2**30:.2f} GiB are free there. "
             "Earlier checkpoints are intact: make room and start the same command again."
         ) from error
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class AtomicPathManager(PathManager):
@@ -77,8 +82,24 @@ class AtomicPathManager(PathManager):
                 os.fsync(target.fileno())
         os.replace(beside, dst_path)
         Path(beside).unlink(missing_ok=True)  # renaming onto another name of the same file leaves both
-        _sync_folder(Path(dst_path).parent)
+        sync_folder(Path(dst_path).parent)
         return True
+
+
+def remove_unused_shards(folder: Path) -> None:
+    """Remove from a run folder the shards that no checkpoint in it names any more."""
+    if not (folder / shards.FOLDER).is_dir():
+        return
+    named = set()
+    try:
+        for path in folder.glob("*.pt"):
+            with contextlib.suppress(ValueError):  # damaged: its shards are of no use
+                named.add(shards.named_by(read_outline(path)))
+        for parts in (folder / shards.FOLDER).iterdir():
+            if f"{shards.FOLDER}/{parts.name}" not in named:
+                shutil.rmtree(parts)
+    except OSError as error:  # no reason to end training
+        logger.warning("old shards in %s are left for the next save: %s", folder, error)
 
 
 def newest_intact(folder: str | Path) -> Path | None:

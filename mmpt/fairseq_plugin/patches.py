@@ -25,6 +25,7 @@ from fairseq.logging import progress_bar
 from fairseq.utils import eval_str_list
 from omegaconf import DictConfig, OmegaConf
 
+from mmpt.checkpoints import shards
 from mmpt.checkpoints.weights import read_state_dict
 from mmpt.config.fairseq_args import Share
 from mmpt.fairseq_plugin import checkpoint_files, metrics_file, saving, tensorboard
@@ -54,6 +55,7 @@ def apply() -> None:
     # non-events: fairseq always asks for pinned memory, GPU or not, and uses hydra and torch in ways that
     # they call old
     warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator.*", category=UserWarning)
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
     warnings.filterwarnings("ignore", category=FutureWarning, module="fairseq")
     warnings.filterwarnings(
@@ -119,6 +121,20 @@ def check_share(args: Namespace, share: Share | None) -> None:
         )
 
 
+def check_saves(args: Namespace, sharded: bool) -> None:
+    """Refuse sharded saves of a model that no process holds as a whole.
+
+    Raises:
+        ValueError: says which key is in the way.
+    """
+    if sharded and args.ddp_backend == "fully_sharded":
+        raise ValueError(
+            "job.sharded_saves shares a checkpoint out among processes that each hold the whole model. With "
+            "fairseq.distributed_training.ddp_backend: fully_sharded use its own key, use_sharded_state, "
+            "or set legacy_ddp."
+        )
+
+
 def infer_init_method(cfg: DictConfig, force_distributed: bool = False) -> None:
     """Join the processes that torchrun started.
 
@@ -154,7 +170,7 @@ def load_checkpoint_to_cpu(
     if str(path).endswith(".safetensors"):
         return _as_fairseq(read_state_dict(path))
     try:
-        return _fairseq_load_to_cpu(path, arg_overrides, load_on_all_ranks)
+        return shards.fill(_fairseq_load_to_cpu(path, arg_overrides, load_on_all_ranks), Path(path))
     except KeyError:  # the entries that fairseq looks for are not there
         return _as_fairseq(read_state_dict(path))
     except pickle.UnpicklingError as error:

@@ -9,6 +9,7 @@ import functools
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,8 @@ def install(rank: int) -> None:
 def _marked(function: Callable, phase: str) -> Callable:
     @functools.wraps(function)
     def marked(*args: Any, **kwargs: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            return function(*args, **kwargs)  # of a save beside training
         with HEART.during(phase):
             return function(*args, **kwargs)
 

@@ -75,6 +75,7 @@ class FairseqMMTask(LegacyFairseqTask):
         self.config = load_config(args.taskconfig, [*args.overrides, *_precision(args)])
         self.share = share(self.config, args.distributed_world_size)
         compat.check_share(args, self.share)
+        compat.check_saves(args, self.config.job.sharded_saves)
         self.passed = (-1, 0)  # update, and its batches that have passed
         self.iterators: dict[int, EpochBatchIterator] = {}  # of a data set, by its id: the latest
         HEART.timeout_s, HEART.start_timeout_s = self.config.job.timeout, self.config.job.start_timeout

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpt.checkpoints.weights import in_order
 from mmpt.config import load_config
 from mmpt.inference import MMPTModel
 from mmpt.inference.align import VideoAlignment, align_video
@@ -33,7 +34,7 @@ def plans_of_runs(
 
 
 def plans_over_time(folder: Path, most: int = 4) -> list[tuple[str, VideoAlignment]]:
-    """Alignments of the first validation video by checkpoints of a run, oldest first.
+    """Alignments of the first validation video by checkpoints of a run, fewest updates first.
 
     Args:
         folder: run folder with `config.yaml` and checkpoints.
@@ -46,7 +47,7 @@ def plans_over_time(folder: Path, most: int = 4) -> list[tuple[str, VideoAlignme
     if not source.is_file():
         raise FileNotFoundError(f"{source}: no project file, so that the model is not known.")
     config = load_config(source)
-    checkpoints = sorted(folder.glob("checkpoint*.pt"), key=lambda path: path.stat().st_mtime)
+    checkpoints = in_order(folder.glob("checkpoint*.pt"))
     if not checkpoints:
         raise FileNotFoundError(f"{folder}: no checkpoints.")
     if len(checkpoints) > most:

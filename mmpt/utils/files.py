@@ -58,3 +58,12 @@ def version_of(path: str | Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return about.st_size, about.st_mtime_ns
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new and renamed files in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -85,6 +85,11 @@ def load_array_pickle(path: str | Path) -> Any:
     return _load(path, _PLAIN | _ARRAYS)
 
 
+def load_known_pickle(path: str | Path, known: Mapping[tuple[str, str], Any]) -> Any:
+    """As `load_plain_pickle`, and the classes (module, name) beside the plain data."""
+    return _load(path, _PLAIN | known)
+
+
 def convert_pickle(source: str | Path, target: str | Path, trusted: bool = False) -> list[str]:
     """Writes what a pickle holds as plain data, which `load_plain_pickle` reads.
 

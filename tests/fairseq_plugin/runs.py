@@ -51,7 +51,7 @@ def launch(words: list[str], expect: int = 0) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # of a test that hangs; on a busy machine a start alone takes minutes
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     output = done.stdout + done.stderr

@@ -28,3 +28,10 @@ def test_killed_ranks_damaged_checkpoints_and_a_second_job_lose_nothing(toy_worl
 def test_runs_hit_in_every_way_end_where_the_quiet_run_ends_and_the_ledger_goes_on(toy_world, tmp_path):
     hit(toy_world, tmp_path / "ledger", "--hits", "12")
     assert re.search(r"\n24 hits", hit(toy_world, tmp_path / "ledger", "--hits", "12"))
+
+
+@pytest.mark.slow
+def test_checkpoints_in_shards_lose_nothing(toy_world, tmp_path):
+    kinds = ("kill_one", "truncate", "bit_flip", "save_lost", "disk_full", "other_ranks")
+    words = ("--hits", "8", "--kinds", *kinds, "--set", "job.sharded_saves=true")
+    assert "8 hits in" in hit(toy_world, tmp_path / "ledger", *words)

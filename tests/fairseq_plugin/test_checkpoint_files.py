@@ -3,10 +3,13 @@
 import os
 import random
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from mmpt.checkpoints import shards
+from mmpt.checkpoints.weights import read_stored
 from mmpt.fairseq_plugin import checkpoint_files
 
 
@@ -19,6 +22,16 @@ def write(folder, name, update, age=0.0):
     }
     checkpoint_files.save(state, str(path))
     os.utime(path, (time.time() - age, time.time() - age))
+    return path
+
+
+def write_shards(folder: Path, name: str, update: int) -> Path:
+    """The same in shards."""
+    path, state = folder / name, {"model": {"value": torch.full((1000,), float(update))}}
+    rest, large = shards.split(state, lambda tensor: True)
+    about = shards.write(large, shards.new_folder(path), None)
+    rest |= {"optimizer_history": [{"num_updates": update}], shards.KEY: about}
+    checkpoint_files.save(rest, str(path))
     return path
 
 
@@ -125,6 +138,38 @@ def test_whatever_damages_the_newest_checkpoint_it_is_used_only_where_it_still_s
         expected = 10 if chosen == older else 20
         assert state["optimizer_history"] == [{"num_updates": expected}], seed
         assert (state["value"] == expected).all(), seed
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.parametrize("which", ["*.pt", "*/*/__0_0.distcp", "*/*/.metadata"])
+def test_whatever_damages_a_checkpoint_in_shards_the_one_before_it_is_taken(tmp_path, which):
+    older = write_shards(tmp_path, "checkpoint_1_10.pt", 10)
+    last = write_shards(tmp_path, "checkpoint_last.pt", 20)
+    (victim,) = (path for path in tmp_path.glob(which) if "last" in str(path))
+    content = victim.read_bytes()
+    for seed in range(40):
+        victim.write_bytes(mutated(content, random.Random(seed)))
+        chosen = checkpoint_files.newest_intact(tmp_path)
+        assert chosen in (older, last), seed
+        state, expected = read_stored(chosen), 10 if chosen == older else 20
+        assert state["optimizer_history"] == [{"num_updates": expected}], seed
+        assert (state["model"]["value"] == expected).all(), seed
+    victim.unlink()
+    assert checkpoint_files.newest_intact(tmp_path) == older
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_shards_go_when_no_checkpoint_names_them_any_more(tmp_path):
+    for update in (1, 2, 3):
+        write_shards(tmp_path, f"checkpoint_1_{update}.pt", update)
+    best = tmp_path / "checkpoint_best.pt"
+    checkpoint_files.AtomicPathManager.copy(str(tmp_path / "checkpoint_1_2.pt"), str(best))
+    for update in (1, 2):
+        (tmp_path / f"checkpoint_1_{update}.pt").unlink()
+    checkpoint_files.remove_unused_shards(tmp_path)
+    left = sorted(path.name for path in (tmp_path / "shards").iterdir())
+    assert left == ["checkpoint_1_2-0", "checkpoint_1_3-0"]
+    assert read_stored(best)["model"]["value"][0] == 2
 
 
 def test_when_all_are_damaged_training_does_not_silently_start_afresh(tmp_path):

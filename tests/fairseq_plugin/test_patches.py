@@ -10,6 +10,7 @@ from fairseq.logging import progress_bar
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from mmpt.checkpoints import shards
 from mmpt.fairseq_plugin import patches as compat
 
 
@@ -32,6 +33,12 @@ def test_many_processes_beside_a_world_size_of_one_are_refused(monkeypatch):
         ValueError, match="each would train a model of its own. Add --distributed-world-size 4"
     ):
         compat.check_run(arguments())
+
+
+def test_shared_saves_of_a_model_that_no_process_holds_whole_are_refused():
+    with pytest.raises(ValueError, match="job.sharded_saves .* use_sharded_state, or set legacy_ddp"):
+        compat.check_saves(arguments(ddp_backend="fully_sharded"), True)
+    assert compat.check_saves(arguments(), True) is None
 
 
 @pytest.mark.parametrize("flag", ["fp16", "bf16"])
@@ -111,6 +118,26 @@ def test_weights_alone_can_start_a_run(tmp_path, name):
     state = compat.load_checkpoint_to_cpu(str(tmp_path / name))
     assert torch.equal(state["model"]["video_encoder.weight"], weights["video_encoder.weight"])
     assert state["last_optimizer_state"] is None and state["extra_state"]["train_iterator"]["epoch"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_checkpoint_in_shards_is_read_with_its_tensors(tmp_path):
+    state = {
+        "args": None,
+        "cfg": None,
+        "model": {"weight": torch.arange(6.0)},
+        "optimizer_history": [{"criterion_name": "", "optimizer_name": "adam", "num_updates": 3}],
+        "last_optimizer_state": {"state": {0: {"step": torch.tensor(3)}}},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 3}},
+    }
+    rest, large = shards.split(state, lambda tensor: True)
+    assert large.keys() == {"model.weight", "last_optimizer_state.state.0.step"}
+    about = shards.write(large, tmp_path / "shards/a", None)
+    torch.save(rest | {shards.KEY: about}, tmp_path / "a.pt")
+    found = compat.load_checkpoint_to_cpu(str(tmp_path / "a.pt"))
+    assert torch.equal(found["model"]["weight"], torch.arange(6.0)) and shards.KEY not in found
+    assert found["last_optimizer_state"]["state"][0]["step"] == 3
+    assert found["optimizer_history"][0]["optimizer_name"] == "adam"
 
 
 def checkpoint_settings(tmp_path, **changes):

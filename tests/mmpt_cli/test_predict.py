@@ -1,6 +1,7 @@
 """predict.py end to end on toy parts: which checkpoints, which files, what is printed."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -146,6 +147,19 @@ def test_a_run_folder_without_checkpoints_is_an_error(project, tmp_path):
     config = load_config(project(path="null"), [f"eval.save_path={tmp_path}/"])
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         find_checkpoints(config, None, False)
+
+
+def test_checkpoints_are_evaluated_in_the_order_of_their_updates(project, tmp_path):
+    """Whatever their names and times are; weights alone, which do not say it, come first."""
+    config = load_config(project(path="null"), [f"eval.save_path={tmp_path}/"])
+    expected = ["weights", "1_9", "1_20", "best", "last"]
+    for age, (name, updates) in enumerate(zip(expected, (None, 9, 20, 20, 100), strict=True)):
+        path = tmp_path / f"checkpoint_{name}.pt"
+        torch.save(
+            {"model": {}} | ({"optimizer_history": [{"num_updates": updates}]} if updates else {}), path
+        )
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert [path.stem.partition("_")[2] for path in find_checkpoints(config)] == expected
 
 
 def test_checkpoints_of_one_name_in_two_folders_keep_apart(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.jobs import replayed
 from mmpt.launch.local import Running
 from mmpt.replay import read_log, repeat
 from tests.replay.logs import logged, run, start
@@ -39,3 +40,11 @@ def test_a_failure_of_the_update_itself_is_found_and_one_before_it_is_an_error(u
     else:  # update 12 is of the second job, and the first fails already
         with pytest.raises(RuntimeError, match=r"out of memory\n.* failed before update (5|10) "):
             repeat(log, update)
+
+
+@pytest.mark.slow
+def test_hashes_of_runs_that_were_killed_are_those_of_their_updates_made_again():
+    rows = replayed()
+    assert [row["processes"] for row in rows] == [1, 2] and all(row["starts"] == 3 for row in rows)
+    assert sum(row["hashes"] for row in rows) == sum(row["equal"] for row in rows) == 100
+    assert all(made for row in rows for made in row["from a checkpoint"])
