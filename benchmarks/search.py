@@ -2,7 +2,8 @@
 
     python benchmarks/search.py --rows 100000 --queries 20          # a rehearsal
     python benchmarks/search.py                                     # 3.6 million rows of 512; 6 GB of disk
-    python benchmarks/search.py --folder runs/search_bench --peers  # an index that is there; faiss beside it
+    python benchmarks/search.py --rows 360000 --folder runs/smaller --peers   # and others beside it
+    python benchmarks/search.py --peers fp16 int8 ivf                         # some of them, at full size
 
 Rows are seconds of videos of ten minutes: a topic of the video, a scene that lasts some seconds, and noise,
 in directions that are not equally likely, as in features of networks. Queries are mixtures of topics, half of
@@ -18,18 +19,26 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mmpt.neighbours.exact import ExactSearch, exact_scores, window_scores
+from mmpt.neighbours.exact import ExactSearch, Moment, Vectors, exact_scores, window_scores
 from mmpt.neighbours.store import VectorStore
 from mmpt.ops.windows import window_ranges
 
 WIDTH, VIDEO_S, TOPICS = 512, 600, 2000
 WINDOW, TOKENS = 8, 10
+PEERS = {
+    "fp16": "faiss flat, float16",
+    "int8": "faiss flat, int8",
+    "ivf": "faiss inverted lists, int8, 1/32 searched",
+    "hnsw": "faiss HNSW32, int8",
+    "usearch": "usearch HNSW, int8",
+    "hnswlib": "hnswlib, float32",
+}
 
 
 def main() -> None:
@@ -41,7 +50,7 @@ def main() -> None:
     options.add_argument("--checked", type=int, default=50, help="queries compared with brute force")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--folder", type=Path, default=Path("runs/search_bench"))
-    options.add_argument("--peers", action="store_true", help="also faiss: flat, inverted lists, HNSW")
+    options.add_argument("--peers", nargs="*", choices=PEERS, help="others beside it; without names: all")
     options.add_argument("--out", type=Path, help="write the numbers there")
     args = options.parse_args()
     torch.set_num_threads(args.threads)
@@ -50,29 +59,27 @@ def main() -> None:
     search = ExactSearch(store)
     queries = list(asked(args.queries))
     numbers["cosine"] = timed(lambda q: search.search(q, 10, apart=False), queries)
-    numbers["cosine"]["equal to brute force"] = sum(
-        search.search(q, 10, apart=False).hits == brute_force(search, q, 10) for q in queries[: args.checked]
-    )
-    tokens = [np.stack(queries[n : n + TOKENS]) for n in range(0, len(queries) - TOKENS, max(TOKENS, 1))]
+    tokens = [np.stack(queries[n : n + TOKENS]) for n in range(0, len(queries) - TOKENS, TOKENS)]
 
     def by_tokens(q: np.ndarray):
         return search.search_tokens(q, 10, WINDOW, apart=False)
 
-    by_tokens(tokens[0])  # makes the table of windows
-    numbers["tokens"] = timed(by_tokens, tokens)
-    checked = tokens[: max(1, args.checked // TOKENS)]
-    numbers["tokens"]["equal to brute force"] = sum(
-        by_tokens(q).hits == brute_force_tokens(search, q, 10) for q in checked
-    )
-    numbers["tokens"]["compared"], numbers["cosine"]["compared"] = (
-        len(checked),
-        min(args.checked, len(queries)),
-    )
+    numbers["tokens"] = timed(by_tokens, tokens)  # the first, which is not timed, makes the table of windows
     numbers["resident GB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-    print(json.dumps(numbers, indent=1))
-    if args.peers:
-        numbers["peers"] = peers(search, queries[: args.checked])
-        print(json.dumps(numbers["peers"], indent=1))
+    for kind, asked_for, call, truth in (
+        ("cosine", queries, lambda q: search.search(q, 10, apart=False), brute_force),
+        ("tokens", tokens, by_tokens, brute_force_tokens),
+    ):
+        checked = asked_for[: args.checked if kind == "cosine" else max(1, args.checked // TOKENS)]
+        equal = sum(call(query).hits == truth(search, query, 10) for query in checked)
+        numbers[kind] |= {"equal to brute force": equal, "compared": len(checked)}
+    numbers["machine"] |= {"load after": os.getloadavg()}
+    print(json.dumps(numbers, indent=1), flush=True)
+    if args.peers is not None:
+        numbers["peers"] = {}
+        for name in args.peers or PEERS:
+            numbers["peers"][name] = peer(name, search, queries[: args.checked])
+            print(name, numbers["peers"][name], flush=True)
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n")
 
@@ -116,7 +123,8 @@ def built(folder: Path, rows: int, numbers: dict[str, object]) -> VectorStore:
     """The index, written unless it is there."""
     if not (folder / "index.json").is_file():
         wall, cpu = time.perf_counter(), time.process_time()
-        VectorStore.create(folder, WIDTH, True, {"made by": "benchmarks/search.py"}).add(videos(rows))
+        made = VectorStore.create(folder, WIDTH, True, {"made by": "benchmarks/search.py"})
+        made.add(videos(rows), seconds_per_segment=float("inf"))
         seconds, of_cpu = time.perf_counter() - wall, time.process_time() - cpu
         numbers["build"] = {
             "s": round(seconds),
@@ -192,56 +200,88 @@ def brute_force_tokens(search: ExactSearch, tokens: np.ndarray, k: int) -> list:
 
 def type_of_hit(search: ExactSearch, part: int, row: int, score: float, last: int | None = None):
     """As the search returns it."""
-    from mmpt.neighbours.exact import Moment
-
     rows = search.parts[part].rows
     end = float(rows.end_s[row if last is None else last - 1])
     return Moment(search._video(part, row), float(rows.start_s[row]), end, score)
 
 
-def peers(search: ExactSearch, queries: list[np.ndarray]) -> dict[str, object]:
-    """faiss over the same vectors: latency, memory of the index, and how many of the true ten it finds."""
+def peer(name: str, search: ExactSearch, queries: list[np.ndarray]) -> dict[str, object]:
+    """Another index over the same vectors: latency, memory, and how many of the true ten it finds."""
+    truth = [search.search(query, 10, apart=False).numbers for query in queries]
+    unit = [search._checked(query[None], 1).astype(np.float32) for query in queries]
+    before = resident()
+    wall, cpu = time.perf_counter(), time.process_time()
+    ask = (usearch if name == "usearch" else hnswlib if name == "hnswlib" else faiss)(name, search.vectors)
+    built_s, built_cpu = time.perf_counter() - wall, time.process_time() - cpu
+    ask(unit[0])
+    walls, cpus, right = [], [], 0
+    for query, expected in zip(unit, truth, strict=True):
+        wall, cpu = time.perf_counter(), time.process_time()
+        rows = ask(query)
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+        right += len({*map(int, rows)} & {*expected})
+    ms = 1000 * np.array([walls, cpus])
+    return {
+        "build s": round(built_s),
+        "build cpu s": round(built_cpu),
+        "p50 ms": round(float(np.median(ms[0])), 1),
+        "p95 ms": round(float(np.percentile(ms[0], 95)), 1),
+        "cpu p50 ms": round(float(np.median(ms[1])), 1),
+        "GB": round(resident() - before, 2),
+        "recall of ten": round(right / (10 * len(queries)), 4),
+    }
+
+
+def resident() -> float:
+    """GB that this process has in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def blocks(vectors: Vectors) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Numbers and float32 vectors."""
+    for first in range(0, len(vectors), 1 << 16):
+        block = vectors[first : first + (1 << 16)].astype(np.float32)
+        yield np.arange(first, first + len(block)), block
+
+
+def faiss(name: str, vectors: Vectors) -> Callable[[np.ndarray], np.ndarray]:
+    """Flat, inverted lists, HNSW."""
     import faiss
 
     faiss.omp_set_num_threads(torch.get_num_threads())
-    truth = [brute_force(search, query, 10) for query in queries]
-    unit = [search._checked(query[None], 1).astype(np.float32) for query in queries]
-    found: dict[str, object] = {}
-    cells = min(4096, len(search.store) // 1500)
-    for name, recipe in (
-        ("float16 flat", "SQfp16"),
-        ("int8 flat", "SQ8"),
-        ("inverted lists, 1/32 searched", f"IVF{cells},SQ8"),
-        ("HNSW32", "HNSW32,SQ8"),
-    ):
-        index = faiss.index_factory(WIDTH, recipe, faiss.METRIC_INNER_PRODUCT)
-        sample = np.concatenate([np.asarray(p.exact[::36], dtype=np.float32) for p in search.parts])
-        wall = time.perf_counter()
-        if not index.is_trained:
-            index.train(sample)
-        for part in search.parts:
-            for first in range(0, len(part.exact), 1 << 16):
-                index.add(np.asarray(part.exact[first : first + (1 << 16)], dtype=np.float32))
-        if "IVF" in recipe:
-            index.nprobe = max(1, cells // 32)
-        built_s = time.perf_counter() - wall
-        walls, right = [], 0
-        offsets = np.cumsum([0] + [len(p.exact) for p in search.parts])
-        for query, expected in zip(unit, truth, strict=True):
-            wall = time.perf_counter()
-            _, rows = index.search(query, 10)
-            walls.append(time.perf_counter() - wall)
-            places = [(int(np.searchsorted(offsets, r, side="right")) - 1, int(r)) for r in rows[0] if r >= 0]
-            hits = {type_of_hit(search, part, row - offsets[part], 0.0)[:2] for part, row in places}
-            right += sum(hit[:2] in hits for hit in expected)
-        found[name] = {
-            "build s": round(built_s),
-            "p50 ms": round(1000 * float(np.median(walls)), 1),
-            "p95 ms": round(1000 * float(np.percentile(walls, 95)), 1),
-            "recall of ten": round(right / (10 * len(queries)), 4),
-        }
-        print(name, found[name], flush=True)
-    return found
+    cells = max(1, min(4096, len(vectors) // 1500))
+    recipe = {"fp16": "SQfp16", "int8": "SQ8", "ivf": f"IVF{cells},SQ8", "hnsw": "HNSW32,SQ8"}[name]
+    index = faiss.index_factory(WIDTH, recipe, faiss.METRIC_INNER_PRODUCT)
+    if not index.is_trained:
+        index.train(vectors[:: max(1, len(vectors) // (40 * cells))].astype(np.float32))
+    for _, block in blocks(vectors):
+        index.add(block)
+    if name == "ivf":
+        index.nprobe = max(1, cells // 32)
+    return lambda query: index.search(query, 10)[1][0]
+
+
+def usearch(name: str, vectors: Vectors) -> Callable[[np.ndarray], np.ndarray]:
+    """HNSW over int8."""
+    from usearch.index import Index
+
+    index = Index(ndim=WIDTH, metric="cos", dtype="i8")
+    for numbers, block in blocks(vectors):
+        index.add(numbers, block, threads=torch.get_num_threads())
+    return lambda query: index.search(query[0], 10, threads=torch.get_num_threads()).keys
+
+
+def hnswlib(name: str, vectors: Vectors) -> Callable[[np.ndarray], np.ndarray]:
+    """HNSW over float32."""
+    import hnswlib
+
+    index = hnswlib.Index(space="ip", dim=WIDTH)
+    index.init_index(max_elements=len(vectors), M=32, ef_construction=200)
+    index.set_ef(100)
+    for numbers, block in blocks(vectors):
+        index.add_items(block, numbers, num_threads=torch.get_num_threads())
+    return lambda query: index.knn_query(query, 10, num_threads=1)[0][0]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     mmpt search build FOLDER                # videos, or the folder of <id>.npy that `mmpt features` writes
     mmpt search query "pour the milk" --html page.html
-    mmpt search build FOLDER --index runs/index    # a folder: stays on disk, and takes in what is new
+    mmpt search build FOLDER                # again later: takes in what is new, and forgets what is gone
     mmpt search serve                       # a page on this machine: query, thumbnails, play
     mmpt search serve aligned               # of what `mmpt align FOLDER --out aligned` wrote
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mmpt_cli.options import Parser, count, speak
 
-MODEL, INDEX = "projects/retri/norton/how2_pretrain.yaml", Path("runs/search/index.npz")
+MODEL, INDEX = "projects/retri/norton/how2_pretrain.yaml", Path("runs/search")
 
 
 def parser() -> Parser:
@@ -41,13 +41,16 @@ def parser() -> Parser:
     query.add_argument("-k", type=count, default=5, help="moments per sentence (default: %(default)s)")
     query.add_argument("--html", **path, metavar="PAGE", help="also write this page")
     for below in (build, query):
-        about = (
-            "the index; a folder instead of a file.npz stays on disk and is updated (default: %(default)s)"
-        )
-        below.add_argument("--index", **path, default=INDEX, help=about)
+        below.add_argument("--index", **path, default=INDEX, help="its folder (default: %(default)s)")
     serve = verb("serve", "a page to search with")
     add = serve.add_argument
-    add("index", **path, nargs="?", default=INDEX, help="index, or its folder (default: %(default)s)")
+    add(
+        "index",
+        **path,
+        nargs="?",
+        default=INDEX,
+        help="its folder, or one of `mmpt align` (default: %(default)s)",
+    )
     add("--host", default="127.0.0.1", help="who may ask: 127.0.0.1 is this machine (default: %(default)s)")
     add("--port", type=int, default=8765, help="0: any that is free (default: %(default)s)")
     return p

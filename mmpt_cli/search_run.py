@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from mmpt.backbones.folding import keep_freed_memory
-from mmpt.inference.moments import Moment
-from mmpt.inference.search import build_index, build_store, open_index, search
+from mmpt.inference.search import Moment, build_store, open_index, search
 from mmpt.pages.moments import write_page
 from mmpt.pages.render import clock
 
@@ -17,20 +16,19 @@ from mmpt.pages.render import clock
 def build(args: argparse.Namespace) -> None:
     """Write an index."""
     keep_freed_memory()
-    words = args.folder, args.model, args.checkpoint, args.videos, args.s3d, args.window, args.stride
-    told = {
-        "progress": lambda ids: tqdm(ids, unit="video", disable=None),
-        "on_failure": lambda video_id, error: tqdm.write(f"left out: {video_id}: {error}"),
-    }
-    if args.index.suffix != ".npz":
-        folder, *others = words
-        store, came, went = build_store(folder, args.index, *others, **told)
-        moments = f"{len(store)} moments of {len(store.videos)} videos"
-        print(f"{args.index}: {moments}; {came} came, {went} went")
-        return
-    index = build_index(*words, **told)
-    index.save(args.index)
-    print(f"{args.index}: {len(index.vectors)} moments of {len(set(index.video_ids))} videos")
+    store, came, went = build_store(
+        args.folder,
+        args.index,
+        args.model,
+        args.checkpoint,
+        args.videos,
+        args.s3d,
+        args.window,
+        args.stride,
+        progress=lambda ids: tqdm(ids, unit="video", disable=None),
+        on_failure=lambda video_id, error: tqdm.write(f"left out: {video_id}: {error}"),
+    )
+    print(f"{args.index}: {len(store)} moments of {len(store.videos)} videos; {came} came, {went} went")
 
 
 def query(args: argparse.Namespace) -> None:
@@ -52,7 +50,7 @@ def serve(args: argparse.Namespace) -> None:
     hosts = [] if args.host in LOOPBACK else [ANY]
     if hosts:
         print(f"warning: whoever reaches {args.host} can ask, and see the videos; there is no password")
-    app = application(searcher, args.index if args.index.is_dir() else args.index.parent, hosts)
+    app = application(searcher, hosts)
     run(app, args.host, args.port, lambda url: print(f"{url}   (stop: Ctrl-C)", flush=True))
 
 

@@ -3,16 +3,16 @@ truth, the curves of its trainings, and an index to search."""
 
 from __future__ import annotations
 
-import dataclasses
+import shutil
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
 from mmpt.inference import MMPTModel
 from mmpt.inference.align import VideoAlignment, align_video
-from mmpt.inference.search import weights_sha256
+from mmpt.inference.loading import weights_sha256
+from mmpt.inference.search import updated
 from mmpt.pages.alignment import write_alignment
 from mmpt.pages.render import link, write
 from mmpt.pages.report import write_report
@@ -25,7 +25,7 @@ VIDEOS, WINDOW_S = 6, 4
 
 
 def write_pages(out: Path, data: str, features: Path, runs: Mapping[str, Path], results: Path) -> Path:
-    """Writes `index.html`, `pages/<id>.html`, `report.html` and `index.npz` into `out`.
+    """Writes `index.html`, `pages/<id>.html`, `report.html` and `index/` into `out`.
 
     Args:
         out: folder of the main job, whose `model` aligns and searches.
@@ -48,15 +48,9 @@ def write_pages(out: Path, data: str, features: Path, runs: Mapping[str, Path], 
         video.save(out / "alignments" / name)
         page = write_alignment(out / "pages" / f"{name}.html", video, home="../index.html")
         rows.append({"id": name, "page": link(page, out), "video": video, "agreement": agreement(video)})
-    origin = {
-        "model": str(source),
-        "checkpoint": None,
-        "weights": weights_sha256(model.fusion),
-        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "files": {},
-    }
-    index = dataclasses.replace(model.index(seconds, min(8, model.max_video_len)), origin=origin)
-    index.save(out / "index.npz")
+    origin = {"model": str(source), "checkpoint": None, "weights": weights_sha256(model.fusion), "files": {}}
+    shutil.rmtree(out / "index", ignore_errors=True)
+    updated(out / "index", model, seconds, origin | {"window": min(8, model.max_video_len), "stride": None})
     report = write_report(out / "report.html", [read_run(folder, name) for name, folder in runs.items()])
     found = read_json(results, dict, nan=True)
     values = {"tables": found["tables"], "facts": found["facts"], "rows": rows, "report": link(report, out)}

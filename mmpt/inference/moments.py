@@ -5,12 +5,9 @@ Letters: N captions, W windows, D width. All times are seconds.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,9 +17,6 @@ from mmpt.calibration import Spans
 from mmpt.neighbours.exact import Moment
 from mmpt.ops.alignment import dtw_path, otam_path
 from mmpt.ops.sinkhorn import log_sinkhorn
-from mmpt.utils import atomic_write
-from mmpt.utils.shardedtensor import load_npz
-from mmpt.utils.text import parse_json
 
 
 @dataclass(frozen=True)
@@ -96,19 +90,17 @@ def align_captions(
 
 @dataclass(frozen=True)
 class MomentIndex:
-    """Vectors of the windows of many videos.
+    """Vectors of the windows of some videos, in memory; `mmpt.inference.search` keeps those of many on disk.
 
     Attributes:
         video_ids: (n,) the video of each window.
         windows: (n, 2) its start and end.
         vectors: (n, D) float32.
-        origin: where it comes from, such as the model and the files; whatever JSON holds.
     """
 
     video_ids: np.ndarray
     windows: np.ndarray
     vectors: np.ndarray
-    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def search(self, query: np.ndarray, k: int) -> list[Moment]:
         """The k windows with the greatest dot product with `query` (D,), best first; of windows that overlap
@@ -126,32 +118,3 @@ class MomentIndex:
             if len(found) == k:
                 break
         return found
-
-    def save(self, path: str | Path) -> None:
-        """Writes one `.npz` file, whole or not at all."""
-        with atomic_write(path) as file:
-            origin = np.array(json.dumps(self.origin))
-            np.savez(
-                file, video_ids=self.video_ids, windows=self.windows, vectors=self.vectors, origin=origin
-            )
-
-    @classmethod
-    def load(cls, path: str | Path) -> MomentIndex:
-        """Reads what `save` wrote.
-
-        Raises:
-            ValueError: the file is something else.
-        """
-        try:
-            arrays = load_npz(path)
-            names, windows, vectors = (arrays[key] for key in ("video_ids", "windows", "vectors"))
-            origin = parse_json(str(arrays["origin"]), "origin")
-        except (ValueError, KeyError) as error:
-            raise ValueError(
-                f"{path}: not an index of moments, or a damaged one ({error}). Build it again."
-            ) from error
-        fits = names.dtype.kind == "U" and names.ndim == 1 and vectors.ndim == 2 and vectors.dtype.kind == "f"
-        if not fits or windows.shape != (len(names), 2) or len(vectors) != len(names):
-            shapes = f"{names.dtype}{names.shape}, {windows.shape}, {vectors.dtype}{vectors.shape}"
-            raise ValueError(f"{path}: {shapes} are no ids, windows and vectors of moments. Build it again.")
-        return cls(names, windows, vectors, origin)

@@ -3,7 +3,7 @@ there.
 
 features/<id>.npy, passport.json, failures.json    one vector per second
 alignments/<id>.json, <id>.npz                     where each caption is
-index.npz                                          moments to search
+index/                                             moments to search
 own_videos.json                                    what this is, and what was left out and why
 """
 
@@ -30,9 +30,8 @@ from mmpt.extraction.run import RunOptions, list_jobs, run_extraction
 from mmpt.inference.align import VideoAlignment, align_video
 from mmpt.inference.loading import weights_sha256
 from mmpt.inference.mmpt_model import MMPTModel
-from mmpt.inference.moments import MomentIndex
 from mmpt.inference.own_captions import OwnCaptions
-from mmpt.inference.search import whole
+from mmpt.inference.search import differs, updated, whole
 from mmpt.media.video import VIDEO_SUFFIXES, VideoError, probe
 from mmpt.registry import BACKBONES
 from mmpt.utils import atomic_write
@@ -102,7 +101,7 @@ class Made:
     @property
     def index(self) -> Path:
         """The index of moments."""
-        return self.out / "index.npz"
+        return self.out / "index"
 
     def alignments(self) -> Iterator[VideoAlignment]:
         """One after the other."""
@@ -310,50 +309,29 @@ def _align(
 
 
 def _index(network: MMPTModel, there: Mapping[str, Path], made: Made, track: Track) -> None:
-    """Windows of videos whose features have not changed are taken from the index that is there."""
-    versions = {name: _version(path) for name, path in there.items()}
-    old = _old_index(made.index)
-    moment_s = min(MOMENT_S, network.max_video_len)
-    way = {"weights": made.about["weights"], "moment_s": moment_s}
-    same = old is not None and way.items() <= old.origin.items()
-    known = old.origin.get("versions", {}) if same else {}
-    kept = {name for name, version in versions.items() if known.get(name) == version}
-    todo = {name: path for name, path in there.items() if name not in kept}
-    lines.info(f"3/3 index: {len(kept)} videos are in it, {len(todo)} to add")
-    if old is not None and not todo and kept == set(known) and old.origin.get("files") == made.files:
-        return
-    parts = []
-    if kept:
-        rows = np.isin(old.video_ids, sorted(kept))
-        parts.append((old.video_ids[rows], old.windows[rows], old.vectors[rows]))
-    failed: dict[str, str] = {}
-    if todo:
-        try:
-            new = network.index(
-                todo,
-                moment_s,
-                progress=track,
-                on_failure=lambda name, error: failed.update({name: str(error)}),
-            )
-            parts.append((new.video_ids, new.windows, new.vectors))
-        except ValueError:
-            if not parts:
-                raise
-    made.left_out |= failed
-    origin = {key: made.about[key] for key in ("model", "checkpoint", "weights", "made")}
-    origin |= {**way, "files": made.files, "versions": {n: v for n, v in versions.items() if n not in failed}}
-    ids, windows, vectors = (np.concatenate(part) for part in zip(*parts, strict=True))
-    MomentIndex(ids, windows, vectors, origin).save(made.index)
-
-
-def _old_index(path: Path) -> MomentIndex | None:
-    if not path.is_file():
-        return None
+    """Brought up to date; made anew where it is of other weights, or damaged."""
+    origin = {key: made.about[key] for key in ("model", "checkpoint", "weights")}
+    origin |= {"window": min(MOMENT_S, network.max_video_len), "stride": None, "files": made.files}
     try:
-        return MomentIndex.load(path)
+        other = differs(made.index, origin)
+        why = other and f"of another {other}"
     except ValueError as error:
-        lines.info(f"    made anew: {error}")
-        return None
+        why = str(error)
+    if why:
+        lines.info(f"    index made anew: {why}")
+        shutil.rmtree(made.index)
+    lines.info(f"3/3 index: moments of {origin['window']} s")
+    failed: dict[str, str] = {}
+    store, came, went = updated(
+        made.index,
+        network,
+        there,
+        origin,
+        track,
+        on_failure=lambda name, error: failed.update({name: str(error)}),
+    )
+    lines.info(f"    {len(store)} moments of {len(store.videos)} videos; {came} came, {went} went")
+    made.left_out |= failed
 
 
 def known_share(tokenizer: Any, texts: Iterable[str], most: int = 2000) -> float:

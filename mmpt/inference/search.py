@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,39 +12,12 @@ from mmpt.backbones.folding import for_inference
 from mmpt.backbones.s3d import S3D
 from mmpt.extraction.run import videos_of
 from mmpt.inference.loading import weights_sha256
-from mmpt.inference.mmpt_model import MMPTModel
-from mmpt.inference.moments import Moment, MomentIndex
-from mmpt.neighbours.exact import ExactSearch
+from mmpt.inference.mmpt_model import MMPTModel, Video
+from mmpt.neighbours.exact import ExactSearch, Moment
 from mmpt.neighbours.store import MANIFEST, VectorStore
 
-
-def build_index(
-    folder: Path,
-    model: str,
-    checkpoint: str | None = None,
-    videos: Path | None = None,
-    s3d: Path | None = None,
-    window: int | None = None,
-    stride: int | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
-    on_failure: Callable[[str, Exception], None] | None = None,
-) -> MomentIndex:
-    """Encode every window of every video once.
-
-    Args:
-        folder: videos, or features <id>.npy.
-        model: whatever `MMPTModel.from_pretrained` takes.
-        checkpoint: weights; None: as `MMPTModel.from_pretrained` finds them.
-        videos: where the videos are, when `folder` holds features.
-        s3d: S3D weights, to read videos; None: the backbone of the model, where its weights usually lie.
-        window: seconds per moment; None: as many as the model reads at once.
-        stride: seconds between starts of moments; None: side by side.
-        progress: wrapped round the ids.
-        on_failure: told id and error of a file that cannot be read and is left out; None: it is raised.
-    """
-    found, network, origin = _opened(folder, model, checkpoint, videos, s3d)
-    index = network.index(found, window, stride, progress=progress, on_failure=on_failure)
-    return dataclasses.replace(index, origin=origin)
+Track = Callable[[Iterable], Iterable]
+FEW = 32  # segments of an index that is not rewritten
 
 
 def build_store(
@@ -56,13 +29,22 @@ def build_store(
     s3d: Path | None = None,
     window: int | None = None,
     stride: int | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Track = iter,
     on_failure: Callable[[str, Exception], None] | None = None,
 ) -> tuple[VectorStore, int, int]:
-    """An index that stays on disk, brought up to date: new videos come in, those that are gone go.
+    """An index of the windows of a folder, brought up to date as by `updated`.
 
     Args:
-        out: its folder; the others are as in `build_index`.
+        folder: videos, or features <id>.npy.
+        out: folder of the index.
+        model: whatever `MMPTModel.from_pretrained` takes.
+        checkpoint: weights; None: as `MMPTModel.from_pretrained` finds them.
+        videos: where the videos are, when `folder` holds features.
+        s3d: S3D weights, to read videos; None: the backbone of the model, where its weights usually lie.
+        window: seconds per moment; None: as many as the model reads at once.
+        stride: seconds between starts of moments; None: side by side.
+        progress: wrapped round the ids.
+        on_failure: told id and error of a file that cannot be read and is left out; None: it is raised.
 
     Returns:
         The index, and how many videos came and went.
@@ -71,24 +53,71 @@ def build_store(
         ValueError: `out` holds an index of other weights or windows.
     """
     found, network, origin = _opened(folder, model, checkpoint, videos, s3d)
-    way = {"weights": origin["weights"], "window": window, "stride": stride}
-    origin |= way
+    origin |= {"window": window, "stride": stride}
+    if other := differs(out, origin):
+        raise ValueError(f"{out}: an index of another {other}. Choose another folder, or remove it.")
+    return updated(out, network, found, origin, progress, on_failure)
+
+
+def differs(out: Path, origin: Mapping[str, Any]) -> str | None:
+    """In what an index that is there was made in another way; None: in nothing, or there is none."""
+    if not (out / MANIFEST).is_file():
+        return None
+    known = VectorStore(out).origin
+    return next((key for key in ("weights", "window", "stride") if known.get(key) != origin[key]), None)
+
+
+def updated(
+    out: Path,
+    network: MMPTModel,
+    videos: Mapping[str, Video],
+    origin: Mapping[str, Any],
+    progress: Track = iter,
+    on_failure: Callable[[str, Exception], None] | None = None,
+) -> tuple[VectorStore, int, int]:
+    """An index with the windows of some videos: what is new or changed is encoded, what is gone goes.
+
+    Args:
+        out: its folder; made in the same way, or without an index.
+        network: encodes.
+        videos: id -> video.
+        origin: where it comes from: model, checkpoint, weights, window, stride, files.
+        progress, on_failure: as in `build_store`.
+
+    Returns:
+        The index, and how many videos came and went.
+
+    Raises:
+        ValueError: none of the videos can be used.
+    """
+    versions = {video: _version(source) for video, source in videos.items()}
     if (out / MANIFEST).is_file():
         store = VectorStore(out)
-        if other := [key for key in way if store.origin.get(key) != way[key]]:
-            raise ValueError(f"{out}: an index of another {other[0]}. Choose another folder, or remove it.")
-        store.origin = origin
     else:
         width = network.encode_text("a").shape[-1]
         store = VectorStore.create(out, width, network.unit_vectors, origin)
-    known = store.videos
-    gone = known - found.keys()
-    store.remove(gone)
-    todo = {video: path for video, path in found.items() if video not in known}
-    encode = partial(network.encode_windows, window_s=window, stride_s=stride)
+    known, read = store.videos, store.origin.get("versions", {})
+    kept = {video for video in known & versions.keys() if read.get(video) == versions[video]}
+    # first, so that a run that ends early does not leave an old video under a new version
+    store.remove(known - kept)
+    made = {"made": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    store.describe({**origin, **made, "versions": versions})
+    encode = partial(network.encode_windows, window_s=origin["window"], stride_s=origin["stride"])
+    todo = {video: source for video, source in videos.items() if video not in kept}
     encoded = network.one_by_one(todo, encode, progress, on_failure)
     came = store.add((video, *(x.float().cpu().numpy() for x in made)) for video, made in encoded)
-    return store, came, len(gone)
+    if not store.videos:
+        raise ValueError(f"{out}: no usable videos among {len(videos)}.")
+    if len(store.segments) > FEW:
+        store.compact()
+    return store, came, len(known - versions.keys())
+
+
+def _version(video: Video) -> list[int] | None:
+    if not isinstance(video, (str, Path)):
+        return None
+    about = Path(video).stat()
+    return [about.st_size, about.st_mtime_ns]
 
 
 def _opened(
@@ -115,25 +144,17 @@ def search(
     """The moments that fit sentences best.
 
     Args:
-        path: a saved index, a file or a folder.
+        path: as in `open_index`.
         sentences: what to look for.
         k: moments per sentence.
 
     Returns:
         Sentence -> its moments, best first; and video id -> video file.
-
-    Raises:
-        FileNotFoundError: there is no index.
-        ValueError: it was made with other weights.
     """
-    if (path / MANIFEST).is_file():
-        store = VectorStore(path)
-        model, exact = _model_of(path, store.origin), ExactSearch(store)
-        asked = {sentence: model.encode_text(sentence, numpy=True)[0] for sentence in sentences}
-        found = {sentence: exact.search(query, k).hits for sentence, query in asked.items()}
-        return found, store.origin["files"]
-    model, index = open_index(path)
-    return {sentence: model.search(index, sentence, k) for sentence in sentences}, index.origin["files"]
+    model, exact = open_index(path)
+    asked = {sentence: model.encode_text(sentence, numpy=True)[0] for sentence in sentences}
+    found = {sentence: exact.search(query, k).hits for sentence, query in asked.items()}
+    return found, exact.store.origin["files"]
 
 
 def whole(name: str) -> str:
@@ -141,27 +162,28 @@ def whole(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() else str(name)
 
 
-def open_index(path: Path) -> tuple[MMPTModel, MomentIndex]:
-    """An index with the model that made it; `path` may be the folder that holds `index.npz`.
+def open_index(path: Path) -> tuple[MMPTModel, ExactSearch]:
+    """An index with the model that made it, as it was then.
+
+    Args:
+        path: folder of an index, or one that `mmpt align` wrote.
 
     Raises:
         FileNotFoundError: there is no index.
         ValueError: it was made with other weights.
     """
-    path = path / "index.npz" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no index there. Write it first: mmpt search build FOLDER")
-    index = MomentIndex.load(path)
-    return _model_of(path, index.origin), index
-
-
-def _model_of(path: Path, origin: Mapping[str, Any]) -> MMPTModel:
-    """The model that made an index, as it was then."""
+    place = next((place for place in (path, path / "index") if (place / MANIFEST).is_file()), None)
+    if place is None:
+        raise FileNotFoundError(
+            f"{path}: no index there. Write it first: mmpt search build FOLDER --index {path}"
+        )
+    store = VectorStore(place)
+    origin = store.origin
     model, _, _ = MMPTModel.from_pretrained(origin["model"], origin["checkpoint"], video_encoder=None)
     if weights_sha256(model.fusion) != origin["weights"]:
         came = f"{origin['model']} {origin['checkpoint'] or ''}".strip()
         raise ValueError(
-            f"{path}: made with other weights than {came} has now, so scores would mean nothing. Build it "
+            f"{place}: made with other weights than {came} has now, so scores would mean nothing. Build it "
             "again."
         )
-    return model
+    return model, ExactSearch(store)

@@ -9,7 +9,10 @@ import numpy as np
 STREAMS = 4  # places that are read in turn: one alone waits for memory half of the time
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+# compiled with the import, when an index is opened, and not with the first query
+@numba.njit(
+    [(numba.int8[:, ::1], numba.int16[::1], numba.int32[::1])], nogil=True, cache=True, error_model="numpy"
+)
 def products(codes, query, into):
     """(n, D) int8 times (D,) int16 into (n,) int32, which holds every sum."""
     n, width = codes.shape

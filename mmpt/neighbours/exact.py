@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -63,10 +63,44 @@ class Looked(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Results, best first, and what they took."""
+    """Results, best first; what they took; and the numbers of their first rows in `ExactSearch.vectors`."""
 
     hits: list[Moment]
     looked: Looked
+    numbers: list[int]
+
+
+class Vectors:
+    """The rows that can be found, of all segments, numbered through; read when they are asked for.
+
+    Args:
+        parts: the segments.
+        live: (n,) bool of each: rows that were not removed.
+    """
+
+    def __init__(self, parts: Sequence[Mapped], live: Sequence[np.ndarray]):
+        self._exact = [part.exact for part in parts]
+        self._rows = [np.flatnonzero(each) for each in live]
+        self._first = np.cumsum([0, *map(len, self._rows)])
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def __getitem__(self, numbers: slice | np.ndarray | list[int]) -> np.ndarray:
+        """(m, D) float16."""
+        if isinstance(numbers, slice):
+            numbers = np.arange(*numbers.indices(len(self)))
+        numbers = np.asarray(numbers, dtype=np.int64)
+        part_of = np.searchsorted(self._first, numbers, side="right") - 1
+        found = np.empty((len(numbers), self._exact[0].shape[1] if self._exact else 0), np.float16)
+        for part in np.unique(part_of).tolist():
+            mine = part_of == part
+            found[mine] = self._exact[part][self._rows[part][numbers[mine] - self._first[part]]]
+        return found
+
+    def number(self, part: int, row: int) -> int:
+        """Of a row of a segment."""
+        return int(self._first[part] + np.searchsorted(self._rows[part], row))
 
 
 class ExactSearch:
@@ -80,39 +114,42 @@ class ExactSearch:
         self.store = store
         self.parts = list(store.mapped())
         self._live = [_live(part) for part in self.parts]
+        self.vectors = Vectors(self.parts, self._live)
+        self._products = _products_of_one()
         self._names = [
             (list(videos), np.array([first for first, _ in videos.values()]))
             for videos in (part.segment.videos for part in self.parts)
         ]
         self._windows: tuple[tuple[int, int], list[_Windows]] | None = None
 
-    def search(self, query: np.ndarray, k: int, apart: bool = True) -> Answer:
+    def search(self, query: np.ndarray, k: int, apart: bool = True, only: Set[str] | None = None) -> Answer:
         """The k rows with the greatest dot product with a query, cosine where the store holds unit vectors.
 
         Args:
             query: (D,).
             k: at least 1.
             apart: of rows that overlap in time the best one alone.
+            only: ids of the videos to look at; None: all.
         """
         query = self._checked(query[None], k)[0]
         whole, step, lost = _rounded(query[None])
         length = float(np.linalg.norm(query)) * (1 + ROUNDING)
-        found = [_Bounds.empty(len(live)) for live in self._live]
-        products = _products_of_one()
+        chosen = self._live if only is None else self._chosen(only)
+        found = [_Bounds.empty(len(live)) for live in chosen]
 
         def bound(number: int, rows: slice) -> None:
-            part, bounds = self.parts[number], found[number]
+            part, bounds, live = self.parts[number], found[number], chosen[number][rows]
             scale, error, reach = (torch.from_numpy(x[rows]) for x in part.rows[:3])
-            scores = products(part.codes[rows], whole[0]).float().mul_(float(step[0])).mul_(scale)
+            scores = self._products(part.codes[rows], whole[0]).float().mul_(float(step[0])).mul_(scale)
             slack = error * length + reach * (float(lost[0]) + ROUNDING * length)
             for side, out in ((torch.sub, bounds.lower), (torch.add, bounds.upper)):
                 mine = side(scores, slack, out=torch.from_numpy(out[rows]))
-                if part.segment.removed:
-                    mine.masked_fill_(torch.from_numpy(~self._live[number][rows]), -torch.inf)
+                if not live.all():
+                    mine.masked_fill_(torch.from_numpy(~live), -torch.inf)
             bounds.close(rows)
 
         _in_threads(
-            bound, [(number, rows) for number, live in enumerate(self._live) for rows in _slices(len(live))]
+            bound, [(number, rows) for number, live in enumerate(chosen) for rows in _slices(len(live))]
         )
 
         def exact(part: int, rows: np.ndarray) -> np.ndarray:
@@ -124,8 +161,11 @@ class ExactSearch:
             rows = self.parts[part].rows
             return Moment(self._video(part, row), float(rows.start_s[row]), float(rows.end_s[row]), score)
 
-        total = sum(int(live.sum()) for live in self._live)
-        return self._answer(found, total, exact, hit, k, apart)
+        def first_row(part: int, row: int) -> int:
+            return self.vectors.number(part, row)
+
+        total = sum(int(live.sum()) for live in chosen)
+        return self._answer(found, total, exact, hit, first_row, k, apart)
 
     def search_tokens(
         self,
@@ -203,9 +243,12 @@ class ExactSearch:
                 self._video(part, first), float(rows.start_s[first]), float(rows.end_s[last]), score
             )
 
+        def first_row(part: int, number: int) -> int:
+            return self.vectors.number(part, tables[part].first[number])
+
         alive = zip(self._live, tables, strict=True)
         total = sum(int(live[table.first].sum()) for live, table in alive)
-        return self._answer(found, total, exact, hit, k, apart)
+        return self._answer(found, total, exact, hit, first_row, k, apart)
 
     def _answer(
         self,
@@ -213,27 +256,38 @@ class ExactSearch:
         total: int,
         exact: Callable[[int, np.ndarray], np.ndarray],
         hit: Callable[[int, int, float], Moment],
+        first_row: Callable[[int, int], int],
         k: int,
         apart: bool,
     ) -> Answer:
         """The certain best of all parts, exact scores of more and more of them until k stand apart."""
-        if not total:
-            return Answer([], Looked(0, 0))
-        wanted, scored = (MORE * k if apart else k), 0
+        wanted, scored = min(k, total), 0
         while True:
-            wanted = min(wanted, total)
-            found = _best(_candidates(bounds, wanted), exact, wanted)
+            found = _best(_candidates(bounds, wanted), exact, wanted) if wanted else []
             scored += len(found)
-            hits: list[Moment] = []
+            hits, numbers = [], []
+            better: dict[str, list[Moment]] = {}
             for negative, part, row in found[:wanted]:
                 one = hit(part, row, -negative)
-                if not apart or not any(one.overlaps(better) for better in hits):
+                others = better.setdefault(one.video_id, [])
+                if not apart or not any(one.overlaps(other) for other in others):
                     hits.append(one)
+                    numbers.append(first_row(part, row))
+                    others.append(one)
                 if len(hits) == k:
                     break
             if len(hits) == k or wanted == total:
-                return Answer(hits, Looked(sum(len(part.codes) for part in self.parts), scored))
-            wanted *= MORE
+                return Answer(hits, Looked(sum(len(part.codes) for part in self.parts), scored), numbers)
+            wanted = min(MORE * wanted, total)
+
+    def _chosen(self, only: Set[str]) -> list[np.ndarray]:
+        """(n,) bool of each segment: rows of these videos that can be found."""
+        chosen = [np.zeros_like(live) for live in self._live]
+        for part, live, mine in zip(self.parts, self._live, chosen, strict=True):
+            for video in part.segment.videos.keys() & only:
+                first, count = part.segment.videos[video]
+                mine[first : first + count] = live[first : first + count]
+        return chosen
 
     def _checked(self, vectors: np.ndarray, k: int) -> np.ndarray:
         """(T, D) float64."""

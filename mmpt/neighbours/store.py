@@ -17,8 +17,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
+import re
 import shutil
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -29,12 +32,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmpt.utils.files import atomic_write, file_sha256
-from mmpt.utils.text import read_json
+from mmpt.utils.text import read_json, shown
 
 MANIFEST, FORMAT, LEVELS = "index.json", 1, 127
 FILES = {"codes.i8": np.int8, "exact.f16": np.float16, "rows.f32": np.float32}
 COLUMNS = 5
 ROWS_PER_SEGMENT = 1 << 20
+SECONDS_PER_SEGMENT = 300.0  # of work that a crash may cost
 Item = tuple[str, np.ndarray, np.ndarray]
 
 
@@ -61,7 +65,7 @@ class Segment:
 
     name: str
     videos: dict[str, tuple[int, int]] = field(default_factory=dict)
-    removed: list[str] = field(default_factory=list)
+    removed: set[str] = field(default_factory=set)
     sha256: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -129,13 +133,8 @@ class VectorStore:
             tree = read_json(path, dict)
             if tree["format"] != FORMAT:
                 raise ValueError(f"format {tree['format']}, this version reads {FORMAT}")
-            self.width, self.unit, self.origin = int(tree["width"]), bool(tree["unit"]), tree["origin"]
-            self.segments = [
-                Segment(
-                    s["name"], {v: (a, n) for v, (a, n) in s["videos"].items()}, s["removed"], s["sha256"]
-                )
-                for s in tree["segments"]
-            ]
+            self.width, self.unit, self.origin = int(tree["width"]), bool(tree["unit"]), dict(tree["origin"])
+            self.segments = [_segment(each) for each in tree["segments"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: not an index, or a damaged one ({error}). Build it again.") from error
 
@@ -164,12 +163,18 @@ class VectorStore:
     def __len__(self) -> int:
         return sum(n for s in self.segments for v, (_, n) in s.videos.items() if v not in s.removed)
 
-    def add(self, items: Iterable[Item], rows_per_segment: int = ROWS_PER_SEGMENT) -> int:
+    def add(
+        self,
+        items: Iterable[Item],
+        rows_per_segment: int = ROWS_PER_SEGMENT,
+        seconds_per_segment: float = SECONDS_PER_SEGMENT,
+    ) -> int:
         """Add videos; one of a known id takes the place of the older.
 
         Args:
             items: id, vectors (n, D) and times (n, 2) in seconds, one video after the other.
-            rows_per_segment: after about so many rows what is there is made durable and found from then on.
+            rows_per_segment, seconds_per_segment: after about so many rows, or so long, what is there is made
+                durable and found from then on.
 
         Returns:
             How many videos were added. An error leaves the segments that are complete.
@@ -179,7 +184,7 @@ class VectorStore:
         """
         done, waiting = 0, iter(items)
         with self._alone():
-            while (count := self._add_segment(waiting, rows_per_segment)) > 0:
+            while (count := self._add_segment(waiting, rows_per_segment, seconds_per_segment)) > 0:
                 done += count
         return done
 
@@ -196,12 +201,18 @@ class VectorStore:
             self._forget(ids)
             self._save()
 
+    def describe(self, origin: Mapping[str, Any]) -> None:
+        """Says anew where the vectors come from."""
+        with self._alone():
+            self.origin = dict(origin)
+            self._save()
+
     def compact(self) -> None:
         """Rewrite what is there as few segments, without removed videos."""
         with self._alone():
             old, waiting = list(self.segments), self._items()
             names = {segment.name for segment in old}
-            while self._add_segment(waiting, ROWS_PER_SEGMENT, replace=False):
+            while self._add_segment(waiting, ROWS_PER_SEGMENT, math.inf, replace=False):
                 pass
             self.segments = [segment for segment in self.segments if segment.name not in names]
             self._save()
@@ -249,17 +260,19 @@ class VectorStore:
                     times = np.stack([part.rows.start_s[rows], part.rows.end_s[rows]], axis=1)
                     yield video, part.exact[rows], times
 
-    def _add_segment(self, waiting: Iterator[Item], limit: int, replace: bool = True) -> int:
+    def _add_segment(self, waiting: Iterator[Item], limit: int, limit_s: float, replace: bool = True) -> int:
         """Write one segment of what is waiting; how many videos it took."""
         numbers = [int(segment.name[1:]) for segment in self.segments]
         segment = Segment(f"s{max(numbers, default=0) + 1:06}")
         temporary = self.folder / f".{segment.name}.tmp"
         temporary.mkdir()
-        first = 0
+        first, until = 0, time.monotonic() + limit_s
         try:
             with contextlib.ExitStack() as stack:
                 files = {name: stack.enter_context(open(temporary / name, "wb")) for name in FILES}
-                while first < limit and (item := next(waiting, None)) is not None:
+                while (first < limit and time.monotonic() < until) and (
+                    item := next(waiting, None)
+                ) is not None:
                     video, vectors, times = item
                     if video in segment.videos:
                         raise ValueError(f"{video!r} comes twice.")
@@ -312,8 +325,8 @@ class VectorStore:
     def _forget(self, ids: Iterable[str]) -> None:
         for video in ids:
             for segment in self.segments:
-                if video in segment.videos and video not in segment.removed:
-                    segment.removed.append(video)
+                if video in segment.videos:
+                    segment.removed.add(video)
 
     def _save(self) -> None:
         _write(self.folder, self.width, self.unit, self.origin, self.segments)
@@ -334,7 +347,21 @@ class VectorStore:
             yield
 
 
+def _segment(tree: dict[str, Any]) -> Segment:
+    """As index.json has it."""
+    videos, rows = {}, 0
+    for video, (first, count) in tree["videos"].items():
+        if type(count) is not int or count < 1 or first != rows:
+            raise ValueError(f"rows {first!r} and {count!r} of {video}, where {rows} was next")
+        videos[video], rows = (rows, count), rows + count
+    segment = Segment(tree["name"], videos, set(tree["removed"]), dict(tree["sha256"]))
+    if not re.fullmatch("s[0-9]{6,}", segment.name) or not segment.removed <= videos.keys():
+        raise ValueError(f"segment {segment.name!r} with removed {shown(str(tree['removed']))}")
+    return segment
+
+
 def _write(folder: Path, width: int, unit: bool, origin: Mapping[str, Any], segments: list[Segment]) -> None:
     tree = {"format": FORMAT, "width": width, "unit": unit, "origin": dict(origin)}
     with atomic_write(folder / MANIFEST, "w") as file:
-        json.dump(tree | {"segments": [asdict(segment) for segment in segments]}, file)
+        listed = [asdict(segment) | {"removed": sorted(segment.removed)} for segment in segments]
+        json.dump(tree | {"segments": listed}, file)

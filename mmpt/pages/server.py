@@ -16,7 +16,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +25,7 @@ import numpy as np
 from mmpt.inference.align import VideoAlignment
 from mmpt.inference.chance import BANK, Chance
 from mmpt.inference.mmpt_model import MMPTModel
-from mmpt.inference.moments import Moment, MomentIndex
+from mmpt.inference.search import ExactSearch, Moment
 from mmpt.media.video import VideoError
 from mmpt.pages.alignment import LABELS, METHODS, view_data
 from mmpt.pages.pictures import thumbnail
@@ -59,11 +58,10 @@ class Searcher:
         index: what is searched.
     """
 
-    def __init__(self, model: MMPTModel, index: MomentIndex):
+    def __init__(self, model: MMPTModel, index: ExactSearch):
         self.model, self.index = model, index
-        self.files: dict[str, str] = dict(index.origin.get("files", {}))
-        names, self._video_of_row = np.unique(index.video_ids, return_inverse=True)
-        self.videos = [str(name) for name in names]
+        self.files: dict[str, str] = dict(index.store.origin.get("files", {}))
+        self.videos = sorted(index.store.videos)
         self.number = {name: number for number, name in enumerate(self.videos)}
         self._lock = threading.Lock()  # tokenizers refuse two threads at once
         self._encoded = functools.lru_cache(maxsize=1024)(self._encode)
@@ -72,40 +70,23 @@ class Searcher:
         asking.start()
         if len(index.vectors) <= AT_ONCE:
             asking.join()
-        self._rows = np.argsort(self._video_of_row, kind="stable")  # video by video
-        self._first_row = np.searchsorted(self._video_of_row[self._rows], np.arange(len(names) + 1))
 
     def __call__(self, sentence: str, k: int, video: str = "") -> list[dict[str, Any]]:
         """The k best moments, of videos whose id holds `video`."""
         query, index = self._encoded(sentence), self.index
-        if video:
-            chosen = np.array([video.lower() in name.lower() for name in self.videos])
-            rows = chosen[self._video_of_row]
-            if not rows.any():
-                return []
-            index = replace(
-                index,
-                video_ids=index.video_ids[rows],
-                windows=index.windows[rows],
-                vectors=index.vectors[rows],
-            )
-        moments = index.search(query, k)
-        rows = [self._row_of(moment) for moment in moments]
+        only = {name for name in self.videos if video.lower() in name.lower()} if video else None
+        moments, _, numbers = index.search(query, k, only=only)
         chance = self.chance
-        worth = chance.confidence(query, self.index.vectors[rows]).tolist() if chance else [None] * len(rows)
+        worth = chance.confidence(query, index.vectors[numbers]).tolist() if chance else [None] * len(numbers)
         hubs = chance.hubs if chance else {}
-        found = zip(moments, worth, map(hubs.get, rows), strict=True)
+        found = zip(moments, worth, map(hubs.get, numbers), strict=True)
         return [self._told(*of_moment) for of_moment in found]
 
     def _ask_bank(self) -> None:
         with self._lock:
             bank = self.model.encode_text(BANK, numpy=True)
-        self.chance = Chance.of(self.index.vectors, bank)
-
-    def _row_of(self, moment: Moment) -> int:
-        number = self.number[moment.video_id]
-        rows = self._rows[self._first_row[number] : self._first_row[number + 1]]
-        return int(rows[self.index.windows[rows, 0] == moment.start_s][0])
+        if len(self.index.vectors):
+            self.chance = Chance.of(self.index.vectors, bank)
 
     def _told(self, moment: Moment, confidence: float | None, hub: float | None) -> dict[str, Any]:
         number = self.number[moment.video_id]
@@ -161,25 +142,25 @@ def _hostname(text: str) -> str | None:
         return None
 
 
-def application(searcher: Searcher, folder: Path | None = None, hosts: Sequence[str] = ()) -> Any:
+def application(searcher: Searcher, hosts: Sequence[str] = ()) -> Any:
     """The page as an ASGI application.
 
     Args:
-        searcher: answers.
-        folder: what `mmpt align` wrote, whose alignments are shown too.
+        searcher: answers; alignments that `mmpt align` wrote beside its index are shown too.
         hosts: names by which the page may be asked for, beside those of the loopback device. Others are
             refused: a page elsewhere could otherwise read answers through a name that leads here.
     """
     starlette = functools.partial(optional_import, extra="pages")
     responses, routing = starlette("starlette.responses"), starlette("starlette.routing")
     exceptions = starlette("starlette.exceptions")
-    origin, index = searcher.index.origin, searcher.index
+    store = searcher.index.store
+    origin, alignments = store.origin, store.folder.parent / "alignments"
     about = {
         "model": origin.get("model", "?"),
         "checkpoint": origin.get("checkpoint"),
         "weights": str(origin.get("weights", "?"))[:12],
         "made": origin.get("made"),
-        "moments": len(index.vectors),
+        "moments": len(store),
         "videos": len(searcher.videos),
         "bank": len(BANK),
     }
@@ -191,8 +172,8 @@ def application(searcher: Searcher, folder: Path | None = None, hosts: Sequence[
         return searcher.videos[int(value)]
 
     def alignment_of(name: str) -> Path | None:
-        path = folder / "alignments" / name if folder else None
-        return path if path and path.with_name(f"{name}.json").is_file() else None
+        path = alignments / name
+        return path if path.with_name(f"{name}.json").is_file() else None
 
     def page(request: Any) -> Any:
         return responses.HTMLResponse(render("search.html", title="Search videos", about=about))

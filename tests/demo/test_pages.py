@@ -30,5 +30,5 @@ def test_tables_videos_with_their_truth_curves_and_an_index_hang_together(toy_wo
     video = VideoAlignment.load(tmp_path / "alignments" / names[0])
     assert len(video.truth) == len(video.captions) and None in video.truth
     assert all(0 <= share <= 1 for share in agreement(video).values())
-    found, _ = search(tmp_path / "index.npz", ["chop the onion"], 2)  # by the weights beside it
+    found, _ = search(tmp_path, ["chop the onion"], 2)  # by the weights beside it
     assert len(found["chop the onion"]) == 2

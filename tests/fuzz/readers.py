@@ -24,7 +24,6 @@ from mmpt.evaluators.records import page as record_page
 from mmpt.evaluators.records import problems as result_problems
 from mmpt.extraction.run import list_jobs
 from mmpt.inference.align import VideoAlignment
-from mmpt.inference.moments import MomentIndex
 from mmpt.inference.own_videos import Made
 from mmpt.launch.gram_json import _read as gram_json
 from mmpt.launch.slurm import Resources
@@ -299,9 +298,16 @@ def foreign_safetensors(folder: Path) -> Path:
     return folder / "m.safetensors"
 
 
-def moments(folder: Path) -> Path:
-    MomentIndex(np.array(VIDEOS), ARRAY[:2, :2], ARRAY[:2], {"model": "m"}).save(folder / "index.npz")
-    return folder / "index.npz"
+def vectors_of_videos(folder: Path) -> Path:
+    store = VectorStore.create(folder / "index", ARRAY.shape[1], False, {"model": "m"})
+    store.add((video, ARRAY[:2], ARRAY[:2, :2]) for video in VIDEOS)
+    store.remove(VIDEOS[:1])
+    return folder / "index/index.json"
+
+
+def found_vectors(path: Path) -> Any:
+    store = VectorStore(path.parent)
+    return store.origin, [(part.segment.removed, part.exact[:], part.rows) for part in store.mapped()]
 
 
 def array(name: str, value: np.ndarray) -> Callable[[Path], Path]:
@@ -430,19 +436,6 @@ def own_videos(folder: Path) -> Path:
     return folder / "own_videos.json"
 
 
-def vector_store(folder: Path) -> Path:
-    store = VectorStore.create(folder / "index", 4, True, {"model": "m"})
-    times = np.array([[0, 1], [1, 2]], np.float32)
-    store.add((video, ARRAY[:2], times) for video in VIDEOS)
-    return folder / "index" / "index.json"
-
-
-def found_vectors(path: Path) -> Any:
-    store = VectorStore(path.parent)
-    store.verify()
-    return [(part.segment.videos, np.array(part.exact)) for part in store.mapped()], store.origin
-
-
 def of_run(path: Path) -> Any:
     """What a report on a run is made of, once it has nothing to say of damage."""
     found = read_run(path.parent)
@@ -542,7 +535,7 @@ READERS = [
     Reader("checkpoint, old torch", stored("m.pt", _use_new_zipfile_serialization=False), read_state_dict),
     Reader("checkpoint, safetensors", safetensors, read_state_dict, True),
     Reader("checkpoint, others' safetensors", foreign_safetensors, read_state_dict),
-    Reader("index of moments", moments, MomentIndex.load, True),
+    Reader("index of vectors", vectors_of_videos, found_vectors),
     Reader("numbers per query", queries, lambda path: load_queries(str(path.parent)), True),
     Reader("others' features, torch", vectors, read_rows),
     Reader(
@@ -566,7 +559,6 @@ READERS = [
     Reader("alignment", alignment(".json"), lambda path: VideoAlignment.load(path.with_suffix(""))),
     Reader("alignment, arrays", alignment(".npz"), lambda p: VideoAlignment.load(p.with_suffix("")), True),
     Reader("record of own videos", own_videos, lambda path: Made.load(path.parent)),
-    Reader("index of vectors", vector_store, found_vectors),
     Reader("record of results", result_record, proven, True),
     Reader("results of mteb", tree("r.json", MTEB), read_mteb),
     Reader("run, log", run_folder("metrics.jsonl"), of_run),

@@ -77,7 +77,7 @@ def test_the_same_command_again_does_nothing_anew(command, five_videos, capsys):
     assert (
         "5 are there, 0 to extract" in said
         and "0 aligned, 5 were there" in said
-        and "5 videos are in it, 0 to add" in said
+        and "10 moments of 5 videos; 0 came, 0 went" in said
     )
     assert all(path.stat().st_mtime_ns == time for path, time in (before | pages).items())
 
@@ -94,7 +94,7 @@ def test_a_video_that_comes_later_is_added_and_changed_captions_are_aligned_agai
     capsys.readouterr()
     made = command(folder)
     said = capsys.readouterr().out
-    assert "5 are there, 1 to extract" in said and "2 aligned, 4 were there" in said and "1 to add" in said
+    assert "5 are there, 1 to extract" in said and "2 aligned, 4 were there" in said and "1 came, 0" in said
     assert (
         "new" in made.aligned and len(next(v for v in made.alignments() if v.video_id == "v1").captions) == 2
     )
@@ -120,9 +120,9 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(command, five_videos, t
 
 
 def MomentIds(made):
-    from mmpt.inference.moments import MomentIndex
+    from mmpt.neighbours.store import VectorStore
 
-    return set(MomentIndex.load(made.index).video_ids)
+    return VectorStore(made.index).videos
 
 
 def test_other_weights_make_alignments_and_index_anew(command, five_videos, model_folder, tmp_path, capsys):
@@ -137,7 +137,7 @@ def test_other_weights_make_alignments_and_index_anew(command, five_videos, mode
     capsys.readouterr()
     made = command(five_videos, model=other)
     said = capsys.readouterr().out
-    assert "5 are there, 0 to extract" in said and "5 aligned, 0 were there" in said and "5 to add" in said
+    assert "5 are there, 0 to extract" in said and "5 aligned, 0 were there" in said and "5 came" in said
     search(made.index, ["cut"], 1)  # the index is of these weights
 
 
@@ -200,14 +200,14 @@ def test_features_take_the_place_of_videos(model_folder, five_videos, tmp_path):
 
 def test_damaged_results_are_made_anew(command, five_videos, capsys):
     made = command(five_videos)
-    made.index.write_bytes(b"cut")
+    (made.index / "index.json").write_bytes(b"cut")
     (made.out / "alignments/v1.json").write_text("{")
     (made.out / "alignments/v2.npz").unlink()
     (made.out / "pages/.made.json").write_text("{")
     capsys.readouterr()
     made = command(five_videos)
     said = capsys.readouterr().out
-    assert "2 aligned, 3 were there" in said and "made anew: " in said and "5 to add" in said
+    assert "2 aligned, 3 were there" in said and "made anew: " in said and "5 came" in said
     assert len(list(made.alignments())) == 5
 
 

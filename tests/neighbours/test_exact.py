@@ -87,6 +87,21 @@ def test_the_answer_is_that_of_brute_force(store, apart):
     assert answer.looked.rows == len(vectors)
 
 
+def test_videos_can_be_chosen_and_rows_are_numbered_through(store):
+    search, query = ExactSearch(store), np.random.default_rng(11).standard_normal(WIDTH)
+    store.remove(["v2"])
+    search = ExactSearch(store)
+    everything = brute_force(store, query, 10_000, True)
+    for only in ({"v1", "v9", "v20", "nobody"}, {"nobody"}, set()):
+        answer = search.search(query, 9, only=only)
+        assert answer.hits == [hit for hit in everything if hit.video_id in only][:9]
+    answer = search.search(query, 9)
+    ids, times, vectors = stored(store)
+    assert [(ids[n], *times[n]) for n in answer.numbers] == [hit[:3] for hit in answer.hits]
+    assert (search.vectors[answer.numbers] == vectors[answer.numbers]).all()
+    assert len(search.vectors) == len(vectors) and (search.vectors[3:300] == vectors[3:300]).all()
+
+
 def test_few_rows_are_scored_exactly(tmp_path):
     store = VectorStore.create(tmp_path / "index", WIDTH, True, {})
     store.add(videos(1, 400))

@@ -40,10 +40,7 @@ def test_the_list_leads_to_a_video_that_plays(made, browser):
 
 
 def test_an_answer_leads_to_its_alignment(made, browser):
-    with (
-        served(application(Searcher(*open_index(made)), made)) as url,
-        opened(browser, f"{url}/?q=stir") as at,
-    ):
+    with served(application(Searcher(*open_index(made)))) as url, opened(browser, f"{url}/?q=stir") as at:
         at.page.locator(".card .aligned").first.click()
         at.page.locator("#sentences button").first.wait_for()
         assert [text in at.page.inner_text("#sentences") for text in SENTENCES] == [True] * 4

@@ -10,8 +10,9 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from mmpt.inference.moments import MomentIndex
 from mmpt.models import MMPTModel
+from mmpt.neighbours.exact import ExactSearch
+from mmpt.neighbours.store import VectorStore
 from mmpt.pages.server import Searcher, application
 from tests.browser import opened, wait
 from tests.media.media import write_video
@@ -48,8 +49,13 @@ def site(model_folder, tmp_path_factory):
     vectors[1] /= np.linalg.norm(vectors[1]) / 60
     origin = {"model": "toy <model>", "checkpoint": None, "weights": "0123456789abcdef", "made": "2026-01-01"}
     origin["files"] = {name: str(path) for name, path in files.items()} | {"gone": str(folder / "gone.mp4")}
-    searcher = Searcher(model, MomentIndex(np.array(ids), windows, vectors, origin))
-    with served(application(searcher, folder)) as url:
+    store = VectorStore.create(folder / "index", width, False, origin)
+    store.add(
+        (name, vectors[rows], windows[rows])
+        for name in dict.fromkeys(ids)
+        for rows in [np.flatnonzero(np.array(ids) == name)]
+    )
+    with served(application(Searcher(model, ExactSearch(store)))) as url:
         yield url
 
 
