@@ -16,7 +16,7 @@ nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("matplotlib")
 
 PATHS = sorted((ROOT / "projects/notebooks").glob("*.ipynb"))
-NAMES = {"quick_start", "transport_plan", "three_alignments", "volumes", "your_own_data"}
+NAMES = {"quick_start", "transport_plan", "three_alignments", "volumes", "your_own_data", "audit_a_number"}
 
 
 def run(path):
@@ -62,8 +62,15 @@ def test_notebook_is_short_and_stored_without_outputs(path):
         assert not cell.get("outputs") and cell.get("execution_count") is None
 
 
-def test_quick_start_finds_moments(executed):
-    assert printed(executed["quick_start"]).count(" s\n") >= 3
+def test_quick_start_puts_captions_where_a_trained_model_sees_them_and_finds_moments(executed):
+    text = printed(executed["quick_start"])
+    right, of = map(int, re.search(r"(\d+) of (\d+) captions", text).groups())
+    assert right > of / 2 and text.count(" s\n") >= 3
+
+
+def test_an_audit_names_what_makes_a_number_lower_and_what_makes_it_higher(executed):
+    text = printed(executed["audit_a_number"])
+    assert "dot instead of cosine" in text and text.rstrip().endswith("dual softmax, scale 50")
 
 
 def percents(line):
