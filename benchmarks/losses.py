@@ -24,13 +24,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import gram  # noqa: E402
 from benchmarks.plain import plain_norton, plain_sinkhorn, plain_token_similarity  # noqa: E402
-from mmpt.losses import MMContraLoss  # noqa: E402
+from mmpt.losses import MMContraLoss, build_loss  # noqa: E402
+from mmpt.ops.gdt import GDTHypothesis  # noqa: E402
 from mmpt.ops.late_interaction import token_similarity  # noqa: E402
 from mmpt.ops.sinkhorn import log_sinkhorn  # noqa: E402
 
@@ -38,6 +41,7 @@ NORTON = {"sinkhorn_iterations": 50, "beta": 0.3, "sequence_contrast": {"thresho
 WORDS, FRAMES, WIDTH = 31, 18, 768
 
 Step = Callable[[], object]
+Loss = Callable[[dict[str, Tensor]], Tensor]
 
 
 def norton_batch(n: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -135,6 +139,79 @@ def stage_time(sizes: list[int], rounds: int) -> list[dict]:
                 rounds,
             )
         )
+    return rows
+
+
+def plain_gdt(number: int, n: int) -> Loss:
+    """Every comparison against all used views under a mask, as defined; keys pass no gradient."""
+    hypothesis = GDTHypothesis.parse(number)
+    views, calls = hypothesis.views, hypothesis.calls("global")
+    masks = [mask["mult"].view(n, 4, n)[:, list(views)].flatten(1).log() for mask in hypothesis.masks(1, n)]
+    own = torch.arange(n)
+
+    def loss(batch: dict[str, Tensor]) -> Tensor:
+        sides = [F.normalize(batch[f"pooled_{side}"], dim=1) for side in ("video", "text")]
+        total = 0.0
+        for call, mask in zip(calls, masks, strict=True):
+            query = sides[call.query_modality].unflatten(0, (len(views), n))[views.index(call.query_view)]
+            logits = query @ sides[1 - call.query_modality].detach().T / 0.07 + mask
+            total = total + call.weight * F.cross_entropy(logits, views.index(call.positive_view) * n + own)
+        return total
+
+    return loss
+
+
+def plain_videoclip(batch: dict[str, Tensor]) -> Tensor:
+    logits = batch["pooled_video"] @ batch["pooled_text"].T
+    own = torch.arange(len(logits))
+    return F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
+
+
+def plain_milnce(batch: dict[str, Tensor]) -> Tensor:
+    """Miech et al. 2020, equation 1, with K captions for each of the N videos."""
+    n = len(batch["pooled_video"])
+    x = (batch["pooled_video"] @ batch["pooled_text"].T).view(n, n, -1)
+    own = torch.arange(n)
+    both = torch.cat([x, x.transpose(0, 1)], dim=1).flatten(1)
+    return (both.logsumexp(1) - x[own, own].logsumexp(1)).mean()
+
+
+def plain_gram(batch: dict[str, Tensor]) -> Tensor:
+    vectors = [F.normalize(batch[f"pooled_{name}"], dim=1) for name in ("text", "video", "audio", "subtitle")]
+    return gram.plain_loss(vectors[0], vectors[1:])
+
+
+def small_time(sizes: list[int], rounds: int) -> list[dict]:
+    """Losses through their classes, on pooled vectors alone."""
+    rows = []
+    for n in sizes:
+        generator = torch.Generator().manual_seed(n)
+
+        def vectors(rows: int, width: int = 512, generator=generator) -> Tensor:
+            unit = F.normalize(torch.randn(rows, width, generator=generator), dim=1)
+            return (4 * unit).requires_grad_()
+
+        pairs = {"pooled_video": vectors(n), "pooled_text": vectors(n)}
+        captions = pairs | {"pooled_text": vectors(5 * n)}
+        views = {number: len(GDTHypothesis.parse(number).views) for number in (1, 2, 3)}
+        cases: list[tuple[str, Loss, dict, dict[str, Tensor]]] = [
+            ("VideoCLIP", plain_videoclip, {"loss_cls": "MMContraLoss"}, pairs),
+            ("MIL-NCE", plain_milnce, {"loss_cls": "MILNCELoss", "compat": True}, captions),
+        ]
+        for number, many in views.items():
+            given = {"pooled_video": vectors(many * n), "pooled_text": vectors(many * n)}
+            keys = {"loss_cls": "GDTLoss", "hypothesis": number}
+            cases.append((f"GDT {number}", plain_gdt(number, n), keys, given))
+        if n <= gram.PLAIN_LIMIT:
+            given = {f"pooled_{name}": vectors(n) for name in ("text", "video", "audio", "subtitle")}
+            cases.append(("GRAM", plain_gram, {"loss_cls": "GRAMLoss", "temperature": 0.07}, given))
+        for name, plain, keys, batch in cases:
+            steps = {"plain": plain, "ours": lambda b, f=build_loss(keys): f(**b)}
+            values = [backward(f, batch).item() for f in steps.values()]
+            found = row(
+                f"{name}, {n}", {k: lambda f=f, b=batch: backward(f, b) for k, f in steps.items()}, rounds
+            )
+            rows.append(found | {"values": " ".join(f"{x:.4f}" for x in values)})
     return rows
 
 
@@ -279,13 +356,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--rows", nargs="+", choices=["time", "stages", "sinkhorn", "memory", "accuracy"], help="default: all"
+        "--rows",
+        nargs="+",
+        choices=["time", "stages", "small", "sinkhorn", "memory", "accuracy"],
+        help="default: all",
     )
     parser.add_argument(
         "--sizes",
         type=int,
         nargs="+",
-        help="clips; default: time 64 128 256 512, memory 256 1024, accuracy 64 256",
+        help="clips; default: small 64 256 1024, time 64 128 256 512, memory 256 1024, accuracy 64 256",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -301,10 +381,11 @@ def main() -> None:
     if arguments.peak_of:
         print(measure_peak(arguments.peak_of, arguments.sizes[0]))
         return
-    wanted = arguments.rows or ["time", "stages", "sinkhorn", "memory", "accuracy"]
+    wanted = arguments.rows or ["time", "stages", "small", "sinkhorn", "memory", "accuracy"]
     tables = {
         "time": lambda: loss_time(arguments.sizes or [64, 128, 256, 512], arguments.rounds),
         "stages": lambda: stage_time(arguments.sizes or [64, 256], arguments.rounds),
+        "small": lambda: small_time(arguments.sizes or [64, 256, 1024], arguments.rounds),
         "sinkhorn": lambda: sinkhorn_time(arguments.rounds, arguments.compiled),
         "memory": lambda: memory(arguments.sizes or [256, 1024]),
         "accuracy": lambda: accuracy(arguments.sizes or [64, 256]),

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mmpt.launch.torchrun import Topology
+
 SPLITS = ("train", "valid", "test")
 OPTIONS: dict[str, dict[str, Any]] = {
     "--set": {
@@ -68,6 +70,23 @@ class Parser(argparse.ArgumentParser):
             for spelling in EARLIER.get(name, []):
                 hidden = {key: known[key] for key in ("type", "dest") if key in known}
                 self.add_argument(spelling, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **hidden)
+
+
+def add_machines(p: Parser) -> Any:
+    """Options that say how many processes run, and where."""
+    group = p.add_argument_group("machines and clusters")
+    p.shared("--nproc")
+    add = group.add_argument
+    add("--nnodes", type=count, default=1, metavar="N", help="machines; the same line on each of them")
+    add("--rdzv-endpoint", type=endpoint, metavar="HOST:PORT", help="where the machines meet")
+    add("--rdzv-id", default="mmpt", metavar="ID", help="keeps jobs with one endpoint apart")
+    add("--node-rank", type=int, metavar="K", help="number of this machine (default: as they arrive)")
+    return group
+
+
+def topology_of(args: argparse.Namespace) -> Topology:
+    """What those options say."""
+    return Topology(args.nnodes, args.nproc, args.rdzv_endpoint, args.rdzv_id, args.node_rank)
 
 
 def _below(prog: str, text: str, **kwargs: Any) -> Parser:

@@ -5,6 +5,7 @@
     mmpt predict FILE --untrained --json
     mmpt predict projects/dual/test_vtt_zs.yaml --model openai/clip-vit-base-patch32 --videos
     data/msrvtt/videos
+    mmpt predict FILE --nproc 8                        # the same files, encoded by 8 processes
 
 Without --checkpoint: every checkpoint*.pt of the run folder (the folder part of eval.save_path) by name, then
 fairseq.common_eval.path. For each: results.json, results.md and per_query.npz under OUT/<checkpoint>/, with
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +24,8 @@ HERE = Path(__file__).resolve().parent
 if Path(sys.path[0]).resolve() == HERE:  # `python mmpt_cli/predict.py`, the line that papers print
     sys.path[0] = str(HERE.parent)
 
-from mmpt_cli.options import Parser, progress, speak  # noqa: E402
+from mmpt.launch.torchrun import meeting, run_ranks, words_of_rank  # noqa: E402
+from mmpt_cli.options import Parser, add_machines, progress, speak, topology_of  # noqa: E402
 
 
 def parser() -> Parser:
@@ -41,13 +44,27 @@ def parser() -> Parser:
     add("--plots", action="store_true", help="draw ranks, scores, alignments, timelines (needs matplotlib)")
     add("--modalities", metavar="TV,TVA", help="subsets an N-modal test compares: t and first letters")
     p.shared("--device", "--set", "--json", "--quiet")
+    add_machines(p)
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate one checkpoint after the other."""
-    args = parser().parse_args(argv)
-    speak(args.quiet)
+    words = words_of_rank()
+    args = parser().parse_args(argv if words is None else words)
+    topology = topology_of(args)
+    if topology.world_size > 1 and words is None:
+        sys.exit(run_ranks(topology, "mmpt_cli.predict", sys.argv[1:] if argv is None else argv))
+    with meeting():
+        _predict(args)
+
+
+def _predict(args: Namespace) -> None:
+    """In one process, or as one of several."""
+    from mmpt.ops.distributed import rank
+
+    first = rank() == 0
+    speak(args.quiet or not first)
     from mmpt.api.evaluation import Evaluation, best_of, find_checkpoints, labels, write_summary
     from mmpt.config import ConfigError, load_config
 
@@ -62,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     alone = args.untrained or (evaluation.brings_weights and args.checkpoint is None)
     named = [None] if alone else find_checkpoints(evaluation.config, args.checkpoint, args.all)
     out, reports = Path(args.out or evaluation.out), {}
-    say = print if not args.json else lambda *text: None
+    say = print if first and not args.json else lambda *text: None
     items = f"{len(evaluation.dataset)} test items"
     say(f"{args.config}: {items}, device {evaluation.device}, {len(named)} checkpoint(s)")
     for label, path in labels(named, evaluation.unnamed).items():
@@ -74,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         reports[label] = evaluation(path, out / label, **keep)
         say(reports[label].text())
     if reports:
-        write_summary(out, reports)
+        if first:
+            write_summary(out, reports)
         best = reports[best_of(reports)]
         say(f"\nbest results:\n{best.checkpoint.get('path', evaluation.unnamed)}\n{best.text()}")
     say(f"\nwritten to {out}")

@@ -4,6 +4,7 @@
     mmpt train projects/retri/norton/how2_pretrain.yaml --jobtype local_small --dryrun
     mmpt train FILE --nnodes 2 --nproc 8 --rdzv-endpoint node1:29500     # the same line on both machines
     mmpt train FILE --slurm big
+    mmpt train FILE --estimate --nproc 8 --card 40          # memory and operations; nothing runs
 
 A pipeline file (one with `base_dir`) derives job files, and with --run runs its stages. Exit code: 0, that
 of the first job that failed, 2 for a wrong file or argument, 85 for training that a signal stopped with its
@@ -17,9 +18,8 @@ from collections.abc import Sequence
 from mmpt.launch.local import JOB_TYPES
 from mmpt.launch.pipeline import Request, launch
 from mmpt.launch.slurm import TABLE
-from mmpt.launch.torchrun import Topology
 from mmpt_cli.gram_options import add_gram_flags, given_flags
-from mmpt_cli.options import Parser, count, endpoint, speak
+from mmpt_cli.options import Parser, add_machines, speak, topology_of
 
 
 def parser() -> Parser:
@@ -31,6 +31,8 @@ def parser() -> Parser:
     p.add_argument("--cpu", action="store_true", help="short for --device cpu")
     p.add_argument("--jobtype", choices=JOB_TYPES, help="default: the file's task_type, else local_single")
     p.add_argument("--dryrun", action="store_true", help="show the commands; run nothing, write nothing")
+    p.add_argument("--estimate", action="store_true", help="count what an update takes; train nothing")
+    p.add_argument("--card", type=float, default=80.0, metavar="GIB", help="memory that --estimate is to fit")
     p.add_argument("--run", action="store_true", help="pipeline files: run their stages up to a failure")
     p.add_argument(
         "--accept-changes",
@@ -39,12 +41,7 @@ def parser() -> Parser:
         metavar="KEY,...",
         help="go on in a run folder although these keys differ from what trained it; its history keeps them",
     )
-    group = p.add_argument_group("machines and clusters").add_argument
-    p.shared("--nproc")
-    group("--nnodes", type=count, default=1, metavar="N", help="machines; the same line on each of them")
-    group("--rdzv-endpoint", type=endpoint, metavar="HOST:PORT", help="where the machines meet")
-    group("--rdzv-id", default="mmpt", metavar="ID", help="keeps jobs with one endpoint apart")
-    group("--node-rank", type=int, metavar="K", help="number of this machine (default: as they arrive)")
+    group = add_machines(p).add_argument
     group("--slurm", metavar="NAME", help="submit with this resource set; --jobtype slurm: the file's own")
     group(
         "--slurm-table",
@@ -63,8 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (args.files or args.config):
         p.error("the following arguments are required: FILE")
     speak(args.quiet)
-    topology = Topology(args.nnodes, args.nproc, args.rdzv_endpoint, args.rdzv_id, args.node_rank)
+    files = [path for text in args.files for path in text.split(",") if path]
+    if args.estimate:
+        from mmpt.api.estimate import estimate
+
+        for path in files:
+            ranks = args.nnodes * (args.nproc or 1)
+            found = estimate(path, args.overrides, nproc=ranks, memory_gib=args.card)
+            print(f"{path}\n{found.text()}")
+        return 0
+    topology = topology_of(args)
     words = args.jobtype, args.cpu or args.device == "cpu", tuple(args.overrides), topology
     how = args.dryrun, args.run, args.accept_changes
     request = Request(*words, args.slurm, args.slurm_table, given_flags(args), *how)
-    return launch([path for text in args.files for path in text.split(",") if path], request)
+    return launch(files, request)

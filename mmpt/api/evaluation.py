@@ -21,9 +21,11 @@ from mmpt.config.load import as_config
 from mmpt.config.rundir import to_dict
 from mmpt.datasets import build_dataset, training_pairs
 from mmpt.evaluators import Evaluator, Report, Result, sanity, save_arrays
+from mmpt.evaluators.predictor import DealtOut
 from mmpt.evaluators.report import describe_data
 from mmpt.models import build_model
 from mmpt.models.prepare import prepare
+from mmpt.ops.distributed import rank, world_size
 from mmpt.processors.store.passport import passports_of, wrong_rate
 from mmpt.registry import MODELS, load_plugins
 from mmpt.utils.device import choose_device
@@ -131,12 +133,16 @@ class Evaluation:
         load_plugins(self.config.plugins)
         self.device, self.progress = choose_device(device), progress
         if self.config.dataset.videos is not None:
+            if world_size() > 1:
+                what = "features of videos are made by one process."
+                cure = "Leave out --nproc, or make them first."
+                raise ConfigError([Problem("dataset.videos", what, cure=cure, file=self.config.source)])
             self.config = with_features(self.config, self.device)
         self.dataset = build_dataset(self.config, "test")
         trainer = self.config.trainer
         self.loader = DataLoader(
             self.dataset,
-            batch_size=trainer.batch_size or 1,
+            batch_sampler=DealtOut(len(self.dataset), trainer.batch_size or 1),
             num_workers=trainer.num_workers or 0,
             collate_fn=self.dataset.collate,
         )
@@ -180,6 +186,7 @@ class Evaluation:
         for name, baseline in self.baselines(checkpoint).items():
             result.baselines[name] = self.score(baseline)[0].values
         drawn = []
+        out = out if rank() == 0 else None  # every rank has the numbers, and one writes them
         if out is not None:
             Path(out).mkdir(parents=True, exist_ok=True)
             if save_predictions:

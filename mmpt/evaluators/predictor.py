@@ -5,6 +5,7 @@ Letters: B items in a batch, T text columns, D width, W windows, N captions of o
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmpt.ops.distributed import all_gather_items, rank, world_size
 from mmpt.ops.windows import merge_windows
 from mmpt.registry import PREDICTORS
 from mmpt.utils.shardedtensor import load_npz
@@ -42,10 +44,10 @@ class Predictor(ABC):
         device: torch.device | str | None = None,
         progress: Callable[[Iterable], Iterable] = iter,
     ) -> Arrays:
-        """Arrays of the whole test set, on the CPU.
+        """Arrays of the whole test set, on the CPU; the same on every rank.
 
         Args:
-            loader: batches as the data set collates them.
+            loader: batches as the data set collates them; those of this rank where they are `DealtOut`.
             model: put into evaluation mode and onto `device`.
             device: None: where the model is.
             progress: wraps the loader, to show how far it is.
@@ -56,7 +58,9 @@ class Predictor(ABC):
         device = torch.device(device) if device is not None else next(model.parameters()).device
         model.to(device).eval()
         with torch.inference_mode():
-            parts = [self.predict(_to_device(batch, device), model) for batch in progress(loader)]
+            parts = [_on_cpu(self.predict(_to_device(batch, device), model)) for batch in progress(loader)]
+        if isinstance(getattr(loader, "batch_sampler", None), DealtOut):
+            parts = all_gather_items(parts)
         if not parts:
             raise ValueError(
                 f"{type(self).__name__}: the test set is empty; look at dataset.test_path and at the ids "
@@ -83,9 +87,21 @@ def _to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]
     }
 
 
+def _on_cpu(part: Arrays) -> Arrays:
+    return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in part.items()}
+
+
+class DealtOut(list[list[int]]):
+    """Batches of item indices: those of one process, dealt out to the ranks in turns."""
+
+    def __init__(self, n_items: int, batch_size: int):
+        batches = (range(i, min(i + batch_size, n_items)) for i in range(0, n_items, batch_size))
+        super().__init__(itertools.islice(map(list, batches), rank(), None, world_size()))
+
+
 def _join(values: list) -> Any:
     if isinstance(values[0], Tensor):
-        return torch.cat([value.cpu() for value in values]).numpy()
+        return torch.cat(values).numpy()
     return [item for value in values for item in value]
 
 

@@ -117,7 +117,8 @@ class LocalJob:
         if job_type == "local_predict":
             if self.topology != ONE_PROCESS:
                 raise ConfigError(
-                    f"{self.path}: prediction runs in one process. Leave out --nnodes and --nproc-per-node."
+                    f"{self.path}: prediction runs in one process. Leave out --nnodes and --nproc-per-node, "
+                    "or use mmpt predict FILE --nproc N."
                 )
             return self.predict_command()
         topology = (

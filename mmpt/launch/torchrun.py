@@ -11,16 +11,18 @@ training through it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 # exit code of training that a signal stopped, its checkpoint saved: see mmpt/fairseq_plugin/signals.py
 STOPPED = 85
+# the variable with the words of a command that runs in several processes: torchrun would read some as its own
+WORDS = "MMPT_RANK_WORDS"
 SHOWN_LINES = 15
 GUESSES = {
     signal.SIGKILL: " (out of memory? see the kernel log)",
@@ -93,6 +97,42 @@ class Topology:
         processes = f"{self.per_node or 1} process{'es' * ((self.per_node or 1) > 1)}"
         where = f"{self.nodes} nodes x {processes}" if self.nodes > 1 else processes
         return f"world size {self.world_size}: {where} on {devices}"
+
+
+def run_ranks(topology: Topology, module: str, words: Sequence[str]) -> int:
+    """Run a command of this package in the processes of this machine; their exit code, see `main`.
+
+    The module is to take its words from `words_of_rank`.
+    """
+    spread = dataclasses.replace(topology, per_node=topology.per_node or 1).torchrun_words()
+    program = [sys.executable, "-m", "mmpt.launch.torchrun", *spread, "-m", module]
+    environment = os.environ | {WORDS: json.dumps(list(words))}
+    return subprocess.run(program, env=environment, check=False).returncode
+
+
+def words_of_rank() -> list[str] | None:
+    """The words of the command that this is a process of; None where no `run_ranks` started it."""
+    return json.loads(os.environ[WORDS]) if WORDS in os.environ else None
+
+
+@contextlib.contextmanager
+def meeting() -> Iterator[None]:
+    """Within it the processes that `run_ranks` started can talk to each other and draw the same numbers; any
+    other is alone."""
+    if words_of_rank() is None:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")  # what they exchange is on the CPU
+    seed = [torch.initial_seed()]
+    dist.broadcast_object_list(seed)  # an untrained model is the same on all
+    torch.manual_seed(seed[0])
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def main(argv: list[str] | None = None) -> int:

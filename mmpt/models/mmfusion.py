@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
-from mmpt.models.transformermodel import DEFAULT_INPUT_DIM, build_encoder, read_bert_config
+from mmpt.models.transformermodel import DEFAULT_INPUT_DIM, build_encoder, for_heads, read_bert_config
 from mmpt.modules.layers import FeatureNorm, masked_mean
 from mmpt.ops.logit_scale import INITIAL_LOGIT_SCALE, inverse_temperature
 from mmpt.ops.normalize import unit_rows
@@ -232,7 +232,7 @@ class MMFusionSeparate(VideoTower):
         if hasattr(self.text_encoder, "encode"):
             return self.scored(self.text_encoder.encode(caps, cmasks, self.with_tokens), text=True)
         ids, mask, pool = layout.text_segment(caps, cmasks)
-        hidden = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        hidden = self.text_encoder(input_ids=ids, attention_mask=for_heads(mask)).last_hidden_state
         return self.scored(Encoded.of(hidden, pool), text=True)
 
 

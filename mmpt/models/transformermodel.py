@@ -41,6 +41,14 @@ WEIGHT_FILES = (
 ENCODERS.register("BertModel")(BertModel)
 
 
+def for_heads(mask: Tensor) -> Tensor:
+    """A mask (B, L) or (B, Q, L) as attention takes it, (B, 1, Q or 1, L).
+
+    Of a flat mask transformers asks whether it is all true, which would make the host wait for the device.
+    """
+    return (mask[:, None, None] if mask.dim() == 2 else mask[:, None]).bool()
+
+
 class MMBert(nn.Module):
     """BERT that reads video features between the first and the second token id."""
 
@@ -83,7 +91,7 @@ class MMBert(nn.Module):
         )
         output = self.bert(
             inputs_embeds=embeds,
-            attention_mask=mask[:, None] if mask.dim() == 3 else mask,
+            attention_mask=for_heads(mask),
             position_ids=layout.position_ids(ids.shape[1], n_video, self.max_video_len, ids.device),
             token_type_ids=types.expand(embeds.shape[:2]),
             output_hidden_states=n_layers is not None,

@@ -1,4 +1,4 @@
-"""All-gather over processes, with or without gradient: the one operation that talks to other ranks.
+"""All-gather over processes, with or without gradient: the one way to talk to other ranks.
 
 Shapes: N rows on this rank, R ranks; gathered tensors have R*N rows in rank order.
 """
@@ -6,13 +6,17 @@ Shapes: N rows on this rank, R ranks; gathered tensors have R*N rows in rank ord
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 _alone = False
+_NOTHING = object()
+_supposed = 0
 
 
 @contextlib.contextmanager
@@ -26,18 +30,30 @@ def alone() -> Iterator[None]:
         _alone = before
 
 
+@contextlib.contextmanager
+def supposing(ranks: int) -> Iterator[None]:
+    """Within it this process is taken for the first of so many, whose rows are copies of its own: what a
+    step of them costs can then be counted by one."""
+    global _supposed
+    before, _supposed = _supposed, ranks
+    try:
+        yield
+    finally:
+        _supposed = before
+
+
 def _has_others() -> bool:
     return not _alone and dist.is_available() and dist.is_initialized()
 
 
 def world_size() -> int:
     """Number of processes; 1 without a process group."""
-    return dist.get_world_size() if _has_others() else 1
+    return _supposed or (dist.get_world_size() if _has_others() else 1)
 
 
 def rank() -> int:
     """Number of this process; 0 without a process group."""
-    return dist.get_rank() if _has_others() else 0
+    return dist.get_rank() if _has_others() and not _supposed else 0
 
 
 def all_gather(x: Tensor, with_grad: bool = True) -> Tensor:
@@ -59,8 +75,20 @@ def all_gather(x: Tensor, with_grad: bool = True) -> Tensor:
     """
     if world_size() == 1:
         return x if with_grad else x.detach()
+    if _supposed:
+        return (x if with_grad else x.detach()).repeat(_supposed, *[1] * (x.dim() - 1))
     _check_same_shape(x)
     return _AllGather.apply(x) if with_grad and x.requires_grad else _gather(x.detach())
+
+
+def all_gather_items(mine: list[Any]) -> list[Any]:
+    """Items that were dealt out in turns, item i to rank i modulo R, in their order again on every rank."""
+    if world_size() == 1:
+        return mine
+    dealt: list[list[Any]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(dealt, mine)
+    turns = itertools.zip_longest(*dealt, fillvalue=_NOTHING)
+    return [item for turn in turns for item in turn if item is not _NOTHING]
 
 
 def _gather(x: Tensor) -> Tensor:

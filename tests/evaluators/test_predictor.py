@@ -7,7 +7,8 @@ from torch import nn
 
 from mmpt.config import Config
 from mmpt.evaluators import BGRetrievalPredictor, RetrievalPredictor, load_arrays, save_arrays
-from mmpt.evaluators.predictor import item_name, video_name
+from mmpt.evaluators import predictor as module
+from mmpt.evaluators.predictor import DealtOut, item_name, video_name
 
 
 class Towers(nn.Module):
@@ -44,6 +45,27 @@ def test_background_batches_count_captions_and_windows_of_each_video():
         arrays["text_lengths"] == [2, 3] and arrays["video_lengths"] == [5, 1] and len(arrays["texts"]) == 5
     )
     assert arrays["pooled_video"].shape == (6, 4)
+
+
+def test_ranks_share_out_the_batches_of_one_process(monkeypatch):
+    whole, shares = DealtOut(11, 2), []
+    monkeypatch.setattr(module, "world_size", lambda: 4)
+    for number in range(4):
+        monkeypatch.setattr(module, "rank", lambda number=number: number)
+        shares.append(DealtOut(11, 2))
+    assert whole == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
+    assert [share[0] for share in shares] + [share[1] for share in shares[:2]] == whole
+
+
+def test_only_batches_that_were_dealt_out_are_gathered(monkeypatch):
+    monkeypatch.setattr(module, "all_gather_items", lambda parts: parts * 2)
+    batches = [{"caps": torch.ones(1, 3).int(), "vfeats": torch.ones(1, 3), "video_id": ["a"]}]
+
+    class Loader(list):
+        batch_sampler = DealtOut(1, 1)
+
+    assert RetrievalPredictor(Config())(batches, Towers())["item_ids"] == ["a"]
+    assert RetrievalPredictor(Config())(Loader(batches), Towers())["item_ids"] == ["a", "a"]
 
 
 def test_an_empty_test_set_is_an_error():

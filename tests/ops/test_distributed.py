@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmpt.ops.distributed import all_gather
+from mmpt.ops.distributed import all_gather, all_gather_items
 from tests.two_processes import WORLD, run_on_two_ranks
 
 
@@ -30,6 +30,7 @@ def _check_gathering(rank, folder):
     assert flags.dtype == torch.bool and flags.tolist() == [True, True, False, True]
     assert all_gather(mine.detach().half()).dtype == torch.float16
     assert torch.equal(all_gather(mine.detach().T.contiguous().T), joined.flatten(0, 1))
+    assert all_gather_items(list("abcde")[rank::WORLD]) == list("abcde")
     for odd in (torch.zeros(2 + rank, 2), torch.zeros(2, *[1] * rank)):
         with pytest.raises(ValueError, match=r"same shape on every rank.*rank 1"):
             all_gather(odd)
