@@ -91,6 +91,18 @@ class Entry:
         )
 
 
+def world(noise: str | Mapping[str, Any], size: str) -> tuple[str, Settings]:
+    """Name and settings of an embedded world: a preset, or a map with a name, a preset and knobs."""
+    knobs = {"preset": noise, "name": noise} if isinstance(noise, str) else dict(noise)
+    preset, name = knobs.pop("preset", "moderate"), knobs.pop("name", None)
+    if preset not in NOISE or name is None:
+        raise ConfigError(
+            f"noise: {noise}: expected one of {', '.join(NOISE)}, or a map with a name, a preset of "
+            "these, and knobs."
+        )
+    return name, Settings(size=SIZES[size], noise=NOISE[preset]).with_knobs(knobs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A comparison file; see the head of this module."""
@@ -161,14 +173,7 @@ class Comparison:
 
     def world(self, noise: str | Mapping[str, Any]) -> tuple[str, Settings]:
         """Name and settings of the embedded world of one entry of `noise`."""
-        knobs = {"preset": noise, "name": noise} if isinstance(noise, str) else dict(noise)
-        preset, name = knobs.pop("preset", "moderate"), knobs.pop("name", None)
-        if preset not in NOISE or name is None:
-            raise ConfigError(
-                f"noise: {noise}: expected one of {', '.join(NOISE)}, or a map with a name, a preset of "
-                "these, and knobs."
-            )
-        return name, Settings(size=SIZES[self.size], noise=NOISE[preset]).with_knobs(knobs)
+        return world(noise, self.size)
 
     @property
     def rows(self) -> dict[str, Entry]:

@@ -173,11 +173,23 @@ class Spread(NamedTuple):
         return cls(min(low), max(high), max(variance, 0.0) ** 0.5)
 
 
-def shift_free_measures(block: Block, spread: Spread, keep: float | None = None) -> dict[str, Tensor]:
-    """Measures that a constant added to all scores does not change.
+def ordered_measures(block: Block, spread: Spread) -> dict[str, Tensor]:
+    """The cheap ones of `shift_free_measures`: `""` (Cap. Avg.), `DTW`, `OTAM`, (Q, V) each.
 
     With d = highest score of the test - score >= 0 of R captions and C clips: DTW is minus the cheapest path
     over d by max(R, C); OTAM the sum of its directions, each by the length that it walks through once.
+    """
+    rows, cols = block.rows, block.cols
+    cost = spread.high - block.scores.double()
+    return {
+        "": caption_average(block),
+        "DTW": -dtw(cost, (rows, cols)) / torch.maximum(rows, cols),
+        "OTAM": -hard_otam(cost, (rows, cols)) / cols - hard_otam(cost.mT, (cols, rows)) / rows,
+    }
+
+
+def shift_free_measures(block: Block, spread: Spread, keep: float | None = None) -> dict[str, Tensor]:
+    """Measures that a constant added to all scores does not change.
 
     Args:
         block: pairs of paragraphs and videos.
@@ -187,14 +199,10 @@ def shift_free_measures(block: Block, spread: Spread, keep: float | None = None)
     Returns:
         `""` (Cap. Avg.), `DTW`, `OTAM`, `monotone`, `OT`, (Q, V) each.
     """
-    rows, cols = block.rows, block.cols
-    cost, scores = spread.high - block.scores.double(), block.scores.double()
-    return {
-        "": caption_average(block),
-        "DTW": -dtw(cost, (rows, cols)) / torch.maximum(rows, cols),
-        "OTAM": -hard_otam(cost, (rows, cols)) / cols - hard_otam(cost.mT, (cols, rows)) / rows,
-        "monotone": monotone_assignment(scores, (rows, cols)) / rows,
-        "OT": transport(block if keep is None else keep_best(block, keep), spread.low, spread.high),
+    kept = block if keep is None else keep_best(block, keep)
+    return ordered_measures(block, spread) | {
+        "monotone": monotone_assignment(block.scores.double(), (block.rows, block.cols)) / block.rows,
+        "OT": transport(kept, spread.low, spread.high),
     }
 
 

@@ -18,6 +18,15 @@ P = ParamSpec("P")
 Interval = tuple[float, float]
 # distinguishable with any colour vision (Okabe and Ito)
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c8c8c"
+MARKS = (
+    (BLUE, "o"),
+    (ORANGE, "s"),
+    (GREEN, "^"),
+    (PINK, "D"),
+    ("#e69f00", "v"),
+    ("#56b4e9", "P"),
+    ("black", "X"),
+)
 PATH_STYLES = ((BLUE, "-"), (GREEN, "--"), (PINK, ":"))
 STYLE = {
     "font.size": 9,
@@ -203,6 +212,52 @@ def plot_shift_curve(
     axes.set(xlabel="constant added to all scores (standard deviations)", ylabel="R@1, percent", title=title)
     axes.set_ylim(-2, 102)
     figure.legend(loc="outside right center")
+    return _save(figure, path)
+
+
+@_styled
+def plot_differences(
+    path: str | Path,
+    panels: Mapping[tuple[str, str], Mapping[str, Sequence[tuple[float, float, float]]]],
+    ticks: Sequence[str],
+    title: str = "",
+) -> Path:
+    """Differences to a reference with their intervals, a panel for each of several measures and groups of
+    lines.
+
+    Args:
+        path: PNG (or any format matplotlib writes).
+        panels: (group, measure) -> line -> a difference with the bounds of its interval at each tick; groups
+            are rows, measures columns.
+        ticks: of the horizontal axes.
+        title: of the vertical axes.
+
+    Raises:
+        ValueError: more lines in a panel than can be told apart.
+    """
+    groups, measures = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
+    if max(map(len, panels.values())) > len(MARKS):
+        raise ValueError(f"at most {len(MARKS)} lines in a panel can be told apart.")
+    figure = _figure(2.9 * len(measures) + 1.8, 2.7 * len(groups) + 0.6)
+    grid = figure.subplots(len(groups), len(measures), squeeze=False, sharex=True, sharey="row")
+    for axes, measure in zip(grid[0], measures, strict=True):
+        axes.set_title(measure)
+    for group, row in zip(groups, grid, strict=True):
+        for measure, axes in zip(measures, row, strict=True):
+            lines = panels[group, measure]
+            axes.axhline(0, color=GREY, linewidth=1)
+            for place, (line, points) in enumerate(lines.items()):
+                middle, low, high = (np.array(values) for values in zip(*points, strict=True))
+                colour, marker = MARKS[place]
+                at = np.arange(len(ticks)) + 0.13 * (place - (len(lines) - 1) / 2)
+                style = {"color": colour, "marker": marker, "markersize": 4, "linestyle": "", "elinewidth": 1}
+                axes.errorbar(at, middle, (middle - low, high - middle), label=line, **style)
+            for edge in range(1, len(ticks)):
+                axes.axvline(edge - 0.5, color="#e6e6e6", linewidth=0.8, zorder=0)
+            axes.set_xticks(range(len(ticks)), [tick.replace(" ", "\n") for tick in ticks], fontsize=7)
+            axes.tick_params(axis="x", length=0)
+        row[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=group, alignment="left", fontsize=8)
+    figure.supylabel(title, fontsize=9)
     return _save(figure, path)
 
 

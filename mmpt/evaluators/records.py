@@ -6,7 +6,8 @@
     SEAL            sha256 of each of these files, and of the lines above
 
 A cell is text, or `{"row", "test", "measure", "statistic", "text"}` with the text that these give; of R<k>
-and means it is a percentage with its 95 % interval where `interval` is true.
+and means it is a percentage with its 95 % interval where `interval` is true. What several runs say together:
+`mmpt.evaluators.paired_runs`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpt.evaluators import paired_runs
 from mmpt.evaluators.bootstrap import interval
 from mmpt.evaluators.ranking import statistic
 from mmpt.evaluators.report import markdown_table
@@ -48,6 +50,8 @@ def derive(spec: Mapping[str, Any], per_query: Mapping[str, Any]) -> str:
     Raises:
         KeyError: nothing of the kind is stored.
     """
+    if spec["statistic"] in paired_runs.STATISTICS:
+        return paired_runs.derive(spec, per_query)
     values = np.asarray(per_query[spec["row"]][spec["test"]][spec["measure"]], dtype=np.float64)
     of = statistic(spec["statistic"])
     if spec["statistic"] == "MR":

@@ -67,3 +67,12 @@ def test_ranks_and_scores_are_drawn(tmp_path):
 def test_a_shift_curve_shows_what_moves_and_what_does_not(tmp_path):
     curve = {"DTW": {"-1": 0.5, "0": 0.5, "1": 0.5}, "exact-DTW": {"-1": 0.9, "0": 0.5, "1": 0.1}}
     assert is_png(plots.plot_shift_curve(tmp_path / "shift.png", (-1, 0, 1), curve))
+
+
+def test_differences_have_a_panel_for_each_measure_and_group_and_at_most_seven_lines(tmp_path):
+    points = [(1.0, 0.5, 2.0), (-1.0, -2.0, 0.0)]
+    panels = {(group, measure): {"a": points} for group in ("x", "y") for measure in ("R@1", "DTW")}
+    path = plots.plot_differences(tmp_path / "d.png", panels, ["calm", "very late"], "points")
+    assert is_png(path) and "DTW" in svg(path)
+    with pytest.raises(ValueError, match="at most 7 lines"):
+        plots.plot_differences(path, {("x", "R@1"): dict.fromkeys("abcdefgh", points)}, ["a", "b"])
