@@ -21,7 +21,9 @@ from mmpt.config.load import as_config
 from mmpt.config.rundir import to_dict
 from mmpt.datasets import build_dataset, training_pairs
 from mmpt.evaluators import Evaluator, Report, Result, sanity, save_arrays
+from mmpt.evaluators.metric import POST_PROCESSING
 from mmpt.evaluators.predictor import DealtOut
+from mmpt.evaluators.probes import PROBES, probed
 from mmpt.evaluators.report import describe_data
 from mmpt.models import build_model
 from mmpt.models.prepare import prepare
@@ -139,6 +141,11 @@ class Evaluation:
                 raise ConfigError([Problem("dataset.videos", what, cure=cure, file=self.config.source)])
             self.config = with_features(self.config, self.device)
         self.dataset = build_dataset(self.config, "test")
+        for key, known in ("baselines", BASELINES), ("probes", PROBES), ("post_processing", POST_PROCESSING):
+            unknown = [name for name in getattr(self.config.eval, key) if name not in known]
+            if unknown:
+                problem = f"expected some of {', '.join(known)}, got {', '.join(unknown)}."
+                raise ConfigError([Problem(f"eval.{key}", problem, file=self.config.source)])
         trainer = self.config.trainer
         self.loader = DataLoader(
             self.dataset,
@@ -185,6 +192,8 @@ class Evaluation:
         result, arrays = self.score(model)
         for name, baseline in self.baselines(checkpoint).items():
             result.baselines[name] = self.score(baseline)[0].values
+        for name in self.config.eval.probes:
+            add_probe(result, name, self.score(model, name)[0])
         drawn = []
         out = out if rank() == 0 else None  # every rank has the numbers, and one writes them
         if out is not None:
@@ -208,9 +217,11 @@ class Evaluation:
             report.write(out)
         return report
 
-    def score(self, model: nn.Module) -> tuple[Result, dict[str, Any]]:
-        """Numbers of a model, and the arrays they were made from."""
-        return self.evaluator.evaluate(model, self.loader, self.device, self.progress)
+    def score(self, model: nn.Module, probe: str | None = None) -> tuple[Result, dict[str, Any]]:
+        """Numbers of a model, on batches that a probe has changed where one is named, and the arrays behind
+        them."""
+        batches = self.loader if probe is None else probed(probe, self.loader)
+        return self.evaluator.evaluate(model, batches, self.device, self.progress)
 
     def predict(self, checkpoint: str | Path | None, out: str | Path) -> Path:
         """Run the predictor alone and keep its arrays as `predictions.npz` in the folder `out`."""
@@ -252,13 +263,9 @@ class Evaluation:
         """The models of `eval.baselines`, fitted to the pairs that the checkpoint was trained on.
 
         Raises:
-            ConfigError: an unknown one, or nothing says what the checkpoint was trained on.
+            ConfigError: nothing says what the checkpoint was trained on.
         """
         names = self.config.eval.baselines
-        unknown = [name for name in names if name not in BASELINES]
-        if unknown:
-            problem = f"expected some of {', '.join(BASELINES)}, got {', '.join(unknown)}."
-            raise ConfigError([Problem("eval.baselines", problem, file=self.config.source)])
         if not names:
             return {}
         training = self.training_of(checkpoint)
@@ -300,6 +307,15 @@ class Evaluation:
             found += sanity.unloaded_layers(path, provenance["missing"])
             found += sanity.unset_batch_norm(path, model)
         return found
+
+
+def add_probe(result: Result, name: str, found: Result) -> None:
+    """The main measure of a result on the batches of a probe, as the measure `probe_<name>` of another."""
+    for statistic in ("R1", "R5", "R10", "MR"):
+        result.values[f"probe_{name}-{statistic}"] = found.values[statistic]
+        if statistic in found.intervals:
+            result.intervals[f"probe_{name}-{statistic}"] = found.intervals[statistic]
+    result.per_query[f"ranks_probe_{name}"] = found.per_query["ranks"]
 
 
 def best_of(reports: Mapping[str, Report]) -> str:

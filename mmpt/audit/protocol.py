@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpt.audit import postprocess
 from mmpt.audit.evidence import Evidence
 from mmpt.audit.gallery import at_size
 from mmpt.audit.paragraphs import video_scores
+from mmpt.evaluators import postprocess
 from mmpt.evaluators.ranking import RankCounts, count_tile
 
 _EQUAL = 0.999  # correlation of the scores of two items that count as copies of one

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from mmpt.audit.evidence import Evidence
-from mmpt.audit.postprocess import SINKHORN, SINKHORN_STEPS
 from mmpt.audit.protocol import Protocol
+from mmpt.evaluators.postprocess import SINKHORN, SINKHORN_STEPS
 
 FAMILIES = {  # family -> what it is called
     "gallery": "gallery size",

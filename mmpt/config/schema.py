@@ -143,6 +143,18 @@ class EvalConfig(SharedSection):
     bootstrap: int = option(
         1000, "bootstrap samples behind a 95 % interval; 0 switches intervals off", least=0
     )
+    post_processing: Mapping[str, Any] = option(
+        {},
+        "clips: rows of their own for scores changed with the help of all test queries: dual_softmax, "
+        "inverted_softmax or sinkhorn with their scale, csls with its neighbours",
+    )
+    false_negatives: str | None = option(
+        None, "clips: csv query_id,gallery_id of further right items; recall with them stands beside"
+    )
+    probes: list = option(
+        [],
+        "clips: rows for one_second, shuffled or reversed seconds, and bag_of_words, beside the checkpoint",
+    )
     baselines: list = option(
         [], "printed beside the checkpoint; ridge: RidgeBaseline, fitted to the pairs that it was trained on"
     )

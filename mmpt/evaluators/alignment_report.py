@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from mmpt.evaluators.gram_scores import ItemSet, Scorer
-from mmpt.evaluators.ranking import count_tile
+from mmpt.evaluators.ranking import among_best, count_tile, skewness
 from mmpt.ops import gram
 
-HUB_K = 10
 UNIFORMITY_ROWS = 2048
 PAIR_BLOCK = 512
 
@@ -68,8 +67,8 @@ def alignment(captions: Tensor, items: ItemSet, targets: Tensor, names: Sequence
             f"uniformity_{name}": _uniformity(items.modalities[k][items.mask[:, k]])
             for k, name in enumerate(names[1:])
         },
-        "hubness": _skewness(counts.double()),
-        "hubness_cosine": _skewness(_occurrences(Scorer(captions, items, "cosine")).double()),
+        "hubness": skewness(counts.double()),
+        "hubness_cosine": skewness(_occurrences(Scorer(captions, items, "cosine")).double()),
         "rank_correlation": spearman(positive.numpy(), ranks),
     }
     return {name: round(float(value), 4) for name, value in report.items()}
@@ -101,7 +100,7 @@ def _sweep(scorer: Scorer, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, np.
     for rows in scorer.blocks():
         tile = scorer.rows(rows)
         least[rows], mean[rows] = -tile.amax(1).double(), -tile.mean(1, dtype=torch.float64)
-        counts += _among_best(tile)
+        counts += among_best(tile)
         ranks[rows] = count_tile(tile, targets[rows]).ranks()
     return least, mean, counts, ranks
 
@@ -110,15 +109,8 @@ def _occurrences(scorer: Scorer) -> Tensor:
     """How often each item is among the best of a caption (M,)."""
     counts = torch.zeros(scorer.shape[1], dtype=torch.long)
     for rows in scorer.blocks():
-        counts += _among_best(scorer.rows(rows))
+        counts += among_best(scorer.rows(rows))
     return counts
-
-
-def _among_best(tile: Tensor) -> Tensor:
-    """The same for the captions of a block (C, M) alone."""
-    return torch.bincount(
-        tile.topk(min(HUB_K, tile.shape[1]), dim=1).indices.flatten(), minlength=tile.shape[1]
-    )
 
 
 def _cosines(captions: Tensor, items: ItemSet, targets: Tensor, anchor: str, *names: str) -> dict[str, float]:
@@ -153,12 +145,6 @@ def _uniformity(x: Tensor) -> float:
         return float("nan")
     squared = torch.pdist(x.double()).square()
     return (squared.mul(-2).logsumexp(0) - np.log(len(squared))).item()
-
-
-def _skewness(values: Tensor) -> float:
-    centred = values - values.mean()
-    spread = centred.square().mean().sqrt()
-    return (centred.pow(3).mean() / spread**3).item() if spread > 0 else 0.0
 
 
 def _mean_ranks(values: np.ndarray) -> np.ndarray:

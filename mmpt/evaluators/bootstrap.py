@@ -22,7 +22,11 @@ def resamples(n_queries: int, n_samples: int, generator: np.random.Generator) ->
 
 
 def interval(
-    values: np.ndarray, of: Statistic, n_samples: int, generator: np.random.Generator
+    values: np.ndarray,
+    of: Statistic,
+    n_samples: int,
+    generator: np.random.Generator,
+    clusters: Sequence | None = None,
 ) -> tuple[float, float]:
     """95 % percentile interval of `of(values)` over resampled queries.
 
@@ -31,8 +35,15 @@ def interval(
         of: statistic over the last axis.
         n_samples: bootstrap samples.
         generator: source of the draws.
+        clusters: what each query belongs to (its video), which is then drawn as a whole; None: queries are.
     """
-    draws = np.concatenate([of(values[index]) for index in resamples(len(values), n_samples, generator)])
+    if clusters is not None:
+        _, of_query = np.unique(np.asarray(clusters), return_inverse=True)
+        members = np.split(of_query.argsort(kind="stable"), np.bincount(of_query).cumsum()[:-1])
+        drawn = np.concatenate(list(resamples(len(members), n_samples, generator)))
+        draws = np.array([of(values[np.concatenate([members[i] for i in sample])]) for sample in drawn])
+    else:
+        draws = np.concatenate([of(values[index]) for index in resamples(len(values), n_samples, generator)])
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
 

@@ -5,6 +5,7 @@ Letters: N queries, M gallery items, D width.
 
 from __future__ import annotations
 
+import csv
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,17 @@ import numpy as np
 from mmpt.evaluators import sanity
 from mmpt.evaluators.bootstrap import interval
 from mmpt.evaluators.plots import plot_rank_histogram, plot_score_matrix
-from mmpt.evaluators.ranking import RankCounts, ScoreMatrix, chance, count_ranks, rank_metrics, statistic
+from mmpt.evaluators.postprocess import csls, dual_softmax, inverted_softmax, sinkhorn_potentials
+from mmpt.evaluators.ranking import (
+    RankCounts,
+    ScoreMatrix,
+    chance,
+    count_ranks,
+    hubness,
+    judged_counts,
+    rank_metrics,
+    statistic,
+)
 from mmpt.evaluators.result import Result
 from mmpt.processors.verify import repeated_items
 from mmpt.registry import METRICS
@@ -27,6 +38,13 @@ BOOTSTRAP_SEED = 0
 CLIP_SETTINGS = {"dataset.max_video_len": (32,), "dataset.max_len": (96,)}
 WINDOW_SETTINGS = {**CLIP_SETTINGS, "dataset.sliding_window": (16,), "dataset.sliding_window_size": (32,)}
 COMPAT_SETTINGS = {"eval.compat": (True,)}  # ties by numpy's sort; DTW and OTAM as released
+
+POST_PROCESSING = {  # name in YAML -> (scores, its number) -> scores
+    "dual_softmax": dual_softmax,
+    "inverted_softmax": inverted_softmax,
+    "csls": lambda scores, nearest: csls(scores, int(nearest)),
+    "sinkhorn": lambda scores, scale: scale * scores + sinkhorn_potentials(scores, scale)[10],
+}
 
 
 class Metric(ABC):
@@ -79,9 +97,11 @@ class Metric(ABC):
         """Ranks from 1 by `tie_rule`."""
         return counts.ranks(self.tie_rule)
 
-    def interval(self, values: np.ndarray, of: Callable) -> tuple[float, float]:
+    def interval(
+        self, values: np.ndarray, of: Callable, clusters: Sequence | None = None
+    ) -> tuple[float, float]:
         """95 % interval; the fixed seed gives every metric of a run the same resampled queries."""
-        return interval(values, of, self.config.bootstrap, np.random.default_rng(BOOTSTRAP_SEED))
+        return interval(values, of, self.config.bootstrap, np.random.default_rng(BOOTSTRAP_SEED), clusters)
 
     def rank_result(
         self,
@@ -90,9 +110,10 @@ class Metric(ABC):
         facts: dict[str, Any],
         ids: Sequence[str] | None = None,
         warnings: Sequence[str] = (),
+        clusters: Sequence | None = None,
     ) -> Result:
         """Result of retrieval: R1, R5, R10 and MR of each measure ("" has no prefix), beside chance; `ids`
-        name the queries."""
+        name the queries, `clusters` what each is drawn together with for its interval."""
         values, intervals, per_query = {}, {}, {}
         level = chance(n_items)
         for measure, of_measure in ranks.items():
@@ -100,7 +121,7 @@ class Metric(ABC):
             for name, value in rank_metrics(of_measure).items():
                 values[prefix + name] = value
                 if self.config.bootstrap:
-                    intervals[prefix + name] = self.interval(of_measure, statistic(name))
+                    intervals[prefix + name] = self.interval(of_measure, statistic(name), clusters)
             per_query[f"ranks_{measure}" if measure else "ranks"] = of_measure
         baselines = {"chance": {name: level[name.rsplit("-", 1)[-1]] for name in values}}
         return Result(
@@ -131,6 +152,39 @@ def typical(hits: np.ndarray) -> int:
     return int(np.argsort(hits, kind="stable")[len(hits) // 2])
 
 
+def right_items(
+    path: str | Path, shape: tuple[int, int], item_ids: Sequence[str] | None, targets: Sequence[int] | None
+) -> list[list[int]]:
+    """Columns that are right for each query: its own, and those that a file judges right.
+
+    Args:
+        path: csv with the head `query_id,gallery_id`; a query has the id of its own item.
+        shape: queries and items.
+        item_ids: of the items.
+        targets: own item of each query; None: query i belongs to item i.
+
+    Raises:
+        ValueError: there are no ids, the head differs, or an id is not in the gallery.
+    """
+    if item_ids is None:
+        raise ValueError(f"eval.false_negatives={path} needs item_ids among the predictions.")
+    place = {str(item): column for column, item in enumerate(item_ids)}
+    own = list(range(shape[0])) if targets is None else [int(target) for target in targets]
+    further: dict[int, list[int]] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not {"query_id", "gallery_id"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{path}: expected the columns query_id,gallery_id, got {reader.fieldnames}.")
+        for number, row in enumerate(reader, start=2):
+            unknown = [row[name] for name in ("query_id", "gallery_id") if row[name] not in place]
+            if unknown:
+                raise ValueError(
+                    f"{path}:{number}: {unknown[0]!r} is no item of this test, as {item_ids[0]!r} is."
+                )
+            further.setdefault(place[row["query_id"]], []).append(place[row["gallery_id"]])
+    return [sorted({item, *further.get(item, ())}) for item in own]
+
+
 def count_duplicates(items: Sequence) -> int:
     """Items that repeat an earlier one."""
     return len(items) - len(set(items))
@@ -145,13 +199,25 @@ class RetrievalMetric(Metric):
     such queries is reported.
     `eval.compat: true` ranks as Norton's reversed argsort does: equal scores come in the order of numpy's
     sort.
+
+    Of embeddings the report has three scores: dot products, `plain-cosine-`, and `cosine-` after each side's
+    mean is taken off, as for paragraphs. `eval.post_processing` adds rows that use the whole test set, and
+    `eval.false_negatives` a `judged-` row. Where several clips come from one video, intervals draw videos.
     """
 
     best_metric = "R1"
     published_settings = CLIP_SETTINGS | COMPAT_SETTINGS
 
     def evaluate(
-        self, scores=None, pooled_text=None, pooled_video=None, item_ids=None, texts=None, targets=None, **_
+        self,
+        scores=None,
+        pooled_text=None,
+        pooled_video=None,
+        item_ids=None,
+        video_ids=None,
+        texts=None,
+        targets=None,
+        **_,
     ) -> Result:
         """Score a retrieval run.
 
@@ -160,18 +226,27 @@ class RetrievalMetric(Metric):
             pooled_text: (N, D).
             pooled_video: (M, D).
             item_ids: (M) names of the gallery items.
+            video_ids: (M) the video that each is cut from.
             texts: (N) captions, to count duplicates.
             targets: (N) gallery item of each caption; None: caption i belongs to item i.
         """
         matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
-        directions = {"": matrix} if targets is not None else {"": matrix, "V2T": matrix.transposed}
+        kinds = {"": matrix, "plain-cosine": matrix.cosine(), "cosine": matrix.centred_cosine()}
+        directions = {name: kind for name, kind in kinds.items() if kind is not None}
+        if targets is None:
+            directions |= {f"V2T-{name}".rstrip("-"): kind.transposed for name, kind in directions.items()}
+        directions |= self._post_processed(matrix)
         counts = {measure: count_ranks(direction, targets) for measure, direction in directions.items()}
+        if self.config.false_negatives:
+            right = right_items(self.config.false_negatives, matrix.shape, item_ids, targets)
+            counts["judged"] = judged_counts(matrix, right)
         ranks = {measure: self.ranks(count) for measure, count in counts.items()}
         facts = {
             "queries": matrix.shape[0],
             "gallery": matrix.shape[1],
             "tie rule": self.tie_rule,
             "tied queries": int((counts[""].tied > 0).sum()),
+            "hubness": round(hubness(matrix), 2),
         }
         warnings = []
         if texts is not None:
@@ -181,7 +256,18 @@ class RetrievalMetric(Metric):
             warnings += repeated_items(matrix.shape[1], facts["different items"])
         warnings += sanity.unequal_sides(*matrix.shape)
         ids = item_ids if targets is None else None
-        return self.rank_result(ranks, matrix.shape[1], facts, ids, warnings)
+        videos = targets if targets is not None else video_ids
+        clusters = None if videos is None or len(set(np.asarray(videos).tolist())) == len(videos) else videos
+        if clusters is not None:
+            facts["intervals draw videos"] = len(set(np.asarray(clusters).tolist()))
+        return self.rank_result(ranks, matrix.shape[1], facts, ids, warnings, clusters)
+
+    def _post_processed(self, matrix: ScoreMatrix) -> dict[str, ScoreMatrix]:
+        """Name -> scores that the whole test set has changed, by `eval.post_processing`."""
+        return {
+            f"{name}({value:g})": ScoreMatrix(POST_PROCESSING[name](matrix[:], value))
+            for name, value in self.config.post_processing.items()
+        }
 
     def plot(
         self, folder: Path, result: Result, scores=None, pooled_text=None, pooled_video=None, **arrays

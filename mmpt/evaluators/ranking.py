@@ -6,7 +6,7 @@ Letters: N queries, M gallery items, D width. Memory grows with M, never with N 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from mmpt.historic.ranking import tied_and_first
 TIE_RULES = ("mean", "optimistic", "pessimistic")
 _TILE_ELEMENTS = 2**23  # 32 MiB of float32 scores at a time
 _COUNTED_ELEMENTS = 2**17
+HUB_K = 10
 
 
 class ScoreMatrix:
@@ -77,6 +78,13 @@ class ScoreMatrix:
         if self._stored is not None:
             return None
         sides = [torch.nn.functional.normalize(x - x.mean(0), dim=1) for x in (self.queries, self.gallery)]
+        return ScoreMatrix(queries=sides[0], gallery=sides[1])
+
+    def cosine(self) -> ScoreMatrix | None:
+        """Cosines of the embeddings; None where only scores are known."""
+        if self._stored is not None:
+            return None
+        sides = [torch.nn.functional.normalize(x, dim=1) for x in (self.queries, self.gallery)]
         return ScoreMatrix(queries=sides[0], gallery=sides[1])
 
     def thinned(self, most: int = 400) -> Tensor:
@@ -218,6 +226,41 @@ def count_ranks(scores: ScoreMatrix, targets=None) -> RankCounts:
     for rows, tile in scores.tiles():
         counts[:, rows] = count_tile(tile, targets[rows])
     return RankCounts(*counts)
+
+
+def judged_counts(scores: ScoreMatrix, right: Sequence[Sequence[int]]) -> RankCounts:
+    """Counts for the best right item of each query, where there are several: `right` lists the columns of
+    each, its own item among them. Right items do not compete with each other."""
+    counts = np.zeros((len(RankCounts._fields), len(right)), dtype=np.int64)
+    for rows, tile in scores.tiles():
+        for i, row in enumerate(tile, start=rows.start):
+            columns = torch.as_tensor(right[i], device=tile.device)
+            best = row[columns].max()
+            place = int(columns[row[columns].argmax()])
+            row = row.index_fill(0, columns, -torch.inf)
+            row[place] = best
+            counts[:, i] = [int(count[0]) for count in count_tile(row[None], torch.tensor([place]))]
+    return RankCounts(*counts)
+
+
+def hubness(scores: ScoreMatrix) -> float:
+    """Skewness of how many queries have an item among their ten best; 0 = no hubs."""
+    counts = sum(among_best(tile) for _, tile in scores.tiles())
+    return skewness(counts.double())
+
+
+def among_best(tile: Tensor) -> Tensor:
+    """How often each item is among the HUB_K best of a query, for the queries of a block (C, M) alone."""
+    return torch.bincount(
+        tile.topk(min(HUB_K, tile.shape[1]), dim=1).indices.flatten(), minlength=tile.shape[1]
+    )
+
+
+def skewness(values: Tensor) -> float:
+    """Third central moment over the cube of the deviation; 0 where nothing varies."""
+    centred = values - values.mean()
+    spread = centred.square().mean().sqrt()
+    return (centred.pow(3).mean() / spread**3).item() if spread > 0 else 0.0
 
 
 def rank_metrics(ranks: np.ndarray) -> dict[str, float]:

@@ -3,7 +3,7 @@ import ot
 import pytest
 import torch
 
-from mmpt.audit import postprocess
+from mmpt.evaluators import postprocess
 
 SCORES = torch.rand(7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
