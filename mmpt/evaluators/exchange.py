@@ -68,10 +68,11 @@ def _mteb_scores(ranks: np.ndarray) -> dict[str, float]:
 
 
 def every_eval_ever(folder: str | Path, row: str, name: str) -> dict[str, Any]:
-    """A record of Every Eval Ever, schema 0.2.1."""
+    """A record of Every Eval Ever, schema 0.3.0."""
     from mmpt import __version__
 
     record, now = read_record(folder), str(int(time.time()))
+    weights = record.get("weights", {}).get(row, {})  # a row without training has none
     results = []
     for test, ranks in ranks_of_row(folder, row).items():
         for ours in RECALLS.values():
@@ -97,7 +98,7 @@ def every_eval_ever(folder: str | Path, row: str, name: str) -> dict[str, Any]:
                 }
             )
     return {
-        "schema_version": "0.2.1",
+        "schema_version": "0.3.0",
         "evaluation_id": f"{Path(folder).name}/{name}/{now}",
         "retrieved_timestamp": now,
         "source_metadata": {
@@ -106,7 +107,16 @@ def every_eval_ever(folder: str | Path, row: str, name: str) -> dict[str, Any]:
             "evaluator_relationship": "first_party",
         },
         "eval_library": {"name": "mmpt", "version": __version__},
-        "model_info": {"name": name, "id": name, "developer": "mmpt"},
+        "model_info": {
+            "name": name,
+            "id": name,
+            "developer": "mmpt",
+            "additional_details": {
+                "deployment_type": "self_deployed",
+                "model_availability": "unknown",
+                **{f"weights_{key}": value for key, value in weights.items()},
+            },
+        },
         "evaluation_results": results,
     }
 

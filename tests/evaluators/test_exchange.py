@@ -14,7 +14,10 @@ from mmpt_cli.results import main
 @pytest.fixture
 def record(tmp_path):
     per_query = {"small towers": {"vtt": {"ranks": np.array([1.0, 1.0, 2.0, 7.0, 30.0])}}}
-    about = {"protocol": {"gallery_sha256": {"vtt": "ab" * 32}}}
+    about = {
+        "protocol": {"gallery_sha256": {"vtt": "ab" * 32}},
+        "weights": {"small towers": {"sha256": "cd" * 32}},
+    }
     return records.write_record(tmp_path / "toy", {"T": [["model"], ["x"]]}, per_query, {}, about)
 
 
@@ -45,6 +48,8 @@ def test_a_model_card_and_every_eval_ever_state_score_interval_and_gallery(recor
     made = printed(capsys, *words, "every-eval-ever")
     first = made["evaluation_results"][0]["score_details"]
     assert made["model_info"]["name"] == "me/model" and first["score"] == 0.4
+    details = made["model_info"]["additional_details"]
+    assert details["deployment_type"] == "self_deployed" and details["weights_sha256"] == "cd" * 32
     bounds = first["uncertainty"]["confidence_interval"]
     assert bounds["lower"] <= 0.4 <= bounds["upper"]
 
