@@ -1,6 +1,6 @@
 """What fairseq writes for TensorBoard: curves in groups, the losses first, and the settings of the run.
 
-loss/total, loss/text_to_video, ...; optimizer/lr, gnorm, ...; speed/ups, data_wait, ...; zero_shot/R1, ...
+loss/total, loss/text_to_video, ...; optimizer/lr, gnorm, ...; run/ups, data_wait, ...; zero_shot/R1, ...
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from mmpt.config import load_config
 
 RUN = "train_inner"  # the curves that are written every `log_interval`
 OPTIMIZER = ("lr", "gnorm", "clip", "loss_scale", "temperature")
-SPEED = ("ups", "wps", "wpb", "bsz", "clips_per_s", "data_wait", "gb_free", "slowest_", "train_wall", "wall")
+RUNNING = (
+    *("ups", "wps", "wpb", "bsz", "clips_per_s", "data_wait", "gb_free", "slowest_", "train_wall", "wall"),
+    "uncaptioned",
+)
 SETTINGS = {
     "optimization": ("lr", "max_update", "max_epoch", "clip_norm", "update_freq"),
     "optimizer": ("_name", "weight_decay", "adam_betas", "momentum"),
@@ -71,4 +74,4 @@ def grouped(name: str) -> str:
         return f"zero_shot/{name.removeprefix('zero_shot_')}"
     if name in OPTIMIZER:
         return f"optimizer/{name}"
-    return f"{'speed' if name.startswith(SPEED) else 'loss'}/{name}"
+    return f"{'run' if name.startswith(RUNNING) else 'loss'}/{name}"

@@ -17,7 +17,7 @@ pytest.importorskip("tensorboardX")
         ("seen/GRAMLoss", "loss/seen/GRAMLoss"),
         ("zero_shot_R1", "zero_shot/R1"),
         ("lr", "optimizer/lr"),
-        ("slowest_data_s", "speed/slowest_data_s"),
+        ("slowest_data_s", "run/slowest_data_s"),
         ("num_updates", "num_updates"),
     ],
 )
