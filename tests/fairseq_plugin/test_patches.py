@@ -126,7 +126,7 @@ def test_a_checkpoint_in_shards_is_read_with_its_tensors(tmp_path):
         "args": None,
         "cfg": None,
         "model": {"weight": torch.arange(6.0)},
-        "optimizer_history": [{"criterion_name": "", "optimizer_name": "adam", "num_updates": 3}],
+        "optimizer_history": [{"optimizer_name": "adam", "lr_scheduler_state": {}, "num_updates": 3}],
         "last_optimizer_state": {"state": {0: {"step": torch.tensor(3)}}},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 3}},
     }
