@@ -304,20 +304,21 @@ class GDTLoss(Loss[GDTConfig]):
         """Weighted mean over the comparisons that have a usable query; a term is the same mean over its own
         comparisons."""
         weights = _sent([call.weight for call in self.calls], like.device).to(like.dtype) * result.usable
-        terms = _sent([call.term for call in self.calls], like.device)
-        modality = _sent([call.query_modality for call in self.calls], like.device)
-
-        def mean(values: Tensor, chosen: Tensor | bool = True) -> Tensor:
-            share = weights * chosen
-            return (share * values).sum() / share.sum().clamp_min(torch.finfo(share.dtype).tiny)
-
-        logs = {name: mean(result.loss, terms == number) for number, name in enumerate(self.term_names)}
-        logs |= {
-            "top1_first": mean(result.top1, modality == 0),
-            "top1_second": mean(result.top1, modality == 1),
-        }
-        self.record(**logs, positive=mean(result.positive), hardest=mean(result.hardest))
-        return mean(result.loss)
+        # which comparisons are means of a log line: of each term, of each modality, all
+        groups = [[call.term == number for call in self.calls] for number in range(len(self.term_names))]
+        groups += [[call.query_modality == side for call in self.calls] for side in (0, 1)]
+        groups += [[True] * len(self.calls)]
+        with torch.no_grad():
+            shares = weights * _sent(groups, like.device)  # (G, C)
+            shares /= shares.sum(1, keepdim=True).clamp_min(torch.finfo(shares.dtype).tiny)
+            n_terms, everything = len(self.term_names), shares[-1]
+            of_terms = (shares[:n_terms] * result.loss).sum(1)
+            of_sides = (shares[n_terms:-1] * result.top1).sum(1)
+            logs = dict(zip(self.term_names, of_terms.unbind(), strict=True))
+            logs |= {"top1_first": of_sides[0], "top1_second": of_sides[1]}
+            logs |= {name: (everything * getattr(result, name)).sum() for name in ("positive", "hardest")}
+        self.record(**logs)
+        return (everything * result.loss).sum()
 
     def _pair(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         names = self.config.modalities or [
@@ -364,7 +365,7 @@ class GDTLoss(Loss[GDTConfig]):
         )
 
 
-def _sent(values: list[float], device: torch.device) -> Tensor:
+def _sent(values: list, device: torch.device) -> Tensor:
     """Numbers of the host as a tensor on the device, without waiting for it."""
     return torch.tensor(values, dtype=torch.float64 if isinstance(values[0], float) else None).to(
         device, non_blocking=True

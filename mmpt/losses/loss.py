@@ -18,7 +18,9 @@ class MyLoss(Loss[MyConfig]):
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -157,8 +159,7 @@ class Loss(nn.Module, Generic[C]):
     @property
     def reads(self) -> tuple[str, ...]:
         """Names of the tensors that `forward` cannot do without."""
-        arguments = inspect.signature(self.forward).parameters.values()
-        return tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.default is a.empty)
+        return _needed(type(self).forward)
 
     @property
     def reads_logit_scale(self) -> bool:
@@ -224,17 +225,28 @@ class Loss(nn.Module, Generic[C]):
         `assert_finite` when the values are read anyway.
         """
         self.terms = {name: term.detach() for name, term in terms.items()}
-        if all(term.device.type == "cpu" for term in self.terms.values()):
+        if all(term.is_cpu for term in self.terms.values()):
             self.assert_finite()
 
     def assert_finite(self) -> None:
         """Raises FloatingPointError naming each term of the last forward pass that is NaN or infinite."""
-        bad = [f"{name} = {term.item()}" for name, term in self.terms.items() if not torch.isfinite(term)]
+        if not self.terms:
+            return
+        values = torch.stack(list(self.terms.values())).tolist()  # one look at the device
+        terms = zip(self.terms, values, strict=True)
+        bad = [f"{name} = {value}" for name, value in terms if not math.isfinite(value)]
         if bad:
             raise FloatingPointError(
                 f"{type(self).__name__}: {', '.join(bad)}. Look for NaN in the features, a learning rate "
                 "that is too high, or overflow in half precision."
             )
+
+
+@functools.cache
+def _needed(forward: Callable) -> tuple[str, ...]:
+    """Keyword-only arguments without default; looking a signature up takes as long as a small loss."""
+    arguments = inspect.signature(forward).parameters.values()
+    return tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.default is a.empty)
 
 
 def build_loss(section: Mapping[str, Any], source: str = "") -> Loss:
