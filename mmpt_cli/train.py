@@ -62,12 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     speak(args.quiet)
     files = [path for text in args.files for path in text.split(",") if path]
     if args.estimate:
-        from mmpt.api.estimate import estimate
+        from mmpt_cli.train_estimate import show
 
-        for path in files:
-            ranks = args.nnodes * (args.nproc or 1)
-            found = estimate(path, args.overrides, nproc=ranks, memory_gib=args.card)
-            print(f"{path}\n{found.text()}")
+        show(files, args.overrides, args.nnodes * (args.nproc or 1), args.card)
         return 0
     topology = topology_of(args)
     words = args.jobtype, args.cpu or args.device == "cpu", tuple(args.overrides), topology
