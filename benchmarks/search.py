@@ -193,7 +193,7 @@ def brute_force_tokens(search: ExactSearch, tokens: np.ndarray, k: int) -> list:
     rough.sort()
     near = [x for x in rough if x[0] <= rough[k - 1][0] + 1e-3]
     scored = sorted(
-        (-window_scores(search.parts[part].exact[None, first:last], unit, 1.0)[0], part, first, last)
+        (-window_scores(search.parts[part].exact[first:last][None], unit, 1.0)[0], part, first, last)
         for _, part, first, last in near
     )[:k]
     return [type_of_hit(search, part, first, -score, last) for score, part, first, last in scored]
