@@ -23,7 +23,7 @@ from mmpt.datasets import build_dataset, training_pairs
 from mmpt.evaluators import Evaluator, Report, Result, sanity, save_arrays
 from mmpt.evaluators.metric import POST_PROCESSING
 from mmpt.evaluators.predictor import DealtOut
-from mmpt.evaluators.probes import PROBES, probed
+from mmpt.evaluators.probes import PROBES, Probed
 from mmpt.evaluators.report import describe_data
 from mmpt.models import build_model
 from mmpt.models.prepare import prepare
@@ -220,7 +220,7 @@ class Evaluation:
     def score(self, model: nn.Module, probe: str | None = None) -> tuple[Result, dict[str, Any]]:
         """Numbers of a model, on batches that a probe has changed where one is named, and the arrays behind
         them."""
-        batches = self.loader if probe is None else probed(probe, self.loader)
+        batches = self.loader if probe is None else Probed(probe, self.loader)
         return self.evaluator.evaluate(model, batches, self.device, self.progress)
 
     def predict(self, checkpoint: str | Path | None, out: str | Path) -> Path:

@@ -21,24 +21,26 @@ SCALE = 10.0
 
 
 def _open_clip(name: str, bias: tuple[float, ...] = (), **options: bool) -> Pairs:
-    loss = getattr(optional_import("open_clip.loss"), name)(rank=rank(), world_size=world_size(), **options)
+    loss = getattr(optional_import("open_clip.loss", extra="certify"), name)(
+        rank=rank(), world_size=world_size(), **options
+    )
     return lambda video, text: loss(normalize(video, dim=-1), normalize(text, dim=-1), SCALE, *bias)
 
 
 def _lightly() -> Pairs:
-    return optional_import("lightly.loss").NTXentLoss(gather_distributed=world_size() > 1)
+    return optional_import("lightly.loss", extra="certify").NTXentLoss(gather_distributed=world_size() > 1)
 
 
 def _sentence_transformers() -> Pairs:
-    module = optional_import("sentence_transformers.losses")
+    module = optional_import("sentence_transformers.losses", extra="certify")
     loss = module.MultipleNegativesRankingLoss(torch.nn.Identity(), gather_across_devices=world_size() > 1)
     return lambda video, text: loss.compute_loss_from_embeddings([text, video], None)
 
 
 def _metric_learning() -> Pairs:
-    loss = optional_import("pytorch_metric_learning.losses").NTXentLoss()
+    loss = optional_import("pytorch_metric_learning.losses", extra="certify").NTXentLoss()
     if world_size() > 1:
-        distributed = optional_import("pytorch_metric_learning.utils.distributed")
+        distributed = optional_import("pytorch_metric_learning.utils.distributed", extra="certify")
         loss = distributed.DistributedLossWrapper(loss)
 
     def pairs(video: Tensor, text: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def split(state: Mapping[str, Any], chosen: Callable[[Tensor], bool]) -> tuple[d
         state: of fairseq's trainer.
         chosen: which tensors of `LARGE` go to the shards.
     """
-    names: dict[tuple, str] = {}
+    names: dict[Any, str] = {}
     tensors: dict[str, Tensor] = {}
 
     def part(value: Any, path: str) -> Any:
@@ -143,9 +143,10 @@ def fill(state: Any, path: Path) -> Any:
     Raises:
         ValueError: a file of its shards is missing, or is not the one that was saved.
     """
-    if named_by(state) is None:
+    name_of_folder = named_by(state)
+    if name_of_folder is None:
         return state
-    folder = path.resolve().parent / named_by(state)  # a link stands for the checkpoint and its shards
+    folder = path.resolve().parent / name_of_folder  # a link stands for the checkpoint and its shards
     for name, digest in state[KEY]["files"].items():
         if not (folder / name).is_file():
             raise ValueError(f"{path} has its tensors in {folder}, where {name} is missing. {ALONE}")

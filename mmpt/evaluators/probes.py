@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from mmpt.ops.distributed import rank, world_size
 
 Draw = torch.Generator
 
@@ -58,16 +61,34 @@ PROBES: dict[str, tuple[tuple[str, str], Change]] = {
 }
 
 
-def probed(name: str, batches: Iterable[Mapping[str, Any]], seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Batches of clips (`vfeats` (B, F, D)) as a probe changes them; its draws come from the seed.
+class Probed:
+    """A loader whose batches of clips (`vfeats` (B, F, D)) a probe has changed.
 
-    Raises:
-        ValueError: the batches have no clips of features and captions side by side.
+    The draws of a batch come from the seed and its number in the whole test set, so that they are the same on
+    any number of processes.
+
+    Args:
+        name: of `PROBES`.
+        loader: batches, those of this rank where they are dealt out in turns.
+        seed: of the draws.
     """
-    generator = torch.Generator().manual_seed(seed)
-    names, change = PROBES[name]
-    for batch in batches:
-        if any(not isinstance(batch.get(key), Tensor) for key in names) or batch[names[1]].dim() != 2:
-            raise ValueError(f"eval.probes={name} needs batches with {' and '.join(names)}, a clip a row.")
-        values, mask = (batch[key] for key in names)
-        yield {**batch, **dict(zip(names, change(values, mask.bool(), generator), strict=True))}
+
+    def __init__(self, name: str, loader: Iterable[Mapping[str, Any]], seed: int = 0):
+        self.name, self.loader, self.seed = name, loader, seed
+        self.batch_sampler = getattr(loader, "batch_sampler", None)  # says whether ranks have parts
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Batches.
+
+        Raises:
+            ValueError: they have no clips of features and captions side by side.
+        """
+        names, change = PROBES[self.name]
+        for number, batch in enumerate(self.loader):
+            if any(not isinstance(batch.get(key), Tensor) for key in names) or batch[names[1]].dim() != 2:
+                needed = " and ".join(names)
+                raise ValueError(f"eval.probes={self.name} needs batches with {needed}, a clip a row.")
+            values, mask = (batch[key] for key in names)
+            seeds = np.random.SeedSequence((self.seed, rank() + number * world_size()))
+            generator = torch.Generator().manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
+            yield {**batch, **dict(zip(names, change(values, mask.bool(), generator), strict=True))}

@@ -8,8 +8,9 @@ import torch
 
 from mmpt.api.evaluation import add_probe
 from mmpt.config import EvalConfig
-from mmpt.evaluators import RetrievalMetric
-from mmpt.evaluators.probes import probed
+from mmpt.evaluators import RetrievalMetric, probes
+from mmpt.evaluators.predictor import DealtOut
+from mmpt.evaluators.probes import Probed
 
 FEATURES = torch.arange(1.0, 9.0).view(2, 4, 1)
 BATCH = {
@@ -21,7 +22,7 @@ BATCH = {
 
 
 def changed(name, seed=0):
-    (batch,) = probed(name, [BATCH], seed)
+    (batch,) = Probed(name, [BATCH], seed)
     return batch
 
 
@@ -43,6 +44,22 @@ def test_shuffled_seconds_are_the_same_seconds_in_an_order_of_the_seed():
     assert not torch.equal(one, other)
 
 
+def test_the_draws_of_a_batch_are_the_same_on_any_number_of_processes(monkeypatch):
+    alone = [batch["vfeats"] for batch in Probed("shuffled", [BATCH] * 6)]
+    assert not torch.equal(torch.stack(alone[:3]), torch.stack(alone[3:]))
+    monkeypatch.setattr(probes, "world_size", lambda: 2)
+    monkeypatch.setattr(probes, "rank", lambda: 1)
+    assert torch.equal(
+        torch.stack(alone[1::2]), torch.stack([b["vfeats"] for b in Probed("shuffled", [BATCH] * 3)])
+    )
+
+
+def test_ranks_are_told_that_they_have_parts_of_the_test_set():
+    parts = DealtOut(4, 2)
+    loader = torch.utils.data.DataLoader(range(4), batch_sampler=parts)
+    assert Probed("shuffled", loader).batch_sampler is parts
+
+
 def test_a_bag_of_words_moves_word_pieces_alone():
     caps = changed("bag_of_words")["caps"]
     assert caps[:, [0, 1, 5, 6]].tolist() == [[101, 102, 102, 0]] * 2
@@ -51,7 +68,7 @@ def test_a_bag_of_words_moves_word_pieces_alone():
 
 def test_batches_without_clips_of_features_are_refused():
     with pytest.raises(ValueError, match="eval.probes=reversed needs batches with vfeats and vmasks"):
-        list(probed("reversed", [{"vfeats": FEATURES}]))
+        list(Probed("reversed", [{"vfeats": FEATURES}]))
 
 
 def test_a_probe_is_a_measure_beside_the_main_number():

@@ -1,5 +1,6 @@
 """Command lines of the releases' pages, and the lines that they become."""
 
+import dataclasses
 import json
 import runpy
 import sys
@@ -74,7 +75,7 @@ def test_htm_align_reads_the_released_file_with_what_its_script_added(parsed, fl
     assert earlier.zeroshot_align([*flag, "projects/retri/norton/test_how2align_zs.yaml", "--untrained"]) == 0
     (args,) = parsed
     ours = load_config(earlier.HTM_ALIGN)
-    assert load_config(args.config, args.overrides) == type(ours)(**{**vars(ours), "source": args.config})
+    assert load_config(args.config, args.overrides) == dataclasses.replace(ours, source=args.config)
     earlier.zeroshot_align([*flag, earlier.HTM_ALIGN])
     assert parsed[-1].overrides == []
 
