@@ -35,6 +35,7 @@ from mmpt.demo.toy_runs import data_fingerprint, move_folders, set_length
 from mmpt.synthetic.settings import NOISE, SIZES, Settings
 
 START = "start"  # row and folder of what all losses start from
+OTHER_BATCHES = 1000  # added to the seed of a loss, which would meet the batches of its start again
 TOY = "data/toy"  # where project files look for the embedded world
 TESTS = {
     "clips": "projects/toy/test_youcook_zs.yaml",
@@ -248,7 +249,7 @@ class Run:
             *move_folders(self.entry.project, {TOY: str(self.data)}),
             *set_length(self.updates),
             *(f"fairseq.checkpoint.{key}={value}" for key, value in checkpoint.items()),
-            f"fairseq.common.seed={self.seed}",
+            f"fairseq.common.seed={self.seed + OTHER_BATCHES * has_start}",
             "fairseq.dataset.disable_validation=true",
             *self.entry.changes,
         )

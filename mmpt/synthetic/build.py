@@ -45,7 +45,7 @@ def build_world(out: str | Path, settings: Settings, track: Track = lambda items
     Raises:
         FileExistsError: `out` holds something else than an embedded world; nothing is touched.
     """
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))  # of a link, the folder that it leads to is made anew
     out.parent.mkdir(parents=True, exist_ok=True)
     with _lock(out.with_name(f".{out.name}.lock")):
         if is_complete(out, settings):

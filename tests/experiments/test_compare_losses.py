@@ -121,6 +121,13 @@ def test_losses_of_one_seed_and_noise_start_from_the_same_weights(tmp_path, in_r
     assert "fairseq.checkpoint.restore_file=null" in start.overrides()
 
 
+def test_a_loss_meets_other_batches_than_its_start(tmp_path, in_repository):
+    comparison = Comparison.load(write(tmp_path))
+    gram, start = (Run(comparison, row, "moderate", 1) for row in ("gram", "start"))
+    assert "fairseq.common.seed=1" in start.overrides()
+    assert "fairseq.common.seed=1001" in gram.overrides()
+
+
 def test_the_comparison_trains_evaluates_and_reports_every_loss(done):
     folder, _ = done
     numbers = json.loads((folder / "out/results.json").read_text())

@@ -61,6 +61,13 @@ def test_other_settings_replace_the_folder(mini):
     assert not is_complete(mini, MINI)
 
 
+def test_a_folder_behind_a_link_is_made_again_where_it_lies(mini, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(mini)
+    assert build_world(link, MINI.with_knobs({"p_silent": 0.9})) is True
+    assert link.is_symlink() and not is_complete(mini, MINI)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

@@ -71,7 +71,7 @@
     if (turn !== asked) return; // a later question is on its way
     results = answer.results; shown = 0; current = -1;
     cards.replaceChildren(); showMore();
-    const best = results.length ? results[0].confidence : 0, milliseconds = Math.max(1, Math.round(1000 * answer.seconds));
+    const best = Math.max(0, ...results.map((one) => one.confidence ?? 0)), milliseconds = Math.max(1, Math.round(1000 * answer.seconds));
     const verdict = !results.length || results[0].confidence === null ? "" : best >= 0.95 ? "" : best >= 0.5 ? " None of them stands out clearly." : " Probably nothing here fits: any sentence finds moments this close.";
     status.textContent = results.length ? `${results.length} moments in ${milliseconds} ms.${verdict}` : "No video has such a name.";
   }
