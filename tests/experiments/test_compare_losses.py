@@ -128,6 +128,7 @@ def test_a_loss_meets_other_batches_than_its_start(tmp_path, in_repository):
     assert "fairseq.common.seed=1001" in gram.overrides()
 
 
+@pytest.mark.slow
 def test_the_comparison_trains_evaluates_and_reports_every_loss(done):
     folder, _ = done
     numbers = json.loads((folder / "out/results.json").read_text())
@@ -140,6 +141,7 @@ def test_the_comparison_trains_evaluates_and_reports_every_loss(done):
     assert "| gram |" in (folder / "out/results.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing_again(done, capsys, in_repository):
     folder, path = done
     checkpoint = folder / "out/moderate/seed1/gram/checkpoint_last.pt"
@@ -149,6 +151,7 @@ def test_a_second_call_trains_nothing_again(done, capsys, in_repository):
     assert checkpoint.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_settings_is_left_alone(done, in_repository):
     folder, _ = done
     with pytest.raises(SystemExit, match="other settings"):
