@@ -259,6 +259,11 @@ def with_origins(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, t
     return {key: (value, _origin(layers, key)) for key, value in leaves(_merged(layers))}
 
 
+def files_of(path: str | Path) -> list[str]:
+    """A project file and all that it includes, directly or not."""
+    return [layer.source for layer in _layers(find_project(path), ())]
+
+
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted key and value of all that stands in nested maps; an empty map is a value."""
     for key, value in tree.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from mmpt.config import Config
 from mmpt.config.load import as_config
 from mmpt.demo.main_job import MainJob, configured
 from mmpt.demo.report import add_roles, role_twins
-from mmpt.evaluators.records import CONFIGS, PER_QUERY, RECORD, cells, derive
+from mmpt.evaluators.records import CONFIGS, PER_QUERY, RECORD, cells, derive, read_record
 from mmpt.models import build_model
 from mmpt.utils.files import file_sha256
+from mmpt.utils.text import read_json
 
 
 def rerun(folder: str | Path, count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
@@ -35,9 +35,8 @@ def rerun(folder: str | Path, count: int, seed: int = 0) -> Iterator[tuple[str, 
         ValueError: the weights here are not those of the record.
     """
     folder = Path(folder)
-    record, numbers, configs = (
-        json.loads((folder / name).read_text()) for name in (RECORD, PER_QUERY, CONFIGS)
-    )
+    record = read_record(folder)
+    numbers, configs = (read_json(folder / name, dict, nan=True) for name in (PER_QUERY, CONFIGS))
     job = MainJob(**record["settings"])
     trained = [(title, spec) for title, spec in cells(folder) if spec["row"] in record["weights"]]
     drawn = np.random.default_rng(seed).permutation(len(trained))[:count]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import itertools
 import json
 import logging
 import os
@@ -23,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpt.config import Config, ConfigError
+from mmpt.config import Config, ConfigError, load_config
 from mmpt.config.check import check_training
-from mmpt.config.load import examined, leaves
+from mmpt.config.load import examined, files_of, leaves
 from mmpt.config.rundir import to_dict
 from mmpt.config.yamlfile import write_yaml
 from mmpt.launch.lock import unwritable
@@ -174,12 +175,12 @@ class RunFolder:
         if not self.has_begun:
             return []
         before, now, found = self._stored(), _flat(to_dict(self.config)), []
-        content = self._kept_content()
+        content, paths = self._kept_content(), self._named()
         for key in dict.fromkeys((*before, *now)):
             old, new = before.get(key), now.get(key)
             if self._is_harmless(key, new):
                 continue
-            named, known = _paths(new), content.get(key)
+            named, known = paths.get(key, []), content.get(key)
             if known and len(known) == len(named):
                 if old == new and not any(map(os.path.exists, named)):
                     continue  # it is gone: who needs it says so
@@ -311,10 +312,18 @@ class RunFolder:
         return {key: held for key, held in found.items() if any(held)}
 
     def _named(self) -> dict[str, list[str]]:
-        """Key -> the paths in its value, of keys on which training depends."""
+        """Key -> the paths in its value, of keys on which training depends; a project file that is mixed in
+        stands for its includes and for what it names, too."""
+        named = self._paths_of(self.config)
+        for name, entry in (self.config.mix or {}).items():
+            of_set = self._paths_of(load_config(entry["project"], entry.get("settings", ())))
+            named[f"mix.{name}.project"] = [*files_of(entry["project"]), *itertools.chain(*of_set.values())]
+        return named
+
+    def _paths_of(self, config: Config) -> dict[str, list[str]]:
         return {
             key: _paths(value)
-            for key, value in _flat(to_dict(self.config)).items()
+            for key, value in _flat(to_dict(config)).items()
             if not self._is_harmless(key, value)
         }
 

@@ -46,7 +46,7 @@ def tiny(tmp_path_factory):
 def test_every_loss_of_the_shipped_study_can_be_built(shipped, other):
     for name in shipped.losses:
         config = shipped.config(name, shipped.noises[0], 1, other)
-        build_loss(config.loss, name)
+        assert type(build_loss(config.loss, name)).__name__ == config.loss["loss_cls"]
 
 
 def test_each_ablation_takes_one_part_out_of_norton(shipped):

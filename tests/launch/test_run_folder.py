@@ -148,6 +148,22 @@ def test_other_content_under_the_same_path_is_another_experiment(start, tmp_path
     start()
 
 
+@pytest.mark.parametrize("changed", ["base.yaml", "b.lst"])
+def test_what_a_mixed_set_includes_and_reads_is_of_the_experiment(start, tmp_path, changed):
+    (tmp_path / "b.lst").write_text("three\n")
+    (tmp_path / "base.yaml").write_text(f"dataset: {{train_path: {tmp_path}/b.lst}}\n")
+    (tmp_path / "set.yaml").write_text(
+        f"includes: {tmp_path}/base.yaml\nfairseq: {{dataset: {{batch_size: 2}}}}\n"
+    )
+    mixed = "task=MixedTask", f"mix={{b: {{project: {tmp_path}/set.yaml}}}}"
+    start(*mixed)
+    start(*mixed)
+    with open(tmp_path / changed, "a") as file:
+        file.write("\n# other\n")
+    with pytest.raises(ConfigError, match=r"mix.b.project: .* holds something else than before"):
+        start(*mixed)
+
+
 def test_files_that_change_between_epochs_are_named(start, tmp_path):
     folder = start()
     folder.check_files()
