@@ -63,7 +63,7 @@ class Entry:
         return " ".join(text.split())
 
     @property
-    def config(self) -> type | None:
+    def config(self) -> type[Any] | None:
         """The dataclass of its own keys; None: it has none."""
         inherited = getattr(self.cls, "Config", None)
         for cls in self.cls.__mro__ if self.cls is not None and isinstance(inherited, type) else ():
@@ -117,7 +117,7 @@ class Registry:
         self.package = package
         self.section = section
         self.keys = keys
-        self._classes: dict[str, type] = {}
+        self._classes: dict[str, type[Any]] = {}
 
     def register(self, name: str | None = None) -> Callable[[C], C]:
         """Class decorator: makes the class known as `name` (default: its own name).
@@ -139,7 +139,7 @@ class Registry:
 
         return add
 
-    def get(self, name: str, where: str = "") -> type:
+    def get(self, name: str | None, where: str = "") -> type[Any]:
         """The class called `name`.
 
         Args:
@@ -147,12 +147,12 @@ class Registry:
             where: file and key that say so, for the message.
 
         Raises:
-            UnknownName: unknown name; the message lists the nearest known ones.
+            UnknownName: unknown name, or none; the message lists the nearest known ones.
         """
         importlib.import_module(self.package)
         if name not in self._classes:
             load_plugins(entry_point_plugins())
-        if name not in self._classes:
+        if name is None or name not in self._classes:
             raise UnknownName(self.kind, name, self._classes, where)
         return self._classes[name]
 
@@ -189,7 +189,7 @@ class Registry:
 class UnknownName(KeyError):
     """A YAML file names a class that nobody registered."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = ""):
+    def __init__(self, kind: str, name: str | None, known: Iterable[str], where: str = ""):
         known = sorted(known)
         near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
         self.hint = hint = f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(known)}."

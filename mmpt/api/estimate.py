@@ -100,7 +100,7 @@ def estimate(
         steps = [step_cost(task, model, _times(batch, factor), nproc) for factor in (1, 2, 3)]
     except (NotImplementedError, RuntimeError) as error:
         raise ValueError(
-            f"{config.source}: {config.model.model_cls} or {config.loss['loss_cls']} reads values while it "
+            f"{config.source}: {config.model.model_cls} or {type(task.loss).__name__} reads values while it "
             f"computes ({error}), so that its costs cannot be counted. Try model.length_buckets=null."
         ) from error
     numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]

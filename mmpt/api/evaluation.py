@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from mmpt.api.raw_videos import SAVE_PATH, slug, with_features
 from mmpt.checkpoints.describe import description, project_of
 from mmpt.checkpoints.weights import fit_state_dict, in_order, read_file
-from mmpt.config import Config, ConfigError
+from mmpt.config import Config, ConfigError, required
 from mmpt.config.fields import Problem
 from mmpt.config.load import as_config
 from mmpt.config.rundir import to_dict
@@ -176,7 +176,7 @@ class Evaluation:
         """Where the reports of a test file belong; those of models that share it, in folders of their own."""
         folder = Path(self.config.eval.save_path or SAVE_PATH)
         if self.brings_weights:
-            folder /= slug(self.config.dataset.bert_name)
+            folder /= slug(required(self.config, "dataset.bert_name"))
         return folder / Path(self.config.source).stem
 
     def __call__(
@@ -194,7 +194,7 @@ class Evaluation:
             result.baselines[name] = self.score(baseline)[0].values
         for name in self.config.eval.probes:
             add_probe(result, name, self.score(model, name)[0])
-        drawn = []
+        drawn: list[Path] = []
         out = out if rank() == 0 else None  # every rank has the numbers, and one writes them
         if out is not None:
             Path(out).mkdir(parents=True, exist_ok=True)
@@ -249,8 +249,7 @@ class Evaluation:
             return model, {"path": model.source, "sha256": model.checksum, "missing": [], "verdict": verdict}
         path = Path(checkpoint)
         contents = read_file(path, with_sha256=True)
-        as_in_file = dataclasses.replace(self.config.model, init="random", init_from=None)
-        model = build_model(dataclasses.replace(self.config, model=as_in_file))
+        model = build_model(dataclasses.replace(self.config, model=self.config.model.without_weights()))
         loaded = fit_state_dict(model, contents.weights, path)
         return model, {
             "path": str(checkpoint),

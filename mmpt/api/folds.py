@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmpt.api.evaluation import evaluate
-from mmpt.config import ConfigError, load_config
+from mmpt.config import load_config
 from mmpt.launch.gram_json import twin
 from mmpt.launch.pipeline import Request, launch
 from mmpt.utils.files import atomic_write
@@ -18,9 +18,9 @@ from mmpt.utils.files import atomic_write
 OF_TRAINING = ("fairseq.", "loss.")
 
 
-def folder_of(path: str, fold: int) -> str:
+def folder_of(path: Path, fold: int) -> str:
     """The run folder of a fold: `runs/x/fold1` -> `runs/x/fold2`, `runs/x` -> `runs/x/fold2`."""
-    return re.sub(r"/fold\d+$", "", path.rstrip("/")) + f"/fold{fold}"
+    return re.sub(r"/fold\d+$", "", str(path)) + f"/fold{fold}"
 
 
 def train_and_test(
@@ -45,11 +45,9 @@ def train_and_test(
         RuntimeError: a training failed.
     """
     config, test = load_config(path, request.overrides), twin(path)
-    if not config.trainer.save_dir:
-        raise ConfigError(f"{path}: fairseq.checkpoint.save_dir is missing.")
     found: dict[str, dict[str, float]] = {}
     for fold in folds:
-        folder = folder_of(config.trainer.save_dir, fold)
+        folder = folder_of(config.save_dir, fold)
         texts = (*request.overrides, f"dataset.fold={fold}")
         training = (*texts, f"fairseq.checkpoint.save_dir={folder}", f"eval.save_path={folder}/eval")
         code = launch([path], dataclasses.replace(request, overrides=training))
@@ -59,7 +57,7 @@ def train_and_test(
             kept = [text for text in texts if not text.startswith(OF_TRAINING)]
             report = evaluate(test, f"{folder}/checkpoint_last.pt", kept, device=device, out=f"{folder}/eval")
             found[f"fold {fold}"] = report.result.values
-    out = Path(folder_of(config.trainer.save_dir, 0)).parent / "folds.json"
+    out = Path(folder_of(config.save_dir, 0)).parent / "folds.json"
     if found:
         found["mean"] = mean_of(found)
         with atomic_write(out, "w") as file:

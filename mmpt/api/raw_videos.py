@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mmpt.backbones.backbone import audio_backbone, video_backbone
-from mmpt.config import Config
+from mmpt.config import Config, required
 from mmpt.extraction.run import AUDIO_SUFFIXES, RunOptions, list_jobs, run_extraction
 from mmpt.processors.base import MetaProcessor
 from mmpt.registry import META_PROCESSORS, MODELS
@@ -40,7 +40,7 @@ def with_features(config: Config, device: torch.device) -> Config:
     Raises:
         FileNotFoundError: no such folder, or the backbone's weights are not here.
     """
-    folder = Path(config.dataset.videos)
+    folder = Path(required(config, "dataset.videos"))
     if not folder.is_dir():
         raise FileNotFoundError(f"dataset.videos={folder}: no such folder of video files.")
     name = backbone_of(config)

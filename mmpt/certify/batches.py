@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from mmpt.losses import Loss, build_loss
@@ -34,7 +36,7 @@ class Maker:
     def pooled(self, *names: str, rows: int | None = None) -> dict[str, torch.Tensor]:
         return {f"pooled_{name}": self.floats(rows or self.n, D) for name in names}
 
-    def clips(self) -> dict[str, object]:
+    def clips(self) -> dict[str, Any]:
         n = self.n
         tokens = {"video_outputs": self.floats(n, FRAMES, D), "text_outputs": self.floats(n, TOKENS, D)}
         masks = {"video_mask_outputs": self.mask(n, FRAMES), "text_mask_outputs": self.mask(n, TOKENS)}
@@ -47,12 +49,12 @@ class Maker:
         }
         return self.pooled("video", "text") | tokens | masks | times | {"clips_per_video": n // self.videos}
 
-    def usual(self, loss: Loss) -> dict[str, object]:
+    def usual(self, loss: Loss) -> dict[str, Any]:
         """Clips with captions and times; whatever else the loss reads is one vector an item."""
         clips = self.clips()
         return clips | {name: self.floats(self.n, D) for name in loss.reads if name not in clips}
 
-    def tuples(self) -> dict[str, object]:
+    def tuples(self) -> dict[str, Any]:
         present = (
             {"present": {name: self.mask(self.n) for name in ("text", "video", "audio")}}
             if self.case == "masked"
@@ -64,36 +66,36 @@ class Maker:
             | {"matcher": lambda texts, tuples: self.floats(len(texts), 2)}
         )
 
-    def views(self) -> dict[str, object]:
+    def views(self) -> dict[str, Any]:
         return self.pooled("video", "text", rows=4 * self.n) | {"view_valid": self.mask(4 * self.n)}
 
-    def crops(self) -> dict[str, object]:
+    def crops(self) -> dict[str, Any]:
         kinds = ("sl1", "sl2", "ss2", "tl1", "tl2", "ts2")
         return self.pooled("video_1", "video_2", "audio") | {
             "crops": {kind: self.floats(2, self.n, D) for kind in kinds}
         }
 
-    def labels(self) -> dict[str, object]:
+    def labels(self) -> dict[str, Any]:
         targets = self.integers(5, self.n)
         return {
             "logits": self.floats(self.n, 5),
             "targets": torch.full_like(targets, -100) if self.case == "masked" else targets,
         }
 
-    def soft_labels(self) -> dict[str, object]:
+    def soft_labels(self) -> dict[str, Any]:
         return {
             "logits": self.floats(self.n, 5),
             "targets": torch.eye(5)[self.integers(5, self.n)] * (self.case != "masked"),
         }
 
-    def masked_tokens(self) -> dict[str, object]:
+    def masked_tokens(self) -> dict[str, Any]:
         rows = 0 if self.case == "masked" else self.n
         label = torch.full((2, self.n + 1), -100)
         label[0, :rows] = self.integers(7, rows)
         logits = {name: self.floats(rows, 9) for name in ("video_logits", "text_logits", "logits")}
         return logits | {"text_label": label}
 
-    def written(self) -> dict[str, object]:
+    def written(self) -> dict[str, Any]:
         label = torch.full((2, self.n + 1), -100)
         rows = 0 if self.case == "masked" else self.n
         label[0, :rows] = self.integers(7, rows)
@@ -104,7 +106,7 @@ class Maker:
         labels = {"caption_labels": label, "answer_labels": label}
         return texts | labels | {"word_logits": lambda *text: self.floats(rows, 9)}
 
-    def steps(self) -> dict[str, object]:
+    def steps(self) -> dict[str, Any]:
         n = self.n
         tensors = {"logits": self.floats(n, 4), "video_seq": self.floats(n, D)} | self.pooled("text", rows=4)
         targets = torch.eye(4)[torch.arange(n) % 4] * (self.case != "masked")
@@ -114,17 +116,13 @@ class Maker:
             "vmasks": torch.ones(1, n, dtype=torch.bool),
         }
 
-    def episode(self) -> dict[str, object]:
+    def episode(self) -> dict[str, Any]:
         frames = {name: self.floats(self.n, 3, D) for name in ("support", "query")}
         way = torch.arange(self.n) % min(self.n, 2)
         return frames | {"support_labels": way, "query_labels": way}
 
 
-NORTON = {
-    "sinkhorn_iterations": 3,
-    "mask_duplicate_clips": True,
-    "sequence_contrast": {"mask_same_video": True},
-}
+NORTON = {"sinkhorn_iterations": 3, "mask_duplicate_clips": True}
 PARTS = [{"loss_cls": "MMContraLoss"}, {"loss_cls": "MILNCELoss", "weight": 0.5}]
 SPECIAL = {  # name -> keys of the loss for n items, what makes its batch
     **{name: (lambda n: {}, Maker.labels) for name in ("CrossEntropy", "DummyLoss")},
@@ -135,7 +133,7 @@ SPECIAL = {  # name -> keys of the loss for n items, what makes its batch
     "DummyK400Loss": (lambda n: {}, lambda maker: {"logits": maker.floats(maker.n, 400)}),
     "NCE": (lambda n: {}, lambda maker: {"align_scores": maker.floats(2 * maker.n, 2)}),
     "MMContraLoss": (
-        lambda n: NORTON | {"sequence_contrast": NORTON["sequence_contrast"] | {"threshold": (n + 1) // 2}},
+        lambda n: NORTON | {"sequence_contrast": {"mask_same_video": True, "threshold": (n + 1) // 2}},
         Maker.clips,
     ),
     "SequenceContrastLoss": (lambda n: {"threshold": (n + 1) // 2}, Maker.clips),
@@ -156,7 +154,7 @@ SPECIAL = {  # name -> keys of the loss for n items, what makes its batch
 }
 
 
-def loss_and_batch(name: str, maker: Maker) -> tuple[Loss, dict[str, object]]:
+def loss_and_batch(name: str, maker: Maker) -> tuple[Loss, dict[str, Any]]:
     """The loss called `name` and what it reads; it needs an entry in `SPECIAL` only where its keys or tensors
     are unusual."""
     keys, make = SPECIAL.get(name, (lambda n: {}, None))

@@ -84,8 +84,8 @@ def subject_of(name: str, **keys: Any) -> Subject:
     if name == "SequenceContrastLoss":
         section["threshold"] = ITEMS // VIDEOS
     section |= keys
-    layouts = {Maker.views: "views", Maker.crops: "crops", Maker.clips: "items", Maker.tuples: "items"}
-    layouts |= {Maker.labels: "items", Maker.soft_labels: "items", None: "items"}
+    layouts: dict[Any, str] = {Maker.views: "views", Maker.crops: "crops"}
+    layouts |= dict.fromkeys([Maker.clips, Maker.tuples, Maker.labels, Maker.soft_labels, None], "items")
 
     def batch(dtype: torch.dtype) -> Batch:
         maker = Maker("random", ITEMS, torch.float32, VIDEOS)

@@ -3,6 +3,7 @@ transformers."""
 
 from mmpt.config.load import find_project, load_config, merge, recursive_config
 from mmpt.config.schema import Config, DatasetConfig, EvalConfig, ModelConfig
+from mmpt.config.shared import required
 from mmpt.config.yamlfile import ConfigError
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "load_config",
     "merge",
     "recursive_config",
+    "required",
 ]

@@ -37,17 +37,23 @@ def build_config(tree: Mapping[str, Any], source: str, origin: Callable[[str], s
 
 
 def read_config(tree: Mapping[str, Any], source: str, reader: Reader) -> Config:
-    """The typed form, as far as it can be read; what is wrong, and keys without effect, go to the reader."""
+    """The typed form, as far as it can be read; what is wrong, and keys without effect, go to the reader.
+
+    Raises:
+        ConfigError: keys of the top level contradict each other.
+    """
     config = _read(tree, reader, "")
+    if config is None:  # keys of the top level contradict each other
+        raise ConfigError(reader.problems)
     for name, group in (config.task_group or {}).items():
         _check_group(group, f"task_group.{name}", reader)
     return dataclasses.replace(config, source=source)
 
 
-def _read(tree: Mapping[str, Any], reader: Reader, place: str) -> Config:
+def _read(tree: Mapping[str, Any], reader: Reader, place: str) -> Config | None:
     """A file, or what a task group changes of others, whose classes those may name."""
     names = names_in(tree)
-    for section, base in {"": Config, **SECTIONS}.items():
+    for section, base in (("", Config), *SECTIONS.items()):
         keys = (tree.get(section) if section else tree) or {}
         if isinstance(keys, Mapping):
             cls = composed(base, configs_named(section, names), keys)
@@ -76,9 +82,10 @@ def _note_keys_of_others(
     named = {name for part in (cls, *cls.OWN) for name in (keys_of(part) if part is not cls else ())}
     shared = keys_of(SECTIONS.get(section, Config))
     for name, value in keys.items():
-        if name not in named and name not in shared and name in keys_of(cls):
-            owner = owner_of(section, name).name
-            what = f"belongs to {owner} and has no effect: this file names no class that reads it."
+        strange = name not in named and name not in shared and name in keys_of(cls)
+        owner = owner_of(section, name) if strange else None
+        if owner:
+            what = f"belongs to {owner.name} and has no effect: this file names no class that reads it."
             reader.add(f"{section}.{name}".lstrip("."), what, got=value, level="note")
 
 

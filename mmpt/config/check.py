@@ -154,7 +154,8 @@ def _temperature(config: Config, losses: Mapping[str, bool | None], reader: Read
 
 
 def _can_divide(losses: Iterable[str]) -> bool:
-    return any("temperature" in keys_of(LOSSES.describe(name).config) for name in losses)
+    configs = [LOSSES.describe(name).config for name in losses]
+    return any(config is not None and "temperature" in keys_of(config) for config in configs)
 
 
 def _loss(section: Mapping[str, Any], place: str, config: Config, reader: Reader) -> dict[str, bool | None]:
@@ -172,12 +173,12 @@ def _loss(section: Mapping[str, Any], place: str, config: Config, reader: Reader
     of_sum = () if place == "loss" else ("weight", "name")  # keys of a part, not of its loss
     own = {key: value for key, value in section.items() if key not in ("loss_cls", *of_sum)}
     read = reader.section(entry.config, own, place)
-    if len(reader.problems) == before and hasattr(read, "check_data"):
+    if read is not None and len(reader.problems) == before and hasattr(read, "check_data"):
         try:
             read.check_data(config.dataset)
         except ValueError as error:  # the sentence begins with the key to be changed
-            key = re.match(r"(dataset|loss)[\w.]+", str(error))
-            reader.add(key[0] if key else place, str(error))
+            begun = re.match(r"(dataset|loss)[\w.]+", str(error))
+            reader.add(begun[0] if begun else place, str(error))
     parts: dict[str, bool | None] = {}
     for key, value in own.items():
         for i, part in enumerate(value if isinstance(value, list) else ()):

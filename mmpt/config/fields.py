@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 S = TypeVar("S")
+F = TypeVar("F", bound=Callable[..., Any])
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
 _WORDS |= {tuple: "a list", Mapping: "`key: value` lines"}
@@ -82,7 +83,7 @@ class Allowed(NamedTuple):
     above: float | None = None
     least: float | None = None
     most: float | None = None
-    one_of: Collection[str] = ()
+    one_of: Collection[Any] = ()
 
     def __contains__(self, value: Any) -> bool:
         if self.one_of:
@@ -112,7 +113,7 @@ def option(
     above: float | None = None,
     least: float | None = None,
     most: float | None = None,
-    one_of: Collection[str] = (),
+    one_of: Collection[Any] = (),
     holds: type | None = None,
     formerly: Collection[str] = (),
 ) -> Any:
@@ -228,7 +229,8 @@ class Reader:
         if not isinstance(tree, Mapping):
             self.add(where, expected=_WORDS[Mapping], got=tree)
             return None
-        known, values = keys_of(cls), {}
+        known = keys_of(cls)
+        values: dict[str, Any] = {}
         former = {was: key for key, read in known.items() for was in read.field.metadata.get("formerly", ())}
         prefix = f"{where}." if where else ""
         for name, value in tree.items():
@@ -277,7 +279,7 @@ class Reader:
             return None
         for choice in choices:
             base = typing.get_origin(choice) or choice
-            if dataclasses.is_dataclass(choice) and isinstance(value, Mapping):
+            if isinstance(choice, type) and dataclasses.is_dataclass(choice) and isinstance(value, Mapping):
                 return self.section(self.types.get(choice, choice), value, place)
             if base is float and is_number(value):
                 return float(value)
@@ -335,7 +337,12 @@ class Key(NamedTuple):
     optional: bool
 
 
-@functools.cache
+def cached(function: F) -> F:
+    """`functools.cache` that keeps the types of the arguments."""
+    return typing.cast(F, functools.cache(function))
+
+
+@cached
 def keys_of(cls: type) -> dict[str, Key]:
     """YAML spelling -> key: of a section the fields that `option` made, of another dataclass all fields."""
     hints = typing.get_type_hints(cls)
@@ -372,7 +379,7 @@ def read_section(cls: type[S], section: Mapping[str, Any], where: str) -> S:
     """
     reader = Reader()
     read = reader.section(cls, section, where)
-    if reader.problems:
+    if reader.problems or read is None:
         raise ConfigError(reader.problems)
     return read
 

@@ -106,8 +106,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
         below = merged.get(key)
-        merges = isinstance(value, Mapping) and isinstance(below, dict) and not _swaps_loss(below, value)
-        merged[key] = merge(below, value) if merges else copy.deepcopy(value)
+        if isinstance(value, Mapping) and isinstance(below, dict) and not _swaps_loss(below, value):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = copy.deepcopy(value)
     return merged
 
 

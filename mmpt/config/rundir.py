@@ -7,6 +7,7 @@ import os
 import re
 from typing import Any
 
+from mmpt.config.fields import Section
 from mmpt.config.schema import Config
 
 
@@ -27,7 +28,7 @@ def tensorboard_dir(config: Config) -> str | None:
     return os.path.join(save_dir, f"{name}_{max(taken, default=-1) + 1}")
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def to_dict(config: Section) -> dict[str, Any]:
     """The configuration as YAML keys, defaults included, nulls left out where null is the default."""
     return {name: value for name, value in _non_null(config).items() if name != "source"}
 

@@ -6,11 +6,13 @@ to fairseq. All other keys are declared by the classes that read them, in a data
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
-from mmpt.config.fields import option
+from mmpt.config.fields import ConfigError, Problem, option
 from mmpt.config.shared import SharedSection
 from mmpt.config.trainer import Trainer
 
@@ -123,6 +125,11 @@ class ModelConfig(SharedSection):
         one_of=("pretrained", "random"),
     )
 
+    def without_weights(self) -> ModelConfig:
+        """The same with nothing to start from, where the weights come from elsewhere."""
+        changes: dict[str, Any] = {"init": "random", "init_from": None}
+        return dataclasses.replace(self, **changes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(SharedSection):
@@ -211,3 +218,16 @@ class Config(SharedSection):
     def trainer(self) -> Trainer:
         """What we read of `fairseq:` ourselves."""
         return Trainer.of(self.fairseq)
+
+    @property
+    def save_dir(self) -> Path:
+        """The folder of checkpoints, where one must be named.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not self.trainer.save_dir:
+            key = "fairseq.checkpoint.save_dir"
+            what = f"{key} is missing: training needs a folder for checkpoints."
+            raise ConfigError([Problem(key, what, file=self.source)])
+        return Path(self.trainer.save_dir)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from operator import attrgetter
+from typing import Any, ClassVar
 
-from mmpt.config.fields import Section, keys_of
+from mmpt.config.fields import ConfigError, Problem, Section, cached, keys_of
 from mmpt.registry import REGISTRIES, Entry, Registry, UnknownName, add_plugins, known, plugins
-
-S = TypeVar("S", bound="SharedSection")
 
 
 class SharedSection(Section):
@@ -26,13 +25,11 @@ class SharedSection(Section):
     SECTION: ClassVar[str]  # dotted name; empty: the top level
     OWN: ClassVar[tuple[type[Section], ...]] = ()  # dataclasses of keys of the classes named
 
-    def __new__(cls: type[S], **values: Any) -> S:
+    def __new__(cls, **values: Any) -> SharedSection:
         names = {f"{cls.SECTION}.{name}".lstrip("."): value for name, value in values.items()}
         made = object.__new__(composed(cls, configs_named(cls.SECTION, names), values))
-        if not isinstance(
-            made, cls
-        ):  # a copy with other classes or keys; Python initialises its own kind alone
-            made.__init__(**values)
+        if not isinstance(made, cls):  # other classes or keys; Python initialises its own kind alone
+            type(made).__init__(made, **values)
         return made
 
     @classmethod
@@ -41,7 +38,7 @@ class SharedSection(Section):
 
     def __getattr__(self, name: str) -> Any:
         owner = None if name.startswith("_") else owner_of(self.SECTION, name)
-        if owner is None:
+        if owner is None or owner.config is None:
             raise AttributeError(
                 f"no class declares a key {name!r} for the section {self.SECTION or 'of the file'}"
             )
@@ -53,6 +50,24 @@ class SharedSection(Section):
     def __reduce__(self) -> tuple[Any, ...]:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return _rebuild, (_shared(type(self)), values, plugins())
+
+
+def required(section: SharedSection, key: str) -> Any:
+    """The value of a key that its reader cannot do without.
+
+    Args:
+        section: one section, or a whole file.
+        key: in it; of a file dotted, such as `dataset.max_len`.
+
+    Raises:
+        ConfigError: it is not set; the message names the key, and the file where that is known.
+    """
+    value = attrgetter(key)(section)
+    if value is None:
+        name = f"{section.SECTION}.{key}".lstrip(".")
+        what = f"{name} is not set, but the classes named in this file need it."
+        raise ConfigError([Problem(name, what, file=getattr(section, "source", ""))])
+    return value
 
 
 def _rebuild(cls: type[SharedSection], values: Mapping[str, Any], plugins: tuple[str, ...]) -> SharedSection:
@@ -135,19 +150,24 @@ def composed(
     cls = _join(shared, own, ())
     strange = tuple(name for name in values if name not in cls.__dataclass_fields__)
     if strange:
-        cls = _join(shared, own, tuple(name for name in strange if owner_of(shared.SECTION, name)))
+        owners = {name: owner_of(shared.SECTION, name) for name in strange}
+        further = tuple((name, owner.config) for name, owner in owners.items() if owner and owner.config)
+        cls = _join(shared, own, further)
     return cls
 
 
-@functools.cache
+@cached
 def _join(
-    shared: type[SharedSection], own: tuple[type[Section], ...], further: tuple[str, ...]
+    shared: type[SharedSection],
+    own: tuple[type[Section], ...],
+    further: tuple[tuple[str, type[Section]], ...],
 ) -> type[SharedSection]:
+    """The type with the keys of some classes, and with single keys of others."""
     if not own and not further:
         return shared
     fields = []
-    for name in further:
-        key = keys_of(owner_of(shared.SECTION, name).config)[name]
+    for name, owner in further:
+        key = keys_of(owner)[name]
         default = {
             part: value
             for part in ("default", "default_factory")

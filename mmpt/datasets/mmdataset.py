@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +11,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from mmpt.config.schema import Config
-from mmpt.processors.base import (
-    Aligner,
-    MetaProcessor,
-    MissingData,
-    TextProcessor,
-    VideoProcessor,
-    build_parts,
-)
+from mmpt.processors.base import MetaProcessor, MissingData, build_parts
 from mmpt.utils.seed import DEFAULT_SEED, ItemRandom
 
 logger = logging.getLogger(__name__)
@@ -28,7 +21,8 @@ class MMDataset(Dataset):
     """Items drawn from streams seeded by (seed, epoch, index): the same whatever the number of workers.
 
     Args:
-        meta_processor, video_processor, text_processor, aligner: the four parts.
+        meta_processor, video_processor, text_processor, aligner: the four parts; the last three may be any
+            callables that take and give the same.
         seed: of all draws.
         fixed: items of a test set: the same in every epoch, carrying their index as `idx`, and never
             replaced.
@@ -41,9 +35,9 @@ class MMDataset(Dataset):
     def __init__(
         self,
         meta_processor: MetaProcessor,
-        video_processor: VideoProcessor | Callable,
-        text_processor: TextProcessor | Callable,
-        aligner: Aligner | Callable,
+        video_processor: Any,
+        text_processor: Any,
+        aligner: Any,
         *,
         seed: int = DEFAULT_SEED,
         fixed: bool = False,

@@ -18,7 +18,7 @@ from typing import Any
 
 from mmpt.api.training import train as train_project
 from mmpt.checkpoints.model_folder import write_folder
-from mmpt.config import Config, load_config
+from mmpt.config import Config, load_config, required
 from mmpt.config.rundir import to_dict
 from mmpt.config.yamlfile import write_yaml
 from mmpt.demo.report import draw_alignment, evaluate_rows, write_proof, write_report
@@ -108,7 +108,7 @@ def run(job: MainJob, follow: Follow | None = None, track: Callable[..., Iterabl
     lines.info(
         f"log:     {log}\npicture: {picture}\nmodel:   {model}, for --model and MMPTModel.from_pretrained"
     )
-    write_page(job, Path(training.dataset.vfeat_dir), checkpoints)
+    write_page(job, Path(required(training, "dataset.vfeat_dir")), checkpoints)
     lines.info(f"\n{time.perf_counter() - start:.0f} s in all")
 
 
@@ -163,7 +163,7 @@ def train(row: str, name: str, job: MainJob, follow: Follow | None = None) -> No
     """Train one stage unless it is done; its log goes to `train.log`."""
     folder = Path(job.out) / name
     config = configured(name, job)
-    updates = config.trainer.max_update
+    updates = config.trainer.max_update or 0
     start = config.trainer.restore_file
     settings = {"config": to_dict(config), "data": data_fingerprint(job.data)}
     settings["start"] = digests(start) if start else {}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,8 @@ def write_pages(out: Path, data: str, features: Path, runs: Mapping[str, Path], 
         video.save(out / "alignments" / name)
         page = write_alignment(out / "pages" / f"{name}.html", video, home="../index.html")
         rows.append({"id": name, "page": link(page, out), "video": video, "agreement": agreement(video)})
-    origin = {"model": str(source), "checkpoint": None, "weights": weights_sha256(model.fusion), "files": {}}
+    weights = weights_sha256(model.fusion)
+    origin: dict[str, Any] = {"model": str(source), "checkpoint": None, "weights": weights, "files": {}}
     shutil.rmtree(out / "index", ignore_errors=True)
     updated(out / "index", model, seconds, origin | {"window": min(8, model.max_video_len), "stride": None})
     report = write_report(out / "report.html", [read_run(folder, name) for name, folder in runs.items()])
@@ -63,8 +65,8 @@ def agreement(video: VideoAlignment) -> dict[str, float]:
     shown = [(index, span) for index, span in enumerate(video.truth or ()) if span is not None]
     return {
         method: sum(
-            spans[index] is not None and spans[index][0] <= sum(span) / 2 < spans[index][1]
-            for index, span in shown
+            found is not None and found[0] <= sum(span) / 2 < found[1]
+            for found, span in ((spans[index], span) for index, span in shown)
         )
         / max(1, len(shown))
         for method, spans in video.spans.items()

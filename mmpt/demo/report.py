@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.api.evaluation import Evaluation
-from mmpt.config import Config
+from mmpt.config import Config, required
 from mmpt.config.rundir import to_dict
 from mmpt.datasets import build_dataset
 from mmpt.evaluators import Result
@@ -30,7 +30,7 @@ from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.synthetic.truth import TRUTH, truth_alignment
 from mmpt.utils import ShardedTensor, load_index, load_plain_pickle
 from mmpt.utils.files import atomic_write, file_sha256
-from mmpt.utils.seed import set_seed
+from mmpt.utils.seed import DEFAULT_SEED, set_seed
 from mmpt.utils.text import read_json
 
 Rows = dict[str, dict[str, Result]]  # row -> test set -> result
@@ -53,15 +53,17 @@ def evaluate_rows(
     """
     evaluations = {test: Evaluation(config, device="cpu") for test, config in tests.items()}
     training = next(iter(models.values()))[0]
-    vocab_size = read_json(Path(training.dataset.bert_name) / "config.json", dict)["vocab_size"]
-    ridge = fit_ridge_to_shards(training.dataset.vfeat_dir, training.dataset.tfeat_dir, vocab_size)
-    set_seed(training.trainer.seed)
+    vocab_size = read_json(Path(required(training, "dataset.bert_name")) / "config.json", dict)["vocab_size"]
+    videos, texts = (required(training, f"dataset.{key}") for key in ("vfeat_dir", "tfeat_dir"))
+    ridge = fit_ridge_to_shards(videos, texts, vocab_size)
+    seed = training.trainer.seed
+    set_seed(DEFAULT_SEED if seed is None else seed)
     networks: dict[str, nn.Module] = {
         "ridge regression": RidgeBaseline(training, ridge.weights),
         "untrained": build_model(training),
     }
     networks |= {row: build_model(config, path) for row, (config, path) in models.items()}
-    own, twin = role_twins(tests["youcook"].dataset.test_path, data)
+    own, twin = role_twins(required(tests["youcook"], "dataset.test_path"), data)
     rows: Rows = {}
     for row, network in networks.items():
         rows[row] = {}
@@ -107,7 +109,7 @@ def write_report(
         f"{title}: {gallery_facts(rows['+ Norton'][test])}"
         for test, title in {**CLIP_TESTS, "youcook_fullvideo": "paragraphs"}.items()
     ]
-    numbers = {
+    numbers: dict[str, Any] = {
         "settings": dict(settings),
         "rows": {
             row: {test: {"values": o.values, "intervals": o.intervals} for test, o in tests.items()}
@@ -212,9 +214,10 @@ def gallery_facts(result: Result) -> str:
 
 def clip_table(rows: Rows, costs: Mapping[str, Mapping[str, float]]) -> list[list[Cell]]:
     """R@1, R@5 and median rank on both clip sets, how often roles are told apart, and what training took."""
-    head = ["model"] + [f"{title} {name}" for title in CLIP_TESTS.values() for name in ("R@1", "R@5", "MedR")]
+    head: list[Cell] = ["model"]
+    head += [f"{title} {name}" for title in CLIP_TESTS.values() for name in ("R@1", "R@5", "MedR")]
     head += ["roles", "updates", "CPU s"]
-    chance = ["chance"]
+    chance: list[Cell] = ["chance"]
     for test in CLIP_TESTS:
         level = rows["untrained"][test].baselines["chance"]
         chance += [percent(level["R1"]), percent(level["R5"]), f"{level['MR']:.0f}"]
@@ -290,9 +293,9 @@ def comparison_table(comparison: Mapping[str, Mapping[str, float]]) -> list[list
 def draw_alignment(path: Path, data: str, checkpoint: Path, training: Config) -> Path:
     """One narrated long video that training did not see: transport plan between its windows and captions
     beside the truth."""
-    split = training.dataset.vfeat_dir
-    video_id = load_index(Path(split) / "val_meta.pkl")[0][0]
-    features = ShardedTensor.load(Path(split) / "val_0")[0]
+    split = Path(required(training, "dataset.vfeat_dir"))
+    video_id = load_index(split / "val_meta.pkl")[0][0]
+    features = ShardedTensor.load(split / "val_0")[0]
     truth = truth_alignment(data, video_id)
     reader = build_dataset(training, "valid")
     starts = range(0, max(1, len(features) - WINDOW_S + 1), STRIDE_S)

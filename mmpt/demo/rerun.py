@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmpt.api.evaluation import Evaluation
-from mmpt.config import Config
+from mmpt.config import Config, required
 from mmpt.config.load import as_config
 from mmpt.demo.main_job import MainJob, configured
 from mmpt.demo.report import add_roles, role_twins
@@ -43,7 +43,7 @@ def rerun(folder: str | Path, count: int, seed: int = 0) -> Iterator[tuple[str, 
     chosen = [trained[i][1] for i in sorted(drawn)]
     for row, test in dict.fromkeys((spec["row"], spec["test"]) for spec in chosen):
         config = as_config(configs[row])
-        path = Path(config.fairseq["checkpoint"]["save_dir"]) / "checkpoint_last.pt"
+        path = config.save_dir / "checkpoint_last.pt"
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path}: the weights of {row!r} are not here. Make them: {record['command']}"
@@ -67,5 +67,5 @@ def _per_query(job: MainJob, config: Config, weights: Path, test: str) -> dict[s
     evaluation = Evaluation(configured(f"test_{test}_zs", job), device="cpu")
     result, arrays = evaluation.score(build_model(config, weights))
     if test == "youcook":
-        add_roles(result, arrays, *role_twins(evaluation.config.dataset.test_path, job.data))
+        add_roles(result, arrays, *role_twins(required(evaluation.config, "dataset.test_path"), job.data))
     return result.per_query

@@ -95,7 +95,7 @@ class Recorder:
             return
         value = fingerprint(parameter.grad for parameter in optimizer.params)
         metrics_file.of_update = {"update": update, "grad_hash": value, "processes": self.processes}
-        if self.until is not None:
+        if self.record is not None:
             with open(self.record / "hashes.jsonl", "a") as file:
                 file.write(json.dumps({"update": update, "grad_hash": value}) + "\n")
 
@@ -108,4 +108,5 @@ class Recorder:
         return [None], ends
 
     def _write(self, name: str, content: Any) -> None:
+        assert self.record is not None  # this is a replay
         (self.record / name).write_text(json.dumps(content))

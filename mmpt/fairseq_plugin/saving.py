@@ -98,7 +98,7 @@ def save_checkpoint(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: float | No
 
     # fairseq reads everything before it calls `save_checkpoint` of the trainer, and only files after it
     def work(copied: threading.Event) -> None:
-        if not first:
+        if team is not None and not first:
             team.take_part(copied)
             return
         _fairseq_save_checkpoint(cfg, _Saver(trainer, copied, team), epoch_itr, val_loss)
@@ -134,7 +134,8 @@ class _Saver:
             state = copy_of(state)
             self._copied.set()
         else:
-            folder = self._team.agree(shards.new_folder(Path(filename)))
+            folder = shards.new_folder(Path(filename))
+            self._team.agree(folder)
             state = self._team.write(state, folder, self._copied)
         checkpoint_files.save(state, filename)
         return os.path.abspath(filename)

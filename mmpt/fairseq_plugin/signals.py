@@ -54,7 +54,8 @@ class _State:
 
 def install() -> None:
     """Take part in fairseq's training loop, where that is loaded; calling it again changes nothing."""
-    train = sys.modules.get(ENTRY)  # importing it would set up logging, which is for training alone to decide
+    # importing it would set up logging, which is for training alone to decide
+    train: Any = sys.modules.get(ENTRY)
     if train is not None and not _fairseq:
         _fairseq.update(main=train.main, train=train.train, validate_and_save=train.validate_and_save)
         train.main, train.train, train.validate_and_save = main, train_epoch, validate_and_save

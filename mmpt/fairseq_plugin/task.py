@@ -83,7 +83,7 @@ class FairseqMMTask(LegacyFairseqTask):
         if rank() == 0 and args.replay_until is None:
             self.folder.open(self.accepted, args.distributed_world_size)
         self.mmtask = build_task(self.config)
-        self.model = None
+        self.model: Any = None  # fairseq's, which holds ours
         self.is_done = False  # set when a checkpoint is loaded that a run ended with
         self.data_wait = DataWait()
         self.recorder = Recorder(args)

@@ -257,7 +257,7 @@ def tokenizer(config: Config) -> Iterator[Finding]:
 
 def collectives(topology: Topology, seconds: float, cpu: bool) -> Iterator[Finding]:
     """All processes sum 16 MB over and over."""
-    backend = "gloo" if cpu or len(visible_gpus()) < topology.per_node else "nccl"
+    backend = "gloo" if cpu or len(visible_gpus()) < topology.processes else "nccl"
     ranks = f"{topology.world_size} ranks ({backend})" + f" on {topology.nodes} machines" * (
         topology.nodes > 1
     )

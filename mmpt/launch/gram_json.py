@@ -203,7 +203,7 @@ def _mixed(
         for modality, stream in own["dataset.modalities"].items():
             known = streams.setdefault(modality, dict(stream))
             known["max_len"] = max(known["max_len"], stream["max_len"])
-    settings = {"task": "MixedTask", "mix": mix, "dataset.modalities": streams}
+    settings: dict[str, Any] = {"task": "MixedTask", "mix": mix, "dataset.modalities": streams}
     if {"video", "audio"} <= set(streams):
         settings["model.matching_condition"] = None
     if "video" in streams and read[0].get("model.learning_rates", 0) is None:

@@ -262,12 +262,12 @@ class LocalJob:
     def train_command(self, topology: Topology) -> Command:
         """Training by fairseq, with torchrun before it where there are several processes."""
         words = self.train_words(topology)
-        gpus = 0 if self.on_cpu else topology.per_node
+        gpus = 0 if self.on_cpu else topology.processes
         if topology.world_size == 1:
             argv = [sys.executable, "-m", TRAINER, *words]
             return Command(["fairseq-train", *words], argv, gpus, topology, beats=True)
         spread = topology.torchrun_words()
-        logs = f"--log-dir={Path(self.config.trainer.save_dir) / 'logs'}"
+        logs = f"--log-dir={self.config.save_dir / 'logs'}"
         return Command(
             ["torchrun", *spread, *_door("train.py", TRAINER), *words],
             [sys.executable, "-m", "mmpt.launch.torchrun", logs, *spread, "-m", TRAINER, *words],

@@ -4,6 +4,7 @@ stages, one after the other, the jobs of a stage side by side, what is done alre
 from __future__ import annotations
 
 import logging
+import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,7 @@ class Request:
     overrides: tuple[str, ...] = ()
     topology: Topology = ONE_PROCESS
     slurm: str | None = None
-    slurm_table: str | Path = TABLE
+    slurm_table: str = TABLE
     gram: Mapping[str, Any] = field(default_factory=dict)
     dryrun: bool = False
     run: bool = False
@@ -79,7 +80,7 @@ class Request:
         topology = self.topology
         if topology.per_node:
             return topology.world_size
-        return topology.nodes * PROCESSES.get(self.job_type or config.task_type, 1)
+        return topology.nodes * PROCESSES.get(self.job_type or config.task_type or "", 1)
 
     def job(self, path: str) -> LocalJob:
         """One project file as a job."""
@@ -103,8 +104,11 @@ def launch(paths: Iterable[str], request: Request) -> int:
     paths = list(paths)
     if "config" in request.gram and paths:
         raise ConfigError(f"--config stands for a project file; leave out {' '.join(paths)}.")
-    named = [None] if "config" in request.gram else paths
-    jobs = [job for path in named for job in (jobs_of(path, request) if request.gram else [(path, request)])]
+    if request.gram:
+        named = [None] if "config" in request.gram else paths
+        jobs = [job for path in named for job in jobs_of(path, request)]
+    else:
+        jobs = [(path, request) for path in paths]
     for pipeline, wanted in [(Pipeline(path), wanted) for path, wanted in jobs]:
         code = _launch(pipeline, wanted)
         if code:
@@ -145,7 +149,9 @@ class Pipeline:
         self.path = path
         self.config = load_config(path)
         self.derives = self.config.base_dir is not None
-        if self.derives and not self.config.project_dir:
+        # folders below projects/: of the templates, and of what is derived of them
+        self.base, self.target = self.config.base_dir or "", self.config.project_dir or ""
+        if self.derives and not self.target:
             raise ConfigError(
                 f"{path}: project_dir is missing: a pipeline (base_dir: {self.config.base_dir}) writes "
                 "its files there."
@@ -169,7 +175,7 @@ class Pipeline:
         """The files of run_task; those of one list run side by side."""
         for stage in self.config.run_task or []:
             paths = [
-                Path("projects") / self.config.project_dir / name
+                Path("projects") / self.target / name
                 for name in (stage if isinstance(stage, list) else [stage])
             ]
             for path in paths:
@@ -179,13 +185,12 @@ class Pipeline:
 
     def _derived(self) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
         """Template, file to write and its content, for every file of every group."""
-        base_dir, project_dir = self.config.base_dir, self.config.project_dir
         for group in (self.config.task_group or {}).values():
             changes = {key: value for key, value in group.items() if key != "task_list"}
             for name in group.get("task_list") or []:
-                template, target = Path("projects") / base_dir / name, Path("projects") / project_dir / name
+                template, target = Path("projects") / self.base / name, Path("projects") / self.target / name
                 tree = rewrite_dirs(
-                    merge(recursive_config(template), changes), f"runs/{base_dir}", f"runs/{project_dir}"
+                    merge(recursive_config(template), changes), f"runs/{self.base}", f"runs/{self.target}"
                 )
                 build_config(tree, f"{template} as changed by {self.path}")
                 yield template, target, tree
@@ -259,7 +264,8 @@ def run_side_by_side(jobs: list[LocalJob]) -> int:
             f"jobs of one stage write to the same place: {paths}. Put them in different stages."
         )
     waiting = [(job, job.command(check=True)) for job in jobs]
-    free, taken, first_code = visible_gpus(), {}, 0
+    free, first_code = visible_gpus(), 0
+    taken: dict[subprocess.Popen, tuple[LocalJob, list[str]]] = {}
     with Running() as running:
         while waiting or taken:
             for process in [process for process in taken if process.poll() is not None]:

@@ -100,7 +100,7 @@ class RunFolder:
 
     def __init__(self, config: Config):
         check_training(config)
-        self.config, self.path = config, Path(config.trainer.save_dir)
+        self.config, self.path = config, config.save_dir
         self._versions: dict[str, Any] | None = None  # of files, at the last `check_files`
 
     @property

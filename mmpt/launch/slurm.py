@@ -75,7 +75,7 @@ class Resources(Section):
     setup: list = option([], "shell lines before the job")
 
     @classmethod
-    def load(cls, name: str, table: str | Path = TABLE) -> Resources:
+    def load(cls, name: str, table: str = TABLE) -> Resources:
         """An entry of the resource table.
 
         Raises:
@@ -96,8 +96,9 @@ class Resources(Section):
 
     def topology(self) -> Topology:
         """Processes on these machines, which meet on the first one."""
-        late = {"endpoint": "@HEAD@:@PORT@", "run_id": "@JOB@"} if self.nodes > 1 else {}
-        return Topology(self.nodes, self.processes_per_node or self.gpus_per_node or 1, **late)
+        per_node = self.processes_per_node or self.gpus_per_node or 1
+        late = ("@HEAD@:@PORT@", "@JOB@") if self.nodes > 1 else ()
+        return Topology(self.nodes, per_node, *late)
 
     def for_prediction(self) -> Resources:
         """One machine, one process, at most one GPU."""
@@ -118,7 +119,7 @@ class SlurmJob:
 
     job: LocalJob
     resources: str | None = None
-    table: str | Path = TABLE
+    table: str = TABLE
     after: tuple[str, ...] = ()
     stamped: bool = False
 

@@ -11,7 +11,7 @@ training through it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import io
 import json
 import logging
 import os
@@ -38,7 +38,7 @@ STOPPED = 85
 # the variable with the words of a command that runs in several processes: torchrun would read some as its own
 WORDS = "MMPT_RANK_WORDS"
 SHOWN_LINES = 15
-GUESSES = {
+GUESSES: dict[int, str] = {
     signal.SIGKILL: " (out of memory? see the kernel log)",
     signal.SIGBUS: " (a file that it read became shorter meanwhile: `mmpt data verify` names it)",
 }
@@ -80,13 +80,18 @@ class Topology:
     @property
     def world_size(self) -> int:
         """Processes on all machines."""
-        return self.nodes * (self.per_node or 1)
+        return self.nodes * self.processes
+
+    @property
+    def processes(self) -> int:
+        """Those on each machine."""
+        return self.per_node or 1
 
     def torchrun_words(self) -> list[str]:
         """Arguments of torchrun, before the program."""
         if self.nodes == 1:
-            return [f"--nproc_per_node={self.per_node}", "--standalone"]
-        words = [f"--nnodes={self.nodes}", f"--nproc_per_node={self.per_node}"]
+            return [f"--nproc_per_node={self.processes}", "--standalone"]
+        words = [f"--nnodes={self.nodes}", f"--nproc_per_node={self.processes}"]
         words += [f"--rdzv-endpoint={self.endpoint}", f"--rdzv-id={self.run_id}"]
         if self.node_rank is None:
             return [*words, "--rdzv-backend=c10d"]
@@ -94,7 +99,7 @@ class Topology:
 
     def describe(self, devices: str) -> str:
         """World size and devices in words."""
-        processes = f"{self.per_node or 1} process{'es' * ((self.per_node or 1) > 1)}"
+        processes = f"{self.processes} process{'es' * (self.processes > 1)}"
         where = f"{self.nodes} nodes x {processes}" if self.nodes > 1 else processes
         return f"world size {self.world_size}: {where} on {devices}"
 
@@ -104,8 +109,7 @@ def run_ranks(topology: Topology, module: str, words: Sequence[str]) -> int:
 
     The module is to take its words from `words_of_rank`.
     """
-    spread = dataclasses.replace(topology, per_node=topology.per_node or 1).torchrun_words()
-    program = [sys.executable, "-m", "mmpt.launch.torchrun", *spread, "-m", module]
+    program = [sys.executable, "-m", "mmpt.launch.torchrun", *topology.torchrun_words(), "-m", module]
     environment = os.environ | {WORDS: json.dumps(list(words))}
     return subprocess.run(program, env=environment, check=False).returncode
 
@@ -144,7 +148,8 @@ def main(argv: list[str] | None = None) -> int:
     from torch.distributed.elastic.rendezvous.api import RendezvousError
 
     logging.basicConfig(format="%(message)s")
-    sys.stdout.reconfigure(line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     args = run.parse_args(argv)
     logs = (
         Path(args.log_dir or tempfile.mkdtemp(prefix="mmpt_ranks_")) / f"{socket.gethostname()}-{os.getpid()}"

@@ -150,7 +150,9 @@ def read_audio_around(
                 break
             first = time_s if first is None else first
             parts.append(part)
-        return np.concatenate(parts), start_s - first
+        sound = np.concatenate(parts)
+        assert first is not None  # there were parts
+        return sound, start_s - first
 
 
 def read_audio_windows(
@@ -219,7 +221,7 @@ def _from_first_frame(path: str | Path, sample_rate: int, damage: Damage) -> Ite
             yield from (np.zeros(min(sample_rate, late), np.int16) for late in range(-early, 0, -sample_rate))
         yield piece[max(0, early) :]
         early -= len(piece)
-    if early > 0:
+    if early is not None and early > 0:
         raise AudioError(f"{path}: the sound ends before the first frame.")
 
 
@@ -260,7 +262,7 @@ def _decode(
             container.seek(max(0, int(seek_s / stream.time_base)), stream=stream)
         frames = _Frames(clock, stream, damage)
         while frames.following is not None:
-            yield frames.following[0], frames.stretch(sample_rate)
+            yield frames.following[0], frames.stretch(frames.following, sample_rate)
         if not frames.any:
             behind = "" if seek_s is None else f" behind {seek_s:.1f} s"
             raise AudioError(f"{path}: the audio track is empty{behind}.")
@@ -276,13 +278,12 @@ class _Frames:
         self._frames = timed(self._decoded(clock), stream)
         self.following = next(self._frames, None)
 
-    def stretch(self, sample_rate: int) -> Iterator[np.ndarray]:
-        """Pieces up to the next break: of time, layout or rate."""
+    def stretch(self, first: tuple[float, Any], sample_rate: int) -> Iterator[np.ndarray]:
+        """Pieces from the first frame, which is `following`, to the next break: of time, layout or rate."""
         av = optional_import("av", extra="video")
         resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
-        head = self.following[1]
+        self.end_s, head = first
         kind = (head.format.name, head.layout.name, head.sample_rate)
-        self.end_s = self.following[0]
         while self.following is not None:
             time, frame = self.following
             other = (frame.format.name, frame.layout.name, frame.sample_rate) != kind

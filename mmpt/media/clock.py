@@ -14,7 +14,7 @@ reading and decoding, and leave with stamps on one running clock:
 from __future__ import annotations
 
 import itertools
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,7 +50,8 @@ class Clock:
         if container.duration and not self.joined:  # that of a joined file is made from its stamps
             self._end = ((container.start_time or 0) + container.duration) / 1e6 + JUMP_S
         self._shift = 0.0  # of the file, seconds
-        self._own: Counter[int] = Counter()  # stream -> its shift; streams change over one after the other
+        # stream -> its shift; streams change over one after the other
+        self._own: defaultdict[int, float] = defaultdict(float)
         self._last: dict[int, float] = {}  # stream -> seconds of its last packet, moved
         self._ticks: dict[int, float] = {}  # stream -> seconds of a tick
         self._lag = 0  # of the wanted stream, ticks
@@ -94,13 +95,9 @@ class Clock:
         own = [packet for packet in head if packet.stream is self.stream and packet.size]
         stamps = [_stamp(packet) for packet in own]
         back = REORDER_S / float(self.stream.time_base)
-        starts = (
-            k
-            for k in range(1, len(own) if guesses else 0)
-            if stamps[k] is not None and (stamps[k - 1] is None or stamps[k] < stamps[k - 1] - back)
-        )
-        first = next(starts, 0)
-        time = stamps[first] if own else None
+        pairs = enumerate(itertools.pairwise(stamps) if guesses else (), start=1)
+        starts = ((k, t) for k, (last, t) in pairs if t is not None and (last is None or t < last - back))
+        first, time = next(starts, (0, 0))
         for packet in reversed(own[:first]):
             time -= packet.duration or 0
             packet.pts = packet.dts = time
@@ -131,8 +128,9 @@ class Clock:
             return
         time = stamp * tick
         if index in self._last and self._is_odd(time + self._own[index], index):
-            following = next((p for p in held if p.stream.index == index and _stamp(p) is not None), None)
-            if following is None or abs(_stamp(following) * tick - time) > JUMP_S:
+            later = (_stamp(p) for p in held if p.stream.index == index)
+            following = next((stamp for stamp in later if stamp is not None), None)
+            if following is None or abs(following * tick - time) > JUMP_S:
                 packet.pts = packet.dts = None  # alone with its stamp
                 return
             if not self._is_believed(time + self._own[index], index):

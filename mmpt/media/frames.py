@@ -84,7 +84,7 @@ def model_pixels(
     elif rng is None:
         scaled = _centre(frames, size)
     else:
-        top, left, side = _training_square(*frames.shape[1:3], rng)
+        top, left, side = _training_square(frames.shape[1], frames.shape[2], rng)
         scaled = resize(frames[:, top : top + side, left : left + side], size, size)
         scaled = scaled[:, :, ::-1] if rng.random() < 0.5 else scaled
     mean, std = PIXELS[statistics]

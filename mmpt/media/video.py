@@ -399,7 +399,7 @@ def _sampled(
                 count += 1
                 yield image
             shown, image = frame, None
-        if shown is None:
+        if shown is None or first is None:
             raise VideoError(f"{path}: holds no frames.")
         end = time - first + _shown_for(shown, stream, step)
         damage.missing_s = missing_at_end(container, stream, clock, first + end)

@@ -30,9 +30,7 @@ def build_model(config: Config, checkpoint: str | Path | None = None) -> nn.Modu
             f"{', '.join(MODELS.names())}."
         )
     if checkpoint is not None:
-        config = dataclasses.replace(
-            config, model=dataclasses.replace(config.model, init="random", init_from=None)
-        )
+        config = dataclasses.replace(config, model=config.model.without_weights())
     model = MODELS.get(config.model.model_cls, f"{config.source}: model.model_cls")(config)
     if checkpoint is not None:
         load_weights(model, checkpoint)

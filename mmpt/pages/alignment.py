@@ -40,17 +40,25 @@ def write_alignment(
             poster = inline(thumbnail(file, 0.0))
         except VideoError as error:
             notes = [*notes, str(error)]
-    data = view_data(video)
     about = f"{len(video.captions)} sentences, {len(video.windows)} windows"
     about += "".join(
         f", {name}: {value}"
         for name, value in video.about.items()
         if name in ("model", "captions", "calibration")
     )
-    values = {"title": video.video_id, "about": about, "notes": list(notes), "home": home, "source": source}
-    values |= {"poster": poster, "length_s": video.length_s, "has_truth": video.truth is not None}
-    methods = {name: METHODS[name] for name in video.spans}
-    return write(path, "alignment.html", data=data, methods=methods, labels=LABELS, **values)
+    values = {"about": about, "notes": list(notes), "home": home, "source": source, "poster": poster}
+    return write(path, "alignment.html", title=video.video_id, **values, **facts(video))
+
+
+def facts(video: VideoAlignment) -> dict[str, Any]:
+    """What a page says of the alignment itself."""
+    return {
+        "data": view_data(video),
+        "methods": {name: METHODS[name] for name in video.spans},
+        "labels": LABELS,
+        "length_s": video.length_s,
+        "has_truth": video.truth is not None,
+    }
 
 
 def view_data(video: VideoAlignment) -> dict[str, Any]:

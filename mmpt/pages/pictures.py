@@ -31,6 +31,7 @@ def jpeg(image: np.ndarray) -> bytes:
     """(H, W, 3) uint8 RGB -> a JPEG file."""
     av = optional_import("av", extra="video")
     codec = av.CodecContext.create("mjpeg", "w")
-    codec.height, codec.width, codec.pix_fmt, codec.framerate = *image.shape[:2], "yuvj420p", 1
+    codec.height, codec.width = image.shape[:2]
+    codec.pix_fmt, codec.framerate = "yuvj420p", 1
     frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
     return b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])

@@ -89,7 +89,7 @@ class RunRecord:
         """What stands on top of the page."""
         last = self.training[-1] if self.training else {}
         facts = {"folder": str(self.folder), "updates": str(last.get("update", 0))}
-        epochs = [line.get("epoch") for line in self.training if line.get("epoch")]
+        epochs = [line["epoch"] for line in self.training if line.get("epoch")]
         if epochs:
             facts["epoch"] = str(max(epochs))
         scored = [line for line in self.valid if isinstance(line.get("loss"), (int, float))]

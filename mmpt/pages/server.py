@@ -27,7 +27,7 @@ from mmpt.inference.chance import BANK, Chance
 from mmpt.inference.mmpt_model import MMPTModel
 from mmpt.inference.search import ExactSearch, Moment
 from mmpt.media.video import VideoError
-from mmpt.pages.alignment import LABELS, METHODS, view_data
+from mmpt.pages.alignment import facts
 from mmpt.pages.pictures import thumbnail
 from mmpt.pages.render import render, shown
 from mmpt.utils import optional_import
@@ -215,14 +215,12 @@ def application(searcher: Searcher, hosts: Sequence[str] = ()) -> Any:
         if path is None:
             raise exceptions.HTTPException(404, "no alignment of this video")
         video = VideoAlignment.load(path)
-        values = {"title": name, "home": "/", "source": None, "poster": None, "notes": []}
-        if name in searcher.files:
-            values |= {"source": f"/video/{number}", "poster": f"/thumbnail?video={number}&second=0"}
-        values |= {"length_s": video.length_s, "has_truth": video.truth is not None, "labels": LABELS}
         about = f"{len(video.captions)} sentences, model: {video.about.get('model', '?')}"
-        methods = {kind: METHODS[kind] for kind in video.spans}
-        text = render("served_alignment.html", data=view_data(video), methods=methods, about=about, **values)
-        return responses.HTMLResponse(text)
+        values: dict[str, Any] = {"title": name, "about": about, "home": "/", "notes": []}
+        shown = name in searcher.files
+        values["source"] = f"/video/{number}" if shown else None
+        values["poster"] = f"/thumbnail?video={number}&second=0" if shown else None
+        return responses.HTMLResponse(render("served_alignment.html", **values, **facts(video)))
 
     routes = [
         routing.Route("/", page),

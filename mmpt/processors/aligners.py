@@ -23,17 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import (
-    NAMED,
-    Aligner,
-    MissingData,
-    check_feature,
-    check_finite,
-    pack_videos,
-    required,
-)
+from mmpt.processors.base import NAMED, Aligner, MissingData, check_feature, check_finite, pack_videos
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.sampling import (
     TextClipSamplingProcessor,

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 
+from mmpt.config import required
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.store.rates import feature_rate, per_second
@@ -57,14 +58,6 @@ class PublishedList:
 
 class MissingData(LookupError):
     """An item of the list has no features, no captions or no index entry."""
-
-
-def required(config: DatasetConfig, name: str) -> Any:
-    """The value of a `dataset:` key that this processor cannot do without."""
-    value = getattr(config, name)
-    if value is None:
-        raise ValueError(f"dataset.{name} is not set, but the processors named in this file need it.")
-    return value
 
 
 @META_PROCESSORS.register()

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.ops.windows import window_ranges
-from mmpt.processors.base import Aligner, TextProcessor, check_feature, check_finite, pack_videos, required
+from mmpt.processors.base import Aligner, TextProcessor, check_feature, check_finite, pack_videos
 from mmpt.processors.masking import MMAttentionMask2DProcessor, TextGenerationProcessor
 from mmpt.processors.tokens import SPECIAL_TOKENS_PER_CAPTION, SpecialIds, load_tokenizer
 from mmpt.registry import ALIGNERS, TEXT_PROCESSORS

@@ -15,8 +15,9 @@ from functools import cached_property, lru_cache
 
 import torch
 
+from mmpt.config import required
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import Aligner, required
+from mmpt.processors.base import Aligner
 from mmpt.processors.tokens import load_tokenizer
 from mmpt.registry import ALIGNERS
 from mmpt.utils.optional import optional_import

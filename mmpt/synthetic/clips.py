@@ -67,7 +67,8 @@ def encode(path: Path, pictures: Sequence[np.ndarray], sound: np.ndarray) -> Non
     av = optional_import("av", extra="video")
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast"})
-        video.height, video.width, video.pix_fmt = *pictures[0].shape[:2], "yuv420p"
+        video.height, video.width = pictures[0].shape[:2]
+        video.pix_fmt = "yuv420p"
         audio = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
         for number, picture in enumerate(pictures):
             container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

@@ -58,8 +58,8 @@ def write_actions(world: World, root: Path) -> None:
                 recognition.setdefault(f"{'test' if tested else 'train'}list{split + 1:02d}.txt", []).append(
                     line
                 )
-    for split, lines in sequences.items():
-        _write_lines(folder / f"{split}.list", lines)
+    for name, lines in sequences.items():
+        _write_lines(folder / f"{name}.list", lines)
     for file, lines in recognition.items():
         _write_lines(lists / file, lines)
     _write_lines(lists / "classInd.txt", [f"{number} {name}" for number, name in enumerate(names, start=1)])

@@ -22,6 +22,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def write_youcook(world: World, root: Path) -> None:
     """Write `youcook/`; the features are those in `videos/`."""
     folder = root / "youcook"
     folder.mkdir(parents=True)
-    database = {}
+    database: dict[str, dict[str, Any]] = {}
     for split, name, subset in (("test", "val", "validation"), ("labelled", "train", "training")):
         videos = list(world.videos(split))
         database |= {video.id: _youcook_entry(world, video, subset) for video in videos}

@@ -53,7 +53,7 @@ def shapes_of(sample: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> 
 def model_without_values(task: Task, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The model of a task, to count with: no weights are read, no memory is taken."""
     config = task.config
-    blank = dataclasses.replace(config.model, init="random", init_from=None, compile=False)
+    blank = dataclasses.replace(config.model.without_weights(), compile=False)
     with torch.device("meta"):
         return build_model(dataclasses.replace(config, model=blank)).to(dtype).train()
 

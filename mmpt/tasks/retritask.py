@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,7 @@ class RetriTask(Task):
             dataset.meta_processor.random_candidates(np.random.default_rng((dataset.seed, epoch)))
             return
         if self._retrieval is None:
-            folder = Path(self.config.trainer.save_dir) / "retri"
+            folder = self.config.save_dir / "retri"
             self._retrieval = RetrievalBatches(self.config, folder, dataset.seed)
         expected = self._resume.pop("fingerprint", None) if self._resume.get("epoch") == epoch else None
         dataset.meta_processor.set_candidates(self._retrieval.compose(epoch, model, expected))

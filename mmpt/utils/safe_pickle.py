@@ -87,7 +87,7 @@ def load_array_pickle(path: str | Path) -> Any:
 
 def load_known_pickle(path: str | Path, known: Mapping[tuple[str, str], Any]) -> Any:
     """As `load_plain_pickle`, and the classes (module, name) beside the plain data."""
-    return _load(path, _PLAIN | known)
+    return _load(path, {**_PLAIN, **known})
 
 
 def convert_pickle(source: str | Path, target: str | Path, trusted: bool = False) -> list[str]:
@@ -133,7 +133,8 @@ def _plain(value: Any, where: str, replaced: set[str]) -> Any:
     if isinstance(value, (list, tuple, set, frozenset, collections.deque)):
         base = next((base for base in (tuple, set, frozenset) if isinstance(value, base)), list)
         return base(_plain(item, where, replaced) for item in value)
-    for plain in (bool, int, float, str, bytes):  # and what inherits from them
+    kinds: tuple[type[Any], ...] = (bool, int, float, str, bytes)
+    for plain in kinds:  # and what inherits from them
         if isinstance(value, plain):
             return plain(value)
     if kind.__module__.split(".")[0] == "pandas" and hasattr(value, "to_dict"):

@@ -110,16 +110,16 @@ class ShardedTensor:
                 or another file has taken its place.
         """
         if self._map is not None:
-            self._check_file()
+            self._check_file(self._map.size())
         if not -len(self) <= index < len(self):
             raise IndexError(f"item {index} of a sharded tensor of {len(self)} items.")
         index %= len(self)
         return self.data[self.starts[index] : self.starts[index + 1]]
 
-    def _check_file(self) -> None:
-        if self._map.size() < self._bytes:
+    def _check_file(self, n_bytes: int) -> None:
+        if n_bytes < self._bytes:
             raise ShardError(
-                f"{self._name}_data.npy: {self._map.size()} bytes, {self._bytes} when it was opened: it was "
+                f"{self._name}_data.npy: {n_bytes} bytes, {self._bytes} when it was opened: it was "
                 "cut while this process read it. Restore it, and start again."
             )
         now = time.monotonic()
@@ -247,7 +247,7 @@ class ShardWriter:
         if self.row_shape is None:
             self.dtype = self.dtype or array.dtype
             self.row_shape = array.shape[1:]
-            self._write_header(0)
+            self._write_header((0, *array.shape[1:]))
         if array.ndim == 0 or array.shape[1:] != self.row_shape:
             raise ShardError(
                 f"{self.path}: item {len(self._starts) - 1} has shape {array.shape}, expected rows of "
@@ -268,20 +268,16 @@ class ShardWriter:
                 raise error
             if self.row_shape is None:
                 raise ShardError(f"{self.path}: a shard needs at least one item, none was appended.")
+            shape = (self._starts[-1], *self.row_shape)
             self._file.seek(0)
-            self._write_header(self._starts[-1])
+            self._write_header(shape)
         with atomic_write(f"{self.path}_starts.npy") as file:
             np.save(file, np.array(self._starts, dtype=np.int64))
-        shape = (self._starts[-1], *self.row_shape)
         _enter_in_manifest(self.path, self.dtype, shape, len(self._starts) - 1, self.passport)
 
-    def _write_header(self, rows: int) -> None:
+    def _write_header(self, shape: tuple[int, ...]) -> None:
         # numpy pads headers so that the first dimension can grow in place: both headers have one size
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self.dtype),
-            "fortran_order": False,
-            "shape": (rows, *self.row_shape),
-        }
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
 
 

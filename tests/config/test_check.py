@@ -208,6 +208,35 @@ def test_a_plugin_file_declares_keys_and_is_never_stale(tmp_path):
     assert [p.key for p in errors(path)] == ["loss.margin"]
 
 
+PLUGIN_TASK = '''
+from dataclasses import dataclass
+from mmpt.config.fields import Section, option
+from mmpt.registry import TASKS
+from mmpt.tasks import Task
+
+@TASKS.register()
+class StagedTask(Task):
+    """Trains in stages."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Section):
+        first: int = option(0, "epochs of the first stage")
+        second: int = option(0, "epochs of the second")
+
+        def __post_init__(self):
+            if self.first and self.second:
+                raise ValueError("first and second exclude each other.")
+'''
+
+
+def test_keys_of_the_top_level_that_contradict_each_other_are_a_problem(tmp_path):
+    (tmp_path / "staged_plugin.py").write_text(PLUGIN_TASK)
+    path = tmp_path / "x.yaml"
+    keys = {"plugins": ["staged_plugin.py"], "task": "StagedTask", "first": 1, "second": 2}
+    path.write_text(yaml.safe_dump({**GOOD, **keys}))
+    assert [str(p) for p in errors(path)] == [f"{path}: first and second exclude each other."]
+
+
 def test_checking_needs_neither_torch_nor_fairseq():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'numpy', 'transformers', 'fairseq')));"

@@ -45,6 +45,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
+from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.media.frames import chunk_positions
@@ -56,7 +57,6 @@ from mmpt.processors.base import (
     TextProcessor,
     VideoProcessor,
     check_finite,
-    required,
 )
 from mmpt.processors.gdt import Reversal
 from mmpt.processors.masking import IGNORED, mask_written

@@ -29,9 +29,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor, MissingData, required
+from mmpt.processors.base import MetaProcessor, MissingData
 from mmpt.processors.gdt import Views
 from mmpt.processors.modalities.modalities import read_annotation
 from mmpt.processors.modalities.raw_clips import (

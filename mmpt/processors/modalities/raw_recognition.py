@@ -26,9 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpt.config import required
 from mmpt.config.fields import option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor, required
+from mmpt.processors.base import MetaProcessor
 from mmpt.processors.modalities.clips import ClipAugment
 from mmpt.processors.modalities.raw_clips import RawAligner, RawFile, RawKeys, list_videos
 from mmpt.processors.sets.recognition import (

@@ -19,10 +19,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.annotations import check_segment, span
-from mmpt.processors.base import MetaProcessor, PublishedList, TextProcessor, VideoProcessor, required
+from mmpt.processors.base import MetaProcessor, PublishedList, TextProcessor, VideoProcessor
 from mmpt.processors.convert import is_possible, listed
 from mmpt.processors.downstream import WindowAligner
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS

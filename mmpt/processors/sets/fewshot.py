@@ -18,9 +18,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor, MissingData, VideoProcessor, check_feature, required
+from mmpt.processors.base import MetaProcessor, MissingData, VideoProcessor, check_feature
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 from mmpt.utils.text import read_ids

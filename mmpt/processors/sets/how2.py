@@ -23,16 +23,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import (
-    MetaProcessor,
-    MissingData,
-    PublishedList,
-    TextProcessor,
-    VideoProcessor,
-    required,
-)
+from mmpt.processors.base import MetaProcessor, MissingData, PublishedList, TextProcessor, VideoProcessor
 from mmpt.processors.captions.readers import captions_of
 from mmpt.processors.store.rates import per_second
 from mmpt.processors.store.remote import local_file

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.annotations import check_segment
@@ -27,7 +28,6 @@ from mmpt.processors.base import (
     TextProcessor,
     check_feature,
     check_finite,
-    required,
 )
 from mmpt.processors.convert import is_possible, listed, write_json
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS

@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from mmpt.config import required
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import Aligner, MetaProcessor, PublishedList, TextProcessor, required
+from mmpt.processors.base import Aligner, MetaProcessor, PublishedList, TextProcessor
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 from mmpt.utils.text import check_id, quoted, read_lines

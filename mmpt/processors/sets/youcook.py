@@ -20,17 +20,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.annotations import read_database
-from mmpt.processors.base import (
-    MetaProcessor,
-    MissingData,
-    PublishedList,
-    TextProcessor,
-    VideoProcessor,
-    required,
-)
+from mmpt.processors.base import MetaProcessor, MissingData, PublishedList, TextProcessor, VideoProcessor
 from mmpt.processors.downstream import WindowAligner
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.safe_pickle import load_plain_pickle, save_plain_pickle
