@@ -82,27 +82,30 @@ def _end(beat: Beat) -> None:
 
 
 class Stragglers:
-    """Which rank the others wait for: data wait and own work per update, of all ranks, from one sum that is
-    taken anyway."""
+    """Which rank the others wait for: data wait and own work per update, and highest memory, of all ranks,
+    from one sum that is taken anyway."""
 
     def __init__(self) -> None:
         self.since: float | None = None  # the first call ends the start-up, which is no update
+        self.peak_gib = 0.0  # highest memory so far, of this rank and of those that were heard
         self.last: dict[str, float] = {}
 
     def slots(self, rank: int, world: int) -> list[float]:
-        """(2 * world) Seconds that this rank waited for data, and worked, since the last call; 0 for
-        others."""
+        """(3 * world) Seconds that this rank waited for data, and worked, since the last call, and the GiB of
+        the highest memory; 0 for others."""
         now = time.perf_counter()
         data, waited = HEART.take_spent(DATA), HEART.take_spent(COLLECTIVE)
-        slots = [0.0] * (2 * world)
+        slots = [0.0] * (3 * world)
+        slots[3 * rank + 2] = self.peak_gib
         if self.since is not None:
-            slots[2 * rank], slots[2 * rank + 1] = data, max(now - self.since - data - waited, 0.0)
+            slots[3 * rank : 3 * rank + 2] = data, max(now - self.since - data - waited, 0.0)
         self.since = now
         return slots
 
     def hear(self, summed: torch.Tensor) -> None:
         """Keep what all ranks said, `slots` summed over them."""
-        data, work = summed.view(-1, 2).t().cpu().double()
+        data, work, memory = summed.view(-1, 3).t().cpu().double()
+        self.peak_gib = float(memory.max())
         total = data + work
         if not total.any():
             return

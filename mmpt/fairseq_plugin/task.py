@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.logging import metrics
+from fairseq.logging.meters import safe_round
 from fairseq.tasks import LegacyFairseqTask, register_task
 
 from mmpt.config import load_config
@@ -23,6 +24,7 @@ from mmpt.fairseq_plugin import patches as compat
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
 from mmpt.fairseq_plugin.phases import STRAGGLERS
 from mmpt.fairseq_plugin.replay import INDEX, Recorder
+from mmpt.fairseq_plugin.utilisation import Utilisation, memory_peak
 from mmpt.launch.heartbeat import DATA, HEART
 from mmpt.launch.run_folder import RunFolder
 from mmpt.ops.distributed import rank
@@ -86,6 +88,7 @@ class FairseqMMTask(LegacyFairseqTask):
         self.model: Any = None  # fairseq's, which holds ours
         self.is_done = False  # set when a checkpoint is loaded that a run ended with
         self.data_wait = DataWait()
+        self.utilisation = Utilisation.here(self.config, args.distributed_world_size, args.cpu)
         self.recorder = Recorder(args)
         self.zero_shot_values: dict[str, float] = {}
 
@@ -190,12 +193,14 @@ class FairseqMMTask(LegacyFairseqTask):
         loss, size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         if recorded:
             self.recorder.terms(log)
+        self.utilisation.count(sample, log["nsentences"])
         return loss, size, log
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
-        """Logs the hash of the gradient it steps by."""
+        """Logs the hash of the gradient it steps by, and the memory that the update took."""
         self.recorder.gradient(optimizer, update_num + 1)
         super().optimizer_step(optimizer, model, update_num)
+        STRAGGLERS.peak_gib = max(STRAGGLERS.peak_gib, memory_peak(self.args.cpu))
 
     def get_checkpoint_dict(self) -> dict[str, Any]:
         """fairseq stores this in every checkpoint."""
@@ -254,8 +259,8 @@ class FairseqMMTask(LegacyFairseqTask):
         return updates * self.share.update_freq
 
     def reduce_metrics(self, logging_outputs: list, criterion: Any) -> None:
-        """Adds the share of time spent waiting for data, or in validation the numbers of
-        `eval.valid_project`."""
+        """Adds what hardware and ranks do, and the share of time spent waiting for data; in validation the
+        numbers of `eval.valid_project`."""
         super().reduce_metrics(logging_outputs, criterion)
         if not criterion.training:
             for name, value in self.zero_shot_values.items():
@@ -266,6 +271,12 @@ class FairseqMMTask(LegacyFairseqTask):
         share = self.data_wait.share()
         if share is not None:
             metrics.log_scalar("data_wait", share, priority=180, round=3)
+        metrics.log_scalar("peak_gib", STRAGGLERS.peak_gib, weight=0, priority=182, round=2)
+        if self.utilisation.per_clip is not None:
+            metrics.log_derived("mfu", self._mfu, priority=181)
+
+    def _mfu(self, meters: Mapping[str, Any]) -> float:
+        return safe_round(self.utilisation.of_rate(meters["clips_per_s"].avg), 4)
 
     def max_positions(self) -> None:
         """Items are never filtered by length."""

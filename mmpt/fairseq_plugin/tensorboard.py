@@ -17,7 +17,7 @@ RUN = "train_inner"  # the curves that are written every `log_interval`
 OPTIMIZER = ("lr", "gnorm", "clip", "loss_scale", "temperature")
 RUNNING = (
     *("ups", "wps", "wpb", "bsz", "clips_per_s", "data_wait", "gb_free", "slowest_", "train_wall", "wall"),
-    "uncaptioned",
+    *("uncaptioned", "mfu", "peak_gib"),
 )
 SETTINGS = {
     "optimization": ("lr", "max_update", "max_epoch", "clip_norm", "update_freq"),

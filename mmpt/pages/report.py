@@ -91,6 +91,8 @@ def _curves(runs: Sequence[RunRecord]) -> list[Chart]:
         "updates clipped": ("clip", "percent"),
         "time spent waiting for data": ("data_wait", "share"),
         "speed": ("clips_per_s", "clips a second"),
+        "operations": ("mfu", "share of the card's rate"),
+        "highest memory": ("peak_gib", "GiB"),
     }
     for title, (name, axis) in plain.items():
         lines = [

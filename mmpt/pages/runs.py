@@ -21,6 +21,8 @@ NOT_LOSSES = {  # what fairseq and the task log beside the terms of the loss
         "bsz",
         "clips_per_s",
         "data_wait",
+        "mfu",
+        "peak_gib",
         "gb_free",
         "loss_scale",
         "ppl",

@@ -18,11 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmpt.config import Config
 from mmpt.models import build_model
 from mmpt.ops.distributed import supposing
 from mmpt.tasks.task import Task
 
-HALF = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16")
+HALF = ("fp16", "bf16", "memory_efficient_fp16", "memory_efficient_bf16", "amp")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class StepCost:
     clips: int
     operations: int
     bytes: int
+
+
+def half_precision(config: Config) -> bool:
+    """Whether a run multiplies factors of half precision."""
+    return any(config.fairseq.get("common", {}).get(key) for key in HALF)
 
 
 def shapes_of(sample: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Any]:

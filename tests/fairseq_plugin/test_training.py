@@ -50,9 +50,11 @@ def test_the_log_names_each_loss_term_and_what_data_loading_costs(quiet):
         "uncaptioned",
         "clips_per_s",
         "data_wait",
+        "peak_gib",
     ):
         assert name in values[-1], values[-1]
-    assert 0 <= float(values[-1]["data_wait"]) <= 1
+    assert 0 <= float(values[-1]["data_wait"]) <= 1 and 0.1 < float(values[-1]["peak_gib"]) < 100
+    assert "mfu" not in values[-1]  # of a CPU no rate is published
 
 
 def test_metrics_are_also_a_file_of_json_lines(quiet):
