@@ -1,12 +1,12 @@
-"""How the towers read a batch: padded, sorted by length, compiled.
+"""How the towers read a batch: padded, sorted by length, in bfloat16, compiled.
 
     python benchmarks/towers.py                              # about two minutes
     python benchmarks/towers.py --clips 256 --layers 6 12    # video and text layers of the published model
 
 Towers of BERT-base's width of which LayerNorms are trained, as Norton does. Lengths of clips are drawn as the
 pre-training file has them drawn (3 to 16 seconds, 8 to 32 words and what the last caption adds, cut at 29).
-Forward and backward, float32, one thread, dropout off; the ways take turns, CPU seconds of the process are
-compared. The loss is a sum over valid positions, so that its cost does not count.
+Forward and backward, float32 if not said otherwise, one thread, dropout off; the ways take turns, CPU seconds
+of the process are compared. The loss is a sum over valid positions, so that its cost does not count.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def measure(clips: int, layers: list[int], rounds: int, with_compile: bool) -> d
     ways = {
         "padded": model,
         **{f"{n} buckets": functools.partial(forward_by_length, model, n) for n in (2, 4, 8)},
+        "bfloat16": torch.autocast("cpu", torch.bfloat16)(model.forward),  # as fairseq.common.bf16 has it
     }
     if with_compile:
         compiled = make_model(layers)

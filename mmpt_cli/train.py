@@ -27,7 +27,7 @@ def parser() -> Parser:
     p = Parser("mmpt train", __doc__)
     p.add_argument("files", nargs="*", metavar="FILE", help="project files, also separated by commas")
     p.shared("--set", "--quiet")
-    p.shared("--device", default=None, choices=("cpu", "auto"), help="cpu: in float32 (default: GPUs)")
+    p.shared("--device", default=None, choices=("cpu", "auto"), help="cpu: without fp16 (default: GPUs)")
     p.add_argument("--cpu", action="store_true", help="short for --device cpu")
     p.add_argument("--jobtype", choices=JOB_TYPES, help="default: the file's task_type, else local_single")
     p.add_argument("--dryrun", action="store_true", help="show the commands; run nothing, write nothing")

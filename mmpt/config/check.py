@@ -289,7 +289,7 @@ def contradictions(config: Config) -> Iterator[Problem]:
             f"eval.tie_rule={config.eval.tie_rule} has no effect beside eval.compat: true, the released rule."
         )
         yield Problem("eval.tie_rule", what, cure="Set eval.compat: false.")
-    for flag in ("fp16", "bf16"):
-        if trainer.cpu is True and getattr(trainer, flag) is True:
-            what = f"fairseq.common.{flag}: true does not run beside fairseq.common.cpu: true."
-            yield Problem(f"fairseq.common.{flag}", what, cure=f"Set fairseq.common.{flag}: false.")
+    if trainer.cpu is True and trainer.fp16 is True:
+        what = "fairseq.common.fp16: true does not run beside fairseq.common.cpu: true."
+        cure = "Set fairseq.common.fp16: false, or in its place fairseq.common.bf16: true."
+        yield Problem("fairseq.common.fp16", what, cure=cure)

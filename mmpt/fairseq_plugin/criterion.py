@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import Tensor, nn
@@ -19,7 +20,9 @@ class MMCriterion(FairseqCriterion):
         self, model: nn.Module, sample: Mapping[str, Any], reduce: bool = True
     ) -> tuple[Tensor, int, dict[str, Any]]:
         """Returns loss, sample size, and numbers that can be summed over processes."""
-        step = self.task.mmtask(model, sample)
+        half = self.task.autocast_to
+        with torch.autocast("cpu", half, enabled=half is not None):
+            step = self.task.mmtask(model, sample)
         log = {
             "loss": step.loss.detach(),
             "ntokens": step.n_clips,

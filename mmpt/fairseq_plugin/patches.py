@@ -7,6 +7,7 @@ Each repair says what breaks without it. All of them act when the plugin is impo
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import pickle
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq import checkpoint_utils, trainer
+from fairseq import checkpoint_utils, options, trainer
 from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import progress_bar
 from fairseq.utils import eval_str_list
@@ -29,13 +30,16 @@ from mmpt.checkpoints import shards
 from mmpt.checkpoints.weights import read_state_dict
 from mmpt.config.fairseq_args import Share
 from mmpt.fairseq_plugin import checkpoint_files, metrics_file, saving, tensorboard
+from mmpt.ops.precision import multiplies_natively
 
 logger = logging.getLogger(__name__)
 
+_fairseq_parse = options.parse_args_and_arch
 _fairseq_load_to_cpu = checkpoint_utils.load_checkpoint_to_cpu
 _fairseq_load_checkpoint = checkpoint_utils.load_checkpoint
 _fairseq_infer_init_method = distributed_utils.infer_init_method
 _fairseq_trainer_load = trainer.Trainer.load_checkpoint
+_fairseq_trainer_init = trainer.Trainer.__init__
 
 
 def apply() -> None:
@@ -43,12 +47,14 @@ def apply() -> None:
     # fairseq stores its arguments in every checkpoint, and torch >= 2.6 refuses to unpickle what is not
     # allow-listed
     torch.serialization.add_safe_globals([Namespace])
+    options.parse_args_and_arch = parse_args_and_arch
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
     checkpoint_utils.load_checkpoint = load_checkpoint
     checkpoint_utils.torch_persistent_save = checkpoint_files.save
     checkpoint_utils.save_checkpoint = saving.save_checkpoint
     checkpoint_utils.PathManager = checkpoint_files.AtomicPathManager
     trainer.Trainer.load_checkpoint = _load_on_all_ranks
+    trainer.Trainer.__init__ = _in_full_precision_on_the_cpu
     distributed_utils.infer_init_method = infer_init_method
     progress_bar.progress_bar = metrics_file.progress_bar_with_file
     progress_bar.TensorboardProgressBarWrapper = tensorboard.GroupedCurves
@@ -63,6 +69,14 @@ def apply() -> None:
     )
 
 
+def parse_args_and_arch(parser: Any, input_args: list[str] | None = None, *args: Any, **kwargs: Any) -> Any:
+    """fairseq's parser, without what it makes of `--bf16`: a run on a TPU, even where there is a GPU."""
+    parsed = _fairseq_parse(parser, input_args, *args, **kwargs)
+    found = parsed[0] if isinstance(parsed, tuple) else parsed  # with the arguments that it does not know
+    found.tpu = found.tpu and "--tpu" in (sys.argv if input_args is None else input_args)
+    return parsed
+
+
 def check_run(args: Namespace) -> None:
     """Refuse settings under which fairseq would crash late or train silently wrong.
 
@@ -70,19 +84,23 @@ def check_run(args: Namespace) -> None:
         ValueError: says what to change.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    on_cpu = args.cpu or not torch.cuda.is_available()
+    on_cpu = trains_on_cpu(args)
     if world > 1 and args.distributed_world_size == 1:
         raise ValueError(
             f"{world} processes were started, but fairseq was told of 1: each would train a model of its "
             "own. "
             f"Add --distributed-world-size {world} (locallaunch.py does)."
         )
-    for flag in ("fp16", "bf16"):
-        if on_cpu and getattr(args, flag):
-            raise ValueError(
-                f"--{flag} needs a GPU and this run has none. Set fairseq.common.{flag}: false, or launch "
-                "with --cpu, which leaves it out."
-            )
+    if on_cpu and args.fp16:
+        raise ValueError(
+            "--fp16 needs a GPU and this run has none. Set fairseq.common.fp16: false, launch with --cpu, "
+            "which leaves it out, or train in bfloat16: fairseq.common.bf16: true."
+        )
+    if on_cpu and args.memory_efficient_bf16:
+        raise ValueError(
+            "--memory-efficient-bf16 needs a GPU and this run has none: on the CPU weights stay float32. Set "
+            "fairseq.common.memory_efficient_bf16: false and fairseq.common.bf16: true."
+        )
     if args.write_checkpoints_asynchronously:
         raise ValueError(
             "fairseq.checkpoint.write_checkpoints_asynchronously needs another package, and checkpoints are "
@@ -101,6 +119,27 @@ def check_run(args: Namespace) -> None:
             f"--ddp-backend {args.ddp_backend} does not run on CPU processes. Set "
             "fairseq.optimization.ddp_backend: legacy_ddp."
         )
+
+
+def trains_on_cpu(common: Any) -> bool:
+    """Whether fairseq's settings of that name, on this machine, mean the CPU."""
+    return common.cpu or not torch.cuda.is_available()
+
+
+def _in_full_precision_on_the_cpu(self: Any, cfg: DictConfig, task: Any, *args: Any, **kwargs: Any) -> None:
+    """With `bf16` fairseq keeps weights, and what it saves of them, in bfloat16. On the CPU the products are
+    bfloat16 by autocast instead, so that a run goes on from a checkpoint with the very weights it had."""
+    if cfg.common.bf16 and trains_on_cpu(cfg.common):
+        cfg = copy.deepcopy(cfg)  # what the run was asked for is logged as it was
+        cfg.common.bf16 = False
+        task.autocast_to = torch.bfloat16
+        logger.info("products in bfloat16 by autocast; weights, their gradients and sums in float32")
+        if not multiplies_natively(torch.device("cpu")):
+            logger.warning(
+                "this CPU has no instructions for bfloat16: training is likely faster with "
+                "fairseq.common.bf16: false"
+            )
+    _fairseq_trainer_init(self, cfg, task, *args, **kwargs)
 
 
 def check_share(args: Namespace, share: Share | None) -> None:

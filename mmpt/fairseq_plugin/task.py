@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.logging import metrics
 from fairseq.logging.meters import safe_round
@@ -86,6 +87,7 @@ class FairseqMMTask(LegacyFairseqTask):
             self.folder.open(self.accepted, args.distributed_world_size)
         self.mmtask = build_task(self.config)
         self.model: Any = None  # fairseq's, which holds ours
+        self.autocast_to: torch.dtype | None = None  # of training in half precision on the CPU
         self.is_done = False  # set when a checkpoint is loaded that a run ended with
         self.data_wait = DataWait()
         self.utilisation = Utilisation.here(self.config, args.distributed_world_size, args.cpu)

@@ -40,7 +40,7 @@ PROCESSES = {"local_single": 1, "local_small": 2, "local_big": 8}
 JOB_TYPES = (*PROCESSES, "local_predict", "slurm")
 TRAINER, PREDICTOR = "mmpt_cli.fairseq_train", "mmpt_cli.predict"
 PLUGIN = ["--task", "mmtask", "--arch", "mmarch", "--criterion", "mmloss"]
-CPU_OVERRIDES = ("fairseq.common.cpu=true", "fairseq.common.fp16=false", "fairseq.common.bf16=false")
+CPU_OVERRIDES = ("fairseq.common.cpu=true", "fairseq.common.fp16=false")
 SUGGESTED_LOCAL_BATCH = 32
 ONE_PROCESS = Topology()
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -77,7 +77,7 @@ class LocalJob:
         path: the project file.
         job_type: local_single, local_small (2 processes), local_big (8), local_predict; None: what the file's
             task_type says.
-        cpu: train on the CPU, in float32; `fairseq.common.cpu: true` says the same in the file.
+        cpu: train on the CPU, without fp16; `fairseq.common.cpu: true` says the same in the file.
         overrides: `section.key=value` texts, handed on to the job as `--set`.
         topology: processes and machines where the command line asks for others than the job type does.
         accept: keys that may differ from what the run folder was trained with.
@@ -296,7 +296,8 @@ class LocalJob:
                 f"{division.update_freq} batches x {division.batch_size} items"
             )
         if self.cpu and recursive_config(self.path).get("fairseq", {}).get("common", {}).get("fp16"):
-            lines.info("training in float32: --cpu leaves out fp16, which needs a GPU")
+            rest = "bfloat16" if config.trainer.bf16 else "float32"
+            lines.info(f"training in {rest}: --cpu leaves out fp16, which needs a GPU")
 
     def _set_words(self) -> list[str]:
         return [word for override in self.overrides for word in ("--set", override)]

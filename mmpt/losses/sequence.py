@@ -96,7 +96,7 @@ class SimilarityConfig(NegativesConfig):
     precision: str = option(
         "auto",
         "of the factors of the token products, whose sums are float32: float32, tf32 or bf16; auto: half "
-        "precision for outputs of half precision, where the hardware is then faster",
+        "precision for outputs of half precision and under autocast, where the hardware is then faster",
         one_of=PRECISIONS,
     )
     compat: bool = option(False, "historic behaviour where it is known to be wrong")

@@ -3,6 +3,7 @@ and speed."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -20,17 +21,35 @@ def full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF else x
 
 
+_outside = threading.local()
+
+
+def _autocast_is_on(device: torch.device) -> bool:
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 def autocast_off(x: Tensor) -> AbstractContextManager:
-    """Context in which autocast does not touch operations on the device of `x`."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    """Context in which autocast does not touch operations on the device of `x`. What it would have made of
+    large products is remembered: `resolved` goes by it."""
+    return _autocast_off(x.device.type) if _autocast_is_on(x.device) else nullcontext()
+
+
+@contextmanager
+def _autocast_off(kind: str) -> Iterator[None]:
+    before = getattr(_outside, "on", False)
+    _outside.on = True
+    try:
+        with torch.autocast(kind, enabled=False):
+            yield
+    finally:
+        _outside.on = before
 
 
 def under_autocast(function: Callable[..., R], x: Tensor) -> Callable[..., R]:
     """`function` under the autocast that is on now for the device of `x`, wherever it is called later: losses
     switch it off, and what they call of a model is a network."""
     kind = x.device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    if not _autocast_is_on(x.device):
         return function
     dtype = torch.get_autocast_dtype(kind)
 
@@ -82,13 +101,20 @@ def multiplies_halves(device: torch.device) -> bool:
 
 
 def resolved(precision: str, *factors: Tensor) -> str:
-    """What "auto" means for factors: "bf16" where all come in half precision and the hardware multiplies it
-    natively, else "float32"."""
+    """What "auto" means for factors: "bf16" where all come in half precision, or are float32 under an
+    autocast, and the hardware multiplies it natively; else "float32"."""
     if precision != "auto":
         return precision
     device = factors[0].device
-    native = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    return "bf16" if native and all(x.dtype in HALF for x in factors) else "float32"
+    halves = all(x.dtype in HALF for x in factors)
+    if getattr(_outside, "on", False) or _autocast_is_on(device):
+        halves = all(x.dtype != torch.float64 for x in factors)
+    return "bf16" if halves and multiplies_natively(device) else "float32"
+
+
+def multiplies_natively(device: torch.device) -> bool:
+    """Does the hardware multiply factors of half precision, rather than convert them first?"""
+    return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ def arguments(**changes):
         "cpu": True,
         "fp16": False,
         "bf16": False,
+        "memory_efficient_bf16": False,
         "distributed_world_size": 1,
         "ddp_backend": "legacy_ddp",
         "wandb_project": None,
@@ -41,10 +42,29 @@ def test_shared_saves_of_a_model_that_no_process_holds_whole_are_refused():
     assert compat.check_saves(arguments(), True) is None
 
 
-@pytest.mark.parametrize("flag", ["fp16", "bf16"])
-def test_half_precision_without_a_gpu_is_refused_with_the_key_to_change(flag):
-    with pytest.raises(ValueError, match=f"Set fairseq.common.{flag}: false"):
-        compat.check_run(arguments(**{flag: True}))
+@pytest.mark.parametrize("flag", ["fp16", "memory_efficient_bf16"])
+def test_half_precision_that_needs_a_gpu_is_refused_with_the_key_to_change(flag):
+    with pytest.raises(ValueError, match=rf"Set fairseq.common.{flag}: false.* fairseq.common.bf16: true"):
+        compat.check_run(arguments(**{flag: True, "bf16": flag != "fp16"}))
+
+
+@pytest.mark.parametrize(("words", "tpu"), [(["--bf16"], False), (["--bf16", "--tpu"], True), ([], False)])
+def test_bf16_does_not_ask_for_a_tpu(monkeypatch, words, tpu):
+    made = Namespace(bf16=bool(words), tpu=bool(words))  # as fairseq has it
+    monkeypatch.setattr(compat, "_fairseq_parse", lambda parser, given: (made, ["--further"]))
+    assert compat.parse_args_and_arch(None, words)[0].tpu is tpu
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_on_the_cpu_is_autocast_over_weights_that_stay_float32(monkeypatch, caplog, native):
+    built = []
+    monkeypatch.setattr(compat, "_fairseq_trainer_init", lambda self, cfg, task: built.append(cfg))
+    monkeypatch.setattr(compat, "multiplies_natively", lambda device: native)
+    cfg, task = OmegaConf.create({"common": {"cpu": True, "bf16": True}}), Namespace(autocast_to=None)
+    assert compat.check_run(arguments(bf16=True)) is None
+    compat._in_full_precision_on_the_cpu(None, cfg, task)
+    assert task.autocast_to is torch.bfloat16 and not built[0].common.bf16 and cfg.common.bf16
+    assert ("likely faster" in caplog.text) is not native
 
 
 def test_a_ddp_backend_that_fails_on_cpu_is_refused_with_one_that_works():

@@ -7,10 +7,13 @@ import subprocess
 import time
 
 import pytest
+import torch
 
 from mmpt.replay import read_log, repeat
 from tests.conftest import ROOT
 from tests.fairseq_plugin.runs import UPDATES, assert_same_weights, command, launch, logged, stored, weights
+
+IN_HALF = "fairseq.common.bf16=true", "fairseq.optimization.max_update=3"
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +123,29 @@ def test_a_run_killed_by_sigkill_and_started_again_ends_bit_identical(quiet, toy
         f"epoch 1 @ {max(updates)} updates" in output or f"epoch 1 @ {max(updates) - 1} updates" in output
     ), "did not resume"
     assert_same_weights(weights(run), weights(quiet[0]))
+
+
+@pytest.fixture(scope="module")
+def quiet_half(toy_world, tmp_path_factory):
+    """Three updates in bfloat16."""
+    run = tmp_path_factory.mktemp("half")
+    return run, launch(command(toy_world, run, *IN_HALF))
+
+
+def test_a_run_in_bfloat16_on_the_cpu_keeps_float32_weights(quiet, quiet_half):
+    assert "products in bfloat16 by autocast" in quiet_half[1]
+    floats = [value for value in weights(quiet_half[0]).values() if value.is_floating_point()]
+    assert {value.dtype for value in floats} == {torch.float32}
+    losses = [[float(line["loss"]) for line in logged(output)[:3]] for _, output in (quiet, quiet_half)]
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_run_in_bfloat16_on_the_cpu_goes_on_bit_identical(quiet_half, toy_world, tmp_path):
+    run = tmp_path / "stopped"
+    launch(command(toy_world, run, *IN_HALF, "fairseq.optimization.max_update=1"))
+    assert "@ 1 updates" in launch(command(toy_world, run, *IN_HALF))
+    assert_same_weights(weights(run), weights(quiet_half[0]))
 
 
 @pytest.mark.slow

@@ -59,3 +59,16 @@ def test_auto_rounds_factors_that_are_rounded_already_where_the_hardware_gains_b
     assert resolved("auto", half, half) == wanted
     assert resolved("auto", half, single) == resolved("auto", single, single) == "float32"
     assert resolved("tf32", half, half) == "tf32"
+
+
+def test_auto_rounds_what_autocast_would_round_also_in_a_loss_that_switches_it_off(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    single, double = torch.zeros(2), torch.zeros(2, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert resolved("auto", single, single) == "bf16"
+        with autocast_off(single), autocast_off(single):
+            assert not torch.is_autocast_enabled("cpu")
+            assert resolved("auto", single, single) == "bf16"
+            assert resolved("auto", double, double) == "float32"
+    with autocast_off(single):
+        assert resolved("auto", single, single) == "float32"

@@ -53,8 +53,8 @@ def token_similarity(
             outer sum: n_padded / n_valid * alpha * log(n_valid of the other side).
         precision: of the factors of the large products, whose sums are float32: "float32", "tf32" or "bf16",
             see `mmpt.ops.precision.product`; the Triton kernels take float16 for bfloat16, which is as fast
-            and more exact for unit vectors. "auto": half precision for half-precision tokens, where the
-            hardware is then faster.
+            and more exact for unit vectors. "auto": half precision for half-precision tokens and under
+            autocast, where the hardware is then faster.
         backend: "torch"; "triton", where padding costs nothing either (float32 on a GPU, at most 128 tokens a
             clip); "auto", see `mmpt.ops.backend`.
 
