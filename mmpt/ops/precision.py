@@ -60,7 +60,9 @@ def under_autocast(function: Callable[..., R], x: Tensor) -> Callable[..., R]:
     return called
 
 
-def product(a: Tensor, b: Tensor, precision: str = "float32", rounded_result: bool = False) -> Tensor:
+def product(
+    a: Tensor, b: Tensor, precision: str = "float32", rounded_result: bool = False, bias: Tensor | None = None
+) -> Tensor:
     """a @ b.T of (P, K) and (Q, K), sums in at least float32, for use outside autograd.
 
     Where torch has oneDNN, float32 goes there: its products are as exact as those of the BLAS behind `@`, and
@@ -73,16 +75,17 @@ def product(a: Tensor, b: Tensor, precision: str = "float32", rounded_result: bo
             (CUDA), "bf16" to bfloat16 (CPU) or TF32 (CUDA). Others stay as they are.
         rounded_result: "bf16" may round the sums, too: most CPUs are faster only if they may. The result is
             then bfloat16.
+        bias: (Q,) added to every row; not with `rounded_result`.
     """
     if a.dtype != torch.float32 or a.device.type != "cpu":
         with _float32_products_as(precision):
-            return a @ b.T
-    if precision == "bf16" and rounded_result and torch.cpu.get_capabilities().get("avx512_bf16"):
+            return a @ b.T if bias is None else torch.addmm(bias, a, b.T)
+    if rounded_result and precision == "bf16" and torch.cpu.get_capabilities().get("avx512_bf16"):
         return a.bfloat16() @ b.bfloat16().T
     if precision != "bf16" and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled:
-        return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
     with _float32_products_as(precision):
-        return a @ b.T
+        return a @ b.T if bias is None else torch.addmm(bias, a, b.T)
 
 
 def wide_product(a: Tensor, b: Tensor) -> Tensor:

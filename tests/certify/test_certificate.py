@@ -75,7 +75,7 @@ def findings():
 def test_every_loss_is_what_it_is_however_its_batch_is_computed(findings):
     assert {finding.loss for finding in findings} >= {"MMContraLoss", "GDTLoss", "GRAMLoss", "right"}
     failed = {(f.loss, f.question) for f in findings if f.loss not in BUGS and not f.holds}
-    assert failed <= {("GRAMLoss", "float32, close items")}
+    assert not failed
     asked = [f for f in findings if f.question == "2 processes" and f.value is not None]
     assert len(asked) >= 10
 

@@ -52,6 +52,20 @@ def test_golden_gram_loss_values_and_gradients(path, dtype, chunk):
     assert temperature.grad.item() == pytest.approx(golden["grad_temperature"].item(), rel=5 * gradient)
 
 
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("mask", [None, torch.arange(64 * 3).reshape(64, 3) % 7 != 0])
+def test_float32_gradients_are_exact_where_all_items_are_close(k, mask):
+    common = unit(1, 32, seed=9)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        inputs = [F.normalize(common + 0.03 * unit(64, 32, seed=m)).float().to(dtype) for m in range(k + 1)]
+        inputs = [x.requires_grad_() for x in inputs]
+        losses = volume_cross_entropy(inputs[0], inputs[1:], 14.0, mask=mask if mask is None else mask[:, :k])
+        found.append([x.double() for x in torch.autograd.grad(sum(losses), inputs)])
+    for single, exact in zip(*found, strict=True):
+        assert (single - exact).norm() <= 2e-5 * exact.norm()
+
+
 @pytest.mark.parametrize("score", ["volume", "distance", "logvolume"])
 @pytest.mark.parametrize("dim_norm", [False, True])
 @pytest.mark.parametrize("masked", [False, True])

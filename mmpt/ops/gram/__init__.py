@@ -5,6 +5,7 @@ from mmpt.ops.gram.volume import (
     ROUNDING,
     SCORES,
     TupleBasis,
+    centred_tuples,
     check_shapes,
     eigen_score,
     gram_volume,

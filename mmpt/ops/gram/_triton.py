@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mmpt.ops.gram.contrast import Centred
 from mmpt.ops.precision import product
 
 NOTHING = tl.constexpr(-float("inf"))
@@ -28,16 +29,22 @@ WITHOUT_LOGARITHM, LOGARITHM, POWER = range(3)  # how a score follows from a squ
 
 @triton.jit
 def _squared_distances(
-    anchor, bases, square, scratch, row, column, n_anchors, n_tuples, width, n_bases, scratch_row,
+    items, bases, shift, row_shift, row_length, first, scratch, row, column, n_anchors, n_tuples, width,
+    n_bases, scratch_row,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, HOW: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """(ROWS, COLUMNS) squared distances of anchors from the spans of tuples, and the least that a subtraction
-    can tell from zero (ROWS, 1); with KEEP the products of each direction go to the scratch matrix."""
+    can tell from zero (ROWS, 1); with KEEP the products of each direction go to the scratch matrix.
+
+    Vectors are those of `mmpt.ops.gram.contrast.Centred`.
+    """
     along = tl.arange(0, STEP)
     row_there, column_there = (row < n_anchors)[:, None], (column < n_tuples)[None, :]
-    x_at = anchor + row[:, None].to(tl.int64) * width + along[None, :]
-    length = tl.load(square + row, mask=row < n_anchors, other=1.0)[:, None]
-    squared = length + tl.zeros((ROWS, COLUMNS), tl.float32)
+    x_at = items + row[:, None].to(tl.int64) * width + along[None, :]
+    length = tl.load(row_length + row, mask=row < n_anchors, other=0.0)[:, None]
+    of_row = tl.load(row_shift + row, mask=row < n_anchors, other=0.0)[:, None]
+    present = tl.load(first + column, mask=column < n_tuples, other=0.0)[None, :]
+    squared = length + (1 - present)
     for k in range(n_bases):
         y_at = bases + (k * n_tuples + column[None, :].to(tl.int64)) * width + along[:, None]
         total = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -46,11 +53,14 @@ def _squared_distances(
             x = tl.load(x_at + at, mask=row_there & inside[None, :], other=0.0)
             y = tl.load(y_at + at, mask=column_there & inside[:, None], other=0.0)
             total = tl.dot(x, y, total, input_precision=HOW)
-        squared -= total * total
+        from_tip = tl.where(k == 0, 1.0, 0.0)  # the first product is that of t - w_1
+        of_column = tl.load(shift + k * n_tuples + column, mask=column < n_tuples, other=0.0)[None, :]
+        total += of_column + from_tip * of_row
+        squared -= total * (total + 2 * from_tip)
         if KEEP:
             out = scratch + (scratch_row[:, None].to(tl.int64) * n_bases + k) * n_tuples + column[None, :]
-            tl.store(out, total, mask=row_there & column_there)
-    return squared, tl.maximum(length * 1e-6, 1.1754943508222875e-38)
+            tl.store(out, total + from_tip * present, mask=row_there & column_there)
+    return squared, tl.maximum((1 + length) * 1e-6, 1.1754943508222875e-38)
 
 
 @triton.jit
@@ -86,16 +96,17 @@ def _log_sum_exp(x, AXIS: tl.constexpr):
 
 @triton.jit
 def _sums(
-    anchor, bases, square, own, power, pair_distance, scale, row_bias, column_bias, row_share, column_share,
-    row_lse, row_mean, column_lse, column_mean, pair_logit, n_anchors, n_tuples, width, n_bases,
-    first_row, first_column, n_pairs,
+    items, bases, shift, row_shift, row_length, first, own, power, pair_distance, scale,
+    row_bias, column_bias, row_share, column_share, row_lse, row_mean, column_lse, column_mean, pair_logit,
+    n_anchors, n_tuples, width, n_bases, first_row, first_column, n_pairs,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, HOW: tl.constexpr, SCORE: tl.constexpr,
 ):  # fmt: skip
     """Log-sum-exps and weighted means of the logits of a tile, by row and by column."""
     i, j = tl.program_id(0), tl.program_id(1)
     row, column = i * ROWS + tl.arange(0, ROWS), j * COLUMNS + tl.arange(0, COLUMNS)
     squared, least = _squared_distances(
-        anchor, bases, square, square, row, column, n_anchors, n_tuples, width, n_bases, row,
+        items, bases, shift, row_shift, row_length, first, items, row, column, n_anchors, n_tuples, width,
+        n_bases, row,
         ROWS, COLUMNS, STEP, HOW, False,
     )  # fmt: skip
     energy, squared, matched, pair = _energies(
@@ -123,8 +134,9 @@ def _sums(
 
 @triton.jit
 def _gradients(
-    anchor, bases, square, own, power, pair_distance, scale, row_offset, column_offset, row_bias, column_bias,
-    row_grad, column_grad, row_mean_grad, column_mean_grad, row_share, column_share, pair_grad,
+    items, bases, shift, row_shift, row_length, first, own, power, pair_distance, scale,
+    row_offset, column_offset, row_bias, column_bias, row_grad, column_grad, row_mean_grad, column_mean_grad,
+    row_share, column_share, pair_grad,
     scratch, grad_own, grad_pair, grad_scale, grad_length, n_anchors, n_tuples, width, n_bases, first_row,
     first_column, n_pairs, first_block,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, HOW: tl.constexpr, SCORE: tl.constexpr,
@@ -140,7 +152,8 @@ def _gradients(
     local = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row, column = i * ROWS + tl.arange(0, ROWS), j * COLUMNS + tl.arange(0, COLUMNS)
     squared, least = _squared_distances(
-        anchor, bases, square, scratch, row, column, n_anchors, n_tuples, width, n_bases, local,
+        items, bases, shift, row_shift, row_length, first, scratch, row, column, n_anchors, n_tuples, width,
+        n_bases, local,
         ROWS, COLUMNS, STEP, HOW, True,
     )  # fmt: skip
     energy, squared, matched, pair = _energies(
@@ -194,18 +207,25 @@ def _gradients(
 class Tiles:
     """The launches of one call: the tile that fits its device, and what every kernel reads."""
 
-    def __init__(self, anchor: Tensor, bases: Tensor, log_own, pair_distance, scale, layout, options):
-        n_bases, n_tuples, width = bases.shape
-        self.rows, self.columns = TILE if anchor.is_cuda or not INTERPRETED else (16, 16)
-        self.grid = triton.cdiv(len(anchor), self.rows), triton.cdiv(n_tuples, self.columns)
-        zeros = anchor.new_zeros(())  # stands for what a score does not read
+    def __init__(self, vectors: Centred, log_own, pair_distance, scale, layout, options):
+        items = vectors.items
+        n_bases, n_tuples, width = vectors.bases.shape
+        self.rows, self.columns = TILE if items.is_cuda or not INTERPRETED else (16, 16)
+        self.grid = triton.cdiv(len(items), self.rows), triton.cdiv(n_tuples, self.columns)
+        zeros = items.new_zeros(())  # stands for what a score does not read
         own = log_own.exp() if options.power is None else log_own
-        power = zeros if options.power is None else options.power.to(anchor.dtype).contiguous()
+        power = zeros if options.power is None else options.power.to(items.dtype).contiguous()
         logarithmic = LOGARITHM if options.score == "logvolume" else POWER
         score = WITHOUT_LOGARITHM if options.power is None else logarithmic
-        self.read = (
-            anchor, bases, anchor.square().sum(1), own.contiguous(), power, pair_distance.contiguous(), scale
-        )  # fmt: skip
+        places = (
+            vectors.items,
+            vectors.bases,
+            vectors.shift,
+            vectors.row_shift,
+            vectors.row_length,
+            vectors.first,
+        )
+        self.read = *(x.contiguous() for x in (*places, own)), power, pair_distance.contiguous(), scale
         self.row_bias = (
             torch.zeros_like(layout.row_share) if layout.row_bias is None else layout.row_bias.flatten()
         )
@@ -213,7 +233,7 @@ class Tiles:
             torch.zeros_like(layout.column_share) if layout.column_bias is None else layout.column_bias
         )
         places = layout.row_span.start, layout.column_span.start, len(pair_distance)
-        self.sizes = (len(anchor), n_tuples, width, n_bases, *places)
+        self.sizes = (len(items), n_tuples, width, n_bases, *places)
         self.options: dict[str, Any] = {
             **{"ROWS": self.rows, "COLUMNS": self.columns, "STEP": 16, "HOW": "tf32x3", "SCORE": score},
             **{"num_warps": 8, "num_stages": 3},
@@ -222,11 +242,10 @@ class Tiles:
 
 def sums(given, layout, options) -> tuple[Tensor, ...]:
     """As `mmpt.ops.gram.contrast._sums`, for float32."""
-    anchor, directions, log_own, pair_distance, scale = given
-    anchor, bases = anchor.contiguous(), directions[:-1].contiguous()
-    tiles = Tiles(anchor, bases, log_own, pair_distance, scale, layout, options)
-    by_row = anchor.new_empty(2, tiles.grid[1], len(anchor))
-    by_column = anchor.new_empty(2, tiles.grid[0], len(log_own))
+    vectors, log_own, pair_distance, scale = given
+    tiles = Tiles(vectors, log_own, pair_distance, scale, layout, options)
+    by_row = log_own.new_empty(2, tiles.grid[1], len(vectors.items))
+    by_column = log_own.new_empty(2, tiles.grid[0], len(log_own))
     pair_logit = torch.empty_like(pair_distance)
     _sums[tiles.grid](
         *tiles.read, tiles.row_bias, tiles.column_bias, layout.row_share, layout.column_share,
@@ -243,9 +262,9 @@ def sums(given, layout, options) -> tuple[Tensor, ...]:
 
 def gradients(given, softmaxes, layout, options) -> tuple[Tensor, ...]:
     """As `mmpt.ops.gram.contrast._gradients`, for float32."""
-    anchor, directions, log_own, pair_distance, scale = given
-    anchor, bases = anchor.contiguous(), directions[:-1].contiguous()
-    tiles = Tiles(anchor, bases, log_own, pair_distance, scale, layout, options)
+    vectors, log_own, pair_distance, scale = given
+    tiles = Tiles(vectors, log_own, pair_distance, scale, layout, options)
+    items, bases = vectors.items, vectors.bases
     n_bases, n_tuples, _ = bases.shape
     row_weight, column_weight, row_offset, column_offset = softmaxes.offsets()
     smoothing, a2d, d2a = softmaxes.label_smoothing, softmaxes.grad_a2d, softmaxes.grad_d2a
@@ -254,22 +273,26 @@ def gradients(given, softmaxes, layout, options) -> tuple[Tensor, ...]:
         smoothing * a2d * row_weight, smoothing * d2a * column_weight, layout.row_share, layout.column_share,
         (1 - smoothing) * (a2d + d2a) * layout.pair_share,
     )  # fmt: skip
-    grad_own = anchor.new_empty(tiles.grid[0], n_tuples)
-    grad_scale, grad_length = anchor.new_empty(tiles.grid), anchor.new_empty(tiles.grid[1], len(anchor))
-    grad_pair = torch.empty_like(pair_distance)
-    grad_anchor, grad_directions = torch.empty_like(anchor), torch.zeros_like(directions)
+    grad_own = items.new_empty(tiles.grid[0], n_tuples)
+    grad_scale, grad_length = items.new_empty(tiles.grid), items.new_empty(tiles.grid[1], len(items))
+    grad_pair, grad_shift = torch.empty_like(pair_distance), torch.zeros_like(vectors.shift)
+    grad_anchor, grad_bases = torch.empty_like(items), torch.zeros_like(bases)
     blocks = max(1, SCRATCH // (n_bases * n_tuples * tiles.rows))
-    scratch = anchor.new_empty(min(blocks * tiles.rows, len(anchor)), n_bases, n_tuples)
+    scratch = items.new_empty(min(blocks * tiles.rows, len(items)), n_bases, n_tuples)
     for first in range(0, tiles.grid[0], blocks):
-        start, stop = first * tiles.rows, min((first + blocks) * tiles.rows, len(anchor))
+        block = slice(first * tiles.rows, min((first + blocks) * tiles.rows, len(items)))
         _gradients[min(blocks, tiles.grid[0] - first), tiles.grid[1]](
             *tiles.read, *given, scratch, grad_own, grad_pair, grad_scale, grad_length, *tiles.sizes, first,
             SCALED=options.power is not None, **tiles.options,
         )  # fmt: skip
-        items, weights = anchor[start:stop], scratch[: stop - start]
-        grad_anchor[start:stop] = (items * grad_length[:, start:stop].sum(0)[:, None]).sub_(
-            product(weights.flatten(1), bases.flatten(0, 1).T)
+        weights = scratch[: block.stop - block.start]
+        grad_anchor[block] = vectors.of_anchor(
+            block,
+            product(weights.flatten(1), bases.flatten(0, 1).T),
+            weights[:, 0].sum(1, keepdim=True),
+            grad_length[:, block].sum(0)[:, None],
         )
-        for grad, share in zip(grad_directions[:-1], weights.unbind(1), strict=True):
-            grad -= product(share.T, items.T)
-    return grad_anchor, grad_directions, grad_own.sum(0), grad_pair, grad_scale.sum()
+        grad_shift -= weights.sum(0)
+        for grad, share in zip(grad_bases, weights.unbind(1), strict=True):
+            grad -= product(share.T, items[block].T)
+    return grad_anchor, grad_bases, grad_shift, grad_own.sum(0), grad_pair, grad_scale.sum()

@@ -84,15 +84,26 @@ def volume_cross_entropy(
             else mask
         )
         joined = torch.cat([present, torch.ones_like(present[:, :1])], dim=1)
-        directions, norms, count = gram.orthonormal_tuples([*modalities, matched], joined)
+        centre = layout.row_share @ anchor.detach()
+        (directions, norms, count), shift = gram.centred_tuples([*modalities, matched], joined, centre)
         tuples = gram.TupleBasis(directions[:-1], norms[:-1], count - 1)
+        first = (joined[:, 0] & (norms[0] > 0)).to(dtype)
         power = gram.score_power(tuples.count, score, dim_norm)
         distance = norms[-1, layout.column_span].clamp_min(math.sqrt(gram.least_square(power, dtype)))
         rows = chunk or gram.rows_per_block(present.numel(), anchor.device)
         options = _Options(score, power, label_smoothing, rows, backend)
         scale = torch.as_tensor(scale, dtype=dtype, device=anchor.device)
         return _VolumeCrossEntropy.apply(
-            anchor, directions, gram.log_own_volume(tuples, score), distance, scale, layout, options
+            anchor,
+            centre,
+            directions,
+            shift,
+            first,
+            gram.log_own_volume(tuples, score),
+            distance,
+            scale,
+            layout,
+            options,
         )
 
 
@@ -197,16 +208,35 @@ class _VolumeCrossEntropy(torch.autograd.Function):
 
     With E the score of a pair and H = dL/dE * dE/dlog(distance), every gradient is a matrix product: the
     anchor receives rowsum(H / d^2) t - sum_m (H / d^2 * P_m) w_m, direction m -(H / d^2 * P_m)^T t, and log s
-    the column sums of H. `directions` (K + 1, M, D) come with the matched anchors as the last ones, which
-    take no part here: slicing them off outside would cost a padded copy in backward.
+    the column sums of H.
+
+    Where all items are close, P_1 is near 1 and |t|^2 - P_1^2 a small difference. So everything is seen from
+    a common centre c, and distances are measured from the tip of w_1, which lies in the span too: with
+    q = (t - w_1) . w_1 = P_1 - |w_1|^2, d^2 = |t|^2 - |w_1|^2 - 2 q - q^2 - P_2^2 - .. holds only numbers
+    that are small with the distances.
+
+    `directions` and `shift` (K + 1, M, ..) are those of `mmpt.ops.gram.centred_tuples`, with the matched
+    anchors as the last ones, which take no part here: slicing them off outside would cost a padded copy in
+    backward.
     """
 
     @staticmethod
     def forward(
-        ctx, anchor, directions, log_own, pair_distance, scale, layout: _Layout, options: _Options
+        ctx,
+        anchor,
+        centre,
+        directions,
+        shift,
+        first,
+        log_own,
+        pair_distance,
+        scale,
+        layout: _Layout,
+        options: _Options,
     ) -> tuple[Tensor, Tensor]:
         ctx.layout, ctx.options = layout, options
-        given = anchor, directions, log_own, pair_distance, scale
+        vectors = Centred.of(anchor, centre, directions[:-1], shift[:-1], first)
+        given = vectors, log_own, pair_distance, scale
         kept: list[Tensor] = []
         if options.backend == "triton":
             with torch.cuda.device_of(anchor):
@@ -214,7 +244,7 @@ class _VolumeCrossEntropy(torch.autograd.Function):
         else:
             found = _sums(given, layout, options, kept)
         row_lse, row_mean, column_lse, column_mean, pair_logit = found
-        ctx.save_for_backward(*given, row_lse, column_lse, *kept)
+        ctx.save_for_backward(*vectors, log_own, pair_distance, scale, row_lse, column_lse, *kept)
         smoothing = options.label_smoothing
         target = (1 - smoothing) * pair_logit
         a2d = row_lse[layout.row_span] - target - smoothing * row_mean[layout.row_span]
@@ -225,16 +255,54 @@ class _VolumeCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_a2d: Tensor, grad_d2a: Tensor) -> tuple[Tensor | None, ...]:
-        given, (row_lse, column_lse, *kept) = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+        n_vectors = len(Centred._fields)
+        vectors = Centred(*ctx.saved_tensors[:n_vectors])
+        log_own, pair_distance, scale, row_lse, column_lse, *kept = ctx.saved_tensors[n_vectors:]
+        given = vectors, log_own, pair_distance, scale
         layout, options = ctx.layout, ctx.options
         softmaxes = _Softmaxes(row_lse, column_lse, grad_a2d, grad_d2a, layout, options.label_smoothing)
-        with autocast_off(given[0]):
+        with autocast_off(scale):
             if options.backend == "triton":
-                with torch.cuda.device_of(given[0]):
+                with torch.cuda.device_of(scale):
                     found = _kernels().gradients(given, softmaxes, layout, options)
             else:
                 found = _gradients(given, softmaxes, layout, options, kept)
-        return *found, None, None
+        grad_anchor, grad_bases, grad_shift, *others = found
+        # the matched anchors, which are the last directions, take no part
+        grad_bases, grad_shift = F.pad(grad_bases, (0, 0, 0, 0, 0, 1)), F.pad(grad_shift, (0, 0, 0, 1))
+        return grad_anchor, None, grad_bases, grad_shift, None, *others, None, None
+
+
+class Centred(NamedTuple):
+    """Anchors and tuples seen from a common centre."""
+
+    items: Tensor  # (N, D) t - c
+    bases: Tensor  # (K, M, D) w_1 - c, w_2 ..
+    centre: Tensor  # (D,)
+    shift: Tensor  # (K, M) what products of an item with the bases lack
+    row_shift: Tensor  # (N, 1) what those with the first lack besides
+    row_length: Tensor  # (N, 1) |t|^2 - 1
+    first: Tensor  # (M,) |w_1|^2: 1, or 0 where the first vector is missing
+
+    @classmethod
+    def of(cls, anchor: Tensor, centre: Tensor, bases: Tensor, shift: Tensor, first: Tensor) -> Centred:
+        """See `mmpt.ops.gram.centred_tuples` for bases and shift."""
+        items = anchor - centre
+        length = torch.linalg.vector_norm(anchor, dim=1, keepdim=True, dtype=torch.float64).square() - 1
+        length = length.to(anchor.dtype)
+        row_shift = (length - items.square().sum(1, keepdim=True)) / 2
+        return cls(items, bases, centre, shift, row_shift, length, first)
+
+    def of_anchor(self, block: slice, products: Tensor, first: Tensor, length: Tensor) -> Tensor:
+        """Gradient (C, D) of a block of anchors.
+
+        Args:
+            products: (C, D) weights of the products with the bases, times these.
+            first: (C, 1) sum of the weights of the first.
+            length: (C, 1) sum of the weights of |t|^2 / 2.
+        """
+        gradient = torch.addcmul(-products, self.items[block], length)
+        return gradient.addcmul_(first - length, self.centre, value=-1)
 
 
 def _kernels() -> ModuleType:
@@ -248,37 +316,36 @@ def _sums(
 ) -> tuple[Tensor, ...]:
     """Log-sum-exps and weighted means of rows and of columns, and the logits of matched pairs; `kept` gets
     dot products that backward need not compute again."""
-    anchor, directions, log_own, pair_distance, scale = given
+    vectors, log_own, pair_distance, scale = given
     row_lse, row_mean = torch.empty_like(layout.row_share), torch.empty_like(layout.row_share)
     column_lse, column_mean = torch.full_like(log_own, -torch.inf), torch.zeros_like(log_own)
     pair_logit = torch.empty_like(pair_distance)
-    bases = directions[:-1]
-    for block in _blocks(anchor, options):
+    for block in _blocks(vectors.items, options):
         inside, rows, columns = pairs = _pairs_in(block, layout)
-        along, squared = _distances(anchor[block], bases, pair_distance, pairs)
+        along, squared = _distances(vectors, block, pair_distance, pairs)
         logits = gram.score_of(squared, log_own, options.power, options.score).mul_(-scale)
         row_lse[block] = _biased(logits, layout.column_bias).logsumexp(1)
         row_mean[block] = logits @ layout.column_share
         column_lse = torch.logaddexp(column_lse, _biased(logits, layout.row_bias, block).logsumexp(0))
         column_mean += layout.row_share[block] @ logits
         pair_logit[inside] = logits[rows, columns]
-        kept += [along] if bases[..., 0].numel() * len(anchor) <= KEEP_NUMBERS else []
+        kept += [along] if vectors.shift.numel() * len(vectors.items) <= KEEP_NUMBERS else []
     return row_lse, row_mean, column_lse, column_mean, pair_logit
 
 
 def _gradients(
     given: Sequence[Tensor], softmaxes: _Softmaxes, layout: _Layout, options: _Options, kept: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """Gradients of anchor, directions, log_own, pair_distance and scale."""
-    anchor, directions, log_own, pair_distance, scale = given
-    bases = directions[:-1]
-    flat = bases.flatten(0, 1)  # (K * M, D)
-    grad_anchor, grad_directions = torch.empty_like(anchor), torch.zeros_like(directions)
-    grad_log_own, grad_pair, grad_scale = (torch.zeros_like(x) for x in (log_own, pair_distance, scale))
-    for number, block in enumerate(_blocks(anchor, options)):
+    """Gradients of anchor, bases, shift, log_own, pair_distance and scale."""
+    vectors, log_own, pair_distance, scale = given
+    flat = vectors.bases.flatten(0, 1)  # (K * M, D)
+    grad_anchor, grad_bases = torch.empty_like(vectors.items), torch.zeros_like(vectors.bases)
+    grad_shift, grad_log_own, grad_pair, grad_scale = (
+        torch.zeros_like(x) for x in (vectors.shift, log_own, pair_distance, scale)
+    )
+    for number, block in enumerate(_blocks(vectors.items, options)):
         inside, rows, columns = pairs = _pairs_in(block, layout)
-        items = anchor[block]
-        along, squared = _distances(items, bases, pair_distance, pairs, kept[number] if kept else None)
+        along, squared = _distances(vectors, block, pair_distance, pairs, kept[number] if kept else None)
         energy = gram.score_of(squared, log_own, options.power, options.score)
         gradient = softmaxes.gradient(energy * -scale, block, pairs)
         grad_scale -= torch.dot(gradient.flatten(), energy.flatten())
@@ -289,14 +356,20 @@ def _gradients(
             gradient.mul_(options.power)  # H from here
         grad_log_own += gradient.sum(0)
         grad_pair[inside] = gradient[rows, columns] / pair_distance[inside]
-        gradient.div_(squared).masked_fill_(squared <= _floor(items), 0.0)
+        gradient.div_(squared).masked_fill_(squared <= _floor(vectors.row_length[block]), 0.0)
         gradient[rows, columns] = 0.0  # pairs have their gradient from the explicit residual
-        weighted = along * gradient[:, None]  # (C, K, M)
-        along_anchor = items * gradient.sum(1, keepdim=True)
-        grad_anchor[block] = along_anchor.sub_(product(weighted.flatten(1), flat.T))
-        for grad, share in zip(grad_directions[:-1], weighted.unbind(1), strict=True):
-            grad -= product(share.T, items.T)
-    return grad_anchor, grad_directions, grad_log_own, grad_pair, grad_scale
+        weights = along * gradient[:, None]  # (C, K, M)
+        weights[:, 0].addcmul_(gradient, vectors.first)
+        grad_anchor[block] = vectors.of_anchor(
+            block,
+            product(weights.flatten(1), flat.T),
+            weights[:, 0].sum(1, keepdim=True),
+            gradient.sum(1, keepdim=True),
+        )
+        grad_shift -= weights.sum(0)
+        for grad, share in zip(grad_bases, weights.unbind(1), strict=True):
+            grad -= product(share.T, vectors.items[block].T)
+    return grad_anchor, grad_bases, grad_shift, grad_log_own, grad_pair, grad_scale
 
 
 class _Softmaxes(NamedTuple):
@@ -346,25 +419,26 @@ def _pairs_in(block: slice, layout: _Layout) -> tuple[slice, Tensor, Tensor]:
     return inside, number + (layout.row_span.start - block.start), number + layout.column_span.start
 
 
-def _floor(items: Tensor) -> Tensor:
+def _floor(row_length: Tensor) -> Tensor:
     """Least squared distance (C, 1) that a subtraction can tell from zero."""
-    return (items.square().sum(1, keepdim=True) * gram.square_floor(items.dtype)).clamp_min(
-        torch.finfo(items.dtype).tiny
-    )
+    least = torch.finfo(row_length.dtype).tiny
+    return ((1 + row_length) * gram.square_floor(row_length.dtype)).clamp_min(least)
 
 
 def _distances(
-    items: Tensor, directions: Tensor, pair_distance: Tensor, pairs, along: Tensor | None = None
+    vectors: Centred, block: slice, pair_distance: Tensor, pairs, along: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Dot products (C, K, M) of a block of anchors with all directions, and squared distances (C, M) from all
-    spans."""
+    """Products (C, K, M) q, P_2, .. of a block of anchors, and squared distances (C, M) from all spans."""
     inside, rows, columns = pairs
     if along is None:
-        along = product(items, directions.flatten(0, 1)).unflatten(1, directions.shape[:2])
-    squared = items.square().sum(1, keepdim=True)
-    for k in range(directions.shape[0]):  # one pass each, no (C, K, M) temporary
+        along = product(vectors.items[block], vectors.bases.flatten(0, 1), bias=vectors.shift.flatten())
+        along = along.unflatten(1, vectors.shift.shape)
+        along[:, 0] += vectors.row_shift[block]
+    # |t|^2 - |w_1|^2 = (|t|^2 - 1) + (1 - |w_1|^2), both small
+    squared = torch.sub(vectors.row_length[block] + (1 - vectors.first), along[:, 0], alpha=2)
+    for k in range(along.shape[1]):  # one pass each, no (C, K, M) temporary
         squared = torch.addcmul(squared, along[:, k], along[:, k], value=-1)
-    torch.maximum(squared, _floor(items), out=squared)
+    torch.maximum(squared, _floor(vectors.row_length[block]), out=squared)
     squared[rows, columns] = pair_distance[inside].square()
     return along, squared
 

@@ -62,8 +62,20 @@ def orthonormal_tuples(modalities: Sequence[Tensor], mask: Tensor | None = None)
         mask = torch.ones(shape, dtype=torch.bool, device=modalities[0].device)
     if mask.shape != shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)}; expected (tuples, modalities) = {shape}.")
-    directions, norms = _Orthonormalize.apply(mask, *modalities)
+    directions, norms, _ = _Orthonormalize.apply(mask, torch.zeros_like(modalities[0][0]), *modalities)
     return TupleBasis(directions, norms, mask.sum(1))
+
+
+def centred_tuples(modalities: Sequence[Tensor], mask: Tensor, centre: Tensor) -> tuple[TupleBasis, Tensor]:
+    """Orthonormal bases seen from a centre c (D,), for products of float32 that lose nothing near it.
+
+    Returns:
+        The bases, the first direction w as w - c; and per direction (K, M) what its product with t - c lacks:
+        c . w_k, and for the first, (t - w) . w lacks c . w - |w|^2 + (1 - |c|^2) / 2 and, of its anchor,
+        (|t|^2 - 1 - |t - c|^2) / 2.
+    """
+    directions, norms, shift = _Orthonormalize.apply(mask, centre, *modalities)
+    return TupleBasis(directions, norms, mask.sum(1)), shift
 
 
 def gram_volume(
@@ -241,34 +253,46 @@ class _Orthonormalize(torch.autograd.Function):
     """X = L W for each tuple (rows of W orthonormal, L lower triangular), with the closed-form backward of
     the QR factorisation.
 
-    Only W and the K x K factors are kept; the work runs in blocks of tuples, which stay in cache.
+    Works in float64, whatever the input: directions of close vectors are small differences of these. Only W
+    and the K x K factors are kept; the work runs in blocks of tuples, which stay in cache.
     """
 
     @staticmethod
-    def forward(ctx, present: Tensor, *modalities: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx, present: Tensor, centre: Tensor, *modalities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n_tuples, width = modalities[0].shape
         directions = modalities[0].new_empty(len(modalities), n_tuples, width)
-        norms = directions.new_empty(len(modalities), n_tuples)
-        lower = directions.new_empty(n_tuples, len(modalities), len(modalities))
+        exact, middle = torch.empty_like(directions, dtype=torch.float64), centre.double()
+        norms = directions.new_empty(directions.shape[:2])
+        shift = torch.empty_like(norms)
+        lower = exact.new_empty(n_tuples, len(modalities), len(modalities))
         kept = torch.empty_like(lower[..., 0])  # 1, or 0 for missing and dependent vectors
-        for block in _tuple_blocks(directions):
-            vectors = torch.stack([x[block] for x in modalities]).transpose(0, 1)  # (C, K, D)
-            basis, lower[block], norm, kept[block] = _gram_schmidt(vectors, present[block])
-            directions[:, block], norms[:, block] = basis.transpose(0, 1), norm.T
-        ctx.save_for_backward(directions, norms, lower, kept)
-        return directions, norms
+        least = ROUNDING * torch.finfo(norms.dtype).eps
+        for block in _tuple_blocks(exact):
+            vectors = torch.stack([x[block] for x in modalities], 1).double()  # (C, K, D)
+            basis, lower[block], norm, kept[block] = _gram_schmidt(vectors, present[block], least)
+            exact[:, block], norms[:, block] = basis.transpose(0, 1), norm.T
+            from_origin = (basis @ middle).T
+            from_origin[0] += (1 - middle.square().sum()) / 2 - basis[:, 0].square().sum(1)
+            shift[:, block] = from_origin
+            basis[:, 0] -= middle
+            directions[:, block] = basis.transpose(0, 1)
+        ctx.save_for_backward(exact, norms, lower, kept, middle)
+        return directions, norms, shift
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_directions: Tensor, grad_norms: Tensor) -> tuple[Tensor | None, ...]:
-        directions, norms, lower, kept = ctx.saved_tensors
-        gradients = [torch.empty_like(x) for x in directions]
+    def backward(
+        ctx, grad_directions: Tensor, grad_norms: Tensor, grad_shift: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        directions, norms, lower, kept, centre = ctx.saved_tensors
+        gradients = [torch.empty_like(x) for x in grad_directions]
         identity = torch.eye(len(directions), dtype=lower.dtype, device=lower.device)
         for block in _tuple_blocks(directions):
             basis, incoming = (
                 directions[:, block].transpose(0, 1),
-                grad_directions[:, block].transpose(0, 1),
+                grad_directions[:, block].transpose(0, 1).double(),
             )  # (C, K, D)
+            incoming = torch.addcmul(incoming, grad_shift[:, block].T[..., None], centre)
             keep, radial = kept[block], (grad_norms[:, block] * norms[:, block]).T
             mixed = -(incoming @ basis.mT) * keep[..., None]  # (C, K, K)
             symmetric = mixed.tril() + mixed.tril(-1).mT + torch.diag_embed(keep * radial)
@@ -277,15 +301,15 @@ class _Orthonormalize(torch.autograd.Function):
             solved = torch.baddbmm((inverse * keep[:, None]) @ incoming, inverse @ symmetric, basis)
             for k, gradient in enumerate(gradients):
                 gradient[block] = solved[:, k]
-        return None, *gradients
+        return None, None, *gradients
 
 
-def _gram_schmidt(vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _gram_schmidt(vectors: Tensor, present: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Orthonormal rows (C, K, D), written over the vectors; lower factors (C, K, K); norms and kept flags (C,
     K)."""
-    least = ROUNDING * torch.finfo(vectors.dtype).eps * vectors.norm(dim=2)
+    shortest = least * vectors.norm(dim=2)
     lower = torch.eye(vectors.shape[1], dtype=vectors.dtype, device=vectors.device).repeat(len(vectors), 1, 1)
-    norms, kept = torch.ones_like(least), torch.zeros_like(least)
+    norms, kept = torch.ones_like(shortest), torch.zeros_like(shortest)
     for k in range(vectors.shape[1]):
         residual, basis = vectors[:, k : k + 1], vectors[:, :k]
         for _ in range(2 if k else 0):  # twice is enough: the second pass removes the rounding of the first
@@ -293,7 +317,7 @@ def _gram_schmidt(vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Ten
             residual = torch.baddbmm(residual, along, basis, alpha=-1)
             lower[:, k, :k] += along[:, 0]
         norm = residual[:, 0].norm(dim=1)
-        keep = present[:, k] & (norm > least[:, k])
+        keep = present[:, k] & (norm > shortest[:, k])
         lower[:, k, k] = norm.where(keep, 1.0)
         norms[:, k] = torch.where(present[:, k], norm * keep, 1.0)
         kept[:, k] = keep
