@@ -66,6 +66,13 @@ class Maker:
             | {"matcher": lambda texts, tuples: self.floats(len(texts), 2)}
         )
 
+    def conditions(self) -> dict[str, Any]:
+        texts = self.pooled("text") | {"text_v": self.floats(self.n, D)}
+        joint = {f"joint_{letters}": self.floats(self.n, D) for letters in ("v", "va")}
+        present = {"present": {name: self.mask(self.n) for name in ("video", "audio")}}
+        scores = {"matchers": lambda condition: lambda texts, items: self.floats(len(texts), 2)}
+        return texts | joint | scores | (present if self.case == "masked" else {})
+
     def views(self) -> dict[str, Any]:
         return self.pooled("video", "text", rows=4 * self.n) | {"view_valid": self.mask(4 * self.n)}
 
@@ -148,6 +155,7 @@ SPECIAL = {  # name -> keys of the loss for n items, what makes its batch
     "GRAMLoss": (lambda n: {"dam_weight": 0.1, "cosine_weight": 0.5}, Maker.tuples),
     **{name: (lambda n: {"dam_weight": 0.1}, Maker.tuples) for name in ("TriangleLoss", "PMRLLoss")},
     **{name: (lambda n: {}, Maker.tuples) for name in ("SymileLoss", "PairwiseNCE")},
+    "VASTLoss": (lambda n: {"conditions": ["tv", "tva"], "dam_weight": 0.1}, Maker.conditions),
     "GDTLoss": (lambda n: {"hypothesis": 8}, Maker.views),
     "STiCALoss": (lambda n: {}, Maker.crops),
     "SumLoss": (lambda n: {"losses": PARTS}, Maker.clips),

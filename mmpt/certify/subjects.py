@@ -85,7 +85,8 @@ def subject_of(name: str, **keys: Any) -> Subject:
         section["threshold"] = ITEMS // VIDEOS
     section |= keys
     layouts: dict[Any, str] = {Maker.views: "views", Maker.crops: "crops"}
-    layouts |= dict.fromkeys([Maker.clips, Maker.tuples, Maker.labels, Maker.soft_labels, None], "items")
+    layouts |= dict.fromkeys([Maker.clips, Maker.tuples, Maker.conditions, None], "items")
+    layouts |= dict.fromkeys([Maker.labels, Maker.soft_labels], "items")
 
     def batch(dtype: torch.dtype) -> Batch:
         maker = Maker("random", ITEMS, torch.float32, VIDEOS)

@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mmpt.config.conditions import letters_of
 from mmpt.config.fields import Section, option
 from mmpt.ops import gram
 from mmpt.ops.normalize import unit_rows_once
 
 SCORES = ("volume", "distance", "logvolume", "cosine", "triangle", "eigenvalue")
+JOINT = "joint"  # besides: the cosine of modalities that a model embeds together
 BLOCK_NUMBERS = 2**23  # scores of a block (32 MB in float32), for every one of the K dot products
 ITEM_BLOCK = 512  # items whose bases are computed at once
 EIGEN_NUMBERS = 2**22  # numbers of the small Gram matrices of a block
@@ -34,7 +36,9 @@ class SubsetKeys(Section):
         "N modalities: subsets compared, e.g. [tv, tva, tvas]: t and first letters; null: all modalities",
     )
     scores: list = option(
-        ["volume"], "N modalities: volume, distance, logvolume, cosine, triangle, eigenvalue"
+        ["volume"],
+        "N modalities: volume, distance, logvolume, cosine, triangle, eigenvalue; joint: cosine of what "
+        "model_cls: GRAM embeds together (single modalities, va, vs, vas)",
     )
 
 
@@ -160,6 +164,31 @@ def _unit(x: Tensor, there: Tensor | None = None) -> Tensor:
     )
 
 
+def scorer_of(compared: Comparison, score: str, arrays: Mapping[str, Any]) -> Scorer:
+    """The scores of a comparison.
+
+    Args:
+        compared: queries and items.
+        score: one of `eval.scores`.
+        arrays: for `joint`: `joint_<letters>` (M, D).
+
+    Raises:
+        ValueError: an unknown score, or the model does not embed these modalities together.
+    """
+    if score != JOINT:
+        return Scorer(compared.queries, compared.items, score)
+    known = [name.removeprefix("joint_") for name in arrays if name.startswith("joint_")]
+    first = "".join(name[0] for name in compared.names[1:])
+    letters = letters_of(first) if known else first
+    if letters not in known:
+        cure = f"expected modalities among {', '.join(known)}" if known else "set model.model_cls: GRAM"
+        raise ValueError(f"eval.scores: {JOINT}: the model does not embed {letters} together; {cure}.")
+    whole = compared.items.mask.all(1, keepdim=True)
+    return Scorer(
+        compared.queries, ItemSet.of([torch.as_tensor(arrays[f"joint_{letters}"])], whole), "cosine"
+    )
+
+
 class Scorer:
     """Scores of `texts` (N, D) against items, as rows of texts or rows of items.
 
@@ -178,7 +207,9 @@ class Scorer:
 
     def __init__(self, texts: Tensor, items: ItemSet, score: str):
         if score not in SCORES:
-            raise ValueError(f"eval.scores: {score!r} is unknown; expected some of {', '.join(SCORES)}.")
+            raise ValueError(
+                f"eval.scores: {score!r} is unknown; expected some of {', '.join((*SCORES, JOINT))}."
+            )
         gram.check_shapes(items.modalities, texts)
         self.texts, self.items, self.score = _unit(texts), items, score
         self.shape = (len(texts), len(items.mask))

@@ -14,7 +14,7 @@ from mmpt.losses.gdt import GDTLoss
 from mmpt.losses.loss import Loss, LossConfig, build_loss, option
 from mmpt.losses.milnce import MILNCELoss
 from mmpt.losses.multimodal.gram import GRAMLoss
-from mmpt.losses.multimodal.peers import PairwiseNCE, PMRLLoss, SymileLoss, TriangleLoss
+from mmpt.losses.multimodal.peers import PairwiseNCE, PMRLLoss, SymileLoss, TriangleLoss, VASTLoss
 from mmpt.losses.nce import NCE, MMContraLoss, T2VContraLoss, V2TContraLoss
 from mmpt.losses.sequence import SequenceContrastLoss
 from mmpt.losses.stica import STiCALoss
@@ -56,6 +56,7 @@ __all__ = [
     "TempCLRLoss",
     "TriangleLoss",
     "V2TContraLoss",
+    "VASTLoss",
     "build_loss",
     "option",
 ]

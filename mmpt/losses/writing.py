@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmpt.config.conditions import letters_of
 from mmpt.losses.classification import mean_cross_entropy
 from mmpt.losses.loss import Loss, LossConfig, option
 from mmpt.losses.vlm import labelled
@@ -47,11 +48,15 @@ class WritingLoss(Loss[WritingConfig]):
     cost = "linear in the logits; the text encoder runs once for each condition."
     term = ""
 
-    def over_conditions(self, word_logits: Callable[..., Tensor], labels: Tensor, *text: Tensor) -> Tensor:
-        """Cross entropy of the labelled words, averaged over words, then over conditions."""
+    def over_conditions(
+        self, word_logits: Callable[..., Tensor], texts: Callable[[str], tuple[Tensor, ...]]
+    ) -> Tensor:
+        """Cross entropy of the labelled words, averaged over words, then over conditions; `texts` gives the
+        ids, mask, labels and question of a condition."""
         losses = []
         for condition in self.config.conditions or ():
-            logits = word_logits(condition, text[0], text[1], labels, *text[2:])
+            ids, mask, labels, *question = texts(condition)
+            logits = word_logits(condition, ids, mask, labels, *question)
             losses.append(mean_cross_entropy(logits, labelled(labels, logits)))
         loss = sum(losses) / len(losses)
         self.record(**{self.term: loss})
@@ -64,8 +69,8 @@ class CaptionLoss(WritingLoss):
     other modalities.
 
     Reads `masked_caps` (B, T), `caption_labels` (B, T) with -100 where nothing is masked, `cmasks` (B, T),
-    all from the data set (`dataset.mask_captions`). Source: VAST (arXiv 2305.18500), `loss_cap` of GRAM's
-    released code.
+    all from the data set (`dataset.mask_captions`); a condition with captions of its own
+    (`dataset.condition_captions`) those. Source: VAST (arXiv 2305.18500), `loss_cap` of GRAM's released code.
     """
 
     term = "caption"
@@ -81,7 +86,12 @@ class CaptionLoss(WritingLoss):
         caption_labels: Tensor,
         **batch: Any,
     ) -> Tensor:
-        return self.over_conditions(word_logits, caption_labels, masked_caps, cmasks)
+        common = {"masked_caps": masked_caps, "cmasks": cmasks, "caption_labels": caption_labels}
+
+        def texts(condition: str) -> tuple[Tensor, ...]:
+            return tuple(batch.get(f"{name}_{letters_of(condition)}", x) for name, x in common.items())
+
+        return self.over_conditions(word_logits, texts)
 
 
 @LOSSES.register()
@@ -109,5 +119,5 @@ class AnswerLoss(WritingLoss):
         question_cmasks: Tensor,
         **batch: Any,
     ) -> Tensor:
-        text = masked_answers, answer_cmasks, question_caps, question_cmasks
-        return self.over_conditions(word_logits, answer_labels, *text)
+        text = masked_answers, answer_cmasks, answer_labels, question_caps, question_cmasks
+        return self.over_conditions(word_logits, lambda condition: text)

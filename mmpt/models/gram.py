@@ -12,7 +12,7 @@ tokens of a condition.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from mmpt.backbones.eva_clip import resize_grid
 from mmpt.backbones.tokens import token_tower
+from mmpt.config.conditions import LETTERS, letters_of
 from mmpt.config.fields import option
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
@@ -34,7 +35,6 @@ from mmpt.modules.matching import GramMatchHead, bind_matcher
 from mmpt.ops.precision import under_autocast
 from mmpt.registry import MODELS
 
-LETTERS = "vasd"  # first letters of the modalities, in the order of a condition
 TOWERS = {
     "v": "video",
     "a": "audio",
@@ -42,6 +42,7 @@ TOWERS = {
 }  # letter -> entry of model.encoders; depth is seen by the video's
 INITIAL_TEMPERATURE, LEAST_TEMPERATURE = 0.07, 1e-4
 INITIAL_STD = 0.02
+JOINT = ("va", "vs", "vas")  # what has a head of its own besides single modalities
 NORM_EPS = 1e-12
 IGNORED = -100  # label of a position that no loss reads
 OLD_NAMES = {"video_": "vision_", "evaclip_model.": "vision_encoder.", "clip_model.": "vision_encoder."}
@@ -131,7 +132,7 @@ class GRAM(nn.Module):
         self.contra_head_t = ContrastiveHead(hidden, width)
         for letter in self.letters:
             self.add_module(f"contra_head_{letter}", ContrastiveHead(widths[letter], width))
-        for joint in ("va", "vs", "vas"):
+        for joint in JOINT:
             if set(joint) <= set(self.letters):
                 self.add_module(
                     f"contra_head_{joint}", nn.Linear(sum(widths[letter] for letter in joint), width)
@@ -164,8 +165,9 @@ class GRAM(nn.Module):
         """Names of what `forward` gives."""
         pooled = (f"pooled_{name}" for name in ("text", *self.names))
         temperature = {"logit_scale"} if self.config.model.learnable_temperature else set()
-        matcher = {"matcher"} if self.config.model.matching_head else set()
-        return frozenset({*pooled, "present", "word_logits"} | temperature | matcher)
+        matcher = {"matcher", "matchers"} if self.config.model.matching_head else set()
+        joint = (f"joint_{subset}" for subset in self._joint_of(self.letters))
+        return frozenset({*pooled, *joint, "present", "word_logits"} | temperature | matcher)
 
     def order_sensitive(self, name: str) -> bool:
         """Whether the embedding of a modality changes with the order of its positions: frames and clips are
@@ -192,19 +194,29 @@ class GRAM(nn.Module):
 
         Returns:
             `pooled_text`, `pooled_<name>` (B, D) unit rows, `present`, and for losses `word_logits` (see
-            `GRAM.word_logits`), `matcher` with `model.matching_head`, `logit_scale` with
-            `model.learnable_temperature`.
+            `GRAM.word_logits`), `matcher` and `matchers` (of a condition) with `model.matching_head`,
+            `logit_scale` with `model.learnable_temperature`; `joint_<letters>` (B, D) unit rows of one, two
+            or three modalities together. Of captions that belong to one condition (`caps_<letters>`, see
+            `dataset.condition_captions`) `text_<letters>`.
         """
         items = self.encode(caps, present=batch.pop("present", None), **batch)
-        output: dict[str, Any] = self.embeddings(items) | {
-            "present": items.present,
-            "pooled_text": self.encode_text(caps, cmasks),
-        }
+        output: dict[str, Any] = (
+            self.embeddings(items)
+            | self._joint(items)
+            | {"present": items.present, "pooled_text": self.encode_text(caps, cmasks)}
+        )
+        own = {x: (batch[f"caps_{x}"], batch[f"cmasks_{x}"]) for x in _conditions(batch)}
+        output |= {f"text_{x}": self.encode_text(*texts) for x, texts in own.items()}
         if self.config.model.learnable_temperature:
             output["logit_scale"] = -self.contra_temp.clamp_min(LEAST_TEMPERATURE).log()
         if self.config.model.matching_head:
             output["matcher"] = bind_matcher(
                 self._match_logits, caps, cmasks, *self.condition(items, self.matching_condition(items))
+            )
+            output["matchers"] = lambda condition: bind_matcher(
+                self._match_logits,
+                *own.get(letters_of(condition), (caps, cmasks)),
+                *self.condition(items, condition),
             )
         output["word_logits"] = under_autocast(functools.partial(self.word_logits, items), caps)
         return output
@@ -220,11 +232,11 @@ class GRAM(nn.Module):
             batch: see `encode`.
 
         Returns:
-            `pooled_<name>` (B, D), `present`: name -> (B,) bool, and with `model.matching_head` `condition`
-            (B, M, H), `condition_mask` (B, M).
+            `pooled_<name>`, `joint_<letters>` (B, D), `present`: name -> (B,) bool, and with
+            `model.matching_head` `condition` (B, M, H), `condition_mask` (B, M).
         """
         items = self.encode(caps, present=present, **batch)
-        output: dict[str, Any] = self.embeddings(items) | {"present": items.present}
+        output: dict[str, Any] = self.embeddings(items) | self._joint(items) | {"present": items.present}
         if self.config.model.matching_head:
             output["condition"], output["condition_mask"] = self.condition(
                 items, self.matching_condition(items)
@@ -274,7 +286,9 @@ class GRAM(nn.Module):
         return self._unit(getattr(self, f"contra_head_{name[0]}")(stream.pooled))
 
     def joint_embedding(self, items: Items, subset: str) -> Tensor:
-        """Unit rows (B, D) of va, vs or vas together, as VAST compares them with texts by cosine."""
+        """Unit rows (B, D) of va, vs or vas together, as VAST compares them with texts by cosine; of one
+        modality alone those of its own head.
+        """
         return self._unit(
             getattr(self, f"contra_head_{subset}")(
                 torch.cat([items.streams[x].pooled for x in subset], dim=1)
@@ -418,7 +432,7 @@ class GRAM(nn.Module):
         """What a checkpoint of a whole model must hold: all but heads that earlier releases lack or never
         trained.
         """
-        optional = tuple(f"contra_head_{name}." for name in ("d", "va", "vs", "vas"))
+        optional = tuple(f"contra_head_{name}." for name in ("d", *JOINT))
         return frozenset(name for name in self.state_dict() if not name.startswith(optional))
 
     def released_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -460,6 +474,14 @@ class GRAM(nn.Module):
                 f"{self._source}: dataset.modalities: expected {expected}, got {', '.join(self.names)}."
             )
         return {letter: self.names[first.index(letter)] for letter in LETTERS if letter in first}
+
+    def _joint(self, items: Items) -> dict[str, Tensor]:
+        return {f"joint_{x}": self.joint_embedding(items, x) for x in self._joint_of(items.streams)}
+
+    @staticmethod
+    def _joint_of(letters: Iterable[str]) -> list[str]:
+        """Of which modalities together there is an embedding."""
+        return [*letters, *(joint for joint in JOINT if set(joint) <= set(letters))]
 
     def _sees(self) -> bool:
         return bool({"v", "d"} & set(self.letters))
@@ -558,6 +580,11 @@ def reading_order(mask: Tensor, question_mask: Tensor | None = None) -> Tensor:
     order = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     order[:, :n] = True
     return order & there[:, None].bool()
+
+
+def _conditions(batch: Mapping[str, Any]) -> list[str]:
+    """Letters of the conditions that have captions of their own."""
+    return [name.removeprefix("caps_") for name in batch if name.startswith("caps_")]
 
 
 def stretched(table: Tensor, n: int) -> Tensor:

@@ -28,6 +28,7 @@ WORD_WIDTH = 32
 LOWEST_HZ, COLOUR_OCTAVES, BAR_OCTAVES = 200, 3, 0.5
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "purple")
 PITCHES = ("deepest", "deep", "middle", "raised", "high", "highest")  # of the colours
+TEXTS = ("caption", "vision_cap", "audio_cap", "subtitle")
 COLOUR_QUESTION, BAR_QUESTION = "which colour is it", "what does the bar do"
 
 
@@ -41,7 +42,7 @@ def write_clips(out: Path, videos: int = 64, seconds: int = 6, seed: int = 0) ->
             write_clip(folder / f"{split}{n:03}.mkv", np.random.default_rng((seed, number, n)), seconds)
             for n in range(count)
         ]
-        keys = {f"{split}.json": ("caption", "subtitle"), f"{split}_questions.json": ("question", "answer")}
+        keys = {f"{split}.json": TEXTS, f"{split}_questions.json": ("question", "answer")}
         for name, kept in keys.items():
             write_json(out / name, [{key: row[key] for key in ("video_id", *kept)} for row in rows])
         written[folder] = count
@@ -90,6 +91,8 @@ def _texts(colour: int, falls: bool) -> dict[str, str | list[str]]:
     )
     return {
         "caption": [f"the bar {bar} on {name}", f"{name} with a bar that {bar}"],
+        "vision_cap": [f"a bar on {name}"],
+        "audio_cap": [f"a {pitch} tone"],
         "subtitle": f"a tone of the {pitch} kind",
         "question": [COLOUR_QUESTION, BAR_QUESTION],
         "answer": [name, f"it {bar}"],

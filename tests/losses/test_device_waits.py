@@ -108,6 +108,11 @@ CASES = [
         (name, {"modalities": ["video", "audio"]}, lambda: pooled("audio"))
         for name in ("GRAMLoss", "TriangleLoss", "SymileLoss")
     ],
+    (
+        "VASTLoss",
+        {"conditions": ["tv", "tva"]},
+        lambda: {name: floats(N, D) for name in ("pooled_text", "text_v", "joint_v", "joint_va")},
+    ),
     ("GDTLoss", {"hypothesis": 9}, views),
     (
         "STiCALoss",

@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from mmpt.checkpoints.weights import load_weights
 from mmpt.config.schema import Config, DatasetConfig, ModelConfig
@@ -412,6 +413,60 @@ def test_every_parameter_of_the_released_losses_gets_a_gradient(make_tiny):
     }
     assert without - {"vision_encoder", "multimodal_encoder"} == joint | unread
     assert all(".head." in name or ".cls." in name for name in heads)
+
+
+def test_each_condition_is_contrasted_with_its_own_captions(make_tiny):
+    model, batch = make_tiny(), tiny_batch()
+    seen, heard = batch["caps"].flip(0), batch["caps"].roll(1, 0)
+    own = {"caps_v": seen, "cmasks_v": seen != 0, "caps_a": heard, "cmasks_a": heard != 0}
+    output = model(**batch, **own)
+    items = model.encode(**{name: x for name, x in batch.items() if name != "cmasks"})
+    expected = 0.0
+    for letters, caps in {"v": seen, "a": heard, "va": batch["caps"]}.items():
+        logits = model.encode_text(caps, caps != 0) @ model.joint_embedding(items, letters).T / 0.07
+        there = batch["present"][:, :2][:, ["va".index(x) for x in letters]].all(1)
+        logits, target = logits[there][:, there], torch.arange(int(there.sum()))
+        both = [cross_entropy(x, target, label_smoothing=0.1) for x in (logits, logits.T)]
+        expected = expected + sum(both) / 6
+    loss = build_loss({"loss_cls": "VASTLoss", "conditions": ["tv", "at", "tva"]})
+    torch.testing.assert_close(loss(**output), expected)
+    assert set(loss.terms) == {"tv_nce", "at_nce", "tva_nce"}
+
+
+def test_the_matching_loss_of_a_condition_reads_its_captions_and_its_modalities(make_tiny):
+    model, batch = make_tiny(), tiny_batch()
+    heard = batch["caps"].roll(1, 0)
+    matchers = model(**batch, caps_a=heard, cmasks_a=heard != 0)["matchers"]
+    items = model.encode(**{name: x for name, x in batch.items() if name != "cmasks"})
+    for condition, caps in {"ta": heard, "tv": batch["caps"]}.items():
+        expected = bind_matcher(model._match_logits, caps, caps != 0, *model.condition(items, condition))
+        pairs = torch.tensor([0, 1, 2]), torch.tensor([2, 0, 1])
+        torch.testing.assert_close(matchers(condition)(*pairs), expected(*pairs))
+
+
+def test_captions_are_written_from_each_condition_in_its_own_words(make_tiny):
+    model, batch = make_tiny(), tiny_batch()
+    heard = batch["caps"].roll(1, 0)
+    texts = {"masked_caps": batch["caps"], "caption_labels": batch["caps"].where(batch["caps"] > 4, -100)}
+    own = {"masked_caps_a": heard, "cmasks_a": heard != 0, "caption_labels_a": heard.where(heard > 4, -100)}
+    words = model(**batch)["word_logits"]
+
+    def loss(*conditions, **given):
+        made = build_loss({"loss_cls": "CaptionLoss", "conditions": [*conditions]})
+        return made(word_logits=words, **{"cmasks": batch["cmasks"], **texts, **given})
+
+    alone = {"masked_caps": heard, "cmasks": heard != 0, "caption_labels": own["caption_labels_a"]}
+    expected = (loss("tv") + loss("ta", **alone)) / 2
+    torch.testing.assert_close(loss("tv", "ta", **own), expected)
+
+
+def test_modalities_that_no_head_joins_are_refused_before_training(make_tiny):
+    with pytest.raises(ValueError, match="joint_as"):
+        build_loss({"loss_cls": "VASTLoss", "conditions": ["tas"]}).check_model(make_tiny())
+    with pytest.raises(ValueError, match="matchers"):
+        build_loss({"loss_cls": "VASTLoss", "conditions": ["tv"], "dam_weight": 0.1}).check_model(
+            make_tiny(matching_head=False)
+        )
 
 
 @pytest.mark.parametrize(

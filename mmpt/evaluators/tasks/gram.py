@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.evaluators.alignment_report import alignment
-from mmpt.evaluators.gram_scores import GramKeys, Scorer, compare, subsets
+from mmpt.evaluators.gram_scores import GramKeys, Scorer, compare, scorer_of, subsets
 from mmpt.evaluators.metric import Metric
 from mmpt.evaluators.predictor import Arrays, Predictor
 from mmpt.evaluators.ranking import RankCounts, count_tile, statistic
@@ -35,8 +35,9 @@ class GramPredictor(Predictor):
     of every item, by the first of `eval.scores` in the last of `eval.modalities`.
 
     Returns `pooled_text` (N, D) and `targets` (N) item of each caption (without `model.captions` neither),
-    `pooled_<modality>` (M, D), `present` (M, K), `modalities` (K names), `item_ids`, `texts`, and re-ranked
-    `match_items`, `match_items_prob` (N, k), `match_texts`, `match_texts_prob` (M, k).
+    `pooled_<modality>` (M, D), of GRAM `joint_<letters>` (M, D), `present` (M, K), `modalities` (K names),
+    `item_ids`, `texts`, and re-ranked `match_items`, `match_items_prob` (N, k), `match_texts`,
+    `match_texts_prob` (M, k).
     """
 
     Config = GramKeys
@@ -71,6 +72,7 @@ class GramPredictor(Predictor):
             "present": torch.stack([items["present"][name] for name in model.names], dim=1),
             "item_ids": list(batch["video_id"]),
             **{f"pooled_{name}": items[f"pooled_{name}"] for name in model.names},
+            **{name: value for name, value in items.items() if name.startswith("joint_")},
         }
         if not self.config.model.captions:
             return output
@@ -102,8 +104,7 @@ class GramPredictor(Predictor):
                 f"eval.rerank compares texts with items, but eval.modalities ends with {last!r}. End with "
                 "t and others."
             )
-        compared = compare(arrays, model.names, last)
-        scorer = Scorer(compared.queries, compared.items, config.scores[0])
+        scorer = scorer_of(compare(arrays, model.names, last), config.scores[0], arrays)
         for name, transposed in ("items", False), ("texts", True):
             best = top_candidates(scorer, config.rerank, transposed)  # (Q, k)
             query = torch.arange(len(best))[:, None].expand_as(best)
@@ -175,18 +176,19 @@ class GramRetrievalMetric(Metric):
         arrays |= {"pooled_text": pooled_text, "targets": targets, "present": present}
         ranks, facts = {}, {}
         for subset in subsets(self.config.modalities, names, pooled_text is not None):
-            queries, targets, items, chosen = compare(arrays, names, subset)
+            compared = compare(arrays, names, subset)
+            queries, targets, items, chosen = compared
             facts[f"alignment {subset}"] = {
                 "queries": len(queries),
                 **alignment(queries, items, targets, chosen),
             }
             for score in self.config.scores:
                 ranks |= both_directions(
-                    f"{subset}-{score}", Scorer(queries, items, score), targets, self.ranks
+                    f"{subset}-{score}", scorer_of(compared, score, arrays), targets, self.ranks
                 )
         best = f"{subset}-{self.config.scores[0]}"
         if self.config.rerank and "match_items" in arrays:
-            scorer, best = Scorer(queries, items, self.config.scores[0]), f"{best}-rerank"
+            scorer, best = scorer_of(compared, self.config.scores[0], arrays), f"{best}-rerank"
             ranks |= both_directions(
                 best,
                 scorer,

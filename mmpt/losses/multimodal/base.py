@@ -81,9 +81,7 @@ class TupleConfig(LossConfig):
     label_smoothing: float = option(0.1, "share of the target spread over all classes", least=0, most=1)
     normalize: bool = option(True, "bring embeddings to unit length (those that have it pass untouched)")
     gather: str = option(
-        "full",
-        "negatives: full = of all ranks, with gradient; detached = of all ranks, as constants; local",
-        one_of=("full", "detached", "local"),
+        "full", "negatives: full = of all ranks, with gradient; local", one_of=("full", "local")
     )
 
     def __post_init__(self):
@@ -130,12 +128,7 @@ class TupleLoss(Loss[T]):
         }
         names = self._names(pooled)
         anchors = names if self.config.anchor == "all" else names[:1]
-        scale = inverse_temperature(
-            logit_scale,
-            pooled[names[0]],
-            self.config.temperature,
-            most=-math.log(self.config.min_temperature),
-        )
+        scale = self.scale(logit_scale, pooled[names[0]])
         sums: dict[str, Tensor] = {}
         for anchor in anchors:
             tuples = self._tuples(
@@ -146,13 +139,18 @@ class TupleLoss(Loss[T]):
         self.record(**sums)
         return sum(sums.values())
 
+    def scale(self, logit_scale: Tensor | None, like: Tensor) -> Tensor:
+        """1 / tau, learned where the model returns it."""
+        most = -math.log(self.config.min_temperature)
+        return inverse_temperature(logit_scale, like, self.config.temperature, most=most)
+
     def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
         """Weighted terms, whose sum is the loss of one choice of anchor."""
         raise NotImplementedError
 
     def everywhere(self, tuples: Tuples) -> Tuples:
         """Tuples of all ranks, for losses cheap enough to be computed whole on each of them."""
-        return tuples if self.config.gather == "local" else tuples.gathered(self.config.gather == "full")
+        return tuples if self.config.gather == "local" else tuples.gathered()
 
     def _names(self, pooled: Mapping[str, Tensor]) -> list[str]:
         """The anchor, then the other modalities in use."""

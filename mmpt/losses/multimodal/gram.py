@@ -24,6 +24,12 @@ from mmpt.registry import LOSSES
 class GRAMConfig(MatchedTupleConfig):
     """Keys of `GRAMLoss`."""
 
+    gather: str = option(
+        "full",
+        "negatives: full = of all ranks, with gradient; detached = of all ranks, as constants (those of the "
+        "cosine keep their gradient); local",
+        one_of=("full", "detached", "local"),
+    )
     score: str = option(
         "volume", "volume, distance (anchor to the span of the others) or logvolume", one_of=SCORES
     )

@@ -1,18 +1,20 @@
-"""Peers of GRAM on the same tuples of modalities: Triangle, PMRL, Symile and pairwise NCE. What they share is
-in `tuples.py`.
+"""Peers of GRAM on the same tuples of modalities: Triangle, PMRL, Symile, pairwise NCE and VAST. What they
+share is in `base.py`.
 
 Shapes: B items on this rank, N items of all ranks, K modalities besides the anchor, D width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmpt.losses.loss import option
+from mmpt.config.conditions import letters_of
+from mmpt.losses.loss import Loss, option
 from mmpt.losses.multimodal.base import MatchedTupleConfig, MatchedTupleLoss, TupleConfig, TupleLoss, Tuples
 from mmpt.ops.gram import leading_components, multilinear_product, triangle_score
 from mmpt.ops.gram.contrast import pair_cross_entropy
@@ -164,6 +166,87 @@ class PairwiseNCE(TupleLoss[TupleConfig]):
             both = pair_cross_entropy(scale * tuples.anchor @ modality.T, valid, self.config.label_smoothing)
             total = total + sum(both) / (2 * len(tuples.modalities))
         return {"pairwise": total}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VASTConfig(MatchedTupleConfig):
+    """Keys of `VASTLoss`."""
+
+    conditions: list | None = option(
+        None, "first letters of the modalities that captions are compared with, such as [tvas, tv, ta]"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.conditions:
+            raise ValueError("loss.conditions is empty; name at least one, such as tva.")
+        if self.modalities is not None or self.anchor != "text":
+            raise ValueError(
+                "loss.conditions of VASTLoss say what is compared: remove loss.modalities, anchor."
+            )
+        for condition in self.conditions:
+            letters_of(condition)
+
+
+@LOSSES.register()
+class VASTLoss(MatchedTupleLoss[VASTConfig]):
+    """Pulls a caption to its item, seen through some modalities together, and pushes it from other items;
+    each choice of modalities with captions of its own.
+
+    Symmetric InfoNCE of the cosines of texts and of `joint_<letters>`, the mean over the conditions, and with
+    `dam_weight` (published: 0.1) the matching loss of each, whose negatives are drawn by these cosines. The
+    captions of a condition are those that `dataset.condition_captions` names for it, such as what is seen
+    for tv and what is heard for ta; else those of the item.
+    """
+
+    Config = VASTConfig
+    formula = "mean over conditions c of [CE(t_c m_c' / tau) + CE(m_c t_c' / tau)] / 2, unit vectors"
+    paper = "Chen et al., VAST, NeurIPS 2023, [arXiv 2305.18500](https://arxiv.org/abs/2305.18500)"
+    cost = "N^2 D operations for each condition."
+    note = "Needs `model_cls: GRAM`, whose heads join va, vs and vas."
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        joint = (f"joint_{letters_of(condition)}" for condition in self.config.conditions or ())
+        return ("pooled_text", *joint, *(("matchers",) if self.config.dam_weight else ()))
+
+    def check_model(self, model: nn.Module) -> None:
+        Loss.check_model(self, model)
+
+    def forward(
+        self,
+        *,
+        pooled_text: Tensor | None = None,
+        present: Mapping[str, Tensor] | None = None,
+        logit_scale: Tensor | None = None,
+        matchers: Callable[[str], Callable[[Tensor, Tensor], Tensor]] | None = None,
+        **batch: Any,
+    ) -> Tensor:
+        scale = self.scale(logit_scale, pooled_text)
+        sums: dict[str, Tensor] = {}
+        conditions = self.config.conditions or ()
+        for condition in conditions:
+            letters = letters_of(condition)
+            there = [mask for name, mask in (present or {}).items() if name[0] in letters]
+            pair = {"text": batch.get(f"text_{letters}", pooled_text), "item": batch[f"joint_{letters}"]}
+            whole = {"item": torch.stack(there, 1).all(1)} if there else {}
+            tuples = self._tuples(pair, [*pair], whole)
+            matcher = {"matcher": matchers(condition)} if matchers and self.config.dam_weight else {}
+            for term, value in self.terms_of(tuples, scale, **batch | matcher).items():
+                sums[f"{condition}_{term}"] = value / len(conditions)
+        self.record(**sums)
+        return sum(sums.values())
+
+    def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
+        everyone = self.everywhere(tuples)
+        logits = scale * everyone.anchor @ everyone.modalities[0].T
+        both = pair_cross_entropy(logits, everyone.valid, self.config.label_smoothing)
+        return {"nce": sum(both) / 2} | self.matching(tuples, scale, **batch)
+
+    def mining_logits(self, local: Tuples, everyone: Tuples, scale: Tensor) -> tuple[Tensor, Tensor]:
+        to_items = scale * local.anchor @ everyone.modalities[0].T
+        to_texts = scale * local.modalities[0] @ everyone.anchor.T
+        return _only(everyone.valid, to_items), _only(everyone.valid, to_texts)
 
 
 def _not_two(found: int) -> str:

@@ -36,6 +36,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -46,6 +47,7 @@ import numpy as np
 import torch
 
 from mmpt.config import required
+from mmpt.config.conditions import letters_of
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.media.frames import chunk_positions
@@ -145,6 +147,16 @@ class ModalityKeys(Section):
         "keys of an item that may hold its captions; the first there counts. VAST-27M also has vision_cap, "
         "of sight alone, and audio_cap, of sound alone",
     )
+    condition_captions: Mapping[str, list] | None = option(
+        None,
+        "conditions of losses that have captions of their own in training -> keys of an item that may hold "
+        "them, such as {tv: [vision_cap], ta: [audio_cap]}; every item needs one",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in self.condition_captions or {}:
+            letters_of(name)
 
 
 def read_modalities(config: DatasetConfig) -> list[Modality]:
@@ -163,6 +175,11 @@ def read_modalities(config: DatasetConfig) -> list[Modality]:
     return modalities
 
 
+def own_captions(config: DatasetConfig) -> dict[str, list[str]]:
+    """Letters of a condition -> keys of its captions (`dataset.condition_captions`)."""
+    return {letters_of(name): keys for name, keys in (config.condition_captions or {}).items()}
+
+
 class Item(NamedTuple):
     """One row of an annotation."""
 
@@ -172,10 +189,14 @@ class Item(NamedTuple):
     captions: tuple[str, ...]
     subtitle: str
     questions: tuple[tuple[str, tuple[str, ...]], ...] = ()  # each with the answers that are right
+    own: tuple[tuple[str, ...], ...] = ()  # captions of each condition that has some of its own
 
 
-def read_annotation(path: str | Path, caption_keys: Sequence[str] = CAPTION_KEYS) -> list[Item]:
-    """The items of an annotation file, with the captions that the first present of `caption_keys` holds.
+def read_annotation(
+    path: str | Path, caption_keys: Sequence[str] = CAPTION_KEYS, own: Sequence[Sequence[str]] = ()
+) -> list[Item]:
+    """The items of an annotation file, with the captions that the first present of `caption_keys` holds, and
+    those of each entry of `own` likewise.
 
     Raises:
         FileNotFoundError: no file.
@@ -191,24 +212,19 @@ def read_annotation(path: str | Path, caption_keys: Sequence[str] = CAPTION_KEYS
         check_record(row, where)
         item_id = next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), None)
         questions = _questions(row, where)
-        captions = next(
-            (row[key] for key in caption_keys if row.get(key) is not None), [] if questions else None
-        )
-        if item_id is None or captions is None:
-            lacking = "id" if item_id is None else "caption"
-            expected = ", ".join(ID_KEYS if item_id is None else caption_keys)
-            raise ValueError(
-                f"{where} has no {lacking}; expected one of the keys {expected}, got {shown(', '.join(row))}."
-            )
+        if item_id is None:
+            raise _no(where, "id", ID_KEYS, row)
         check_id(item_id, where, folders=True)
-        here = f"{where} ({item_id}): caption"
-        captions = (captions,) if isinstance(captions, str) else tuple(check_kind(captions, list, here))
-        for caption in captions:
-            check_kind(caption, str, here)
+        captions = _captions(row, caption_keys, where, optional=bool(questions))
+        apart = tuple(_captions(row, keys, where) for keys in own)
+        if not all(apart):
+            raise _no(where, "caption", own[apart.index(())], row)
         if item_id in items:
             known = items[item_id]
             items[item_id] = known._replace(
-                captions=known.captions + captions, questions=known.questions + questions
+                captions=known.captions + captions,
+                questions=known.questions + questions,
+                own=tuple(map(operator.add, known.own, apart)),
             )
             continue
         segment = row.get("segment")
@@ -226,10 +242,34 @@ def read_annotation(path: str | Path, caption_keys: Sequence[str] = CAPTION_KEYS
             captions,
             check_kind(row.get("subtitle") or "", str, f"{where} ({item_id}): subtitle").strip(),
             questions,
+            apart,
         )
     if not items:
         raise ValueError(f"{path}: the annotation lists no item.")
     return list(items.values())
+
+
+def _captions(
+    row: Mapping[str, Any], keys: Sequence[str], where: str, optional: bool = False
+) -> tuple[str, ...]:
+    """Those that the first present of some keys holds."""
+    key = next((key for key in keys if row.get(key) is not None), None)
+    if key is None and optional:
+        return ()
+    if key is None:
+        raise _no(where, "caption", keys, row)
+    captions = row[key]
+    captions = (
+        (captions,) if isinstance(captions, str) else tuple(check_kind(captions, list, f"{where}: {key}"))
+    )
+    for caption in captions:
+        check_kind(caption, str, f"{where}: {key}")
+    return captions
+
+
+def _no(where: str, what: str, keys: Sequence[str], row: Mapping[str, Any]) -> ValueError:
+    expected = f"expected one of the keys {', '.join(keys)}"
+    return ValueError(f"{where} has no {what}; {expected}, got {shown(', '.join(row))}.")
 
 
 def _questions(row: Mapping[str, Any], where: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -309,7 +349,8 @@ class ModalityMetaProcessor(MetaProcessor):
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
-        items = read_annotation(self.split_path(), config.caption_keys)
+        own = own_captions(config) if self.split != "test" else {}
+        items = read_annotation(self.split_path(), config.caption_keys, [*own.values()])
         missing = lacking(items, config)
         for name, ids in missing.items():
             if len(ids) == len(items):
@@ -452,7 +493,7 @@ class ModalityTextProcessor(TextProcessor):
     "questions": lists of token ids, "answer": token ids of the answer to the first}.
 
     In training one caption and one right answer are drawn, in validation the first is taken; a test has all
-    captions and questions.
+    captions and questions. With dataset.condition_captions also "own": token ids of one caption of each.
     """
 
     def __call__(self, text_id: Item, rng: ItemRandom | None = None) -> dict[str, Any]:
@@ -465,6 +506,7 @@ class ModalityTextProcessor(TextProcessor):
             "subtitle": self.tokenize(text_id.subtitle),
             "questions": [self.tokenize(question) for question, _ in text_id.questions],
             "answer": self.tokenize(self._one(answers, rng)) if answers else [],
+            "own": [self.tokenize(self._one(texts, rng)) for texts in text_id.own],
         }
 
     def _one(self, texts: Sequence[str], rng: ItemRandom | None) -> str:
@@ -497,11 +539,13 @@ class ModalityAligner(Aligner):
     (L) of a subtitle; `present` (K) bool in the order of dataset.modalities; `video_id`, the item's id. In
     place of a missing modality stand zeros (a subtitle without words), masked.
 
+    Outside of tests, with dataset.condition_captions, `caps_<letters>`, `cmasks_<letters>` (T) of each.
+
     For models that write: with dataset.mask_captions `masked_caps` and `caption_labels` (T), see
-    `mask_written`; of annotations with questions `question_caps`, `question_cmasks` (Q), `masked_answers`,
-    `answer_cmasks` and `answer_labels` (A). A test set has `references`, the captions as texts, and of
-    questions `question_caps`, `question_cmasks` (N, Q), `questions` and `answers` as texts, "" and () where
-    an item has fewer than others.
+    `mask_written`, and those of each condition; of annotations with questions `question_caps`,
+    `question_cmasks` (Q), `masked_answers`, `answer_cmasks` and `answer_labels` (A). A test set has
+    `references`, the captions as texts, and of questions `question_caps`, `question_cmasks` (N, Q),
+    `questions` and `answers` as texts, "" and () where an item has fewer than others.
 
     dataset.modality_dropout hides each modality of a training item with that probability, but never all of
     them.
@@ -579,10 +623,10 @@ class ModalityAligner(Aligner):
                 "references": [caption for caption in video_id.captions if caption],
             }
         else:
-            item |= {"caps": caps[0], "cmasks": cmasks[0]}
-            if self.config.mask_captions:
-                masked = self._masked(caps[0], cmasks[0], self.config.mask_captions, rng)
-                item |= dict(zip(("masked_caps", "caption_labels"), masked, strict=True))
+            item |= self._caption(caps[0], cmasks[0], rng)
+            for letters, words_of in zip(own_captions(self.config), text_feature.get("own", ()), strict=True):
+                caption = self._caption(*(x[0] for x in self.pack([words_of])), rng)
+                item |= {f"{name}_{letters}": x for name, x in caption.items()}
         if video_id.questions:
             item |= self._asked(video_id, text_feature, rng)
         for modality, there in zip(self.modalities, present.tolist(), strict=True):
@@ -606,6 +650,16 @@ class ModalityAligner(Aligner):
                 raise
             logger.warning("%s; masked", error)
             return None
+
+    def _caption(
+        self, caps: torch.Tensor, cmasks: torch.Tensor, rng: ItemRandom | None
+    ) -> dict[str, torch.Tensor]:
+        """A packed caption (T), and what a writing model reads of it."""
+        item = {"caps": caps, "cmasks": cmasks}
+        if self.config.mask_captions:
+            masked = self._masked(caps, cmasks, self.config.mask_captions, rng)
+            item |= dict(zip(("masked_caps", "caption_labels"), masked, strict=True))
+        return item
 
     def _asked(self, item: Item, text_feature: Mapping[str, Any], rng: ItemRandom | None) -> dict[str, Any]:
         """Questions, and in training the answer to the one that there is."""

@@ -51,6 +51,23 @@ def test_golden_gram_eval_volume_retrieval(path):
     assert report["positive_volume"] == pytest.approx(float(golden["mean_positive_volume"]), abs=1e-4)
 
 
+def test_modalities_that_a_model_embeds_together_are_compared_by_cosine():
+    rng = torch.Generator().manual_seed(0)
+    x = {name: torch.randn(5, 4, generator=rng) for name in ("pooled_text", "pooled_video", "pooled_audio")}
+    joint = {"joint_va": x["pooled_text"] + 0.01 * x["pooled_audio"], "joint_v": x["pooled_video"]}
+    config = replace(CONFIG, modalities=["tav"], scores=["joint"])
+    present = torch.ones(5, 2, dtype=torch.bool)
+    evaluate = GramRetrievalMetric(config).evaluate
+    arrays = {**x, "modalities": ["video", "audio"], "present": present}
+    assert evaluate(**arrays, **joint).values["tav-joint-R1"] == 1
+    present[2, 1] = False  # an item that lacks one of them is not found
+    assert evaluate(**arrays, **joint).values["tav-joint-R1"] == 0.8
+    with pytest.raises(ValueError, match="does not embed va together; expected modalities among v"):
+        evaluate(**arrays, joint_v=joint["joint_v"])
+    with pytest.raises(ValueError, match="does not embed av together; set model.model_cls: GRAM"):
+        evaluate(**arrays)
+
+
 @pytest.mark.parametrize("path", golden_cases("gram_eval_[0-9]*.npz"))
 def test_golden_gram_eval_cosine_of_the_first_modality(path):
     golden = load_golden(path)

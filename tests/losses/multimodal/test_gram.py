@@ -405,6 +405,24 @@ def test_modalities_that_are_not_there_are_named():
         build_loss({"loss_cls": "GRAMLoss", "modalities": ["text"]})
 
 
+def test_the_cosine_trains_both_sides_where_negatives_of_volumes_are_constants():
+    batch = batch_of()
+    sides = []
+    for weight in (0.0, 1.0):
+        leaves = {name: x.detach().clone().requires_grad_() for name, x in batch.items()}
+        build_loss({"loss_cls": "GRAMLoss", "gather": "detached", "cosine_weight": weight})(
+            **leaves
+        ).backward()
+        sides.append({name: x.grad for name, x in leaves.items()})
+    assert all((sides[0][name] - sides[1][name]).norm() > 1e-3 for name in batch)
+
+
+@pytest.mark.parametrize("cls", [cls for cls in ALL if cls is not GRAMLoss])
+def test_a_loss_computed_whole_on_every_rank_refuses_constant_negatives(cls):
+    with pytest.raises(ValueError, match="gather: expected one of full, local"):
+        cls({"gather": "detached"})
+
+
 @pytest.mark.parametrize("cls", ALL)
 def test_any_modality_can_be_the_anchor_and_captions_can_be_absent(cls):
     batch = batch_of(names=("video", "audio", "depth"))

@@ -14,7 +14,7 @@ JOINED = {"global_negatives": True}
 PARAGRAPHS = {"fusion_weight": None, "sequence_contrast": {"threshold": N, "mask_same_video": True}}
 SECTIONS = {
     "gram": {"loss_cls": "GRAMLoss", "cosine_weight": 0.5},
-    "gram detached": {"loss_cls": "GRAMLoss", "gather": "detached"},
+    "gram detached": {"loss_cls": "GRAMLoss", "gather": "detached", "cosine_weight": 0.5},
     "triangle": {"loss_cls": "TriangleLoss"},
     "pmrl": {"loss_cls": "PMRLLoss"},
     "symile": {"loss_cls": "SymileLoss"},

@@ -14,7 +14,13 @@ from mmpt.processors import (
     ModalityVideoProcessor,
 )
 from mmpt.processors.base import MissingData
-from mmpt.processors.modalities.modalities import Item, read_annotation, read_modalities, sample_positions
+from mmpt.processors.modalities.modalities import (
+    Item,
+    ModalityKeys,
+    read_annotation,
+    read_modalities,
+    sample_positions,
+)
 from mmpt.utils import ShardWriter, save_plain_pickle
 from mmpt.utils.seed import ItemRandom
 from tests.processors.helpers import SPECIAL, WordTokenizer
@@ -91,6 +97,31 @@ def test_the_kind_of_caption_is_chosen(config):
         assert chosen == ((captions,) if isinstance(captions, str) else tuple(captions))
     with pytest.raises(ValueError, match="no caption; expected one of the keys omni_cap"):
         read_annotation(config.train_path, ["omni_cap"])
+
+
+KINDS = {"subtitle": "dd", "vast_cap": "a", "vision_cap": ["bb bb", "bb bb"], "audio_cap": "ccc"}
+
+
+def test_a_condition_may_have_captions_of_its_own(config):
+    write(config, [{"id": "v0", **KINDS}, {"id": "v1", **KINDS, "audio_cap": ["ccc"]}])
+    own = {"tv": ["vision_cap"], "at": ["audio_cap"]}
+    item = dataset(replace(config, condition_captions=own, mask_captions=0.6))[1]
+    for key, words in {"caps": [11], "caps_v": [12, 12], "caps_a": [13]}.items():
+        assert item[key][item[key.replace("caps", "cmasks")]].tolist()[2:-1] == words
+        assert item[f"masked_{key}"].shape == item[key].shape
+    chosen = item["caption_labels_v"] != -100
+    assert torch.equal(item["caption_labels_v"][chosen], item["caps_v"][chosen])
+    tested = dataset(replace(config, condition_captions=own, split="test"))[0]
+    assert not {"caps_v", "caps_a"} & set(tested)
+
+
+@pytest.mark.parametrize("lacking", [None, []])
+def test_an_item_that_lacks_the_captions_of_a_condition_is_named(config, lacking):
+    write(config, [{"id": "v0", **KINDS}, {"id": "v1", **KINDS, "audio_cap": lacking}])
+    with pytest.raises(ValueError, match="row 1 has no caption; expected one of the keys audio_cap"):
+        dataset(replace(config, condition_captions={"ta": ["audio_cap"]}))
+    with pytest.raises(ValueError, match="condition 'tx': expected t and first letters"):
+        ModalityKeys(condition_captions={"tx": ["audio_cap"]})
 
 
 @pytest.mark.parametrize(
