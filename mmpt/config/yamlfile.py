@@ -11,9 +11,10 @@ import yaml
 
 from mmpt.config.fields import ConfigError
 from mmpt.utils.files import atomic_write
-from mmpt.utils.text import TextError, read_text
+from mmpt.utils.text import TextError, read_text, shown
 
 MAX_DEPTH, MAX_NODES = 32, 20_000  # no project file comes near; an alias bomb has billions
+MAX_TEXT, MAX_DIGITS = 1_000_000, 40  # characters of a file, digits of a number
 _INT = "tag:yaml.org,2002:int"
 _FLOAT = "tag:yaml.org,2002:float"
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
@@ -52,6 +53,8 @@ def parse_yaml(text: str, source: str) -> Any:
     Raises:
         ConfigError: not valid YAML; the message names `source` and the line.
     """
+    if len(text) > MAX_TEXT:
+        raise ConfigError(f"{source}: {len(text)} characters, expected at most {MAX_TEXT} of a YAML file.")
     loader = None
     try:
         loader = _Loader(text)
@@ -92,6 +95,9 @@ def _check_nodes(root: yaml.Node) -> None:
             if said:
                 refuse(said, node)
         elif isinstance(node, yaml.MappingNode):
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    refuse("a list or a map where the name of a key is expected", key)
             stack += [(part, depth + 1) for pair in node.value for part in pair]
         else:
             stack += [(part, depth + 1) for part in node.value]
@@ -106,9 +112,18 @@ def _misread(node: yaml.ScalarNode) -> str:
         return f'{text} is a number to the base 60 in YAML; quote it to mean a time: "{text}"'
     if re.fullmatch(r"[-+]?0[0-9_]+", text):
         return f'{text} is an octal number in YAML; write it without the zero, or quote it: "{text}"'
-    if re.fullmatch(r"[-+]?\.(nan|inf)", text, re.IGNORECASE):
+    if len(text) > MAX_DIGITS:
+        return f"{shown(text)} is a number of more than {MAX_DIGITS} digits"
+    if re.fullmatch(r"[-+]?\.(nan|inf)", text, re.I) or (node.tag == _FLOAT and _overflows(text)):
         return f"{text} is no finite number; leave the key out, or give a number"
     return ""
+
+
+def _overflows(text: str) -> bool:
+    try:
+        return abs(float(text.replace("_", ""))) == float("inf")
+    except ValueError:  # what is tagged !!float and is none has an error of its own
+        return False
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

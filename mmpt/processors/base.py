@@ -18,6 +18,7 @@ from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -151,6 +152,9 @@ class MetaProcessor:
             f"{self.split} split: {count} {reason}: "
             f"{', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''}"
         )
+        accents = sum(normalize("NFC", name) != normalize("NFD", name) for name in ids)
+        if accents:
+            text += f" ({accents} with accents, which names of files may spell in another way: NFC or NFD)"
         if self.config.on_missing == "error":
             raise MissingData(f"{text}. Provide them, or set dataset.on_missing: skip to leave them out.")
         logger.warning("%s; left out", text)

@@ -151,7 +151,13 @@ def _plain(value: Any, where: str, replaced: set[str]) -> Any:
 def _load(path: str | Path, known: Mapping[tuple[str, str], Any]) -> Any:
     path = Path(path)
     with open(path, "rb") as file, _memory(MEMORY + PER_BYTE * path.stat().st_size):
-        return _read(_PlainUnpickler(file, path, known), path)
+        found = _read(_PlainUnpickler(file, path, known), path)
+        if file.read(1):
+            raise ValueError(
+                f"{path}: goes on behind the end of its pickle, at byte {file.tell() - 1}: several in one "
+                "file, or a damaged one. Build the file again, with one pickle."
+            )
+        return found
 
 
 def _read(unpickler: pickle.Unpickler, path: Path) -> Any:

@@ -402,6 +402,8 @@ def open_npy(path: Path, mmap_mode: str | None = None, any_order: bool = False) 
             raise ValueError("its array is stored column by column, expected row by row")
         if not dtype.isnative and not any_order:
             raise ValueError(f"its bytes are of another order ({dtype.str})")
+        if not all(type(n) is int for n in shape):
+            raise ValueError(f"its header states the shape {shape}")
         begin = file.tell()
         expected = begin + math.prod(shape) * dtype.itemsize
         found = os.fstat(file.fileno()).st_size

@@ -23,8 +23,10 @@ DELIMITERS = ",\t;"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 EXPANSION = 200  # text packs to a twentieth or so; what unfolds further was made to fill the memory
 UNPACKED = 1 << 26  # bytes that any file may unpack to
-# folders, control characters, breaks of lines, halves of characters (of file names that are not UTF-8)
-NO_NAME = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# folders, control characters, breaks of lines, what turns the order of letters round, halves of characters
+# (of file names that are not UTF-8)
+NO_NAME = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LONGEST_NAME = 200  # bytes; file systems allow 255, and endings are put behind ids
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 KINDS = {str: "a text", list: "a list", dict: "an object", int: "a whole number"}
 _brief = reprlib.Repr()
@@ -110,7 +112,9 @@ def is_id(name: Any, folders: bool = False) -> bool:
     """Whether `check_id` takes a name."""
     if folders and isinstance(name, str):
         return all(is_id(part) for part in name.split("/"))
-    return isinstance(name, str) and name not in ("", ".", "..") and not NO_NAME.search(name)
+    if not isinstance(name, str) or name in ("", ".", "..") or NO_NAME.search(name):
+        return False
+    return len(name.encode()) <= LONGEST_NAME
 
 
 def check_id(name: Any, where: str, folders: bool = False) -> str:
@@ -122,12 +126,13 @@ def check_id(name: Any, where: str, folders: bool = False) -> str:
         folders: whether `folder/name` is an id too, as in lists of classes.
 
     Raises:
-        TextError: it is a path, empty, holds control characters, or comes from a file name that is not UTF-8.
+        TextError: it is a path, empty, too long, holds control characters, or comes from a file name that is
+            not UTF-8.
     """
     if not is_id(name, folders):
         raise TextError(
-            f"{where}: {quoted(name)} is no id: expected a name in UTF-8 without folders (/, \\, ..) and "
-            "control characters, which becomes a file name."
+            f"{where}: {quoted(name)} is no id: expected a name in UTF-8 of at most {LONGEST_NAME} bytes, "
+            "without folders (/, \\, ..) and control characters, which becomes a file name."
         )
     return name
 

@@ -103,6 +103,10 @@ def test_a_list_of_includes_is_refused(tmp_path):
         ("task: 010\n", r"x\.yaml, line 1: not valid YAML: 010 is an octal number"),
         ("task: 1:30\n", r"1:30 is a number to the base 60"),
         ("loss: {beta: .nan}\n", r"\.nan is no finite number"),
+        ("loss: {beta: 1e400}\n", r"1e400 is no finite number"),
+        ("loss: {beta: " + "9" * 5000 + "}\n", "a number of more than 40 digits"),
+        ("task: {? [a] : 1}\n", "line 1: not valid YAML: a list or a map where the name of a key"),
+        ("task: " + "a" * 1_000_001, "1000007 characters, expected at most 1000000"),
         ("task: " + "[" * 40 + "]" * 40, "more than 32 levels of nesting"),
         ("task: &a [*a]\n", "more than 32 levels of nesting, or an alias inside"),
         (

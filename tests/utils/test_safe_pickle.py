@@ -57,6 +57,12 @@ def test_a_damaged_pickle_is_named(tmp_path, content):
         load_plain_pickle(tmp_path / "a.pkl")
 
 
+def test_what_stands_behind_a_pickle_is_not_dropped(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"v1": [1]}) + pickle.dumps({"v2": [2]}))
+    with pytest.raises(ValueError, match=r"a\.pkl: goes on behind the end of its pickle, at byte \d+"):
+        load_plain_pickle(tmp_path / "a.pkl")
+
+
 def test_thirteen_bytes_cannot_ask_for_gigabytes(tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x04N" + b"r" + (0x7FFFFFF0).to_bytes(4, "little") + b"0N.\n\n")
     with pytest.raises(ValueError, match=r"a\.pkl: asks for far more memory than its size can hold"):

@@ -5,6 +5,7 @@ import mmap
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -360,6 +361,14 @@ def test_an_index_of_shards_holds_names_and_never_paths(tmp_path, name):
 def test_features_of_a_video_are_floating_point_rows(tmp_path, rows):
     np.save(tmp_path / "v.npy", rows)
     with pytest.raises(ValueError, match=r"v\.npy: .* of shape .*, expected floating-point \(seconds, D\)"):
+        load_feature(tmp_path / "v.npy")
+
+
+def test_a_header_that_states_something_else_than_numbers_as_its_shape_is_refused(tmp_path):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (True, 4)}\n"
+    magic = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header))
+    (tmp_path / "v.npy").write_bytes(magic + header + bytes(16))
+    with pytest.raises(ValueError, match=r"v\.npy: not a whole .npy file \(its header states the shape"):
         load_feature(tmp_path / "v.npy")
 
 

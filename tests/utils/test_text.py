@@ -121,7 +121,9 @@ def test_a_line_that_is_no_object_is_named(write):
         read_json_lines(write('{"a": 1}\n[2]\n'))
 
 
-@pytest.mark.parametrize("name", ["../x", "/abs", "a/b", "a\\b", "", ".", "..", "a\nb", "a\x00b", 7, None])
+@pytest.mark.parametrize(
+    "name", ["../x", "/abs", "a/b", "a\\b", "", ".", "..", "a\nb", "a\x00b", "a\u202eb", "é" * 101, 7, None]
+)
 def test_ids_are_names_and_never_paths(name):
     with pytest.raises(TextError, match="here: .* is no id"):
         check_id(name, "here")

@@ -12,10 +12,11 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,11 +24,14 @@ from xml.etree import ElementTree
 from mmpt.utils.optional import optional_import
 from mmpt.utils.safe_pickle import load_plain_pickle
 from mmpt.utils.text import (
+    SHOWN,
+    TextError,
     check_id,
     check_kind,
     check_record,
     number,
     parse_json,
+    quoted,
     read_json,
     read_json_lines,
     read_table,
@@ -50,7 +54,10 @@ SUFFIXES = {
     ".pkl",
     ".gz",
 }
-TAGS = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+TAGS = re.compile(r"</?[A-Za-z][^<>]*>|\{\\[^}]*\}")  # a < b is none
+TIME = r"(-?)(?:(\d+):)?(\d+):(\d+)(?:[.,](\d+))?"  # WebVTT may leave out the hours
+TIMES = re.compile(rf"{TIME}\s*-{{1,2}}>\s*{TIME}(?![\w:.,])")
+ALMOST = re.compile(r"\w:\w")  # beside an arrow: meant as times
 LANGUAGE = re.compile(r"\.[a-z]{2,3}(-[A-Za-z0-9]+)*$")  # of <id>.en.vtt, <id>.zh-Hans.vtt
 ROLLING = 0.3  # share of cues that begin with the last line of the one before, in rolling captions
 MILLISECONDS = 100  # captions that end so many times later than their video are in milliseconds
@@ -190,24 +197,60 @@ def video_id_of(path: Path) -> str:
 
 def _subtitles(path: Path) -> Clips:
     pysubs2, text = optional_import("pysubs2", extra="video"), _read_marked(path)
+    form = "vtt" if text.startswith("WEBVTT") else path.suffix.lower().removeprefix(".").replace("vtt", "srt")
+    text, times = (text, None) if form == "ttml" else _numbered(path, text)
     try:
         # neither times within a line nor a line of blanks, which rolling captions have, begin a cue
         text = re.sub(r"<[\d:.]+>", "", text)
-        cues = pysubs2.SSAFile.from_string(re.sub(r"(?m)^[ \t]+\n", "", text))
+        kept = {} if form == "ttml" else {"keep_html_tags": True, "keep_unknown_html_tags": True}
+        cues = pysubs2.SSAFile.from_string(re.sub(r"(?m)^[ \t]+\n", "", text), form, **kept)
     except Exception as error:  # each form of subtitles has a parser with errors of its own
         raise ValueError(
             f"{path}: not a subtitle file ({type(error).__name__}: {shown(str(error))})."
         ) from error
-    lines = [
-        (cue.start / 1000, cue.end / 1000, [_plain(line) for line in cue.text.split(r"\N") if _plain(line)])
-        for cue in cues
-        if not cue.is_comment
-    ]
-    lines = [cue for cue in lines if cue[2]]
+    if times is None:
+        spans = [(cue.start / 1000, cue.end / 1000) for cue in cues]
+    elif len(cues) == len(times) and (times or form == "vtt"):  # of which a header alone is a file
+        spans = [times[cue.start] for cue in cues]
+    else:
+        raise ValueError(f"{path}: not a subtitle file ({len(times)} lines of times, {len(cues)} captions).")
+    texts = [[_plain(line) for line in cue.text.split(r"\N") if _plain(line)] for cue in cues]
+    lines = [(*span, said) for span, said in zip(spans, texts, strict=True) if said]
     follows = [second[2][0] == first[2][-1] for first, second in itertools.pairwise(lines)]
     if follows and sum(follows) >= ROLLING * len(follows):
         return _unrolled(lines)
     return _clips((start, end, " ".join(text)) for start, end, text in lines)
+
+
+def _numbered(path: Path, text: str) -> tuple[str, list[tuple[float, float]]]:
+    """The text of a .srt or .vtt file with the number of a cue, in milliseconds, in place of its times; and
+    these: parsers overlook signs and third digits of hours, and take a time with a slip of the pen as words.
+
+    Raises:
+        TextError: a line looks like times and is none.
+    """
+    times: list[tuple[float, float]] = []
+    lines, point = text.split("\n"), "." if text.startswith("WEBVTT") else ","
+    for index, line in enumerate(lines):
+        before, arrow, behind = line.strip()[:SHOWN].partition("->")
+        found = TIMES.match(before + arrow + behind) if arrow else None
+        if found:
+            seconds, rest = divmod(len(times), 1000)
+            stamp = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{rest:03}"
+            times.append((_seconds(found.groups()[:5]), _seconds(found.groups()[5:])))
+            lines[index] = f"{stamp} --> {stamp}"
+        elif arrow and (any if before.endswith("-") else all)(map(ALMOST.search, (before, behind))):
+            raise TextError(
+                f"{path}, line {index + 1}: expected times such as 00:00:01,000 --> 00:00:02,000, got "
+                f"{quoted(line)}."
+            )
+    return "\n".join(lines), times
+
+
+def _seconds(parts: Sequence[str | None]) -> float:
+    sign, hours, minutes, seconds, fraction = parts
+    whole = 3600 * int(hours or 0) + 60 * int(minutes or 0) + int(seconds or 0)
+    return (-1 if sign else 1) * float(f"{whole}.{fraction or 0}")
 
 
 def _unrolled(cues: list[tuple[float, float, list[str]]]) -> Clips:
@@ -222,14 +265,26 @@ def _unrolled(cues: list[tuple[float, float, list[str]]]) -> Clips:
         elif kept:
             kept[-1] = (kept[-1][0], max(kept[-1][1], end), kept[-1][2])
         before = lines
-    return _clips(
-        (start, min(end, following[0]) if following else end, text)
-        for (start, end, text), following in zip(kept, [*kept[1:], None], strict=True)
-    )
+    return _clips(_until_the_next(kept))
+
+
+def _until_the_next(captions: list[tuple[float, float, str]]) -> Iterable[tuple[float, float, str]]:
+    for (start, end, text), following in zip(captions, [*captions[1:], None], strict=True):
+        yield start, min(end, following[0]) if following else end, text
+
+
+def _timed(captions: list[tuple[float, float, str]]) -> Clips:
+    """Captions of YouTube's own forms: automatic ones stay while the next line is said, each until that one
+    begins."""
+    captions = [caption for caption in captions if caption[2]]
+    overlap = [second[0] < first[1] for first, second in itertools.pairwise(captions)]
+    rolls = bool(overlap) and sum(overlap) >= ROLLING * len(overlap)
+    return _clips(_until_the_next(captions) if rolls else captions)
 
 
 def _plain(text: str) -> str:
-    return " ".join(TAGS.sub("", text).replace("&nbsp;", " ").split())
+    """Words without tags and line breaks; entities are what they stand for."""
+    return " ".join(html.unescape(TAGS.sub("", text)).split())
 
 
 def _clips(captions: Iterable[tuple[float, float, str]]) -> Clips:
@@ -247,12 +302,12 @@ def _json3(path: Path, tree: Mapping[str, Any]) -> Clips:
         where = f"{path}: event {index}"
         parts = check_kind(check_record(event, where).get("segs") or [], list, f"{where}: segs")
         said = [check_record(part, f"{where}: segs").get("utf8", "") for part in parts]
-        text = _plain("".join(map(str, said)))
+        text = _plain("".join(check_kind(part, str, f"{where}: segs: utf8") for part in said))
         start = number(event.get("tStartMs", 0), f"{where}: tStartMs") / 1000
         found.append(
             (start, start + number(event.get("dDurationMs", 0), f"{where}: dDurationMs") / 1000, text)
         )
-    return _clips(found)
+    return _timed(found)
 
 
 def _read_marked(path: Path) -> str:
@@ -280,14 +335,14 @@ def _timed_text(path: Path) -> Clips:
         else:
             continue
         found.append((start, end, _plain("".join(entry.itertext()))))
-    return _clips(found)
+    return _timed(found)
 
 
 def _whisper(path: Path, segments: list[Any]) -> Clips:
     found, words = [], []
     for index, segment in enumerate(segments):
         where = f"{path}: segment {index}"
-        text = _plain(str(check_record(segment, where).get("text", "")))
+        text = _plain(check_kind(check_record(segment, where).get("text", ""), str, f"{where}: text"))
         if text:
             times = (number(segment.get(key), f"{where}: {key}") for key in ("start", "end"))
             found.append((*times, text))
@@ -305,7 +360,7 @@ def _of_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, Clips]:
             raise ValueError(f"{where}: no {', '.join(absent)}.")
         video = check_id(row["video_id"], where)
         times = (number(row[key], f"{where}: {key}") for key in ("start", "end"))
-        found.setdefault(video, []).append((*times, _plain(str(row["text"]))))
+        found.setdefault(video, []).append((*times, _plain(check_kind(row["text"], str, f"{where}: text"))))
     return {video: _clips(captions) for video, captions in found.items()}
 
 
@@ -330,6 +385,9 @@ def captions_of(clips: Any, where: str) -> Clips:
         clips = parse_json(clips, where, nan=True)
     check_record(clips, where, start=list, end=list, text=list)
     times = {key: _times(clips[key], f"{where}: {key}") for key in ("start", "end")}
+    for index, text in enumerate(clips["text"]):
+        if text is not None and text == text:  # HowTo100M has NaN where nothing is said
+            check_kind(text, str, f"{where}: text {index}")
     return times | {"text": list(clips["text"])}
 
 

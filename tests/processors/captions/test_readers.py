@@ -124,6 +124,68 @@ def test_a_record_of_the_wrong_shape_is_named(tmp_path, name, content, found):
         read_captions(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("times", "span"),
+    [
+        ("00:00:01.000 --> 00:00:02.000", (1.0, 2.0)),
+        ("00:00:01,5 --> 00:00:02,25", (1.5, 2.25)),
+        ("00:01 --> 00:02", (1.0, 2.0)),
+        ("00:00:01,000 -> 00:00:02,000", (1.0, 2.0)),
+        ("00:00:01,000 --> 00:00:02,000 X1:1 X2:2", (1.0, 2.0)),
+        ("100:00:01,000 --> 100:00:02,000", (360001.0, 360002.0)),
+        ("-00:00:01,000 --> 00:00:02,000", (-1.0, 2.0)),
+    ],
+)
+@pytest.mark.parametrize("head", ["1\n", "WEBVTT\n\n"])
+def test_times_of_subtitles_are_read_as_they_are_written(tmp_path, head, times, span):
+    (tmp_path / "v.srt").write_text(f"{head}{times}\rpress A --> B\r\n\n")
+    expected = {"start": [span[0]], "end": [span[1]], "text": ["press A --> B"]}
+    assert read_captions(tmp_path / "v.srt")["v"] == expected
+
+
+@pytest.mark.parametrize(
+    "times", ["00:00:O3,000 --> 00:00:04,000", "00:00:-1,000 --> 00:00:02,000", "0:1 --> 0:"]
+)
+def test_a_line_that_is_meant_as_times_is_never_taken_as_words(tmp_path, times):
+    (tmp_path / "v.srt").write_text(f"{SRT}\n3\n{times}\nserve\n")
+    with pytest.raises(ValueError, match=r"v.srt, line 11: expected times such as"):
+        read_captions(tmp_path / "v.srt")
+
+
+def test_words_are_kept_but_for_tags_and_entities(tmp_path):
+    said = "a < b and c > d &amp; <font color='red'>I <3</font> {\\an8}you &gt;&gt;&nbsp;<v Bob>&#39;x&#39;"
+    for name, text in {
+        "a.srt": f"1\n00:00:01,000 --> 00:00:02,000\n{said}\n",
+        "b.vtt": f"WEBVTT\n\n00:01.000 --> 00:02.000\n{said}\n",
+        "c.json3": json.dumps({"events": [{"tStartMs": 1, "dDurationMs": 1, "segs": [{"utf8": said}]}]}),
+    }.items():
+        (tmp_path / name).write_text(text)
+        assert read_captions(tmp_path / name)[name[0]]["text"] == ["a < b and c > d & I <3 you >> 'x'"]
+
+
+@pytest.mark.parametrize("name", ["v.json3", "v.srv1"])
+def test_automatic_captions_end_where_the_next_begins(tmp_path, name):
+    events = [{"tStartMs": 1000 * k, "dDurationMs": 4000, "segs": [{"utf8": "x"}]} for k in (1, 3, 5)]
+    texts = "".join(f'<text start="{k}" dur="4">x</text>' for k in (1, 3, 5))
+    (tmp_path / "v.json3").write_text(json.dumps({"events": events}))
+    (tmp_path / "v.srv1").write_text(f"<transcript>{texts}</transcript>")
+    assert read_captions(tmp_path / name)["v"]["end"] == [3.0, 5.0, 9.0]
+
+
+@pytest.mark.parametrize("text", [["a"], 5, True])
+def test_a_text_is_a_text(tmp_path, text):
+    row = {"video_id": "v", "start": 0, "end": 1, "text": text}
+    for name, tree in {
+        "a.jsonl": row,
+        "b.json": {"segments": [row]},
+        "c.json": {"v": {"start": [0], "end": [1], "text": [text]}},
+        "d.json3": {"events": [{"tStartMs": 0, "segs": [{"utf8": text}]}]},
+    }.items():
+        (tmp_path / name).write_text(json.dumps(tree))
+        with pytest.raises(ValueError, match="expected a text, got"):
+            read_captions(tmp_path / name)
+
+
 def clips(*times):
     return {"start": [t[0] for t in times], "end": [t[1] for t in times], "text": ["x"] * len(times)}
 

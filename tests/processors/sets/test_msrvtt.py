@@ -46,6 +46,12 @@ def test_test_items_carry_their_sentence(config):
     assert list(meta) == [("video3", "a man runs"), ("video4", "a dog, barking")]
 
 
+def test_a_name_with_accents_that_no_file_has_is_said_to_be_spelled_in_two_ways(config, tmp_path, caplog):
+    (tmp_path / "test.csv").write_text("video_id,sentence\nvideo3,a man runs\ncafé,a dog\n")
+    MSRVTTMetaProcessor(replace(config, split="test"))
+    assert "café (1 with accents, which names of files may spell in another way: NFC or NFD)" in caplog.text
+
+
 def test_training_items_repeat_the_table(config):
     assert (
         list(MSRVTTMetaProcessor(replace(config, dup=3))) == [("video0", "video0"), ("video1", "video1")] * 3
