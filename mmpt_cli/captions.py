@@ -66,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmpt.processors.captions.dedup import dedup_file
 
         words = args.captions, args.output, args.plain, args.compat, args.seed, args.on_bad
-        done = dedup_file(*words)
-        _tell("captions out of order, now sorted", done.unsorted)
-        _tell("impossible captions left out", done.dropped)
-        print(f"{args.output}: {done.videos} videos, {done.before} captions -> {done.after}")
+        kept = dedup_file(*words)
+        _tell("captions out of order, now sorted", kept.unsorted)
+        _tell("impossible captions left out", kept.dropped)
+        print(f"{args.output}: {kept.videos} videos, {kept.before} captions -> {kept.after}")
         return
     from mmpt.config import DatasetConfig, load_config
     from mmpt.processors.captions.shards import tokenize_captions

@@ -21,6 +21,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmpt.synthetic.settings import NOISE, SIZES
 from mmpt_cli.options import Parser, count, pair, speak
@@ -53,8 +54,8 @@ def parser() -> Parser:
     make.add_argument("--noise", choices=NOISE, default="moderate", help="default: %(default)s")
     make.add_argument("--seed", type=int, default=0, help="of the whole world (default: %(default)s)")
     make.add_argument("--dropout", type=float, default=0.1, help="of the small BERT (default: %(default)s)")
-    knob = {"action": "append", "default": [], "metavar": "KNOB=VALUE", "type": pair}
-    make.add_argument("--set", **knob, help="change a knob; repeatable")
+    knob: dict[str, Any] = {"default": [], "metavar": "KNOB=VALUE", "type": pair}
+    make.add_argument("--set", action="append", **knob, help="change a knob; repeatable")
     make.add_argument("--list-knobs", action="store_true", help="show all knobs and end")
     clips = verb("clips", "write small videos with sound")
     clips.shared("--out", type=Path, default=Path("data/toy_clips"), help="folder (default: %(default)s)")

@@ -1,8 +1,6 @@
 """`python -m mmpt_cli.describe_losses`, a command of earlier versions: see scripts/describe_losses.py."""
 
-import sys
-
 from scripts.docs.losses import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -90,8 +90,8 @@ def _shared(p: Parser, files: str, backbones: str, default: str) -> None:
     add("--weights", type=Path, help="weights file of a network that is named without a colon")
     _pace(p)
     add("--half", action="store_true", help="compute in half precision: float16 on a GPU, else bfloat16")
-    normalize = {"action": argparse.BooleanOptionalAction, "default": True}
-    add("--normalize", "--normalise", **normalize, help="scale features to unit length")
+    flag = argparse.BooleanOptionalAction
+    add("--normalize", "--normalise", action=flag, default=True, help="scale features to unit length")
     p.shared("--shard-size", help="pack into shards of so many videos instead of one file each")
     p.shared("--split", default="train")
     damage = ("conceal", "skip", "error")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from mmpt.config import ConfigError
@@ -13,7 +14,7 @@ from mmpt_cli.options import Parser, typed
 class _ShowGramFlags(argparse.Action):
     """`--help-gram`."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
         print("flags of the GRAM release: changes of the project file by the names that its users know\n")
         for flag, (where, _, _) in FLAGS.items():
             print(f"  --{flag} X".ljust(34) + ("" if where == BOTH else f"{where}ing jobs"))
@@ -29,7 +30,8 @@ class _ShowGramFlags(argparse.Action):
 
 def add_gram_flags(parser: Parser) -> None:
     """All of them, left out of the ordinary help."""
-    kinds = {flag: kind for flag, (_, kind, _) in FLAGS.items()} | dict.fromkeys(JOBS, str)
+    kinds: dict[str, Callable[[str], Any]] = dict.fromkeys(JOBS, str)
+    kinds = {flag: kind for flag, (_, kind, _) in FLAGS.items()} | kinds
     for flag, kind in kinds.items():
         words: dict[str, Any] = {"nargs": SEVERAL[flag]} if flag in SEVERAL else {}
         if flag in SWITCHES:

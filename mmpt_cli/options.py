@@ -52,7 +52,8 @@ class Parser(argparse.ArgumentParser):
 
     def verbs(self) -> Callable[..., Parser]:
         """For verbs below a verb: `add(name, text)` gives the parser of one."""
-        below = self.add_subparsers(dest="command", required=True, metavar="VERB", parser_class=_below)
+        made: Any = _below
+        below = self.add_subparsers(dest="command", required=True, metavar="VERB", parser_class=made)
         return lambda name, text, **kwargs: below.add_parser(
             name, help=text.splitlines()[0], text=text, **kwargs
         )

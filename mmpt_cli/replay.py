@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     overrides = tuple(args.overrides)
     if args.bisect:
-        found = replay.bisect(*map(replay.read_log, args.bisect), overrides)
+        first, second = map(replay.read_log, args.bisect)
+        found = replay.bisect(first, second, overrides)
         text = json.dumps(replay.parting_as_dict(found), indent=1) if args.json else None
         print(text or replay.parting_as_text(found, args.items))
         return 1 if found.update is not None else 0

@@ -17,6 +17,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmpt_cli.options import Parser, count, speak
 
@@ -26,7 +27,8 @@ MODEL, INDEX = "projects/retri/norton/how2_pretrain.yaml", Path("runs/search")
 def parser() -> Parser:
     """The options."""
     p = Parser("mmpt search", __doc__)
-    verb, path = p.verbs(), {"type": Path}
+    verb = p.verbs()
+    path: dict[str, Any] = {"type": Path}
     build = verb("build", "encode a folder")
     add = build.add_argument
     add("folder", **path, help="videos, or features <id>.npy")

@@ -18,6 +18,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmpt_cli.options import Parser, pair, speak
 
@@ -25,7 +26,8 @@ from mmpt_cli.options import Parser, pair, speak
 def parser() -> Parser:
     """The options."""
     p = Parser("mmpt shards", __doc__)
-    verb, path = p.verbs(), {"type": Path}
+    verb = p.verbs()
+    path: dict[str, Any] = {"type": Path}
     build = verb("build", "features of single videos, <id>.npy, to shards")
     build.add_argument("features", **path, help="folder of <id>.npy")
     build.add_argument("list", **path, help="ids, one per line")
@@ -60,9 +62,9 @@ def parser() -> Parser:
     several.add_argument("annotation", help="JSON list of the split's items")
     several.shared("--split", required=True)
     several.shared("--out", **path, required=True, help="folder that gets a folder per modality")
-    folder = {"dest": "folders", "type": pair, "required": True, "metavar": "NAME=FOLDER"}
+    folder: dict[str, Any] = {"dest": "folders", "type": pair, "required": True, "metavar": "NAME=FOLDER"}
     several.add_argument("--from", action="append", **folder, help="a modality and its folder")
-    rate = {"dest": "rates", "type": pair, "default": [], "metavar": "NAME=N"}
+    rate: dict[str, Any] = {"dest": "rates", "type": pair, "default": [], "metavar": "NAME=N"}
     several.add_argument("--rate", action="append", **rate, help="vectors per second, 1 unless given")
     several.add_argument(
         "--versions", type=int, default=1, metavar="N", help="files <id>_aug0.npy ... of each"

@@ -84,7 +84,8 @@ def audit(
     scorer = scorer or Scorer(evidence, claim.values)
     clean = scorer.numbers(scorer.clean)
     layout = scorer.layout(scorer.clean)
-    spread = float((evidence.scores if evidence.measure else layout.scores).std())
+    scores = layout.scores if evidence.scores is None or not evidence.measure else evidence.scores
+    spread = float(scores.std())
     known = _that_matter(scorer, claim, suspects(evidence, spread))
     verdict = Verdict.of(Judge(scorer, claim, len(layout.rows)).hypotheses(known))
     best, probability = verdict.decision(SURE)

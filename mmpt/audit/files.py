@@ -224,7 +224,7 @@ def read_ids(path: Path) -> list[str]:
 
 def read_list(value: str | Path) -> list[str] | int:
     """A number of items, or a file of their ids."""
-    return int(value) if str(value).isdigit() else read_ids(value)
+    return int(str(value)) if str(value).isdigit() else read_ids(value)
 
 
 @_names_its_file

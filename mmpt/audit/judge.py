@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from mmpt.audit.evidence import Claim
 from mmpt.audit.protocol import Scorer
-from mmpt.audit.suspects import Departure
+from mmpt.audit.suspects import Curve, Departure
 
 PRIORS = {"clean": 0.5, "one": 0.36, "two": 0.04, "none": 0.1}
 NEGLIGIBLE = math.log(1e-2)  # odds below which a stretch of a curve is not looked into
@@ -140,18 +140,18 @@ class Judge:
         between: list[Hypothesis] = []
         for low, high in itertools.pairwise(points):
             if low.curve and low.curve is high.curve:
-                between += self._between(base, low, high, prior, [*found, *between])
+                between += self._between(low.curve, base, low, high, prior, [*found, *between])
         return between
 
     def _between(
-        self, base: Set, low: Departure, high: Departure, prior: float, found: list[Hypothesis]
+        self, curve: Curve, base: Set, low: Departure, high: Departure, prior: float, found: list[Hypothesis]
     ) -> list[Hypothesis]:
         """The best point between two of a curve, weighed by the share of the way that fits as well.
 
         Nothing where the claim is not near, or where even a perfect fit could not compete with what is
         `found`.
         """
-        curve, prior = low.curve, prior * (low.weight + high.weight) / 2
+        prior *= (low.weight + high.weight) / 2
         exact = {name: (value, 0.0) for name, value in self.claim.values.items()}
         if math.log(prior) + self.log_density(exact) < _log_sum(h.log_odds for h in found) + NEGLIGIBLE:
             return []

@@ -169,6 +169,7 @@ class Scorer:
             scores = e.scores
         else:
             queries, gallery = e.queries, e.gallery
+            assert queries is not None and gallery is not None  # or there are scores
             if averaged in ("unit embeddings", "embeddings"):
                 queries = _join(
                     unit(queries) if averaged == "unit embeddings" else queries, e.query_item, "mean"
@@ -246,7 +247,8 @@ class Scorer:
             columns = np.flatnonzero(np.isin(e.column_item, layout.columns))
         else:
             columns = e.first_column[layout.columns]
-        if protocol.similarity == "stored":
+        assert e.bank is not None  # or QB-norm is no suspect
+        if e.gallery is None or protocol.similarity == "stored":
             return e.bank[:, columns]
         return _similarity(protocol.similarity, e.bank, e.gallery[columns])
 
@@ -285,7 +287,7 @@ class Scorer:
         """Query -> right items beside its own, by equal captions or by judgement."""
         e = self.evidence
         if kind == "judged":
-            return dict(e.judged)
+            return dict(e.judged or {})
         groups = [rows for rows in e.equal_captions if len({int(e.query_item[row]) for row in rows}) > 1]
         return {row: {int(e.query_item[other]) for other in rows} for rows in groups for row in rows}
 

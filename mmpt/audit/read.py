@@ -45,11 +45,11 @@ def read_evidence(
     if (scores is None) == (queries is None or gallery is None):
         raise ValueError("give either a score matrix, or embeddings of queries and of the gallery.")
     matrix = files.read_table(scores, "scores") if scores else None
-    asking = None if matrix else files.read_table(queries, "queries")
-    answering = None if matrix else files.read_table(gallery, "gallery")
+    asking = matrix or files.read_table(queries, "queries")
+    answering = matrix or files.read_table(gallery, "gallery")
     n_rows, n_columns = matrix.values.shape if matrix else (len(asking.values), len(answering.values))
     known = _pairs(pairs, matrix, n_rows)
-    columns = files.read_ids(gallery_ids) if gallery_ids else (matrix or answering).columns
+    columns = files.read_ids(gallery_ids) if gallery_ids else answering.columns
     columns = _columns(columns, known, n_rows, n_columns)
     known = known or [files.Pair(str(row), item) for row, item in enumerate(columns)]
     items = list(dict.fromkeys(columns))
@@ -65,8 +65,8 @@ def read_evidence(
     second = files.read_table(reranked, "reranked").values if reranked else None
     matrices = {
         "scores": matrix.values[rows] if matrix else None,
-        "queries": asking.values[rows] if asking else None,
-        "gallery": answering.values if answering else None,
+        "queries": None if matrix else asking.values[rows],
+        "gallery": None if matrix else answering.values,
         "reranked": None
         if second is None
         else _all_scored(second[rows] if len(second) == n_rows else second),
@@ -91,7 +91,7 @@ def _pairs(path: str | Path | None, matrix: files.Table | None, n_rows: int) -> 
     """One pair a row, in the order of the rows; None where nothing says it."""
     rows, label = (None, None) if matrix is None else (matrix.rows, matrix.label)
     if path is None:
-        return None if label is None else list(map(files.Pair, rows, label))
+        return None if rows is None or label is None else list(map(files.Pair, rows, label))
     found = files.read_pairs(path)
     if rows is not None:
         by_query = {pair.query: pair for pair in found}

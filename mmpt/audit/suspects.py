@@ -196,6 +196,11 @@ def _second_stage(e: Evidence) -> Iterator[Departure]:
         yield from curve.points(grid, usual)
 
 
+def _of_scale(name: str, *further: Any) -> Callable[[float], Any]:
+    """Parameter -> value of a field, which has it in second place."""
+    return lambda x: (name, x, *further)
+
+
 def _softmaxes(e: Evidence, spread: float) -> Iterator[Departure]:
     """Corrections with a temperature."""
     cosines = spread < COSINE_SPREAD
@@ -207,15 +212,15 @@ def _softmaxes(e: Evidence, spread: float) -> Iterator[Departure]:
         ("inverted softmax", "softmax over the queries, scale {}", 0.2),
         ("product of softmaxes", "product of both softmaxes, scale {}", 0.15),
     ):
-        yield from Curve(family, text, field, lambda x, name=name: (name, x), weight).points(grid, usual)
+        yield from Curve(family, text, field, _of_scale(name), weight).points(grid, usual)
     for k, weight in QB_NEAREST if e.bank is not None else ():
         text = f"QB-norm with the bank, scale {{}}, {k} nearest"
-        yield from Curve(family, text, field, lambda x, k=k: ("QB-norm", x, k), weight).points(grid, usual)
+        yield from Curve(family, text, field, _of_scale("QB-norm", k), weight).points(grid, usual)
     for name, columns_first in SINKHORN.items():
         steps = SINKHORN_STEPS[:-2] if columns_first else SINKHORN_STEPS
         for n in steps:
             text, weight = f"{name}, {n} steps, scale {{}}", (0.1 if columns_first else 0.2) / len(steps)
-            curve = Curve(family, text, field, lambda x, name=name, n=n: (name, x, n), weight)
+            curve = Curve(family, text, field, _of_scale(name, n), weight)
             yield from curve.points(grid[::2], usual if n in (5, 50) and not columns_first else ())
 
 
@@ -224,7 +229,5 @@ def _constants(e: Evidence, spread: float) -> Iterator[Departure]:
     grid = tuple(float(x) * spread for x in np.arange(-6, 13))
     for form, name, weight in ("exact", "as published", 0.7), ("historic", "as released", 0.3):
         text = f"{e.measure} {name}, cost {{}} - score"
-        curve = Curve(
-            "constant", text, "published", lambda x, form=form: (form, x), weight, logarithmic=False
-        )
+        curve = Curve("constant", text, "published", _of_scale(form), weight, logarithmic=False)
         yield from curve.points(grid, CONSTANTS)

@@ -9,6 +9,8 @@ Letters: N queries, M items, B queries of a bank.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -86,7 +88,7 @@ def sinkhorn_potentials(scores: Tensor, scale: float, columns_first: bool = Fals
     return found
 
 
-BY_NAME = {
+BY_NAME: dict[str, Callable[..., Tensor]] = {
     "dual softmax": dual_softmax,
     "inverted softmax": inverted_softmax,
     "product of softmaxes": product_softmax,

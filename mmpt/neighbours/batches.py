@@ -18,10 +18,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from mmpt.config import Config
+from mmpt.config import Config, required
 from mmpt.datasets import MMDataset, build_dataset
 from mmpt.neighbours.pool import VideoVectorPool
 from mmpt.ops.distributed import rank, world_size
+from mmpt.processors.sets.how2 import ShardedHow2MetaProcessor
 from mmpt.registry import RETRIEVERS, VECTOR_POOLS
 from mmpt.utils.files import atomic_write
 from mmpt.utils.text import read_json
@@ -120,7 +121,8 @@ class RetrievalBatches:
 
         def draw(stream: int) -> list[list[str]]:
             rng = random.Random(f"{self.seed}-{epoch}-{stream}")
-            return pool.retriever.batches(self.config.dataset.num_video_per_batch, self.config.num_cands, rng)
+            size, near = (required(self.config, k) for k in ("dataset.num_video_per_batch", "num_cands"))
+            return pool.retriever.batches(size, near, rng)
 
         if pool.shared:  # searching once also keeps rounding of another device out of it
             return _of_first_rank(draw(0) if rank() == 0 else None)
@@ -132,6 +134,7 @@ class RetrievalBatches:
     def _fingerprint(self, epoch: int, model: nn.Module) -> str:
         """Of everything the groups depend on: settings, videos, seed, epoch, number of processes, weights."""
         config, meta = self.config, self.dataset.meta_processor
+        assert isinstance(meta, ShardedHow2MetaProcessor)  # as named above
         digest = hashlib.sha256()
         settings = {
             "dataset": dataclasses.asdict(config.dataset),

@@ -466,7 +466,8 @@ def _best(
     from the greatest upper bound on, until that is less than the k-th exact score."""
     parts = np.concatenate([np.full(len(rows), part) for part, rows, _ in candidates])
     rows, uppers = (np.concatenate(arrays) for arrays in list(zip(*candidates, strict=True))[1:])
-    order, found = np.argsort(-uppers, kind="stable"), []
+    order = np.argsort(-uppers, kind="stable")
+    found: list[tuple[float, int, int]] = []
     for some in _slices(len(order), AT_ONCE):
         if len(found) >= k and uppers[order[some.start]] < -found[k - 1][0]:
             break

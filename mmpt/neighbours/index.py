@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ class VectorRetriever:
             raise ValueError(f"retri_index={index!r} is unknown; known: exact, {', '.join(FAISS_INDEXES)}.")
         self.metric, self.index, self.chunk = metric, index, chunk
         self.centroids, self.per_cell, self.nprobe = centroids, examples_per_cent_to_train, nprobe
-        self.faiss = optional_import("faiss", extra="fast") if index != "exact" else None
+        self.faiss: Any = optional_import("faiss", extra="fast") if index != "exact" else None
         self.clear()
 
     def clear(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
@@ -56,7 +57,7 @@ class DistributedVideoVectorPool(VideoVectorPool):
         """Exchange vectors; afterwards every process holds all of them, in rank order."""
         if world_size() == 1:
             return
-        parts: list[tuple[list[str], Tensor]] = [None] * world_size()
+        parts: list[Any] = [None] * world_size()  # ids and vectors
         dist.all_gather_object(parts, (self.retriever.ids, self.retriever.vectors.cpu()))
         device = self.retriever.vectors.device
         self.retriever.clear()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -199,7 +199,7 @@ class GDTHypothesis:
         same_direction, same_clip = first % 2 == second % 2, first // 2 == second // 2
         return (same_direction or self.reversal != DISTINCTIVE) and (same_clip or self.shift != DISTINCTIVE)
 
-    def masks(self, world_size: int, batch_per_rank: int, scope: str = "global") -> list[dict[str, object]]:
+    def masks(self, world_size: int, batch_per_rank: int, scope: str = "global") -> list[dict[str, Any]]:
         """What each directed comparison counts, to look at and to test.
 
         Returns:

@@ -76,6 +76,7 @@ def step_cost(task: Task, model: nn.Module, batch: Mapping[str, Any], ranks: int
     Raises:
         NotImplementedError, RuntimeError: model or loss reads a value, which such tensors do not have.
     """
+    assert task.loss is not None
     counter, held = FlopCounterMode(display=False), _Held()
     with supposing(ranks if ranks > 1 else 0), counter, held:
         rows = task.flatten(batch)

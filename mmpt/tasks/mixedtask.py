@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from mmpt.config import Config, load_config
+from mmpt.config import Config, load_config, schema
 from mmpt.config.fairseq_args import batch_size
 from mmpt.config.fields import Section, option
 from mmpt.datasets import MixedDataset, MMDataset
@@ -53,7 +53,7 @@ class MixedTask(Task):
             None, "training sets: name -> {project, updates, settings}", holds=MixedSet
         )
 
-    def __init__(self, config: Config):
+    def __init__(self, config: schema.Config):
         super().__init__(config)
         if config.dataset.global_batch:
             raise ValueError(
@@ -71,13 +71,15 @@ class MixedTask(Task):
     def build_dataset(self, split: str) -> MMDataset | MixedDataset:
         if split != "train":
             return super().build_dataset(split)
-        sizes = {name: batch_size(task.config) for name, task in self.tasks.items()}
-        for name, size in sizes.items():
+        sizes = []
+        for name, task in self.tasks.items():
+            size = batch_size(task.config)
             if not size:
-                source = self.tasks[name].config.source
+                source = task.config.source
                 raise ValueError(f"{source}: a set of mix ({name}) needs fairseq.dataset.batch_size.")
+            sizes.append(size)
         parts = {name: task.build_dataset("train") for name, task in self.tasks.items()}
-        return MixedDataset(parts, list(sizes.values()), [one.updates for one in self.sets.values()])
+        return MixedDataset(parts, sizes, [one.updates for one in self.sets.values()])
 
     def build_model(self, checkpoint: str | None = None) -> nn.Module:
         model = super().build_model(checkpoint)

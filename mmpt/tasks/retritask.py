@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from mmpt.config import Config
+from mmpt.config import schema
 from mmpt.config.fields import option
-from mmpt.datasets import MMDataset
 from mmpt.neighbours.batches import RetrievalBatches
 from mmpt.neighbours.index import VectorRetriever
 from mmpt.registry import TASKS
@@ -35,13 +34,13 @@ class RetriTask(Task):
         retriever_cls: str | None = option(None, "retriever class")
         num_cands: int | None = option(None, "neighbours requested per video")
 
-    def __init__(self, config: Config):
+    def __init__(self, config: schema.Config):
         super().__init__(config)
         self._retrieval: RetrievalBatches | None = None
         self._resume: dict[str, Any] = {}
         self._last_epoch = config.trainer.max_epoch
 
-    def begin_epoch(self, dataset: MMDataset, epoch: int, model: nn.Module | None) -> None:
+    def begin_epoch(self, dataset: Any, epoch: int, model: nn.Module | None) -> None:
         """Compose this epoch's groups of videos; on a resumed run, those the run was in the middle of."""
         if not self._retrieves(epoch):
             dataset.meta_processor.random_candidates(np.random.default_rng((dataset.seed, epoch)))

@@ -60,7 +60,7 @@ def item_shares(
         sample: a collated batch.
         indices: (B,) of its items.
     """
-    leading = sample["vmasks"].shape[:-1] if "vmasks" in sample else (len(indices),)
+    leading: tuple[int, ...] = sample["vmasks"].shape[:-1] if "vmasks" in sample else (len(indices),)
     per_item = leading[1] if len(leading) > 2 else 1  # an item is a group of m videos, or one video
     units = torch.arange(len(indices) * per_item)
     names = _names(sample.get("video_id"), len(units))
@@ -92,6 +92,7 @@ def _measured(
     """The losses and norms of all videos, from one forward pass."""
     batch = task.flatten(sample) | {"clips_per_video": task.clips_per_video, "num_updates": task.num_updates}
     outputs = model(**batch)
+    assert task.loss is not None  # it trains
     made = {
         name: value
         for name, value in outputs.items()
@@ -124,6 +125,7 @@ def _losses_without(
         for name, value in batch.items()
         if isinstance(value, Tensor) and value.dim() and len(value) in counts
     }
+    assert task.loss is not None  # it trains
     first, everything, found = 0, len(owner), []
     if joins_ranks(task.config):  # the rows of other ranks stay
         rows = {name: all_gather(value, with_grad=False) for name, value in rows.items()}
@@ -138,7 +140,7 @@ def _losses_without(
             for name, value in rows.items()
         }
         with alone():
-            found.append(loss - float(task.loss(**(batch | rest))))
+            found.append(loss - float(task.loss(**{**batch, **rest})))
     return found
 
 
