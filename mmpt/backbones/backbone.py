@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -89,11 +89,11 @@ class NamedBackbone:
             self.network = self.build(model)
             self.origin = {"weights": model, "tensors_sha256": tensors_sha256(self.network)}
             return
-        if weights is None and self.usual_weights is None:
+        weights = weights or self.usual_weights
+        if weights is None:
             raise ValueError(
                 f"backbone {name!r} needs its weights file. `mmpt models list` shows which are known."
             )
-        weights = weights or self.usual_weights
         if not Path(weights).is_file():
             raise FileNotFoundError(f"no weights of {name} at {weights}. {remedy(weights)}")
         self.network = for_inference(self._filled(self.build(model), weights))
@@ -123,6 +123,9 @@ class NamedBackbone:
         refuse_random(weights, self.name, [key for key in read if key not in found], len(own))
         network.load_state_dict({key: found[key] for key in own if key in found}, strict=False)
         return network
+
+
+B = TypeVar("B", bound=NamedBackbone)
 
 
 class VideoBackbone(NamedBackbone):
@@ -223,18 +226,23 @@ class VideoFeatures(Features):
         return (clips / 255).permute(0, 4, 1, 2, 3)
 
 
-def named_backbone(name: str, modality: str, weights: str | Path | None = None) -> NamedBackbone:
+def named_backbone(name: str, kind: type[B], weights: str | Path | None = None) -> B:
     """The network that a name stands for.
 
+    Args:
+        name: as users write it.
+        kind: `VideoBackbone` or `AudioBackbone`.
+        weights: file of its tensors.
+
     Raises:
-        ValueError: no backbone of this modality has that name; the message lists those that do.
+        ValueError: no backbone of this kind has that name; the message lists those that do.
     """
-    kind = name.partition(":")[0]
-    known = {key: cls for key in BACKBONES.names() if (cls := BACKBONES.get(key)).modality == modality}
-    if kind not in known:
+    known = {key: cls for key in BACKBONES.names() if issubclass(cls := BACKBONES.get(key), kind)}
+    named = known.get(name.partition(":")[0])
+    if named is None:
         names = ", ".join(cls.usage(key) for key, cls in known.items())
-        raise ValueError(f"unknown {modality} backbone {name!r}; known: {names}.")
-    return known[kind](name, weights)
+        raise ValueError(f"unknown {kind.modality} backbone {name!r}; known: {names}.")
+    return named(name, weights)
 
 
 def video_backbone(
@@ -265,7 +273,7 @@ def video_backbone(
     Raises:
         ValueError: unknown name, or weights missing.
     """
-    named = named_backbone(name, "video", weights)
+    named = named_backbone(name, VideoBackbone, weights)
     fps, size = fps or named.fps, size or named.size
     passport = {
         "backbone": name,
@@ -282,8 +290,10 @@ def video_backbone(
     features = VideoFeatures(frame_network(named), reverse, normalize=normalize, half=half).to(device).eval()
 
     def read(path: Path, damage: Damage, max_damage: float = MAX_DAMAGE) -> Iterator[np.ndarray]:
-        options = {"decoder": decoder, "n_threads": threads_per_file}
-        return read_seconds(path, fps, size, max_damage=max_damage, damage=damage, **options)
+        threads = threads_per_file
+        return read_seconds(
+            path, fps, size, max_damage=max_damage, damage=damage, decoder=decoder, n_threads=threads
+        )
 
     on_cpu = torch.device(device).type == "cpu"
     per_pass = (named.cpu_clips or max(1, CPU_IMAGES // fps)) if on_cpu else max(1, GPU_FRAMES // fps)
@@ -312,7 +322,7 @@ def audio_backbone(
     Raises:
         ValueError: unknown name, weights missing, or filters for a network that has its own.
     """
-    named = named_backbone(name, "audio", weights)
+    named = named_backbone(name, AudioBackbone, weights)
     if n_filters is not None:
         if not hasattr(named, "n_filters"):
             raise ValueError(f"backbone {name!r} has its own filters; leave out filters={n_filters}.")
@@ -320,8 +330,8 @@ def audio_backbone(
     named.window_s = window_s or named.window_s
 
     def read(path: Path, damage: Damage, max_damage: float = MAX_DAMAGE) -> Iterator[np.ndarray]:
-        sound = {"max_damage": max_damage, "damage": damage}
-        windows = read_audio_windows(path, named.sample_rate, named.window_s, **sound)
+        rate, length = named.sample_rate, named.window_s
+        windows = read_audio_windows(path, rate, length, max_damage=max_damage, damage=damage)
         return (named.prepare(part) for part in windows)
 
     passport = {

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,13 @@ class EvaConfig:
 
 
 GIANT = EvaConfig(drop_path=0.4)
-EVA02 = {"rotary": True, "swiglu": True, "sub_norm": True, "mlp_ratio": 2.6667, "head_width": 64}
+EVA02: dict[str, Any] = {
+    "rotary": True,
+    "swiglu": True,
+    "sub_norm": True,
+    "mlp_ratio": 2.6667,
+    "head_width": 64,
+}
 LARGE = EvaConfig(width=1024, layers=24, embed_dim=768, **EVA02)
 ENORMOUS = EvaConfig(width=1792, layers=64, head_width=112, mlp_ratio=8.571428571428571, post_norm=True)
 EVA_CLIP = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -44,7 +44,7 @@ def stages(
         inputs = width
 
 
-def blocks_of(network: nn.Module, depth: int, depths: dict[int, Sequence[int]]) -> Sequence[int]:
+def blocks_of(network: nn.Module, depth: int, depths: Mapping[int, Sequence[int]]) -> Sequence[int]:
     """Blocks per stage of a network of `depth` layers."""
     if depth not in depths:
         raise ValueError(f"{type(network).__name__} has depths {sorted(depths)}, got {depth}.")

@@ -71,10 +71,14 @@ def measures(run: dict[str, np.ndarray]) -> dict[str, Statistic]:
         if name.startswith("ranks"):
             prefix = f"{name.removeprefix('ranks').removeprefix('_')}-".removeprefix("-")
             for of in RANK_STATISTICS:
-                found[prefix + of] = lambda index, name=name, of=statistic(of): of(run[name][index])
+                found[prefix + of] = _of_queries(statistic(of), run[name])
         else:
             found[name] = PooledMean(run[name], run.get("weight"), run.get("group"))
     return found
+
+
+def _of_queries(of: Statistic, values: np.ndarray) -> Statistic:
+    return lambda index: of(values[index])
 
 
 def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray], samples: int, seed: int) -> list[list[str]]:

@@ -146,8 +146,8 @@ def beside(folder: str | Path, test: str, files: Mapping[str, int | None]) -> li
     rows = [["model", "gallery", *RECALLS.values()]]
     for row in read_json(Path(folder) / PER_QUERY, dict, nan=True):
         ranks = ranks_of_row(folder, row)[test]
-        shares = (float(statistic(ours)(ranks)) for ours in RECALLS.values())
-        rows.append([row, str(len(ranks)), *(f"{100 * share:.1f}" for share in shares)])
+        shares = [f"{100 * float(statistic(ours)(ranks)):.1f}" for ours in RECALLS.values()]
+        rows.append([row, str(len(ranks)), *shares])
     for path, gallery in files.items():
         found = read_mteb(path)
         shares = [f"{100 * found[ours]:.1f}" if ours in found else "" for ours in RECALLS.values()]

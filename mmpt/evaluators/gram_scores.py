@@ -235,7 +235,7 @@ class Scorer:
             self.vectors.new_empty(len(self.items.modalities), n_items),
             torch.empty(n_items, dtype=torch.long),
         )
-        self.corner_along = torch.empty_like(norms) if is_triangle else None
+        along = torch.empty_like(norms)  # read of a triangle alone
         for rows in _slices(n_items):
             vectors, mask = self.items.take(rows)
             corner = _first_vertex(vectors, mask)
@@ -244,12 +244,10 @@ class Scorer:
             )
             self.vectors[: len(vectors), rows], norms[:, rows], counts[rows] = basis
             if is_triangle:
-                self.vectors[-1, rows], self.corner_along[:, rows] = (
-                    corner,
-                    (basis.directions * corner).sum(2),
-                )
+                self.vectors[-1, rows], along[:, rows] = corner, (basis.directions * corner).sum(2)
         kind = "volume" if is_triangle else self.score
-        self.corner_square = self.vectors[-1].square().sum(1) if is_triangle else None  # (M,)
+        # of the first vertices, (M,), and along the directions (K, M)
+        self.corner = (self.vectors[-1].square().sum(1), along) if is_triangle else None
         self.log_own = gram.log_own_volume(gram.TupleBasis(self.vectors[: len(norms)], norms, counts), kind)
         self.power = gram.score_power(counts + is_triangle, kind, self.items.dim_norm and kind != "distance")
 
@@ -280,9 +278,10 @@ class Scorer:
         if self.score == "eigenvalue":
             return _largest_eigenvalue(texts, vectors, self.items.mask[columns])
         squared = texts.square().sum(1, keepdim=True)
-        offsets = None if self.corner_along is None else self.corner_along[:, columns]
-        if offsets is not None:  # |t - corner|^2
-            squared = squared + self.corner_square[columns] - 2 * (texts @ vectors[-1].T)
+        offsets = None
+        if self.corner is not None:  # |t - corner|^2
+            square, along = self.corner
+            squared, offsets = squared + square[columns] - 2 * (texts @ vectors[-1].T), along[:, columns]
             vectors = vectors[:-1]
         for k, direction in enumerate(vectors):
             along = texts @ direction.T

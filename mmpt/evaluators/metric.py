@@ -67,10 +67,11 @@ class Metric(ABC):
         self.config = config
 
     @abstractmethod
-    def evaluate(self, **arrays) -> Result:
-        """Score the arrays that the predictor returned; arrays a metric does not read are ignored."""
+    def evaluate(self, *args: Any, **arrays: Any) -> Result:
+        """Score the arrays that the predictor returned; sub-classes name those that they read and ignore
+        others."""
 
-    def plot(self, folder: Path, result: Result, **arrays) -> list[Path]:
+    def plot(self, folder: Path, result: Result, *args: Any, **arrays: Any) -> list[Path]:
         """Pictures of the run that `evaluate` scored, written into `folder`; sub-classes add to the histogram
         of ranks."""
         if "ranks" not in result.per_query or "gallery" not in result.facts:

@@ -163,7 +163,7 @@ class WindowPredictor(Predictor):
 def save_arrays(path, arrays: Arrays) -> None:
     """Write a predictor's arrays to one `.npz` without pickled objects; a list of arrays becomes `name/0`,
     `name/1`, ..."""
-    flat = {}
+    flat: dict[str, np.ndarray] = {}
     for name, value in arrays.items():
         if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
             flat |= {f"{name}/{i}": item for i, item in enumerate(value)}

@@ -7,7 +7,7 @@ Letters: B clips, F seconds, D width, T text columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmpt.ops.distributed import rank, world_size
 
-Draw = torch.Generator
+Draw: TypeAlias = torch.Generator
 
 
 def one_second(vfeats: Tensor, vmasks: Tensor, generator: Draw) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,7 @@ class VideoAlignment:
             )
         rows = []
         for index, text in enumerate(self.captions):
-            row = {"text": text, "said": self.said[index]}
+            row: dict[str, Any] = {"text": text, "said": self.said[index]}
             if self.truth is not None:
                 row["truth"] = self.truth[index]
             for method in self.spans:
@@ -122,7 +122,7 @@ class VideoAlignment:
             return cls(
                 tree["video_id"],
                 [row["text"] for row in rows],
-                [_span(row["said"]) for row in rows],
+                [_seconds(row["said"]) for row in rows],
                 windows,
                 similarity,
                 plan,
@@ -158,6 +158,7 @@ def align_video(
     found, about = model.align(video, clips["text"], window_s), dict(about or {})
     if found.calibrated is not None:
         kept = model.calibration
+        assert kept is not None  # it said so
         about["calibration"] = f"coverage {kept.coverage:g}, false discoveries {kept.false_discovery:g}"
     said = [(float(start), float(end)) for start, end in zip(clips["start"], clips["end"], strict=True)]
     return describe(video_id, found, said, truth, about)
@@ -244,4 +245,8 @@ def _peak(mass: np.ndarray) -> np.ndarray:
 
 
 def _span(value: Any) -> Span | None:
-    return None if value is None else (float(value[0]), float(value[1]))
+    return None if value is None else _seconds(value)
+
+
+def _seconds(value: Any) -> Span:
+    return float(value[0]), float(value[1])

@@ -136,7 +136,12 @@ def calibrate_model(
         0
     ]
     window_s = min(window_s, network.max_video_len)
-    way = {"window_s": window_s, "stride_s": None, "relaxed": aligner == "otam", "epsilon": 0.1}
+    way: dict[str, Any] = {
+        "window_s": window_s,
+        "stride_s": None,
+        "relaxed": aligner == "otam",
+        "epsilon": 0.1,
+    }
     aligned = align_all(
         lambda v, sentences: network.align(v, sentences, **way), found, truths, aligner, progress
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from mmpt.processors.tokens import load_tokenizer
 from mmpt.utils.shardedtensor import open_npy
 
 BATCH = 8  # items that pass an encoder at once
-Source = str | Path | np.ndarray  # a file, or features (time, width)
+Source: TypeAlias = str | Path | np.ndarray  # a file, or features (time, width)
 
 
 class MMGramModel:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from torch import nn
 
-from mmpt.backbones.backbone import NamedBackbone, named_backbone
+from mmpt.backbones.backbone import AudioBackbone, VideoBackbone, named_backbone
 from mmpt.backbones.external import compared_with_text
 from mmpt.checkpoints.model_folder import locate
-from mmpt.config import Config, DatasetConfig, ModelConfig
+from mmpt.config import Config, DatasetConfig, ModelConfig, required
 from mmpt.registry import BACKBONES, MODELS
 from mmpt.zoo import find, known, remedy
 
@@ -42,7 +42,7 @@ class Located(NamedTuple):
         pretrained_models."""
         if self.weights is not None:
             return self.weights.with_suffix(CALIBRATION)
-        folder = Path(self.config.dataset.bert_name)
+        folder = Path(required(self.config, "dataset.bert_name"))
         name = re.sub(r"[^\w.-]+", "_", str(folder))
         return (
             folder / f"model{CALIBRATION}"
@@ -79,7 +79,7 @@ def located(source: str | Path, checkpoint: str | Path | None) -> Located:
     return Located(*locate(source, checkpoint), backbone)
 
 
-def load_backbone(name: str, weights: str | Path | None = None) -> NamedBackbone:
+def load_backbone(name: str, weights: str | Path | None = None) -> VideoBackbone | AudioBackbone:
     """A backbone of pictures or sound by name, made fast and no longer trainable.
 
     Args:
@@ -91,14 +91,16 @@ def load_backbone(name: str, weights: str | Path | None = None) -> NamedBackbone
         ValueError: unknown name, or a file without all tensors.
     """
     kind = name.partition(":")[0]
-    registered = BACKBONES.get(kind) if kind in BACKBONES.names() else None
-    weights = weights or (registered and registered.usual_weights)
+    registered = BACKBONES.get(kind) if kind in BACKBONES.names() else VideoBackbone
+    weights = weights or registered.usual_weights
     if weights is not None and not Path(weights).is_file():
         raise FileNotFoundError(
             f"no weights of {name} at {weights}. {remedy(weights)} Or name the file as video_weights, or "
             "pass video_encoder=None and give features instead of frames."
         )
-    return named_backbone(name, registered.modality if registered else "video", weights)
+    if issubclass(registered, AudioBackbone):
+        return named_backbone(name, AudioBackbone, weights)
+    return named_backbone(name, VideoBackbone, weights)
 
 
 def weights_sha256(network: nn.Module) -> str:

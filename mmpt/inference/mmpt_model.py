@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -36,12 +36,10 @@ from mmpt.registry import ALIGNERS
 from mmpt.utils import optional_import
 from mmpt.utils.shardedtensor import open_npy
 
-Video = (
-    str | Path | np.ndarray | Tensor
-)  # a video file, a .npy file of features, frames (T, FPS, H, W, 3), or features (T, D)
-SECONDS_PER_STEP = (
-    4  # seconds of frames that go through the backbone at once: about half a GB of activations in S3D
-)
+# a video file, a .npy file of features, frames (T, FPS, H, W, 3), or features (T, D)
+Video: TypeAlias = str | Path | np.ndarray | Tensor
+# seconds of frames that go through the backbone at once: about half a GB of activations in S3D
+SECONDS_PER_STEP = 4
 CLIPS_PER_STEP = 256
 AUTO = "auto"
 Result = TypeVar("Result")
@@ -418,7 +416,8 @@ class MMPTModel(nn.Module):
         """Features (T, D) of each video."""
         is_batch = isinstance(videos, (np.ndarray, Tensor)) and videos.ndim in (3, 6)
         several = is_batch or not isinstance(videos, (str, Path, np.ndarray, Tensor))
-        return (self._one_video(video) for video in (videos if several else [videos]))
+        each: Any = videos if several else [videos]
+        return (self._one_video(video) for video in each)
 
     def _one_video(self, video: Video) -> Tensor:
         """Features (T, D) of one video, however it is given."""
@@ -441,6 +440,7 @@ class MMPTModel(nn.Module):
             return
         for waves in read_audio_windows(path, self.sound.sample_rate, self.sound.window_s):
             heard = torch.from_numpy(self.sound.prepare(waves)).to(self.device, self.dtype)
+            assert self.video_encoder is not None  # it comes with `sound`
             yield self._scaled(self.video_encoder(heard))
 
     def _comparable(self, vectors: Tensor) -> Tensor:

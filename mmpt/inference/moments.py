@@ -110,7 +110,8 @@ class MomentIndex:
         scores, found = self.vectors @ query, []
         by_video: dict[str, list[Moment]] = {}
         for i in np.argsort(-scores, kind="stable"):
-            moment = Moment(str(self.video_ids[i]), *map(float, self.windows[i]), float(scores[i]))
+            start, end = map(float, self.windows[i])
+            moment = Moment(str(self.video_ids[i]), start, end, float(scores[i]))
             better = by_video.setdefault(moment.video_id, [])
             if not any(moment.overlaps(other) for other in better):
                 better.append(moment)

@@ -218,7 +218,7 @@ def _failures(features: Path, sources: Mapping[str, Path]) -> dict[str, str]:
     return {name: reason for name, reason in known.items() if name in sources}
 
 
-def _weights_of(backbone: str, weights: Path | None) -> str | Path | None:
+def _weights_of(backbone: str, weights: str | Path | None) -> str | Path | None:
     kind = backbone.partition(":")[0]
     if weights is None and kind in BACKBONES.names():
         weights = BACKBONES.get(kind).usual_weights

@@ -40,7 +40,7 @@ def with_truth(video_id: str, alignment: CaptionAlignment, truth: np.ndarray, al
 def spans_of(calibration: Calibration, alignment: CaptionAlignment) -> Spans:
     """What a calibration says of an alignment."""
     unknown = np.full((len(alignment.captions), 2), np.nan)
-    video = with_truth("", alignment, unknown, calibration.settings["aligner"])
+    video = with_truth("", alignment, unknown, str(calibration.settings["aligner"]))
     return calibration(video.known, video.length_s)
 
 

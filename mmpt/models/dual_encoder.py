@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from mmpt.backbones.backbone import tensors_sha256
 from mmpt.backbones.external import compared_with_text, load_whole, scaling_of, vectors_of
+from mmpt.config import required
 from mmpt.config.schema import Config
 from mmpt.models.mmfusion import Encoded
 from mmpt.registry import MODELS
@@ -53,13 +54,8 @@ class DualEncoder(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.source = config.dataset.bert_name
-        if self.source is None or config.dataset.max_video_len is None:
-            raise ValueError(
-                f"{config.source or 'config'}: DualEncoder needs dataset.bert_name (hub id or folder) and "
-                "dataset.max_video_len."
-            )
-        self.max_video_len: int = config.dataset.max_video_len
+        self.source: str = required(config, "dataset.bert_name")
+        self.max_video_len: int = required(config, "dataset.max_video_len")
         self.modality = compared_with_text(self.source)
         if self.modality is None:
             raise ValueError(
@@ -79,7 +75,7 @@ class DualEncoder(nn.Module):
     @staticmethod
     def features_of(config: Config) -> str:
         """Name of the backbone whose features the model reads."""
-        source = config.dataset.bert_name
+        source = required(config, "dataset.bert_name")
         return f"{compared_with_text(source)}:{source}"
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from mmpt.config import schema
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
 from mmpt.models.mmfusion import Encoded
@@ -42,7 +43,7 @@ class FrameProjection(nn.Module):
 
     returns = frozenset({"support", "query"})
 
-    def __init__(self, config: Config):
+    def __init__(self, config: schema.Config):
         super().__init__()
         width = config.model.feature_dim or DEFAULT_INPUT_DIM
         self.projection = nn.Linear(width, width)

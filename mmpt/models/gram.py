@@ -12,7 +12,7 @@ tokens of a condition.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from mmpt.backbones.eva_clip import resize_grid
 from mmpt.backbones.tokens import token_tower
+from mmpt.config import required, schema
 from mmpt.config.conditions import LETTERS, letters_of
 from mmpt.config.fields import option
-from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
 from mmpt.models.generation import beam_search, greedy_search, sample_search
 from mmpt.models.mmgram import MatchingKeys, columns_in_use
@@ -103,13 +103,13 @@ class GRAM(nn.Module):
             False, "contra_temp, the temperature, is trained, and read by losses; it starts at 0.07"
         )
 
-    def __init__(self, config: Config):
+    def __init__(self, config: schema.Config):
         super().__init__()
         self.config = config
-        entries = self._required("modalities")
+        entries = required(self.config, "dataset.modalities")
         self.names = list(entries)
         self.letters = self._letters()
-        self.bert_config = read_bert_config(self._required("bert_name"))
+        self.bert_config = read_bert_config(required(self.config, "dataset.bert_name"))
         hidden, width = self.bert_config.hidden_size, config.model.contra_dim
         learned = bool(config.model.learnable_temperature)
         self.contra_temp = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE), requires_grad=learned)
@@ -123,10 +123,7 @@ class GRAM(nn.Module):
             self.vision_encoder = nn.ModuleDict({"visual": token_tower(**encoders["video"])})
         if "a" in self.letters and encoders.get("audio"):
             self.audio_encoder = token_tower(**encoders["audio"])
-        bert_name = config.dataset.bert_name
-        self.multimodal_encoder = build_encoder(
-            MultimodalBert, bert_name, self.bert_config, config.model.init
-        )
+        self.multimodal_encoder = build_encoder(MultimodalBert, self.bert_config, config)
         add_cross_attention(self.multimodal_encoder.bert)
         widths = {letter: self._width(letter, entries) for letter in self.letters}
         self.contra_head_t = ContrastiveHead(hidden, width)
@@ -176,7 +173,7 @@ class GRAM(nn.Module):
         return self.letters.get(name[0]) != name or name[0] == "s"
 
     @property
-    def matcher(self) -> functools.partial | None:
+    def matcher(self) -> Callable[..., Tensor] | None:
         """What a predictor that ranks again asks for; None without `model.matching_head`."""
         return self._match_logits if self.config.model.matching_head else None
 
@@ -459,16 +456,10 @@ class GRAM(nn.Module):
     def _source(self) -> str:
         return self.config.source or "config"
 
-    def _required(self, key: str) -> Any:
-        value = getattr(self.config.dataset, key)
-        if not value:
-            raise ValueError(f"{self._source}: GRAM needs dataset.{key}, which is not set.")
-        return value
-
     def _letters(self) -> dict[str, str]:
         """Letter -> name of a modality, in the order of a condition."""
         first = [name[0] for name in self.names]
-        if any(letter not in LETTERS for letter in first) or len(set(first)) < len(first):
+        if not first or any(letter not in LETTERS for letter in first) or len(set(first)) < len(first):
             expected = "names that begin with v (video), a (audio), s (subtitle) or d (depth), one each"
             raise ValueError(
                 f"{self._source}: dataset.modalities: expected {expected}, got {', '.join(self.names)}."
@@ -499,7 +490,7 @@ class GRAM(nn.Module):
 
     def _places(self, letter: str, entries: Mapping[str, Mapping[str, Any]]) -> int:
         """Frames or clips that have an embedding of their own."""
-        return entries[self.letters[letter]].get("max_len") or self._required("max_video_len")
+        return entries[self.letters[letter]].get("max_len") or required(self.config, "dataset.max_video_len")
 
     def _freeze(self, names: list[str]) -> list[nn.Module]:
         encoders = {"text": self.multimodal_encoder}

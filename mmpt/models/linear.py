@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmpt.config import required
 from mmpt.config.schema import Config
 from mmpt.models.mmfusion import Encoded
 from mmpt.models.small import word_positions
@@ -73,7 +74,7 @@ class RidgeBaseline(nn.Module):
     def __init__(self, config: Config, weights: np.ndarray | None = None):
         super().__init__()
         if weights is None:
-            weights = np.zeros((read_bert_config(config.dataset.bert_name).vocab_size, 0))
+            weights = np.zeros((read_bert_config(required(config, "dataset.bert_name")).vocab_size, 0))
         self.weights = nn.Parameter(torch.as_tensor(weights, dtype=torch.float32), requires_grad=False)
         self._texts: list[np.ndarray] = []
         self._targets: list[np.ndarray] = []

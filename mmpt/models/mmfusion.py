@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmpt.config import required, schema
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
@@ -74,11 +75,11 @@ class MMFusion(nn.Module):
             one_of=("dot", "cosine"),
         )
 
-    def __init__(self, config: Config):
+    def __init__(self, config: schema.Config):
         super().__init__()
         self.config = config
-        self.max_video_len = self.required("dataset", "max_video_len")
-        self.bert_config = read_bert_config(self.required("dataset", "bert_name"))
+        self.max_video_len = required(self.config, "dataset.max_video_len")
+        self.bert_config = read_bert_config(required(self.config, "dataset.bert_name"))
         max_len = config.dataset.max_len or self.max_video_len + layout.SPECIAL
         if max_len > self.bert_config.max_position_embeddings:
             available = self.bert_config.max_position_embeddings
@@ -117,16 +118,6 @@ class MMFusion(nn.Module):
             "cosine_scale": "Set model.similarity: cosine, as in its training.",
         }
 
-    def required(self, section: str, key: str):
-        """`config.<section>.<key>`, which must be set."""
-        value = getattr(getattr(self.config, section), key)
-        if value is None:
-            raise ValueError(
-                f"{self.config.source or 'config'}: {type(self).__name__} needs {section}.{key}, which is "
-                "not set."
-            )
-        return value
-
     def build_encoder(self, encoder_cls: str | type, n_layers: int | None = None) -> nn.Module:
         """An encoder started from `dataset.bert_name` as `model.init` says, with its first `n_layers`
         layers."""
@@ -142,7 +133,7 @@ class MMFusion(nn.Module):
         if hasattr(encoder_cls, "encode"):  # a small encoder: no transformer, no weights to start from
             bert_config.input_dim = self.feature_width
             return encoder_cls(self.config.model, bert_config)
-        return build_encoder(encoder_cls, self.config.dataset.bert_name, bert_config, self.config.model.init)
+        return build_encoder(encoder_cls, bert_config, self.config)
 
     @property
     def returns(self) -> frozenset[str]:
@@ -208,7 +199,7 @@ class VideoTower(MMFusion):
     def __init__(self, config: Config):
         super().__init__(config)
         self.video_encoder = self.build_encoder(
-            self.required("model", "video_encoder_cls"), config.model.num_hidden_video_layers
+            required(self.config, "model.video_encoder_cls"), config.model.num_hidden_video_layers
         )
 
     def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
@@ -226,7 +217,7 @@ class MMFusionSeparate(VideoTower):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.text_encoder = self.build_encoder(self.required("model", "text_encoder_cls"))
+        self.text_encoder = self.build_encoder(required(self.config, "model.text_encoder_cls"))
 
     def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
         if hasattr(self.text_encoder, "encode"):
@@ -242,7 +233,7 @@ class MMFusionShare(MMFusion):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.mm_encoder = self.build_encoder(self.required("model", "mm_encoder_cls"))
+        self.mm_encoder = self.build_encoder(required(self.config, "model.mm_encoder_cls"))
 
     def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
         ids, mask, pool = layout.video_segment(caps, cmasks, vmasks)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmpt.checkpoints.weights import read_state_dict
+from mmpt.config import required, schema
 from mmpt.config.fields import Section, option
-from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
 from mmpt.models.mmfusion import Encoded, MMFusion
 from mmpt.models.multimodal_bert import add_cross_attention
@@ -83,9 +83,9 @@ class MMGram(MMFusion):
             None, "two-tower checkpoint whose video and text towers it starts from"
         )
 
-    def __init__(self, config: Config):
+    def __init__(self, config: schema.Config):
         super().__init__(config)
-        self.names = list(self.required("dataset", "modalities"))
+        self.names = list(required(self.config, "dataset.modalities"))
         if config.model.micro_batch or "text" in self.names:
             what = (
                 "model.micro_batch does not work with MMGram"
@@ -170,7 +170,9 @@ class MMGram(MMFusion):
             output["condition"], output["condition_mask"] = self.condition(encoded, there)
         return output
 
-    def forward(self, caps: Tensor, cmasks: Tensor, **batch: Any) -> dict[str, Any]:
+    def forward(  # type: ignore[override]  # a batch comes by name
+        self, caps: Tensor, cmasks: Tensor, **batch: Any
+    ) -> dict[str, Any]:
         """B items with a caption each: `pooled_text` (B, D), what `encode_items` returns, `logit_scale`, and
         `matcher` for the loss."""
         output = self.encode_items(caps, cmasks, **batch)
@@ -187,6 +189,7 @@ class MMGram(MMFusion):
     def match(self, caps: Tensor, cmasks: Tensor, condition: Tensor, condition_mask: Tensor) -> Tensor:
         """Probability (n,) that text i (T columns) belongs to item i, whose condition `encode_items`
         returned."""
+        assert self.matcher is not None  # or there is no condition
         return self.matcher(caps, cmasks, condition, condition_mask).softmax(1)[:, 1]
 
     def stream(self, name: str, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -219,6 +222,7 @@ class MMGram(MMFusion):
         )
 
     def _text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
+        assert self.text_encoder is not None  # or no text is read
         n = columns_in_use(cmasks)
         ids, mask, pool = layout.text_segment(caps[:, :n], cmasks[:, :n])
         return widened(
@@ -251,9 +255,7 @@ class MMGram(MMFusion):
             name, self.config.model.num_hidden_video_layers
         )
         bert_config.num_hidden_layers = layers or bert_config.num_hidden_layers
-        return build_encoder(
-            MMBertForEncoder, self.config.dataset.bert_name, bert_config, self.config.model.init
-        )
+        return build_encoder(MMBertForEncoder, bert_config, self.config)
 
     def _tower_names(self) -> list[str]:
         return [*self.stream_names, *(["text"] if self.text_encoder is not None else [])]

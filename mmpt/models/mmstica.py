@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
+from mmpt.config import schema
 from mmpt.config.fields import Section, option, read_section
-from mmpt.config.schema import Config
 from mmpt.models.mmfusion import Encoded
 from mmpt.models.mmgram import MMGram
 from mmpt.models.transformermodel import init_like_bert
@@ -174,13 +174,15 @@ class MMSTiCA(MMGram):
             holds=Augment,
         )
 
-    def __init__(self, config: Config):
+    def __init__(self, config: schema.Config):
         self.crop = read_section(Crops, config.model.crops or {}, "model.crops")
         super().__init__(config)
         self.augment = read_section(Augment, config.model.augment or {}, "model.augment")
         self._check()
 
-    def forward(self, caps: Tensor, cmasks: Tensor, num_updates: int = 0, **batch: Any) -> dict[str, Any]:
+    def forward(  # type: ignore[override]  # a batch comes by name
+        self, caps: Tensor, cmasks: Tensor, num_updates: int = 0, **batch: Any
+    ) -> dict[str, Any]:
         """B items; `num_updates` says which boxes are drawn."""
         name, tower = self.crop.modality, self.cropped_tower
         output = super().forward(caps, cmasks, **batch)

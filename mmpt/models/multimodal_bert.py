@@ -80,6 +80,7 @@ class SharedCrossAttention(BertAttention):
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
         """Rows (B, S, H) that read conditions (R, L, H) -> (B, S, H), in the signature of transformers."""
+        assert encoder_hidden_states is not None  # else the layer is not called
         inner = self.self
         rows = hidden_states.reshape(
             len(encoder_hidden_states), -1, hidden_states.shape[-1]
@@ -173,7 +174,8 @@ class Writer:
     ):
         self.encoder, self.visible, self.mask_id = encoder, visible.bool(), mask_id
         self.condition, self.condition_mask = condition, condition_mask
-        self._memory, self._ids = Memory(), None
+        self._memory = Memory()
+        self._ids: Tensor | None = None  # of the step before
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Token ids (B, n), B / R rows for each text, each call one token longer -> logits (B, C) of the next
@@ -182,8 +184,8 @@ class Writer:
         texts, n = ids.shape
         copies, n_prompt = texts // len(self.visible), self.visible.shape[1]
         visible = self.visible.repeat_interleave(copies, dim=0)
-        if n > n_prompt:
-            self._memory.keep(n - 1, self._origins(ids))
+        if self._ids is not None and n > n_prompt:
+            self._memory.keep(n - 1, self._origins(ids, self._ids))
             written = visible.new_ones(texts, 1, n - n_prompt)
             visible = torch.cat([visible[:, -1:], written], dim=2)  # (B, 1, n)
         last = functional.pad(visible[:, -1:], (0, 1), value=True)  # of [MASK]
@@ -194,12 +196,12 @@ class Writer:
         self._ids = ids
         return self.encoder.logits(hidden[:, -1])
 
-    def _origins(self, ids: Tensor) -> Tensor:
+    def _origins(self, ids: Tensor, last: Tensor) -> Tensor:
         """(B,) for each row one of the last step, of the same text, that it begins with: such rows have the
         same memory.
         """
         copies = len(ids) // len(self.visible)
-        now, before = (x.unflatten(0, (-1, copies)) for x in (ids[:, :-1], self._ids))  # (R, B / R, n - 1)
+        now, before = (x.unflatten(0, (-1, copies)) for x in (ids[:, :-1], last))  # (R, B / R, n - 1)
         same = (now[:, :, None] == before[:, None]).all(-1)  # (R, now, before)
         first = same.byte().argmax(-1) + copies * torch.arange(len(same), device=ids.device)[:, None]
         return first.flatten()

@@ -7,6 +7,7 @@ crops of a kind, C = 8 width, D = 256.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from mmpt.backbones.resnet import WIDTH
 from mmpt.checkpoints.weights import read_stored
+from mmpt.config import schema
 from mmpt.config.fields import Section, option, read_section
-from mmpt.config.schema import Config
 from mmpt.models.gdt import AVGDT, STiCANetwork, VidTextGDT
 from mmpt.models.mmstica import VERSIONS, Crops, Pooling
 from mmpt.registry import MODELS
@@ -69,7 +70,7 @@ class RawAVGDT(AVGDT):
     Config = Networks
     returns = frozenset({"pooled_video", "pooled_audio"})
 
-    def __init__(self, config: Config):
+    def __init__(self, config: schema.Config):
         model = config.model
         super().__init__(model.video_depth, model.audio_depth, model.width)
 
@@ -105,12 +106,12 @@ class RawVidTextGDT(VidTextGDT):
 
     returns = frozenset({"pooled_video", "pooled_text"})
 
-    def __init__(self, config: Config):
+    def __init__(self, config: schema.Config):
         table = read_word_table(config.model.word_table)
         super().__init__(len(table), config.model.video_depth, config.model.width, table.shape[1])
         self.text_network.word_embd.weight.data.copy_(table)
 
-    def forward(
+    def forward(  # type: ignore[override]  # a batch comes by name
         self, video: Tensor, caps: Tensor, clips_per_video: int | None = None, **batch: Any
     ) -> dict[str, Tensor]:
         """Embeds each view by itself.
@@ -173,7 +174,7 @@ class RawSTiCA(STiCANetwork):
 
     returns = frozenset({"pooled_video_1", "pooled_video_2", "pooled_audio", "crops"})
 
-    def __init__(self, config: Config):
+    def __init__(self, config: schema.Config):
         model = config.model
         pooling = read_section(Pooling, model.pooling or {}, "model.pooling")
         super().__init__(
@@ -184,7 +185,9 @@ class RawSTiCA(STiCANetwork):
         )
         self.crop = read_section(Crops, model.crops or {}, "model.crops")
 
-    def forward(self, video: Tensor, audio: Tensor, num_updates: int = 0, **batch: Any) -> dict[str, Any]:
+    def forward(  # type: ignore[override]  # a batch comes by name
+        self, video: Tensor, audio: Tensor, num_updates: int = 0, **batch: Any
+    ) -> dict[str, Any]:
         """Embeds both versions.
 
         Args:
@@ -201,7 +204,7 @@ class RawSTiCA(STiCANetwork):
         for version in VERSIONS:
             found = self.video_side(
                 video[:, version - 1],
-                lambda shape, version=version: self.crop.draw(shape, num_updates, version),
+                functools.partial(self.crop.draw, update=num_updates, version=version),
                 version,
             )
             output[f"pooled_video_{version}"] = found.pop(f"pooled_video_{version}")

@@ -19,8 +19,8 @@ from torch.nn import functional
 from mmpt.backbones.backbone import refuse_random
 from mmpt.backbones.r2plus1d import R2Plus1D
 from mmpt.checkpoints.weights import read_state_dict
+from mmpt.config import schema
 from mmpt.config.fields import option, read_section
-from mmpt.config.schema import Config
 from mmpt.models.gdt import LAST
 from mmpt.models.mmstica import Pooling
 from mmpt.models.raw_clips import VideoNetwork
@@ -64,7 +64,7 @@ class RawRecognition(nn.Module):
 
     returns = frozenset({"logits"})
 
-    def __init__(self, config: Config):
+    def __init__(self, config: schema.Config):
         super().__init__()
         model = config.model
         if model.n_classes is None:

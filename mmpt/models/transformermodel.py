@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmpt.config import Config, required
 from mmpt.models import sequence_layout as layout
 from mmpt.modules.layers import VideoTokenMLP
 from mmpt.registry import ENCODERS
@@ -238,21 +239,21 @@ def read_bert_config(bert_name: str) -> BertConfig:
         ) from error
 
 
-def build_encoder(encoder_cls: type, bert_name: str, config: BertConfig, init: str) -> nn.Module:
+def build_encoder(encoder_cls: type, bert_config: BertConfig, config: Config) -> nn.Module:
     """An encoder with its starting weights.
 
     Args:
         encoder_cls: the class.
-        bert_name: where pretrained weights are found.
-        config: sizes; only the first `config.num_hidden_layers` layers of the pretrained weights are used.
-        init: "pretrained" (weights of `bert_name`; what BERT does not have stays random) or "random".
+        bert_config: sizes; of pretrained weights only the first `num_hidden_layers` layers are used.
+        config: with `model.init`, "pretrained" (weights of `dataset.bert_name`; what BERT does not have stays
+            random) or "random".
 
     Raises:
-        FileNotFoundError: `init` is "pretrained" and there are no weights.
+        FileNotFoundError: `model.init` is "pretrained" and there are no weights.
     """
-    encoder = encoder_cls(config)
-    if init != "random":
-        load_bert_weights(encoder, pretrained_bert(bert_name, config))
+    encoder = encoder_cls(bert_config)
+    if config.model.init != "random":
+        load_bert_weights(encoder, pretrained_bert(required(config, "dataset.bert_name"), bert_config))
     return encoder
 
 

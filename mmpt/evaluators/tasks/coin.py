@@ -5,13 +5,14 @@ One video per batch. Letters: T seconds of the video, W windows, F seconds per w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mmpt.evaluators.bootstrap import PooledMean
 from mmpt.evaluators.metric import WINDOW_SETTINGS, Metric, named, typical
@@ -62,7 +63,9 @@ class COINZSPredictor(COINPredictor):
     data set's own parts.
     """
 
-    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+    def __call__(
+        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
+    ) -> Arrays:
         device = torch.device(device) if device is not None else next(model.parameters()).device
         dataset = loader.dataset
         names = dataset.meta_processor.step_names

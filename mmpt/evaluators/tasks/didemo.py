@@ -7,12 +7,13 @@ annotators, P moments.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mmpt.evaluators.metric import BOOTSTRAP_SEED, CLIP_SETTINGS, Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, check_finite
@@ -133,7 +134,9 @@ class DiDeMoPredictor(Predictor):
     """`rankings` (descriptions, 21, 2) of moments and `times` (descriptions, annotators, 2) of the
     annotators, both padded with -1."""
 
-    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+    def __call__(
+        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
+    ) -> Arrays:
         arrays = super().__call__(loader, model, device, progress)
         meta = loader.dataset.meta_processor
         asked = arrays.pop("index")

@@ -75,7 +75,7 @@ class _ParagraphMetric(Metric):
     background: str
 
     @abstractmethod
-    def read(self, **arrays) -> Paragraphs:
+    def read(self, *args: Any, **arrays: Any) -> Paragraphs:
         """Scores and groups of a run."""
 
     def evaluate(self, texts=None, **arrays) -> Result:
@@ -164,7 +164,10 @@ class _ParagraphMetric(Metric):
         }
         names = [*level, *dict.fromkeys(name.split(" ")[0] for name in moving)]
         return {
-            name: {f"c = {c:+} sd": moving.get(f"{name} {c}", level.get(name)) for c in SHIFTS}
+            name: {
+                f"c = {c:+} sd": moving[f"{name} {c}"] if f"{name} {c}" in moving else level[name]
+                for c in SHIFTS
+            }
             for name in names
         }
 

@@ -174,7 +174,8 @@ class GramRetrievalMetric(Metric):
         """
         names = [str(name) for name in modalities]
         arrays |= {"pooled_text": pooled_text, "targets": targets, "present": present}
-        ranks, facts = {}, {}
+        ranks: dict[str, np.ndarray] = {}
+        facts: dict[str, Any] = {}
         for subset in subsets(self.config.modalities, names, pooled_text is not None):
             compared = compare(arrays, names, subset)
             queries, targets, items, chosen = compared

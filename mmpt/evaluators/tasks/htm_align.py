@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
+from mmpt.config import required
 from mmpt.evaluators.bootstrap import PooledMean, times_drawn
 from mmpt.evaluators.metric import CLIP_SETTINGS, Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, item_name
@@ -128,7 +129,7 @@ class HTMAlignMetric(Metric):
                 f"{len(similarity)} similarity matrices for {len(annotations)} annotated videos; expected "
                 "one for each."
             )
-        hits, best, alignable, luck, video = [], [], [], [], []
+        parts: list[tuple[np.ndarray, ...]] = []  # hits, best, alignable, luck, video
         for index, (scores, annotated) in enumerate(zip(similarity, annotations, strict=True)):
             if not np.isfinite(scores).all():
                 bad = int((~np.isfinite(scores)).any(1).sum())
@@ -137,15 +138,12 @@ class HTMAlignMetric(Metric):
                 )
             first, last = np.floor(annotated[:, 1]), np.ceil(annotated[:, 2])
             second = scores.argmax(1)
-            hits.append((second >= first) & (second <= last))
-            luck.append(
-                np.clip(np.minimum(last, scores.shape[1] - 1) - np.maximum(first, 0) + 1, 0, None)
-                / scores.shape[1]
-            )
-            best.append(scores.max(1))
-            alignable.append(annotated[:, 0] == 1)
-            video.append(np.full(len(scores), index))
-        hits, best, alignable, luck, video = map(np.concatenate, (hits, best, alignable, luck, video))
+            n_seconds = scores.shape[1]
+            seen = np.clip(np.minimum(last, n_seconds - 1) - np.maximum(first, 0) + 1, 0, None)
+            hit = (second >= first) & (second <= last)
+            shown = annotated[:, 0] == 1
+            parts.append((hit, scores.max(1), shown, seen / n_seconds, np.full(len(scores), index)))
+        hits, best, alignable, luck, video = map(np.concatenate, zip(*parts, strict=True))
         if not alignable.any():
             raise ValueError("no sentence is alignable; look at dataset.anno_path.")
         compared = best > UNSEEN
@@ -202,13 +200,12 @@ class HTMAlignPredictor(Predictor):
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         caps, cmasks, video = batch["caps"][0], batch["cmasks"][0], batch["vfeats"][0]
         annotations = batch["annotations"][0].cpu().numpy()
-        windows = window_sentences(annotations, len(video), self.config.dataset.max_video_len)
+        size = required(self.config, "dataset.max_video_len")
+        windows = window_sentences(annotations, len(video), size)
         text = normalize(model.forward_text(caps, cmasks).pooled.float(), dim=-1)  # (N, D)
         cosines = []
         if windows:
-            vfeats, vmasks = cut_windows(
-                video, [start for start, _ in windows], self.config.dataset.max_video_len
-            )
+            vfeats, vmasks = cut_windows(video, [start for start, _ in windows], size)
             repeated = (
                 part[:1].expand(len(vfeats), -1) for part in (caps, cmasks)
             )  # the video side reads [CLS] [SEP] alone

@@ -146,7 +146,7 @@ class NLGMetric(Metric):
                 )
             for name, score in of_clips.items():
                 intervals[name] = self.interval(score, lambda scores: scores.mean(-1))
-        facts = {
+        facts: dict[str, Any] = {
             "queries": len(refs),
             "different captions written": len(set(hyps)),
             "different references": len(set(every)),

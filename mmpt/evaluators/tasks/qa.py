@@ -39,9 +39,10 @@ class QAPredictor(Predictor):
         n_answers = batch["caps"].shape[1]
         video = {name: batch[name].repeat_interleave(n_answers, 0) for name in ("vfeats", "vmasks")}
         outputs = model(caps=batch["caps"].flatten(0, 1), cmasks=batch["cmasks"].flatten(0, 1), **video)
-        pooled = (check_finite(outputs[name], batch["video_id"]) for name in ("pooled_video", "pooled_text"))
+        sides = (check_finite(outputs[name], batch["video_id"]) for name in ("pooled_video", "pooled_text"))
+        pooled_video, pooled_text = sides
         return {
-            "choices": choose_answers(*pooled, n_answers),
+            "choices": choose_answers(pooled_video, pooled_text, n_answers),
             "answers": batch["answers"].flatten(),
             "n_answers": [n_answers],
             "ids": [item_name(video_id) for video_id in batch["video_id"]],

@@ -6,13 +6,14 @@ Letters: B videos' clips in a batch, K crops of a clip, V videos, C classes, D w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.utils.data import DataLoader
 
 from mmpt.config.fields import Section, option
 from mmpt.evaluators.metric import Metric
@@ -46,7 +47,9 @@ class ClipRecognitionPredictor(Predictor):
             "ids": list(batch["video_id"]),
         }
 
-    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+    def __call__(
+        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
+    ) -> Arrays:
         arrays = super().__call__(loader, model, device, progress)
         return arrays | {"folds": np.array(loader.dataset.meta_processor.folds)}
 
@@ -121,7 +124,9 @@ class ClipFewShotPredictor(VideoVectors):
                 hits[draw, column] = linear_svm(x[chosen], y[chosen], n).predict(x[test]) == y[test]
         return hits
 
-    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+    def __call__(
+        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
+    ) -> Arrays:
         self.folds = list(loader.dataset.meta_processor.folds)
         arrays = super().__call__(loader, model, device, progress)
         return {
@@ -157,7 +162,7 @@ class ClipFewShotMetric(Metric):
             classes: C.
         """
         accuracy = np.asarray(hits, float).mean(2)  # (draws, shots)
-        values = {}
+        values: dict[str, float] = {}
         for n, of_draws in zip(np.asarray(shots).tolist(), accuracy.T, strict=True):
             values |= {f"{n}shot-acc": float(of_draws.mean()), f"{n}shot-std": float(of_draws.std())}
         chance = {name: 1 / int(classes) for name in values if name.endswith("acc")}

@@ -7,13 +7,14 @@ C classes, R splits, K modalities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from torch.utils.data import DataLoader
 
 from mmpt.evaluators.gram_scores import SubsetKeys
 from mmpt.evaluators.metric import Metric, named
@@ -87,7 +88,9 @@ class RecognitionPredictor(Predictor):
             "ids": [item_name(video_id) for video_id in batch["video_id"]],
         }
 
-    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+    def __call__(
+        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
+    ) -> Arrays:
         arrays = self.per_video(super().__call__(loader, model, device, progress))
         vectors, labels = torch.from_numpy(arrays.pop("vectors")), torch.from_numpy(arrays["labels"])
         n_classes = len(loader.dataset.meta_processor.class_names)
@@ -119,7 +122,9 @@ class RecognitionZSPredictor(RecognitionPredictor):
     """Scores are dot products with the text vectors of the class names (`meta_processor.class_names`);
     nothing is trained."""
 
-    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+    def __call__(
+        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
+    ) -> Arrays:
         device = torch.device(device) if device is not None else next(model.parameters()).device
         dataset = loader.dataset
         ids = [dataset.text_processor.tokenize(name) for name in dataset.meta_processor.class_names]
@@ -152,7 +157,8 @@ class RecognitionNNPredictor(RecognitionPredictor):
     """
 
     def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:
-        self.labels, self.ranks = labels, []
+        self.labels = labels
+        self.ranks: list[Tensor] = []
         return super().scores(vectors, labels, splits, n_classes)
 
     def class_scores(self, vectors: Tensor, train: Tensor, labels: Tensor, n_classes: int) -> Tensor:
@@ -160,7 +166,9 @@ class RecognitionNNPredictor(RecognitionPredictor):
         self.ranks.append(ranks)
         return scores
 
-    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+    def __call__(
+        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
+    ) -> Arrays:
         arrays = super().__call__(loader, model, device, progress)
         return arrays | {"neighbour_ranks": torch.stack(self.ranks).numpy()}
 
@@ -277,7 +285,9 @@ class ModalityRecognitionPredictor(Predictor):
             "ids": list(batch["video_id"]),
         }
 
-    def __call__(self, loader: Iterable, model: nn.Module, device=None, progress: Callable = iter) -> Arrays:
+    def __call__(
+        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
+    ) -> Arrays:
         arrays = super().__call__(loader, model, device, progress)
         return arrays | {
             "modalities": list(model.names),
