@@ -26,7 +26,7 @@ import torch
 from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import NAMED, Aligner, MissingData, check_feature, check_finite, pack_videos
+from mmpt.processors.base import NAMED, Aligner, MissingData, check_feature, check_finite, needed, pack_videos
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.sampling import (
     TextClipSamplingProcessor,
@@ -117,11 +117,7 @@ class ClipAligner(Aligner):
         self.sorted_videos: set[Any] = set()  # whose captions were put in order; in this process
 
     def __call__(
-        self,
-        video_id: Any,
-        video_feature: np.ndarray,
-        text_feature: Mapping[str, Any],
-        rng: ItemRandom | None = None,
+        self, video_id: Any, video_feature: np.ndarray, text_feature: Any, rng: ItemRandom | None = None
     ) -> dict[str, Any]:
         """caps, cmasks (K, T), vfeats (K, F, D), vmasks (K, F), video_start, video_end, text_start, text_end
         (K), video_id."""
@@ -136,8 +132,7 @@ class ClipAligner(Aligner):
         rng: ItemRandom | None,
     ) -> dict[str, torch.Tensor]:
         """Clips of m videos, video by video: tensors of the single form with m K in place of K."""
-        if rng is None:
-            raise ValueError(f"{type(self).__name__} draws clips: pass the random streams of the item (rng).")
+        streams = needed(rng, self)
         features = [
             check_feature(feature, video_id) for feature, video_id in zip(features, video_ids, strict=True)
         ]
@@ -150,7 +145,7 @@ class ClipAligner(Aligner):
         captions = Captions.join(parts)
         self.check_times(captions, base, video_ids)
         draw = self.draw_replayed if self.config.sampler == "python" else self.draw
-        clips = draw(captions, base, lengths, rng)
+        clips = draw(captions, base, lengths, streams)
         if self.config.sort_clips:
             clips = clips.sorted()
         return self.pack_clips(video_ids, features, captions, base, clips)
@@ -332,14 +327,14 @@ class OverlappedAligner(VariedLenAligner):
         self.video_budget = budget_range(config, "sampled_video_min_len", "sampled_video_max_len")
 
 
-class GroupAligner:
+class GroupAligner(ClipAligner):
     """Mix-in: one item is a group of m videos; every tensor gets a leading m and `video_id` is a list."""
 
     def __call__(
         self,
         video_id: Sequence[Any],
         video_feature: Sequence[np.ndarray],
-        text_feature: Sequence[Mapping[str, Any]],
+        text_feature: Any,
         rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
         """caps, cmasks (m, K, T), vfeats (m, K, F, D), vmasks (m, K, F), starts and ends (m, K), video_id
@@ -375,22 +370,21 @@ class How2MILNCEAligner(ClipAligner):
     CLIP_SECONDS = 3.2
 
     def __call__(
-        self,
-        video_id: Any,
-        video_feature: np.ndarray,
-        text_feature: Mapping[str, Any],
-        rng: ItemRandom | None = None,
+        self, video_id: Any, video_feature: np.ndarray, text_feature: Any, rng: ItemRandom | None = None
     ) -> dict[str, Any]:
         feature = check_feature(video_feature, video_id)
         video_id = bare_id(video_id)
         captions = self.usable(Captions.of(text_feature), len(feature), video_id)
         self.check_times(captions, np.array([0, len(captions)]), [video_id])
-        words, ranges = [], []
+        words: list[list[int]] = []
+        ranges: list[tuple[int, int]] = []
+        streams = needed(rng, self)
         for _ in range(self.clips_per_video):
-            rng.python.randint(0, len(captions) - 1)  # the historic stream holds a draw that nothing uses
-            centre = rng.python.randint(0, len(captions) - 1)
+            streams.python.randint(0, len(captions) - 1)  # the historic stream holds a draw that nothing uses
+            centre = streams.python.randint(0, len(captions) - 1)
             words.extend(captions.ids(clip) for clip in self.candidates(captions, centre))
-            ranges.append(self.seconds(captions.start_s[centre], captions.end_s[centre], len(feature), rng))
+            start_s, end_s = captions.start_s[centre], captions.end_s[centre]
+            ranges.append(self.seconds(start_s, end_s, len(feature), streams))
         caps, cmasks = self.pack(words)  # (K * 4, T)
         vfeats, vmasks = pack_videos(
             [feature], np.zeros(len(ranges), np.int64), np.array(ranges), self.max_video_len

@@ -55,7 +55,7 @@ def read_database(
                 raise ValueError(f"{here}: expected [start, end], got {quoted(segment)}.")
             clip["segment"] = [number(time, here, finite=False) for time in segment]
             if not impossible:
-                check_segment(*clip["segment"], here)
+                check_segment(clip["segment"][0], clip["segment"][1], here)
     return database
 
 

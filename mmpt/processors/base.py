@@ -61,6 +61,17 @@ class MissingData(LookupError):
     """An item of the list has no features, no captions or no index entry."""
 
 
+def needed(rng: ItemRandom | None, part: object) -> ItemRandom:
+    """The random streams of an item, for a part that draws.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if rng is None:
+        raise ValueError(f"{type(part).__name__} draws: pass the random streams of the item (rng).")
+    return rng
+
+
 @META_PROCESSORS.register()
 class MetaProcessor:
     """Lists the items of one split.
@@ -87,7 +98,7 @@ class MetaProcessor:
     def __init__(self, config: DatasetConfig):
         self.config = config
         self.split = config.split or "train"
-        self.data: Sequence[Any] = ()
+        self.data: Any = ()  # a sequence or an array
         self.missing: dict[str, list[str]] = {}
 
     def __len__(self) -> int:
@@ -129,7 +140,8 @@ class MetaProcessor:
             MissingData: something is missing and must not be, or nothing is left.
             TextError: an id is no name.
         """
-        kept, lost = [], []
+        kept: list[Item] = []
+        lost: list[Item] = []
         source = getattr(self.config, self.SPLIT_KEYS[self.split]) or type(self).__name__
         for item in items:
             check_id(name(item), source, folders=True)
@@ -160,9 +172,7 @@ class MetaProcessor:
         logger.warning("%s; left out", text)
         self.missing.setdefault(reason, []).extend(names)
 
-    def with_features(
-        self, items: Sequence[Item], video: Callable[[Item], str] = itemgetter(0)
-    ) -> list[Item]:
+    def with_features(self, items: Sequence[Item], video: Callable[[Any], str] = itemgetter(0)) -> list[Item]:
         """The items whose video has features."""
         has_features = self.has_features()
         return self.keep(items, lambda item: has_features(video(item)), video, "have no features")

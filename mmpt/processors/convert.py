@@ -50,7 +50,7 @@ def is_possible(segment: Sequence[float], dropped: Counter[str], duration: float
         "not a number": not (math.isfinite(start) and math.isfinite(end)),
         "reversed": start > end,
         "negative": start < 0,
-        "behind the end of the video": bool(duration) and start >= duration,
+        "behind the end of the video": bool(duration and start >= duration),
     }
     reason = next((reason for reason, applies in reasons.items() if applies), None)
     dropped.update([reason] if reason else [])

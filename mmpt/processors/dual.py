@@ -84,7 +84,7 @@ class DualEncoderAligner(Aligner):
         return text_layout(required(self.config, "bert_name"))
 
     @property
-    def max_text_len(self) -> int:
+    def max_text_len(self) -> int:  # type: ignore[override]  # the model is read when it is asked for
         return self.layout.columns
 
     def pack(self, captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,6 @@ Letters: S views of an item, T text positions, F video positions, D feature widt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.aligners import OverlappedAligner, bare_id
+from mmpt.processors.base import needed
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.tokens import SPECIAL_TOKENS_PER_CAPTION, SpecialIds
 from mmpt.registry import ALIGNERS
@@ -96,17 +96,13 @@ class GDTAligner(OverlappedAligner):
         self.views = views
 
     def __call__(
-        self,
-        video_id: Any,
-        video_feature: np.ndarray,
-        text_feature: Mapping[str, Any],
-        rng: ItemRandom | None = None,
+        self, video_id: Any, video_feature: np.ndarray, text_feature: Any, rng: ItemRandom | None = None
     ) -> dict[str, Any]:
         """caps, cmasks (S, T), vfeats (S, F, D), vmasks (S, F), starts and ends (S), view_valid (S),
         video_id; without S if it is 1."""
         name = bare_id(video_id)
         clips = self.align([name], [video_feature], [text_feature], rng)
-        order = rng.numpy.permutation(self.clips_per_video)  # they may come sorted by time
+        order = needed(rng, self).numpy.permutation(self.clips_per_video)  # they may come sorted by time
         own, other = order[self.pair(clips["video_start"].numpy()[order])].tolist()
         shifted = [view.startswith("shift") for view in self.views]
         rows = torch.tensor([other if is_shifted else own for is_shifted in shifted])

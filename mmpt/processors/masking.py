@@ -6,7 +6,7 @@ Letters: F video positions, T text positions, L = T + F (joint sequence [CLS] vi
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from mmpt.config.fields import option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.aligners import ClipAligner, VariedLenAligner, bare_id, budget_range
-from mmpt.processors.base import check_feature
+from mmpt.processors.base import check_feature, needed
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import ALIGNERS
@@ -219,16 +219,13 @@ class MFMMLMAligner(ClipAligner):
         self.attention = MMAttentionMask2DProcessor()
 
     def __call__(
-        self,
-        video_id: Any,
-        video_feature: np.ndarray,
-        text_feature: Mapping[str, Any],
-        rng: ItemRandom | None = None,
+        self, video_id: Any, video_feature: np.ndarray, text_feature: Any, rng: ItemRandom | None = None
     ) -> dict[str, Any]:
         feature = check_feature(video_feature, video_id)
         video_id = bare_id(video_id)
         captions = self.usable(Captions.of(text_feature), len(feature), video_id)
-        clips = [self.draw_clip(feature, captions, video_id, rng) for _ in range(self.clips_per_video)]
+        streams = needed(rng, self)
+        clips = [self.draw_clip(feature, captions, video_id, streams) for _ in range(self.clips_per_video)]
         if self.config.sort_clips:
             clips.sort(
                 key=lambda clip: [

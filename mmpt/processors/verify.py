@@ -103,7 +103,7 @@ def descriptions(config: DatasetConfig) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, registry in PARTS.items():
         name = getattr(config, key)
-        cls = registry.get(name) if name in registry.names() else object
+        cls: type[Any] = registry.get(name) if name in registry.names() else object
         for base in reversed(cls.__mro__):
             found |= vars(base).get("FILES", {})
         if issubclass(cls, MetaProcessor):
@@ -131,7 +131,8 @@ def check_files(config: DatasetConfig) -> Iterator[Finding]:
 def read_split(config: Config, split: str) -> tuple[MetaProcessor | None, list[Finding]]:
     """The listed items of a split, or why they cannot be read."""
     policy = "mask" if config.dataset.on_missing == "mask" else "skip"  # never stops at the first id
-    dataset = dataclasses.replace(config.dataset, split=split, on_missing=policy, dup=None)
+    changes: dict[str, Any] = {"split": split, "on_missing": policy, "dup": None}
+    dataset = dataclasses.replace(config.dataset, **changes)
     try:
         return build_parts(dataset, str(config.source))[0], []
     except (ValueError, KeyError, OSError, MissingData) as error:

@@ -344,8 +344,8 @@ def _whisper(path: Path, segments: list[Any]) -> Clips:
         where = f"{path}: segment {index}"
         text = _plain(check_kind(check_record(segment, where).get("text", ""), str, f"{where}: text"))
         if text:
-            times = (number(segment.get(key), f"{where}: {key}") for key in ("start", "end"))
-            found.append((*times, text))
+            start, end = (number(segment.get(key), f"{where}: {key}") for key in ("start", "end"))
+            found.append((start, end, text))
             words.append(segment.get("words") or [])
     clips = _clips(found)
     return clips | {"words": words} if any(words) else clips
@@ -359,8 +359,9 @@ def _of_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, Clips]:
         if absent:
             raise ValueError(f"{where}: no {', '.join(absent)}.")
         video = check_id(row["video_id"], where)
-        times = (number(row[key], f"{where}: {key}") for key in ("start", "end"))
-        found.setdefault(video, []).append((*times, _plain(check_kind(row["text"], str, f"{where}: text"))))
+        start, end = (number(row[key], f"{where}: {key}") for key in ("start", "end"))
+        text = _plain(check_kind(row["text"], str, f"{where}: text"))
+        found.setdefault(video, []).append((start, end, text))
     return {video: _clips(captions) for video, captions in found.items()}
 
 

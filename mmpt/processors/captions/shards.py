@@ -134,7 +134,8 @@ def tokenize_captions(
 
 def _seconds(folder: Path, indexes: Mapping[str, Mapping[int, Sequence[str]]]) -> dict[str, float]:
     """Video -> seconds of its features; without those whose shards are not here."""
-    manifest, found = read_manifest(folder), {}
+    manifest = read_manifest(folder)
+    found: dict[str, float] = {}
     for split, meta in indexes.items():
         for shard, videos in meta.items():
             name = f"{split}_{shard}"

@@ -256,7 +256,8 @@ class ClipAugment:
 
     def _cut(self, clip: Tensor, generator: torch.Generator) -> Tensor:
         if self.scale is None:
-            return resized_crop(clip, *draw_box(*clip.shape[-2:], self.area, generator), self.size)
+            height, width = clip.shape[-2:]
+            return resized_crop(clip, *draw_box(height, width, self.area, generator), self.size)
         low, high = self.scale
         clip = scale_short_side(clip, round(low + (high - low) * _uniform(generator)))
         top, left = (_offset(side, self.size, generator) for side in clip.shape[-2:])

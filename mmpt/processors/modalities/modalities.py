@@ -38,7 +38,7 @@ import logging
 import math
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -59,6 +59,7 @@ from mmpt.processors.base import (
     TextProcessor,
     VideoProcessor,
     check_finite,
+    needed,
 )
 from mmpt.processors.gdt import Reversal
 from mmpt.processors.masking import IGNORED, mask_written
@@ -129,6 +130,7 @@ class Modality(Section):
         options = {
             field.name: getattr(self, field.name) for field in fields(RawStream) if field.name != "kind"
         }
+        assert self.raw is not None  # there are files
         return RawStream(kind=self.raw, **options)
 
 
@@ -295,11 +297,17 @@ def _questions(row: Mapping[str, Any], where: str) -> tuple[tuple[str, tuple[str
 def open_store(
     modality: Modality, config: DatasetConfig, suffix: str = ""
 ) -> FeatureFolder | FeatureShards | RawStream:
-    """The features of a modality: shards where its folder holds the index of this split, else files, whose
-    names end with `suffix`; or what an encoder reads."""
-    if modality.raw is not None:
-        return modality.files()
+    """The features of a modality, or what an encoder reads."""
+    return modality.files() if modality.raw is not None else open_features(modality, config, suffix)
+
+
+def open_features(
+    modality: Modality, config: DatasetConfig, suffix: str = ""
+) -> FeatureFolder | FeatureShards:
+    """Shards where the folder of the modality holds the index of this split, else files, whose names end with
+    `suffix`."""
     split = shard_split(config)
+    assert modality.path is not None  # subtitles have no features
     if not suffix and os.path.exists(f"{modality.path}/{split}_meta.pkl"):
         return FeatureShards(modality.path, split)
     suffixes = [suffix + end for end in version_suffixes(modality.versions)]
@@ -366,19 +374,19 @@ class ModalityMetaProcessor(MetaProcessor):
             _id,
             "have no modality at all",
         )
-        for name, ids in absent.items():
+        for name, gone in absent.items():
             if config.on_missing != "mask":
-                items = self.keep(items, lambda item, ids=ids: item.id not in ids, _id, f"have no {name}")
-            elif ids:
+                items = self.keep(items, lambda item: item.id not in gone, _id, f"have no {name}")
+            elif gone:
                 logger.info(
-                    "%s split: %d of %d items have no %s (masked)", self.split, len(ids), len(items), name
+                    "%s split: %d of %d items have no %s (masked)", self.split, len(gone), len(items), name
                 )
         _check_rates(items, config)
         if self.split != "test":
             items = [
-                item._replace(questions=questions)
+                item._replace(questions=item.questions[k : k + 1])
                 for item in items
-                for questions in ([(question,) for question in item.questions] or [()])
+                for k in range(max(1, len(item.questions)))
             ]
         self.data = items
         self.n_captions = max(1, *(len(item.captions) for item in items))
@@ -408,7 +416,7 @@ def _id(item: Item) -> str:
 def _check_rates(items: Sequence[Item], config: DatasetConfig) -> None:
     """All modalities of an item last equally long, or a rate is wrong."""
     streams = {
-        modality: open_store(modality, config)
+        modality: open_features(modality, config)
         for modality in read_modalities(config)
         if not modality.is_text and modality.raw is None
     }
@@ -461,11 +469,15 @@ class ModalityVideoProcessor(VideoProcessor):
         return forwards | backwards
 
     def _window(
-        self, modality: Modality, store: Callable[[str], np.ndarray], item: Item, mirrored: bool = False
+        self,
+        modality: Modality,
+        store: FeatureFolder | FeatureShards | RawStream,
+        item: Item,
+        mirrored: bool = False,
     ) -> np.ndarray | Reader | None:
         if item.source not in store:
             return None
-        if modality.raw is not None:
+        if isinstance(store, RawStream):
             return store.reader(item.source, item.segment)
         feature = store(item.source)
         if feature.shape[1:] != modality.shape:
@@ -512,7 +524,7 @@ class ModalityTextProcessor(TextProcessor):
     def _one(self, texts: Sequence[str], rng: ItemRandom | None) -> str:
         """A text of several: drawn in training, else the first."""
         in_training = (self.config.split or "train") == "train"
-        return texts[int(rng.numpy.integers(len(texts)))] if in_training else texts[0]
+        return texts[int(needed(rng, self).numpy.integers(len(texts)))] if in_training else texts[0]
 
 
 def sample_positions(n: int, length: int, mode: str, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -589,8 +601,8 @@ class ModalityAligner(Aligner):
     def __call__(
         self,
         video_id: Item,
-        video_feature: Mapping[str, np.ndarray | Reader | None],
-        text_feature: Mapping[str, Any],
+        video_feature: Mapping[str, Any],
+        text_feature: Any,
         rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
         words = text_feature["subtitle"]
@@ -612,7 +624,7 @@ class ModalityAligner(Aligner):
                 "to keep such items."
             )
         if self.in_training and self.config.modality_dropout:
-            present = self._drop(present, rng.numpy)
+            present = self._drop(present, needed(rng, self).numpy)
         item: dict[str, Any] = {"video_id": video_id.id, "present": torch.from_numpy(present)}
         caps, cmasks = self.pack(text_feature["captions"])
         if self.config.split == "test":
@@ -644,7 +656,7 @@ class ModalityAligner(Aligner):
         if modality.raw is None or feature is None:
             return feature
         try:
-            return feature(modality.max_len, rng.numpy if self.in_training else None)
+            return feature(modality.max_len, needed(rng, self).numpy if self.in_training else None)
         except MissingData as error:
             if self.config.on_missing != "mask":
                 raise
@@ -680,12 +692,13 @@ class ModalityAligner(Aligner):
         }
 
     def _masked(
-        self, caps: torch.Tensor, cmasks: torch.Tensor, rate: float, rng: ItemRandom
+        self, caps: torch.Tensor, cmasks: torch.Tensor, rate: float, rng: ItemRandom | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """A packed text (T) with some words masked, and their labels (T)."""
         read = cmasks.clone()
         read[1] = False  # the [SEP] of the video: no model that writes reads it
-        (masked,), (labels,) = mask_written([caps[read].tolist()], rate, self.special, rng.python)
+        random = needed(rng, self).python
+        (masked,), (labels,) = mask_written([caps[read].tolist()], rate, self.special, random)
         inputs, wanted = caps.clone(), torch.full_like(caps, IGNORED)
         inputs[read], wanted[read] = torch.tensor(masked), torch.tensor(labels)
         return inputs, wanted
@@ -706,7 +719,7 @@ class ModalityAligner(Aligner):
         padded = torch.zeros(modality.max_len, *modality.shape)
         n = 0
         if feature is not None:
-            draw = rng.numpy if self.sampling == "chunk_random" else None
+            draw = needed(rng, self).numpy if self.sampling == "chunk_random" else None
             rows = np.asarray(
                 feature[sample_positions(len(feature), modality.max_len, self.sampling, draw)],
                 dtype=np.float32,

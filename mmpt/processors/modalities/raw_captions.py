@@ -89,6 +89,7 @@ class RawCaptionMetaProcessor(MetaProcessor):
         files = {
             file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(list_videos(folder))
         }
+        said: list[tuple[str, Path | Caption]]
         if path.endswith(".json"):
             said = [
                 (item.source, Caption(text, *(item.segment or ())))
@@ -192,7 +193,7 @@ class RawCaptionAligner(RawAligner):
     def clip(self, file: RawFile, caption: Caption, rng: ItemRandom) -> tuple[Tensor, Tensor]:
         """(3, T, S, S) in [0, 1], and ids (N)."""
         room = max(0.0, file.info.duration_s - self.clip_s)
-        if caption.start_s is None:
+        if caption.start_s is None or caption.end_s is None:
             start_s = room * (rng.numpy.uniform() if self.training else 0.5)
         else:
             if caption.start_s >= file.info.duration_s:

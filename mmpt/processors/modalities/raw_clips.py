@@ -94,7 +94,7 @@ class RawClips(Section):
 
     def augment(self, box: bool, jitter: float, gray: float, blur: float) -> ClipAugment:
         """The augmentation of a paper, whose settings are given, with the changes of this section."""
-        chosen = {
+        chosen: dict[str, Any] = {
             name: usual if (own := getattr(self, name)) is None else own
             for name, usual in {"jitter": jitter, "gray": gray, "blur": blur}.items()
         }
@@ -177,13 +177,13 @@ class RawAVProcessor(RawVideoProcessor):
     """Path -> a file with video and sound, long enough for a clip; any other is missing data, which training
     skips and counts."""
 
-    def __call__(self, video_id: Path) -> RawFile:
+    def __call__(self, video_id: Path | tuple[Path, Any]) -> RawFile:
         file = super().__call__(video_id)
         if not file.info.has_audio:
-            raise MissingData(f"{video_id}: holds no audio track.")
+            raise MissingData(f"{file.path}: holds no audio track.")
         if file.info.duration_s < self.clips.length_s:
             raise MissingData(
-                f"{video_id}: has {file.info.duration_s:.2f} s, a clip needs {self.clips.length_s:g}."
+                f"{file.path}: has {file.info.duration_s:.2f} s, a clip needs {self.clips.length_s:g}."
             )
         return file
 
@@ -254,8 +254,8 @@ class RawAligner:
             )
         )
         made = made.flip(-1) if backwards else made
-        hides = self.training and clips.spec_augment is not None
-        return spec_augment(made, clips.spec_augment, rng.torch) if hides else made
+        hidden = clips.spec_augment if self.training else None
+        return made if hidden is None else spec_augment(made, hidden, rng.torch)
 
 
 @ALIGNERS.register()

@@ -124,6 +124,7 @@ class RawStream:
             MissingData: the file cannot be read; the message says why.
         """
         path = self.find(source)
+        assert path is not None  # whoever asks has looked
         read = self._frames if self.kind == "frames" else self._sound
         try:
             with failures_of(path):

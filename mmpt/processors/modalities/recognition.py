@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from mmpt.processors.modalities.modalities import (
@@ -56,8 +55,8 @@ class ModalityRecognitionAligner(ModalityAligner):
     def __call__(
         self,
         video_id: Item,
-        video_feature: Mapping[str, np.ndarray | None],
-        text_feature: tuple[int, list[int]],
+        video_feature: Mapping[str, Any],
+        text_feature: Any,
         rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
         label, splits = text_feature

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MissingData
+from mmpt.processors.base import MissingData, needed
 from mmpt.processors.gdt import VIEWS, Views
 from mmpt.processors.modalities.modalities import REVERSED, Item, ModalityAligner
 from mmpt.processors.tokens import SpecialIds
@@ -63,8 +63,8 @@ class ModalityViewAligner(ModalityAligner):
     def __call__(
         self,
         video_id: Item,
-        video_feature: Mapping[str, np.ndarray | None],
-        text_feature: Mapping[str, Any],
+        video_feature: Mapping[str, Any],
+        text_feature: Any,
         rng: ItemRandom | None = None,
     ) -> dict[str, Any]:
         lengths = [
@@ -72,7 +72,7 @@ class ModalityViewAligner(ModalityAligner):
             for name, rate in self.rates.items()
             if video_feature.get(name) is not None
         ]
-        first, second = self.windows(min(lengths, default=0.0), rng.numpy)
+        first, second = self.windows(min(lengths, default=0.0), needed(rng, self).numpy)
         shifted = [view.startswith("shift") for view in self.views]
         views = []
         for view, is_shifted in zip(self.views, shifted, strict=True):

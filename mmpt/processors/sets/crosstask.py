@@ -289,7 +289,9 @@ def convert(source: Path, out: Path) -> str:
         if task not in tasks:
             raise ValueError(f"{source / 'videos.csv'}: task {task} is in neither list of tasks.")
         n_steps = len(tasks[task].steps)
-        rows = [row for row, *step in _steps(path) if _fits(*step, n_steps, dropped)]
+        rows = [
+            row for row, step, start_s, end_s in _steps(path) if _fits(step, start_s, end_s, n_steps, dropped)
+        ]
         with open(partial / "annotations" / path.name, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
         n_files += 1

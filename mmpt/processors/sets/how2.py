@@ -149,7 +149,7 @@ class ShardedHow2MetaProcessor(MetaProcessor):
         self.report_missing(reason, [self.index.name(position) for position in positions[~filled & ~damaged]])
         return positions[filled]
 
-    def __getitem__(self, index: int) -> tuple[Place, Place]:
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
         place = self.place(self.data[index], index)
         return place, place
 
@@ -290,7 +290,7 @@ class ShardedVideoRetriVideoProcessor(VideoProcessor):
         self.prefix = f"{config.vfeat_dir}/{shard_split(config)}_"
         self.read = ShardReader(config)
 
-    def __call__(self, video_id: Sequence[Place]) -> list[np.ndarray]:
+    def __call__(self, video_id: Any) -> Any:
         found = self.read([(f"{self.prefix}{shard}", row) for _, _, shard, row in video_id])
         return [per_second(rows, self.rate) for rows in found]
 
@@ -299,7 +299,7 @@ class ShardedVideoRetriVideoProcessor(VideoProcessor):
 class ShardedVideoProcessor(ShardedVideoRetriVideoProcessor):
     """Features of one video, (seconds, D)."""
 
-    def __call__(self, video_id: Place) -> np.ndarray:
+    def __call__(self, video_id: Any) -> Any:
         return super().__call__([video_id])[0]
 
 
@@ -318,9 +318,7 @@ class ShardedVideoRetriTextProcessor(TextProcessor):
         self.prefix = f"{required(config, 'tfeat_dir')}{shard_split(config)}_"
         self.read = ShardReader(config)
 
-    def __call__(
-        self, text_id: Sequence[Place], rng: ItemRandom | None = None
-    ) -> list[dict[str, np.ndarray]]:
+    def __call__(self, text_id: Any, rng: ItemRandom | None = None) -> Any:
         items = [
             (f"{self.prefix}{shard}.{kind}", row)
             for kind in ("startends", "caps_ids")
@@ -338,7 +336,7 @@ class ShardedVideoRetriTextProcessor(TextProcessor):
 class ShardedTextProcessor(ShardedVideoRetriTextProcessor):
     """Timed captions of one video."""
 
-    def __call__(self, text_id: Place, rng: ItemRandom | None = None) -> dict[str, np.ndarray]:
+    def __call__(self, text_id: Any, rng: ItemRandom | None = None) -> Any:
         return super().__call__([text_id], rng)[0]
 
 

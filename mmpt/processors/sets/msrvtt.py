@@ -19,7 +19,7 @@ import torch
 
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import Aligner, MetaProcessor, MissingData, PublishedList, TextProcessor
+from mmpt.processors.base import Aligner, MetaProcessor, MissingData, PublishedList, TextProcessor, needed
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
 from mmpt.utils.files import atomic_write
 from mmpt.utils.seed import ItemRandom
@@ -108,7 +108,7 @@ class MSRVTTTextProcessor(TextProcessor):
         if text_id not in self.captions:
             raise MissingData(f"{self.config.json_path}: no caption of video {text_id!r}.")
         choices = self.captions[text_id]
-        return choices[rng.python.randint(0, len(choices) - 1)]
+        return choices[needed(rng, self).python.randint(0, len(choices) - 1)]
 
 
 @TEXT_PROCESSORS.register()

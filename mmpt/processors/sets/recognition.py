@@ -46,12 +46,12 @@ def read_splits(folder: str | Path) -> Members:
     for path in sorted(folder.glob("*_test_split[1-9].txt")):
         label = path.stem.rpartition("_test_split")[0]
         for line in read_lines(path):
-            file, tag = [*line.rsplit(maxsplit=1), ""][:2]
+            file, said = [*line.rsplit(maxsplit=1), ""][:2]
             where = f"{path}: line {quoted(line)}"
-            if tag not in TAGS:
+            if said not in TAGS:
                 raise ValueError(f"{where}: expected <file> <tag>, the tag one of {', '.join(TAGS)}.")
             video = check_id(Path(file).stem, where)
-            members.setdefault(video, (label, {}))[1][int(path.stem[-1])] = int(tag)
+            members.setdefault(video, (label, {}))[1][int(path.stem[-1])] = int(said)
     if not members:
         raise FileNotFoundError(
             f"{folder}: neither UCF101's trainlist01.txt, testlist01.txt, ... nor HMDB51's "

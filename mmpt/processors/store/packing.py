@@ -47,7 +47,8 @@ def pack(
     Returns:
         Ids that could not be packed, with the reason.
     """
-    meta, unreadable = read_meta(target, split), {}
+    meta = read_meta(target, split)
+    unreadable: dict[str, str] = {}
     packed = {video for shard in meta.values() for video in shard}
     for video in packed:  # left over where a run was stopped between the index and the removal
         (Path(features) / f"{video}.npy").unlink(missing_ok=True)

@@ -98,7 +98,8 @@ def _check_plan(sources: Sequence[Path], target: Path, shard_size: int, wanted: 
 
 def _videos(sources: Sequence[Path], split: str, wanted: Sequence[str] | None) -> dict[str, Place]:
     """Id -> place, in the order to write; an id that several sources hold comes from the first."""
-    places, repeated = {}, 0
+    places: dict[str, Place] = {}
+    repeated = 0
     for source in sources:
         path = source / f"{split}_meta.pkl"
         for shard, ids in (load_index(path) if path.exists() else {}).items():
@@ -115,7 +116,7 @@ def _kinds(sources: Sequence[Path], split: str) -> list[tuple[str, str]]:
     split."""
     found = {}
     for source in sources:
-        matches = [NAME.fullmatch(names[0]) for names in kinds(source).values()]
+        matches = filter(None, (NAME.fullmatch(names[0]) for names in kinds(source).values()))
         of_source = {(match["before"], match["after"]) for match in matches if match["split"] == split}
         if of_source:
             found[source] = of_source
