@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mmpt.losses import Loss, build_loss
+from mmpt.losses import Loss
 from mmpt.registry import LOSSES
 
 BUILT_IN = [name for name in LOSSES.names() if LOSSES.get(name).__module__.startswith("mmpt.")]
@@ -160,11 +160,3 @@ SPECIAL = {  # name -> keys of the loss for n items, what makes its batch
     "STiCALoss": (lambda n: {}, Maker.crops),
     "SumLoss": (lambda n: {"losses": PARTS}, Maker.clips),
 }
-
-
-def loss_and_batch(name: str, maker: Maker) -> tuple[Loss, dict[str, Any]]:
-    """The loss called `name` and what it reads; it needs an entry in `SPECIAL` only where its keys or tensors
-    are unusual."""
-    keys, make = SPECIAL.get(name, (lambda n: {}, None))
-    loss = build_loss({"loss_cls": name, **keys(maker.n)})
-    return loss, make(maker) if make else maker.usual(loss)

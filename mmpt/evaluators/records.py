@@ -32,8 +32,6 @@ RECORD, PER_QUERY, CONFIGS, SEAL = "record.json", "per_query.json", "configs.jso
 FILES = (RECORD, PER_QUERY, CONFIGS)
 END = "<!-- record:end -->"
 _BLOCK = re.compile(r"(<!-- record:begin ([\w-]+) -->)\n.*?" + re.escape(END), re.DOTALL)
-# A result that somebody typed: a cell of a table or a share in a sentence. 95 % is the width of intervals.
-_TYPED = re.compile(r"\|\s*[+-]?\d+\.\d+|\b(?!95 ?%)\d+(?:\.\d+)? ?%")
 SAMPLES, SEED = 1000, 0
 
 Cell = str | dict[str, Any]
@@ -165,8 +163,3 @@ def filled(text: str, records: str | Path) -> str:
         FileNotFoundError: a block names a record that is not there.
     """
     return _BLOCK.sub(lambda match: f"{match[1]}\n{page(Path(records) / match[2])}\n{END}", text)
-
-
-def typed_numbers(text: str) -> list[str]:
-    """Lines of a document that state results outside of its generated blocks."""
-    return [line for line in _BLOCK.sub("", text).splitlines() if _TYPED.search(line)]

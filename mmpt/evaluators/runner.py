@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from mmpt.evaluators.predictor import Arrays, load_arrays
+from mmpt.evaluators.predictor import Arrays
 from mmpt.evaluators.result import Result
 from mmpt.registry import METRICS, PREDICTORS
 
@@ -43,11 +42,3 @@ class Evaluator:
         """Run the model over the loader and score it; the arrays can be kept with `save_arrays`."""
         arrays = self.predictor(loader, model, device, progress)
         return self.metric.evaluate(**arrays), arrays
-
-    def rescore(self, path: str | Path) -> Result:
-        """Score arrays kept from an earlier run.
-
-        Raises:
-            FileNotFoundError: nothing was kept there.
-        """
-        return self.metric.evaluate(**load_arrays(path))

@@ -22,7 +22,6 @@ from mmpt.config import Config, required
 from mmpt.datasets import MMDataset, build_dataset
 from mmpt.neighbours.pool import VideoVectorPool
 from mmpt.ops.distributed import rank, world_size
-from mmpt.processors.sets.how2 import ShardedHow2MetaProcessor
 from mmpt.registry import RETRIEVERS, VECTOR_POOLS
 from mmpt.utils.files import atomic_write
 from mmpt.utils.text import read_json
@@ -133,8 +132,8 @@ class RetrievalBatches:
 
     def _fingerprint(self, epoch: int, model: nn.Module) -> str:
         """Of everything the groups depend on: settings, videos, seed, epoch, number of processes, weights."""
-        config, meta = self.config, self.dataset.meta_processor
-        assert isinstance(meta, ShardedHow2MetaProcessor)  # as named above
+        config = self.config
+        meta: Any = self.dataset.meta_processor  # as named above, with an index
         digest = hashlib.sha256()
         settings = {
             "dataset": dataclasses.asdict(config.dataset),

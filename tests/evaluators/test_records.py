@@ -68,17 +68,3 @@ def test_documents_take_their_tables_from_the_records(record, tmp_path, monkeypa
     assert records.page(record) in (tmp_path / "README.md").read_text()
     (record / records.CONFIGS).unlink()
     assert main([]) == 1 and "configs.json" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "line, typed",
-    [
-        ("| ridge | 56.6 |", True),
-        ("right in 53 % of cases", True),
-        ("95 % interval", False),
-        ("Python 3.11", False),
-    ],
-)
-def test_results_that_are_typed_are_told_from_other_numbers(line, typed):
-    block = "<!-- record:begin x -->\n| a | 1.0 |\n<!-- record:end -->\n"
-    assert records.typed_numbers(block + line) == ([line] if typed else [])

@@ -6,12 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from mmpt.certify.batches import BUILT_IN, Maker, loss_and_batch
+from mmpt.certify.batches import BUILT_IN, SPECIAL, Maker
 from mmpt.config.fields import keys_of
+from mmpt.losses import build_loss
 from mmpt.registry import LOSSES
 
 CASES = [("duplicates", 4, torch.float32), ("masked", 4, torch.float32), ("random", 1, torch.float32)]
 CASES += [("extreme", 4, dtype) for dtype in (torch.float16, torch.bfloat16)]
+
+
+def loss_and_batch(name, maker):
+    keys, make = SPECIAL.get(name, (lambda n: {}, None))
+    loss = build_loss({"loss_cls": name, **keys(maker.n)})
+    return loss, make(maker) if make else maker.usual(loss)
 
 
 @pytest.mark.parametrize(("case", "n", "dtype"), CASES, ids=str)

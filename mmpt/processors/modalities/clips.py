@@ -30,32 +30,6 @@ CROP_TRIES = 10
 BLUR_KERNEL = 11
 
 
-def clip_range(n_frames: int, clip_size: float, index: int, n_clips: int) -> tuple[int, float]:
-    """First and last frame number of clip `index` of `n_clips` spread evenly over a video.
-
-    Args:
-        n_frames: of the video.
-        clip_size: source frames that a clip spans: frames of the clip * sample rate * fps of the file / fps
-            wanted.
-        index: 0 .. n_clips; 0 is the start of the video, n_clips the last clip that fits.
-        n_clips: how many steps there are.
-    """
-    start = int(max(n_frames - clip_size, 0) * index / n_clips)
-    return start, start + clip_size - 1
-
-
-def draw_clip_range(n_frames: int, clip_size: float, generator: torch.Generator) -> tuple[float, float]:
-    """First and last frame number of a clip anywhere in a video, uniformly drawn."""
-    start = max(n_frames - clip_size, 0) * _uniform(generator)
-    return start, start + clip_size - 1
-
-
-def frame_numbers(start: float, end: float, n: int, n_frames: int) -> Tensor:
-    """Numbers of n frames spread evenly over [start, end] of a video of n_frames, (n,) int64; those past the
-    end repeat the last."""
-    return torch.linspace(start, end, n, dtype=torch.float64).clamp(0, n_frames - 1).long()
-
-
 def grayscale(frames: Tensor, weights: Sequence[float] = RGB_WEIGHTS) -> Tensor:
     """Luminance, (T, 1, H, W).
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mmpt.config.schema import DatasetConfig
+from mmpt.media.video import VideoInfo
 from mmpt.processors.base import MissingData
-from mmpt.processors.modalities.raw_clips import RawVideoProcessor
+from mmpt.processors.modalities.raw_clips import RawFile, RawVideoProcessor
 from mmpt.processors.modalities.raw_recognition import (
     RawRecognitionAligner,
     RawRecognitionMetaProcessor,
@@ -72,6 +73,23 @@ def test_test_clips_lie_evenly_and_have_three_crops(actions):
     assert torch.equal(made[0]["video"], again["video"])  # nothing is drawn
     middle = item(config(actions, "test", test_clips=3, test_crops=1), 0)
     assert torch.equal(middle["video"], made[0]["video"][1:2])
+
+
+@pytest.mark.parametrize("path", golden_cases("gdt_data*.npz"))
+def test_golden_gdt_data_clip_index_rows(path, monkeypatch):
+    asked = []
+
+    def frames(self, path, start_s):
+        asked.append(start_s)
+        return torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
+
+    monkeypatch.setattr(RawRecognitionAligner, "frames", frames)
+    for n_frames, clip_size, index, n_clips, start, _ in load_golden(path)["clip_index_rows"]:
+        raw = {"frames": int(clip_size), "fps": 1, "size": 16}  # a frame is a second
+        settings = DatasetConfig(raw=raw, split="test", test_clips=int(n_clips), test_crops=1)
+        file = RawFile(Path("x.avi"), VideoInfo(float(n_frames), 1.0, 16, 16, False))
+        RawRecognitionAligner(settings)((file.path, int(index)), file, (0, [2]), ItemRandom(0))
+        assert int(asked[-1] + 1e-9) == start
 
 
 def test_released_test_clips_are_drawn(actions):
