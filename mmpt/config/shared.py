@@ -52,12 +52,13 @@ class SharedSection(Section):
         return _rebuild, (_shared(type(self)), values, plugins())
 
 
-def required(section: SharedSection, key: str) -> Any:
+def required(section: SharedSection, key: str, reader: object = None) -> Any:
     """The value of a key that its reader cannot do without.
 
     Args:
         section: one section, or a whole file.
         key: in it; of a file dotted, such as `dataset.max_len`.
+        reader: whose class the message names; None: one of those that the file names.
 
     Raises:
         ConfigError: it is not set; the message names the key, and the file where that is known.
@@ -65,7 +66,8 @@ def required(section: SharedSection, key: str) -> Any:
     value = attrgetter(key)(section)
     if value is None:
         name = f"{section.SECTION}.{key}".lstrip(".")
-        what = f"{name} is not set, but the classes named in this file need it."
+        who = "the classes named in this file need" if reader is None else f"{type(reader).__name__} needs"
+        what = f"{name} is not set, but {who} it."
         raise ConfigError([Problem(name, what, file=getattr(section, "source", ""))])
     return value
 

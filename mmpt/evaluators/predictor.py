@@ -26,7 +26,7 @@ Arrays = dict[str, Any]
 
 
 class Predictor(ABC):
-    """A loop over batches; sub-classes say what one batch gives.
+    """A loop over batches; sub-classes say what one batch gives, and what comes before and behind the loop.
 
     Args:
         config: the project file.
@@ -56,8 +56,10 @@ class Predictor(ABC):
             ValueError: the loader is empty.
         """
         device = torch.device(device) if device is not None else next(model.parameters()).device
+        dataset = getattr(loader, "dataset", None)
         model.to(device).eval()
         with torch.inference_mode():
+            self.begin(dataset, model, device)
             parts = [_on_cpu(self.predict(_to_device(batch, device), model)) for batch in progress(loader)]
         if isinstance(getattr(loader, "batch_sampler", None), DealtOut):
             parts = all_gather_items(parts)
@@ -66,7 +68,15 @@ class Predictor(ABC):
                 f"{type(self).__name__}: the test set is empty; look at dataset.test_path and at the ids "
                 "left out."
             )
-        return {name: _join([part[name] for part in parts]) for name in parts[0]}
+        arrays = {name: _join([part[name] for part in parts]) for name in parts[0]}
+        return self.finish(arrays, dataset, model)
+
+    def begin(self, dataset: Any, model: nn.Module, device: torch.device) -> None:  # noqa: B027  a hook
+        """Called before the first batch."""
+
+    def finish(self, arrays: Arrays, dataset: Any, model: nn.Module) -> Arrays:
+        """What the metric reads, of the joined arrays; gradients can be computed here."""
+        return arrays
 
     @abstractmethod
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:

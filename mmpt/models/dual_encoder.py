@@ -54,8 +54,8 @@ class DualEncoder(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.source: str = required(config, "dataset.bert_name")
-        self.max_video_len: int = required(config, "dataset.max_video_len")
+        self.source: str = required(config, "dataset.bert_name", self)
+        self.max_video_len: int = required(config, "dataset.max_video_len", self)
         self.modality = compared_with_text(self.source)
         if self.modality is None:
             raise ValueError(

@@ -106,10 +106,10 @@ class GRAM(nn.Module):
     def __init__(self, config: schema.Config):
         super().__init__()
         self.config = config
-        entries = required(self.config, "dataset.modalities")
+        entries = required(self.config, "dataset.modalities", self)
         self.names = list(entries)
         self.letters = self._letters()
-        self.bert_config = read_bert_config(required(self.config, "dataset.bert_name"))
+        self.bert_config = read_bert_config(required(self.config, "dataset.bert_name", self))
         hidden, width = self.bert_config.hidden_size, config.model.contra_dim
         learned = bool(config.model.learnable_temperature)
         self.contra_temp = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE), requires_grad=learned)
@@ -490,7 +490,9 @@ class GRAM(nn.Module):
 
     def _places(self, letter: str, entries: Mapping[str, Mapping[str, Any]]) -> int:
         """Frames or clips that have an embedding of their own."""
-        return entries[self.letters[letter]].get("max_len") or required(self.config, "dataset.max_video_len")
+        return entries[self.letters[letter]].get("max_len") or required(
+            self.config, "dataset.max_video_len", self
+        )
 
     def _freeze(self, names: list[str]) -> list[nn.Module]:
         encoders = {"text": self.multimodal_encoder}

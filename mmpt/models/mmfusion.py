@@ -78,8 +78,8 @@ class MMFusion(nn.Module):
     def __init__(self, config: schema.Config):
         super().__init__()
         self.config = config
-        self.max_video_len = required(self.config, "dataset.max_video_len")
-        self.bert_config = read_bert_config(required(self.config, "dataset.bert_name"))
+        self.max_video_len = required(self.config, "dataset.max_video_len", self)
+        self.bert_config = read_bert_config(required(self.config, "dataset.bert_name", self))
         max_len = config.dataset.max_len or self.max_video_len + layout.SPECIAL
         if max_len > self.bert_config.max_position_embeddings:
             available = self.bert_config.max_position_embeddings
@@ -199,7 +199,7 @@ class VideoTower(MMFusion):
     def __init__(self, config: Config):
         super().__init__(config)
         self.video_encoder = self.build_encoder(
-            required(self.config, "model.video_encoder_cls"), config.model.num_hidden_video_layers
+            required(self.config, "model.video_encoder_cls", self), config.model.num_hidden_video_layers
         )
 
     def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
@@ -217,7 +217,7 @@ class MMFusionSeparate(VideoTower):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.text_encoder = self.build_encoder(required(self.config, "model.text_encoder_cls"))
+        self.text_encoder = self.build_encoder(required(self.config, "model.text_encoder_cls", self))
 
     def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
         if hasattr(self.text_encoder, "encode"):
@@ -233,7 +233,7 @@ class MMFusionShare(MMFusion):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.mm_encoder = self.build_encoder(required(self.config, "model.mm_encoder_cls"))
+        self.mm_encoder = self.build_encoder(required(self.config, "model.mm_encoder_cls", self))
 
     def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
         ids, mask, pool = layout.video_segment(caps, cmasks, vmasks)

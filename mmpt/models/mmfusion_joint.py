@@ -40,7 +40,7 @@ class MMFusionJoint(MMFusion):
             )
 
     def encoder_cls(self) -> str | type:
-        return required(self.config, "model.mm_encoder_cls")
+        return required(self.config, "model.mm_encoder_cls", self)
 
     def joint_hidden(self, caps: Tensor, cmasks: Tensor, vfeats: Tensor, vmasks: Tensor) -> Tensor:
         """(B, L, D) after the isolated layers, or after all layers where none is isolated."""
@@ -198,7 +198,7 @@ class MMFusionNLG(MMFusionJoint):
 
     def longest_caption(self) -> int:
         """Ids of the longest caption, prompt included."""
-        room = layout.max_words(required(self.config, "dataset.max_len"), self.max_video_len)
+        room = layout.max_words(required(self.config, "dataset.max_len", self), self.max_video_len)
         return min(self.config.model.max_decode_length or room, room)
 
     def next_logits(self, ids: Tensor, vfeats: Tensor, vmasks: Tensor) -> Tensor:

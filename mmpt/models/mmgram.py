@@ -85,7 +85,7 @@ class MMGram(MMFusion):
 
     def __init__(self, config: schema.Config):
         super().__init__(config)
-        self.names = list(required(self.config, "dataset.modalities"))
+        self.names = list(required(self.config, "dataset.modalities", self))
         if config.model.micro_batch or "text" in self.names:
             what = (
                 "model.micro_batch does not work with MMGram"

@@ -73,7 +73,7 @@ def test_unknown_bert_name_is_explained(make_config, tmp_path, monkeypatch):
 
 
 def test_missing_key_is_named(make_config):
-    with pytest.raises(ValueError, match="MMFusionSeparate needs model.video_encoder_cls"):
+    with pytest.raises(ValueError, match="model.video_encoder_cls is not set, but MMFusionSeparate needs it"):
         build_model(make_config("MMFusionSeparate", text_encoder_cls="BertModel"))
 
 

@@ -5,14 +5,13 @@ One video per batch. Letters: T seconds of the video, W windows, F seconds per w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mmpt.evaluators.bootstrap import PooledMean
 from mmpt.evaluators.metric import WINDOW_SETTINGS, Metric, named, typical
@@ -63,21 +62,14 @@ class COINZSPredictor(COINPredictor):
     data set's own parts.
     """
 
-    def __call__(
-        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
-    ) -> Arrays:
-        device = torch.device(device) if device is not None else next(model.parameters()).device
-        dataset = loader.dataset
+    def begin(self, dataset: Any, model: nn.Module, device: torch.device) -> None:
         names = dataset.meta_processor.step_names
         caps, cmasks = dataset.aligner.label_captions(
             [dataset.text_processor.tokenize(name) for name in names.values()]
         )
-        model.to(device).eval()
-        with torch.inference_mode():
-            self.step_vectors = model.forward_text(caps.to(device), cmasks.to(device)).pooled.float()
+        self.step_vectors = model.forward_text(caps.to(device), cmasks.to(device)).pooled.float()
         self.threshold = label_threshold(self.step_vectors)
         self.step_ids = torch.tensor([0, *names])  # label k of `label_seconds` -> id of the k-th step
-        return super().__call__(loader, model, device, progress)
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         vfeats, vmasks, caps, cmasks = (batch[name][0] for name in ("vfeats", "vmasks", "caps", "cmasks"))

@@ -7,13 +7,12 @@ annotators, P moments.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mmpt.evaluators.metric import BOOTSTRAP_SEED, CLIP_SETTINGS, Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, check_finite
@@ -134,11 +133,8 @@ class DiDeMoPredictor(Predictor):
     """`rankings` (descriptions, 21, 2) of moments and `times` (descriptions, annotators, 2) of the
     annotators, both padded with -1."""
 
-    def __call__(
-        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
-    ) -> Arrays:
-        arrays = super().__call__(loader, model, device, progress)
-        meta = loader.dataset.meta_processor
+    def finish(self, arrays: Arrays, dataset: Any, model: nn.Module) -> Arrays:
+        meta = dataset.meta_processor
         asked = arrays.pop("index")
         annotated = [meta.times[index] for index in asked]
         padded = np.full((len(annotated), max(map(len, annotated)), 2), -1)

@@ -7,7 +7,7 @@ M items, K modalities, D width, T text columns, k re-ranked candidates.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,19 +42,14 @@ class GramPredictor(Predictor):
 
     Config = GramKeys
 
-    def __call__(
-        self,
-        loader: Iterable[Mapping[str, Any]],
-        model: nn.Module,
-        device: torch.device | str | None = None,
-        progress: Callable[[Iterable], Iterable] = iter,
-    ) -> Arrays:
+    def begin(self, dataset: Any, model: nn.Module, device: torch.device) -> None:
         if self.config.eval.rerank and getattr(model, "matcher", None) is None:
             raise ValueError(
                 f"{self.config.source}: eval.rerank needs model.matching_head: true. Set eval.rerank: 0 "
                 "to go without."
             )
-        arrays = super().__call__(loader, model, device, progress)
+
+    def finish(self, arrays: Arrays, dataset: Any, model: nn.Module) -> Arrays:
         arrays["modalities"] = list(model.names)
         if "n_captions" in arrays:
             counts = arrays.pop("n_captions")

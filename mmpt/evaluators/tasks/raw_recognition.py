@@ -6,14 +6,13 @@ Letters: B videos' clips in a batch, K crops of a clip, V videos, C classes, D w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torch.utils.data import DataLoader
 
 from mmpt.config.fields import Section, option
 from mmpt.evaluators.metric import Metric
@@ -47,11 +46,8 @@ class ClipRecognitionPredictor(Predictor):
             "ids": list(batch["video_id"]),
         }
 
-    def __call__(
-        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
-    ) -> Arrays:
-        arrays = super().__call__(loader, model, device, progress)
-        return arrays | {"folds": np.array(loader.dataset.meta_processor.folds)}
+    def finish(self, arrays: Arrays, dataset: Any, model: nn.Module) -> Arrays:
+        return arrays | {"folds": np.array(dataset.meta_processor.folds)}
 
 
 class VideoVectors(RecognitionPredictor):
@@ -124,15 +120,12 @@ class ClipFewShotPredictor(VideoVectors):
                 hits[draw, column] = linear_svm(x[chosen], y[chosen], n).predict(x[test]) == y[test]
         return hits
 
-    def __call__(
-        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
-    ) -> Arrays:
-        self.folds = list(loader.dataset.meta_processor.folds)
-        arrays = super().__call__(loader, model, device, progress)
+    def finish(self, arrays: Arrays, dataset: Any, model: nn.Module) -> Arrays:
+        self.folds = list(dataset.meta_processor.folds)
         return {
-            "hits": arrays["scores"],
+            "hits": super().finish(arrays, dataset, model)["scores"],
             "shots": np.array(self.config.eval.shots),
-            "classes": len(loader.dataset.meta_processor.class_names),
+            "classes": len(dataset.meta_processor.class_names),
         }
 
 

@@ -7,14 +7,13 @@ C classes, R splits, K modalities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
-from torch.utils.data import DataLoader
 
 from mmpt.evaluators.gram_scores import SubsetKeys
 from mmpt.evaluators.metric import Metric, named
@@ -88,12 +87,10 @@ class RecognitionPredictor(Predictor):
             "ids": [item_name(video_id) for video_id in batch["video_id"]],
         }
 
-    def __call__(
-        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
-    ) -> Arrays:
-        arrays = self.per_video(super().__call__(loader, model, device, progress))
+    def finish(self, arrays: Arrays, dataset: Any, model: nn.Module) -> Arrays:
+        arrays = self.per_video(arrays)
         vectors, labels = torch.from_numpy(arrays.pop("vectors")), torch.from_numpy(arrays["labels"])
-        n_classes = len(loader.dataset.meta_processor.class_names)
+        n_classes = len(dataset.meta_processor.class_names)
         return arrays | {
             "scores": self.scores(normalize(vectors, dim=-1), labels, arrays["splits"], n_classes)
         }
@@ -122,17 +119,10 @@ class RecognitionZSPredictor(RecognitionPredictor):
     """Scores are dot products with the text vectors of the class names (`meta_processor.class_names`);
     nothing is trained."""
 
-    def __call__(
-        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
-    ) -> Arrays:
-        device = torch.device(device) if device is not None else next(model.parameters()).device
-        dataset = loader.dataset
+    def begin(self, dataset: Any, model: nn.Module, device: torch.device) -> None:
         ids = [dataset.text_processor.tokenize(name) for name in dataset.meta_processor.class_names]
         caps, cmasks = dataset.aligner.pack(ids)
-        model.to(device).eval()
-        with torch.inference_mode():
-            self.class_vectors = model.forward_text(caps.to(device), cmasks.to(device)).pooled.float().cpu()
-        return super().__call__(loader, model, device, progress)
+        self.class_vectors = model.forward_text(caps.to(device), cmasks.to(device)).pooled.float().cpu()
 
     def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:
         """(N, C): a video's length changes no order of its classes, so unit vectors do."""
@@ -166,10 +156,8 @@ class RecognitionNNPredictor(RecognitionPredictor):
         self.ranks.append(ranks)
         return scores
 
-    def __call__(
-        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
-    ) -> Arrays:
-        arrays = super().__call__(loader, model, device, progress)
+    def finish(self, arrays: Arrays, dataset: Any, model: nn.Module) -> Arrays:
+        arrays = super().finish(arrays, dataset, model)
         return arrays | {"neighbour_ranks": torch.stack(self.ranks).numpy()}
 
 
@@ -285,14 +273,9 @@ class ModalityRecognitionPredictor(Predictor):
             "ids": list(batch["video_id"]),
         }
 
-    def __call__(
-        self, loader: DataLoader, model: nn.Module, device=None, progress: Callable = iter
-    ) -> Arrays:
-        arrays = super().__call__(loader, model, device, progress)
-        return arrays | {
-            "modalities": list(model.names),
-            "class_names": list(loader.dataset.meta_processor.class_names),
-        }
+    def finish(self, arrays: Arrays, dataset: Any, model: nn.Module) -> Arrays:
+        names = list(dataset.meta_processor.class_names)
+        return arrays | {"modalities": list(model.names), "class_names": names}
 
 
 @METRICS.register()

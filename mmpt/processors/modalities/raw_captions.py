@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -32,13 +31,14 @@ from torch.nn import functional
 from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor, MissingData
+from mmpt.processors.base import MissingData
 from mmpt.processors.gdt import Views
 from mmpt.processors.modalities.modalities import read_annotation
 from mmpt.processors.modalities.raw_clips import (
     RawAligner,
     RawFile,
     RawKeys,
+    ShuffledMetaProcessor,
     alone,
     checked_views,
     list_videos,
@@ -74,7 +74,7 @@ class Words(Section):
 
 
 @META_PROCESSORS.register()
-class RawCaptionMetaProcessor(MetaProcessor):
+class RawCaptionMetaProcessor(ShuffledMetaProcessor):
     """Videos of a csv with a column video_id, each with its csv of captions; or items of a json
     annotation, each with its first caption. Item -> (path, path of the captions, or a caption)."""
 
@@ -111,9 +111,6 @@ class RawCaptionMetaProcessor(MetaProcessor):
             "have no captions",
         )
         self.data = self.in_order = [(files[video], text) for video, text in kept]
-
-    def begin_epoch(self, rng: np.random.Generator) -> None:
-        self.data = [self.in_order[k] for k in rng.permutation(len(self.in_order))]
 
     def videos(self, index: int) -> list[str]:
         return [self.data[index][0].stem]

@@ -123,8 +123,18 @@ class RawFile(NamedTuple):
     info: VideoInfo
 
 
+class ShuffledMetaProcessor(MetaProcessor):
+    """In training its items, which sub-classes put into `data` and `in_order`, come in another order every
+    epoch: clips of a video, or videos of a class, lie side by side and would be a batch."""
+
+    in_order: list[Any]
+
+    def begin_epoch(self, rng: np.random.Generator) -> None:
+        self.data = [self.in_order[k] for k in rng.permutation(len(self.in_order))]
+
+
 @META_PROCESSORS.register()
-class RawClipMetaProcessor(MetaProcessor):
+class RawClipMetaProcessor(ShuffledMetaProcessor):
     """Video files of a folder (and all folders in it), or of a text file with one path a line, relative to
     it; in training in another order every epoch."""
 
@@ -143,10 +153,6 @@ class RawClipMetaProcessor(MetaProcessor):
         if not files:
             raise ValueError(f"{source}: no video files; known are {', '.join(sorted(VIDEO_SUFFIXES))}.")
         self.data = self.in_order = [(path, None) for path in sorted(files)]
-
-    def begin_epoch(self, rng: np.random.Generator) -> None:
-        """Videos of a class lie in one folder: without that they would meet in every batch."""
-        self.data = [self.in_order[k] for k in rng.permutation(len(self.in_order))]
 
 
 def list_videos(folder: Path) -> list[Path]:

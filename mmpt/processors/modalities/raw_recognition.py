@@ -22,16 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mmpt.config import required
 from mmpt.config.fields import option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor
 from mmpt.processors.modalities.clips import ClipAugment
-from mmpt.processors.modalities.raw_clips import RawAligner, RawFile, RawKeys, list_videos
+from mmpt.processors.modalities.raw_clips import (
+    RawAligner,
+    RawFile,
+    RawKeys,
+    ShuffledMetaProcessor,
+    list_videos,
+)
 from mmpt.processors.sets.recognition import (
     TEST,
     TRAIN,
@@ -65,7 +69,7 @@ class RecognitionClips(RawKeys):
 
 
 @META_PROCESSORS.register()
-class RawRecognitionMetaProcessor(MetaProcessor):
+class RawRecognitionMetaProcessor(ShuffledMetaProcessor):
     """Clips of the training videos of split `dataset.fold`, or of its test videos; item -> ((path, clip),
     (class index, [tag in that split])).
 
@@ -103,10 +107,6 @@ class RawRecognitionMetaProcessor(MetaProcessor):
             # one clip from the middle is enough to watch a training by
             for clip in clips.get(self.split, (config.test_clips // 2,))
         ]
-
-    def begin_epoch(self, rng: np.random.Generator) -> None:
-        """Clips of a video, and videos of a class, lie side by side: without that they would be a batch."""
-        self.data = [self.in_order[k] for k in rng.permutation(len(self.in_order))]
 
     def videos(self, index: int) -> list[str]:
         return [self.data[index][0][0].stem]
