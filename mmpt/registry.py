@@ -78,20 +78,14 @@ class Entry:
         """Keyword-only arguments without default of `forward`: tensors that it cannot do without."""
         if self.live is None:
             return getattr(self.cls, "__reads__", ())
-        arguments = (
-            inspect.signature(self.live.forward).parameters.values() if hasattr(self.live, "forward") else ()
-        )
-        return tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.default is a.empty)
+        return keyword_arguments(self.live.forward, needed=True) if hasattr(self.live, "forward") else ()
 
     @property
     def given(self) -> tuple[str, ...]:
         """All keyword-only arguments of `forward`."""
         if self.live is None:
             return getattr(self.cls, "__given__", ())
-        forward = getattr(self.live, "forward", lambda: None)
-        return tuple(
-            a.name for a in inspect.signature(forward).parameters.values() if a.kind is a.KEYWORD_ONLY
-        )
+        return keyword_arguments(self.live.forward) if hasattr(self.live, "forward") else ()
 
     @property
     def place(self) -> str:
@@ -100,6 +94,20 @@ class Entry:
             return f"{self.live.__module__}.{self.live.__qualname__}" if self.live else ""
         node = self.source.nodes.get(self.class_name)
         return f"{self.source.path}:{node.lineno}" if node else str(self.source.path)
+
+
+@functools.cache
+def keyword_arguments(function: Callable, needed: bool = False) -> tuple[str, ...]:
+    """The keyword-only arguments of a function; looking them up takes as long as a small loss.
+
+    Args:
+        function: whose.
+        needed: those without default alone.
+    """
+    arguments = inspect.signature(function).parameters.values()
+    return tuple(
+        a.name for a in arguments if a.kind is a.KEYWORD_ONLY and not (needed and a.default is not a.empty)
+    )
 
 
 class Registry:
@@ -147,12 +155,16 @@ class Registry:
             where: file and key that say so, for the message.
 
         Raises:
-            UnknownName: unknown name, or none; the message lists the nearest known ones.
+            UnknownName: unknown name; the message lists the nearest known ones.
+            ValueError: no name; the message lists all.
         """
+        if name is None:
+            text = f"{where or self.kind} is not set; name one of {', '.join(self.names())}."
+            raise ValueError(text.removeprefix(": "))
         importlib.import_module(self.package)
         if name not in self._classes:
             load_plugins(entry_point_plugins())
-        if name is None or name not in self._classes:
+        if name not in self._classes:
             raise UnknownName(self.kind, name, self._classes, where)
         return self._classes[name]
 
@@ -189,7 +201,7 @@ class Registry:
 class UnknownName(KeyError):
     """A YAML file names a class that nobody registered."""
 
-    def __init__(self, kind: str, name: str | None, known: Iterable[str], where: str = ""):
+    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = ""):
         known = sorted(known)
         near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
         self.hint = hint = f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(known)}."

@@ -27,12 +27,6 @@ class Evaluator:
     """
 
     def __init__(self, config: Config, tokenizer: Any = None):
-        for key, registry in ("predictor", PREDICTORS), ("metric", METRICS):
-            if getattr(config, key) is None:
-                raise ValueError(
-                    f"{config.source or 'config'}: `{key}` is not set; evaluation needs one of "
-                    f"{', '.join(registry.names())}."
-                )
         self.predictor = PREDICTORS.get(config.predictor, f"{config.source}: predictor")(config, tokenizer)
         self.metric = METRICS.get(config.metric, f"{config.source}: metric")(config.eval)
 

@@ -18,7 +18,6 @@ class MyLoss(Loss[MyConfig]):
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import math
 import typing
@@ -32,7 +31,7 @@ from torch import Tensor, nn
 from mmpt.config.fields import Section, option
 from mmpt.ops.distributed import all_gather, rank, world_size
 from mmpt.ops.precision import autocast_off
-from mmpt.registry import LOSSES
+from mmpt.registry import LOSSES, keyword_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +158,7 @@ class Loss(nn.Module, Generic[C]):
     @property
     def reads(self) -> tuple[str, ...]:
         """Names of the tensors that `forward` cannot do without."""
-        return _needed(type(self).forward)
+        return keyword_arguments(type(self).forward, needed=True)
 
     @property
     def reads_logit_scale(self) -> bool:
@@ -240,13 +239,6 @@ class Loss(nn.Module, Generic[C]):
                 f"{type(self).__name__}: {', '.join(bad)}. Look for NaN in the features, a learning rate "
                 "that is too high, or overflow in half precision."
             )
-
-
-@functools.cache
-def _needed(forward: Callable) -> tuple[str, ...]:
-    """Keyword-only arguments without default; looking a signature up takes as long as a small loss."""
-    arguments = inspect.signature(forward).parameters.values()
-    return tuple(a.name for a in arguments if a.kind is a.KEYWORD_ONLY and a.default is a.empty)
 
 
 def build_loss(section: Mapping[str, Any], source: str = "") -> Loss:

@@ -24,11 +24,6 @@ def build_model(config: Config, checkpoint: str | Path | None = None) -> nn.Modu
         KeyError: unknown model class.
         ValueError: no model class, or the checkpoint belongs to another model.
     """
-    if config.model.model_cls is None:
-        raise ValueError(
-            f"{config.source or 'config'}: model.model_cls is not set; name one of "
-            f"{', '.join(MODELS.names())}."
-        )
     if checkpoint is not None:
         config = dataclasses.replace(config, model=config.model.without_weights())
     model = MODELS.get(config.model.model_cls, f"{config.source}: model.model_cls")(config)

@@ -399,10 +399,7 @@ def build_parts(config: DatasetConfig, where: str = "") -> list[Any]:
         config: with the split to be read.
         where: the project file, for messages.
     """
-    parts = []
-    for key, registry in PARTS.items():
-        name = getattr(config, key)
-        if name is None:
-            raise ValueError(f"dataset.{key} is not set; name a class, e.g. {registry.names()[0]}.")
-        parts.append(registry.get(name, f"{where}: dataset.{key}".removeprefix(": "))(config))
-    return parts
+    return [
+        registry.get(getattr(config, key), f"{where}: dataset.{key}".removeprefix(": "))(config)
+        for key, registry in PARTS.items()
+    ]

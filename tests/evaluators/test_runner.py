@@ -11,7 +11,7 @@ from mmpt.evaluators import Evaluator
     [({"metric": "RetrievalMetric"}, "predictor"), ({"predictor": "RetrievalPredictor"}, "metric")],
 )
 def test_a_missing_class_name_is_an_error_that_lists_the_known_ones(given, absent):
-    with pytest.raises(ValueError, match=f"`{absent}` is not set.*Retrieval"):
+    with pytest.raises(ValueError, match=f"{absent} is not set.*Retrieval"):
         Evaluator(Config(**given))
 
 
