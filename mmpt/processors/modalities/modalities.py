@@ -637,7 +637,8 @@ class ModalityAligner(Aligner):
         else:
             item |= self._caption(caps[0], cmasks[0], rng)
             for letters, words_of in zip(own_captions(self.config), text_feature.get("own", ()), strict=True):
-                caption = self._caption(*(x[0] for x in self.pack([words_of])), rng)
+                caps, cmasks = self.pack([words_of])
+                caption = self._caption(caps[0], cmasks[0], rng)
                 item |= {f"{name}_{letters}": x for name, x in caption.items()}
         if video_id.questions:
             item |= self._asked(video_id, text_feature, rng)
