@@ -20,6 +20,7 @@ from typing import Any
 
 JUMP_S = 3.0  # ahead by less is a hole without question
 UNKNOWN_END_S = 10.0  # a hole of a file that does not say how long it is
+LAST_GAP = 10  # the last frame comes later than any before by no larger factor
 REORDER_S = 0.5  # file order goes back by less
 LAG_S = 5.0  # between the times of decoding and showing a frame
 HEAD_PACKETS = 4096  # looked at for a first stamp
@@ -53,6 +54,7 @@ class Clock:
         # stream -> its shift; streams change over one after the other
         self._own: defaultdict[int, float] = defaultdict(float)
         self._last: dict[int, float] = {}  # stream -> seconds of its last packet, moved
+        self._widest: defaultdict[int, float] = defaultdict(float)  # stream -> longest time between two
         self._ticks: dict[int, float] = {}  # stream -> seconds of a tick
         self._lag = 0  # of the wanted stream, ticks
 
@@ -130,11 +132,13 @@ class Clock:
         if index in self._last and self._is_odd(time + self._own[index], index):
             later = (_stamp(p) for p in held if p.stream.index == index)
             following = next((stamp for stamp in later if stamp is not None), None)
-            if following is None or abs(following * tick - time) > JUMP_S:
+            if not self._goes_on(time, None if following is None else following * tick, index):
                 packet.pts = packet.dts = None  # alone with its stamp
                 return
             if not self._is_believed(time + self._own[index], index):
                 self._move(time, index, (packet.duration or 0) * tick)
+        if index in self._last:
+            self._widest[index] = max(self._widest[index], time + self._own[index] - self._last[index])
         self._last[index] = time + self._own[index]
         self.reached_s = max(self.reached_s, self._last[index] + (packet.duration or 0) * tick)
         ticks = round(self._own[index] / tick)
@@ -144,6 +148,16 @@ class Clock:
 
     def _is_odd(self, time: float, index: int) -> bool:
         return not -REORDER_S < time - self._last[index] < JUMP_S
+
+    def _goes_on(self, time: float, following: float | None, index: int) -> bool:
+        """Whether a stamp far from the last one of its stream is no single slip: the next one is near it, or
+        behind it where frames are rare, as those of slides are."""
+        if following is not None and abs(following - time) <= JUMP_S:
+            return True
+        own = self._own[index]
+        if following is None:
+            return time + own - self._last[index] <= LAST_GAP * self._widest[index]
+        return following > time and all(self._is_believed(t + own, index) for t in (time, following))
 
     def _is_believed(self, time: float, index: int) -> bool:
         """Whether a stamp far from the last one of its stream, on which the next ones follow, can be true."""

@@ -28,6 +28,7 @@ from mmpt.utils.optional import optional_import
 logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"}
+LISTS = set("concat hls applehttp dash webm_dash_manifest imf sdp rtp rtsp lavfi image2".split())
 MAX_DAMAGE = 0.1  # share of a file that may be damaged
 CUT_S = 1.0  # a file may end before what its head says by less
 SEEK_BACK_S = 1.0
@@ -162,8 +163,8 @@ def read_seconds(
         damage: filled in while the video is read.
 
     Yields:
-        (n <= chunk_s, FPS, S, S, 3) uint8 RGB; the last second is filled up with black frames. An end of less
-        than a tenth of a second makes no second of its own.
+        (n <= chunk_s, FPS, S, S, 3) uint8 RGB; the last second is filled up with black frames, as in the
+        released extraction, however little of it there is.
 
     Raises:
         VideoError: the file is missing, holds no frames, or is damaged beyond `max_damage`; the last is known
@@ -349,6 +350,14 @@ def failures_of(
         raise error(f"{path}: cannot be read ({type(found).__name__}: {str(found)[:200]}).") from found
 
 
+@functools.cache
+def _only_this_file() -> dict[str, str]:
+    """Options of FFmpeg with which a file shows what it holds, and never names other files or addresses to be
+    opened: some of its formats are lists of these, whatever the file is called."""
+    av = optional_import("av", extra="video")
+    return {"format_whitelist": ",".join(sorted(av.formats_available - LISTS)), "protocol_whitelist": "file"}
+
+
 @contextmanager
 def open_media(
     path: str | Path, kind: str, n_threads: int = 0, error: type[MediaError] = VideoError
@@ -366,7 +375,8 @@ def open_media(
         raise error(f"{path}: {'a folder' if Path(path).is_dir() else 'no such file'}.")
     with (
         failures_of(path, error, kind),
-        av.open(str(path), metadata_errors="replace") as container,  # titles are in any encoding
+        # titles are in any encoding
+        av.open(str(path), options=_only_this_file(), metadata_errors="replace") as container,
     ):
         # of several, the one that players choose; never a cover picture
         stream = container.streams.best(kind)
@@ -418,9 +428,10 @@ def missing_at_end(container: Any, stream: Any, clock: Clock, end_s: float) -> f
     if stream.duration:
         promised = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
         missing = promised - end_s
-    else:  # the length of the longest stream
-        promised = ((container.start_time or 0) + container.duration) / 1e6
-        missing = promised - max(clock.reached_s, end_s)
+    else:  # the length of the longest stream, which Matroska counts from 0 wherever the stream starts
+        reached = max(clock.reached_s, end_s)
+        ends = (container.duration / 1e6, ((container.start_time or 0) + container.duration) / 1e6)
+        missing = min((end - reached for end in ends if end - reached > -CUT_S), default=0.0)
     return missing if missing > CUT_S else 0.0
 
 

@@ -93,6 +93,34 @@ def test_a_single_wrong_stamp_in_a_stream_without_decoding_times_is_dropped(tmp_
     assert video_rows(write_stamped(tmp_path / "v.mkv", frames, [(0, 4, 1000)])) == 4
 
 
+@pytest.mark.parametrize("times", [(0, 8, 16, 20), (0, 50, 100), (0, 5, 10, 15, 20, 60)])
+def test_slides_stay_on_screen_until_the_next_one(tmp_path, times):
+    path = write_stamped(tmp_path / "v.mkv", [(time, 2 * time) for time in times], [])
+    seconds = np.concatenate(list(read_seconds(path, fps=5, size=16)))
+    shown = [max(time for time in times if time <= second) for second in range(times[-1] + 1)]
+    assert seconds[:-1, 0].mean((1, 2, 3)) == pytest.approx([2 * time for time in shown[:-1]], abs=6)
+    assert len(seconds) == len(shown)
+
+
+def test_a_recording_that_begins_late_on_its_clock_is_whole(tmp_path):
+    frames = [(1e5 + k / 10, 50 + k) for k in range(30)]
+    path = write_stamped(tmp_path / "v.mkv", frames, [(1e5, 3, 1000)])
+    damage = Damage()
+    assert video_rows(path, damage=damage) == len(sound_rows(path)) == 3 and not damage
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoError, match=r"1\.\d s are missing at the end, of 3\.0 s"):
+        video_rows(path)
+
+
+def test_a_list_of_other_files_is_no_video(tmp_path):
+    write_stamped(tmp_path / "other.mkv", [(k / 10, 50) for k in range(20)], [(0, 2, 1000)])
+    (tmp_path / "v.mp4").write_text("ffconcat version 1.0\nfile other.mkv\n")
+    with pytest.raises(VideoError, match="v.mp4: damaged or not a video"):
+        video_rows(tmp_path / "v.mp4")
+    with pytest.raises(AudioError, match="v.mp4: damaged audio"):
+        sound_rows(tmp_path / "v.mp4")
+
+
 def test_whatever_a_reader_raises_is_the_failure_of_its_file(tmp_path, monkeypatch):
     path = write_stamped(tmp_path / "v.mkv", [(k / 10, 50) for k in range(20)], [(0, 2, 1000)])
     monkeypatch.setattr("mmpt.media.video._upright", lambda image, frame: 1 / 0)
