@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from mmpt.config.schema import Config
 from mmpt.processors.base import MetaProcessor, MissingData, build_parts
+from mmpt.utils.columns import COLUMNS, last_column
 from mmpt.utils.seed import DEFAULT_SEED, ItemRandom
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,11 @@ class MMDataset(Dataset):
         return {**item, "idx": index} if self.fixed else item
 
     def collate(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A batch: tensors stacked, numbers made tensors, strings and tuples listed, None left out."""
+        """A batch: tensors stacked, numbers made tensors, strings and tuples listed, None left out.
+
+        Where items have modalities, `columns` says of each mask how many of its columns are in use: towers
+        that go by it would else have to ask the device.
+        """
         batch = {}
         for key in items[0]:
             values = [item[key] for item in items]
@@ -106,6 +111,9 @@ class MMDataset(Dataset):
                 batch[key] = default_collate(values)
             elif values[0] is not None:
                 batch[key] = values
+        masks = [key for key in batch if "masks" in key and isinstance(batch[key], torch.Tensor)]
+        if any(key.endswith("_masks") for key in masks):
+            batch[COLUMNS] = {key: last_column(batch[key].flatten(0, -2)) for key in masks}
         return batch
 
 

@@ -40,6 +40,7 @@ _fairseq_load_checkpoint = checkpoint_utils.load_checkpoint
 _fairseq_infer_init_method = distributed_utils.infer_init_method
 _fairseq_trainer_load = trainer.Trainer.load_checkpoint
 _fairseq_trainer_init = trainer.Trainer.__init__
+_fairseq_train_step = trainer.Trainer.train_step
 
 
 def apply() -> None:
@@ -55,6 +56,7 @@ def apply() -> None:
     checkpoint_utils.PathManager = checkpoint_files.AtomicPathManager
     trainer.Trainer.load_checkpoint = _load_on_all_ranks
     trainer.Trainer.__init__ = _in_full_precision_on_the_cpu
+    trainer.Trainer.train_step = _train_step
     distributed_utils.infer_init_method = infer_init_method
     progress_bar.progress_bar = metrics_file.progress_bar_with_file
     progress_bar.TensorboardProgressBarWrapper = tensorboard.GroupedCurves
@@ -140,6 +142,16 @@ def _in_full_precision_on_the_cpu(self: Any, cfg: DictConfig, task: Any, *args: 
                 "fairseq.common.bf16: false"
             )
     _fairseq_trainer_init(self, cfg, task, *args, **kwargs)
+
+
+def _train_step(self: Any, samples: Any, raise_oom: bool = False) -> Any:
+    """fairseq's update; where it stops at a gradient that is not finite, the error names the term of the loss
+    that was the first."""
+    try:
+        return _fairseq_train_step(self, samples, raise_oom)
+    except FloatingPointError:
+        self.task.mmtask.assert_finite()
+        raise
 
 
 def check_share(args: Namespace, share: Share | None) -> None:

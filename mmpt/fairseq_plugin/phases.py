@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 COLLECTIVES = (
     *("all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_object", "all_to_all_single"),
     *("barrier", "broadcast", "broadcast_object_list", "reduce_scatter_tensor"),
+    *("all_gather_single", "reduce_scatter_single"),  # since torch 2.13
 )
 
 
@@ -44,7 +45,7 @@ def install(rank: int) -> None:
     # what all threads were doing goes to this rank's log when the launcher is about to end it
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     HEART.start(rank, os.environ.get(FOLDER), _end)
-    for name in COLLECTIVES:
+    for name in filter(functools.partial(hasattr, dist), COLLECTIVES):
         setattr(dist, name, _marked(getattr(dist, name), COLLECTIVE))
     trainer.Trainer.train_step = _counted(_marked(trainer.Trainer.train_step, FORWARD))
     trainer.Trainer.valid_step = _marked(trainer.Trainer.valid_step, VALIDATION)
@@ -102,9 +103,9 @@ class Stragglers:
         self.since = now
         return slots
 
-    def hear(self, summed: torch.Tensor) -> None:
+    def hear(self, summed: list[float]) -> None:
         """Keep what all ranks said, `slots` summed over them."""
-        data, work, memory = summed.view(-1, 3).t().cpu().double()
+        data, work, memory = torch.tensor(summed, dtype=torch.float64).view(-1, 3).t()
         self.peak_gib = float(memory.max())
         total = data + work
         if not total.any():

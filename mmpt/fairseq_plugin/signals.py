@@ -21,10 +21,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from fairseq import checkpoint_utils
-from fairseq.distributed import utils as distributed_utils
 from omegaconf import DictConfig
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
@@ -32,6 +30,7 @@ from mmpt.fairseq_plugin import phases, replay
 from mmpt.fairseq_plugin.saving import writer
 from mmpt.launch.heartbeat import HEART, SAVE
 from mmpt.launch.lock import JobLock
+from mmpt.ops.distributed import sum_on_host
 
 logger = logging.getLogger(__name__)
 
@@ -199,8 +198,6 @@ def anyone_asked(trainer: Any) -> bool:
     if world == 1:
         return asked
     own = [float(asked), *phases.STRAGGLERS.slots(trainer.data_parallel_rank, world)]
-    summed = distributed_utils.all_reduce(
-        torch.tensor(own, device=trainer.device), group=trainer.data_parallel_process_group
-    )
+    summed = sum_on_host(own)
     phases.STRAGGLERS.hear(summed[1:])
-    return summed[0].item() > 0
+    return summed[0] > 0

@@ -263,6 +263,7 @@ class FairseqMMTask(LegacyFairseqTask):
     def reduce_metrics(self, logging_outputs: list, criterion: Any) -> None:
         """Adds what hardware and ranks do, and the share of time spent waiting for data; in validation the
         numbers of `eval.valid_project`."""
+        self.mmtask.assert_finite()  # fairseq reads values here, too
         super().reduce_metrics(logging_outputs, criterion)
         if not criterion.training:
             for name, value in self.zero_shot_values.items():

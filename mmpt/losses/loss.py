@@ -220,8 +220,8 @@ class Loss(nn.Module, Generic[C]):
     def record(self, **terms: Tensor) -> None:
         """Keeps the terms for the log.
 
-        On the CPU, where looking at a value costs nothing, a non-finite term raises at once; elsewhere call
-        `assert_finite` when the values are read anyway.
+        On the CPU, where looking at a value costs nothing, a non-finite term raises at once; elsewhere
+        `Task.assert_finite` tells when the values are read anyway.
         """
         self.terms = {name: term.detach() for name, term in terms.items()}
         if all(term.is_cpu for term in self.terms.values()):
@@ -235,10 +235,15 @@ class Loss(nn.Module, Generic[C]):
         terms = zip(self.terms, values, strict=True)
         bad = [f"{name} = {value}" for name, value in terms if not math.isfinite(value)]
         if bad:
-            raise FloatingPointError(
-                f"{type(self).__name__}: {', '.join(bad)}. Look for NaN in the features, a learning rate "
-                "that is too high, or overflow in half precision."
-            )
+            raise not_finite(self, bad)
+
+
+def not_finite(loss: Any, terms: list[str]) -> FloatingPointError:
+    """The error that says which terms of a loss are not finite."""
+    return FloatingPointError(
+        f"{type(loss).__name__}: {', '.join(terms)}. Look for NaN in the features, a learning rate that is "
+        "too high, or overflow in half precision."
+    )
 
 
 def build_loss(section: Mapping[str, Any], source: str = "") -> Loss:

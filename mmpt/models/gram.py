@@ -27,13 +27,14 @@ from mmpt.config.conditions import LETTERS, letters_of
 from mmpt.config.fields import option
 from mmpt.models import sequence_layout as layout
 from mmpt.models.generation import beam_search, greedy_search, sample_search
-from mmpt.models.mmgram import MatchingKeys, columns_in_use
+from mmpt.models.mmgram import MatchingKeys, columns_in_use, columns_of_ranks
 from mmpt.models.multimodal_bert import MultimodalBert, Writer, add_cross_attention
 from mmpt.models.transformermodel import build_encoder, read_bert_config
 from mmpt.modules.layers import masked_mean
 from mmpt.modules.matching import GramMatchHead, bind_matcher
 from mmpt.ops.precision import under_autocast
 from mmpt.registry import MODELS
+from mmpt.utils.columns import known_columns
 
 TOWERS = {
     "v": "video",
@@ -197,24 +198,24 @@ class GRAM(nn.Module):
             `dataset.condition_captions`) `text_<letters>`.
         """
         items = self.encode(caps, present=batch.pop("present", None), **batch)
-        output: dict[str, Any] = (
-            self.embeddings(items)
-            | self._joint(items)
-            | {"present": items.present, "pooled_text": self.encode_text(caps, cmasks)}
-        )
-        own = {x: (batch[f"caps_{x}"], batch[f"cmasks_{x}"]) for x in _conditions(batch)}
-        output |= {f"text_{x}": self.encode_text(*texts) for x, texts in own.items()}
+        texts = {"": (caps, cmasks, known_columns("cmasks", batch))}
+        for x in _conditions(batch):
+            texts[x] = batch[f"caps_{x}"], batch[f"cmasks_{x}"], known_columns(f"cmasks_{x}", batch)
+        output: dict[str, Any] = self.embeddings(items) | self._joint(items) | {"present": items.present}
+        for x, text in texts.items():
+            output[f"text_{x}" if x else "pooled_text"] = self.encode_text(*text)
         if self.config.model.learnable_temperature:
             output["logit_scale"] = -self.contra_temp.clamp_min(LEAST_TEMPERATURE).log()
         if self.config.model.matching_head:
-            output["matcher"] = bind_matcher(
-                self._match_logits, caps, cmasks, *self.condition(items, self.matching_condition(items))
-            )
-            output["matchers"] = lambda condition: bind_matcher(
-                self._match_logits,
-                *own.get(letters_of(condition), (caps, cmasks)),
-                *self.condition(items, condition),
-            )
+
+            def matcher(condition: str, own: str = "") -> Callable[[Tensor, Tensor], Tensor]:
+                ids, mask, known = texts.get(own, texts[""])
+                n = columns_of_ranks(known)
+                tokens = self.condition(items, condition)
+                return bind_matcher(self._match_logits, ids[:, :n], mask[:, :n], *tokens)
+
+            output["matcher"] = matcher(self.matching_condition(items))
+            output["matchers"] = lambda condition: matcher(condition, letters_of(condition))
         output["word_logits"] = under_autocast(functools.partial(self.word_logits, items), caps)
         return output
 
@@ -265,9 +266,9 @@ class GRAM(nn.Module):
         streams = {letter: self._encode(letter, name, batch) for letter, name in letters.items()}
         return Items(streams, dict(zip(names, present.unbind(1), strict=True)))
 
-    def encode_text(self, caps: Tensor, cmasks: Tensor) -> Tensor:
-        """Captions (N, T) -> unit rows (N, D)."""
-        n = columns_in_use(cmasks)
+    def encode_text(self, caps: Tensor, cmasks: Tensor, columns: int | None = None) -> Tensor:
+        """Captions (N, T), of which so many columns are in use -> unit rows (N, D)."""
+        n = columns_in_use(cmasks, columns)
         return self._unit(self.contra_head_t(self._read(caps[:, :n], cmasks[:, :n])[:, 0]))
 
     def embeddings(self, items: Items) -> dict[str, Tensor]:

@@ -23,9 +23,11 @@ from mmpt.config.fields import Section, option
 from mmpt.models import sequence_layout as layout
 from mmpt.models.mmfusion import Encoded, MMFusion
 from mmpt.models.multimodal_bert import add_cross_attention
-from mmpt.models.transformermodel import MMBertForEncoder, build_encoder, init_like_bert
+from mmpt.models.transformermodel import MMBertForEncoder, build_encoder, for_heads, init_like_bert
 from mmpt.modules.matching import PairMatcher
+from mmpt.ops.distributed import largest_of_ranks
 from mmpt.registry import MODELS
+from mmpt.utils.columns import known_columns, last_column
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class MMGram(MMFusion):
     cross-attention (a type embedding each, padding and missing modalities masked) and a head tells whether
     text and item match. The cross-attention layers play no part in the embeddings.
 
-    Towers read no more columns than the longest row of the batch fills.
+    Towers read no more columns than the longest row of the batch fills (see `columns_in_use`).
 
     `model.init_from` names a checkpoint of a two-tower model. Its video and text towers are taken over, and
     all projections start as one orthogonal matrix, so that where contra_dim is at least H cosines are those
@@ -139,9 +141,9 @@ class MMGram(MMFusion):
         """Modalities that are streams of features; the others are subtitles."""
         return [name for name in self.names if self.config.dataset.modalities[name].get("path") is not None]
 
-    def encode_text(self, caps: Tensor, cmasks: Tensor) -> Tensor:
-        """Captions (N, T) -> unit rows (N, D)."""
-        return self.embed("text", self._text(caps, cmasks).pooled)
+    def encode_text(self, caps: Tensor, cmasks: Tensor, columns: int | None = None) -> Tensor:
+        """Captions (N, T), of which so many columns are in use -> unit rows (N, D)."""
+        return self.embed("text", self._text(caps, cmasks, columns).pooled)
 
     def encode_items(
         self, caps: Tensor, cmasks: Tensor, present: Tensor | None = None, **batch: Tensor
@@ -177,12 +179,13 @@ class MMGram(MMFusion):
         `matcher` for the loss."""
         output = self.encode_items(caps, cmasks, **batch)
         if self.config.model.captions:
-            output["pooled_text"] = self.encode_text(caps, cmasks)
+            output["pooled_text"] = self.encode_text(caps, cmasks, known_columns("cmasks", batch))
         if self.logit_scale is not None:
             output["logit_scale"] = self.logit_scale
         if self.matcher is not None:
+            n = columns_of_ranks(known_columns("cmasks", batch))
             output["matcher"] = self.matcher.bind(
-                caps, cmasks, output.pop("condition"), output.pop("condition_mask")
+                caps[:, :n], cmasks[:, :n], output.pop("condition"), output.pop("condition_mask")
             )
         return output
 
@@ -214,19 +217,21 @@ class MMGram(MMFusion):
     def _encode(self, name: str, caps: Tensor, cmasks: Tensor, batch: Mapping[str, Tensor]) -> Encoded:
         first, mask = self.stream(name, batch)
         if name not in self.stream_names:
-            return self._text(first, mask)
-        n = columns_in_use(mask)
+            return self._text(first, mask, known_columns(f"{name}_cmasks", batch))
+        n = columns_in_use(mask, known_columns(f"{name}_masks", batch))
         ids, readable, pool = layout.video_segment(caps, cmasks, mask[:, :n])
         return widened(
             Encoded.of(getattr(self, f"{name}_encoder")(ids, first[:, :n], readable), pool), mask.shape[1] - n
         )
 
-    def _text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
+    def _text(self, caps: Tensor, cmasks: Tensor, columns: int | None = None) -> Encoded:
         assert self.text_encoder is not None  # or no text is read
-        n = columns_in_use(cmasks)
+        n = columns_in_use(cmasks, columns)
         ids, mask, pool = layout.text_segment(caps[:, :n], cmasks[:, :n])
         return widened(
-            Encoded.of(self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state, pool),
+            Encoded.of(
+                self.text_encoder(input_ids=ids, attention_mask=for_heads(mask)).last_hidden_state, pool
+            ),
             cmasks.shape[1] - n,
         )
 
@@ -300,10 +305,32 @@ class MMGram(MMFusion):
         logger.info("%s: %d of %d tensors taken over", path, len(taken), len(own))
 
 
-def columns_in_use(mask: Tensor) -> int:
+def columns_in_use(mask: Tensor, known: int | None = None) -> int:
     """Columns of a mask (B, L) up to the last one that any row uses, at least one: what towers read of a
-    padded batch."""
-    return max(1, int((mask.any(0) * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax()))
+    padded batch.
+
+    Looking at a GPU would make the host wait in the midst of an update. There all columns count, or those
+    that are known.
+
+    Args:
+        mask: (B, L) bool.
+        known: what the data set counted, see `MMDataset.collate`; None: it did not.
+    """
+    if known is not None:
+        return min(known, mask.shape[1])
+    if not may_look(mask):
+        return mask.shape[1]
+    return last_column(mask)
+
+
+def may_look(x: Tensor) -> bool:
+    """Whether the host may read a value in this place: of its own memory, or outside of training."""
+    return x.is_cpu or not torch.is_grad_enabled()
+
+
+def columns_of_ranks(known: int | None) -> int | None:
+    """The highest `known_columns` of all ranks, whose rows are then as wide."""
+    return None if known is None else largest_of_ranks(known)
 
 
 def widened(encoded: Encoded, n: int) -> Encoded:
@@ -353,14 +380,16 @@ class TextFusion(nn.Module):
         self._shared = [text_encoder]  # in a list: the weights stay under the model's own name alone
 
     def forward(self, caps: Tensor, cmasks: Tensor, condition: Tensor, condition_mask: Tensor) -> Tensor:
-        n, used = columns_in_use(cmasks), condition_mask.any(0)
+        n = columns_in_use(cmasks)
         ids, mask, _ = layout.text_segment(caps[:, :n], cmasks[:, :n])
-        condition, condition_mask = condition[:, used], condition_mask[:, used]
+        if may_look(condition_mask):
+            used = condition_mask.any(0)
+            condition, condition_mask = condition[:, used], condition_mask[:, used]
         encoder = self._shared[0]
         output = encoder(
             input_ids=ids,
-            attention_mask=mask,
+            attention_mask=for_heads(mask),
             encoder_hidden_states=condition,
-            encoder_attention_mask=condition_mask,
+            encoder_attention_mask=for_heads(condition_mask),
         )
         return output.last_hidden_state[:, 0]

@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel
 from transformers.models.bert.modeling_bert import BertAttention
 
-from mmpt.models.transformermodel import PredictionHead, init_like_bert
+from mmpt.models.transformermodel import PredictionHead, for_heads, init_like_bert
 
 
 class MultimodalBert(nn.Module):
@@ -53,9 +53,9 @@ class MultimodalBert(nn.Module):
         """
         return self.bert(
             input_ids=ids,
-            attention_mask=mask[:, None].bool() if mask.dim() == 3 else mask,
+            attention_mask=for_heads(mask),
             encoder_hidden_states=condition,
-            encoder_attention_mask=condition_mask,
+            encoder_attention_mask=None if condition_mask is None else for_heads(condition_mask),
             past_key_values=memory,
         ).last_hidden_state
 

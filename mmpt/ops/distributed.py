@@ -17,6 +17,7 @@ from torch import Tensor
 _alone = False
 _NOTHING = object()
 _supposed = 0
+_on_host: tuple[Any, Any] = (None, None)  # all ranks, and a group of them for numbers of the host
 
 
 @contextlib.contextmanager
@@ -91,27 +92,63 @@ def all_gather_items(mine: list[Any]) -> list[Any]:
     return [item for turn in turns for item in turn if item is not _NOTHING]
 
 
+def sum_on_host(values: list[float]) -> list[float]:
+    """Sums over ranks of numbers that the host knows; no rank waits for its device."""
+    return _reduced_on_host(values, dist.ReduceOp.SUM, torch.float64).tolist() if _has_others() else values
+
+
+def largest_of_ranks(number: int) -> int:
+    """The highest of a number that the host knows of each rank; no rank waits for its device."""
+    if world_size() == 1 or _supposed:
+        return number
+    return int(_reduced_on_host([number], dist.ReduceOp.MAX, torch.int64))
+
+
+def _reduced_on_host(values: list, how: Any, dtype: torch.dtype) -> Tensor:
+    summed = torch.tensor(values, dtype=dtype)
+    dist.all_reduce(summed, how, group=_host_group())
+    return summed
+
+
+def _host_group() -> Any:
+    """All ranks, to exchange numbers of the host: NCCL has only those of the device."""
+    global _on_host
+    if dist.get_backend() == "gloo":
+        return None
+    if _on_host[0] is not dist.group.WORLD:
+        _on_host = dist.group.WORLD, dist.new_group(backend="gloo")
+    return _on_host[1]
+
+
 def _gather(x: Tensor) -> Tensor:
     wire = x.to(torch.uint8) if x.dtype == torch.bool else x  # gloo and nccl disagree about bool
-    parts = [torch.empty_like(wire, memory_format=torch.contiguous_format) for _ in range(world_size())]
-    dist.all_gather(parts, wire.contiguous())
-    return torch.cat(parts).to(x.dtype)
+    joined = wire.new_empty(world_size() * len(wire), *wire.shape[1:])
+    _named("all_gather_single", "all_gather_into_tensor")(joined, wire.contiguous())
+    return joined.to(x.dtype)
+
+
+def _named(now: str, before: str) -> Any:
+    """A collective by its name since torch 2.13, or by that before."""
+    return getattr(dist, now, None) or getattr(dist, before)
 
 
 def _check_same_shape(x: Tensor) -> None:
-    """One small collective. Ranks may differ in the number of dimensions, so the shape travels in a fixed
-    width."""
+    """One small collective of the host. Ranks may differ in the number of dimensions, so the shape travels in
+    a fixed width."""
     if x.dim() == 0 or x.dim() > 7:
         raise ValueError(f"all_gather needs a tensor with 1 to 7 dimensions, got shape {tuple(x.shape)}.")
-    shape = torch.tensor([*x.shape, *[-1] * (7 - x.dim())], device=x.device)
-    shapes = _gather(shape[None]).tolist()
-    if any(other != shapes[0] for other in shapes):
-        found = ", ".join(f"rank {r}: {tuple(n for n in s if n >= 0)}" for r, s in enumerate(shapes))
-        raise ValueError(
-            f"all_gather needs the same shape on every rank, got {found}. Give every rank the same number "
-            "of clips of the same padded "
-            "length (drop the last, smaller batch) or set loss.global_negatives: false."
-        )
+    shape = [*x.shape, *[-1] * (7 - x.dim())]
+    lowest = _reduced_on_host([*shape, *(-n for n in shape)], dist.ReduceOp.MIN, torch.int64).view(2, 7)
+    if torch.equal(lowest[0], -lowest[1]):
+        return
+    shapes: list[Any] = [None] * world_size()
+    dist.all_gather_object(shapes, tuple(x.shape), group=_host_group())
+    found = ", ".join(f"rank {r}: {shape}" for r, shape in enumerate(shapes))
+    raise ValueError(
+        f"all_gather needs the same shape on every rank, got {found}. Give every rank the same number "
+        "of clips of the same padded "
+        "length (drop the last, smaller batch) or set loss.global_negatives: false."
+    )
 
 
 class _AllGather(torch.autograd.Function):
@@ -123,6 +160,6 @@ class _AllGather(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         # Every rank's loss saw these rows; each holds one share of their gradient.
-        grad = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad)
-        return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+        own = grad.new_empty(ctx.rows, *grad.shape[1:])
+        _named("reduce_scatter_single", "reduce_scatter_tensor")(own, grad.contiguous())
+        return own

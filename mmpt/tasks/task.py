@@ -16,7 +16,7 @@ from mmpt.checkpoints.weights import fit_state_dict, plain_state_dict
 from mmpt.config import Config
 from mmpt.datasets import MMDataset, build_dataset, training_pairs
 from mmpt.losses import Loss, build_loss
-from mmpt.losses.loss import NegativesConfig
+from mmpt.losses.loss import NegativesConfig, not_finite
 from mmpt.models import build_model
 from mmpt.models.batching import (
     check_towers_read_alone,
@@ -36,6 +36,7 @@ from mmpt.tasks.zeroshot import ZeroShotTest
 logger = logging.getLogger(__name__)
 
 FEWEST_NEGATIVES = 31
+NEVER = 2**62  # an update that will not come
 TOKENS = {"video_outputs", "text_outputs", "video_mask_outputs", "text_mask_outputs"}
 
 
@@ -91,6 +92,7 @@ class Task:
             self.loss.check_data(config.dataset)
         self._zero_shot_test: ZeroShotTest | None = None
         self._noted = False
+        self._first_bad: dict[tuple[str, ...], Tensor] = {}  # terms -> update in which each was not finite
         self.num_updates = 0  # of the trainer; losses that warm up or draw negatives read it
         self.place: Place | None = None  # of the batch in training, with dataset.global_batch
 
@@ -195,6 +197,9 @@ class Task:
                 synchronises gradients.
             sample: a collated batch.
 
+        A term that is not finite raises at once on the CPU (see `Loss.record`). Elsewhere that would make the
+        host wait before anything of the backward pass is queued: `assert_finite` tells later.
+
         Raises:
             FloatingPointError: names the term that is NaN or infinite.
             TypeError: the loss reads what neither batch nor model gives.
@@ -210,11 +215,37 @@ class Task:
         }
         batch |= model(**batch)
         loss = self.loss(**batch)
-        self.loss.assert_finite()
+        self._watch(self.loss.terms)
         self._note_negatives(len(batch["pooled_video"]) if "pooled_video" in batch else None)
         scale = batch.get("logit_scale", batch.get("cosine_scale"))
         temperature = None if scale is None else (-scale.detach().float()).exp()
         return StepOutput(loss, self.loss.terms, *self.count(batch), temperature)
+
+    def _watch(self, terms: Mapping[str, Tensor]) -> None:
+        """Notes on the device which terms are not finite; the host does not look."""
+        if not terms:
+            return
+        finite = torch.stack([term.detach() for term in terms.values()]).isfinite()
+        first = finite.long() * NEVER + (self.num_updates + 1)
+        before = self._first_bad.get(names := tuple(terms))
+        self._first_bad[names] = first if before is None else torch.minimum(before, first)
+
+    def assert_finite(self) -> None:
+        """Waits for the device.
+
+        Raises:
+            FloatingPointError: names each term that was NaN or infinite since the last call, and in which
+                update first.
+        """
+        noted, self._first_bad = self._first_bad, {}
+        bad = [
+            f"{name} was not finite in update {update}"
+            for names, first in noted.items()
+            for name, update in zip(names, first.tolist(), strict=True)
+            if update < NEVER
+        ]
+        if bad:
+            raise not_finite(self.loss, bad)
 
     def _note_negatives(self, clips: int | None) -> None:
         """Say once where each clip of a batch has few others to be told from."""

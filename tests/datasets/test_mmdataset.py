@@ -203,3 +203,11 @@ def test_msrvtt_rows_become_batches(tmp_path):
     (batch,) = DataLoader(dataset, batch_size=2, collate_fn=dataset.collate)
     assert batch["caps"][:, :5].tolist() == [[1, 2, 11, 12, 2], [1, 2, 13, 2, 0]]
     assert batch["video_id"] == ["video0", "video1"] and batch["idx"].tolist() == [0, 1]
+
+
+def test_a_batch_of_modalities_says_how_many_columns_of_its_masks_are_in_use():
+    def item(words, seconds):
+        return {"cmasks": torch.arange(9) < words, "audio_masks": torch.arange(5) < seconds}
+
+    assert MMDataset.collate(None, [item(4, 0), item(7, 0)])["columns"] == {"cmasks": 7, "audio_masks": 1}
+    assert "columns" not in MMDataset.collate(None, [{"cmasks": torch.ones(2), "vmasks": torch.ones(2)}])

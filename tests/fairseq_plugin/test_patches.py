@@ -48,6 +48,19 @@ def test_half_precision_that_needs_a_gpu_is_refused_with_the_key_to_change(flag)
         compat.check_run(arguments(**{flag: True, "bf16": flag != "fp16"}))
 
 
+def test_an_update_that_stops_at_its_gradient_names_the_term_that_was_not_finite(monkeypatch):
+    def stop(*args):
+        raise FloatingPointError("gradients are Nan/Inf")
+
+    def name_it():
+        raise FloatingPointError("MMContraLoss: text_to_video was not finite in update 3")
+
+    monkeypatch.setattr(compat, "_fairseq_train_step", stop)
+    for told, message in ((name_it, "text_to_video"), (lambda: None, "gradients are")):
+        with pytest.raises(FloatingPointError, match=message):
+            compat._train_step(Namespace(task=Namespace(mmtask=Namespace(assert_finite=told))), [])
+
+
 @pytest.mark.parametrize(("words", "tpu"), [(["--bf16"], False), (["--bf16", "--tpu"], True), ([], False)])
 def test_bf16_does_not_ask_for_a_tpu(monkeypatch, words, tpu):
     made = Namespace(bf16=bool(words), tpu=bool(words))  # as fairseq has it

@@ -75,14 +75,15 @@ def test_a_model_that_reads_values_has_no_mfu_and_the_log_says_why(config, sampl
 def test_the_log_line_has_mfu_by_the_clips_of_all_ranks(config, monkeypatch):
     task = object.__new__(FairseqMMTask)
     task.utilisation, task.data_wait = Utilisation(config, 1, 1e12), SimpleNamespace(share=lambda: None)
-    task.utilisation.per_clip = 1e9
+    task.utilisation.per_clip, looked = 1e9, []
+    task.mmtask = SimpleNamespace(assert_finite=lambda: looked.append(True))
     monkeypatch.setattr(STRAGGLERS, "peak_gib", 1.25)
     log = {"loss": torch.ones(()), "n_uncaptioned": torch.zeros(())}
     with metrics.aggregate(new_root=True) as found:
         for _ in range(2):  # a rate begins with the second
             task.reduce_metrics([{**log, "ntokens": 9, "nsentences": 9, "sample_size": 1}], MMCriterion(task))
     values = found.get_smoothed_values()
-    assert values["peak_gib"] == 1.25 and values["mfu"] > 0
+    assert values["peak_gib"] == 1.25 and values["mfu"] > 0 and looked == [True, True]
 
 
 @pytest.mark.parametrize(("key", "half"), [("amp", True), ("memory_efficient_bf16", True), ("seed", False)])

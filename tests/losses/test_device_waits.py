@@ -1,18 +1,14 @@
 """No loss makes the host wait for the device.
 
-The "meta" device has shapes and no values: whatever would have to read a value there (item, bool, nonzero,
-boolean indexing, a copy to the host) raises. Copies from pageable host memory, which wait on CUDA, work
-there; a dispatch mode finds them.
+See `tests.device_waits`; models, gathering and the task are looked at beside their other tests.
 """
 
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mmpt.certify.batches import BUILT_IN
 from mmpt.losses import build_loss
+from tests.device_waits import NoCopies, NoLiterals, on_device
 
 N, D, TOKENS, FRAMES = 8, 6, 4, 3
 
@@ -141,45 +137,6 @@ def usual(loss):
     """Clips with captions and times; whatever else the loss reads is one vector an item."""
     clips = pooled() | tokens() | times()
     return clips | {name: floats(N, D) for name in loss.reads if name not in clips}
-
-
-class NoCopies(TorchDispatchMode):
-    """Refuses copies of tensors of the host, and indices that lie there."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        host = [
-            tuple(x.shape)
-            for x in tree_leaves(args)
-            if isinstance(x, torch.Tensor) and x.device.type == "cpu"
-        ]
-        copies = function is torch.ops.aten._to_copy.default or any(
-            host
-        )  # scalars of the host are otherwise passed by value
-        if host and copies and on_device(out) and not (kwargs or {}).get("non_blocking"):
-            raise AssertionError(f"{function} copies from the host: {host}")
-        return out
-
-
-class NoLiterals(TorchFunctionMode):
-    """Refuses tensors made from Python numbers, which are made on the host and copied."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        makes = function in (
-            torch.tensor,
-            torch.as_tensor,
-            torch.asarray,
-            torch.scalar_tensor,
-            torch.Tensor.new_tensor,
-        )
-        if makes and on_device(out) and not isinstance(args[-1], torch.Tensor):
-            raise AssertionError(f"{function.__name__}({args[-1]}) copies from the host; full() does not")
-        return out
-
-
-def on_device(out):
-    return isinstance(out, torch.Tensor) and out.device.type == "meta"
 
 
 @pytest.mark.parametrize(

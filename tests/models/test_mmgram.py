@@ -7,6 +7,8 @@ from torch.nn import functional
 from mmpt.losses import build_loss
 from mmpt.models import build_model
 from mmpt.models.mmgram import columns_in_use
+from mmpt.utils.columns import COLUMNS, last_column
+from tests.device_waits import NoReads
 
 MODALITIES = {
     "video": {"path": "x", "width": 24},
@@ -91,7 +93,7 @@ def test_columns_that_no_row_fills_are_not_read_and_change_nothing(model, batch,
     model.text_encoder.embeddings.register_forward_hook(
         lambda module, args, kwargs, output: read.append(output.shape[1]), with_kwargs=True
     )
-    for columns in (columns_in_use, lambda mask: mask.shape[1]):
+    for columns in (columns_in_use, lambda mask, known=None: mask.shape[1]):
         monkeypatch.setattr("mmpt.models.mmgram.columns_in_use", columns)
         model.zero_grad()
         output = model(**batch)
@@ -346,3 +348,22 @@ def test_gradients_are_finite_for_half_precision_inputs(model, batch, dtype, cas
         assert torch.isfinite(value) and all(
             torch.isfinite(x.grad).all() for x in leaves.values() if x.grad is not None
         ), cls
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_an_update_on_a_gpu_does_not_wait_for_masks(model, batch, monkeypatch, counted):
+    monkeypatch.setattr("mmpt.models.mmgram.may_look", lambda mask: False)
+    if counted:
+        batch[COLUMNS] = {key: last_column(mask) for key, mask in batch.items() if key.endswith("masks")}
+    model.train()
+    with NoReads():
+        output = model(**batch)
+        loss = output["matcher"](torch.tensor([0, 1]), torch.tensor([2, 0])).sum()
+        (loss + output["pooled_text"].sum()).backward()
+
+
+def test_columns_of_a_gpu_are_looked_at_outside_of_training_alone():
+    mask = torch.ones(2, 7, dtype=torch.bool, device="meta")
+    assert columns_in_use(mask) == 7 and columns_in_use(mask, 3) == 3 and columns_in_use(mask, 9) == 7
+    with torch.no_grad(), pytest.raises(RuntimeError):  # "meta" has no value to look at
+        columns_in_use(mask)

@@ -14,6 +14,7 @@ from mmpt.models.generation import beam_search, greedy_search
 from mmpt.models.multimodal_bert import MultimodalBert, Writer, add_cross_attention
 from mmpt.modules.matching import GramMatchHead
 from tests.conftest import golden_cases, load_golden
+from tests.device_waits import NoReads
 from tests.golden_modules import arrays_below, assert_equal_up_to_rounding, assert_gradients
 
 CLS, SEP, MASK, PAD = 1, 2, 3, 0
@@ -142,3 +143,10 @@ def test_what_is_remembered_follows_the_beams(tiny):
     masked = torch.cat([swapped, torch.full((4, 1), MASK)], 1)
     whole = tiny(masked, torch.ones(4, 4, 4).tril(), condition)
     torch.testing.assert_close(writer(swapped), tiny.logits(whole[:, -1]))
+
+
+def test_reading_does_not_ask_for_values_of_masks(encoder, arrays):
+    ids, condition = arrays["in.input_ids"], arrays["in.condition"]
+    all_there = torch.ones(condition.shape[:2], dtype=torch.bool)
+    with NoReads():
+        encoder(ids, torch.ones_like(ids), condition, all_there).sum().backward()

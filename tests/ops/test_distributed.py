@@ -1,7 +1,10 @@
 import pytest
 import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from mmpt.ops.distributed import all_gather, all_gather_items
+from mmpt.ops.distributed import all_gather, all_gather_items, largest_of_ranks, sum_on_host
+from tests.device_waits import NoCopies, NoLiterals
 from tests.two_processes import WORLD, run_on_two_ranks
 
 
@@ -31,6 +34,7 @@ def _check_gathering(rank, folder):
     assert all_gather(mine.detach().half()).dtype == torch.float16
     assert torch.equal(all_gather(mine.detach().T.contiguous().T), joined.flatten(0, 1))
     assert all_gather_items(list("abcde")[rank::WORLD]) == list("abcde")
+    assert sum_on_host([rank + 1.0, 0.5]) == [3.0, 1.0] and largest_of_ranks(5 - rank) == 5
     for odd in (torch.zeros(2 + rank, 2), torch.zeros(2, *[1] * rank)):
         with pytest.raises(ValueError, match=r"same shape on every rank.*rank 1"):
             all_gather(odd)
@@ -38,3 +42,36 @@ def _check_gathering(rank, folder):
 
 def test_two_ranks_gather_rows_gradients_flags_and_refuse_different_shapes(tmp_path):
     run_on_two_ranks(_check_gathering, tmp_path)
+
+
+@pytest.fixture
+def ranks_of_a_gpu(monkeypatch):
+    """Two ranks whose collectives do nothing, so that they run on the device without values."""
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    reduced = []
+    monkeypatch.setattr(dist, "all_reduce", lambda x, how, group: reduced.append((x.device.type, group)))
+    monkeypatch.setattr(dist, "new_group", lambda backend: backend)
+    yield reduced
+    dist.destroy_process_group()
+
+
+def test_gathering_from_gpus_agrees_on_shapes_on_the_host_and_never_waits(ranks_of_a_gpu):
+    x = torch.empty(3, 2, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    with NoCopies(), NoLiterals():
+        joined = all_gather(x)
+        joined.sum().backward()
+    assert joined.shape == (6, 2) and x.grad.shape == (3, 2)
+    assert joined.dtype == x.grad.dtype == torch.bfloat16  # what travels is no wider
+    assert ranks_of_a_gpu == [("cpu", "gloo")]
+
+
+def test_shapes_and_gradients_take_one_collective_each(ranks_of_a_gpu, monkeypatch):
+    taken = []
+    for now, before in (
+        ("all_gather_single", "all_gather_into_tensor"),
+        ("reduce_scatter_single", "reduce_scatter_tensor"),
+    ):
+        name = now if hasattr(dist, now) else before
+        monkeypatch.setattr(dist, name, lambda *args, name=before: taken.append(name))
+    all_gather(torch.zeros(3, 2, requires_grad=True)).sum().backward()
+    assert taken == ["all_gather_into_tensor", "reduce_scatter_tensor"]

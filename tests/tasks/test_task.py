@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from mmpt.config import load_config
+from mmpt.losses import Loss
 from mmpt.tasks import RetriTask, Task, VideoRetriTask, build_task
+from mmpt.tasks.cost import shapes_of
 from tests.conftest import ROOT
+from tests.device_waits import NoCopies, NoLiterals
 
 
 def config(*overrides, path="projects/toy/norton.yaml"):
@@ -88,6 +91,24 @@ def test_the_wrapped_models_own_forward_is_called():
 def test_a_loss_that_is_not_finite_stops_by_the_name_of_its_term():
     with pytest.raises(FloatingPointError, match="video_to_text = nan"):
         videoclip()(Towers(), batch(spoil=True))
+
+
+def test_on_a_gpu_a_step_does_not_look_at_its_terms():
+    task, model = videoclip(), Towers().to("meta")
+    sample = shapes_of(batch())
+    for task.num_updates in range(2):
+        with NoCopies(), NoLiterals():
+            task(model, sample).loss.backward()
+
+
+def test_of_a_gpu_the_term_and_the_update_that_first_failed_are_told_later(monkeypatch):
+    monkeypatch.setattr(Loss, "assert_finite", lambda self: None)  # which on the CPU raises at once
+    task = videoclip()
+    for task.num_updates in range(5):
+        task(Towers(), batch(spoil=task.num_updates in (2, 4)))
+    with pytest.raises(FloatingPointError, match="MMContraLoss: video_to_text was not .* in update 3, text_"):
+        task.assert_finite()
+    task.assert_finite()  # it has been said
 
 
 def test_a_loss_that_reads_what_the_model_does_not_give_says_so():
