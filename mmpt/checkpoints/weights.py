@@ -116,7 +116,10 @@ def read_file(path: str | Path, with_sha256: bool = False) -> Contents:
         raise FileNotFoundError(f"{path}: no such weights file. {remedy(path)}")
     state, header, digest = _read(Path(path), with_sha256)
     unwrapped = _unwrap(state)
-    tensors = plain_state_dict(unwrapped)
+    try:
+        tensors = plain_state_dict(unwrapped)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error} Save one of the two models alone.") from error
     if not tensors:
         expected = "expected tensors, or a dict of them under 'model' or 'state_dict'"
         raise ValueError(f"{path} holds no weights: {expected}, got {_kinds(unwrapped)}.")
@@ -166,8 +169,18 @@ def read_stored(path: str | Path) -> Any:
 
 def plain_state_dict(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a stored state by plain parameter name, half precision widened; see
-    `read_state_dict`."""
-    tensors = {_plain_name(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    `read_state_dict`.
+
+    Raises:
+        ValueError: two different tensors have one plain name.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor) and isinstance(name, str):
+            plain = _plain_name(name)
+            if plain in tensors and not _same(tensors[plain], value):
+                raise ValueError(f"{name} and another tensor of the file are both {plain}, and they differ.")
+            tensors[plain] = value
     return {name: _widen(value) for name, value in tensors.items() if not name.endswith("position_ids")}
 
 
@@ -350,7 +363,9 @@ def _read_pickle(file: BinaryIO, path: Path, on_disk: bool = False) -> Any:
             raise _refusal(path, [named[1]]) from error
         # the rest of what torch says is advice to switch its safety off
         torchs = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error))
-        said = (torchs[1] if torchs else str(error).split("\n")[0]).strip()[:200] or type(error).__name__
+        said = (torchs[1] if torchs else str(error).split("\n")[0].split(". ")[0]).strip()[:200] or type(
+            error
+        ).__name__
         raise ValueError(
             f"{path} is not a readable torch checkpoint ({said}); it may be truncated. Fetch or save "
             "it again."
@@ -409,6 +424,10 @@ def _plain_name(name: str) -> str:
     while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
         name = name.removeprefix(prefix)
     return name
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(torch.equal(one, other))
 
 
 def _widen(tensor: Tensor) -> Tensor:

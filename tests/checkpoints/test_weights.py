@@ -208,6 +208,22 @@ def test_prefixes_of_wrappers_are_stripped_at_any_depth(tmp_path, prefix):
     assert list(read_state_dict(tmp_path / "w.pt")) == ["a.weight"]
 
 
+def test_two_models_in_one_state_are_refused(tmp_path):
+    torch.save({"a.weight": torch.ones(2), "module.a.weight": torch.zeros(2)}, tmp_path / "w.pt")
+    with pytest.raises(
+        ValueError, match=r"w\.pt: module\.a\.weight and another tensor .* are both a\.weight"
+    ):
+        read_state_dict(tmp_path / "w.pt")
+    torch.save({"a.weight": torch.ones(2), "module.a.weight": torch.ones(2)}, tmp_path / "w.pt")
+    assert list(read_state_dict(tmp_path / "w.pt")) == ["a.weight"]
+
+
+def test_tensors_without_names_are_no_weights(tmp_path):
+    torch.save({1: torch.ones(2)}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"w\.pt holds no weights"):
+        read_state_dict(tmp_path / "w.pt")
+
+
 def test_a_part_that_was_compiled_alone_keeps_its_name(tmp_path):
     torch.save({"a._orig_mod.b.weight": torch.ones(2)}, tmp_path / "w.pt")
     assert list(read_state_dict(tmp_path / "w.pt")) == ["a.b.weight"]
