@@ -48,7 +48,7 @@ ALLOWED = {
         "zoo",
     },
     "pages": {"checkpoints", "inference", "evaluators", "media", "utils", "config"},
-    "evaluators": {"historic", "ops", "processors", "utils", "config", "registry"},
+    "evaluators": {"calibration", "historic", "ops", "processors", "utils", "config", "registry"},
     "audit": {"evaluators", "historic", "utils"},
     "certify": {"losses", "ops", "registry", "utils"},
     "synthetic": {"processors", "utils", "config"},

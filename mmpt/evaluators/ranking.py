@@ -66,6 +66,12 @@ class ScoreMatrix:
             return self._stored[index]
         return self.queries[index] @ self.gallery.T
 
+    def between(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Scores (n, m) of some queries with some gallery items."""
+        if self._stored is not None:
+            return self._stored[queries][:, items]
+        return self.queries[queries] @ self.gallery[items].T
+
     @property
     def transposed(self) -> ScoreMatrix:
         """Gallery items as queries."""

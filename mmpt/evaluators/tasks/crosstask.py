@@ -18,13 +18,15 @@ from mmpt.evaluators.metric import WINDOW_SETTINGS, Metric, named, typical
 from mmpt.evaluators.plots import plot_timeline
 from mmpt.evaluators.predictor import Arrays, WindowPredictor, item_name
 from mmpt.evaluators.result import Result
+from mmpt.evaluators.spans import aligned_by_best, calibrated_rows
 from mmpt.ops.alignment import assign_steps
 from mmpt.registry import METRICS, PREDICTORS
 
 
 @PREDICTORS.register()
 class CrossTaskPredictor(WindowPredictor):
-    """`Y_pred` and `Y_true`, one (T, K) array per video, its task, and the task's `steps`, one a line."""
+    """`Y_pred`, `Y_true` and `logits`, one (T, K) array per video, its task, and the task's `steps`, one a
+    line."""
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         logits = self.merge(model(**batch)["logits"], batch)
@@ -38,6 +40,7 @@ class CrossTaskPredictor(WindowPredictor):
         return {
             "Y_pred": [placed],
             "Y_true": [true.numpy().astype("uint8")],
+            "logits": [logits.float().cpu().numpy()],
             "tasks": list(batch["task"]),
             "steps": ["\n".join(names) for names in batch["step_names"]],
             "ids": [item_name(video_id) for video_id in batch["video_id"]],
@@ -60,14 +63,21 @@ class CrossTaskMetric(Metric):
     mean over tasks.
 
     Beside it stands the recall of steps spread evenly over the video, which needs no model. Tasks without any
-    annotated step are left out and counted.
+    annotated step are left out and counted. calibrated: spans of seconds that hold all of a step at a
+    promised coverage, and which steps are shown at a promised false discovery, see `mmpt.evaluators.spans`.
     """
 
     best_metric = "recall"
     published_settings = WINDOW_SETTINGS | {"dataset.n_train": (30,)}
 
     def evaluate(
-        self, tasks: Sequence[str], Y_pred: Sequence[np.ndarray], Y_true: Sequence[np.ndarray], ids=None, **_
+        self,
+        tasks: Sequence[str],
+        Y_pred: Sequence[np.ndarray],
+        Y_true: Sequence[np.ndarray],
+        logits: Sequence[np.ndarray] | None = None,
+        ids=None,
+        **_,
     ) -> Result:
         """Score a run.
 
@@ -75,6 +85,7 @@ class CrossTaskMetric(Metric):
             tasks: (videos) task of each video.
             Y_pred: (videos) of (T, K) with one 1 per step.
             Y_true: (videos) of (T, K), 1 on the seconds of a step.
+            logits: (videos) of (T, K) behind the predictions; None: no calibrated rows.
             ids: (videos).
         """
         if not len(tasks) == len(Y_pred) == len(Y_true):
@@ -93,8 +104,18 @@ class CrossTaskMetric(Metric):
         kept = ~np.isnan(of_tasks)
         if not kept.any():
             raise ValueError("no video has an annotated step; look at dataset.annotation_path.")
+        of_spans: dict[str, float] = {}
+        facts: dict[str, str] = {}
+        if logits is not None:
+            videos = zip(logits, Y_pred, Y_true, strict=True)
+            aligned = [
+                aligned_by_best(str(n), scores.T, _spans(true), np.asarray(pred, dtype=np.float64).T)
+                for n, (scores, pred, true) in enumerate(videos)
+            ]
+            of_spans, facts = calibrated_rows(aligned, "seconds")
         return Result(
             {"recall": float(recall(everyone))}
+            | of_spans
             | {f"{names[t]}-recall": float(of_tasks[t]) for t in np.flatnonzero(kept)},
             self.best_metric,
             {"recall": self.interval(everyone, recall)} if self.config.bootstrap else {},
@@ -103,6 +124,7 @@ class CrossTaskMetric(Metric):
                 "videos": len(found),
                 "tasks": int(kept.sum()),
                 "tasks without annotated steps": int((~kept).sum()),
+                **facts,
             },
             {
                 "recall": found / np.maximum(annotated, 1),
@@ -127,6 +149,13 @@ class CrossTaskMetric(Metric):
 def _found(pred: np.ndarray, true: np.ndarray) -> int:
     """Predicted seconds that lie in their step."""
     return int(((np.asarray(pred) > 0) & (np.asarray(true) > 0)).sum())
+
+
+def _spans(true: np.ndarray) -> np.ndarray:
+    """(T, K) labels -> (K, 2) from the first second of a step to the end of its last, NaN without any."""
+    labels = np.asarray(true) > 0
+    ends = np.stack([labels.argmax(0), len(labels) - labels[::-1].argmax(0)], axis=1)
+    return np.where(labels.any(0)[:, None], ends, np.nan)
 
 
 def _evenly(n_seconds: int, n_steps: int) -> np.ndarray:

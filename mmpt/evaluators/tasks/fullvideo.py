@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +36,7 @@ from mmpt.evaluators.plots import plot_paths, plot_score_matrix, plot_shift_curv
 from mmpt.evaluators.predictor import Arrays, Predictor, video_name
 from mmpt.evaluators.ranking import RankCounts, ScoreMatrix
 from mmpt.evaluators.result import Result
+from mmpt.evaluators.spans import aligned_by_best, calibrated_rows
 from mmpt.historic.full_video import PROTOCOLS, Protocol, published_measures
 from mmpt.registry import METRICS, PREDICTORS
 
@@ -115,7 +117,13 @@ class _ParagraphMetric(Metric):
             facts["duplicate captions"] = count_duplicates(texts)
         facts |= {f"{CURVE}{measure}": values for measure, values in curve.items()}
         ranks = {measure: self.ranks(count) for measure, count in counts.items()}
-        return self.rank_result(ranks, len(clips.lengths), facts, ids=names)
+        of_spans, of_calibration = self.spans(run)
+        found = self.rank_result(ranks, len(clips.lengths), facts | of_calibration, ids=names)
+        return replace(found, values=found.values | of_spans)
+
+    def spans(self, run: Paragraphs) -> tuple[dict[str, float], dict[str, str]]:
+        """Calibrated rows, where the true place of each caption is known."""
+        return {}, {}
 
     @property
     def protocol(self) -> Protocol:
@@ -219,6 +227,16 @@ class FullVideoRetrievalMetric(_ParagraphMetric):
         rows = rows_by_video(video_ids)
         groups = Groups.from_lists(list(rows.values()))
         return Paragraphs(matrix, groups, groups, list(rows))
+
+    def spans(self, run: Paragraphs) -> tuple[dict[str, float], dict[str, str]]:
+        """Spans of clips of a video that hold the clip of a caption: clip k belongs to caption k."""
+        aligned = []
+        for name, index, length in zip(run.names, *run.clips, strict=True):
+            rows = index[:length]
+            truth = np.arange(int(length), dtype=np.float64)[:, None] + [0, 1]
+            similarity = run.matrix.between(rows, rows).cpu().double().numpy()
+            aligned.append(aligned_by_best(name, similarity, truth))
+        return calibrated_rows(aligned, "clips")
 
 
 @METRICS.register()

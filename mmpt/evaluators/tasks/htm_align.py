@@ -18,6 +18,7 @@ from mmpt.evaluators.bootstrap import PooledMean, times_drawn
 from mmpt.evaluators.metric import CLIP_SETTINGS, Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, item_name
 from mmpt.evaluators.result import Result
+from mmpt.evaluators.spans import aligned_by_best, calibrated_rows
 from mmpt.registry import METRICS, PREDICTORS
 
 UNSEEN = -60000.0  # similarity of a sentence with a second that no window showed it
@@ -104,7 +105,9 @@ class HTMAlignMetric(Metric):
 
     recall: share of alignable sentences whose most similar second lies in their annotated interval; auc: how
         well the highest similarity of a sentence tells alignable from non-alignable ones. Both over the
-        sentences of all videos together. Beside them: a random second.
+        sentences of all videos together. Beside them: a random second. calibrated: spans of seconds with a
+        promised coverage, and which sentences are shown at a promised false discovery, see
+        `mmpt.evaluators.spans`.
 
     The protocol compares only what lies between non-alignable sentences. An alignable one outside meets no
     second, is missed, and ranks below every other; `compared-recall` and `compared-auc` leave such sentences
@@ -130,6 +133,7 @@ class HTMAlignMetric(Metric):
                 "one for each."
             )
         parts: list[tuple[np.ndarray, ...]] = []  # hits, best, alignable, luck, video
+        aligned = []
         for index, (scores, annotated) in enumerate(zip(similarity, annotations, strict=True)):
             if not np.isfinite(scores).all():
                 bad = int((~np.isfinite(scores)).any(1).sum())
@@ -143,10 +147,12 @@ class HTMAlignMetric(Metric):
             hit = (second >= first) & (second <= last)
             shown = annotated[:, 0] == 1
             parts.append((hit, scores.max(1), shown, seen / n_seconds, np.full(len(scores), index)))
+            aligned.append(aligned_by_best(str(index), _compared(scores), _truth(annotated, n_seconds)))
         hits, best, alignable, luck, video = map(np.concatenate, zip(*parts, strict=True))
         if not alignable.any():
             raise ValueError("no sentence is alignable; look at dataset.anno_path.")
         compared = best > UNSEEN
+        of_spans, facts = calibrated_rows(aligned, "seconds")
         never = (
             f"{int((alignable & ~compared).sum())} of {int(alignable.sum())} alignable sentences meet "
             "no second"
@@ -167,6 +173,7 @@ class HTMAlignMetric(Metric):
                 if (alignable & compared).any()
                 else float("nan"),
                 "compared-auc": float(roc_auc(best[compared], alignable[compared])),
+                **of_spans,
             },
             self.best_metric,
             intervals,
@@ -176,6 +183,7 @@ class HTMAlignMetric(Metric):
                 "sentences": len(hits),
                 "alignable": int(alignable.sum()),
                 "compared": int(compared.sum()),
+                **facts,
             },
             {"recall": of_videos, "weight": shown, **named(ids)},
             [
@@ -186,6 +194,18 @@ class HTMAlignMetric(Metric):
             if (alignable & ~compared).sum() > OFTEN * alignable.sum()
             else [],
         )
+
+
+def _compared(similarity: np.ndarray) -> np.ndarray:
+    """With the least similarity that was seen in place of `UNSEEN`, whose pattern the annotations decide."""
+    seen = similarity > UNSEEN
+    return np.where(seen, similarity, similarity[seen].min() if seen.any() else 0.0)
+
+
+def _truth(annotations: np.ndarray, n_seconds: int) -> np.ndarray:
+    """(N, 3) alignable, start_s, end_s -> (N, 2) spans within the video, NaN where a sentence is not
+    alignable."""
+    return np.where(annotations[:, :1] == 1, annotations[:, 1:].clip(0, n_seconds), np.nan)
 
 
 @PREDICTORS.register()
