@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -242,14 +243,14 @@ class Evaluation:
         """A fresh model, so that no tensor is left over from the checkpoint before, and where its weights
         come from; the file is opened once."""
         if checkpoint is None:
-            model = build_model(self.config)
+            model = self._initialised(self.config)
             if not self.brings_weights:
                 return model, {}
             verdict = "the published model, whole"
             return model, {"path": model.source, "sha256": model.checksum, "missing": [], "verdict": verdict}
         path = Path(checkpoint)
         contents = read_file(path, with_sha256=True)
-        model = build_model(dataclasses.replace(self.config, model=self.config.model.without_weights()))
+        model = self._initialised(dataclasses.replace(self.config, model=self.config.model.without_weights()))
         loaded = fit_state_dict(model, contents.weights, path)
         return model, {
             "path": str(checkpoint),
@@ -257,6 +258,13 @@ class Evaluation:
             "training": description(contents, path),
             **dataclasses.asdict(loaded),
         }
+
+    @staticmethod
+    def _initialised(config: Config) -> nn.Module:
+        """The same weights each time where they are drawn, and no trace of that in the caller's draws."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.trainer.run_seed)
+            return build_model(config)
 
     def baselines(self, checkpoint: str | Path | None) -> dict[str, nn.Module]:
         """The models of `eval.baselines`, fitted to the pairs that the checkpoint was trained on.

@@ -41,6 +41,13 @@ class Trainer:
     fp16: bool = False
     bf16: bool = False
 
+    @property
+    def run_seed(self) -> int:
+        """What draws of the run go by."""
+        from mmpt.utils.seed import DEFAULT_SEED  # brings numpy, which reading a file does without
+
+        return DEFAULT_SEED if self.seed is None else self.seed
+
     @classmethod
     def of(cls, section: Mapping[str, Mapping[str, Any]]) -> Trainer:
         """The view of a `fairseq:` section."""

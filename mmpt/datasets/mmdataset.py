@@ -126,5 +126,5 @@ def build_dataset(config: Config, split: str) -> MMDataset:
     """
     dataset = replace(config.dataset, split=split)
     parts = build_parts(dataset, str(config.source))
-    seed = DEFAULT_SEED if config.trainer.seed is None else config.trainer.seed
+    seed = config.trainer.run_seed
     return MMDataset(*parts, seed=seed, fixed=split == "test", skip_missing=dataset.on_missing != "error")

@@ -30,7 +30,7 @@ from mmpt.ops.sinkhorn import log_sinkhorn
 from mmpt.synthetic.truth import TRUTH, truth_alignment
 from mmpt.utils import ShardedTensor, load_index, load_plain_pickle
 from mmpt.utils.files import atomic_write, file_sha256
-from mmpt.utils.seed import DEFAULT_SEED, set_seed
+from mmpt.utils.seed import set_seed
 from mmpt.utils.text import read_json
 
 Rows = dict[str, dict[str, Result]]  # row -> test set -> result
@@ -56,8 +56,7 @@ def evaluate_rows(
     vocab_size = read_json(Path(required(training, "dataset.bert_name")) / "config.json", dict)["vocab_size"]
     videos, texts = (required(training, f"dataset.{key}") for key in ("vfeat_dir", "tfeat_dir"))
     ridge = fit_ridge_to_shards(videos, texts, vocab_size)
-    seed = training.trainer.seed
-    set_seed(DEFAULT_SEED if seed is None else seed)
+    set_seed(training.trainer.run_seed)
     networks: dict[str, nn.Module] = {
         "ridge regression": RidgeBaseline(training, ridge.weights),
         "untrained": build_model(training),

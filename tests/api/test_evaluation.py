@@ -36,6 +36,25 @@ def test_a_dict_and_a_config_are_evaluated_like_the_file(project, tmp_path):
     assert mmpt.evaluate(config, checkpoint, device="cpu").result.values == expected
 
 
+def test_untrained_weights_are_drawn_by_the_seed_of_the_run_and_leave_the_callers_draws_alone(
+    project, monkeypatch
+):
+    from mmpt.api import evaluation as room
+
+    monkeypatch.setattr(room, "build_model", lambda config: torch.nn.Linear(5, 5))
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    found = []
+    for caller, seed in ((7, 1), (8, 1), (7, 2)):
+        torch.manual_seed(caller)
+        evaluation = room.Evaluation(
+            mmpt.load_config(project(), [f"fairseq.common.seed={seed}"]), device="cpu"
+        )
+        found.append(torch.cat([x.flatten() for x in evaluation.load(None)[0].parameters()]))
+        assert caller != 7 or torch.equal(torch.rand(3), expected)
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
 def test_nothing_is_written_unless_a_folder_is_named(project, tmp_path):
     before = sorted((tmp_path / "run").rglob("*"))
     mmpt.evaluate(project(), device="cpu")

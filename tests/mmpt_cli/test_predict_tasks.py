@@ -183,4 +183,4 @@ def test_a_lost_video_counts_as_its_clips_or_as_itself(task, n_missing, n_querie
         and found["facts"]["queries"] == n_queries - n_missing
     )
     low, high = found["if_missing_were_there"]["R1"]
-    assert high - low >= n_missing / n_queries > high - found["values"]["R1"]
+    assert high - low >= n_missing / n_queries >= high - found["values"]["R1"] - 1e-9

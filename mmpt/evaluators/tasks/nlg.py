@@ -22,7 +22,6 @@ from mmpt.evaluators.result import Result
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import METRICS, PREDICTORS
 from mmpt.utils.optional import install_line, optional_import
-from mmpt.utils.seed import DEFAULT_SEED
 
 EMPTY = "none"  # stands for a caption without a word
 
@@ -86,7 +85,7 @@ class CaptionPredictor(Predictor):
 
     def _uniforms(self, items: Sequence[int], draws: int, length: int) -> Tensor:
         """(B N, length) draws of each item's own."""
-        seed = DEFAULT_SEED if self.config.trainer.seed is None else self.config.trainer.seed
+        seed = self.config.trainer.run_seed
         rows = [np.random.default_rng((seed, item)).random((draws, length)) for item in items]
         return torch.from_numpy(np.concatenate(rows)).float()
 
