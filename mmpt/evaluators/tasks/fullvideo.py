@@ -118,8 +118,8 @@ class _ParagraphMetric(Metric):
         facts |= {f"{CURVE}{measure}": values for measure, values in curve.items()}
         ranks = {measure: self.ranks(count) for measure, count in counts.items()}
         of_spans, of_calibration = self.spans(run)
-        found = self.rank_result(ranks, len(clips.lengths), facts | of_calibration, ids=names)
-        return replace(found, values=found.values | of_spans)
+        result = self.rank_result(ranks, len(clips.lengths), facts | of_calibration, ids=names)
+        return replace(result, values=result.values | of_spans)
 
     def spans(self, run: Paragraphs) -> tuple[dict[str, float], dict[str, str]]:
         """Calibrated rows, where the true place of each caption is known."""
