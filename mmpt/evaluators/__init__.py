@@ -1,12 +1,12 @@
 """Evaluation: predictors (model -> arrays), metrics (arrays -> numbers), and the report that says how far to
 trust them."""
 
-from mmpt.evaluators.bootstrap import PairedResult, paired_bootstrap
 from mmpt.evaluators.metric import Metric, RetrievalMetric
 from mmpt.evaluators.predictor import Predictor, RetrievalPredictor, load_arrays, save_arrays
 from mmpt.evaluators.report import Report
 from mmpt.evaluators.result import Result
 from mmpt.evaluators.runner import Evaluator
+from mmpt.evaluators.tasks import raw_recognition
 from mmpt.evaluators.tasks.coin import COINActionSegmentationMetric, COINPredictor, COINZSPredictor
 from mmpt.evaluators.tasks.crosstask import CrossTaskMetric, CrossTaskPredictor
 from mmpt.evaluators.tasks.didemo import DiDeMoMetric, DiDeMoPredictor
@@ -20,17 +20,9 @@ from mmpt.evaluators.tasks.gram import GramPredictor, GramRetrievalMetric
 from mmpt.evaluators.tasks.htm_align import HTMAlignMetric, HTMAlignPredictor
 from mmpt.evaluators.tasks.nlg import CaptionPredictor, NLGMetric, NLGPredictor
 from mmpt.evaluators.tasks.qa import AnswerMetric, AnswerPredictor, QAMetric, QAPredictor
-from mmpt.evaluators.tasks.raw_recognition import (
-    ClipFewShotMetric,
-    ClipFewShotPredictor,
-    ClipNNPredictor,
-    ClipProbePredictor,
-    ClipRecognitionPredictor,
-)
 from mmpt.evaluators.tasks.recognition import (
     ActionRecognitionMetric,
     ModalityRecognitionMetric,
-    ModalityRecognitionPredictor,
     RecognitionNNPredictor,
     RecognitionProbePredictor,
     RecognitionZSPredictor,
@@ -45,11 +37,6 @@ __all__ = [
     "COINPredictor",
     "COINZSPredictor",
     "CaptionPredictor",
-    "ClipFewShotMetric",
-    "ClipFewShotPredictor",
-    "ClipNNPredictor",
-    "ClipProbePredictor",
-    "ClipRecognitionPredictor",
     "CrossTaskMetric",
     "CrossTaskPredictor",
     "DiDeMoMetric",
@@ -65,10 +52,8 @@ __all__ = [
     "HTMAlignPredictor",
     "Metric",
     "ModalityRecognitionMetric",
-    "ModalityRecognitionPredictor",
     "NLGMetric",
     "NLGPredictor",
-    "PairedResult",
     "Predictor",
     "QAMetric",
     "QAPredictor",
@@ -80,6 +65,5 @@ __all__ = [
     "RetrievalMetric",
     "RetrievalPredictor",
     "load_arrays",
-    "paired_bootstrap",
     "save_arrays",
 ]

@@ -3,6 +3,7 @@
 Importing this package registers every class that a YAML can name under `dataset:`.
 """
 
+from mmpt.processors import dual
 from mmpt.processors.aligners import (
     FixedLenAligner,
     How2MILNCEAligner,
@@ -15,7 +16,6 @@ from mmpt.processors.aligners import (
 from mmpt.processors.base import Aligner, MetaProcessor, MissingData, TextProcessor, VideoProcessor
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.downstream import DSAligner, DSNLGAligner, MetaTextBinarizer, NLGTextProcessor
-from mmpt.processors.dual import DualEncoderAligner
 from mmpt.processors.gdt import GDTAligner
 from mmpt.processors.masking import (
     FrameMaskingProcessor,
@@ -24,38 +24,16 @@ from mmpt.processors.masking import (
     TextGenerationProcessor,
     TextMaskingProcessor,
 )
+from mmpt.processors.modalities import raw_captions, raw_clips, raw_recognition, recognition
 from mmpt.processors.modalities.modalities import (
     ModalityAligner,
     ModalityMetaProcessor,
     ModalityTextProcessor,
     ModalityVideoProcessor,
-    read_annotation,
-)
-from mmpt.processors.modalities.raw_captions import (
-    RawCaptionAligner,
-    RawCaptionMetaProcessor,
-    RawCaptionTextProcessor,
-)
-from mmpt.processors.modalities.raw_clips import (
-    NoTextProcessor,
-    RawAVAligner,
-    RawAVProcessor,
-    RawClipMetaProcessor,
-    RawVersionAligner,
-    RawVideoProcessor,
-)
-from mmpt.processors.modalities.raw_recognition import (
-    RawRecognitionAligner,
-    RawRecognitionMetaProcessor,
-    RawRecognitionSplitsMetaProcessor,
-)
-from mmpt.processors.modalities.recognition import (
-    ModalityRecognitionAligner,
-    ModalityRecognitionMetaProcessor,
 )
 from mmpt.processors.modalities.views import ModalityViewAligner
 from mmpt.processors.sampling import TextClipSamplingProcessor, VideoClipSamplingProcessor
-from mmpt.processors.sets.activitynet import ActivityNetMetaProcessor
+from mmpt.processors.sets import activitynet
 from mmpt.processors.sets.coin import (
     COINActionSegmentationAligner,
     COINActionSegmentationMetaProcessor,
@@ -68,12 +46,7 @@ from mmpt.processors.sets.crosstask import (
     CrossTaskVideoProcessor,
 )
 from mmpt.processors.sets.didemo import DiDeMoAligner, DiDeMoMetaProcessor, DiDeMoTextProcessor
-from mmpt.processors.sets.fewshot import (
-    FewShotAligner,
-    FewShotMetaProcessor,
-    FewShotTextProcessor,
-    FewShotVideoProcessor,
-)
+from mmpt.processors.sets.fewshot import FewShotAligner, FewShotMetaProcessor, FewShotVideoProcessor
 from mmpt.processors.sets.how2 import (
     How2MetaProcessor,
     PKLJSONStrTextProcessor,
@@ -84,7 +57,7 @@ from mmpt.processors.sets.how2 import (
     ShardedVideoRetriTextProcessor,
     ShardedVideoRetriVideoProcessor,
 )
-from mmpt.processors.sets.htm_align import HTMAlignAligner, HTMAlignMetaProcessor, HTMAlignTextProcessor
+from mmpt.processors.sets.htm_align import HTMAlignAligner, HTMAlignMetaProcessor
 from mmpt.processors.sets.msrvtt import (
     MSRVTTMetaProcessor,
     MSRVTTNLGTextProcessor,
@@ -93,11 +66,7 @@ from mmpt.processors.sets.msrvtt import (
     MSRVTTQATextProcessor,
     MSRVTTTextProcessor,
 )
-from mmpt.processors.sets.recognition import (
-    RecognitionAligner,
-    RecognitionMetaProcessor,
-    RecognitionTextProcessor,
-)
+from mmpt.processors.sets.recognition import RecognitionAligner, RecognitionMetaProcessor
 from mmpt.processors.sets.youcook import (
     YoucookFullVideoBGAligner,
     YoucookFullVideoBGMetaProcessor,
@@ -110,7 +79,6 @@ from mmpt.processors.sets.youcook import (
 from mmpt.processors.tokens import SpecialIds, load_tokenizer
 
 __all__ = [
-    "ActivityNetMetaProcessor",
     "Aligner",
     "COINActionSegmentationAligner",
     "COINActionSegmentationMetaProcessor",
@@ -125,17 +93,14 @@ __all__ = [
     "DiDeMoAligner",
     "DiDeMoMetaProcessor",
     "DiDeMoTextProcessor",
-    "DualEncoderAligner",
     "FewShotAligner",
     "FewShotMetaProcessor",
-    "FewShotTextProcessor",
     "FewShotVideoProcessor",
     "FixedLenAligner",
     "FrameMaskingProcessor",
     "GDTAligner",
     "HTMAlignAligner",
     "HTMAlignMetaProcessor",
-    "HTMAlignTextProcessor",
     "How2MILNCEAligner",
     "How2MetaProcessor",
     "MFMMLMAligner",
@@ -151,29 +116,14 @@ __all__ = [
     "MissingData",
     "ModalityAligner",
     "ModalityMetaProcessor",
-    "ModalityRecognitionAligner",
-    "ModalityRecognitionMetaProcessor",
     "ModalityTextProcessor",
     "ModalityVideoProcessor",
     "ModalityViewAligner",
     "NLGTextProcessor",
-    "NoTextProcessor",
     "OverlappedAligner",
     "PKLJSONStrTextProcessor",
-    "RawAVAligner",
-    "RawAVProcessor",
-    "RawCaptionAligner",
-    "RawCaptionMetaProcessor",
-    "RawCaptionTextProcessor",
-    "RawClipMetaProcessor",
-    "RawRecognitionAligner",
-    "RawRecognitionMetaProcessor",
-    "RawRecognitionSplitsMetaProcessor",
-    "RawVersionAligner",
-    "RawVideoProcessor",
     "RecognitionAligner",
     "RecognitionMetaProcessor",
-    "RecognitionTextProcessor",
     "ShardedHow2MetaProcessor",
     "ShardedHow2VideoRetriMetaProcessor",
     "ShardedTextProcessor",
@@ -199,5 +149,4 @@ __all__ = [
     "YoucookNLGMetaProcessor",
     "YoucookVideoProcessor",
     "load_tokenizer",
-    "read_annotation",
 ]
