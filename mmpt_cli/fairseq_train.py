@@ -20,8 +20,18 @@ from mmpt.utils.log import short_errors
 def main() -> None:
     """Train."""
     short_errors()
+    check(sys.argv[1:])
     sys.argv[1:] = launched(sys.argv[1:])
     cli_main()
+
+
+def check(words: list[str]) -> None:
+    """Raises ValueError where no architecture is named, over which fairseq stops without a word."""
+    if not {word.split("=")[0] for word in words} & {"--arch", "-a", "--help", "-h"}:
+        raise ValueError(
+            "this is fairseq's own command, which needs --user-dir mmpt --task mmtask --arch mmarch "
+            "--criterion mmloss and its options behind FILE. python locallaunch.py FILE gives all of them."
+        )
 
 
 def launched(words: list[str]) -> list[str]:

@@ -27,3 +27,10 @@ def test_the_printed_launch_line_gives_fairseq_the_arguments_of_torchrun(
         monkeypatch.setenv(name, value)
     assert fairseq_train.launched(words) == expected
     assert os.environ.pop("LOCAL_RANK", None) == (None if not environment else "1")
+
+
+def test_a_line_without_an_architecture_is_told_who_writes_it():
+    with pytest.raises(ValueError, match="needs --user-dir mmpt .* locallaunch.py FILE gives all of them"):
+        fairseq_train.check(["x.yaml", "--cpu"])
+    fairseq_train.check(["x.yaml", "--arch=mmarch"])
+    fairseq_train.check(["--help"])
