@@ -8,7 +8,7 @@ order).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from mmpt.ops.distributed import all_gather, rank, world_size
 from mmpt.ops.gdt import (
     SCOPES,
     VIEWS,
+    Comparisons,
     Contrast,
     GDTHypothesis,
     compare,
@@ -204,6 +205,7 @@ class GDTLoss(Loss[GDTConfig]):
             self.calls = self.hypothesis.calls("released" if read.compat else read.negative_scope, weights)
             self.term_names = [term.name for term in self.hypothesis.terms]
         self._mult: dict[tuple, Tensor] = {}
+        self._constants: dict[tuple, Any] = {}
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -239,28 +241,28 @@ class GDTLoss(Loss[GDTConfig]):
         num_updates: int | None = None,
         **batch: Any,
     ) -> Tensor:
-        embeddings = [
-            self._by_view(name, x) for name, x in self._pair({"pooled_video": pooled_video, **batch}).items()
-        ]
-        if embeddings[0].shape != embeddings[1].shape:
-            shapes = " and ".join(str(tuple(x.shape)) for x in embeddings)
+        pair = self._pair({"pooled_video": pooled_video, **batch})
+        first, second = (self._by_view(name, x) for name, x in pair.items())
+        if first.shape != second.shape:
             raise ValueError(
-                f"GDTLoss: the two modalities have shapes {shapes}; expected the same (S, B, D)."
+                f"GDTLoss: the two modalities have shapes {tuple(first.shape)} and {tuple(second.shape)}; "
+                "expected the same (S, B, D)."
             )
-        n_views, batch_size, _ = embeddings[0].shape
-        if view_valid is None:
-            view_valid = torch.ones(n_views * batch_size, dtype=torch.bool, device=embeddings[0].device)
-        valid = self._views_first(view_valid)
+        both = full_precision(torch.stack([first, second]))  # (2, S, B, D)
+        both = unit_rows_once(both) if self.config.normalize else both
         scale = inverse_temperature(
-            logit_scale, embeddings[0], self.config.temperature, most=math.log(self.config.max_logit_scale)
+            logit_scale, both, self.config.temperature, most=math.log(self.config.max_logit_scale)
         )
-        keys = torch.stack([self._keys(embeddings[1]), self._keys(embeddings[0])])  # (2, S, R, B, D)
-        queries, key_valid = scale * torch.stack(embeddings), self._keys(valid)
-        own_rank = rank() if key_valid.shape[1] > 1 else 0
+        keys, queries = self._keys(both.flip(0)), scale * both  # keys (2, S, R, B, D)
+        own_rank = rank() if keys.shape[2] > 1 else 0
+        # without `view_valid` all are, and nothing is masked
+        valid = None if view_valid is None else self._views_first(view_valid)
         if self.config.num_negatives is None:
-            views = self.hypothesis.views
-            result = compare(self.calls, views, look(queries, keys, key_valid, own_rank), valid)
+            key_valid = None if valid is None else self._keys(valid[None])[0]
+            result = compare(self._comparisons(both), look(queries, keys, key_valid, own_rank), valid)
         else:
+            valid = torch.ones_like(both[0, ..., 0], dtype=torch.bool) if valid is None else valid
+            key_valid = self._keys(valid[None])[0]
             logits = queries.flatten(1, 2) @ keys.flatten(1, 3).mT
             logits = logits.view(*queries.shape[:3], -1)  # (2, S, B, S*R*B)
             result = self._of_drawn_negatives(logits, valid, key_valid, own_rank, num_updates)
@@ -303,22 +305,44 @@ class GDTLoss(Loss[GDTConfig]):
     def _combine(self, result: Contrast, like: Tensor) -> Tensor:
         """Weighted mean over the comparisons that have a usable query; a term is the same mean over its own
         comparisons."""
-        weights = _sent([call.weight for call in self.calls], like.device).to(like.dtype) * result.usable
-        # which comparisons are means of a log line: of each term, of each modality, all
-        groups = [[call.term == number for call in self.calls] for number in range(len(self.term_names))]
-        groups += [[call.query_modality == side for call in self.calls] for side in (0, 1)]
-        groups += [[True] * len(self.calls)]
-        with torch.no_grad():
-            shares = weights * _sent(groups, like.device)  # (G, C)
-            shares /= shares.sum(1, keepdim=True).clamp_min(torch.finfo(shares.dtype).tiny)
-            n_terms, everything = len(self.term_names), shares[-1]
-            of_terms = (shares[:n_terms] * result.loss).sum(1)
-            of_sides = (shares[n_terms:-1] * result.top1).sum(1)
-            logs = dict(zip(self.term_names, of_terms.unbind(), strict=True))
-            logs |= {"top1_first": of_sides[0], "top1_second": of_sides[1]}
-            logs |= {name: (everything * getattr(result, name)).sum() for name in ("positive", "hardest")}
+        shares = self._shares(like)
+        if result.usable is not None:
+            shares = _as_shares(shares * result.usable)
+        numbers = torch.stack(
+            [x.detach() for x in (result.loss, result.top1, result.positive, result.hardest)]
+        )
+        means = shares @ numbers.T  # (G, 4)
+        loss, top1, *rest = means.unbind(1)
+        logs = dict(zip(self.term_names, loss.unbind(), strict=False))
+        logs |= {"top1_first": top1[-3], "top1_second": top1[-2]}
+        logs |= {name: column[-1] for name, column in zip(("positive", "hardest"), rest, strict=True)}
         self.record(**logs)
-        return (everything * result.loss).sum()
+        return shares[-1] @ result.loss
+
+    def _shares(self, like: Tensor) -> Tensor:
+        """(G, C) shares of the comparisons in the numbers of a log line: of each term, of each modality, of
+        all."""
+
+        def made() -> Tensor:
+            groups = [[call.term == number for call in self.calls] for number in range(len(self.term_names))]
+            groups += [[call.query_modality == side for call in self.calls] for side in (0, 1)]
+            groups += [[True] * len(self.calls)]
+            weights = torch.tensor([call.weight for call in self.calls], dtype=like.dtype)
+            return _as_shares(weights * torch.tensor(groups)).to(like.device, non_blocking=True)
+
+        return self._kept("shares", like, made)
+
+    def _comparisons(self, like: Tensor) -> Comparisons:
+        return self._kept(
+            "comparisons", like, lambda: Comparisons.of(self.calls, self.hypothesis.views, like)
+        )
+
+    def _kept(self, name: str, like: Tensor, make: Callable[[], Any]) -> Any:
+        """What depends on the hypothesis alone, made once for a device and a type."""
+        key = name, like.device, like.dtype
+        if key not in self._constants:
+            self._constants[key] = make()
+        return self._constants[key]
 
     def _pair(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         names = self.config.modalities or [
@@ -335,7 +359,7 @@ class GDTLoss(Loss[GDTConfig]):
         return {key: batch[key] for key in keys}
 
     def _by_view(self, name: str, x: Tensor) -> Tensor:
-        """(S, B, D) unit rows."""
+        """(S, B, D)."""
         n_views = len(self.hypothesis.views)
         if (x.dim() == 3 and len(x) != n_views) or x.dim() not in (2, 3) or len(x) % n_views:
             raise ValueError(
@@ -343,8 +367,7 @@ class GDTLoss(Loss[GDTConfig]):
                 f"{n_views} views "
                 f"({', '.join(VIEWS[v] for v in self.hypothesis.views)}): ({n_views} * B, D)."
             )
-        x = x if x.dim() == 3 else self._views_first(x)
-        return unit_rows_once(x) if self.config.normalize else full_precision(x)
+        return x if x.dim() == 3 else self._views_first(x)
 
     def _views_first(self, x: Tensor) -> Tensor:
         """Rows of a batch (S*B, ...) in its layout -> (S, B, ...)."""
@@ -354,15 +377,17 @@ class GDTLoss(Loss[GDTConfig]):
         return x.reshape(n_views, -1, *x.shape[1:])
 
     def _keys(self, x: Tensor) -> Tensor:
-        """(S, B, ...) of this rank -> (S, R, B, ...) of all ranks."""
+        """(M, S, B, ...) of this rank -> (M, S, R, B, ...) of all ranks."""
         with_grad = self.config.key_grad and x.is_floating_point()
         if not self.config.gather or world_size() == 1:
-            return (x if with_grad else x.detach())[:, None]
-        return (
-            all_gather(x.transpose(0, 1).contiguous(), with_grad)
-            .unflatten(0, (world_size(), -1))
-            .movedim(2, 0)
-        )
+            return (x if with_grad else x.detach())[:, :, None]
+        rows = all_gather(x.movedim(2, 0).contiguous(), with_grad)  # (R * B, M, S, ...)
+        return rows.unflatten(0, (world_size(), -1)).movedim((2, 3), (0, 1))
+
+
+def _as_shares(weights: Tensor) -> Tensor:
+    """Rows that add up to 1; to 0 where there is nothing."""
+    return weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def _sent(values: list, device: torch.device) -> Tensor:

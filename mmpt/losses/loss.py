@@ -231,8 +231,10 @@ class Loss(nn.Module, Generic[C]):
         """Raises FloatingPointError naming each term of the last forward pass that is NaN or infinite."""
         if not self.terms:
             return
-        values = torch.stack(list(self.terms.values())).tolist()  # one look at the device
-        terms = zip(self.terms, values, strict=True)
+        values = list(self.terms.values())
+        # one look at a device; on the CPU, looking costs less than joining
+        numbers = [x.item() for x in values] if values[0].is_cpu else torch.stack(values).tolist()
+        terms = zip(self.terms, numbers, strict=True)
         bad = [f"{name} = {value}" for name, value in terms if not math.isfinite(value)]
         if bad:
             raise not_finite(self, bad)

@@ -109,7 +109,7 @@ class PooledContrast(Loss[P]):
     def stores_scores(self, queries: Tensor, candidates: Tensor) -> bool:
         """Is the whole matrix of scores small and all this rank's own? One product then serves both
         directions."""
-        return not self.config.spans_ranks and len(queries) * len(candidates) <= MOST_STORED
+        return not self.config.spans_ranks and queries.shape[0] * candidates.shape[0] <= MOST_STORED
 
     def _scaled(self, queries: Tensor, logit_scale: Tensor | None) -> Tensor:
         if self.config.temperature is None:
@@ -237,13 +237,13 @@ class MMContraLoss(PooledContrast[MMContraConfig]):
     def forward(self, *, pooled_video: Tensor, pooled_text: Tensor, **batch: Any) -> Tensor:
         # the sequence part first: its large gradients are then made last, when the rest of the graph is
         # already freed
-        terms, weighted = {}, 0.0
+        terms = {}
         if self.sequence is not None:
             terms["sequence"] = self.sequence(pooled_video=pooled_video, pooled_text=pooled_text, **batch)
-            weighted = self.sequence_weight * terms["sequence"]
         to_text, to_video = self.clip_caption_losses(pooled_video, pooled_text, **batch)
         self.record(video_to_text=to_text, text_to_video=to_video, **terms)
-        return to_text + to_video + weighted
+        both = to_text + to_video
+        return both + self.sequence_weight * terms["sequence"] if terms else both
 
     def clip_caption_losses(
         self, pooled_video: Tensor, pooled_text: Tensor, **batch: Any

@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from mmpt.ops.contrastive import Excluded, row_statistics
-from mmpt.ops.precision import full_precision
+from mmpt.ops.precision import autocast_off, full_precision
 
 VIEWS = ("orig", "rev", "shift", "shiftrev")
 SCOPES = ("global", "rank", "released")
@@ -258,7 +260,7 @@ class Contrast(NamedTuple):
     """Directed comparisons evaluated; every field (C,)."""
 
     loss: Tensor  # mean over usable queries; 0 without any
-    usable: Tensor  # bool: is there a usable query
+    usable: Tensor | None  # bool: is there a usable query; None: in all
     top1: Tensor  # share of usable queries whose positive scores highest
     positive: Tensor  # mean positive logit
     hardest: Tensor  # mean highest negative logit; 0 for queries without negatives
@@ -292,17 +294,18 @@ def contrast(logits: Tensor, mult: Tensor, positive: Tensor, usable: Tensor) -> 
 
 
 class Seen(NamedTuple):
-    """What queries see of the keys of one view; every field (2, S, S, B): modality and view of the query,
-    view of the key, sample of the query. Numbers of nothing are very low, but finite."""
+    """What queries see of the keys of one view; logits of nothing are very low, but finite.
 
-    own: Tensor  # logit of the key of the same sample
-    others: Tensor  # log-sum-exp over the other samples of this rank
-    remote: Tensor  # log-sum-exp over the samples of other ranks
-    others_most: Tensor  # the highest of those logits, without gradient
-    remote_most: Tensor
+    Both fields are (2 S, G S, B): modality and view of the query; what kind of keys, and their view; sample
+    of the query. The G kinds are the key of the same sample, the other samples of this rank, and where there
+    are any those of other ranks.
+    """
+
+    logits: Tensor  # log-sum-exp over the keys
+    highest: Tensor  # the highest logit, without gradient
 
 
-def look(queries: Tensor, keys: Tensor, key_valid: Tensor, rank: int) -> Seen:
+def look(queries: Tensor, keys: Tensor, key_valid: Tensor | None = None, rank: int = 0) -> Seen:
     """Reduces the logits of all queries with all keys to what comparisons are made of.
 
     No comparison of a hypothesis tells keys apart except by view and by whose they are: the query's sample's,
@@ -311,87 +314,161 @@ def look(queries: Tensor, keys: Tensor, key_valid: Tensor, rank: int) -> Seen:
     Args:
         queries: (2, S, B, D), by modality; logits are their dot products with the keys.
         keys: (2, S, R, B, D), of the other modality each.
-        key_valid: (S, R, B) bool.
+        key_valid: (S, R, B) bool; None: all are.
         rank: number of the queries' rank.
     """
-    n_views, n_ranks, batch = key_valid.shape
-    low = torch.finfo(queries.dtype).min / 4
-    scores = queries.flatten(1, 2) @ keys[:, :, rank].flatten(1, 2).mT
-    scores = scores.view(2, n_views, batch, n_views, batch)
-    same = torch.eye(batch, dtype=torch.bool, device=scores.device)
-    others = scores.masked_fill(same[:, None] | ~key_valid[:, rank], low)
-    shape = 2, n_views, n_views, batch
-    remote, remote_most = (queries.new_full(shape, low) for _ in range(2))
-    if n_ranks > 1:
-        invalid = ~key_valid
-        invalid[:, rank] = True
-        found = [
-            row_statistics(asked.flatten(0, 1), shown.flatten(0, 1), excluded=_columns(hidden.flatten()))
-            for asked, views in zip(queries, keys, strict=True)
-            for shown, hidden in zip(views, invalid, strict=True)
-        ]
-        remote, remote_most = (
-            torch.stack(part).clamp_min(low).view(2, n_views, n_views, batch).transpose(1, 2)
-            for part in zip(*found, strict=True)
-        )
-    return Seen(
-        scores.diagonal(dim1=2, dim2=4),
-        others.logsumexp(-1).transpose(2, 3),
-        remote,
-        others.detach().amax(-1).transpose(2, 3),
-        remote_most,
+    _, n_views, n_ranks, batch, _ = keys.shape
+    logits, highest = _OwnRank.apply(
+        queries, keys[:, :, rank], None if key_valid is None else key_valid[:, rank]
     )
+    if n_ranks == 1:
+        return Seen(logits, highest)
+    hidden = (
+        torch.zeros(keys.shape[1:4], dtype=torch.bool, device=keys.device)
+        if key_valid is None
+        else ~key_valid
+    )
+    hidden[:, rank] = True
+    found = [
+        row_statistics(asked.flatten(0, 1), shown.flatten(0, 1), excluded=_columns(part.flatten()))
+        for asked, views in zip(queries, keys, strict=True)
+        for shown, part in zip(views, hidden, strict=True)
+    ]
+    low = torch.finfo(queries.dtype).min / 4
+    remote = (
+        torch.stack(part).clamp_min(low).view(2, n_views, n_views, batch).transpose(1, 2).flatten(0, 1)
+        for part in zip(*found, strict=True)
+    )
+    return Seen(*(torch.cat(parts, 1) for parts in zip((logits, highest), remote, strict=True)))
+
+
+class _OwnRank(torch.autograd.Function):
+    """`look` at the keys of this rank. Written out because autograd would copy the logits several times."""
+
+    @staticmethod
+    def forward(ctx, queries: Tensor, keys: Tensor, key_valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        n_views, batch = queries.shape[1:3]
+        low = torch.finfo(queries.dtype).min / 4
+        scores = (queries.flatten(1, 2) @ keys.flatten(1, 2).mT).view(2, n_views, batch, n_views, batch)
+        same = scores.diagonal(dim1=2, dim2=4)
+        own = same.clone()  # (2, S, S, B)
+        same.fill_(low)
+        if key_valid is not None:
+            scores.masked_fill_(~key_valid, low)
+        highest = scores.amax(-1, keepdim=True)
+        scores = scores.sub_(highest).exp_()
+        sums = scores.sum(-1, keepdim=True)
+        ctx.save_for_backward(queries, keys, scores, sums)
+        of_others = highest + sums.log(), highest
+        logits, highest = (
+            torch.cat([own, others[..., 0].transpose(2, 3)], 2).flatten(0, 1) for others in of_others
+        )
+        ctx.mark_non_differentiable(highest)
+        return logits, highest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        queries, keys, scores, sums = ctx.saved_tensors
+        of_own, of_others = grad.unflatten(0, (2, -1)).chunk(2, 2)
+        grad = scores * (of_others.transpose(2, 3)[..., None] / sums)
+        grad.diagonal(dim1=2, dim2=4).copy_(of_own)
+        grad = grad.view(2, queries.shape[1] * queries.shape[2], -1)
+        with autocast_off(grad):
+            of_queries = (grad @ keys.flatten(1, 2)).view_as(queries)
+            of_keys = (grad.mT @ queries.flatten(1, 2)).view_as(keys) if ctx.needs_input_grad[1] else None
+        return of_queries, of_keys, None
 
 
 def _columns(hidden: Tensor) -> Excluded:
     return lambda rows, columns: hidden[columns]
 
 
-def compare(calls: Sequence[Call], views: Sequence[int], seen: Seen, valid: Tensor) -> Contrast:
-    """`contrast` of directed comparisons without drawn negatives, from what their queries see.
+class Comparisons(NamedTuple):
+    """Directed comparisons without drawn negatives, as numbers: C of them over S views."""
+
+    query: Tensor  # (C,) row of `Seen`
+    positive: Tensor  # (C,) view of the positive
+    view: Tensor  # (C,) view of the query
+    counted: Tensor  # (C, 3 S, 1) what is added to the logits of `Seen`: 0, the log of a number, or very low
+    negatives: Tensor  # the same without the positive
+
+    @classmethod
+    def of(cls, calls: Sequence[Call], views: Sequence[int], like: Tensor) -> Comparisons:
+        """Those of a hypothesis, on the device and in the dtype of the embeddings."""
+        low = torch.finfo(like.dtype).min / 4
+        rows = [
+            [0.0 if call.local[v] == "all" else low for v in views]
+            + [0.0 if call.local[v] != "none" else low for v in views]
+            + [math.log(n) if (n := call.remote[v]) else low for v in views]
+            for call in calls
+        ]
+        query = [views.index(call.query_view) for call in calls]
+        positive = [views.index(call.positive_view) for call in calls]
+        others = [
+            [low if column == own else number for column, number in enumerate(row)]
+            for own, row in zip(positive, rows, strict=True)
+        ]
+        row_of = [call.query_modality * len(views) + q for call, q in zip(calls, query, strict=True)]
+        sent = [torch.tensor(x).to(like.device, non_blocking=True) for x in (row_of, positive, query)]
+        sent += [
+            torch.tensor(x, dtype=like.dtype).to(like.device, non_blocking=True)[..., None]
+            for x in (rows, others)
+        ]
+        return cls(*sent)
+
+
+def compare(comparisons: Comparisons, seen: Seen, valid: Tensor | None = None) -> Contrast:
+    """`contrast` of directed comparisons, from what their queries see.
 
     Args:
-        calls: C comparisons.
-        views: the S views of the hypothesis.
-        seen: their logits, reduced.
-        valid: (S, B) bool, queries and keys of this rank.
+        comparisons: C.
+        seen: logits, reduced.
+        valid: (S, B) bool, queries and keys of this rank; None: all are.
     """
-    device, dtype = valid.device, seen.own.dtype
-    low = torch.finfo(dtype).min / 4
-
-    def sent(values: list, kind: torch.dtype | None = None) -> Tensor:
-        return torch.tensor(values, dtype=kind).to(device, non_blocking=True)
-
-    query = sent([views.index(call.query_view) for call in calls])
-    target = sent([views.index(call.positive_view) for call in calls])
-    modality = sent([call.query_modality for call in calls])
-    local = [[call.local[view] for view in views] for call in calls]
-    own_counts = sent([[rule == "all" for rule in rules] for rules in local])[..., None]
-    others_count = sent([[rule != "none" for rule in rules] for rules in local])[..., None]
-    weight = sent([[math.log(n) if (n := call.remote[v]) else low for v in views] for call in calls], dtype)
-    weight = weight[..., None]
-    own, others, remote, others_most, remote_most = (x[modality, query] for x in seen)  # (C, S, B)
-    positive = own.gather(1, target[:, None, None].expand(-1, -1, own.shape[2]))[:, 0]
-    own = own.masked_fill(~(own_counts & valid), low)
-    counted = [own, others.masked_fill(~others_count, low), (remote + weight).clamp_min(low)]
-    usable = valid[query] & valid[target]
-    share = usable.to(dtype) / usable.sum(-1, keepdim=True).clamp_min(1)
-    loss = (share * (torch.cat(counted, 1).logsumexp(1) - positive)).sum(-1)
+    query, positive, view, counted, negatives = comparisons
+    kinds, batch = seen.logits.shape[1:]
+    logits, highest = (x.index_select(0, query) for x in seen)  # (C, G S, B)
+    usable = None
+    if valid is None:
+        share = logits.new_full((1, 1), 1 / batch)
+    else:
+        usable = valid[view] & valid[positive]
+        share = usable.to(logits.dtype) / usable.sum(-1, keepdim=True).clamp_min(1)
+        hidden = functional.pad(~valid, (0, 0, 0, kinds - len(valid)))  # of the same sample
+        low = torch.finfo(logits.dtype).min / 4
+        logits, highest = logits.masked_fill(hidden, low), highest.masked_fill(hidden, low)
+        usable = usable.any(-1)
+    column = positive[:, None, None].expand(-1, 1, batch)
+    loss = _Softmaxes.apply(logits, counted[:, :kinds], column, share)
     with torch.no_grad():
-        of_positive = sent(list(range(len(views))))[:, None] == target[:, None, None]
-        negatives = [
-            own.masked_fill(of_positive, low),
-            others_most.masked_fill(~others_count, low),
-            remote_most.masked_fill(weight == low, low),
-        ]
+        low = torch.finfo(logits.dtype).min / 4
+        own = logits.gather(1, column)[:, 0]
         # Against the hardest negative, ties count as wrong: a collapsed model must not look accurate.
-        hardest = torch.cat(negatives, 1).amax(1)
-        alone = hardest <= low
-        means = [
-            (share * x).sum(-1)
-            for x in ((positive > hardest).to(dtype), positive, hardest.masked_fill(alone, 0.0))
-        ]
-    return Contrast(loss, usable.any(-1), *means)
+        hardest = (highest + negatives[:, :kinds]).amax(1)
+        numbers = [own > hardest, own, hardest.masked_fill(hardest <= low, 0.0)]
+        means = (torch.stack([x.to(own.dtype) for x in numbers]) * share).sum(-1)
+    return Contrast(loss, usable, *means)
+
+
+class _Softmaxes(torch.autograd.Function):
+    """sum_b share_b (logsumexp_k (x + added)_kb - x_own,b): x (C, K, B), added (C, K, 1), own (C, 1, B),
+    share (C or 1, B or 1) -> (C,). Written out as these tensors are small and many."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, added: Tensor, own: Tensor, share: Tensor) -> Tensor:
+        logs = torch.log_softmax(x + added, 1)
+        ctx.save_for_backward(logs, own, share)
+        # the positive counts once, so that nothing is added to it
+        return (logs.gather(1, own)[:, 0] * share).sum(-1).neg_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        logs, own, share = ctx.saved_tensors
+        weight = (grad[:, None] * share)[:, None]  # (C, 1, B or 1)
+        found = logs.exp().mul_(weight)
+        return found.scatter_add_(1, own, -weight.expand(own.shape)), None, None, None
 
 
 def sample_negatives(mult: Tensor, positive: Tensor, number: int, generator: torch.Generator) -> Tensor:

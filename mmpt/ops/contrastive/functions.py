@@ -43,7 +43,11 @@ def info_nce(scores: Tensor, excluded: Tensor | None = None) -> Tensor:
 
 def symmetric_info_nce(scores: Tensor, excluded: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`info_nce` of the rows and of the columns of a square matrix (N, N); the caller sums or averages."""
-    return info_nce(scores, excluded), info_nce(scores.T, None if excluded is None else excluded.T)
+    scores = exclude_negatives(full_precision(scores), excluded)
+    if scores.shape[0] == 0:
+        return scores.sum(), scores.sum()
+    own = torch.arange(scores.shape[0], device=scores.device)
+    return F.cross_entropy(scores, own), F.cross_entropy(scores.T, own)
 
 
 def exclude_negatives(scores: Tensor, excluded: Tensor | None) -> Tensor:
