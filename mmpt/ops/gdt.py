@@ -313,7 +313,8 @@ def look(queries: Tensor, keys: Tensor, key_valid: Tensor | None = None, rank: i
 
     Args:
         queries: (2, S, B, D), by modality; logits are their dot products with the keys.
-        keys: (2, S, R, B, D), of the other modality each.
+        keys: (2, S, R, B, D), of the other modality each. Those of this rank are the queries but for a factor
+            that all share, so that one product serves both modalities.
         key_valid: (S, R, B) bool; None: all are.
         rank: number of the queries' rank.
     """
@@ -349,7 +350,8 @@ class _OwnRank(torch.autograd.Function):
     def forward(ctx, queries: Tensor, keys: Tensor, key_valid: Tensor | None) -> tuple[Tensor, Tensor]:
         n_views, batch = queries.shape[1:3]
         low = torch.finfo(queries.dtype).min / 4
-        scores = (queries.flatten(1, 2) @ keys.flatten(1, 2).mT).view(2, n_views, batch, n_views, batch)
+        first = queries[0].flatten(0, 1) @ keys[0].flatten(0, 1).T
+        scores = torch.stack([first, first.T]).view(2, n_views, batch, n_views, batch)
         same = scores.diagonal(dim1=2, dim2=4)
         own = same.clone()  # (2, S, S, B)
         same.fill_(low)
