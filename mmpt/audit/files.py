@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmpt.utils.safe_pickle import load_array_pickle
+from mmpt.utils.shardedtensor import load_npz, open_npy
 from mmpt.utils.text import TextError, parse_json, read_json_lines, read_lines, read_text
 
 QUERY_KEYS, ITEM_KEYS = ("query_id", "query", "query-id"), ("gallery_id", "item", "video_id", "corpus-id")
@@ -99,10 +100,10 @@ def read_table(path: Path, name: str) -> Table:
 def _arrays(path: Path) -> Mapping[str, Any]:
     """Name -> array; a file of one array names it ''."""
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        return load_npz(path)
     if path.suffix == ".npy":
-        return {"": np.load(path, allow_pickle=False)}
+        array = open_npy(path, any_order=True)
+        return {"": array.astype(array.dtype.newbyteorder("="), copy=False)}
     if path.suffix in (".pt", ".pth"):
         found = torch.load(path, map_location="cpu", weights_only=True)
         return found if isinstance(found, Mapping) else {"": found}

@@ -84,7 +84,7 @@ class Predictor(ABC):
 
     def texts(self, caps: Tensor) -> list[str]:
         """Captions (..., T) as words, special tokens left out."""
-        rows = caps.reshape(-1, caps.shape[-1]).tolist()
+        rows = caps.reshape(caps.shape[:-1].numel(), caps.shape[-1]).tolist()  # of no word, too
         if self.tokenizer is None:
             return [" ".join(map(str, row)) for row in rows]
         return self.tokenizer.batch_decode(rows, skip_special_tokens=True)

@@ -37,7 +37,7 @@ from mmpt.utils.text import TextError, check_id, check_kind, check_record, is_id
 
 MANIFEST = "shards.json"
 SUFFIXES = ("_data.npy", "_starts.npy")
-EXPANSION = 1100  # the most that zip packs
+EXPANSION, UNPACKED = 200, 1 << 28  # of a .npz file: times its size, and bytes that any may unpack to
 ZIP_END = 22  # bytes of the record that ends an archive, with the number of its files
 LOOK_S = 1.0  # between looks at whether a shard is still the file that was opened
 MOST_SHARDS = 1 << 31  # their numbers are kept in 32 bits
@@ -442,7 +442,7 @@ def load_npz(path: str | Path) -> dict[str, np.ndarray]:
         FileNotFoundError: no such file.
         ValueError: it is damaged, or something else; the message says what, and does not name the file.
     """
-    most = EXPANSION * Path(path).stat().st_size + (1 << 20)
+    most = EXPANSION * Path(path).stat().st_size + UNPACKED
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:  # whose checksums are compared as it is read

@@ -94,6 +94,23 @@ def test_a_judgement_of_zero_is_none(tmp_path):
     assert read_judgements(tmp_path / "j.csv") == {"q0": {"a"}}
 
 
+def test_arrays_ask_for_no_more_memory_than_their_file_can_hold(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "x.npz", scores=np.zeros((1000, 1000)))
+    assert read_table(tmp_path / "x.npz", "scores").values.shape == (1000, 1000)
+    monkeypatch.setattr("mmpt.utils.shardedtensor.UNPACKED", 1 << 20)
+    with pytest.raises(ValueError, match=r"x\.npz: .*unpacks to far more than its size"):
+        read_table(tmp_path / "x.npz", "scores")
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (10000000, 100000)}\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + bytes([len(header), 0]) + header)
+    with pytest.raises(ValueError, match=r"x\.npy: .* bytes, expected 40000000000"):
+        read_table(tmp_path / "x.npy", "scores")
+
+
+def test_arrays_of_another_order_of_bytes_are_read(tmp_path):
+    np.save(tmp_path / "x.npy", np.asarray(SCORES, ">f4"))
+    assert read_table(tmp_path / "x.npy", "scores").values.tolist() == np.float32(SCORES).tolist()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -35,6 +35,10 @@ def test_retrieval_batches_are_joined_in_order():
     assert arrays["texts"] == ["1 1 1", "1 1 1", "2 2 2"]
 
 
+def test_a_batch_without_any_word_is_empty_texts():
+    assert RetrievalPredictor(Config()).texts(torch.zeros(3, 0, dtype=torch.long)) == ["", "", ""]
+
+
 def test_background_batches_count_captions_and_windows_of_each_video():
     loader = [
         {"caps": torch.ones(1, n, 4, dtype=torch.long), "vfeats": torch.ones(1, w, 4), "video_id": [name]}
