@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import logging
 import re
 import reprlib
 import zlib
@@ -17,6 +18,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 200  # characters of what was found
 DELIMITERS = ",\t;"
@@ -96,7 +99,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def read_ids(path: str | Path, folders: bool = False) -> list[str]:
-    """The ids of a list file, one per line; `folders` as in `check_id`.
+    """The ids of a list file, one per line; `folders` as in `check_id`. Ids given twice are kept and said.
 
     Raises:
         TextError: no id in it, or one that is no name.
@@ -105,7 +108,12 @@ def read_ids(path: str | Path, folders: bool = False) -> list[str]:
     lines = [(number, line.strip()) for number, line in enumerate(text, 1) if line.strip()]
     if not lines:
         raise TextError(f"{path}: the list holds no id; expected one per line.")
-    return [check_id(line, f"{path}, line {number}", folders) for number, line in lines]
+    ids = [check_id(line, f"{path}, line {number}", folders) for number, line in lines]
+    if twice := [name for name, count in Counter(ids).items() if count > 1]:
+        logger.warning(
+            "%s: %d ids are given more than once: %s", path, len(twice), shown(", ".join(twice[:5]))
+        )
+    return ids
 
 
 def is_id(name: Any, folders: bool = False) -> bool:

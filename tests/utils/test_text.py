@@ -129,6 +129,11 @@ def test_ids_are_names_and_never_paths(name):
         check_id(name, "here")
 
 
+def test_ids_of_a_list_that_are_given_twice_are_said(write, caplog):
+    assert read_ids(write("v1\nv2\nv1\n")) == ["v1", "v2", "v1"]
+    assert "1 ids are given more than once: v1" in caplog.text
+
+
 def test_a_list_may_allow_folders_but_none_above(write):
     assert read_ids(write("5/v1\n"), folders=True) == ["5/v1"]
     with pytest.raises(TextError, match=r"line 2: '5/../v1' is no id"):
