@@ -49,7 +49,8 @@ def at_size(
     found = {}
     for name, (of, last) in metrics.items():
         worth = reach[:, :last] @ of(np.arange(1, last + 1))
-        found[name] = (worth[inverse[: len(ranks)]] + worth[inverse[len(ranks) :]]) / 2
+        # chances are exponentials of differences of large logarithms, and may add up to a little over 1
+        found[name] = ((worth[inverse[: len(ranks)]] + worth[inverse[len(ranks) :]]) / 2).clip(0.0, 1.0)
     return found
 
 

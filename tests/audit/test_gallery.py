@@ -51,3 +51,9 @@ def binomial_below(k, trials, p):
 def test_a_half_rank_is_the_mean_of_its_neighbours():
     found = at_size(np.array([1.0, 1.5, 2.0]), 10, 5, {"R1": metric("R1")})["R1"]
     assert found[1] == pytest.approx((found[0] + found[2]) / 2)
+
+
+@pytest.mark.parametrize("n_then", [20, 131, 353])
+def test_a_value_never_exceeds_one_however_chances_round(n_then):
+    ranks = np.random.default_rng(0).integers(1, 4, 500).astype(float)
+    assert at_size(ranks, 500, n_then, {"R10": metric("R10")})["R10"].max() <= 1
