@@ -21,7 +21,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +42,7 @@ from mmpt.backbones.r2plus1d import R2Plus1D
 from mmpt.backbones.s3d import S3D
 from mmpt.extraction.extract import extract
 from mmpt.extraction.run import list_jobs
-from mmpt.media.video import probe, read_seconds
+from mmpt.media.video import Damage, probe, read_seconds
 
 PLAIN_BATCH = 16  # seconds
 
@@ -154,8 +154,15 @@ def mmpt(files: Path, setting: Setting, half: bool = False) -> Callable[[Path], 
     """What extract.py does."""
     keep_freed_memory()
     network = VideoFeatures(for_inference(setting.build()), half=half)
-    read = partial(read_seconds, fps=setting.fps, size=setting.size, n_threads=1)
-    return lambda out: extract(list_jobs(files), read, network, out, setting.batch_size)
+
+    def read(path: Path, damage: Damage) -> Iterator[np.ndarray]:
+        return read_seconds(path, setting.fps, setting.size, n_threads=1, damage=damage)
+
+    def run(out: Path) -> None:
+        if failed := extract(list_jobs(files), read, network, out, setting.batch_size).failed:
+            sys.exit(f"error: {len(failed)} videos failed, the first: {next(iter(failed.items()))}")
+
+    return run
 
 
 WAYS = {"plain": plain, "mmpt": mmpt, "mmpt, half": partial(mmpt, half=True)}

@@ -211,7 +211,8 @@ def bench_store(rounds: int) -> dict[str, float]:
 
 INDEX_PROBE = r"""
 import re, sys, time
-from mmpt.utils import VideoIndex, load_plain_pickle
+from mmpt.processors.store.video_index import VideoIndex
+from mmpt.utils import load_plain_pickle
 private = lambda: int(re.search(r"RssAnon:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024
 before, begin = private(), time.perf_counter()
 if sys.argv[2] == "pickle":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 
 from mmpt.extraction.extract import Job, extract
 from mmpt.media.video import VideoError
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -131,3 +134,15 @@ def test_next_file_is_read_while_the_network_runs(jobs, tmp_path):
 def test_features_that_do_not_fit_the_stored_type_are_a_failure(jobs, tmp_path):
     result = extract(jobs[:1], read, lambda clips: clips * 1e6, tmp_path / "out")
     assert "not finite as float16" in result.failed["v1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["plain", "mmpt", "mmpt, half"])
+def test_the_benchmark_of_extraction_times_files_that_were_read(way):
+    options = ["--network", "means", "--videos", "1", "--seconds", "1", "--frame-size", "320", "240"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "extraction.py"), *options]
+    said = subprocess.run(
+        [*command, "--repeats", "1", "--ways", way], capture_output=True, text=True, check=True
+    ).stdout
+    speed = next(line for line in said.splitlines() if line.startswith(way))
+    assert float(speed.removeprefix(way).split()[0]) > 0
