@@ -201,7 +201,7 @@ class GRAM(nn.Module):
         texts = {"": (caps, cmasks, known_columns("cmasks", batch))}
         for x in _conditions(batch):
             texts[x] = batch[f"caps_{x}"], batch[f"cmasks_{x}"], known_columns(f"cmasks_{x}", batch)
-        output: dict[str, Any] = self.embeddings(items) | self._joint(items) | {"present": items.present}
+        output: dict[str, Any] = self.embeddings(items) | {"present": items.present}
         for x, text in texts.items():
             output[f"text_{x}" if x else "pooled_text"] = self.encode_text(*text)
         if self.config.model.learnable_temperature:
@@ -234,7 +234,7 @@ class GRAM(nn.Module):
             `model.matching_head` `condition` (B, M, H), `condition_mask` (B, M).
         """
         items = self.encode(caps, present=present, **batch)
-        output: dict[str, Any] = self.embeddings(items) | self._joint(items) | {"present": items.present}
+        output: dict[str, Any] = self.embeddings(items) | {"present": items.present}
         if self.config.model.matching_head:
             output["condition"], output["condition_mask"] = self.condition(
                 items, self.matching_condition(items)
@@ -272,11 +272,12 @@ class GRAM(nn.Module):
         return self._unit(self.contra_head_t(self._read(caps[:, :n], cmasks[:, :n])[:, 0]))
 
     def embeddings(self, items: Items) -> dict[str, Tensor]:
-        """`pooled_<name>` (B, D) unit rows of each modality."""
-        return {
-            f"pooled_{self.letters[x]}": self._unit(getattr(self, f"contra_head_{x}")(stream.pooled))
-            for x, stream in items.streams.items()
-        }
+        """Unit rows (B, D): `joint_<letters>` of the modalities that have a head, alone or together, and as
+        `pooled_<name>` those of each alone.
+        """
+        found = {x: self.joint_embedding(items, x) for x in self._joint_of(items.streams)}
+        pooled = {f"pooled_{self.letters[x]}": found[x] for x in items.streams}
+        return pooled | {f"joint_{x}": embedding for x, embedding in found.items()}
 
     def embed_modality(self, name: str, caps: Tensor, cmasks: Tensor, **batch: Tensor) -> Tensor:
         """Unit rows (B, D) of one modality alone; `batch` as in `encode`, captions are not read."""
@@ -466,9 +467,6 @@ class GRAM(nn.Module):
                 f"{self._source}: dataset.modalities: expected {expected}, got {', '.join(self.names)}."
             )
         return {letter: self.names[first.index(letter)] for letter in LETTERS if letter in first}
-
-    def _joint(self, items: Items) -> dict[str, Tensor]:
-        return {f"joint_{x}": self.joint_embedding(items, x) for x in self._joint_of(items.streams)}
 
     @staticmethod
     def _joint_of(letters: Iterable[str]) -> list[str]:
