@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpt.evaluators.alignment_report import alignment
-from mmpt.evaluators.gram_scores import GramKeys, Scorer, compare, scorer_of, subsets
+from mmpt.evaluators.gram_scores import JOINT, GramKeys, Scorer, compare, scorer_of, subsets
 from mmpt.evaluators.metric import Metric
 from mmpt.evaluators.predictor import Arrays, Predictor
 from mmpt.evaluators.ranking import RankCounts, count_tile, statistic
@@ -35,9 +35,9 @@ class GramPredictor(Predictor):
     of every item, by the first of `eval.scores` in the last of `eval.modalities`.
 
     Returns `pooled_text` (N, D) and `targets` (N) item of each caption (without `model.captions` neither),
-    `pooled_<modality>` (M, D), of GRAM `joint_<letters>` (M, D), `present` (M, K), `modalities` (K names),
-    `item_ids`, `texts`, and re-ranked `match_items`, `match_items_prob` (N, k), `match_texts`,
-    `match_texts_prob` (M, k).
+    `pooled_<modality>` (M, D), for the score `joint` also `joint_<letters>` (M, D), `present` (M, K),
+    `modalities` (K names), `item_ids`, `texts`, and re-ranked `match_items`, `match_items_prob` (N, k),
+    `match_texts`, `match_texts_prob` (M, k).
     """
 
     Config = GramKeys
@@ -67,8 +67,9 @@ class GramPredictor(Predictor):
             "present": torch.stack([items["present"][name] for name in model.names], dim=1),
             "item_ids": list(batch["video_id"]),
             **{f"pooled_{name}": items[f"pooled_{name}"] for name in model.names},
-            **{name: value for name, value in items.items() if name.startswith("joint_")},
         }
+        if JOINT in self.config.eval.scores:
+            output |= {name: value for name, value in items.items() if name.startswith("joint_")}
         if not self.config.model.captions:
             return output
         valid = batch["caption_valid"]
