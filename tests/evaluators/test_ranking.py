@@ -105,3 +105,11 @@ def test_centred_cosine_ignores_a_shift_and_scale_of_either_side():
     plain = ScoreMatrix(queries=text, gallery=video).centred_cosine()
     moved = ScoreMatrix(queries=3 * text + 5, gallery=video - 2).centred_cosine()
     assert torch.allclose(plain[0:10], moved[0:10])
+
+
+def test_scores_of_some_queries_with_some_items_are_those_of_the_matrix():
+    queries, gallery = torch.randn(5, 4), torch.randn(6, 4)
+    rows, columns = torch.tensor([4, 0]), torch.tensor([1, 5, 2])
+    expected = (queries @ gallery.T)[rows][:, columns]
+    for matrix in (ScoreMatrix(queries @ gallery.T), ScoreMatrix(queries=queries, gallery=gallery)):
+        torch.testing.assert_close(matrix.between(rows, columns), expected)

@@ -118,3 +118,9 @@ def test_the_timeline_names_the_steps(tmp_path, monkeypatch):
     metric.plot(tmp_path, result, **arrays, steps=np.array(["pour milk\nstir"]))
     metric.plot(tmp_path, result, **arrays)
     assert drawn == [["pour milk", "stir"], ["step 1", "step 2"]]
+
+
+def test_the_span_of_a_step_ends_with_its_last_second_and_is_none_where_it_is_not_shown():
+    labels = np.zeros((9, 3), dtype=bool)
+    labels[[2, 3, 6], 0] = labels[8, 1] = True
+    np.testing.assert_array_equal(crosstask._spans(labels), [[2, 7], [8, 9], [np.nan, np.nan]])
