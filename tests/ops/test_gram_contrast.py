@@ -53,8 +53,14 @@ def test_golden_gram_loss_values_and_gradients(path, dtype, chunk):
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("mask", [None, torch.arange(64 * 3).reshape(64, 3) % 7 != 0])
-def test_float32_gradients_are_exact_where_all_items_are_close(k, mask):
+@pytest.mark.parametrize(
+    "mask, bound",
+    [
+        (None, 2e-5),
+        (torch.arange(64 * 3).reshape(64, 3) % 7 != 0, 1e-4),  # without a first vector there is no tip
+    ],
+)
+def test_float32_gradients_are_exact_where_all_items_are_close(k, mask, bound):
     common = unit(1, 32, seed=9)
     found = []
     for dtype in (torch.float32, torch.float64):
@@ -63,7 +69,7 @@ def test_float32_gradients_are_exact_where_all_items_are_close(k, mask):
         losses = volume_cross_entropy(inputs[0], inputs[1:], 14.0, mask=mask if mask is None else mask[:, :k])
         found.append([x.double() for x in torch.autograd.grad(sum(losses), inputs)])
     for single, exact in zip(*found, strict=True):
-        assert (single - exact).norm() <= 2e-5 * exact.norm()
+        assert (single - exact).norm() <= bound * exact.norm()
 
 
 @pytest.mark.parametrize("score", ["volume", "distance", "logvolume"])

@@ -11,6 +11,7 @@ from mmpt.ops.gram.volume import (
     gram_volume,
     leading_components,
     least_square,
+    length_excess,
     log_own_volume,
     multilinear_product,
     orthonormal_tuples,

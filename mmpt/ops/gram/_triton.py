@@ -29,8 +29,8 @@ WITHOUT_LOGARITHM, LOGARITHM, POWER = range(3)  # how a score follows from a squ
 
 @triton.jit
 def _squared_distances(
-    items, bases, shift, row_shift, row_length, first, scratch, row, column, n_anchors, n_tuples, width,
-    n_bases, scratch_row,
+    items, bases, shift, row_shift, row_length, column_length, scratch, row, column, n_anchors, n_tuples,
+    width, n_bases, scratch_row,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, HOW: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """(ROWS, COLUMNS) squared distances of anchors from the spans of tuples, and the least that a subtraction
@@ -43,8 +43,8 @@ def _squared_distances(
     x_at = items + row[:, None].to(tl.int64) * width + along[None, :]
     length = tl.load(row_length + row, mask=row < n_anchors, other=0.0)[:, None]
     of_row = tl.load(row_shift + row, mask=row < n_anchors, other=0.0)[:, None]
-    present = tl.load(first + column, mask=column < n_tuples, other=0.0)[None, :]
-    squared = length + (1 - present)
+    of_first = tl.load(column_length + column, mask=column < n_tuples, other=0.0)[None, :]
+    squared = length - of_first
     for k in range(n_bases):
         y_at = bases + (k * n_tuples + column[None, :].to(tl.int64)) * width + along[:, None]
         total = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -59,7 +59,7 @@ def _squared_distances(
         squared -= total * (total + 2 * from_tip)
         if KEEP:
             out = scratch + (scratch_row[:, None].to(tl.int64) * n_bases + k) * n_tuples + column[None, :]
-            tl.store(out, total + from_tip * present, mask=row_there & column_there)
+            tl.store(out, total + from_tip * (1 + of_first), mask=row_there & column_there)
     return squared, tl.maximum((1 + length) * 1e-6, 1.1754943508222875e-38)
 
 
@@ -96,7 +96,7 @@ def _log_sum_exp(x, AXIS: tl.constexpr):
 
 @triton.jit
 def _sums(
-    items, bases, shift, row_shift, row_length, first, own, power, pair_distance, scale,
+    items, bases, shift, row_shift, row_length, column_length, own, power, pair_distance, scale,
     row_bias, column_bias, row_share, column_share, row_lse, row_mean, column_lse, column_mean, pair_logit,
     n_anchors, n_tuples, width, n_bases, first_row, first_column, n_pairs,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, HOW: tl.constexpr, SCORE: tl.constexpr,
@@ -105,8 +105,8 @@ def _sums(
     i, j = tl.program_id(0), tl.program_id(1)
     row, column = i * ROWS + tl.arange(0, ROWS), j * COLUMNS + tl.arange(0, COLUMNS)
     squared, least = _squared_distances(
-        items, bases, shift, row_shift, row_length, first, items, row, column, n_anchors, n_tuples, width,
-        n_bases, row,
+        items, bases, shift, row_shift, row_length, column_length, items, row, column, n_anchors, n_tuples,
+        width, n_bases, row,
         ROWS, COLUMNS, STEP, HOW, False,
     )  # fmt: skip
     energy, squared, matched, pair = _energies(
@@ -134,7 +134,7 @@ def _sums(
 
 @triton.jit
 def _gradients(
-    items, bases, shift, row_shift, row_length, first, own, power, pair_distance, scale,
+    items, bases, shift, row_shift, row_length, column_length, own, power, pair_distance, scale,
     row_offset, column_offset, row_bias, column_bias, row_grad, column_grad, row_mean_grad, column_mean_grad,
     row_share, column_share, pair_grad,
     scratch, grad_own, grad_pair, grad_scale, grad_length, n_anchors, n_tuples, width, n_bases, first_row,
@@ -152,8 +152,8 @@ def _gradients(
     local = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row, column = i * ROWS + tl.arange(0, ROWS), j * COLUMNS + tl.arange(0, COLUMNS)
     squared, least = _squared_distances(
-        items, bases, shift, row_shift, row_length, first, scratch, row, column, n_anchors, n_tuples, width,
-        n_bases, local,
+        items, bases, shift, row_shift, row_length, column_length, scratch, row, column, n_anchors, n_tuples,
+        width, n_bases, local,
         ROWS, COLUMNS, STEP, HOW, True,
     )  # fmt: skip
     energy, squared, matched, pair = _energies(
@@ -223,7 +223,7 @@ class Tiles:
             vectors.shift,
             vectors.row_shift,
             vectors.row_length,
-            vectors.first,
+            vectors.column_length,
         )
         self.read = *(x.contiguous() for x in (*places, own)), power, pair_distance.contiguous(), scale
         self.row_bias = (

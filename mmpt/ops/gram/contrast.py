@@ -85,9 +85,10 @@ def volume_cross_entropy(
         )
         joined = torch.cat([present, torch.ones_like(present[:, :1])], dim=1)
         centre = layout.row_share @ anchor.detach()
-        (directions, norms, count), shift = gram.centred_tuples([*modalities, matched], joined, centre)
+        (directions, norms, count), shift, excess = gram.centred_tuples(
+            [*modalities, matched], joined, centre
+        )
         tuples = gram.TupleBasis(directions[:-1], norms[:-1], count - 1)
-        first = (joined[:, 0] & (norms[0] > 0)).to(dtype)
         power = gram.score_power(tuples.count, score, dim_norm)
         distance = norms[-1, layout.column_span].clamp_min(math.sqrt(gram.least_square(power, dtype)))
         rows = chunk or gram.rows_per_block(present.numel(), anchor.device)
@@ -98,7 +99,7 @@ def volume_cross_entropy(
             centre,
             directions,
             shift,
-            first,
+            excess,
             gram.log_own_volume(tuples, score),
             distance,
             scale,
@@ -227,7 +228,7 @@ class _VolumeCrossEntropy(torch.autograd.Function):
         centre,
         directions,
         shift,
-        first,
+        excess,
         log_own,
         pair_distance,
         scale,
@@ -235,7 +236,7 @@ class _VolumeCrossEntropy(torch.autograd.Function):
         options: _Options,
     ) -> tuple[Tensor, Tensor]:
         ctx.layout, ctx.options = layout, options
-        vectors = Centred.of(anchor, centre, directions[:-1], shift[:-1], first)
+        vectors = Centred.of(anchor, centre, directions[:-1], shift[:-1], excess)
         given = vectors, log_own, pair_distance, scale
         kept: list[Tensor] = []
         if options.backend == "triton":
@@ -282,16 +283,15 @@ class Centred(NamedTuple):
     shift: Tensor  # (K, M) what products of an item with the bases lack
     row_shift: Tensor  # (N, 1) what those with the first lack besides
     row_length: Tensor  # (N, 1) |t|^2 - 1
-    first: Tensor  # (M,) |w_1|^2: 1, or 0 where the first vector is missing
+    column_length: Tensor  # (M,) |w_1|^2 - 1: rounding, or -1 where the first vector is missing
 
     @classmethod
-    def of(cls, anchor: Tensor, centre: Tensor, bases: Tensor, shift: Tensor, first: Tensor) -> Centred:
-        """See `mmpt.ops.gram.centred_tuples` for bases and shift."""
+    def of(cls, anchor: Tensor, centre: Tensor, bases: Tensor, shift: Tensor, excess: Tensor) -> Centred:
+        """See `mmpt.ops.gram.centred_tuples` for the last three."""
         items = anchor - centre
-        length = torch.linalg.vector_norm(anchor, dim=1, keepdim=True, dtype=torch.float64).square() - 1
-        length = length.to(anchor.dtype)
+        length = gram.length_excess(anchor)[:, None]
         row_shift = (length - items.square().sum(1, keepdim=True)) / 2
-        return cls(items, bases, centre, shift, row_shift, length, first)
+        return cls(items, bases, centre, shift, row_shift, length, excess)
 
     def of_anchor(self, block: slice, products: Tensor, first: Tensor, length: Tensor) -> Tensor:
         """Gradient (C, D) of a block of anchors.
@@ -359,7 +359,7 @@ def _gradients(
         gradient.div_(squared).masked_fill_(squared <= _floor(vectors.row_length[block]), 0.0)
         gradient[rows, columns] = 0.0  # pairs have their gradient from the explicit residual
         weights = along * gradient[:, None]  # (C, K, M)
-        weights[:, 0].addcmul_(gradient, vectors.first)
+        weights[:, 0].addcmul_(gradient, 1 + vectors.column_length)
         grad_anchor[block] = vectors.of_anchor(
             block,
             product(weights.flatten(1), flat.T),
@@ -434,8 +434,7 @@ def _distances(
         along = product(vectors.items[block], vectors.bases.flatten(0, 1), bias=vectors.shift.flatten())
         along = along.unflatten(1, vectors.shift.shape)
         along[:, 0] += vectors.row_shift[block]
-    # |t|^2 - |w_1|^2 = (|t|^2 - 1) + (1 - |w_1|^2), both small
-    squared = torch.sub(vectors.row_length[block] + (1 - vectors.first), along[:, 0], alpha=2)
+    squared = torch.sub(vectors.row_length[block] - vectors.column_length, along[:, 0], alpha=2)
     for k in range(along.shape[1]):  # one pass each, no (C, K, M) temporary
         squared = torch.addcmul(squared, along[:, k], along[:, k], value=-1)
     torch.maximum(squared, _floor(vectors.row_length[block]), out=squared)

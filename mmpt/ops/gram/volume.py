@@ -62,20 +62,27 @@ def orthonormal_tuples(modalities: Sequence[Tensor], mask: Tensor | None = None)
         mask = torch.ones(shape, dtype=torch.bool, device=modalities[0].device)
     if mask.shape != shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)}; expected (tuples, modalities) = {shape}.")
-    directions, norms, _ = _Orthonormalize.apply(mask, torch.zeros_like(modalities[0][0]), *modalities)
+    directions, norms, *_ = _Orthonormalize.apply(mask, torch.zeros_like(modalities[0][0]), *modalities)
     return TupleBasis(directions, norms, mask.sum(1))
 
 
-def centred_tuples(modalities: Sequence[Tensor], mask: Tensor, centre: Tensor) -> tuple[TupleBasis, Tensor]:
+def centred_tuples(
+    modalities: Sequence[Tensor], mask: Tensor, centre: Tensor
+) -> tuple[TupleBasis, Tensor, Tensor]:
     """Orthonormal bases seen from a centre c (D,), for products of float32 that lose nothing near it.
 
     Returns:
-        The bases, the first direction w as w - c; and per direction (K, M) what its product with t - c lacks:
-        c . w_k, and for the first, (t - w) . w lacks c . w - |w|^2 + (1 - |c|^2) / 2 and, of its anchor,
-        (|t|^2 - 1 - |t - c|^2) / 2.
+        The bases, the first direction w as w - c; per direction (K, M) what its product with t - c lacks:
+        -(w - c) . w_k, and for the first, (t - w) . w lacks half of 1 - |w|^2 - |w - c|^2 and, of its anchor,
+        half of |t|^2 - 1 - |t - c|^2; and |w|^2 - 1 (M,): rounding, or -1 where there is no first vector.
     """
-    directions, norms, shift = _Orthonormalize.apply(mask, centre, *modalities)
-    return TupleBasis(directions, norms, mask.sum(1)), shift
+    directions, norms, shift, excess = _Orthonormalize.apply(mask, centre, *modalities)
+    return TupleBasis(directions, norms, mask.sum(1)), shift, excess
+
+
+def length_excess(x: Tensor) -> Tensor:
+    """|x|^2 - 1 of rows, to the last digit where they are almost unit."""
+    return (torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square() - 1).to(x.dtype)
 
 
 def gram_volume(
@@ -253,44 +260,51 @@ class _Orthonormalize(torch.autograd.Function):
     """X = L W for each tuple (rows of W orthonormal, L lower triangular), with the closed-form backward of
     the QR factorisation.
 
-    Works in float64, whatever the input: directions of close vectors are small differences of these. Only W
-    and the K x K factors are kept; the work runs in blocks of tuples, which stay in cache.
+    What is orthonormalized are the first vector that is there, and how others differ from it at their length:
+    the same span, of which float32 loses nothing where all are close. Only W and factors of K x K are kept;
+    the work runs in blocks of tuples, which stay in cache.
     """
 
     @staticmethod
-    def forward(ctx, present: Tensor, centre: Tensor, *modalities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx, present: Tensor, centre: Tensor, *modalities: Tensor) -> tuple[Tensor, ...]:
         n_tuples, width = modalities[0].shape
         directions = modalities[0].new_empty(len(modalities), n_tuples, width)
-        exact, middle = torch.empty_like(directions, dtype=torch.float64), centre.double()
-        norms = directions.new_empty(directions.shape[:2])
-        shift = torch.empty_like(norms)
-        lower = exact.new_empty(n_tuples, len(modalities), len(modalities))
+        norms = directions.new_empty(len(modalities), n_tuples)
+        lower = directions.new_empty(n_tuples, len(modalities), len(modalities))
         kept = torch.empty_like(lower[..., 0])  # 1, or 0 for missing and dependent vectors
-        least = ROUNDING * torch.finfo(norms.dtype).eps
-        for block in _tuple_blocks(exact):
-            vectors = torch.stack([x[block] for x in modalities], 1).double()  # (C, K, D)
-            basis, lower[block], norm, kept[block] = _gram_schmidt(vectors, present[block], least)
-            exact[:, block], norms[:, block] = basis.transpose(0, 1), norm.T
-            from_origin = (basis @ middle).T
-            from_origin[0] += (1 - middle.square().sum()) / 2 - basis[:, 0].square().sum(1)
-            shift[:, block] = from_origin
-            basis[:, 0] -= middle
-            directions[:, block] = basis.transpose(0, 1)
-        ctx.save_for_backward(exact, norms, lower, kept, middle)
-        return directions, norms, shift
+        ratios = torch.empty_like(kept)  # of the first that are taken off the others; of itself 0
+        first = torch.empty(n_tuples, 1, dtype=torch.long, device=kept.device)  # of those that are there
+        for block in _tuple_blocks(directions):
+            vectors = torch.stack([x[block] for x in modalities], 1)  # (C, K, D)
+            lengths = vectors.norm(dim=2)
+            there = present[block] & (lengths > 0)
+            first[block] = there.float().argmax(1, keepdim=True)
+            ratio = torch.where(there, lengths / lengths.gather(1, first[block]), 0.0)
+            ratios[block] = ratio.scatter(1, first[block], 0.0)
+            common = vectors.gather(1, first[block][..., None].expand(-1, 1, width))
+            vectors = torch.addcmul(vectors, ratios[block][..., None], common, value=-1)
+            basis, lower[block], norm, kept[block] = _gram_schmidt(vectors, lengths, present[block])
+            directions[:, block], norms[:, block] = basis.transpose(0, 1), norm.T
+        ctx.save_for_backward(directions, norms, lower, kept, ratios, first, centre)
+        seen = torch.cat([(directions[0] - centre)[None], directions[1:]])
+        shift = -(seen[0] * seen).sum(2)
+        excess = length_excess(directions[0])
+        shift[0] = (shift[0] - excess) / 2
+        ctx.mark_non_differentiable(excess)
+        return seen, norms, shift, excess
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx, grad_directions: Tensor, grad_norms: Tensor, grad_shift: Tensor
+        ctx, grad_directions: Tensor, grad_norms: Tensor, grad_shift: Tensor, _: Tensor
     ) -> tuple[Tensor | None, ...]:
-        directions, norms, lower, kept, centre = ctx.saved_tensors
-        gradients = [torch.empty_like(x) for x in grad_directions]
+        directions, norms, lower, kept, ratios, first, centre = ctx.saved_tensors
+        gradients = [torch.empty_like(x) for x in directions]
         identity = torch.eye(len(directions), dtype=lower.dtype, device=lower.device)
         for block in _tuple_blocks(directions):
             basis, incoming = (
                 directions[:, block].transpose(0, 1),
-                grad_directions[:, block].transpose(0, 1).double(),
+                grad_directions[:, block].transpose(0, 1),
             )  # (C, K, D)
             incoming = torch.addcmul(incoming, grad_shift[:, block].T[..., None], centre)
             keep, radial = kept[block], (grad_norms[:, block] * norms[:, block]).T
@@ -299,15 +313,17 @@ class _Orthonormalize(torch.autograd.Function):
             # triangular, so no pivots that a GPU would have to report to the host
             inverse = torch.linalg.solve_triangular(lower[block], identity, upper=False).mT
             solved = torch.baddbmm((inverse * keep[:, None]) @ incoming, inverse @ symmetric, basis)
+            place = first[block][..., None].expand(-1, 1, solved.shape[2])
+            solved.scatter_add_(1, place, -(ratios[block][:, None] @ solved))
             for k, gradient in enumerate(gradients):
                 gradient[block] = solved[:, k]
         return None, None, *gradients
 
 
-def _gram_schmidt(vectors: Tensor, present: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _gram_schmidt(vectors: Tensor, lengths: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Orthonormal rows (C, K, D), written over the vectors; lower factors (C, K, K); norms and kept flags (C,
-    K)."""
-    shortest = least * vectors.norm(dim=2)
+    K). What is left of a vector is rounding below some epsilons of `lengths` (C, K)."""
+    shortest = ROUNDING * torch.finfo(vectors.dtype).eps * lengths
     lower = torch.eye(vectors.shape[1], dtype=vectors.dtype, device=vectors.device).repeat(len(vectors), 1, 1)
     norms, kept = torch.ones_like(shortest), torch.zeros_like(shortest)
     for k in range(vectors.shape[1]):
