@@ -98,7 +98,7 @@ ALLOWED = {
         "zoo",
     },
     "replay": {"launch", "checkpoints", "config", "utils"},
-    "fairseq_plugin": {"tasks", "datasets", "checkpoints", "launch", "ops", "utils", "config"},
+    "fairseq_plugin": {"tasks", "datasets", "checkpoints", "launch", "ops", "pages", "utils", "config"},
 }
 # `from mmpt.models import MMPTModel`, which papers print
 LAZY = {ROOT / "mmpt/models/__init__.py": {"inference"}}

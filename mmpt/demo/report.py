@@ -4,6 +4,7 @@ long video."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -27,12 +28,14 @@ from mmpt.evaluators.report import markdown_table, text_table
 from mmpt.models import build_model
 from mmpt.models.linear import RidgeBaseline, fit_ridge_to_shards
 from mmpt.ops.sinkhorn import log_sinkhorn
-from mmpt.synthetic.truth import TRUTH, truth_alignment
+from mmpt.synthetic.pictures import draw
+from mmpt.synthetic.truth import TRUTH, Alignment, truth_alignment
 from mmpt.utils import ShardedTensor, load_index, load_plain_pickle
 from mmpt.utils.files import atomic_write, file_sha256
 from mmpt.utils.seed import set_seed
 from mmpt.utils.text import read_json
 
+Span = tuple[float, float]
 Rows = dict[str, dict[str, Result]]  # row -> test set -> result
 CLIP_TESTS = {"vtt": "MSR-VTT", "youcook": "YouCook2"}  # sets like these
 ROLES = "roles"  # of two ingredients told apart: "milk with rice", "rice with milk"
@@ -312,8 +315,30 @@ def draw_alignment(path: Path, data: str, checkpoint: Path, training: Config) ->
     shown = [tuple(truth.shown_s[step]) if step >= 0 else None for step in truth.caption_step]
     clips = [(start, min(start + WINDOW_S, len(features))) for start in starts]
     return plot_alignment(
-        path, plan.numpy(), shown, clips, truth.captions, title=f"{video_id}, not seen in training"
+        path,
+        plan.numpy(),
+        clips,
+        truth.captions,
+        truth=shown,
+        said=truth.spoken_s.tolist(),
+        frames=film_strip(truth, len(features)),
+        title=f"{video_id}, not seen in training",
     )
+
+
+def film_strip(truth: Alignment, length_s: int, frames: int = 13) -> list[tuple[Span, np.ndarray, str]]:
+    """A video of the embedded world in parts of equal length: the seconds of each, the step that it shows
+    longest, drawn, and that step's verb and ingredient."""
+    edges = np.linspace(0, length_s, frames + 1)
+    found: list[tuple[Span, np.ndarray, str]] = []
+    for start, end in itertools.pairwise(edges):
+        shown = np.minimum(truth.shown_s[:, 1], end) - np.maximum(truth.shown_s[:, 0], start)
+        longest = int(shown.argmax())
+        step = longest if shown[longest] > 0 else None
+        label = "" if step is None else "\n".join(truth.labels[step].split()[:2])
+        picture = draw(None if step is None else truth.steps[step], seed=len(found))
+        found.append(((float(start), float(end)), picture, label))
+    return found
 
 
 def centred_cosine(text: Tensor, video: Tensor) -> Tensor:

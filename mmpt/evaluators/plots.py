@@ -101,33 +101,40 @@ def plot_score_matrix(path: str | Path, scores: np.ndarray, title: str = "") -> 
 def plot_alignment(
     path: str | Path,
     plan: np.ndarray,
-    truth: Sequence[Interval | None],
     clips: Sequence[Interval],
-    captions: Sequence[str] | None = None,
+    captions: Sequence[str],
+    *,
+    truth: Sequence[Interval | None] | None = None,
+    said: Sequence[Interval] | None = None,
+    frames: Sequence[tuple[Interval, np.ndarray, str]] = (),
     title: str = "",
 ) -> Path:
-    """One long video: which clips the transport plan couples with each caption, and around them the clips
-    that it really describes.
+    """One long video: which clips the transport plan couples with each caption, beside when the caption is
+    said and where it is really shown.
 
     Args:
         path: PNG (or any format matplotlib writes).
         plan: (N, M) coupling mass of captions and clips.
-        truth: (N) true interval of each caption in seconds; None for a caption that describes nothing shown.
         clips: (M) interval of each clip in seconds.
-        captions: (N) texts, to label the rows.
+        captions: (N) texts, which label the rows.
+        truth: (N) true interval of each caption in seconds; None for a caption that describes nothing shown.
+        said: (N) interval in which each caption is said, in seconds.
+        frames: of the video, for a strip above: the seconds that each one stands for, an image (H, W, 3), and
+            what is on it.
         title: headline.
 
     Raises:
         ValueError: sizes do not agree.
     """
     plan = np.asarray(plan, dtype=np.float64)
-    if plan.shape != (len(truth), len(clips)):
+    if plan.shape != (len(captions), len(clips)):
         raise ValueError(
-            f"plan is {plan.shape} for {len(truth)} captions and {len(clips)} clips; expected a row and a "
+            f"plan is {plan.shape} for {len(captions)} captions and {len(clips)} clips; expected a row and a "
             "column for each."
         )
     matplotlib = optional_import("matplotlib", "reports")
-    figure = _figure(10, 1.6 + 0.3 * len(truth))
+    strip = 2.3 if frames else 0.0  # rows that the frames and what is on them take
+    figure = _figure(9, 1.6 + 0.3 * (len(captions) + strip))
     axes = figure.subplots()
     shades = matplotlib.cm.ScalarMappable(
         matplotlib.colors.Normalize(0, 100 * max(plan.max(), np.finfo(np.float64).tiny)), "Blues"
@@ -135,26 +142,34 @@ def plot_alignment(
     for row, weights in enumerate(plan):
         bars = [(start, end - start) for start, end in clips]
         axes.broken_barh(bars, (row - 0.42, 0.84), facecolors=shades.to_rgba(100 * weights))
-        shown_at = truth[row]
-        if shown_at is not None:
-            start, end = shown_at
-            axes.broken_barh(
-                [(start, end - start)], (row - 0.42, 0.84), facecolors="none", edgecolors=ORANGE, linewidth=2
-            )
+    outline = {"facecolors": "none", "edgecolors": ORANGE, "linewidth": 2}
+    line = {"color": "black", "linewidth": 2.5, "solid_capstyle": "butt"}
+    if truth is not None:
+        for row, shown in enumerate(truth):
+            if shown is not None:
+                axes.broken_barh([(shown[0], shown[1] - shown[0])], (row - 0.42, 0.84), **outline)
+        axes.broken_barh([], (0, 0), **outline, label="where it is shown")
+    if said is not None:
+        for row, spoken in enumerate(said):
+            axes.plot(spoken, [row + 0.42] * 2, **line)
+        axes.plot([], [], **line, label="when it is said")
     figure.colorbar(shades, ax=axes, label="mass of the transport plan, percent", pad=0.01)
-    axes.broken_barh([], (0, 0), facecolors="none", edgecolors=ORANGE, linewidth=2, label="where it is shown")
+    for (start, end), image, shows in frames:
+        edge = (end - start) / 20
+        place = (start + edge, end - edge, -1.5, -0.6 - strip)
+        axes.imshow(image, extent=place, aspect="auto", interpolation="antialiased")
+        axes.text((start + end) / 2, -1.45, shows, ha="center", va="top", fontsize=7, linespacing=1.0)
     axes.set(xlabel="seconds", title=title, xlim=(0, max(end for _, end in clips)))
-    if captions is not None:
-        names = [text if len(text) <= 56 else text[:53] + "..." for text in captions]
-        axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(len(captions) - 0.4, -0.6 - strip)
+    names = [text if len(text) <= 44 else text[:41] + "..." for text in captions]
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    if truth is not None and any(shown is None for shown in truth):
         for label, shown in zip(axes.get_yticklabels(), truth, strict=True):
             label.set_color("black" if shown is not None else GREY)
         axes.plot([], [], " ", label="grey: nothing of it is shown")
-    else:
-        axes.set_ylabel("caption")
     axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
-    figure.legend(loc="outside lower right", ncols=2)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower right", ncols=3)
     return _save(figure, path)
 
 

@@ -25,6 +25,7 @@ from mmpt.fairseq_plugin import patches as compat
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
 from mmpt.fairseq_plugin.phases import STRAGGLERS
 from mmpt.fairseq_plugin.replay import INDEX, Recorder
+from mmpt.fairseq_plugin.tensorboard import PlanPictures
 from mmpt.fairseq_plugin.utilisation import Utilisation, memory_peak
 from mmpt.launch.heartbeat import DATA, HEART
 from mmpt.launch.run_folder import RunFolder
@@ -93,6 +94,7 @@ class FairseqMMTask(LegacyFairseqTask):
         self.utilisation = Utilisation.here(self.config, args.distributed_world_size, args.cpu)
         self.recorder = Recorder(args)
         self.zero_shot_values: dict[str, float] = {}
+        self.plans = PlanPictures(args.tensorboard_logdir, self._plan) if args.tensorboard_logdir else None
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
         """Build `split` (train, valid, test) unless it is there already."""
@@ -168,6 +170,20 @@ class FairseqMMTask(LegacyFairseqTask):
         """Run the zero-shot test once per validation."""
         with HEART.during("zero-shot test", slow=True):
             self.zero_shot_values = self.mmtask.zero_shot(self.model.mmmodel)
+
+    def post_validate(self, model: Any, stats: Mapping[str, Any], agg: Any) -> None:
+        """Called by fairseq at the end of a validation."""
+        if self.plans is not None:
+            with HEART.during("transport plan", slow=True):
+                self.plans.add(stats["num_updates"])
+
+    def _plan(self) -> tuple[str, np.ndarray]:
+        """The first validation video and a picture of its transport plan."""
+        from mmpt.pages.plans import picture, plan_now  # for runs with TensorBoard alone
+
+        data = self.datasets["valid"].dataset
+        found = plan_now(self.model.mmmodel, self.config, data.text_processor.tokenizer, data.aligner)
+        return found.video_id, picture(found)
 
     def train_step(
         self,

@@ -1,19 +1,26 @@
-"""What fairseq writes for TensorBoard: curves in groups, the losses first, and the settings of the run.
+"""What fairseq writes for TensorBoard: curves in groups, the losses first, the settings of the run, and at
+each validation the transport plan of one video.
 
-loss/total, loss/text_to_video, ...; optimizer/lr, gnorm, ...; run/ups, data_wait, ...; zero_shot/R1, ...
+loss/total, loss/text_to_video, ...; optimizer/lr, gnorm, ...; run/ups, data_wait, ...; zero_shot/R1, ...;
+transport_plan/<video id>
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fairseq.logging import progress_bar
 
 from mmpt.config import load_config
+from mmpt.ops.distributed import rank
+
+logger = logging.getLogger(__name__)
 
 RUN = "train_inner"  # the curves that are written every `log_interval`
+VALIDATION = "valid"
 OPTIMIZER = ("lr", "gnorm", "clip", "loss_scale", "temperature")
 RUNNING = (
     *("ups", "wps", "wpb", "bsz", "clips_per_s", "data_wait", "gb_free", "slowest_", "train_wall", "wall"),
@@ -43,6 +50,40 @@ class GroupedCurves(progress_bar.TensorboardProgressBarWrapper):
     def _log_to_tensorboard(self, stats: Mapping[str, Any], tag: str | None = None, step: int | None = None):
         super()._log_to_tensorboard({grouped(name): value for name, value in stats.items()}, tag, step)
 
+    def picture(self, name: str, image: Any, step: int) -> None:
+        """An image (H, W, 3), to step through by update."""
+        if (writer := self._writer(VALIDATION)) is not None:
+            writer.add_image(name, image, step, dataformats="HWC")
+            writer.flush()
+
+
+class PlanPictures:
+    """The transport plan of one validation video at each validation.
+
+    Args:
+        folder: of the run's files for TensorBoard.
+        draw: the video's id and the picture of its plan, (H, W, 3) uint8, by the model as it is. Every
+            process calls it, since weights may be sharded.
+    """
+
+    def __init__(self, folder: str, draw: Callable[[], tuple[str, Any]]):
+        self.folder = folder
+        self.draw: Callable[[], tuple[str, Any]] | None = draw
+
+    def add(self, update: int) -> None:
+        """Adds a picture. Where there is nothing to draw from, the log says why, once."""
+        if self.draw is None:
+            return
+        try:
+            video_id, image = self.draw()
+        except (ValueError, FileNotFoundError, ImportError) as error:
+            logger.info("no transport plan for TensorBoard: %s", error)
+            self.draw = None
+            return
+        if rank() == 0:
+            curves = GroupedCurves(progress_bar.SimpleProgressBar([]), self.folder)
+            curves.picture(f"transport_plan/{video_id}", image, update)
+
 
 def settings(config: Mapping[str, Any]) -> dict[str, str | float]:
     """What tells runs apart: project file, loss, model, and some of fairseq's settings.
@@ -70,8 +111,8 @@ def grouped(name: str) -> str:
         return name
     if name == "loss":
         return "loss/total"
-    if name.startswith("zero_shot_"):
-        return f"zero_shot/{name.removeprefix('zero_shot_')}"
+    if name.startswith(("zero_shot_", "best_zero_shot_")):
+        return f"zero_shot/{name.replace('zero_shot_', '')}"
     if name in OPTIMIZER:
         return f"optimizer/{name}"
     return f"{'run' if name.startswith(RUNNING) else 'loss'}/{name}"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from mmpt.checkpoints.weights import in_order
-from mmpt.config import load_config
+from mmpt.config import Config, load_config
+from mmpt.evaluators.plots import plot_alignment
 from mmpt.inference import MMPTModel
 from mmpt.inference.align import VideoAlignment, align_video
 from mmpt.pages.runs import RunRecord
-from mmpt.utils import ShardedTensor, load_plain_pickle
+from mmpt.utils import ShardedTensor, load_plain_pickle, optional_import
 
 WINDOW_S = 8
 LONGEST_S = 600
@@ -52,23 +56,61 @@ def plans_over_time(folder: Path, most: int = 4) -> list[tuple[str, VideoAlignme
         raise FileNotFoundError(f"{folder}: no checkpoints.")
     if len(checkpoints) > most:
         checkpoints = [checkpoints[round(i)] for i in np.linspace(0, len(checkpoints) - 1, most)]
-    if not (config.dataset.vfeat_dir and config.dataset.tfeat_dir):
-        raise ValueError(
-            f"{source}: names no shards of features and captions (dataset.vfeat_dir, tfeat_dir)."
-        )
     found = []
     for path in checkpoints:
-        model, tokenizer, _ = MMPTModel.from_pretrained(str(source), path, video_encoder=None)
-        video_id, features, clips = _validation_video(config.dataset, tokenizer)
-        window = min(WINDOW_S, model.max_video_len)
-        found.append(
-            (re.sub("^checkpoint_?", "", path.stem), align_video(model, video_id, features, clips, window))
-        )
+        model = MMPTModel.from_pretrained(str(source), path, video_encoder=None)[0]
+        found.append((re.sub("^checkpoint_?", "", path.stem), _aligned(model, config)))
     return found
 
 
-def _validation_video(dataset, tokenizer) -> tuple[str, np.ndarray, dict[str, list]]:
+def plan_now(network: nn.Module, config: Config, tokenizer: Any, aligner: Any) -> VideoAlignment:
+    """The alignment of the first validation video by a model in training, which stays in its mode.
+
+    Args:
+        network: the bare model.
+        config: what it is trained by.
+        tokenizer, aligner: of the captions; the aligner packs them.
+
+    Raises:
+        ValueError, FileNotFoundError: features and captions are not there, or the model does not read video
+            and text one by one.
+    """
+    if not (hasattr(network, "forward_video") and hasattr(network, "forward_text")):
+        raise ValueError(f"{config.source}: {type(network).__name__} does not encode video and text alone.")
+    was_training = network.training
+    model = MMPTModel(network, tokenizer, aligner).eval()
+    try:
+        return _aligned(model, config)
+    finally:
+        network.train(was_training)
+
+
+def picture(found: VideoAlignment) -> np.ndarray:
+    """The plan of one video as a picture, (H, W, 3) uint8."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = plot_alignment(
+            Path(folder) / "plan.tif",
+            found.plan,
+            found.windows.tolist(),
+            found.captions,
+            said=found.said,
+            title=found.video_id,
+        )
+        return optional_import("matplotlib.image", "reports").imread(path)[..., :3]
+
+
+def _aligned(model: MMPTModel, config: Config) -> VideoAlignment:
+    video_id, features, clips = _validation_video(config, model.tokenizer)
+    return align_video(model, video_id, features, clips, min(WINDOW_S, model.max_video_len))
+
+
+def _validation_video(config: Config, tokenizer: Any) -> tuple[str, np.ndarray, dict[str, list]]:
     """Id, features and captions of the first validation video that has captions."""
+    dataset = config.dataset
+    if not (dataset.vfeat_dir and dataset.tfeat_dir):
+        raise ValueError(
+            f"{config.source}: names no shards of features and captions (dataset.vfeat_dir, tfeat_dir)."
+        )
     meta = Path(dataset.vfeat_dir) / "val_meta.pkl"
     if not meta.is_file():
         raise FileNotFoundError(f"{meta}: no list of validation videos.")

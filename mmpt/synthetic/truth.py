@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.synthetic.narration import Sentence
+from mmpt.synthetic.parts import Step
 from mmpt.synthetic.timeline import Video
 from mmpt.utils.text import read_json
 
@@ -33,6 +34,7 @@ class Alignment:
         caption_step: (captions,) index of the step it tells, -1 for none.
         shown_s: (steps, 2) when each step is shown, [start, end) seconds.
         labels: short standard name of each step.
+        steps: the steps themselves.
     """
 
     captions: list[str]
@@ -40,6 +42,7 @@ class Alignment:
     caption_step: np.ndarray
     shown_s: np.ndarray
     labels: list[str]
+    steps: list[Step]
 
     def matrix(self, spans_s: np.ndarray | None = None) -> np.ndarray:
         """Share of each span that shows what each caption tells, (captions, spans) in [0, 1].
@@ -78,6 +81,7 @@ def truth_alignment(root: str | Path, video_id: str) -> Alignment:
         caption_step=np.array([caption["step"] for caption in captions], dtype=np.int64),
         shown_s=np.array([(step["start_s"], step["end_s"]) for step in steps], dtype=np.float64),
         labels=[step["label"] for step in steps],
+        steps=[Step(step["verb"], step["object"], step["third"], step["partner"]) for step in steps],
     )
 
 

@@ -18,24 +18,30 @@ def is_png(path):
     return path.read_bytes().startswith(b"\x89PNG") and "<svg" in svg(path)
 
 
-def test_the_alignment_picture_is_written(tmp_path):
+def words(path):
+    return set(re.findall(r">([^<>]+)</text>", svg(path)))
+
+
+def test_the_alignment_picture_names_what_it_shows(tmp_path):
     clips = [(8.0 * i, 8.0 * i + 8) for i in range(5)]
-    truth = [(0.0, 8.0), None, (24.0, 40.0)]
-    path = plots.plot_alignment(
-        tmp_path / "new" / "a.png", np.eye(3, 5), truth, clips, ["chop", "hello", "fry " * 30], "one video"
-    )
-    assert is_png(path)
-    assert {"chop", "hello", "where it is shown"} <= set(re.findall(r">([^<>]+)</text>", svg(path)))
+    captions, shown, said = ["chop", "hello", "fry " * 30], [(0.0, 8.0), None, (24.0, 40.0)], [(0, 3)] * 3
+    frames = [((0.0, 20.0), np.zeros((6, 8, 3)), "chop onion"), ((20.0, 40.0), np.ones((6, 8, 3)), "")]
+    path, plan = tmp_path / "new" / "a.png", np.eye(3, 5)
+    plots.plot_alignment(path, plan, clips, captions, truth=shown, said=said, frames=frames, title="a video")
+    assert is_png(path) and svg(path).count("<image") >= len(frames)
+    assert {"chop", "hello", "a video", "chop onion", "where it is shown", "when it is said"} <= words(path)
+    plots.plot_alignment(path, plan, clips, captions, said=said)
+    assert "when it is said" in words(path) and not {"where it is shown", "chop onion"} & words(path)
 
 
 def test_ranks_stand_beside_median_and_chance(tmp_path):
     path = plots.plot_rank_histogram(tmp_path / "b.png", [1, 1.5, 7], 10)
-    assert {"median 1.5", "chance 5.5"} <= set(re.findall(r">([^<>]+)</text>", svg(path)))
+    assert {"median 1.5", "chance 5.5"} <= words(path)
 
 
 def test_a_plan_of_another_size_is_refused(tmp_path):
     with pytest.raises(ValueError, match="plan is .2, 5. for 3 captions and 5 clips"):
-        plots.plot_alignment(tmp_path / "a.png", np.ones((2, 5)), [None] * 3, [(0, 1)] * 5)
+        plots.plot_alignment(tmp_path / "a.png", np.ones((2, 5)), [(0, 1)] * 5, ["a", "b", "c"])
 
 
 def test_paths_are_drawn_over_the_cost(tmp_path):

@@ -68,14 +68,16 @@ def test_metrics_are_also_a_file_of_json_lines(quiet):
     assert inner[3]["loss"] == pytest.approx(float(printed[3]["loss"]), abs=1e-3)
 
 
-def test_tensorboard_gets_the_loss_terms_and_the_zero_shot_numbers(quiet):
+def test_tensorboard_gets_loss_terms_zero_shot_numbers_and_a_transport_plan_each_validation(quiet):
+    pytest.importorskip("matplotlib")
     written = {
         path.parent.name: path.read_bytes() for path in (quiet[0] / "board_0").rglob("events.out.tfevents.*")
     }
     assert (
         b"text_to_video" in written["train_inner"]
         and b"sequence" in written["train"]
-        and b"zero_shot_R1" in written["valid"]
+        and b"zero_shot/R1" in written["valid"]
+        and written["valid"].count(b"transport_plan/val") == UPDATES
     )
 
 
