@@ -68,11 +68,19 @@ def training_problems(config: Config) -> list[Problem]:
         "model.model_cls": (config.model.model_cls, "a model"),
         "loss.loss_cls": ((config.loss or {}).get("loss_cls"), "a loss"),
     }
-    return [
+    optimization, length = config.fairseq.get("optimization", {}), "fairseq.optimization.max_update"
+    updates, epochs = optimization.get("max_update"), optimization.get("epochs")
+    if optimization.get("lr_scheduler") == "warmup_share":
+        wanted[length] = updates or epochs, "it, or epochs: lr_scheduler warmup_share ends where it does"
+    problems = [
         Problem(key, f"{key} is missing: training needs {what}.", file=config.source)
         for key, (value, what) in wanted.items()
         if not value
     ]
+    if updates and epochs:
+        what = f"max_update={updates} and epochs={epochs} say two things."
+        problems.append(Problem(length, what, cure="Set one of them to null.", file=config.source))
+    return problems
 
 
 def examine(

@@ -268,5 +268,5 @@ OPTIONS = {
         "lr_multiplier": "float",
         "lr_warmup_epochs": "int",
     },
-    "lr_scheduler=warmup_share": {"decay": "text", "warmup_ratio": "float"},
+    "lr_scheduler=warmup_share": {"decay": "text", "epochs": "float", "warmup_ratio": "float"},
 }

@@ -96,6 +96,9 @@ class WarmupThen(FairseqLRScheduler):
 class WarmupShareConfig(FairseqDataclass):
     warmup_ratio: float = field(default=0.1, metadata={"help": "share of the training over which rates rise"})
     decay: str = field(default="linear", metadata={"help": "after the warm-up: linear or cosine"})
+    epochs: float = field(
+        default=0.0, metadata={"help": "length of the training; locallaunch.py makes max_update of it"}
+    )
     lr: List[float] = II("optimization.lr")
     max_update: int = II("optimization.max_update")
 

@@ -77,7 +77,9 @@ class Job(NamedTuple):
         steps = self.given.get("train_steps") or (
             None if self.given.get("train_epoch") else self.config.trainer.max_update
         )
-        epochs = self.given.get("train_epoch") or self.config.trainer.max_epoch
+        epochs = (
+            self.given.get("train_epoch") or _optimization(self, "epochs") or self.config.trainer.max_epoch
+        )
         if steps or not epochs:
             if not steps:
                 raise ConfigError(
@@ -86,6 +88,21 @@ class Job(NamedTuple):
                 )
             return steps
         return max(1, int(count_items(self.config) // self.batch_size * epochs))
+
+
+def counted_length(config: Config, processes: int) -> list[str]:
+    """`--set` texts that make updates of `fairseq.optimization.epochs`, as the release counts them; none
+    where the file does not say it, or the items are not here yet."""
+    epochs = config.fairseq.get("optimization", {}).get("epochs")
+    if not epochs:
+        return []
+    if not Path(config.dataset.train_path or "").is_file():
+        lines.info(
+            f"[JobLauncher] {epochs} epochs: updates are counted when {config.dataset.train_path} is there"
+        )
+        return []
+    updates = Job(config, False, processes, {}).updates()
+    return [f"fairseq.optimization.max_update={updates}", "fairseq.optimization.epochs=null"]
 
 
 def parse_task(text: str) -> list[tuple[str, list[str]]]:
@@ -348,7 +365,9 @@ def _train_epoch(job: Job, number: float) -> dict[str, Any]:
 
 
 def _train_steps(job: Job, number: int) -> dict[str, Any]:
-    steps = {"fairseq.optimization.max_update": number}
+    steps: dict[str, Any] = {"fairseq.optimization.max_update": number}
+    if _optimization(job, "epochs"):
+        return steps | {"fairseq.optimization.epochs": None}
     if _follows_share(job) or "scheduler" in job.given:
         return steps  # goes by max_update
     return steps | {"fairseq.optimization.total_num_update": number}

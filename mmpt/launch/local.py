@@ -25,6 +25,7 @@ from mmpt.config import Config, ConfigError, load_config, recursive_config
 from mmpt.config.check import check_training
 from mmpt.config.fairseq_args import batch_size, fairseq_args, share
 from mmpt.config.rundir import tensorboard_dir, to_dict
+from mmpt.launch.gram_flags import counted_length
 from mmpt.launch.heartbeat import FOLDER, STOOD, Watch
 from mmpt.launch.run_folder import RunFolder, paths_in
 from mmpt.launch.torchrun import GUESSES, STOPPED, Topology, end_processes
@@ -250,6 +251,8 @@ class LocalJob:
         """The arguments of fairseq's training entry: file, plugin, the file's fairseq section, changes."""
         config = self.config
         check_training(config)
+        if counted := counted_length(config, topology.world_size):
+            return replace(self, overrides=(*self.overrides, *counted)).train_words(topology)
         self._show_notes(config, topology)
         logdir = tensorboard_dir(config)
         if logdir:

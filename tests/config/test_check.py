@@ -134,6 +134,16 @@ def test_shipped_files_have_no_problem(path, monkeypatch):
     assert [p for p in errors(path) if ": training needs " not in p.message] == []
 
 
+@pytest.mark.parametrize("said, wrong", [("", "is missing"), ("max_update: 5, epochs: 2", "say two things")])
+def test_a_schedule_over_the_whole_training_needs_its_length_once(said, wrong, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    optimization = f"{{lr_scheduler: warmup_share, lr: [0.1], {said}}}"
+    (problem,) = errors(
+        {**GOOD, "fairseq": {**GOOD["fairseq"], "optimization": yaml.safe_load(optimization)}}
+    )
+    assert problem.key == "fairseq.optimization.max_update" and wrong in problem.message
+
+
 def test_a_key_of_a_class_that_is_not_named_is_a_note(good):
     notes = {problem.key: problem for problem in check(good, ["dataset.lazy_vfeat_mask=true"])}
     note = notes["dataset.lazy_vfeat_mask"]

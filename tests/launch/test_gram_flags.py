@@ -104,7 +104,7 @@ dataset:
     video: {path: v, raw: frames, max_len: 8}
     audio: {path: a, raw: sound, max_len: 1}
 fairseq:
-  optimization: {lr_scheduler: warmup_share, optimizer: grouped_adamw}
+  optimization: {lr_scheduler: warmup_share, optimizer: grouped_adamw, max_update: 30}
 model: {model_cls: GRAM, learnable_temperature: true}
 loss:
   loss_cls: SumLoss
@@ -195,6 +195,32 @@ def test_a_flag_changes_a_training_from_files(flag, files, capsys):
 @pytest.mark.parametrize("flag", RAW_TESTING)
 def test_a_flag_changes_a_test_from_files(flag, files, capsys):
     assert settings(capsys, "test_raw.yaml", *flag.split()) == RAW_TESTING[flag]
+
+
+@pytest.mark.parametrize(
+    "words, updates",
+    [
+        ("", 50 // 8 * 2.5),
+        ("--jobtype local_small", 50 // 16 * 2.5),
+        ("--set fairseq.dataset.batch_size=5", 50 // 5 * 2.5),
+        ("--train_epoch 4", 50 // 8 * 4),
+        ("--train_steps 9", 9),
+    ],
+)
+def test_epochs_of_a_file_are_updates_of_the_items_that_are_there(words, updates, files, capsys, tmp_path):
+    (tmp_path / "epochs.yaml").write_text(RAW.replace("max_update: 30", "epochs: 2.5"))
+    found = settings(capsys, "epochs.yaml", *words.split())
+    assert found["fairseq.optimization.max_update"] == int(updates)
+    assert found["fairseq.optimization.epochs"] is None
+    assert not {"fairseq.optimization.max_update"} & set(settings(capsys, "raw.yaml"))
+
+
+def test_epochs_of_items_that_are_not_here_yet_are_shown_as_such(files, capsys, tmp_path):
+    (tmp_path / "epochs.yaml").write_text(RAW.replace("max_update: 30", "epochs: 2.5"))
+    (tmp_path / "train.json").unlink()
+    assert locallaunch.main(["epochs.yaml", "--dryrun"]) == 0
+    shown = capsys.readouterr().out
+    assert "--epochs 2.5" in shown and "counted when train.json is there" in shown
 
 
 def test_a_folder_of_the_release_gives_its_last_checkpoint(files, capsys, tmp_path):

@@ -551,7 +551,7 @@ class ModalityAligner(Aligner):
     (L) of a subtitle; `present` (K) bool in the order of dataset.modalities; `video_id`, the item's id. In
     place of a missing modality stand zeros (a subtitle without words), masked.
 
-    Outside of tests, with dataset.condition_captions, `caps_<letters>`, `cmasks_<letters>` (T) of each.
+    Outside of tests, with dataset.condition_captions, `caps_<letters>`, `cmasks_<letters>` (T') of each.
 
     For models that write: with dataset.mask_captions `masked_caps` and `caption_labels` (T), see
     `mask_written`, and those of each condition; of annotations with questions `question_caps`,
@@ -584,6 +584,9 @@ class ModalityAligner(Aligner):
             None, "share of a caption's words that a writing model guesses; null: none", above=0, most=1
         )
         question_len: int | None = option(None, "text columns of a question; null: as of a caption", least=4)
+        condition_len: int | None = option(
+            None, "text columns of captions of condition_captions; null: as of other captions", least=4
+        )
         answer_len: int = option(11, "text columns of an answer, its three special tokens included", least=4)
         mask_answers: float = option(0.99, "share of an answer's words to guess", above=0, most=1)
 
@@ -637,7 +640,7 @@ class ModalityAligner(Aligner):
         else:
             item |= self._caption(caps[0], cmasks[0], rng)
             for letters, words_of in zip(own_captions(self.config), text_feature.get("own", ()), strict=True):
-                caps, cmasks = self.pack([words_of])
+                caps, cmasks = self._packed([words_of], self.config.condition_len or self.max_text_len)
                 caption = self._caption(caps[0], cmasks[0], rng)
                 item |= {f"{name}_{letters}": x for name, x in caption.items()}
         if video_id.questions:

@@ -109,6 +109,8 @@ def test_a_condition_may_have_captions_of_its_own(config):
     for key, words in {"caps": [11], "caps_v": [12, 12], "caps_a": [13]}.items():
         assert item[key][item[key.replace("caps", "cmasks")]].tolist()[2:-1] == words
         assert item[f"masked_{key}"].shape == item[key].shape
+    short = dataset(replace(config, condition_captions=own, mask_captions=0.6, condition_len=4))[1]
+    assert [len(short[key]) for key in ("caps", "caps_v", "masked_caps_a")] == [len(item["caps"]), 4, 4]
     chosen = item["caption_labels_v"] != -100
     assert torch.equal(item["caption_labels_v"][chosen], item["caps_v"][chosen])
     tested = dataset(replace(config, condition_captions=own, split="test"))[0]
