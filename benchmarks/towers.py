@@ -1,4 +1,4 @@
-"""How the towers read a batch: padded, sorted by length, in bfloat16, compiled.
+"""How the towers read a batch: padded, packed, sorted by length, in bfloat16, compiled.
 
     python benchmarks/towers.py                              # about two minutes
     python benchmarks/towers.py --clips 256 --layers 6 12    # video and text layers of the published model
@@ -26,13 +26,14 @@ from transformers import BertConfig
 
 from mmpt.config.schema import Config, DatasetConfig, ModelConfig
 from mmpt.models import build_model
-from mmpt.models.batching import compile_towers, forward_by_length
+from mmpt.models.batching import compile_towers, forward_by_length, pack_towers
+from mmpt.models.mmfusion import MMFusion
 
 SECONDS, COLUMNS, SPECIAL = 16, 32, 3
 WORDS_OF_A_CAPTION = 12
 
 
-def make_model(layers: list[int]) -> nn.Module:
+def make_model(layers: list[int]) -> MMFusion:
     """Two towers with random weights."""
     with tempfile.TemporaryDirectory() as folder:
         no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -78,21 +79,27 @@ def measure(clips: int, layers: list[int], rounds: int, with_compile: bool) -> d
     """Median CPU seconds of a step, each way."""
     generator = torch.Generator().manual_seed(0)
     model = make_model(layers)
+    packed = make_model(layers)
+    pack_towers(packed)
+    half = torch.autocast("cpu", torch.bfloat16)  # as fairseq.common.bf16 has it
     ways = {
         "padded": model,
+        "packed": packed,
         **{f"{n} buckets": functools.partial(forward_by_length, model, n) for n in (2, 4, 8)},
-        "bfloat16": torch.autocast("cpu", torch.bfloat16)(model.forward),  # as fairseq.common.bf16 has it
+        "bfloat16": half(model.forward),
+        "bfloat16, packed": half(packed.forward),
     }
     if with_compile:
         compiled = make_model(layers)
         compile_towers(compiled)
         ways["compiled"] = compiled
+    models = {"packed": packed, "bfloat16, packed": packed, "compiled": ways.get("compiled")}
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         batch = make_batch(clips, generator)
         for name, forward in ways.items():
             begin = time.process_time()
-            step(forward, compiled if name == "compiled" else model, batch)
+            step(forward, models.get(name, model), batch)
             taken[name].append(time.process_time() - begin)
     return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
 

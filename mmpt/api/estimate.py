@@ -15,6 +15,7 @@ from mmpt.config.load import as_config
 from mmpt.registry import load_plugins
 from mmpt.tasks import build_task
 from mmpt.tasks.cost import StepCost, model_without_values, rows_of, shapes_of, step_cost
+from mmpt.utils.columns import LENGTHS
 
 GIB = 2**30
 # bytes of a trained number beside the activations: weight, gradient and Adam's two moments; in half precision
@@ -101,7 +102,7 @@ def estimate(
     except (NotImplementedError, RuntimeError) as error:
         raise ValueError(
             f"{config.source}: {config.model.model_cls} or {type(task.loss).__name__} reads values while it "
-            f"computes ({error}), so that its costs cannot be counted. Try model.length_buckets=null."
+            f"computes ({error}), so that its costs cannot be counted."
         ) from error
     numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]
     trained = sum(n for n, learns in numbers if learns)
@@ -116,12 +117,14 @@ def estimate(
 def _times(batch: dict[str, Any], factor: int) -> dict[str, Any]:
     """A batch of so many times the rows."""
     rows = rows_of(batch)
-    return {
+    repeated = {
         name: value.repeat(factor, *[1] * (value.dim() - 1))
         if isinstance(value, Tensor) and value.dim() and len(value) == rows
         else value
         for name, value in batch.items()
     }
+    lengths = {key: n * factor for key, n in batch.get(LENGTHS, {}).items()}
+    return repeated | {LENGTHS: lengths}
 
 
 def _largest(steps: list[StepCost], room: float) -> int:

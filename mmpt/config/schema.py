@@ -117,6 +117,9 @@ class ModelConfig(SharedSection):
         "groups by length that each tower reads one after the other in training, which saves padding",
         least=1,
     )
+    packed: bool = option(
+        False, "towers compute no padding: the positions of all clips that are read pass them as one row"
+    )
     compile: bool = option(False, "torch.compile the towers")
     sync_bn: bool = option(False, "BatchNorm over the batches of all processes together")
     init: str = option(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from mmpt.config.schema import Config
 from mmpt.processors.base import MetaProcessor, MissingData, build_parts
-from mmpt.utils.columns import COLUMNS, last_column
+from mmpt.utils.columns import COLUMNS, LENGTHS, filled_columns, last_column
 from mmpt.utils.seed import DEFAULT_SEED, ItemRandom
 
 logger = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ class MMDataset(Dataset):
     def collate(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A batch: tensors stacked, numbers made tensors, strings and tuples listed, None left out.
 
-        Where items have modalities, `columns` says of each mask how many of its columns are in use: towers
-        that go by it would else have to ask the device.
+        Where items have modalities, `columns` says of each mask how many of its columns are in use, else
+        `lengths` how many each clip fills: towers that go by it would have to ask the device.
         """
         batch = {}
         for key in items[0]:
@@ -114,6 +114,9 @@ class MMDataset(Dataset):
         masks = [key for key in batch if "masks" in key and isinstance(batch[key], torch.Tensor)]
         if any(key.endswith("_masks") for key in masks):
             batch[COLUMNS] = {key: last_column(batch[key].flatten(0, -2)) for key in masks}
+        else:
+            counted = {key: filled_columns(batch[key]) for key in masks}
+            batch[LENGTHS] = {key: n for key, n in counted.items() if n is not None}
         return batch
 
 

@@ -43,7 +43,8 @@ HARMLESS = {
     *("task_type", "slurm_config", "project_dir", "base_dir", "run_task", "task_group", "job"),
     *("eval", "metric", "predictor", "gen_param"),
     *("dataset.val_path", "dataset.test_path", "dataset.split"),
-    *("model.compile", "model.activation_checkpointing", "model.micro_batch", "model.length_buckets"),
+    *("model.compile", "model.activation_checkpointing", "model.micro_batch"),
+    *("model.length_buckets", "model.packed"),
 }
 HARMLESS_FLAGS = {
     *("log_interval", "log_format", "log_file", "no_progress_bar", "tensorboard_logdir", "wandb_project"),

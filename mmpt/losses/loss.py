@@ -106,6 +106,7 @@ class Loss(nn.Module, Generic[C]):
         family: the heading under which the loss is described.
         formula, paper, cost, note: what docs/losses.md says of it beside its docstring.
         from_model: tensors that the model must return; None: all that `forward` cannot do without.
+        reads_padding: whether token states outside of their masks change the value.
         terms: detached value of each term of the last forward pass, by name.
     """
 
@@ -116,6 +117,7 @@ class Loss(nn.Module, Generic[C]):
     cost: str = ""
     note: str = ""
     from_model: tuple[str, ...] | None = None
+    reads_padding: bool = False
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)

@@ -148,6 +148,10 @@ class SequenceContrastLoss(Loss[SequenceContrastConfig]):
     def reads(self) -> tuple[str, ...]:
         return POOLED if self.config.fusion_weight is None else POOLED + TOKENS
 
+    @property
+    def reads_padding(self) -> bool:  # type: ignore[override]
+        return self.config.compat and self.config.fusion_weight is not None
+
     def check(self, clips_per_video: int | None = None, videos_per_batch: int | None = None) -> None:
         self.config.check_clips("clip_per_video", clips_per_video)
 

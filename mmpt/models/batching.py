@@ -1,4 +1,4 @@
-"""How a batch passes the towers: recomputed to save memory, in parts, sorted by length, compiled.
+"""How a batch passes the towers: recomputed to save memory, in parts, packed, sorted by length, compiled.
 
 Letters: B clips, F video tokens (seconds), T caption columns, L positions of one tower, D width.
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import BertModel
 
 from mmpt.models.mmfusion import Encoded, MMFusion
+from mmpt.models.packing import PACKED
+from mmpt.utils.columns import LENGTHS, known_lengths
 
 
 def checkpoint_activations(model: nn.Module) -> None:
@@ -35,17 +38,35 @@ def compile_towers(model: nn.Module) -> None:
             module.compile()
 
 
-def check_towers_read_alone(model: nn.Module) -> None:
-    """Refuse `model.length_buckets` for models that read both modalities together.
+def pack_towers(model: MMFusion) -> None:
+    """Every transformer of every tower computes the positions that are read, and none that only fill up the
+    batch.
+
+    Pooled vectors and valid positions are those of padded batches up to rounding; positions outside the masks
+    are 0. Where dropout is on, its draws fall differently. Towers that are not BERT stay as they are.
+
+    Args:
+        model: its towers read alone (`check_towers_read_alone`).
+    """
+    model.packed = True
+    for module in model.modules():
+        if isinstance(module, BertModel):
+            module.set_attn_implementation(PACKED)
+
+
+def check_towers_read_alone(model: nn.Module, key: str) -> None:
+    """Refuse a key for models that read both modalities together.
+
+    Args:
+        key: `model.packed` or `model.length_buckets`.
 
     Raises:
         ValueError: names the model.
     """
     if type(model).forward is not MMFusion.forward:
         raise ValueError(
-            f"model.length_buckets sorts the clips of each tower by length, and {type(model).__name__} "
-            "has no towers that read alone. "
-            "Leave the key out, or use MMFusionSeparate or MMFusionShare."
+            f"{key} goes by the lengths of the clips of each tower, and {type(model).__name__} has no towers "
+            "that read alone. Leave the key out, or use MMFusionSeparate or MMFusionShare."
         )
 
 
@@ -63,8 +84,9 @@ def forward_by_length(
         buckets: groups of clips, of equal size; the gain grows with them until the groups are too small to
             fill the machine.
         caps, cmasks, vfeats, vmasks: as for the model's forward.
-        batch: ignored.
+        batch: `lengths` of the data set, where the masks are not the host's own; others are ignored.
     """
+    seconds, columns = (known_lengths(k, m, batch) for k, m in (("vmasks", vmasks), ("cmasks", cmasks)))
     candidates = len(caps) // len(vfeats)
     heads, head_masks = (
         caps[::candidates, :2],
@@ -78,28 +100,29 @@ def forward_by_length(
         return model.forward_text(caps[rows, :end], cmasks[rows, :end])
 
     return model.outputs(
-        _by_length(video, vmasks, buckets, last=1), _by_length(text, cmasks, buckets, last=0)
+        _by_length(video, vmasks, seconds, buckets, last=1),
+        _by_length(text, cmasks, columns, buckets, last=0),
     )
 
 
-def _by_length(encode: Callable[[Tensor, int], Encoded], mask: Tensor, buckets: int, last: int) -> Encoded:
+def _by_length(
+    encode: Callable[[Tensor, int], Encoded], mask: Tensor, filled: np.ndarray, buckets: int, last: int
+) -> Encoded:
     """One modality, bucket by bucket.
 
     Args:
         encode: (rows of a bucket, columns of the mask up to the last one in use) -> their outputs.
         mask: (B, columns) what each clip has.
+        filled: (B,) how many columns that is.
         buckets: how many.
         last: columns of the outputs that stand behind the padding: 1 for the [SEP] of a video.
     """
-    columns = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    lengths = (mask * columns).amax(1).clamp(min=1)  # (B,)
+    lengths = torch.from_numpy(filled).clamp(min=1)  # of the host
     order = lengths.argsort(stable=True)
-    ends = torch.stack(
-        [part[-1] for part in lengths[order].chunk(buckets)]
-    ).tolist()  # one wait for the device
+    ends = [int(part[-1]) for part in lengths[order].chunk(buckets)]
+    order, back = (x.to(mask.device, non_blocking=True) for x in (order, order.argsort()))
     parts = [encode(rows, end) for rows, end in zip(order.chunk(buckets), ends, strict=True)]
     missing = [mask.shape[1] - end for end in ends]
-    back = order.argsort()
 
     def joined(name: str) -> Tensor:
         return torch.cat(
@@ -131,7 +154,8 @@ def forward_in_parts(
     Args:
         model: called with the batch's entries by name.
         size: rows per part.
-        batch: tensors with B rows are divided, anything else is handed to every part.
+        batch: tensors with B rows and `lengths` of B clips are divided, anything else is handed to every
+            part.
         before: called with the first row of each part before it is read.
 
     Returns:
@@ -146,17 +170,21 @@ def forward_in_parts(
         for name, value in batch.items()
         if isinstance(value, Tensor) and value.dim() and value.shape[0] == rows
     ]
-    whole = {name: value for name, value in batch.items() if name not in divided}
+    whole = {name: value for name, value in batch.items() if name not in (*divided, LENGTHS)}
+    lengths = batch.get(LENGTHS, {})
 
-    def part(*tensors: Tensor) -> dict[str, Tensor]:
-        return model(**dict(zip(divided, tensors, strict=True)), **whole)
+    def part(start: int, *tensors: Tensor) -> dict[str, Tensor]:
+        mine = {k: n[start : start + size] if len(n) == rows else n for k, n in lengths.items()}
+        return model(**dict(zip(divided, tensors, strict=True)), **whole, **({LENGTHS: mine} if mine else {}))
 
     parts = []
     for start in range(0, rows, size):
         tensors = [batch[name][start : start + size] for name in divided]
         before(start)
         parts.append(
-            checkpoint(part, *tensors, use_reentrant=False) if torch.is_grad_enabled() else part(*tensors)
+            checkpoint(part, start, *tensors, use_reentrant=False)
+            if torch.is_grad_enabled()
+            else part(start, *tensors)
         )
     first = parts[0]
     return {name: torch.cat([p[name] for p in parts]) if first[name].dim() else first[name] for name in first}

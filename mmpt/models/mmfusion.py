@@ -13,6 +13,7 @@ import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,11 +21,13 @@ from mmpt.config import required, schema
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
+from mmpt.models.packing import read_packed
 from mmpt.models.transformermodel import DEFAULT_INPUT_DIM, build_encoder, for_heads, read_bert_config
 from mmpt.modules.layers import FeatureNorm, masked_mean
 from mmpt.ops.logit_scale import INITIAL_LOGIT_SCALE, inverse_temperature
 from mmpt.ops.normalize import unit_rows
 from mmpt.registry import ENCODERS, MODELS
+from mmpt.utils.columns import known_lengths
 
 RETURNED = (
     "pooled_video",
@@ -95,6 +98,7 @@ class MMFusion(nn.Module):
         norm = config.dataset.feature_norm
         self.feature_norm = FeatureNorm(self.feature_width, norm == "whiten") if norm else nn.Identity()
         self.tokens_in_training = True  # false where the loss reads pooled vectors alone
+        self.packed = False  # see mmpt.models.batching.pack_towers
 
     @property
     def feature_width(self) -> int:
@@ -164,7 +168,9 @@ class MMFusion(nn.Module):
         scales = {"logit_scale": self.logit_scale, "cosine_scale": self.cosine_scale}
         return result | {name: scale for name, scale in scales.items() if scale is not None}
 
-    def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
+    def forward_video(
+        self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor, lengths: np.ndarray | None = None
+    ) -> Encoded:
         """Video alone. Of `caps` and `cmasks` only the first two columns, [CLS] and [SEP], are read.
 
         Args:
@@ -172,13 +178,19 @@ class MMFusion(nn.Module):
             vmasks: (B, F) true on valid seconds.
             caps: (B, >= 2) token ids.
             cmasks: (B, >= 2) true on tokens to read.
+            lengths: see `forward_text`.
         """
         raise NotImplementedError(
             f"{type(self).__name__} cannot encode a video alone; use a Separate or Share model."
         )
 
-    def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
-        """Text alone: `caps` (B, T) = [CLS] [SEP] words [SEP] [PAD].., `cmasks` (B, T)."""
+    def forward_text(self, caps: Tensor, cmasks: Tensor, lengths: np.ndarray | None = None) -> Encoded:
+        """Text alone: `caps` (B, T) = [CLS] [SEP] words [SEP] [PAD].., `cmasks` (B, T).
+
+        Args:
+            lengths: (B,) positions of the tower that each row reads; transformers leave the others out, which
+                come out as zeros. None: they are computed.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} cannot encode a text alone; use a Separate or Share model."
         )
@@ -189,8 +201,12 @@ class MMFusion(nn.Module):
         """Both modalities of B clips, with one caption each or the same number of candidates; further entries
         of the batch are ignored."""
         candidates = len(caps) // len(vfeats)
-        video = self.forward_video(vfeats, vmasks, caps[::candidates], cmasks[::candidates])
-        return self.outputs(video, self.forward_text(caps, cmasks))
+        of_video, of_text = {}, {}
+        if self.packed:
+            columns, seconds = known_lengths("cmasks", cmasks, batch), known_lengths("vmasks", vmasks, batch)
+            of_video["lengths"], of_text["lengths"] = layout.segment_lengths(columns, seconds, candidates)
+        video = self.forward_video(vfeats, vmasks, caps[::candidates], cmasks[::candidates], **of_video)
+        return self.outputs(video, self.forward_text(caps, cmasks, **of_text))
 
 
 class VideoTower(MMFusion):
@@ -202,12 +218,14 @@ class VideoTower(MMFusion):
             required(self.config, "model.video_encoder_cls", self), config.model.num_hidden_video_layers
         )
 
-    def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
+    def forward_video(
+        self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor, lengths: np.ndarray | None = None
+    ) -> Encoded:
         vfeats = self.feature_norm(vfeats)
         if hasattr(self.video_encoder, "encode"):
             return self.scored(self.video_encoder.encode(vfeats, vmasks, self.with_tokens))
         ids, mask, pool = layout.video_segment(caps, cmasks, vmasks)
-        return self.scored(Encoded.of(self.video_encoder(ids, vfeats, mask), pool))
+        return self.scored(Encoded.of(self.video_encoder(ids, vfeats, mask, lengths=lengths), pool))
 
 
 @MODELS.register()
@@ -219,11 +237,15 @@ class MMFusionSeparate(VideoTower):
         super().__init__(config)
         self.text_encoder = self.build_encoder(required(self.config, "model.text_encoder_cls", self))
 
-    def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
+    def forward_text(self, caps: Tensor, cmasks: Tensor, lengths: np.ndarray | None = None) -> Encoded:
         if hasattr(self.text_encoder, "encode"):
             return self.scored(self.text_encoder.encode(caps, cmasks, self.with_tokens), text=True)
         ids, mask, pool = layout.text_segment(caps, cmasks)
-        hidden = self.text_encoder(input_ids=ids, attention_mask=for_heads(mask)).last_hidden_state
+        if lengths is None:
+            hidden = self.text_encoder(input_ids=ids, attention_mask=for_heads(mask)).last_hidden_state
+        else:
+            places = torch.arange(ids.shape[1], device=ids.device)[None]
+            hidden = read_packed(self.text_encoder, mask, lengths, input_ids=ids, position_ids=places)
         return self.scored(Encoded.of(hidden, pool), text=True)
 
 
@@ -235,11 +257,15 @@ class MMFusionShare(MMFusion):
         super().__init__(config)
         self.mm_encoder = self.build_encoder(required(self.config, "model.mm_encoder_cls", self))
 
-    def forward_video(self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor) -> Encoded:
+    def forward_video(
+        self, vfeats: Tensor, vmasks: Tensor, caps: Tensor, cmasks: Tensor, lengths: np.ndarray | None = None
+    ) -> Encoded:
         ids, mask, pool = layout.video_segment(caps, cmasks, vmasks)
-        return self.scored(Encoded.of(self.mm_encoder(ids, self.feature_norm(vfeats), mask), pool))
+        hidden = self.mm_encoder(ids, self.feature_norm(vfeats), mask, lengths=lengths)
+        return self.scored(Encoded.of(hidden, pool))
 
-    def forward_text(self, caps: Tensor, cmasks: Tensor) -> Encoded:
+    def forward_text(self, caps: Tensor, cmasks: Tensor, lengths: np.ndarray | None = None) -> Encoded:
         ids, mask, pool = layout.text_segment(caps, cmasks)
         types = layout.token_types(ids.shape[1], None, ids.device)
-        return self.scored(Encoded.of(self.mm_encoder(ids, None, mask, types), pool), text=True)
+        hidden = self.mm_encoder(ids, None, mask, types, lengths=lengths)
+        return self.scored(Encoded.of(hidden, pool), text=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,6 +45,19 @@ def text_segment(caps: Tensor, cmasks: Tensor) -> Segment:
     first, words = cmasks[:, :1], cmasks[:, 2:]
     ids = torch.cat([caps[:, :1], caps[:, 2:]], dim=1)
     return Segment(ids, torch.cat([first, words], dim=1), torch.cat([torch.zeros_like(first), words], dim=1))
+
+
+def segment_lengths(
+    columns: np.ndarray, seconds: np.ndarray, candidates: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions that are read of `video_segment` (B,) and of `text_segment` (B * candidates,), for masks
+    filled from the left.
+
+    Args:
+        columns: (B * candidates,) of cmasks that each caption fills.
+        seconds: (B,) of vmasks that each video fills.
+    """
+    return seconds + columns[::candidates].clip(max=2), columns - (columns > 1)
 
 
 def splice(words: Tensor, video: Tensor | None) -> Tensor:

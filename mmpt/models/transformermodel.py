@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,8 @@ except (
 ) as error:  # transformers imports any torchaudio it finds; one built for CUDA breaks beside a CPU torch
     cure = "If that names torchaudio: pip uninstall torchaudio"
     raise ImportError(f"transformers is installed but does not import ({error}). {cure}") from error
+
+from mmpt.models.packing import read_packed  # noqa: E402  it imports transformers, too
 
 DEFAULT_INPUT_DIM = 512
 COIN_LABELS = 779
@@ -71,6 +74,7 @@ class MMBert(nn.Module):
         mask: Tensor,
         types: Tensor | None = None,
         n_layers: int | None = None,
+        lengths: np.ndarray | None = None,
     ) -> Tensor:
         """Hidden states of `[CLS] video ids..`.
 
@@ -80,6 +84,7 @@ class MMBert(nn.Module):
             mask: (B, L) readable positions, or (B, L, L) which position reads which.
             types: (1 or B, L) token types; None: all 0.
             n_layers: hidden states after so many layers; None: after the last.
+            lengths: of a mask (B, L); its other positions are left out, see `read_packed`.
 
         Returns:
             (B, L, D), L = n + F.
@@ -90,12 +95,15 @@ class MMBert(nn.Module):
         types = (
             torch.zeros(1, embeds.shape[1], dtype=torch.long, device=ids.device) if types is None else types
         )
+        inputs = {
+            "inputs_embeds": embeds,
+            "position_ids": layout.position_ids(ids.shape[1], n_video, self.max_video_len, ids.device),
+            "token_type_ids": types.expand(embeds.shape[:2]),
+        }
+        if lengths is not None:
+            return read_packed(self.bert, mask, lengths, **inputs)
         output = self.bert(
-            inputs_embeds=embeds,
-            attention_mask=for_heads(mask),
-            position_ids=layout.position_ids(ids.shape[1], n_video, self.max_video_len, ids.device),
-            token_type_ids=types.expand(embeds.shape[:2]),
-            output_hidden_states=n_layers is not None,
+            attention_mask=for_heads(mask), output_hidden_states=n_layers is not None, **inputs
         )
         return output.last_hidden_state if n_layers is None else output.hidden_states[n_layers]
 

@@ -1,7 +1,8 @@
 """What an update costs, counted without doing it: on tensors that have shapes and no values.
 
 Counted are the multiplications and additions of matrix products, convolutions and attention, as
-`torch.utils.flop_counter` knows them: those of the torch form of an operator, padding included.
+`torch.utils.flop_counter` knows them: those of the torch form of an operator, padding included unless
+`model.packed` leaves it out.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def model_without_values(task: Task, dtype: torch.dtype = torch.float32) -> nn.M
     config = task.config
     blank = dataclasses.replace(config.model.without_weights(), compile=False)
     with torch.device("meta"):
-        return build_model(dataclasses.replace(config, model=blank)).to(dtype).train()
+        model = build_model(dataclasses.replace(config, model=blank)).to(dtype).train()
+    task.leave_padding_out(model)
+    return model
 
 
 def step_cost(task: Task, model: nn.Module, batch: Mapping[str, Any], ranks: int = 1) -> StepCost:

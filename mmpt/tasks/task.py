@@ -24,6 +24,7 @@ from mmpt.models.batching import (
     compile_towers,
     forward_by_length,
     forward_in_parts,
+    pack_towers,
 )
 from mmpt.models.groups import set_groups
 from mmpt.models.mmfusion import MMFusion
@@ -125,9 +126,25 @@ class Task:
             checkpoint_activations(model)
         if self.config.model.compile:
             compile_towers(model)
-        if self.config.model.length_buckets:
-            check_towers_read_alone(model)
+        self.leave_padding_out(model)
         return model
+
+    def leave_padding_out(self, model: nn.Module) -> None:
+        """As `model.packed` or `model.length_buckets` say, where nothing reads it."""
+        packed, buckets = self.config.model.packed, self.config.model.length_buckets
+        if not packed and not buckets:
+            return
+        key = f"{self.config.source}: " + ("model.packed" if packed else "model.length_buckets")
+        if packed and buckets:
+            raise ValueError(f"{key} leaves all padding out, model.length_buckets some. Set one of them.")
+        check_towers_read_alone(model, key)
+        if self.loss and any(getattr(part, "reads_padding", False) for part in self.loss.modules()):
+            raise ValueError(
+                f"{key} leaves padding out, and loss.compat: true reads what towers make of it, as released. "
+                "Set loss.compat: false, or leave the key out."
+            )
+        if packed:
+            pack_towers(model)
 
     def _check_groups(self) -> None:
         """Refuses optimizers that know no groups, and precisions that join all parameters into one."""

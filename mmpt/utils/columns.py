@@ -1,15 +1,20 @@
 """Which columns of a padded batch are in use, counted where the batch is made: to ask a GPU would make the
-host wait for it."""
+host wait for it.
+
+Letters: B clips, L columns.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 COLUMNS = "columns"  # entry of a batch: mask -> columns in use
+LENGTHS = "lengths"  # entry of a batch: mask -> columns that each clip fills, (B,) of the host
 
 
 def last_column(mask: Tensor) -> int:
@@ -20,3 +25,31 @@ def last_column(mask: Tensor) -> int:
 def known_columns(key: str, batch: Mapping[str, Any]) -> int | None:
     """Columns of a mask that are in use, where the data set has counted them."""
     return batch.get(COLUMNS, {}).get(key)
+
+
+def filled_columns(mask: Tensor) -> list[int] | None:
+    """(B,) columns that each row of a mask (..., L) of the host fills, its leading dimensions as one; None
+    where a row has a gap, and its number of columns says not which."""
+    rows = mask.flatten(0, -2).numpy()
+    return None if (rows[:, 1:] > rows[:, :-1]).any() else rows.sum(1, dtype=int).tolist()
+
+
+def known_lengths(key: str, mask: Tensor, batch: Mapping[str, Any]) -> np.ndarray:
+    """(B,) columns of a mask (B, L) that each clip fills, as the data set counted them, or counted now where
+    the mask is the host's own.
+
+    Raises:
+        ValueError: nobody can say.
+    """
+    known = batch.get(LENGTHS, {}).get(key)
+    if known is None and mask.is_cpu:
+        known = filled_columns(mask)
+    if known is None:
+        raise ValueError(
+            f"{key}: lengths of clips are not known. Expected rows filled from the left without a gap, and "
+            f"where the mask lies on a device the entry {LENGTHS!r} of the batch, as MMDataset.collate makes "
+            "it. Leave model.packed and model.length_buckets out for such data."
+        )
+    if len(known) != len(mask):
+        raise ValueError(f"{key}: {len(known)} lengths in the batch, and {len(mask)} rows.")
+    return np.asarray(known)

@@ -211,3 +211,11 @@ def test_a_batch_of_modalities_says_how_many_columns_of_its_masks_are_in_use():
 
     assert MMDataset.collate(None, [item(4, 0), item(7, 0)])["columns"] == {"cmasks": 7, "audio_masks": 1}
     assert "columns" not in MMDataset.collate(None, [{"cmasks": torch.ones(2), "vmasks": torch.ones(2)}])
+
+
+def test_a_batch_says_how_many_columns_each_clip_fills_of_masks_without_gaps():
+    def item(seconds):
+        gap = torch.tensor([[True, False, True]] * 2)
+        return {"vmasks": torch.arange(5) < torch.tensor(seconds)[:, None], "cmasks": gap}
+
+    assert MMDataset.collate(None, [item([4, 0]), item([5, 1])])["lengths"] == {"vmasks": [4, 0, 5, 1]}

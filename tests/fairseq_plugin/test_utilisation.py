@@ -12,6 +12,7 @@ from mmpt.fairseq_plugin.criterion import MMCriterion
 from mmpt.fairseq_plugin.phases import STRAGGLERS
 from mmpt.fairseq_plugin.task import FairseqMMTask
 from mmpt.fairseq_plugin.utilisation import Utilisation, memory_peak, peak_rate
+from mmpt.losses import MMContraLoss
 from mmpt.tasks import build_task
 from mmpt.tasks.cost import half_precision, model_without_values, shapes_of, step_cost
 from tests.conftest import ROOT
@@ -58,15 +59,28 @@ def test_mfu_is_the_counted_operations_of_the_rate_against_the_peak(config, samp
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_operations_of_packed_towers_are_those_of_the_positions_that_are_read(config, sample):
+    def operations(**keys):
+        task = build_task(dataclasses.replace(config, model=dataclasses.replace(config.model, **keys)))
+        lengths = {"vmasks": [1] * 16, "cmasks": [3] * 16}
+        shapes = shapes_of(sample | {"lengths": lengths})
+        return step_cost(task, model_without_values(task), shapes).operations
+
+    # of 4 seconds 1, with [CLS] and [SEP] 3 of 6 positions; of a caption of 4 positions 2
+    assert operations(packed=True) == pytest.approx(operations() / 2, rel=0.15)
+
+
 def test_without_a_known_peak_nothing_is_counted_nor_said(config):
     found = Utilisation.here(config, 1, on_cpu=True)
     found.count({"no": "batch"}, 1)
     assert found.of_rate(1.0) is None
 
 
-def test_a_model_that_reads_values_has_no_mfu_and_the_log_says_why(config, sample, caplog):
-    sorted_by_length = dataclasses.replace(config.model, length_buckets=2)
-    found = Utilisation(dataclasses.replace(config, model=sorted_by_length), 1, 1e12)
+def test_a_loss_that_reads_values_has_no_mfu_and_the_log_says_why(config, sample, caplog, monkeypatch):
+    monkeypatch.setattr(
+        MMContraLoss, "forward", lambda self, *, pooled_text, **batch: pooled_text.sum().item()
+    )
+    found = Utilisation(config, 1, 1e12)
     with caplog.at_level("INFO"):
         found.count(sample, 16)
     assert found.of_rate(1.0) is None and "no mfu" in caplog.text

@@ -16,8 +16,10 @@ from mmpt.models.batching import (
     forward_by_length,
     forward_in_parts,
 )
+from mmpt.utils.columns import LENGTHS, filled_columns
 from mmpt.utils.seed import set_seed
 from tests.conftest import ROOT
+from tests.device_waits import NoCopies, NoLiterals
 from tests.two_processes import WORLD, run_on_two_ranks
 
 B = 6
@@ -145,6 +147,15 @@ def test_clips_read_by_length_come_out_as_in_one_padded_batch(config, buckets):
         assert found[f"{side}_outputs"].shape == expected[f"{side}_outputs"].shape
 
 
+def test_reading_by_length_never_waits_for_the_device(config):
+    model, clips = build_model(config).to("meta"), batch_of_all_lengths()
+    clips[LENGTHS] = {key: filled_columns(clips[key]) for key in ("vmasks", "cmasks")}
+    clips = {k: x.to("meta") if isinstance(x, torch.Tensor) else x for k, x in clips.items()}
+    with NoCopies(), NoLiterals():
+        outputs = forward_by_length(model, 3, **clips)
+        (outputs["pooled_video"].sum() + outputs["text_outputs"].sum()).backward()
+
+
 @pytest.mark.parametrize("size", [None, 4])
 def test_clips_read_by_length_give_the_gradient_of_the_padded_batch_also_in_parts(config, size):
     def by_length(model, clips):
@@ -178,7 +189,7 @@ def test_reading_by_length_leaves_padding_out_of_the_towers(config):
 def test_a_model_that_reads_both_modalities_together_is_not_read_by_length(config):
     joint = dataclasses.replace(config.model, model_cls="MMFusionJoint", mm_encoder_cls="MMBertForJoint")
     with pytest.raises(ValueError, match="length_buckets .* MMFusionJoint has no towers that read alone"):
-        check_towers_read_alone(build_model(dataclasses.replace(config, model=joint)))
+        check_towers_read_alone(build_model(dataclasses.replace(config, model=joint)), "model.length_buckets")
 
 
 @pytest.mark.slow

@@ -133,6 +133,30 @@ def test_reading_by_length_needs_towers_that_read_alone(toy_world):
         build_task(config(*joint, f"dataset.bert_name={toy_world}/model")).build_model()
 
 
+@pytest.mark.parametrize("key", ["model.packed=true", "model.length_buckets=2"])
+def test_padding_is_not_left_out_where_the_loss_reads_it(toy_world, key):
+    overrides = key, "loss.compat=true", f"dataset.bert_name={toy_world}/model"
+    with pytest.raises(ValueError, match="leaves padding out, and loss.compat: true reads what towers"):
+        build_task(config(*overrides)).build_model()
+
+
+def test_packed_towers_train_from_a_collated_batch_and_without_padding(toy_world):
+    task = build_task(config("model.packed=true", f"dataset.bert_name={toy_world}/model"))
+    model, rows = task.build_model(), []
+    model.text_encoder.encoder.register_forward_pre_hook(lambda module, args: rows.append(args[0].shape[:2]))
+    clips = batch() | {"vfeats": torch.randn(1, 2, 8, 4, 512)}
+    task.forward(
+        model.train(), task.flatten(clips | {"lengths": {"vmasks": [4] * 16, "cmasks": [3] + [5] * 15}})
+    )
+    assert rows == [(1, 16 * 4 - 2)]
+
+
+def test_packing_and_sorting_by_length_are_one_choice(toy_world):
+    overrides = "model.packed=true", "model.length_buckets=2", f"dataset.bert_name={toy_world}/model"
+    with pytest.raises(ValueError, match="model.packed leaves all padding out, .* Set one of them"):
+        build_task(config(*overrides)).build_model()
+
+
 def test_training_without_a_loss_is_refused_with_the_key_to_set():
     with pytest.raises(ValueError, match="loss.loss_cls is missing"):
         Task(config("loss=null"))(Towers(), batch())
