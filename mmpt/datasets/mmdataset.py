@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from mmpt.config.schema import Config
 from mmpt.processors.base import MetaProcessor, MissingData, build_parts
-from mmpt.utils.columns import COLUMNS, LENGTHS, filled_columns, last_column
+from mmpt.utils.columns import COLUMNS, LABELLED, LENGTHS, filled_columns, labels_in_use, last_column
 from mmpt.utils.seed import DEFAULT_SEED, ItemRandom
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ class MMDataset(Dataset):
         """A batch: tensors stacked, numbers made tensors, strings and tuples listed, None left out.
 
         Where items have modalities, `columns` says of each mask how many of its columns are in use, else
-        `lengths` how many each clip fills: towers that go by it would have to ask the device.
+        `lengths` how many each clip fills; `labelled` says how many positions carry a label. Who goes by it
+        would have to ask the device.
         """
         batch = {}
         for key in items[0]:
@@ -111,6 +112,9 @@ class MMDataset(Dataset):
                 batch[key] = default_collate(values)
             elif values[0] is not None:
                 batch[key] = values
+        labels = [key for key in batch if "label" in key and isinstance(batch[key], torch.Tensor)]
+        if labels:  # a label for each item says nothing of positions
+            batch[LABELLED] = {key: labels_in_use(batch[key]) for key in labels if batch[key].dim() > 1}
         masks = [key for key in batch if "masks" in key and isinstance(batch[key], torch.Tensor)]
         if any(key.endswith("_masks") for key in masks):
             batch[COLUMNS] = {key: last_column(batch[key].flatten(0, -2)) for key in masks}

@@ -2,14 +2,14 @@
 
 Both guess masked words from the words before them and from a condition, the tokens of some modalities. They
 read `word_logits` of the model, a callable (condition, masked ids, mask, labels, question, its mask) ->
-logits of the labelled words.
+logits of the labelled words, to which `n_labels` says how many there are where the data set counted them.
 
 Shapes: B items, T caption columns, Q question columns, n labelled words of the batch, C vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,14 +49,15 @@ class WritingLoss(Loss[WritingConfig]):
     term = ""
 
     def over_conditions(
-        self, word_logits: Callable[..., Tensor], texts: Callable[[str], tuple[Tensor, ...]]
+        self, word_logits: Callable[..., Tensor], texts: Callable[[str], tuple[Any, ...]]
     ) -> Tensor:
         """Cross entropy of the labelled words, averaged over words, then over conditions; `texts` gives the
-        ids, mask, labels and question of a condition."""
+        number of labels (None: not counted), ids, mask, labels and question of a condition."""
         losses = []
         for condition in self.config.conditions or ():
-            ids, mask, labels, *question = texts(condition)
-            logits = word_logits(condition, ids, mask, labels, *question)
+            n_labels, ids, mask, labels, *question = texts(condition)
+            counted = {} if n_labels is None else {"n_labels": n_labels}
+            logits = word_logits(condition, ids, mask, labels, *question, **counted)
             losses.append(mean_cross_entropy(logits, labelled(labels, logits)))
         loss = sum(losses) / len(losses)
         self.record(**{self.term: loss})
@@ -84,12 +85,15 @@ class CaptionLoss(WritingLoss):
         masked_caps: Tensor,
         cmasks: Tensor,
         caption_labels: Tensor,
+        labelled: Mapping[str, int] | None = None,
         **batch: Any,
     ) -> Tensor:
         common = {"masked_caps": masked_caps, "cmasks": cmasks, "caption_labels": caption_labels}
 
-        def texts(condition: str) -> tuple[Tensor, ...]:
-            return tuple(batch.get(f"{name}_{letters_of(condition)}", x) for name, x in common.items())
+        def texts(condition: str) -> tuple[Any, ...]:
+            own = f"caption_labels_{letters_of(condition)}"
+            n_labels = (labelled or {}).get(own if own in batch else "caption_labels")
+            return n_labels, *(batch.get(f"{name}_{letters_of(condition)}", x) for name, x in common.items())
 
         return self.over_conditions(word_logits, texts)
 
@@ -117,7 +121,9 @@ class AnswerLoss(WritingLoss):
         answer_labels: Tensor,
         question_caps: Tensor,
         question_cmasks: Tensor,
+        labelled: Mapping[str, int] | None = None,
         **batch: Any,
     ) -> Tensor:
-        text = masked_answers, answer_cmasks, answer_labels, question_caps, question_cmasks
+        n_labels = (labelled or {}).get("answer_labels")
+        text = n_labels, masked_answers, answer_cmasks, answer_labels, question_caps, question_cmasks
         return self.over_conditions(word_logits, lambda condition: text)

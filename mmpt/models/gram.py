@@ -29,12 +29,13 @@ from mmpt.models import sequence_layout as layout
 from mmpt.models.generation import beam_search, greedy_search, sample_search
 from mmpt.models.mmgram import MatchingKeys, columns_in_use, columns_of_ranks
 from mmpt.models.multimodal_bert import MultimodalBert, Writer, add_cross_attention
+from mmpt.models.packing import chosen
 from mmpt.models.transformermodel import build_encoder, read_bert_config
 from mmpt.modules.layers import masked_mean
 from mmpt.modules.matching import GramMatchHead, bind_matcher
 from mmpt.ops.precision import under_autocast
 from mmpt.registry import MODELS
-from mmpt.utils.columns import known_columns
+from mmpt.utils.columns import NO_LABEL, known_columns
 
 TOWERS = {
     "v": "video",
@@ -45,7 +46,6 @@ INITIAL_TEMPERATURE, LEAST_TEMPERATURE = 0.07, 1e-4
 INITIAL_STD = 0.02
 JOINT = ("va", "vs", "vas")  # what has a head of its own besides single modalities
 NORM_EPS = 1e-12
-IGNORED = -100  # label of a position that no loss reads
 OLD_NAMES = {"video_": "vision_", "evaclip_model.": "vision_encoder.", "clip_model.": "vision_encoder."}
 
 
@@ -349,6 +349,7 @@ class GRAM(nn.Module):
         labels: Tensor,
         question_caps: Tensor | None = None,
         question_cmasks: Tensor | None = None,
+        n_labels: int | None = None,
     ) -> Tensor:
         """Scores (n, C) of the n labelled words of texts in which some words are masked, each read with the
         words before it.
@@ -359,17 +360,18 @@ class GRAM(nn.Module):
             caps, cmasks: (B, T) captions or answers.
             labels: (B, T) the word to guess, -100 elsewhere.
             question_caps, question_cmasks: (B, T') questions, read whole before the answers.
+            n_labels: n, as the data set counted it; None: it did not.
         """
         ids, mask, _ = layout.text_segment(caps, cmasks)
         labels = torch.cat([labels[:, :1], labels[:, 2:]], dim=1)
         if question_caps is not None:
             question, question_mask, _ = layout.text_segment(question_caps, question_cmasks)
             ids, visible = torch.cat([question, ids], dim=1), reading_order(mask, question_mask)
-            labels = functional.pad(labels, (question.shape[1], 0), value=IGNORED)
+            labels = functional.pad(labels, (question.shape[1], 0), value=NO_LABEL)
         else:
             visible = reading_order(mask)
         hidden = self.multimodal_encoder(ids, visible, *self.condition(items, subset))
-        return self.multimodal_encoder.logits(hidden[labels != IGNORED])
+        return self.multimodal_encoder.logits(chosen(hidden, labels != NO_LABEL, n_labels))
 
     @torch.no_grad()
     def generate(

@@ -5,6 +5,7 @@ Shape letters: B clips, F video tokens, T caption columns, D width, L = F + T, C
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,10 @@ from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
 from mmpt.models.generation import beam_search, greedy_search
 from mmpt.models.mmfusion import Encoded, MMFusion
+from mmpt.models.packing import chosen
 from mmpt.models.transformermodel import MMBertForMTM
 from mmpt.registry import MODELS
+from mmpt.utils.columns import NO_LABEL
 
 
 @MODELS.register()
@@ -80,6 +83,8 @@ class MMFusionMFMMLM(MMFusionJoint):
         attention_mask: Tensor | None = None,
         video_label: Tensor | None = None,
         text_label: Tensor | None = None,
+        lengths: Mapping[str, list[int]] | None = None,
+        labelled: Mapping[str, int] | None = None,
         **batch,
     ) -> dict[str, Tensor]:
         """Logits of masked tokens, or the pooled pair.
@@ -91,6 +96,7 @@ class MMFusionMFMMLM(MMFusionJoint):
                 positions.
             video_label: (B, F) true on masked frames.
             text_label: (B, T) the id behind a masked word, -100 elsewhere.
+            lengths, labelled: what the data set counted, see `MMDataset.collate`; None: it did not.
         """
         if video_label is None or text_label is None:
             return super().forward(caps, cmasks, vfeats, vmasks)
@@ -99,9 +105,12 @@ class MMFusionMFMMLM(MMFusionJoint):
         types = layout.token_types(caps.shape[1], n_video, caps.device)
         visible = vfeats.masked_fill(video_label[..., None], 0)
         hidden = self.mm_encoder(caps, visible, mask, types)
-        masked_video = layout.video_tokens(hidden, n_video)[video_label]
-        masked_text = layout.caption_tokens(hidden, n_video)[text_label != -100]
-        targets = self.mm_encoder.video_targets(vfeats, vmasks, video_label)
+        n_frames, n_words = ((labelled or {}).get(key) for key in ("video_label", "text_label"))
+        valid = (lengths or {}).get("vmasks")
+        others = None if valid is None or n_frames is None else sum(valid) - n_frames
+        masked_video = chosen(layout.video_tokens(hidden, n_video), video_label, n_frames)
+        masked_text = chosen(layout.caption_tokens(hidden, n_video), text_label != NO_LABEL, n_words)
+        targets = self.mm_encoder.video_targets(vfeats, vmasks, video_label, n_frames, others)
         video_logits, text_logits = self.mm_encoder.logits(masked_video, masked_text, *targets)
         return {"video_logits": video_logits, "text_logits": text_logits}
 
@@ -137,6 +146,7 @@ class MMFusionNLG(MMFusionJoint):
         vmasks: Tensor,
         attention_mask: Tensor,
         text_label: Tensor,
+        labelled: Mapping[str, int] | None = None,
         **batch,
     ) -> dict[str, Tensor]:
         """`logits` (n, C) of the n labelled words.
@@ -145,11 +155,13 @@ class MMFusionNLG(MMFusionJoint):
             caps, cmasks, vfeats, vmasks: the batch, words shifted by one behind the prompt.
             attention_mask: (B, L, L) which position reads which.
             text_label: (B, T) the next word, -100 where there is none to guess.
+            labelled: how many there are to guess, as the data set counted them; None: it did not.
         """
         types = layout.token_types(caps.shape[1], vfeats.shape[1], caps.device)
         hidden = self.mm_encoder(caps, vfeats, attention_mask, types)
-        words = layout.caption_tokens(hidden, vfeats.shape[1])[text_label != -100]
-        return {"logits": self.mm_encoder.logits(words)}
+        words = layout.caption_tokens(hidden, vfeats.shape[1])
+        n_words = (labelled or {}).get("text_label")
+        return {"logits": self.mm_encoder.logits(chosen(words, text_label != NO_LABEL, n_words))}
 
     @torch.no_grad()
     def generate(

@@ -23,6 +23,24 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 PACKED = "mmpt_packed"  # the name of our attention among those of transformers
 
 
+def true_places(mask: Tensor, n: int) -> Tensor:
+    """(n,) places in `mask.flatten()` of its n true positions, in order; the device is not asked for n."""
+    flat = mask.flatten()
+    places = torch.arange(flat.numel(), device=mask.device)
+    # each true position writes its place to the slot of its rank, the others to one slot more
+    slots = (flat.cumsum(0) - 1).masked_fill(~flat, n)
+    return places.new_zeros(n + 1).scatter_(0, slots, places)[:n]
+
+
+def chosen(x: Tensor, mask: Tensor, n: int | None) -> Tensor:
+    """(B, L, D) -> (n, D), where a mask (B, L) is true.
+
+    Args:
+        n: how many that are, as the data set counted them; None: the host looks, and waits for the device.
+    """
+    return x[mask] if n is None else x.flatten(0, 1).index_select(0, true_places(mask, n))
+
+
 @dataclass(frozen=True)
 class Packing:
     """Where the read positions of a batch are.
@@ -41,12 +59,7 @@ class Packing:
     def of(cls, mask: Tensor, lengths: np.ndarray) -> Packing:
         """The true positions of a mask (B, L); only the host's `lengths` say how many, so that nobody waits
         for the device."""
-        n, flat = int(lengths.sum()), mask.flatten()
-        places = torch.arange(flat.numel(), device=mask.device)
-        # each true position writes its place to the slot of its rank, the others to one slot more
-        slots = (flat.cumsum(0) - 1).masked_fill(~flat, n)
-        index = places.new_zeros(n + 1).scatter_(0, slots, places)[:n]
-        return cls(index, lengths, tuple(mask.shape))
+        return cls(true_places(mask, int(lengths.sum())), lengths, tuple(mask.shape))
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, L, ...) -> (n, ...)."""

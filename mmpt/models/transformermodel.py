@@ -31,7 +31,7 @@ except (
     cure = "If that names torchaudio: pip uninstall torchaudio"
     raise ImportError(f"transformers is installed but does not import ({error}). {cure}") from error
 
-from mmpt.models.packing import read_packed  # noqa: E402  it imports transformers, too
+from mmpt.models.packing import chosen, read_packed  # noqa: E402  it imports transformers, too
 
 DEFAULT_INPUT_DIM = 512
 COIN_LABELS = 779
@@ -173,11 +173,13 @@ class MMBertWithHead(MMBert):
     def head(self) -> PredictionHead:
         return self.cls["predictions"]
 
-    def video_targets(self, vfeats: Tensor, vmasks: Tensor, video_label: Tensor) -> tuple[Tensor, Tensor]:
+    def video_targets(
+        self, vfeats: Tensor, vmasks: Tensor, video_label: Tensor, n: int | None = None, m: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Tokens of the masked frames (n, D), and of all other valid frames of the batch (m, D), the
-        negatives."""
+        negatives; for n and m see `chosen`."""
         tokens = self.videomlp(vfeats)
-        return tokens[video_label], tokens[vmasks & ~video_label]
+        return chosen(tokens, video_label, n), chosen(tokens, vmasks & ~video_label, m)
 
 
 @ENCODERS.register()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmpt.registry import TASKS
 from mmpt.tasks.task import Task
+from mmpt.utils.columns import LENGTHS
 
 
 @TASKS.register()
@@ -25,7 +26,10 @@ class VLMTask(Task):
                 f"{self.config.source}: dataset.subsampling={clips}: VLMTask needs an even number of "
                 "clips per item."
             )
-        return {name: _halves(value) for name, value in sample.items()}
+        rows = {name: _halves(value) for name, value in sample.items()}
+        if LENGTHS in sample:
+            rows[LENGTHS] = {name: n[::2] + n[1::2] for name, n in sample[LENGTHS].items()}
+        return rows
 
 
 def _halves(value: Any) -> Any:

@@ -1,5 +1,5 @@
-"""Which columns of a padded batch are in use, counted where the batch is made: to ask a GPU would make the
-host wait for it.
+"""What of a padded batch is in use, counted where the batch is made: to ask a GPU would make the host wait
+for it.
 
 Letters: B clips, L columns.
 """
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 COLUMNS = "columns"  # entry of a batch: mask -> columns in use
-LENGTHS = "lengths"  # entry of a batch: mask -> columns that each clip fills, (B,) of the host
+LENGTHS = "lengths"  # entry of a batch: mask -> columns that each clip fills, (B,)
+LABELLED = "labelled"  # entry of a batch: labels of positions -> how many positions carry one
+NO_LABEL = -100
 
 
 def last_column(mask: Tensor) -> int:
@@ -32,6 +34,11 @@ def filled_columns(mask: Tensor) -> list[int] | None:
     where a row has a gap, and its number of columns says not which."""
     rows = mask.flatten(0, -2).numpy()
     return None if (rows[:, 1:] > rows[:, :-1]).any() else rows.sum(1, dtype=int).tolist()
+
+
+def labels_in_use(labels: Tensor) -> int:
+    """Positions that are true or, of a tensor of numbers, not -100."""
+    return int((labels if labels.dtype == torch.bool else labels != NO_LABEL).sum())
 
 
 def known_lengths(key: str, mask: Tensor, batch: Mapping[str, Any]) -> np.ndarray:

@@ -219,3 +219,12 @@ def test_a_batch_says_how_many_columns_each_clip_fills_of_masks_without_gaps():
         return {"vmasks": torch.arange(5) < torch.tensor(seconds)[:, None], "cmasks": gap}
 
     assert MMDataset.collate(None, [item([4, 0]), item([5, 1])])["lengths"] == {"vmasks": [4, 0, 5, 1]}
+
+
+def test_a_batch_says_how_many_positions_carry_a_label():
+    def item(*words):
+        frames = torch.tensor([word > 0 for word in words])
+        return {"text_label": torch.tensor(words), "video_label": frames, "label": torch.tensor(3)}
+
+    batch = MMDataset.collate(None, [item(7, -100, -100), item(-100, 0, 9)])
+    assert batch["labelled"] == {"text_label": 3, "video_label": 2}

@@ -19,6 +19,7 @@ from mmpt.models.batching import checkpoint_activations
 from mmpt.models.gram import GRAM, stretched
 from mmpt.modules.matching import bind_matcher
 from tests.conftest import GOLDEN, golden_cases, load_golden
+from tests.device_waits import NoReads
 from tests.golden_modules import (
     NAMES,
     arrays_below,
@@ -458,6 +459,40 @@ def test_captions_are_written_from_each_condition_in_its_own_words(make_tiny):
     alone = {"masked_caps": heard, "cmasks": heard != 0, "caption_labels": own["caption_labels_a"]}
     expected = (loss("tv") + loss("ta", **alone)) / 2
     torch.testing.assert_close(loss("tv", "ta", **own), expected)
+
+
+def test_an_update_that_writes_does_not_wait_for_its_labels(make_tiny, monkeypatch):
+    monkeypatch.setattr("mmpt.models.mmgram.may_look", lambda mask: False)
+    monkeypatch.setattr("mmpt.losses.loss.Loss.record", lambda loss, **terms: None)  # looks, on the CPU
+    model, batch = make_tiny().train(), tiny_batch()
+    answers = {"question_caps": batch["subtitle_caps"], "question_cmasks": batch["subtitle_cmasks"]}
+    answers |= {"masked_answers": batch["caps"], "answer_cmasks": batch["cmasks"]}
+    labels = batch["caps"].where(batch["caps"] > 4, -100)
+    text = {"masked_caps": batch["caps"], "cmasks": batch["cmasks"], "caption_labels": labels, **answers}
+    counted = {"caption_labels": 7, "answer_labels": 7}
+    words = model(**batch)["word_logits"]
+    with NoReads():
+        sum(
+            build_loss({"loss_cls": name, "conditions": ["tv"]})(
+                word_logits=words, **text, answer_labels=labels, labelled=counted
+            )
+            for name in ("CaptionLoss", "AnswerLoss")
+        ).backward()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_labels_that_were_counted_change_no_loss(make_tiny, own):
+    model, batch = make_tiny(), tiny_batch()
+    labels, heard = batch["caps"].where(batch["caps"] > 4, -100), batch["caps"].roll(1, 1)
+    text = {"masked_caps": batch["caps"], "cmasks": batch["cmasks"], "caption_labels": labels}
+    if own:
+        few = heard.where(heard > 8, -100)
+        text |= {"masked_caps_v": heard, "cmasks_v": batch["cmasks"], "caption_labels_v": few}
+    counted = {name: int((x != -100).sum()) for name, x in text.items() if "labels" in name}
+    loss = build_loss({"loss_cls": "CaptionLoss", "conditions": ["tv", "ta"]})
+    words = model(**batch)["word_logits"]
+    expected = loss(word_logits=words, **text)
+    assert torch.equal(loss(word_logits=words, **text, labelled=counted), expected)
 
 
 def test_modalities_that_no_head_joins_are_refused_before_training(make_tiny):

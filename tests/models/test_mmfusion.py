@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from mmpt.models import build_model
+from mmpt.utils.columns import filled_columns, labels_in_use
+from tests.device_waits import NoReads
 
 
 @pytest.fixture
@@ -101,6 +103,28 @@ def test_masked_modelling_gradients_reach_frames_words_and_head(make_config, cli
         encoder.head.transform.dense,
     ):
         assert part.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("model_cls", "encoder"),
+    [("MMFusionMTM", "MMBertForMTM"), ("MMFusionMFMMLM", "MMBertForMFMMLM"), ("MMFusionNLG", "MMBertForNLG")],
+)
+def test_labels_that_were_counted_give_the_same_logits_and_no_wait_for_the_device(
+    make_config, clips, model_cls, encoder
+):
+    model = build_model(make_config(model_cls, mm_encoder_cls=encoder)).eval()
+    length = clips["caps"].shape[1] + clips["vfeats"].shape[1]
+    labels = {
+        "video_label": clips["vmasks"] & (torch.arange(8) % 2 == 0),
+        "text_label": torch.where(clips["cmasks"] & (torch.arange(16) > 2), clips["caps"], -100),
+        "attention_mask": torch.ones(len(clips["caps"]), length, length, dtype=torch.bool),
+    }
+    expected = model(**clips, **labels)
+    counted = {key: labels_in_use(labels[key]) for key in ("video_label", "text_label")}
+    lengths = {"vmasks": filled_columns(clips["vmasks"])}
+    with NoReads():
+        found = model(**clips, **labels, labelled=counted, lengths=lengths)
+    assert found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected)
 
 
 def test_half_precision_model_gives_finite_half_precision_outputs(model, clips):

@@ -198,6 +198,8 @@ def test_vlm_puts_the_odd_clips_of_an_item_behind_the_even_ones():
         5,
         7,
     ]
+    lengths = {"lengths": {"cmasks": list(range(8))}}
+    assert task.flatten(lengths) == {"lengths": {"cmasks": [0, 2, 4, 6, 1, 3, 5, 7]}}
     with pytest.raises(ValueError, match="subsampling=3.* even number"):
         odd = build_task(
             config(
