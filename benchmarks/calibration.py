@@ -21,6 +21,7 @@ import torch
 
 from mmpt.calibration import AlignedVideo
 from mmpt.calibration.rehearsal import rehearse
+from mmpt.evaluators.plots import plot_dots
 from mmpt.inference.moments import align_captions
 from mmpt.inference.spans import ALIGNERS, with_truth
 from mmpt.models.linear import fit_ridge_to_shards
@@ -97,6 +98,7 @@ def aligned(
 def embedded(data: Path, aligners: list[str]) -> dict[str, list[AlignedVideo]]:
     """Narrated videos that the regression was not fitted to."""
     settings = Settings(size=SIZES["small"], noise=NOISE["moderate"]).with_knobs({"val_videos": VIDEOS})
+    data = data / "world"
     build_world(data, settings)
     feat, words = data / "how2" / "feat", load_tokenizer(str(data / "model"))
     vocabulary = json.loads((data / "model" / "config.json").read_text())["vocab_size"]
@@ -166,34 +168,22 @@ WORLDS = {"embedded": embedded, "youcook2": styled("youcook2"), "crosstask": sty
 
 def draw(path: Path, found: dict[str, np.ndarray], coverage: float, false_discovery: float) -> None:
     """Coverage of all splits, widths beside the fixed window, false discovery."""
-    import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    def dots(column: int, scale: float) -> list[tuple[float, float, float] | None]:
+        """The mean over splits, and between which bounds 95 % of them are."""
+        return [
+            (scale * np.nanmean(v), *(scale * np.nanpercentile(v, [2.5, 97.5])))
+            if np.isfinite(v).any()
+            else None
+            for v in (tested[:, column] for tested in found.values())
+        ]
 
-    names = list(found)
-    figure, axes = plt.subplots(
-        1, 3, figsize=(12, 0.35 * len(names) + 1.6), sharey=True, layout="constrained"
-    )
-    places = np.arange(len(names))[::-1]
-    for place, name in zip(places, names, strict=True):
-        tested = found[name]
-        low, high = np.nanpercentile(tested[:, 0], [2.5, 97.5])
-        axes[0].plot([100 * low, 100 * high], [place, place], color="#4477aa", lw=2)
-        axes[0].plot(100 * np.nanmean(tested[:, 0]), place, "o", color="#4477aa")
-        axes[1].barh(place + 0.18, np.nanmean(tested[:, 3]), 0.34, color="#bbbbbb")
-        axes[1].barh(place - 0.18, np.nanmean(tested[:, 1]), 0.34, color="#4477aa")
-        if np.isfinite(tested[:, 4]).any():
-            low, high = np.nanpercentile(tested[:, 4], [2.5, 97.5])
-            axes[2].plot([100 * low, 100 * high], [place, place], color="#4477aa", lw=2)
-            axes[2].plot(100 * np.nanmean(tested[:, 4]), place, "o", color="#4477aa")
-    axes[0].axvline(100 * coverage, color="black", lw=0.8, ls="--")
-    axes[2].axvline(100 * false_discovery, color="black", lw=0.8, ls="--")
-    axes[0].set_yticks(places, names)
-    axes[0].set_xlabel("coverage, percent (mean, 95 % of splits)")
-    axes[1].set_xlabel("mean width, seconds (grey: fixed window)")
-    axes[2].set_xlabel('false discovery of "visible", percent')
-    figure.savefig(path, dpi=110)
+    panels = {
+        ("", f"coverage, percent ({100 * coverage:g} promised)"): {"calibrated": dots(0, 100)},
+        ("", "mean width, seconds"): {"calibrated": dots(1, 1), "fixed window": dots(3, 1)},
+        ("", f"false discovery, percent ({100 * false_discovery:g} at most)"): {"calibrated": dots(4, 100)},
+    }
+    plot_dots(path, panels, list(found), "mean over splits, and where 95 % of them are")
 
 
 if __name__ == "__main__":

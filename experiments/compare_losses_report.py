@@ -7,21 +7,21 @@ import re
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments.comparison import Comparison
+from mmpt.evaluators.plots import MARKS as MARKS_OF_DOTS
+from mmpt.evaluators.plots import plot_dots
 from mmpt.evaluators.report import markdown_table, text_table
 from mmpt.utils.files import atomic_write
-from mmpt.utils.optional import optional_import
 
 MARKS = ("<!-- results:begin -->", "<!-- results:end -->")
 SHARE = re.compile(r"(R\d+|acc|Ravg)$")  # measures between 0 and 1, shown in percent
 FEW = 2  # losses up to which all noises share one table
 
+Dot = tuple[float, float, float]  # a number with the bounds of its bar
 Results = Sequence[Mapping[str, Any]]
 
 
@@ -50,7 +50,8 @@ def write_report(results: Results, costs: Mapping[str, float], comparison: Compa
 
 
 def update_page(page: Path, comparison: Comparison) -> None:
-    """Put the tables of a comparison between the two markers of a page, and the figure beside it.
+    """Put the tables of a comparison between the two markers of a page, and beside it the figure, if the page
+    shows it.
 
     A page for several comparisons has markers that name the output folder: `<!-- results:begin
     runs/compare_gdt -->`; their figures are called `<page>_<folder>.png`.
@@ -70,7 +71,9 @@ def update_page(page: Path, comparison: Comparison) -> None:
         )
     with atomic_write(page, "w") as file:
         file.write(f"{before}{begin}\n{(out / 'results.md').read_text()}{end}{after}")
-    shutil.copy(out / "results.png", figure)
+    if figure.name in text:
+        for kind in (".png", ".svg"):
+            shutil.copy((out / "results.png").with_suffix(kind), figure.with_suffix(kind))
 
 
 def table_blocks(
@@ -134,121 +137,70 @@ def spread(values: Sequence[float]) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A part of the figure: line -> values of the seeds at each tick; lines are drawn where the ticks have an
-    order."""
+def panels_of(
+    results: Results, comparison: Comparison
+) -> tuple[dict[tuple[str, str], dict[str, list[Dot | None]]], list[str]]:
+    """What `plot_dots` draws, and the names beside it.
 
-    title: str
-    ticks: list[str]
-    lines: dict[str, list[list[float]]]
-    joined: bool
-
-
-def panels_of(results: Results, comparison: Comparison) -> list[list[Panel]]:
-    """Rows of the figure.
-
-    Over several noises each row is an axis of the comparison (without axes: all noises, not joined), with a
-    panel a drawn column and a line a loss, by the last measure of the cells; with `lines: columns` a panel a
-    loss and measure and a line a drawn column. With one noise, a panel a column over the losses, and a line a
-    measure.
+    With one noise a panel for each drawn column, a name for each loss and a mark for each measure of a cell.
+    Over several noises a name for each noise and a mark for each loss, by the last measure of the cells; with
+    `lines: columns` a panel for each measure of the cells, a name for each noise and loss, and a mark for
+    each drawn column.
     """
     noises = list(dict.fromkeys(result["noise"] for result in results))
     losses = list(dict.fromkeys(result["row"] for result in results))
     heads = comparison.drawn_columns
 
-    def found(loss: str, noise: str, head: str, which: int = -1) -> list[float]:
+    def dot(loss: str, noise: str, head: str, which: int = -1) -> Dot | None:
         own = [result for result in results if (result["row"], result["noise"]) == (loss, noise)]
-        return [value(result, comparison.measures(head)[which]) for result in own]
+        return mean_and_spread([value(result, comparison.measures(head)[which]) for result in own])
 
-    def names(head: str) -> list[tuple[int, str]]:
+    def cells(head: str) -> list[tuple[int, str]]:
         return list(enumerate(comparison.measure_names if len(comparison.measures(head)) > 1 else [""]))
 
     if len(noises) == 1:
-        return [
-            [
-                Panel(
-                    head,
-                    losses,
-                    {name: [found(loss, noises[0], head, k) for loss in losses] for k, name in names(head)},
-                    False,
-                )
-                for head in heads
-            ]
-        ]
-    rows = []
-    for axis, along in (comparison.axes or {"": noises}).items():
-        title, joined = (f"{axis}: {{}}", True) if axis else ("{}", False)
-        if comparison.lines == "losses":
-            titles = {head: " ".join(filter(None, (head, names(head)[-1][1]))) for head in heads}
-            lines = {
-                titles[head]: {loss: [found(loss, noise, head) for noise in along] for loss in losses}
-                for head in heads
+        of_one = {
+            ("", titled(head, comparison)): {
+                cell: [dot(loss, noises[0], head, which) for loss in losses] for which, cell in cells(head)
             }
-        else:
-            moved = [loss for loss in losses if all(found(loss, noise, heads[0]) for noise in along)]
-            cells = list(enumerate(comparison.measure_names or [""]))
-            lines = {
-                f"{loss} {name}".strip(): {head: [found(loss, n, head, k) for n in along] for head in heads}
-                for loss in moved
-                for k, name in cells
+            for head in heads
+        }
+        return of_one, losses
+    if comparison.lines == "columns":
+        runs = list(dict.fromkeys((result["noise"], result["row"]) for result in results))
+        unit = titled(heads[0], comparison).removeprefix(heads[0])
+        of_columns = {
+            ("", f"{cell}{unit}"): {
+                head: [dot(loss, noise, head, which) for noise, loss in runs] for head in heads
             }
-        rows.append([Panel(title.format(what), along, of, joined) for what, of in lines.items()])
-    return rows
+            for which, cell in enumerate(comparison.measure_names or [""])
+        }
+        return of_columns, [f"{noise}, {loss}" for noise, loss in runs]
+    few = [losses[first : first + len(MARKS_OF_DOTS)] for first in range(0, len(losses), len(MARKS_OF_DOTS))]
+    of_losses = {
+        (
+            f"losses {number}" if len(few) > 1 else "",
+            f"{titled(head, comparison)} {cells(head)[-1][1]}".strip(),
+        ): {loss: [dot(loss, noise, head) for noise in noises] for loss in some}
+        for number, some in enumerate(few, start=1)
+        for head in heads
+    }
+    return of_losses, noises
+
+
+def titled(head: str, comparison: Comparison) -> str:
+    """A column's head, with its unit where it has one."""
+    return f"{head}, percent" if SHARE.search(comparison.measures(head)[0]) else head
+
+
+def mean_and_spread(values: Sequence[float]) -> Dot | None:
+    """The mean, less and more the standard deviation of the sample; None without values."""
+    if not values:
+        return None
+    mean, deviation = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    return mean, mean - deviation, mean + deviation
 
 
 def draw(path: Path, results: Results, comparison: Comparison) -> Path:
-    """The drawn columns as `panels_of` lays them out; bars span the seeds."""
-    rows = panels_of(results, comparison)
-    width = max(map(len, rows))
-    drawing = optional_import("matplotlib.figure", "reports").Figure(
-        figsize=(4.2 * width + 2, 4.2 * len(rows) + 0.4), layout="constrained"
-    )
-    optional_import("matplotlib.backends.backend_agg", "reports").FigureCanvasAgg(drawing)
-    handles = {}
-    grid = drawing.subplots(
-        len(rows), width, squeeze=False, sharey="col" if comparison.lines == "losses" else "row"
-    )
-    for row, panels in zip(grid, rows, strict=True):
-        for axes, panel in zip(row, panels, strict=False):
-            handles |= dict(zip(panel.lines, _draw_panel(axes, panel), strict=True))
-        for axes in row[len(panels) :]:
-            axes.set_axis_off()
-    handles.pop("", None)
-    if handles:
-        drawing.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
-    drawing.savefig(path, dpi=120)
-    return path
-
-
-def _draw_panel(axes: Any, panel: Panel) -> list[Any]:
-    """Dots side by side at each tick, with bars; returns what the legend shows."""
-    colours = optional_import("matplotlib", "reports").colormaps["tab20"]
-    handles = []
-    for number, (line, at_ticks) in enumerate(panel.lines.items()):
-        points = [
-            (x + 0.02 * (number - len(panel.lines) / 2), values)
-            for x, values in enumerate(at_ticks)
-            if values
-        ]
-        middle = [statistics.mean(values) for _, values in points]
-        low, high = ([end(values) for _, values in points] for end in (min, max))
-        style = {
-            "marker": "o",
-            "markersize": 4,
-            "linewidth": int(panel.joined),
-            "elinewidth": 1,
-            "color": colours(number % 20),
-        }
-        handles.append(
-            axes.errorbar(
-                [x for x, _ in points], middle, np.abs(np.array([low, high]) - middle), label=line, **style
-            )
-        )
-    axes.set_title(panel.title, fontsize=10)
-    axes.yaxis.set_tick_params(labelleft=True)
-    slanted = (
-        {} if sum(map(len, panel.ticks)) < 40 else {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
-    )
-    axes.set_xticks(range(len(panel.ticks)), panel.ticks, **slanted)
-    return handles
+    """The drawn columns as `panels_of` lays them out."""
+    return plot_dots(path, *panels_of(results, comparison), "mean, and standard deviation over seeds")

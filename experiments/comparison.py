@@ -15,8 +15,7 @@ tests: {clips: projects/toy/test_youcook_zs.yaml}  # without it those of text-to
 columns: {clip: [clips/R1, clips/cosine-R1]}                   # head: test/measure, or two that share a cell
 cells: [dot product, cosine]             # what the measures of a cell are called
 drawn: [clip]                            # columns of the figure; all
-lines: losses                            # what a line of the figure is, a loss or one of the columns
-axes: {late narration: [moderate, late]}  # rows of the figure: worlds along one knob, joined by lines; none
+lines: losses                            # what a mark of the figure is, a loss or one of the columns
 """
 
 from __future__ import annotations
@@ -119,7 +118,6 @@ class Comparison:
     cells: list[str] = field(default_factory=lambda: ["dot product", "cosine"])
     drawn: list[str] | None = None
     lines: str = "losses"
-    axes: Mapping[str, Any] = field(default_factory=dict)
     data: str = "data/compare"
     out: str = "runs/compare"
 
@@ -153,11 +151,6 @@ class Comparison:
             if len(set(names)) < len(names) or len(names) < len(getattr(self, key)):
                 raise ConfigError(
                     f"{path}: {key}: two entries are called alike. Each needs a name of its own."
-                )
-        for axis, along in self.axes.items():
-            if not isinstance(along, list) or not set(along) <= set(worlds):
-                raise ConfigError(
-                    f"{path}: axes: {axis}: expected a list of some of {', '.join(worlds)}, got {along!r}."
                 )
         for row in self.rows.values():
             if not set(row.noise or ()) <= set(worlds):

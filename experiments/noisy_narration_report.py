@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mmpt.evaluators import paired_runs, records
-from mmpt.evaluators.plots import plot_differences
+from mmpt.evaluators.plots import plot_dots
 
 MEASURES = ("text to clip", "clip to text", "Cap. Avg.", "DTW", "OTAM", "DTW, background", "OTAM, background")
 AT_EQUAL_TIME = ("text to clip", "Cap. Avg.", "DTW", "OTAM")
@@ -118,4 +118,4 @@ def write_figure(path: Path, folder: Path) -> Path:
                 row: [tuple(100 * bound for bound in at_noise[row][:3]) for at_noise in found]
                 for row in shown
             }
-    return plot_differences(path, panels, noises, f"R@1 minus that of {reference}, points")
+    return plot_dots(path, panels, noises, f"R@1 minus that of {reference}, points", differences=True)

@@ -103,6 +103,6 @@ def write_report(found: Finding, folder: str | Path) -> Iterable[Path]:
         ("claim", found.claim.values[found.metric]),
         steps,
         ("clean", found.clean[found.metric], found.interval),
-        title=found.metric,
+        title=f"{found.metric}, percent; lines: 95 % interval",
     )
     return folder / "audit.txt", folder / "audit.json", picture

@@ -219,60 +219,87 @@ def plot_shift_curve(
         curve: measure -> R@1 at each constant, 0..1.
         title: headline.
     """
-    figure = _figure(7, 4)
+    figure = _figure(9, 4)
     axes = figure.subplots()
+    together: dict[tuple[float, ...], list[str]] = {}  # curves that are the same share a label
     for measure, values in curve.items():
-        moves = len(set(values.values())) > 1
-        axes.plot(shifts, [100 * r1 for r1 in values.values()], "o--" if moves else "-", label=measure)
+        together.setdefault(tuple(100 * r1 for r1 in values.values()), []).append(measure)
+    marks = iter(MARKS)
+    below = -np.inf  # of the last label
+    for values, measures in sorted(together.items(), key=lambda item: item[0][-1]):
+        moves = len(set(values)) > 1
+        colour, marker = next(marks) if moves else ("black", "")
+        axes.plot(shifts, values, color=colour, marker=marker, markersize=5, linewidth=1.5 if moves else 1)
+        below = max(values[-1], below + 6)
+        axes.annotate(
+            ", ".join(measures),
+            (shifts[-1], values[-1]),
+            (1.02, below),
+            textcoords=("axes fraction", "data"),
+            color=colour,
+            va="center",
+            annotation_clip=False,
+        )
     axes.set(xlabel="constant added to all scores (standard deviations)", ylabel="R@1, percent", title=title)
     axes.set_ylim(-2, 102)
-    figure.legend(loc="outside right center")
     return _save(figure, path)
 
 
 @_styled
-def plot_differences(
+def plot_dots(
     path: str | Path,
-    panels: Mapping[tuple[str, str], Mapping[str, Sequence[tuple[float, float, float]]]],
-    ticks: Sequence[str],
+    panels: Mapping[tuple[str, str], Mapping[str, Sequence[tuple[float, float, float] | None]]],
+    names: Sequence[str],
     title: str = "",
+    differences: bool = False,
 ) -> Path:
-    """Differences to a reference with their intervals, a panel for each of several measures and groups of
-    lines.
+    """Numbers with their intervals, a panel for each of several measures and groups of marks.
 
     Args:
         path: PNG (or any format matplotlib writes).
-        panels: (group, measure) -> line -> a difference with the bounds of its interval at each tick; groups
-            are rows, measures columns.
-        ticks: of the horizontal axes.
-        title: of the vertical axes.
+        panels: (group, measure) -> mark -> a number with the bounds of its interval for each name, None where
+            there is none; groups are rows, measures columns. A mark called "" has no legend.
+        names: of the numbers, from top to bottom.
+        title: of the horizontal axes.
+        differences: zero is drawn, and the panels of a row have one scale; else each scale begins at 0.
 
     Raises:
-        ValueError: more lines in a panel than can be told apart.
+        ValueError: more marks in a panel than can be told apart.
     """
-    groups, measures = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
+    groups, measures = (list(dict.fromkeys(part)) for part in zip(*panels, strict=True))
     if max(map(len, panels.values())) > len(MARKS):
-        raise ValueError(f"at most {len(MARKS)} lines in a panel can be told apart.")
-    figure = _figure(2.9 * len(measures) + 1.8, 2.7 * len(groups) + 0.6)
-    grid = figure.subplots(len(groups), len(measures), squeeze=False, sharex=True, sharey="row")
+        raise ValueError(f"at most {len(MARKS)} marks in a panel can be told apart.")
+    heights = [len(names) * (0.16 + 0.11 * len(panels[group, measures[0]])) + 0.3 for group in groups]
+    figure = _figure(9, sum(heights) + 0.4)
+    shared = "row" if differences else False
+    grid = figure.subplots(
+        len(groups), len(measures), squeeze=False, sharex=shared, sharey=True, height_ratios=heights
+    )
     for axes, measure in zip(grid[0], measures, strict=True):
         axes.set_title(measure)
     for group, row in zip(groups, grid, strict=True):
         for measure, axes in zip(measures, row, strict=True):
-            lines = panels[group, measure]
-            axes.axhline(0, color=GREY, linewidth=1)
-            for place, (line, points) in enumerate(lines.items()):
-                middle, low, high = (np.array(values) for values in zip(*points, strict=True))
+            marks = panels[group, measure]
+            for place, (mark, points) in enumerate(marks.items()):
                 colour, marker = MARKS[place]
-                at = np.arange(len(ticks)) + 0.13 * (place - (len(lines) - 1) / 2)
+                known = [(at, *point) for at, point in enumerate(points) if point is not None]
+                at, middle, low, high = np.array(known, dtype=np.float64).reshape(-1, 4).T
+                at = at + 0.8 * ((place + 0.5) / len(marks) - 0.5)
                 style = {"color": colour, "marker": marker, "markersize": 4, "linestyle": "", "elinewidth": 1}
-                axes.errorbar(at, middle, (middle - low, high - middle), label=line, **style)
-            for edge in range(1, len(ticks)):
-                axes.axvline(edge - 0.5, color="#e6e6e6", linewidth=0.8, zorder=0)
-            axes.set_xticks(range(len(ticks)), [tick.replace(" ", "\n") for tick in ticks], fontsize=7)
-            axes.tick_params(axis="x", length=0)
-        row[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=group, alignment="left", fontsize=8)
-    figure.supylabel(title, fontsize=9)
+                axes.errorbar(middle, at, xerr=(middle - low, high - middle), label=mark, **style)
+            for edge in range(1, len(names)):
+                axes.axhline(edge - 0.5, color="#e6e6e6", linewidth=0.8, zorder=0)
+            if differences:
+                axes.axvline(0, color=GREY, linewidth=1, zorder=0)
+            else:
+                axes.set_xlim(left=min(0, axes.get_xlim()[0]))
+            axes.set_yticks(range(len(names)), names)
+            axes.tick_params(axis="y", length=0)
+        if any(marks):
+            beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+            row[-1].legend(**beside, title=group, alignment="left", fontsize=8)
+    grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    figure.supxlabel(title, fontsize=9)
     return _save(figure, path)
 
 

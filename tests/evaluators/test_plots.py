@@ -75,10 +75,10 @@ def test_a_shift_curve_shows_what_moves_and_what_does_not(tmp_path):
     assert is_png(plots.plot_shift_curve(tmp_path / "shift.png", (-1, 0, 1), curve))
 
 
-def test_differences_have_a_panel_for_each_measure_and_group_and_at_most_seven_lines(tmp_path):
-    points = [(1.0, 0.5, 2.0), (-1.0, -2.0, 0.0)]
+def test_dots_have_a_panel_for_each_measure_and_group_and_at_most_seven_marks(tmp_path):
+    points = [(1.0, 0.5, 2.0), None]
     panels = {(group, measure): {"a": points} for group in ("x", "y") for measure in ("R@1", "DTW")}
-    path = plots.plot_differences(tmp_path / "d.png", panels, ["calm", "very late"], "points")
-    assert is_png(path) and "DTW" in svg(path)
-    with pytest.raises(ValueError, match="at most 7 lines"):
-        plots.plot_differences(path, {("x", "R@1"): dict.fromkeys("abcdefgh", points)}, ["a", "b"])
+    path = plots.plot_dots(tmp_path / "d.png", panels, ["calm", "very late"], "points", differences=True)
+    assert is_png(path) and {"x", "y", "R@1", "DTW", "calm", "very late", "points"} <= words(path)
+    with pytest.raises(ValueError, match="at most 7 marks"):
+        plots.plot_dots(path, {("x", "R@1"): dict.fromkeys("abcdefgh", points)}, ["a", "b"])

@@ -218,48 +218,51 @@ def test_a_figure_has_a_line_a_loss_or_a_line_a_column(tmp_path):
         "columns": {"clip": ["clips/R1", "clips/cosine-R1"], "dtw": "videos/DTW-R1"},
         "drawn": ["clip"],
     }
-    [[panel]] = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings)))
-    assert (panel.title, panel.ticks, panel.joined) == ("clip cosine", ["clean", "heavy"], False)
-    assert panel.lines == {"videoclip": [[25.0], [25.0]], "gram": [[25.0], [25.0]]}
-    [panels] = compare_losses_report.panels_of(
+    panels, names = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings)))
+    assert names == ["clean", "heavy"]
+    assert panels == {("", "clip, percent cosine"): dict.fromkeys(("videoclip", "gram"), [(25.0,) * 3] * 2)}
+    panels, names = compare_losses_report.panels_of(
         results, Comparison.load(write(tmp_path, **settings, lines="columns"))
     )
-    assert [panel.title for panel in panels[2:]] == ["gram dot product", "gram cosine"]
-    assert [panel.lines for panel in panels[2:]] == [{"clip": [[50.0], [25.0]]}, {"clip": [[25.0], [25.0]]}]
+    assert names == ["clean, videoclip", "clean, gram", "heavy, videoclip", "heavy, gram"]
+    assert panels["", "dot product, percent"] == {"clip": [(50.0,) * 3] * 2 + [(25.0,) * 3] * 2}
 
 
-def test_a_figure_has_a_row_an_axis_whose_worlds_are_joined(tmp_path):
-    results = [result("gram", noise) for noise in ("clean", "moderate", "heavy")]
-    axes = {"down": ["clean", "moderate"], "up": ["clean", "heavy"]}
-    comparison, _ = reported(
-        results, tmp_path, noise=["clean", "moderate", "heavy"], drawn=["clip"], axes=axes
+def test_more_losses_than_marks_are_drawn_in_groups(tmp_path):
+    names = [f"loss {number}" for number in range(9)]
+    results = [result(name, noise) for noise in ("clean", "heavy") for name in names]
+    losses = [{"name": name, "project": "projects/toy/losses/gram.yaml"} for name in names]
+    reported(results, tmp_path, noise=["clean", "heavy"], drawn=["clip"], losses=losses)
+    panels, _ = compare_losses_report.panels_of(
+        results, Comparison.load(write(tmp_path, noise=["clean", "heavy"], drawn=["clip"], losses=losses))
     )
-    rows = compare_losses_report.panels_of(results, comparison)
-    assert [(panel.title, panel.ticks, panel.joined) for [panel] in rows] == [
-        (f"{axis}: clip cosine", along, True) for axis, along in axes.items()
-    ]
+    assert [len(marks) for marks in panels.values()] == [7, 2]
 
 
-def test_an_axis_of_an_unknown_world_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="axes: up: expected a list of some of clean, got .*heavy"):
-        Comparison.load(write(tmp_path, noise=["clean"], axes={"up": ["clean", "heavy"]}))
+def test_a_bar_is_the_spread_over_seeds():
+    assert compare_losses_report.mean_and_spread([1.0, 3.0]) == (2.0, 2.0 - 2**0.5, 2.0 + 2**0.5)
+    assert compare_losses_report.mean_and_spread([]) is None
 
 
 def test_a_figure_of_one_world_shows_the_losses_side_by_side(tmp_path):
     results = [result("videoclip"), result("gram")]
-    [[panel]] = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, drawn=["clip"])))
-    assert panel.ticks == ["videoclip", "gram"] and (panel.title, panel.lines) == (
-        "clip",
-        {"dot product": [[50.0], [50.0]], "cosine": [[25.0], [25.0]]},
-    )
+    panels, names = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, drawn=["clip"])))
+    assert names == ["videoclip", "gram"]
+    assert panels == {("", "clip, percent"): {"dot product": [(50.0,) * 3] * 2, "cosine": [(25.0,) * 3] * 2}}
 
 
 @pytest.mark.parametrize("marks, figure", [("", "page.png"), (" {out}", "page_out.png")])
-def test_a_page_keeps_its_words_and_takes_the_new_tables(tmp_path, marks, figure):
+def test_a_page_keeps_its_words_and_takes_the_new_tables_and_the_figure_that_it_shows(
+    tmp_path, marks, figure
+):
     comparison, _ = reported([result("gram")], tmp_path)
     marks = marks.format(out=comparison.out)
     page = tmp_path / "page.md"
-    page.write_text(f"words\n<!-- results:begin{marks} -->\nold\n<!-- results:end{marks} -->\nmore words\n")
+    tables = f"<!-- results:begin{marks} -->\nold\n<!-- results:end{marks} -->"
+    page.write_text(f"words\n{tables}\nmore words\n")
+    compare_losses_report.update_page(page, comparison)
+    assert not (tmp_path / figure).exists()
+    page.write_text(f"words\n![]({figure})\n{tables}\nmore words\n")
     compare_losses_report.update_page(page, comparison)
     text = page.read_text()
     assert (
@@ -268,7 +271,7 @@ def test_a_page_keeps_its_words_and_takes_the_new_tables(tmp_path, marks, figure
         and "old" not in text
         and "| gram |" in text
     )
-    assert (tmp_path / figure).is_file()
+    assert (tmp_path / figure).is_file() and (tmp_path / figure).with_suffix(".svg").is_file()
 
 
 def test_a_page_without_markers_is_refused(tmp_path):
