@@ -226,14 +226,14 @@ def plot_shift_curve(
         together.setdefault(tuple(100 * r1 for r1 in values.values()), []).append(measure)
     marks = iter(MARKS)
     below = -np.inf  # of the last label
-    for values, measures in sorted(together.items(), key=lambda item: item[0][-1]):
-        moves = len(set(values)) > 1
+    for heights, measures in sorted(together.items(), key=lambda item: item[0][-1]):
+        moves = len(set(heights)) > 1
         colour, marker = next(marks) if moves else ("black", "")
-        axes.plot(shifts, values, color=colour, marker=marker, markersize=5, linewidth=1.5 if moves else 1)
-        below = max(values[-1], below + 6)
+        axes.plot(shifts, heights, color=colour, marker=marker, markersize=5, linewidth=1.5 if moves else 1)
+        below = max(heights[-1], below + 6)
         axes.annotate(
             ", ".join(measures),
-            (shifts[-1], values[-1]),
+            (shifts[-1], heights[-1]),
             (1.02, below),
             textcoords=("axes fraction", "data"),
             color=colour,
