@@ -83,6 +83,8 @@ class MMFusion(nn.Module):
         self.config = config
         self.max_video_len = required(self.config, "dataset.max_video_len", self)
         self.bert_config = read_bert_config(required(self.config, "dataset.bert_name", self))
+        known = getattr(self.bert_config, "input_dim", DEFAULT_INPUT_DIM)
+        self.bert_config.input_dim = config.model.feature_dim or known
         max_len = config.dataset.max_len or self.max_video_len + layout.SPECIAL
         if max_len > self.bert_config.max_position_embeddings:
             available = self.bert_config.max_position_embeddings
@@ -103,7 +105,7 @@ class MMFusion(nn.Module):
     @property
     def feature_width(self) -> int:
         """Width of a video feature."""
-        return getattr(self.bert_config, "input_dim", DEFAULT_INPUT_DIM)
+        return self.bert_config.input_dim
 
     def scored(self, encoded: Encoded, text: bool = False) -> Encoded:
         """One modality with its pooled vectors as `model.similarity` says."""
@@ -127,15 +129,12 @@ class MMFusion(nn.Module):
         layers."""
         bert_config = copy.deepcopy(self.bert_config)
         bert_config.max_video_len = self.max_video_len
-        if self.config.model.feature_dim is not None:
-            bert_config.input_dim = self.config.model.feature_dim
         bert_config.use_seg_emb = bool(self.config.model.use_seg_emb)
         if n_layers is not None:
             bert_config.num_hidden_layers = n_layers
         if isinstance(encoder_cls, str):
             encoder_cls = ENCODERS.get(encoder_cls, f"{self.config.source}: model.*_encoder_cls")
         if hasattr(encoder_cls, "encode"):  # a small encoder: no transformer, no weights to start from
-            bert_config.input_dim = self.feature_width
             return encoder_cls(self.config.model, bert_config)
         return build_encoder(encoder_cls, bert_config, self.config)
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from mmpt.config.fields import Section, option
 from mmpt.models.mmfusion import Encoded
+from mmpt.modules.layers import check_width
 from mmpt.registry import ENCODERS
 
 INIT_STD = 0.02
@@ -238,6 +239,7 @@ class LinearVideo(SmallEncoder):
     def encode(self, vfeats: Tensor, vmasks: Tensor, tokens: bool = True) -> Encoded:
         """Seconds (B, F, features) with mask (B, F) -> pooled (B, D), outputs (B, F + 2, D), mask (B, F +
         2)."""
+        check_width(vfeats, self.linear.in_features)
         weights = vmasks.to(vfeats.dtype)
         if self.query is not None:
             scores = (vfeats @ self.query).masked_fill(~vmasks, torch.finfo(vfeats.dtype).min)
@@ -267,6 +269,7 @@ class AttentionVideo(SmallEncoder):
     def encode(self, vfeats: Tensor, vmasks: Tensor, tokens: bool = True) -> Encoded:
         """Seconds (B, F, features) with mask (B, F) -> pooled (B, D), outputs (B, F + 2, D), mask (B, F +
         2)."""
+        check_width(vfeats, self.linear.in_features)
         hidden = self.linear(vfeats) + self.places.weight[: vfeats.shape[1]]
         hidden = attend(self.layer, hidden, vmasks) * vmasks[..., None]
         return Encoded.of(F.pad(hidden, (0, 0, 1, 1)), F.pad(vmasks, (1, 1)))

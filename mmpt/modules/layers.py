@@ -28,14 +28,18 @@ class VideoTokenMLP(nn.Module):
         Raises:
             ValueError: features of another width.
         """
-        expected = self.linear1.in_features
-        if features.shape[-1] != expected:
-            raise ValueError(
-                f"features have {features.shape[-1]} numbers a vector, the video tower reads {expected}: set "
-                f"model.feature_dim={features.shape[-1]} (N modalities: width of the modality), or take "
-                "the features that its weights were trained on."
-            )
+        check_width(features, self.linear1.in_features)
         return self.linear2(self.LayerNorm(self.activation(self.linear1(features))))
+
+
+def check_width(features: Tensor, expected: int) -> None:
+    """Raises ValueError where features (..., D) are not as wide as what reads them."""
+    if features.shape[-1] != expected:
+        raise ValueError(
+            f"features have {features.shape[-1]} numbers a vector, the video tower reads {expected}: set "
+            f"model.feature_dim={features.shape[-1]} (N modalities: width of the modality), or take "
+            "the features that its weights were trained on."
+        )
 
 
 def masked_mean(sequence: Tensor, mask: Tensor) -> Tensor:
@@ -75,6 +79,7 @@ class FeatureNorm(nn.Module):
 
     def observe(self, vfeats: Tensor, vmasks: Tensor, **batch: object) -> None:
         """Take the valid seconds (vmasks (B, F)) of vfeats (B, F, dim) into the statistics."""
+        check_width(vfeats, len(self.mean))
         seconds = vfeats[vmasks].double()
         self._count += len(seconds)
         self._sum += seconds.sum(0)
@@ -96,5 +101,6 @@ class FeatureNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (..., dim)."""
+        check_width(features, len(self.mean))
         centred = features - self.mean
         return centred @ self.whitening if self.whitens else centred

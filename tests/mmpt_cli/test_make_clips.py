@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 import locallaunch
+import mmpt
 from mmpt.checkpoints.weights import read_state_dict
+from mmpt.config import load_config
+from mmpt.demo.toy_runs import move_folders
 from mmpt.media.audio import read_audio
 from mmpt.media.video import probe, read_clip
 from mmpt.synthetic.clips import COLOURS
@@ -23,7 +26,7 @@ pytest.importorskip("av")
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
+    folder = tmp_path_factory.mktemp("data") / "toy_clips"  # as toy files name it
     main(["--out", str(folder), "--videos", "4", "--seconds", "2", "--actions", "3"])
     return folder
 
@@ -136,42 +139,52 @@ def test_fairseq_trains_on_the_files(clips, tmp_path):
     assert "video_network.base.stem.0.weight" in names and "audio_network.base.conv1.weight" in names
 
 
-RAW_RUNS = [
-    ("raw_av", "loss.hypothesis=1", "dataset.num_video_per_batch=2"),
-    ("raw_av", "loss.hypothesis=4", "dataset.num_video_per_batch=2"),
-    ("raw_av", "loss.hypothesis=8", "dataset.num_video_per_batch=2"),
-    ("raw_stica", "fairseq.dataset.batch_size=2"),
-    ("raw_text", "dataset.num_video_per_batch=2", "dataset.video_dir={clips}"),
-    ("raw_actions", "fairseq.dataset.batch_size=4", "dataset.train_clips=1", "model.sync_bn=true"),
-]
+PAIRS = "dataset.num_video_per_batch=2"
+FEW = "fairseq.dataset.batch_size=2"
+ACTIONS = [f"test_raw_actions_{how}" for how in ("nn", "probe", "fewshot")]
+RAW_RUNS = {  # name -> training, its settings, tests of what it leaves
+    "GDT h1": ("raw_av", ["loss.hypothesis=1", PAIRS], []),
+    "GDT h4": ("raw_av", ["loss.hypothesis=4", PAIRS], []),
+    "GDT h8": ("raw_av", ["loss.hypothesis=8", PAIRS], ACTIONS),
+    "GDT words": ("raw_text", [PAIRS], ["test_raw_text"]),
+    "STiCA": ("raw_stica", [FEW], []),
+    "fine-tuning": (
+        "raw_actions",
+        [FEW, "dataset.train_clips=1", "model.sync_bn=true"],
+        ["test_raw_actions"],
+    ),
+    "GRAM": ("gram/raw", [FEW], ["gram/test_raw", "gram/test_raw_captions"]),
+    "GRAM answers": (
+        "gram/raw_answers",
+        [FEW, "fairseq.checkpoint.restore_file=null"],
+        ["gram/test_raw_answers"],
+    ),
+    "GRAM conditions": ("gram/raw_conditions", [FEW, "dataset.condition_len=12"], ["gram/test_raw"]),
+}
+
+
+def moved(name, clips):
+    """A toy file, and the settings by which it reads these videos."""
+    path = str(ROOT / f"projects/toy/{name}.yaml")
+    return path, move_folders(path, {"data": str(clips.parent)})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("run", RAW_RUNS, ids=lambda run: "-".join(run[:2]))
-def test_every_raw_file_trains_on_one_and_two_processes(clips, tmp_path, run, processes):
-    paths = {
-        "raw_text": {
-            "train_path": "howto/train.csv",
-            "caption_dir": "howto/captions",
-            "word_list": "howto/dict.npy",
-        },
-        "raw_actions": {"train_path": "actions/videos", "annotation_path": "actions/splits"},
-    }.get(run[0], {"train_path": "train"})
-    settings = [f"dataset.{key}={clips}/{path}" for key, path in paths.items()]
-    settings += [setting.format(clips=clips) for setting in run[1:]]
+@pytest.mark.parametrize("run", RAW_RUNS)
+def test_every_raw_file_trains_on_one_and_two_processes_and_is_tested(clips, tmp_path, run, processes):
+    training, own, tests = RAW_RUNS[run]
+    path, settings = moved(training, clips)
     settings += [
-        f"model.word_table={clips}/howto/word2vec.pth" if run[0] == "raw_text" else "model.width=8",
+        *own,
         f"fairseq.checkpoint.save_dir={tmp_path}",
         "fairseq.dataset.disable_validation=true",
         "fairseq.optimization.max_update=1",
         "fairseq.common.log_interval=1",
     ]
-    command = [sys.executable, "-m", "mmpt_cli", "train", f"projects/toy/{run[0]}.yaml", "--cpu"]
+    command = [sys.executable, "-m", "mmpt_cli", "train", path, "--cpu", "--nproc", str(processes)]
     command += [word for setting in settings for word in ("--set", setting)]
-    done = subprocess.run(
-        [*command, "--nproc", str(processes)], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     (line,) = [
         json.loads(text)
@@ -179,3 +192,15 @@ def test_every_raw_file_trains_on_one_and_two_processes(clips, tmp_path, run, pr
         if "train_inner" in text
     ]
     assert np.isfinite(float(line["loss"])) and line["num_updates"] == 1
+    for name in tests:
+        path, settings = moved(name, clips)
+        settings += ["eval.bootstrap=20", *(["eval.shots=[1]"] if name.endswith("fewshot") else [])]
+        config = load_config(path, settings)
+        report = mmpt.evaluate(config, tmp_path / "checkpoint_last.pt", device="cpu", out=tmp_path / name)
+        assert report.result.values and all(np.isfinite(value) for value in report.result.values.values())
+
+
+def test_every_raw_toy_file_is_tried_here():
+    here = {name for training, _, tests in RAW_RUNS.values() for name in (training, *tests)}
+    files = [*ROOT.glob("projects/toy/*raw_*.yaml"), *ROOT.glob("projects/toy/gram/*raw*.yaml")]
+    assert {path.relative_to(ROOT / "projects/toy").with_suffix("").as_posix() for path in files} == here

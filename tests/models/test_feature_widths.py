@@ -33,8 +33,23 @@ def test_every_tower_reads_the_width_that_is_asked_for(make_config, name, width)
     assert tokens.shape == (2, 3, 32) and tokens.isfinite().all()
 
 
-def test_features_of_another_width_are_named_with_the_key(make_config):
-    model = build_model(make_config("MMFusionSeparate", feature_dim=256, **TWO))
-    reader = next(module for module in model.modules() if isinstance(module, VideoTokenMLP))
+SMALL = {"text_encoder_cls": "BagOfWords", "embed_dim": 16}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        TWO,
+        SMALL | {"video_encoder_cls": "LinearVideo"},
+        SMALL | {"video_encoder_cls": "AttentionVideo"},
+        SMALL | {"video_encoder_cls": "LinearVideo", "dataset": {"feature_norm": "center"}},
+    ],
+    ids=["BERT", "linear", "attention", "centred"],
+)
+def test_features_of_another_width_are_named_with_the_key(make_config, keys):
+    model = build_model(make_config("MMFusionSeparate", feature_dim=256, **keys))
+    assert model.feature_width == 256
+    mask, caps = torch.ones(1, 2, dtype=torch.bool), torch.tensor([[1, 2, 9, 2]])
+    assert model.forward_video(torch.zeros(1, 2, 256), mask, caps, caps > 0).pooled.isfinite().all()
     with pytest.raises(ValueError, match="have 768 numbers .* reads 256: set model.feature_dim=768"):
-        reader(torch.zeros(1, 2, 768))
+        model.forward_video(torch.zeros(1, 2, 768), mask, caps, caps > 0)
