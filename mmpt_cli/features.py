@@ -88,6 +88,8 @@ def _shared(p: Parser, files: str, backbones: str, default: str) -> None:
     _files(p, files)
     add("--backbone", default=default, help=f"{backbones} (default: %(default)s)")
     add("--weights", type=Path, help="weights file of a network that is named without a colon")
+    text = "module or file imported first, with a backbone of one's own; may be given again"
+    add("--plugin", action="append", default=[], metavar="FILE", help=text)
     _pace(p)
     add("--half", action="store_true", help="compute in half precision: float16 on a GPU, else bfloat16")
     flag = argparse.BooleanOptionalAction

@@ -11,6 +11,7 @@ from mmpt.extraction.extract import Result
 from mmpt.extraction.maps import extract_maps
 from mmpt.extraction.run import AUDIO_SUFFIXES, RunOptions, run_extraction
 from mmpt.media.video import VIDEO_SUFFIXES
+from mmpt.registry import load_plugins
 from mmpt.utils.device import choose_device
 from mmpt.utils.ranks import place
 from mmpt_cli.shards_run import SHARD_NAMES
@@ -18,6 +19,7 @@ from mmpt_cli.shards_run import SHARD_NAMES
 
 def extract(args: argparse.Namespace) -> None:
     """Extract; print how many, and what failed."""
+    load_plugins(args.plugin)
     keep_freed_memory()
     rank, processes = _place(args)
     backbone, suffixes = BACKBONES[args.command](args)

@@ -1,4 +1,4 @@
-"""docs/plugins.md: a loss in a file of one's own, named in YAML, checked, trained, installed."""
+"""docs/plugins.md: classes in files of one's own, named in YAML, checked, trained, tested, installed."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ import subprocess
 import sys
 import types
 
+import numpy as np
 import pytest
 
 import mmpt
 from experiments import training_process
 from mmpt.config import load_config
-from mmpt.registry import LOSSES, UnknownName
+from mmpt.registry import REGISTRIES, UnknownName
+from mmpt.synthetic.clips import write_clips
 from mmpt.tasks import build_task
+from mmpt_cli import features
 from scripts.docs import losses as describe_losses
 from tests.conftest import ROOT
 from tests.toy_training import UPDATES, train
 
+FILES = ("my_loss.py", "my_set.py", "my_backbone.py", "my_metric.py")
 PAGE = (ROOT / "docs/plugins.md").read_text()
 
 
-def block(language: str) -> str:
-    """The page's code of that language."""
-    return re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[1]
+def block(language: str, name: str = "") -> str:
+    """The page's first code of that language behind a name."""
+    return re.search(rf"```{language}\n(.*?)```", PAGE[PAGE.index(name) :], re.DOTALL)[1]
 
 
 @pytest.fixture
@@ -39,9 +43,11 @@ def project(tmp_path):
 @pytest.fixture
 def forget_the_plugin(monkeypatch):
     """What a test registers in this process is gone after it."""
-    monkeypatch.setattr(LOSSES, "_classes", dict(LOSSES._classes))
+    for registry in REGISTRIES.values():
+        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     yield
-    sys.modules.pop("my_loss", None)
+    for name in FILES:
+        sys.modules.pop(name.removesuffix(".py"), None)
 
 
 def dry_run(project, *options: str) -> subprocess.CompletedProcess:
@@ -57,8 +63,31 @@ def dry_run(project, *options: str) -> subprocess.CompletedProcess:
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_the_example_is_short_enough_to_be_one():
-    assert len([line for line in block("python").splitlines() if line.strip()]) <= 20
+@pytest.mark.parametrize("name", FILES)
+def test_an_example_is_short_enough_to_be_one(name):
+    assert len([line for line in block("python", f"`{name}`").splitlines() if line.strip()]) <= 20
+
+
+def test_the_examples_go_from_video_files_to_a_number(tmp_path, forget_the_plugin):
+    pytest.importorskip("av")
+    clips = write_clips(tmp_path / "data/toy_clips", videos=16, seconds=2)
+    for name in FILES:
+        (tmp_path / name).write_text(block("python", f"`{name}`"))
+    for name in ("mine.yaml", "test_mine.yaml"):
+        text = block("yaml", f"\n`{name}`")
+        for folder in ("data/toy_clips", "my_features", "runs/mine"):
+            text = text.replace(folder, str(tmp_path / folder))
+        (tmp_path / name).write_text(text)
+    for folder in clips:
+        words = ["video", str(folder), str(tmp_path / "my_features"), "--backbone", "motion", "--quiet"]
+        features.main([*words, "--plugin", str(tmp_path / "my_backbone.py")])
+        assert np.load(tmp_path / "my_features" / f"{folder.name}000.npy").shape == (2, 192)
+    assert not [found for found in mmpt.check(tmp_path / "mine.yaml") if found.level == "error"]
+    lines = train(training_process.server(), tmp_path, tmp_path / "mine.yaml", tmp_path / "run")
+    assert all(line["margin"] > 0 for line in lines)
+    checkpoint = tmp_path / "run/checkpoint_last.pt"
+    report = mmpt.evaluate(tmp_path / "test_mine.yaml", checkpoint, device="cpu")
+    assert 0 < report.result.values["MRR"] <= 1
 
 
 def test_the_dry_run_accepts_the_example(project):

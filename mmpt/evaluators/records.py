@@ -31,7 +31,7 @@ from mmpt.utils.text import check_record, read_json
 RECORD, PER_QUERY, CONFIGS, SEAL = "record.json", "per_query.json", "configs.json", "SEAL"
 FILES = (RECORD, PER_QUERY, CONFIGS)
 END = "<!-- record:end -->"
-_BLOCK = re.compile(r"(<!-- record:begin ([\w-]+) -->)\n.*?" + re.escape(END), re.DOTALL)
+_BLOCK = re.compile(r"(<!-- record:begin ([\w-]+)(?:: ([^\n]+?))? -->)\n.*?" + re.escape(END), re.DOTALL)
 SAMPLES, SEED = 1000, 0
 
 Cell = str | dict[str, Any]
@@ -147,19 +147,31 @@ def cells(folder: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from ((title, c) for row in rows for c in row if isinstance(c, dict))
 
 
-def page(folder: str | Path) -> str:
-    """The tables of a record, as Markdown."""
+def page(folder: str | Path, columns: Sequence[str] = ()) -> str:
+    """The tables of a record, as Markdown; with `columns`, those tables that have them all, cut down to the
+    first column and these."""
     parts = []
     for title, rows in read_record(folder)["tables"].items():
         texts = [[c if isinstance(c, str) else c["text"] for c in row] for row in rows]
+        if columns:
+            if not set(columns) <= set(texts[0]):
+                continue
+            kept = [0, *map(texts[0].index, columns)]
+            texts = [[row[at] for at in kept] for row in texts]
         parts.append(f"**{title}**\n\n{markdown_table(texts)}")
     return "\n\n".join(parts)
 
 
 def filled(text: str, records: str | Path) -> str:
-    """A document with the tables of its blocks `record:begin NAME` taken from the records of those names.
+    """A document with the tables of its blocks `record:begin NAME`, or `record:begin NAME: COLUMN, ...`,
+    taken from the records of those names.
 
     Raises:
         FileNotFoundError: a block names a record that is not there.
     """
-    return _BLOCK.sub(lambda match: f"{match[1]}\n{page(Path(records) / match[2])}\n{END}", text)
+
+    def block(match: re.Match) -> str:
+        columns = match[3].split(", ") if match[3] else ()
+        return f"{match[1]}\n{page(Path(records) / match[2], columns)}\n{END}"
+
+    return _BLOCK.sub(block, text)

@@ -66,5 +66,8 @@ def test_documents_take_their_tables_from_the_records(record, tmp_path, monkeypa
     assert main([]) == 1 and "README.md: its tables are not" in capsys.readouterr().out
     assert main(["--write"]) == 0 and main([]) == 0
     assert records.page(record) in (tmp_path / "README.md").read_text()
+    head, *rows = json.loads((record / records.RECORD).read_text())["tables"]["Toy"]
+    short = records.filled(f"<!-- record:begin toy: {head[1]} -->\n{records.END}", record.parent)
+    assert f"| {head[0]} | {head[1]} |" in short and short.count("\n| ") == 1 + len(rows)
     (record / records.CONFIGS).unlink()
     assert main([]) == 1 and "configs.json" in capsys.readouterr().out
