@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpt.config import Config, ConfigError
-from mmpt.utils.text import check_record, read_json, read_lines
+from mmpt.utils.text import check_record, read_annotations, read_lines
 
 lines = logging.getLogger("mmpt.lines")
 
@@ -165,7 +165,7 @@ def count_items(config: Config) -> int:
     if path.suffix != ".json":
         return len(read_lines(path))
     ids = set()
-    for number, row in enumerate(read_json(path, list)):
+    for number, row in enumerate(read_annotations(path)):
         check_record(row, f"{path}: row {number}")
         ids.add(next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), number))
     return len(ids)

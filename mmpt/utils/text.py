@@ -264,7 +264,7 @@ def read_json(path: str | Path, kind: type, nan: bool = False, empty: bool = Fal
 
     Args:
         path: the file.
-        kind: dict or list.
+        kind: dict or list; object: any.
         nan: it may hold NaN.
         empty: it may hold nothing.
 
@@ -278,6 +278,22 @@ def read_json(path: str | Path, kind: type, nan: bool = False, empty: bool = Fal
             f"{type(value).__name__}; is this another data set's file?"
         )
     return value
+
+
+def read_annotations(path: str | Path) -> list[Any]:
+    """The list of a JSON file, or the one under "annotations", as files of reference captions have it.
+
+    Raises:
+        TextError: it is not JSON, or holds no such list.
+    """
+    value = read_json(path, object, empty=True)
+    rows = value.get("annotations") if isinstance(value, dict) else value
+    if not isinstance(rows, list) or not rows:
+        raise TextError(
+            f'{path}: expected a non-empty JSON list, or {{"annotations": list}}, got '
+            f"{type(value).__name__}; is this another data set's file?"
+        )
+    return rows
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:

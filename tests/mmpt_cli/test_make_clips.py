@@ -13,13 +13,13 @@ import pytest
 import locallaunch
 import mmpt
 from mmpt.checkpoints.weights import read_state_dict
-from mmpt.config import load_config
 from mmpt.demo.toy_runs import move_folders
 from mmpt.media.audio import read_audio
 from mmpt.media.video import probe, read_clip
 from mmpt.synthetic.clips import COLOURS
 from mmpt_cli.make_clips import main
 from tests.conftest import ROOT
+from tests.fairseq_plugin.runs import launch
 
 pytest.importorskip("av")
 
@@ -183,9 +183,7 @@ def test_every_raw_file_trains_on_one_and_two_processes_and_is_tested(clips, tmp
         "fairseq.common.log_interval=1",
     ]
     command = [sys.executable, "-m", "mmpt_cli", "train", path, "--cpu", "--nproc", str(processes)]
-    command += [word for setting in settings for word in ("--set", setting)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    launch([*command, *(word for setting in settings for word in ("--set", setting))])
     (line,) = [
         json.loads(text)
         for text in (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -195,8 +193,7 @@ def test_every_raw_file_trains_on_one_and_two_processes_and_is_tested(clips, tmp
     for name in tests:
         path, settings = moved(name, clips)
         settings += ["eval.bootstrap=20", *(["eval.shots=[1]"] if name.endswith("fewshot") else [])]
-        config = load_config(path, settings)
-        report = mmpt.evaluate(config, tmp_path / "checkpoint_last.pt", device="cpu", out=tmp_path / name)
+        report = mmpt.evaluate(path, tmp_path / "checkpoint_last.pt", settings, device="cpu")
         assert report.result.values and all(np.isfinite(value) for value in report.result.values.values())
 
 

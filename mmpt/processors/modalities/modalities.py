@@ -69,7 +69,7 @@ from mmpt.processors.store.features import FeatureFolder, FeatureShards, version
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
-from mmpt.utils.text import check_id, check_kind, check_record, number, read_json, shown
+from mmpt.utils.text import check_id, check_kind, check_record, number, read_annotations, shown
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def read_annotation(
             f"{path}: no such annotation (dataset.train_path, val_path and test_path name one each)."
         )
     items: dict[str, Item] = {}
-    for index, row in enumerate(read_json(path, list)):
+    for index, row in enumerate(read_annotations(path)):
         where = f"{path}: row {index}"
         check_record(row, where)
         item_id = next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), None)

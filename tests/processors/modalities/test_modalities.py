@@ -88,6 +88,17 @@ def test_an_annotation_keeps_all_captions_and_joins_rows_of_one_item(config):
     assert items[2] == Item("v2", "v2", None, ("bb",), "")
 
 
+def test_a_file_of_reference_captions_is_an_annotation(config):
+    rows = [{"video_id": name, "caption": caption} for name, caption in (("a", "x"), ("b", "y"), ("a", "z"))]
+    write(config, {"annotations": rows})
+    found = {item.id: item.captions for item in read_annotation(config.train_path)}
+    assert found == {"a": ("x", "z"), "b": ("y",)}
+    for content in ([], {}, {"annotations": []}, {"sentences": rows}):
+        write(config, content)
+        with pytest.raises(ValueError, match="expected a non-empty JSON list"):
+            read_annotation(config.train_path)
+
+
 def test_the_kind_of_caption_is_chosen(config):
     kinds = {"vision_cap": ["a pan", "a spoon"], "audio_cap": ["water boils"], "vast_cap": "someone cooks"}
     write(config, [{"clip_id": "c0", **kinds}])
