@@ -250,9 +250,9 @@ class GDTLoss(Loss[GDTConfig]):
             )
         both = full_precision(torch.stack([first, second]))  # (2, S, B, D)
         both = unit_rows_once(both) if self.config.normalize else both
-        scale = inverse_temperature(
-            logit_scale, both, self.config.temperature, most=math.log(self.config.max_logit_scale)
-        )
+        most, scale = math.log(self.config.max_logit_scale), 1 / self.config.temperature
+        if logit_scale is not None:
+            scale = inverse_temperature(logit_scale, both, most=most)
         keys, queries = self._keys(both.flip(0)), scale * both  # keys (2, S, R, B, D)
         own_rank = rank() if keys.shape[2] > 1 else 0
         # without `view_valid` all are, and nothing is masked

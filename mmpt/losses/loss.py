@@ -147,13 +147,19 @@ class Loss(nn.Module, Generic[C]):
         return cls.Config.from_yaml(section, where=f"loss ({cls.__name__})")
 
     def __call__(self, **batch: Any) -> Tensor:
-        tensor = next((value for value in batch.values() if isinstance(value, Tensor)), None)
+        tensor = None
+        for value in batch.values():
+            if isinstance(value, Tensor):
+                tensor = value
+                break
         missing = [name for name in self.reads if batch.get(name) is None]
         if missing or tensor is None:
             raise TypeError(
                 f"{type(self).__name__} reads {', '.join(missing) or 'a tensor'}, which neither the model "
                 f"nor the batch gives (given: {', '.join(n for n in sorted(batch) if batch[n] is not None)})."
             )
+        if tensor.is_cpu and not torch.is_autocast_enabled("cpu"):
+            return super().__call__(**batch)
         with autocast_off(tensor):
             return super().__call__(**batch)
 
@@ -225,9 +231,14 @@ class Loss(nn.Module, Generic[C]):
         On the CPU, where looking at a value costs nothing, a non-finite term raises at once; elsewhere
         `Task.assert_finite` tells when the values are read anyway.
         """
-        self.terms = {name: term.detach() for name, term in terms.items()}
-        if all(term.is_cpu for term in self.terms.values()):
-            self.assert_finite()
+        found = {name: term.detach() for name, term in terms.items()}
+        # not by `self.terms =`: of each value a Module asks whether it is a parameter, which small losses feel
+        object.__setattr__(self, "terms", found)
+        for term in found.values():
+            if not term.is_cpu:
+                return
+            if not math.isfinite(term.item()):
+                self.assert_finite()
 
     def assert_finite(self) -> None:
         """Raises FloatingPointError naming each term of the last forward pass that is NaN or infinite."""

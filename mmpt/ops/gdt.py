@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -125,7 +126,7 @@ class GDTHypothesis:
         ]
         return "_".join(used) or "cross_modal_baseline"
 
-    @property
+    @cached_property
     def views(self) -> tuple[int, ...]:
         """Indices into `VIEWS` of what the batch must hold, in this order."""
         return tuple(v for v in range(4) if (self.reversal or v % 2 == 0) and (self.shift or v < 2))
@@ -389,7 +390,7 @@ def _columns(hidden: Tensor) -> Excluded:
 class Comparisons(NamedTuple):
     """Directed comparisons without drawn negatives, as numbers: C of them over S views."""
 
-    query: Tensor  # (C,) row of `Seen`
+    query: Tensor | None  # (C,) row of `Seen`; None: each row once, in order
     positive: Tensor  # (C,) view of the positive
     view: Tensor  # (C,) view of the query
     counted: Tensor  # (C, 3 S, 1) what is added to the logits of `Seen`: 0, the log of a number, or very low
@@ -412,7 +413,11 @@ class Comparisons(NamedTuple):
             for own, row in zip(positive, rows, strict=True)
         ]
         row_of = [call.query_modality * len(views) + q for call, q in zip(calls, query, strict=True)]
-        sent = [torch.tensor(x).to(like.device, non_blocking=True) for x in (row_of, positive, query)]
+        in_order = row_of == list(range(2 * len(views)))
+        sent: list[Any] = [
+            torch.tensor(x).to(like.device, non_blocking=True) for x in (row_of, positive, query)
+        ]
+        sent[0] = None if in_order else sent[0]
         sent += [
             torch.tensor(x, dtype=like.dtype).to(like.device, non_blocking=True)[..., None]
             for x in (rows, others)
@@ -430,11 +435,9 @@ def compare(comparisons: Comparisons, seen: Seen, valid: Tensor | None = None) -
     """
     query, positive, view, counted, negatives = comparisons
     kinds, batch = seen.logits.shape[1:]
-    logits, highest = (x.index_select(0, query) for x in seen)  # (C, G S, B)
-    usable = None
-    if valid is None:
-        share = logits.new_full((1, 1), 1 / batch)
-    else:
+    logits, highest = seen if query is None else (x.index_select(0, query) for x in seen)  # (C, G S, B)
+    usable, share = None, 1 / batch
+    if valid is not None:
         usable = valid[view] & valid[positive]
         share = usable.to(logits.dtype) / usable.sum(-1, keepdim=True).clamp_min(1)
         hidden = functional.pad(~valid, (0, 0, 0, kinds - len(valid)))  # of the same sample
@@ -455,20 +458,21 @@ def compare(comparisons: Comparisons, seen: Seen, valid: Tensor | None = None) -
 
 class _Softmaxes(torch.autograd.Function):
     """sum_b share_b (logsumexp_k (x + added)_kb - x_own,b): x (C, K, B), added (C, K, 1), own (C, 1, B),
-    share (C or 1, B or 1) -> (C,). Written out as these tensors are small and many."""
+    share (C, B) or a number -> (C,). Written out as these tensors are small and many."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, added: Tensor, own: Tensor, share: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, added: Tensor, own: Tensor, share: Tensor | float) -> Tensor:
         logs = torch.log_softmax(x + added, 1)
-        ctx.save_for_backward(logs, own, share)
+        ctx.save_for_backward(logs, own)
+        ctx.share = share
         # the positive counts once, so that nothing is added to it
         return (logs.gather(1, own)[:, 0] * share).sum(-1).neg_()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        logs, own, share = ctx.saved_tensors
-        weight = (grad[:, None] * share)[:, None]  # (C, 1, B or 1)
+        logs, own = ctx.saved_tensors
+        weight = (grad[:, None] * ctx.share)[:, None]  # (C, 1, B or 1)
         found = logs.exp().mul_(weight)
         return found.scatter_add_(1, own, -weight.expand(own.shape)), None, None, None
 
