@@ -232,7 +232,7 @@ class Loss(nn.Module, Generic[C]):
         `Task.assert_finite` tells when the values are read anyway.
         """
         found = {name: term.detach() for name, term in terms.items()}
-        # not by `self.terms =`: of each value a Module asks whether it is a parameter, which small losses feel
+        # not `self.terms =`: a Module asks whether what it is given is a parameter, which small losses feel
         object.__setattr__(self, "terms", found)
         for term in found.values():
             if not term.is_cpu:

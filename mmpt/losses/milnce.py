@@ -53,7 +53,7 @@ class MILNCELoss(PooledContrast[MILNCEConfig]):
                 f"candidates for each of the {len(pooled_video)} clips; expected (B, C, D) or (B*C, D)."
             )
         text = pooled_text.reshape(-1, pooled_text.shape[-1])
-        if self.stores_scores(pooled_video, text):
+        if self.stores_scores(pooled_video, text, copies=4):
             scores = self.scores(pooled_video, text, logit_scale)
             loss = milnce(scores.view(len(scores), len(scores), -1), self.config.compat)
         else:

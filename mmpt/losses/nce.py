@@ -106,10 +106,11 @@ class PooledContrast(Loss[P]):
             return info_nce(self.scores(queries, candidates, logit_scale))
         return self.row_losses(queries, candidates, logit_scale)
 
-    def stores_scores(self, queries: Tensor, candidates: Tensor) -> bool:
-        """Is the whole matrix of scores small and all this rank's own? One product then serves both
-        directions."""
-        return not self.config.spans_ranks and queries.shape[0] * candidates.shape[0] <= MOST_STORED
+    def stores_scores(self, queries: Tensor, candidates: Tensor, copies: int = 1) -> bool:
+        """Are so many copies of the matrix of scores small, and all this rank's own? One product then serves
+        both directions."""
+        number = copies * queries.shape[0] * candidates.shape[0]
+        return not self.config.spans_ranks and number <= MOST_STORED
 
     def _scaled(self, queries: Tensor, logit_scale: Tensor | None) -> Tensor:
         if self.config.temperature is None:

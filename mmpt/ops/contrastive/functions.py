@@ -85,27 +85,26 @@ def milnce(scores: Tensor, positives_twice: bool = False) -> Tensor:
 
 
 class _MILNCE(torch.autograd.Function):
-    """Written out because autograd would keep and copy the scores several times."""
+    """Written out because autograd would keep and copy the scores several times, and in few steps, as those
+    of a small batch take longer than their numbers."""
 
     @staticmethod
     def forward(ctx, scores: Tensor, positives_twice: bool) -> Tensor:
-        of_clips = scores
+        n, of_clips = len(scores), scores.transpose(0, 1)
         if not positives_twice:
-            own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-            of_clips = scores.masked_fill(own[..., None], -torch.inf)
-        everything = torch.logaddexp(scores.flatten(1).logsumexp(1), of_clips.logsumexp((0, 2)))
-        positive = scores.diagonal().T.logsumexp(1)
-        ctx.save_for_backward(scores, everything, positive)
-        ctx.positives_twice = positives_twice
-        return (everything - positive).mean()
+            own = torch.eye(n, dtype=torch.bool, device=scores.device)
+            of_clips = of_clips.masked_fill(own[..., None], -torch.inf)
+        everything = torch.cat([scores, of_clips], 1).flatten(1)
+        logs = everything.log_softmax(1).view(n, 2 * n, -1)
+        positive = logs[:, :n].diagonal().logsumexp(0)  # (B,) log-share of the own candidates
+        ctx.save_for_backward(logs, positive)
+        return positive.mean().neg()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        scores, everything, positive = ctx.saved_tensors
-        share = (scores - everything[:, None]).exp_()  # of a clip's captions, by the caption's owner
-        if not ctx.positives_twice:
-            share.diagonal().zero_()
-        share += (scores - everything[:, None, None]).exp_()
-        share.diagonal().sub_((scores.diagonal() - positive).exp_())
-        return share.mul_(grad / len(scores)), None
+        logs, positive = ctx.saved_tensors
+        n, share = len(logs), logs.exp()
+        found = share[:, :n] + share[:, n:].transpose(0, 1)
+        found.diagonal().sub_((logs[:, :n].diagonal() - positive).exp_())
+        return found.mul_(grad / n), None
