@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import sys
 import time
@@ -28,6 +27,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.measured import add_record, publish
 from mmpt.ops.alignment import otam, soft_dtw
 
 SMOOTHING = 0.1
@@ -135,20 +135,17 @@ def accuracy(metric: str, cost: Tensor) -> dict[str, float]:
 
 
 COLUMNS = {
-    "loop ms": "loop_ms",
-    "torch ms": "torch_ms",
-    "numba ms": "numba_ms",
-    "tslearn ms": "tslearn_ms",
-    "torch: loop / ours": "torch_over_loop",
-    "numba: loop / ours": "numba_over_loop",
-    "torch: tslearn / ours": "torch_over_tslearn",
-    "numba: tslearn / ours": "numba_over_tslearn",
+    "measure": "metric",
+    "matrices": "size",
+    "loop, ms": "loop_ms",
+    "torch, ms": "torch_ms",
+    "numba, ms": "numba_ms",
+    "tslearn, ms": "tslearn_ms",
+    "loop / torch": "torch_over_loop",
+    "loop / numba": "numba_over_loop",
+    "tslearn / torch": "torch_over_tslearn",
+    "tslearn / numba": "numba_over_tslearn",
 }
-
-
-def table_row(row: dict[str, float]) -> str:
-    cells = [f"{row[key]:.{0 if row[key] >= 100 else 2}f}" if key in row else "" for key in COLUMNS.values()]
-    return f"| {row['metric']} | {row['size']} | " + " | ".join(cells) + " |"
 
 
 def main() -> None:
@@ -162,21 +159,21 @@ def main() -> None:
         "--long", type=float, default=2e8, help="matrices times squared cells from which the loop runs once"
     )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path)
+    add_record(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if importlib.util.find_spec("numba"):
         import numba
 
         numba.set_num_threads(args.threads)  # for tslearn, which would take all cores
-    print(f"| metric | size | {' | '.join(COLUMNS)} |\n|{'---|' * (2 + len(COLUMNS))}")
-    results = []
-    for metric in args.metrics:
-        for size in args.sizes:
-            results.append(measure(metric, *map(int, size.split("x")), args.rounds, args.long))
-            print(table_row(results[-1]), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+    found = [
+        measure(metric, *map(int, size.split("x")), args.rounds, args.long)
+        for metric in args.metrics
+        for size in args.sizes
+    ]
+    rows = [[row.get(key, "-") for key in COLUMNS.values()] for row in found]
+    title = "Alignment, forward and backward, float32, CPU time"
+    publish(args.record, {title: [list(COLUMNS), *rows]}, found, setting=f"{args.threads} thread(s)")
 
 
 if __name__ == "__main__":

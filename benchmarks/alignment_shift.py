@@ -17,10 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.measured import add_record, publish  # noqa: E402
 from mmpt.api.evaluation import Evaluation  # noqa: E402
 from mmpt.demo.toy_runs import move_folders  # noqa: E402
 from mmpt.evaluators.plots import plot_shift_curve  # noqa: E402
-from mmpt.evaluators.report import markdown_table  # noqa: E402
 from mmpt.evaluators.tasks.fullvideo import CURVE, SHIFTS  # noqa: E402
 from mmpt.models.linear import RidgeBaseline, fit_ridge_to_shards  # noqa: E402
 from mmpt.processors import load_tokenizer  # noqa: E402
@@ -34,6 +34,7 @@ def main() -> None:
     )
     parser.add_argument("--size", default="small", choices=sorted(SIZES))
     parser.add_argument("--out", default=str(ROOT / "docs/alignment_shift.png"))
+    add_record(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = f"{folder}/toy"
@@ -49,8 +50,13 @@ def main() -> None:
     }
     plot_shift_curve(args.out, SHIFTS, curve)
     rows = [[name, *(f"{100 * r1:.1f}" for r1 in values.values())] for name, values in curve.items()]
-    print(markdown_table([["R@1, scores plus", *(f"{c:+} sd" for c in SHIFTS)], *rows]))
-    print({name: value for name, value in result.facts.items() if not name.startswith(CURVE)})
+    head = ["R@1, scores plus", *(f"{c:+} sd" for c in SHIFTS)]
+    facts = {name: value for name, value in result.facts.items() if not name.startswith(CURVE)}
+    title = (
+        f"Ridge regression from words to features on the embedded world, size {args.size}, R@1 in percent: "
+        f"{facts['gallery']} videos, {facts['captions']} captions"
+    )
+    publish(args.record, {title: [head, *rows]}, facts, timed=False)
 
 
 if __name__ == "__main__":

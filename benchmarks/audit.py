@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import audit_worlds as worlds
 
+from benchmarks.measured import add_record, publish
 from mmpt.audit import Claim, audit, read_evidence
 from mmpt.audit.protocol import Scorer
 
@@ -41,6 +41,13 @@ CLAIMS = {
     "honest": worlds.METRICS,
     "honest, R@1 alone": ("R1",),
     "foreign": worlds.METRICS,
+}
+ASKED = {  # what a claim shows, and the bar
+    "planted": ("the planted departure is named first, claim of R@1, R@5, R@10", "95 %"),
+    "planted, R@1 alone": ("the same from R@1 alone", ""),
+    "honest": ("an honest claim is accused", "at most 2 %"),
+    "honest, R@1 alone": ("the same from R@1 alone", ""),
+    "foreign": ("a claim of another model is accused instead of *not explained*", ""),
 }
 
 
@@ -100,7 +107,7 @@ def share(hits: list[bool]) -> str:
     k, n, z = sum(hits), max(len(hits), 1), 1.96
     middle, half = (k / n + z * z / 2 / n), z * np.sqrt(k / n * (1 - k / n) / n + z * z / 4 / n**2)
     low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-    return f"{k} of {n} = {100 * k / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{k} of {n} = {100 * k / n:.1f} % [{100 * max(low, 0):.1f}, {100 * min(high, 1):.1f}]"
 
 
 def named_first(record: dict[str, Any], kind: str) -> str:
@@ -112,63 +119,59 @@ def right(record: dict[str, Any], kind: str) -> bool:
     return named_first(record, kind) == (record["trap"] if kind.startswith("planted") else "")
 
 
-def report(records: list[dict[str, Any]]) -> None:
-    """Print the bar and what lies beside it."""
+def report(records: list[dict[str, Any]]) -> dict[str, list[list[Any]]]:
+    """Tables: the bar and what lies beside it."""
     single = [record for record in records if "+" not in record["trap"]]
     planted = [record["claims"]["planted"] for record in single if right(record, "planted")]
-    print(f"{len(single)} test sets, {len({record['trap'] for record in single})} departures")
-    for kind in CLAIMS:
+    rows = [["what", "asked", "found [95 % interval]"]]
+    for kind, (what, bar) in ASKED.items():
         hits = [right(record, kind) for record in single]
-        if kind.startswith("planted"):
-            print(f"named first, claim {kind}: {share(hits)}")
-        else:
-            print(f"false alarms, claim {kind}: {share([not hit for hit in hits])}")
-    left = [abs(found["unexplained"]) for found in planted]
-    print(f"left over by the named departure: at most {max(left):.3f} points")
-    print(f"  within 0.1 points: {share([x <= 0.1 for x in left])}")
-    print(
-        f"sum of bars against claim - clean: off by at most {max(abs(x['off']) for x in planted):.1e} points"
-    )
+        rows.append([what, bar, share(hits if kind.startswith("planted") else [not hit for hit in hits])])
+    off = max(abs(found["off"]) for found in planted)
+    rows.append(["bars add up to claim minus clean number", "0.1 points", f"off by at most {off:.1e} points"])
+    left = share([abs(found["unexplained"]) <= 0.1 for found in planted])
+    rows.append(["what no bar explains is within 0.1 points", "", left])
     exact = [record for record in single if record["trap"] != "gallery"]
-    wrong = [
-        max(abs(r["claims"]["planted"]["clean"][n] - r["clean"][n]) for n in worlds.METRICS) for r in exact
-    ]
-    print(f"clean numbers against the truth: off by at most {max(wrong):.3f} points")
-    gallery([record for record in single if record["trap"] == "gallery"])
+    wrong = max(
+        abs(r["claims"]["planted"]["clean"][n] - r["clean"][n]) for r in exact for n in worlds.METRICS
+    )
+    rows.append(["clean numbers against the truth", "", f"off by at most {wrong:.3f} points"])
+    rows += gallery([record for record in single if record["trap"] == "gallery"])
     paired = [record for record in records if "+" in record["trap"]]
     both = [set(r["claims"]["planted"]["families"]) == set(r["trap"].split("+")) for r in paired]
-    print(f"two departures at once, both named: {share(both)}")
-    print(f"\n| departure | {' | '.join(CLAIMS)} | named instead |\n|{'---|' * (len(CLAIMS) + 2)}")
+    rows.append(["two departures at once, both named", "", share(both)])
+    by_trap = [["departure", *CLAIMS, "named instead"]]
     for trap in worlds.TRAPS:
         some = [record for record in single if record["trap"] == trap]
         cells = [f"{sum(right(record, kind) for record in some)} of {len(some)}" for kind in CLAIMS]
         missed = [record for record in some if not right(record, "planted")]
         instead = [f"{named_first(r, 'planted') or 'nothing'} for {r['variant']}" for r in missed]
-        print(f"| {trap} | {' | '.join(cells)} | {'; '.join(instead)} |")
+        by_trap.append([trap, *cells, "; ".join(instead)])
+    title = f"{len(single)} test sets, {len({record['trap'] for record in single})} departures"
+    return {title: rows, "Right, by departure": by_trap}
 
 
-def gallery(records: list[dict[str, Any]]) -> None:
+def gallery(records: list[dict[str, Any]]) -> list[list[str]]:
     """Predicted recall of the whole list, where the files hold a part of it."""
-    asked = [record for record in records if record["variant"].startswith("file lacks")]
+    asked, rows = [record for record in records if record["variant"].startswith("file lacks")], []
     for name, truth in (
-        ("expectation over galleries, same queries", lambda r, n: r["truths"][f"expected {n}"]),
+        ("the expectation over galleries, same queries", lambda r, n: r["truths"][f"expected {n}"]),
         ("the list itself, same queries", lambda r, n: r["truths"][f"same queries {n}"]),
         ("the list itself, with the queries that the file lacks", lambda r, n: r["clean"][n]),
     ):
         off = {
-            n: np.array([r["claims"]["planted"]["clean"][n] - truth(r, n) for r in asked])
+            n: np.abs([r["claims"]["planted"]["clean"][n] - truth(r, n) for r in asked])
             for n in worlds.METRICS
         }
-        texts = [
-            f"{n} {np.abs(x).mean():.2f} (at most {np.abs(x).max():.2f}, bias {x.mean():+.2f})"
-            for n, x in off.items()
-        ]
-        print(f"gallery prediction against {name}, mean absolute points: {', '.join(texts)}")
+        texts = [f"{n} {x.mean():.2f}, at most {x.max():.2f}" for n, x in off.items()]
+        rows.append([f"recall at another gallery size against {name}", "0.5 points", "; ".join(texts)])
+    return rows
 
 
-def speed() -> None:
-    """One audit of 1000 x 1000 with everything beside it."""
+def speed() -> dict[str, list[list[Any]]]:
+    """A table: one audit of 1000 x 1000 with everything beside it."""
     torch.set_num_threads(2)
+    rows: list[list[Any]] = [["departure", "claim", "clock, s", "CPU, s"]]
     for trap in ("postprocessing", "rerank"):
         with tempfile.TemporaryDirectory() as folder:
             index = 0
@@ -184,9 +187,8 @@ def speed() -> None:
                 )
                 start, cpu = time.perf_counter(), time.process_time()
                 audit(evidence, claim)
-                wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-                load = f"2 threads, load {os.getloadavg()[0]:.1f}"
-                print(f"1000 x 1000, {trap}, {kind} claim: {wall:.1f} s wall, {cpu:.1f} s CPU, {load}")
+                rows.append([trap, kind, time.perf_counter() - start, time.process_time() - cpu])
+    return {"An audit of 1000 x 1000; asked: 60 s": rows}
 
 
 def main() -> None:
@@ -199,13 +201,15 @@ def main() -> None:
     parser.add_argument("--records", type=Path, help="one JSON line a test set, to go on with")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", choices=["bar", "speed"])
+    add_record(parser)
     args = parser.parse_args()
     if args.only != "speed":
         records = run_all(worlds.TRAPS, args.cases, args.seed, args.records, args.workers)
         pairs = [f"similarity+{trap}" for trap in worlds.PAIRED]
-        report(records + run_all(pairs, args.pairs, args.seed, args.records, args.workers))
+        records += run_all(pairs, args.pairs, args.seed, args.records, args.workers)
+        publish(args.record, report(records), timed=False)
     if args.only != "bar":
-        speed()
+        publish(args.record and f"{args.record}_speed", speed(), setting="2 threads")
 
 
 if __name__ == "__main__":

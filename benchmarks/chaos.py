@@ -66,6 +66,7 @@ import torch.distributed.run  # noqa: E402
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler  # noqa: E402
 
 import mmpt.fairseq_plugin  # noqa: E402, F401
+from benchmarks.measured import add_record, publish  # noqa: E402
 from mmpt.checkpoints.shards import named_by  # noqa: E402
 from mmpt.checkpoints.weights import read_outline, read_state_dict  # noqa: E402
 from mmpt.launch.heartbeat import STOOD  # noqa: E402
@@ -686,6 +687,28 @@ KINDS: dict[str, Kind] = {
 }
 
 
+TOLD = {  # what is done, and how the job that it hits ends
+    "kill_one": ("SIGKILL to one rank", "137, one error that names rank and signal"),
+    "kill_all": ("SIGKILL to launcher and ranks", "-"),
+    "sigterm": ("SIGTERM to the launcher", "85, checkpoint saved"),
+    "disk_full": ("no file may grow any more", "1, one error that names checkpoint and free space"),
+    "save_lost": ("SIGKILL to all while a checkpoint is written", "-; the one before is taken"),
+    "truncate": ("SIGKILL, then the newest checkpoint is cut in two", "-; the one before is taken"),
+    "bit_flip": ("SIGKILL, then a bit of it is flipped", "-; the one before is taken, if the bit counts"),
+    "hang_rank": ("SIGSTOP to a rank, for good (`job.timeout` 10 s)", "86, one error that names the rank"),
+    "lost_link": ("the network between the ranks goes down", "86, one error that says so"),
+    "slow_rank": ("SIGSTOP to a rank for up to a second", "goes on"),
+    "slow_disk": ("every sync takes 0.3 s", "goes on"),
+    "clock_step": ("the clock jumps by up to a year", "goes on"),
+    "second_job": ("the same command is started beside it", "goes on; the second is refused"),
+    "other_ranks": ("SIGKILL, then some updates on one process", "-"),
+    "shard_gone": ("SIGKILL, a start without a shard", "1, one error that names the shard"),
+    "shard_other": ("SIGKILL, a start with other content in a shard", "2, refused with its name"),
+    "nan_features": ("features become NaN while it runs", "1, one error that names the video"),
+    "shard_cut": ("shards become shorter while it runs", "135 or 1, one error"),
+}
+
+
 def main() -> int:
     """Command line; 0 when nothing was lost."""
     parser = argparse.ArgumentParser(
@@ -698,11 +721,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="number of the first run")
     parser.add_argument("--ledger", type=Path, help="one line per hit and run; goes on where it ends")
     parser.add_argument("--table", type=Path, help="only show the table of this ledger")
+    add_record(parser)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--world", type=Path, help="an embedded world (default: a tiny one is made)")
     args = parser.parse_args()
     if args.table:
-        return report([json.loads(line) for line in args.table.read_text().splitlines()])
+        return report([json.loads(line) for line in args.table.read_text().splitlines()], args.record)
     limit = args.hits or (100 if args.seconds == float("inf") else sys.maxsize)
     folder = Path(tempfile.mkdtemp(prefix="mmpt_chaos_"))
     world = folder / "world"
@@ -727,7 +751,7 @@ def main() -> int:
         chaos.run(number, kinds, left, expected)
         number += 1
     print(f"{time.monotonic() - begin:.0f} s; outputs of what was not right: {folder}")
-    code = report(chaos.entries)
+    code = report(chaos.entries, args.record)
     if not code:
         shutil.rmtree(folder)
     return code
@@ -746,12 +770,21 @@ def hits_of(entries: list[dict]) -> int:
     return sum("update" in entry for entry in entries)
 
 
-def report(entries: list[dict]) -> int:
+def report(entries: list[dict], record: str | None) -> int:
     """The table by kind, and what was lost."""
     hits = [entry for entry in entries if "update" in entry]
     runs = [entry for entry in entries if "verdict" in entry]
-    print("| kind | hits | ended wrongly | recovery, median s | longest s | updates done again, mean |")
-    print("|---|---|---|---|---|---|")
+    rows = [
+        [
+            "hit",
+            "times",
+            "the job ends with",
+            "wrong",
+            "recovery, median",
+            "longest",
+            "updates done again, mean",
+        ]
+    ]
     for name in [*KINDS, "all"]:
         of_kind = [entry for entry in hits if name in ("all", entry["kind"])]
         if not of_kind:
@@ -759,9 +792,10 @@ def report(entries: list[dict]) -> int:
         times = [entry["recovery_s"] for entry in of_kind]
         again = [entry["again"] for entry in of_kind if "again" in entry]
         wrong = sum(bool(entry["wrong"]) for entry in of_kind)
-        mean = f"{statistics.mean(again):.2f}" if again else "0"
-        median, longest = statistics.median(times), max(times)
-        print(f"| {name} | {len(of_kind)} | {wrong} | {median:.1f} | {longest:.1f} | {mean} |")
+        mean = f"{statistics.mean(again):.1f}" if again else "0"
+        what, ends = TOLD.get(name, (name, ""))
+        took = [f"{seconds:.1f} s" for seconds in (statistics.median(times), max(times))]
+        rows.append([what, len(of_kind), ends, wrong, *took, mean])
     bad = [entry for entry in hits if entry["wrong"]] + [e for e in runs if e["verdict"] != "right"]
     for entry in bad:
         print("BAD", json.dumps(entry))
@@ -769,7 +803,8 @@ def report(entries: list[dict]) -> int:
         word: sum(entry["verdict"] == word for entry in runs) for word in ("right", "lost", "wrong", "hung")
     }
     told = ", ".join(f"{number} {word}" for word, number in count.items())
-    print(f"\n{len(hits)} hits in {len(runs)} runs: {told}")
+    title = f"{len(hits)} hits in {len(runs)} runs: {told}"
+    publish(record, {title: rows}, {"runs": count}, setting="two processes", timed=False)
     return 1 if bad else 0
 
 

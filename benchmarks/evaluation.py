@@ -1,7 +1,7 @@
 """Evaluation at size: ranks by counting against sorting, full-video alignment against the released
 evaluation, N modalities by volume.
 
-    python benchmarks/evaluation.py [--rows 50000] [--videos 436]
+    python benchmarks/evaluation.py [--rows 50000] [--videos 60 436]
     python benchmarks/evaluation.py --only modalities --rows 50000
 
 CPU time of this process is compared, because wall time on a shared machine is not worth much; peak memory is
@@ -25,6 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.measured import add_record, publish
 from mmpt.config import EvalConfig
 from mmpt.evaluators import FullVideoRetrievalMetric, GramRetrievalMetric
 from mmpt.evaluators.paragraphs import Groups, cut_block, query_tiles, video_bins
@@ -32,6 +33,7 @@ from mmpt.evaluators.ranking import ScoreMatrix, count_ranks
 from mmpt.historic.alignment_costs import dtw_eval_cum_dist, dtw_pad, otam_eval_cum_dist, otam_pad
 from mmpt.ops.alignment import dtw, hard_otam
 
+Row = list[Any]  # what, CPU seconds, MiB
 WIDTH = 768
 GRAM_WIDTH = 512
 SORTED_ROWS = 1000
@@ -109,26 +111,21 @@ def fresh_process(method: str, rows: int) -> tuple[float, float]:
     return float(seconds), float(peak)
 
 
-def compare_ranks(rows: int) -> None:
+def compare_ranks(rows: int) -> list[Row]:
     _, inputs = fresh_process("nothing", rows)
-    found = {method: fresh_process(method, rows) for method in ("by_counting", "by_sorting")}
-    for method, (seconds, peak) in found.items():
-        print(f"ranks {rows:6d}  {method:12s} {seconds:8.2f} s CPU  {peak - inputs:8.0f} MiB above inputs")
-    (fast, small), (slow, large) = found.values()
-    print(
-        f"ranks {rows:6d}  counting is {slow / fast:.1f}x faster, "
-        f"{(large - inputs) / max(small - inputs, 1):.0f}x smaller"
-    )
+    what = {"by_counting": "counting", "by_sorting": "a score matrix and argsort"}
+    found = {method: fresh_process(method, rows) for method in what}
+    return [
+        [f"ranks among {rows:,}, {what[method]}", seconds, peak - inputs]
+        for method, (seconds, peak) in found.items()
+    ]
 
 
-def measure_modalities(rows: int) -> None:
-    _, libraries = fresh_process("only_clips", 2)
+def measure_modalities(rows: int) -> list[Row]:
     _, inputs = fresh_process("only_clips", rows)
     seconds, peak = fresh_process("by_volume", rows)
-    print(
-        f"modalities {rows} x {rows} x 3  whole metric {seconds:.0f} s CPU, "
-        f"{peak - libraries:.0f} MiB, {peak - inputs:.0f} of them above inputs"
-    )
+    what = f"retrieval by volume, {rows:,} x {rows:,}, three modalities: both directions, alignment report"
+    return [[what, seconds, peak - inputs]]
 
 
 def released_alignment(scores: np.ndarray, edges: np.ndarray, queries: range) -> None:
@@ -146,7 +143,7 @@ def released_alignment(scores: np.ndarray, edges: np.ndarray, queries: range) ->
     otam_eval_cum_dist(torch.stack([otam_pad(block.T, size, n, m) for block, m, n in blocks]))
 
 
-def compare_full_video(n_videos: int) -> None:
+def compare_full_video(n_videos: int) -> list[Row]:
     """DTW and OTAM (both directions) of all pairs here and as released; then the whole report."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(4, 12, n_videos)  # YouCook2 has 3350 clips in 436 videos
@@ -162,25 +159,27 @@ def compare_full_video(n_videos: int) -> None:
             dtw(-block.scores.double(), (block.rows, block.cols))
             hard_otam(-block.scores.double(), (block.rows, block.cols), both=True)
     batched = time.process_time() - start
-    print(f"full video {n_videos}  DTW + OTAM in batches {batched:.2f} s CPU")
     some = range(min(n_videos, RELEASED_QUERIES))
     with mock.patch.dict(os.environ, {"MMPT_BACKEND": "torch"}):  # nothing released is compiled
         start = time.process_time()
         released_alignment(scores, edges, some)
     released = (time.process_time() - start) * n_videos / len(some)
-    print(
-        f"full video {n_videos}  as released {released:.1f} s CPU (from {len(some)} queries): "
-        f"{released / batched:.1f} times as long"
-    )
     video_ids = np.repeat(np.arange(n_videos), lengths)
     start = time.process_time()
     FullVideoRetrievalMetric(EvalConfig(bootstrap=0)).evaluate(
         pooled_text=torch.from_numpy(text), pooled_video=torch.from_numpy(video), video_ids=video_ids
     )
-    print(
-        f"full video {n_videos}  the whole report of {edges[-1]} clips, shift curve included, without "
-        f"intervals {time.process_time() - start:.2f} s CPU, load {os.getloadavg()[0]:.0f}"
-    )
+    whole = time.process_time() - start
+    pairs = f"DTW and OTAM of {n_videos} x {n_videos} videos of 4 to 11 clips"
+    return [
+        [pairs, batched, "-"],
+        [f"{pairs}, as released (from {len(some)} queries)", released, "-"],
+        [
+            f"the whole report of {edges[-1]} clips of {n_videos} videos, shift curve included, no intervals",
+            whole,
+            "-",
+        ],
+    ]
 
 
 def main() -> None:
@@ -188,8 +187,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=10_000, help="queries and gallery items")
-    parser.add_argument("--videos", type=int, default=436, help="long videos")
+    parser.add_argument("--videos", type=int, nargs="+", default=[60, 436], help="long videos")
     parser.add_argument("--only", choices=("ranks", "videos", "modalities"), help="one part")
+    add_record(parser)
     parser.add_argument("--method", choices=METHODS, help="internal: measure one method in this process")
     args = parser.parse_args()
     if args.method:
@@ -198,11 +198,14 @@ def main() -> None:
         return
     parts = {
         "ranks": lambda: compare_ranks(args.rows),
-        "videos": lambda: compare_full_video(args.videos),
+        "videos": lambda: [row for n in args.videos for row in compare_full_video(n)],
         "modalities": lambda: measure_modalities(args.rows),
     }
-    for part in [args.only] if args.only else parts:
-        parts[part]()
+    found = [row for part in ([args.only] if args.only else parts) for row in parts[part]()]
+    head = ["what", "CPU seconds", "MiB above the inputs"]
+    publish(
+        args.record, {"Evaluation": [head, *found]}, found, setting=f"{torch.get_num_threads()} thread(s)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Feature extraction against the plain loop that reads, encodes and stores one video after the other.
 
     python benchmarks/extraction.py                        # S3D, 30 frames per second
-    python benchmarks/extraction.py --network clip         # a ViT-B/32, 1 frame per second
-    python benchmarks/extraction.py --network means        # next to no network: what reading costs
+    python benchmarks/extraction.py --networks clip        # a ViT-B/32, 1 frame per second
+    python benchmarks/extraction.py --networks means       # next to no network: what reading costs
     python benchmarks/extraction.py --folder my_videos     # on your own videos
 
 `plain` reads a whole video through FFmpeg's filters (fps, scale, crop, RGB) with FFmpeg's own threads, gives
@@ -26,7 +26,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.measured import add_record, of_rows, publish
 from mmpt.backbones.backbone import VideoFeatures
 from mmpt.backbones.external import ImageTower
 from mmpt.backbones.folding import for_inference, keep_freed_memory
@@ -210,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--network", choices=NETWORKS, default="s3d")
+    parser.add_argument("--networks", choices=NETWORKS, nargs="+", default=["s3d"])
     parser.add_argument("--folder", type=Path, help="of your own videos")
     parser.add_argument("--videos", type=int, default=6, help="to make")
     parser.add_argument(
@@ -219,6 +220,7 @@ def main() -> None:
     parser.add_argument("--frame-size", type=int, nargs=2, default=(1280, 720), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--repeats", type=int, default=2)
+    add_record(parser)
     args = parser.parse_args()
     n_threads = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as temporary:
@@ -232,21 +234,27 @@ def main() -> None:
             )
         infos = [(job.path, probe(job.path)) for job in list_jobs(files)]
         rate = np.mean([path.stat().st_size * 8e-6 / info.duration_s for path, info in infos])
-        fps, size = NETWORKS[args.network].fps, NETWORKS[args.network].size
-        print(
-            f"{args.network} at {fps} frames per second; {len(infos)} videos of {rate:.1f} Mbit/s, "
-            f"{n_threads} cores"
-        )
-        runs: dict[str, list[Measured]] = {way: [] for way in args.ways}
-        for _ in range(args.repeats):  # in turn, so that a slow minute of the machine hits all
-            for way in args.ways:
-                runs[way].append(in_own_process(way, files, args.network, n_threads))
-        best = {way: min(measured, key=lambda run: run.wall) for way, measured in runs.items()}
-        for way, run in best.items():
-            times = best[args.ways[0]].wall / run.wall, best[args.ways[0]].cpu / run.cpu
-            speed, cpu = run.footage / run.wall, f"{run.cpu:6.1f} s of CPU time {times[1]:6.2f}x"
-            print(f"{way:11} {speed:7.2f} s of footage per s {times[0]:6.2f}x;  {cpu};  {run.memory:.1f} GB")
-        print(f"reading alone: {reading_speed(files, fps, size):.0f} frames of the file per second and core")
+        rows = [row for name in args.networks for row in measured(name, files, args, n_threads)]
+    title = f"Extraction, {len(infos)} videos of {rate:.1f} Mbit/s, best of {args.repeats}"
+    publish(args.record, {title: of_rows(rows)}, rows, setting=f"{n_threads} thread(s)")
+
+
+def measured(name: str, files: Path, args: argparse.Namespace, n_threads: int) -> list[dict[str, Any]]:
+    """A row for each way, and one for reading alone."""
+    fps, size = NETWORKS[name].fps, NETWORKS[name].size
+    runs: dict[str, list[Measured]] = {way: [] for way in args.ways}
+    for _ in range(args.repeats):  # in turn, so that a slow minute of the machine hits all
+        for way in args.ways:
+            runs[way].append(in_own_process(way, files, name, n_threads))
+    best = {way: min(found, key=lambda run: run.wall) for way, found in runs.items()}
+    plain = best[args.ways[0]]
+    rows = []
+    for way, run in best.items():
+        row = {"network": f"{name}, {fps} a second", "way": way, "footage / clock": run.footage / run.wall}
+        row |= {f"{args.ways[0]} / this, clock": plain.wall / run.wall}
+        rows.append(row | {"CPU time": plain.cpu / run.cpu, "CPU, s": run.cpu, "GB": run.memory})
+    reading = reading_speed(files, fps, size)
+    return [*rows, {"network": f"{name}, {fps} a second", "way": f"reading: {reading:.0f} frames/s a core"}]
 
 
 if __name__ == "__main__":

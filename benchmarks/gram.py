@@ -12,7 +12,6 @@ step does.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.measured import add_record, publish
 from mmpt.ops.gram.contrast import volume_cross_entropy
 
 SCALE, SMOOTHING, WIDTH = 1 / 0.07, 0.1, 512
@@ -133,6 +133,20 @@ def accuracy(n: int, k: int) -> dict[str, float]:
     return result
 
 
+COLUMNS = {
+    "clips": "n",
+    "modalities beside the anchor": "k",
+    "plain, ms": "plain_ms",
+    "mmpt, ms": "ours_ms",
+    "plain / mmpt": "speedup",
+    "plain, MiB": "plain_mib",
+    "mmpt, MiB": "ours_mib",
+    "error of the loss": "ours_loss_error",
+    "of the gradients": "ours_gradient_error",
+    "of the plain gradients": "plain_gradient_error",
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -144,40 +158,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
+    add_record(parser)
     parser.add_argument("--peak-of", choices=LOSSES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.peak_of:
         print(measure_peak(args.peak_of, args.sizes[0], args.modalities[0]))
         return
-    results = []
-    print(
-        "| N | K | plain ms | ours ms | faster | plain MiB | ours MiB | loss error | gradient error (plain) |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    found = []
     for n in args.sizes:
         for k in args.modalities:
             row = {"n": n, "k": k, **time_ratio(n, k, args.rounds if n < 4096 else 1, args.device)}
             if args.device == "cpu":
-                row |= {
-                    f"{name}_mib": peak_mib(name, n, k)
-                    for name in LOSSES
-                    if name == "ours" or n <= PLAIN_LIMIT
-                }
-            if n <= 256:
-                row |= accuracy(n, k)
-            results.append(row)
-            cells = [f"{row['plain_ms']:.1f}" if "plain_ms" in row else "-", f"{row['ours_ms']:.1f}"]
-            cells += [f"{row['speedup']:.1f}x" if "speedup" in row else "-"]
-            cells += [f"{row[key]:.0f}" if key in row else "-" for key in ("plain_mib", "ours_mib")]
-            cells += [f"{row['ours_loss_error']:.1e}" if n <= 256 else "-"]
-            cells += [
-                f"{row['ours_gradient_error']:.1e} ({row['plain_gradient_error']:.1e})" if n <= 256 else "-"
-            ]
-            print(f"| {n} | {k} | {' | '.join(cells)} |", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+                there = [name for name in LOSSES if name == "ours" or n <= PLAIN_LIMIT]
+                row |= {f"{name}_mib": peak_mib(name, n, k) for name in there}
+            found.append(row | (accuracy(n, k) if n <= 256 else {}))
+    rows = [[row.get(key, "-") for key in COLUMNS.values()] for row in found]
+    title = "GRAM's loss, forward and backward, CPU time"
+    publish(args.record, {title: [list(COLUMNS), *rows]}, found, setting=f"{args.threads} thread(s)")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -37,6 +35,17 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.measured import add_record, of_rows, publish  # noqa: E402
+
+TITLES = {
+    "stall": "A save: the copy alone, the call, what writing would have taken; a step alone, and beside it",
+    "hash": "The hash of the gradients, and a step",
+    "step": "An update of Norton's loss without and with all of it, interleaved pairs",
+    "planted": "A spoilt video among those of its batch: its place by what it adds to loss and gradient",
+    "replayed": "Updates made again, after kills: hashes that are equal",
+}
 
 
 def seconds(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -310,17 +319,13 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--run", default="runs/toy/norton", help="run folder (default: %(default)s)")
-    torch.set_num_threads(1)
-    print(json.dumps({"processor": platform.processor(), "load": os.getloadavg()[0]}))
+    add_record(parser)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     parts["planted"] = functools.partial(planted, args.run)
-    for part in args.only:
-        for row in parts[part]():
-            print(
-                json.dumps(
-                    {"part": part} | {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-                )
-            )
+    found = {part: parts[part]() for part in args.only}
+    tables = {TITLES[part]: of_rows(rows) for part, rows in found.items()}
+    publish(args.record, tables, found, setting="1 thread")
 
 
 if __name__ == "__main__":

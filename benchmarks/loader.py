@@ -14,7 +14,6 @@ straightforward implementation would have it.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import resource
@@ -30,6 +29,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measured import add_record, publish
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import MMDataset
 from mmpt.processors import (
@@ -264,17 +266,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmark of the data path.")
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path)
+    add_record(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     results = {name: parts[name](args.rounds) for name in args.only}
-    for name, values in results.items():
-        print(f"\n| {name} | |\n|---|---|")
-        for key, value in values.items():
-            print(f"| {key} | {value:,.1f} |")
-    print(f"\npeak resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+    results["memory"] = {"peak resident, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    rows = [[name, what, value] for name, values in results.items() for what, value in values.items()]
+    title = "The data path: sampling, shards, index"
+    publish(args.record, {title: [["part", "what", "found"], *rows]}, results, setting="1 thread")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Norton's loss and its parts against the plain published formula: time, peak memory, accuracy.
 
     python benchmarks/losses.py                    # all rows, Markdown tables; about 10 minutes and 10 GiB
-    python benchmarks/losses.py --rows time memory --sizes 64 256 --rounds 5 --json losses.json
+    python benchmarks/losses.py --rows time memory --sizes 64 256 --rounds 5
 
 Time is process CPU time (wall time beside it), plain and ours in turn in one process, medians of the rounds.
 Memory is the growth of the peak resident size over loss + backward, gradients included, in a fresh process
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import math
 import os
 import statistics
@@ -31,12 +30,21 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import gram  # noqa: E402
+from benchmarks.measured import add_record, of_rows, publish  # noqa: E402
 from benchmarks.plain import plain_norton, plain_sinkhorn, plain_token_similarity  # noqa: E402
 from mmpt.losses import MMContraLoss, build_loss  # noqa: E402
 from mmpt.ops.gdt import GDTHypothesis  # noqa: E402
 from mmpt.ops.late_interaction import token_similarity  # noqa: E402
 from mmpt.ops.sinkhorn import log_sinkhorn  # noqa: E402
 
+TITLES = {
+    "time": "Norton's loss, forward and backward, CPU time",
+    "stages": "Token similarity, forward and backward, CPU time",
+    "small": "Losses of pooled vectors through their classes, forward and backward, CPU time",
+    "sinkhorn": "Sinkhorn, 50 steps, CPU time",
+    "memory": "Peak memory above the inputs, in a fresh process",
+    "accuracy": "Relative errors against float64",
+}
 NORTON = {"sinkhorn_iterations": 50, "beta": 0.3, "sequence_contrast": {"threshold": 8}}
 WORDS, FRAMES, WIDTH = 31, 18, 768
 
@@ -345,12 +353,6 @@ def accuracy(sizes: list[int]) -> list[dict]:
     return rows
 
 
-def markdown(rows: list[dict]) -> str:
-    names = list(dict.fromkeys(name for r in rows for name in r))
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    return "\n".join(lines + ["| " + " | ".join(str(r.get(name, "")) for name in names) + " |" for r in rows])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -374,7 +376,7 @@ def main() -> None:
         action="store_true",
         help="also time torch.compile of the plain Sinkhorn (needs a C++ compiler)",
     )
-    parser.add_argument("--json", type=Path)
+    add_record(parser)
     parser.add_argument("--peak-of", choices=["plain", "ours", "bf16"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -390,12 +392,9 @@ def main() -> None:
         "memory": lambda: memory(arguments.sizes or [256, 1024]),
         "accuracy": lambda: accuracy(arguments.sizes or [64, 256]),
     }
-    results = {}
-    for name in wanted:
-        results[name] = tables[name]()
-        print(f"\n{markdown(results[name])}", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
+    found = {name: tables[name]() for name in wanted}
+    titles = {TITLES[name]: of_rows(rows) for name, rows in found.items()}
+    publish(arguments.record, titles, found, setting=f"{arguments.threads} thread(s)")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measured import add_record, of_rows, publish
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import MMDataset
 from mmpt.processors import (
@@ -208,7 +210,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=1_200_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--batches", type=int, default=40, help="timed, per number of workers")
-    parser.add_argument("--json", type=Path)
+    add_record(parser)
     parser.add_argument("--probe", type=Path, help=argparse.SUPPRESS)  # a process that measures itself
     parser.add_argument("--no-read-ahead", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -220,9 +222,7 @@ def main() -> None:
         results = measure(folder, args)
     finally:
         shutil.rmtree(folder)
-    show(results)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+    show(results, args.record)
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -262,39 +262,24 @@ def _probe_fresh(folder: Path, workers: int, batches: int, *more: str) -> dict[s
     return json.loads(done.stdout)
 
 
-def show(results: dict[str, Any]) -> None:
+def show(results: dict[str, Any], record: str | None) -> None:
     """Tables."""
     probes = {name: values for name, values in results.items() if isinstance(values, dict)}
-    print("\n".join(f"{name}: {value:,.1f}" for name, value in results.items() if name not in probes))
     flat = {name: _flat(values) for name, values in probes.items()}
     keys = list(dict.fromkeys(key for values in flat.values() for key in values))
-    print(f"\n| | {' | '.join(flat)} |\n|---|{'---|' * len(flat)}")
-    for key in keys:
-        print(
-            f"| {key} | "
-            + " | ".join(f"{values[key]:,.1f}" if key in values else "-" for values in flat.values())
-            + " |"
-        )
+    once = [["what", "found"], *([name, value] for name, value in results.items() if name not in probes)]
+    rows = [[key, *(values.get(key, "-") for values in flat.values())] for key in keys]
+    tables = {
+        f"Once, {next(iter(flat.values()))['videos']:,.0f} videos": once,
+        "A training process and its workers": [["", *flat], *rows],
+    }
     with_worker = [values for values in probes.values() if values["a worker"]]
     if with_worker:
-        rows = on_paper(
-            with_worker[0]["clips/s per core busy"],
-            with_worker[0]["a worker"]["PSS anonymous, MiB"],
-            results["index file, MiB"],
-        )
-        print("\non paper (GPUs not measured):\n| " + " | ".join(rows[0]) + f" |\n|{'---|' * len(rows[0])}")
-        for row in rows:
-            print(
-                "| "
-                + " | ".join(
-                    f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" for value in row.values()
-                )
-                + " |"
-            )
-    print(
-        "\npeak resident memory of the driver "
-        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB"
-    )
+        worker = with_worker[0]
+        own = worker["a worker"]["PSS anonymous, MiB"]
+        paper = on_paper(worker["clips/s per core busy"], own, results["index file, MiB"])
+        tables["On paper, from the rate of one worker; GPUs were not measured"] = of_rows(paper)
+    publish(record, tables, results, setting="1 thread a process")
 
 
 def _flat(values: dict[str, Any]) -> dict[str, float]:

@@ -16,15 +16,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measured import add_record, of_rows, publish
 from mmpt.neighbours.exact import ExactSearch, Moment, Vectors, exact_scores, window_scores
 from mmpt.neighbours.store import VectorStore
 from mmpt.ops.windows import window_ranges
@@ -51,10 +55,10 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--folder", type=Path, default=Path("runs/search_bench"))
     options.add_argument("--peers", nargs="*", choices=PEERS, help="others beside it; without names: all")
-    options.add_argument("--out", type=Path, help="write the numbers there")
+    add_record(options)
     args = options.parse_args()
     torch.set_num_threads(args.threads)
-    numbers = {"rows": args.rows, "width": WIDTH, "threads": args.threads, "machine": machine()}
+    numbers: dict[str, Any] = {}
     store = built(args.folder, args.rows, numbers)
     search = ExactSearch(store)
     queries = list(asked(args.queries))
@@ -65,8 +69,7 @@ def main() -> None:
         return search.search_tokens(q, 10, WINDOW, apart=False)
 
     numbers["tokens"] = timed(by_tokens, tokens)  # the first, which is not timed, makes the table of windows
-    numbers["resident GB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-    numbers["machine"] |= {"load after": os.getloadavg()}
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps(numbers, indent=1), flush=True)
     for kind, asked_for, call, truth in (
         ("cosine", queries, lambda q: search.search(q, 10, apart=False), brute_force),
@@ -74,22 +77,23 @@ def main() -> None:
     ):
         checked = asked_for[: args.checked if kind == "cosine" else max(1, args.checked // TOKENS)]
         equal = sum(call(query).hits == truth(search, query, 10) for query in checked)
-        numbers[kind] |= {"equal to brute force": equal, "compared": len(checked)}
-    print(json.dumps({kind: numbers[kind] for kind in ("cosine", "tokens")}, indent=1), flush=True)
+        numbers[kind] |= {"equal to brute force": f"{equal} of {len(checked)}"}
+    kinds = {"cosine": "cosine", "tokens": f"similarity of {TOKENS} tokens, windows of {WINDOW} s"}
+    rows = [{"query": what} | numbers[kind] for kind, what in kinds.items()]
+    tables = {f"{args.rows:,} rows of {WIDTH} numbers, resident {memory:.2f} GB": of_rows(rows)}
+    if build := numbers.pop("build", None):
+        tables["Building"] = of_rows([build])
     if args.peers is not None:
-        numbers["peers"] = {}
+        some = queries[: args.checked]
+        own = {"index": "here", **timed(lambda q: search.search(q, 10, apart=False), some)}
+        rows = [
+            {name: own[name] for name in ("index", "p50 ms", "p95 ms", "cpu p50 ms")} | {"recall of ten": 1.0}
+        ]
         for name in args.peers or PEERS:
-            numbers["peers"][name] = peer(name, search, queries[: args.checked])
-            print(name, numbers["peers"][name], flush=True)
-    if args.out:
-        args.out.write_text(json.dumps(numbers, indent=1) + "\n")
-
-
-def machine() -> dict[str, object]:
-    """What ran it, and what else ran."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
-    return {"cpu": model or platform.processor(), "cores": os.cpu_count(), "load": os.getloadavg()}
+            rows.append({"index": PEERS[name], **peer(name, search, some)})
+            print(rows[-1], flush=True)
+        tables[f"Beside others, {len(some)} queries by cosine"] = of_rows(rows)
+    publish(args.record, tables, numbers, setting=f"{args.threads} thread(s)")
 
 
 def directions() -> np.ndarray:
@@ -129,8 +133,8 @@ def built(folder: Path, rows: int, numbers: dict[str, object]) -> VectorStore:
         seconds, of_cpu = time.perf_counter() - wall, time.process_time() - cpu
         numbers["build"] = {
             "s": round(seconds),
-            "cpu_s": round(of_cpu),
-            "seconds of footage per second": round(rows / seconds),
+            "CPU s": round(of_cpu),
+            "footage / clock": round(rows / seconds),
         }
     store = VectorStore(folder)
     if len(store) != rows:
@@ -224,8 +228,8 @@ def peer(name: str, search: ExactSearch, queries: list[np.ndarray]) -> dict[str,
         right += len({*map(int, rows)} & {*expected})
     ms = 1000 * np.array([walls, cpus])
     return {
-        "build s": round(built_s),
-        "build cpu s": round(built_cpu),
+        "build, s": round(built_s),
+        "build, CPU s": round(built_cpu),
         "p50 ms": round(float(np.median(ms[0])), 1),
         "p95 ms": round(float(np.percentile(ms[0], 95)), 1),
         "cpu p50 ms": round(float(np.median(ms[1])), 1),

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +24,9 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measured import add_record, publish
 from mmpt.config.schema import Config, DatasetConfig, ModelConfig
 from mmpt.models import build_model
 from mmpt.models.batching import compile_towers, forward_by_length, pack_towers
@@ -120,7 +123,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="also compiled towers (a minute more)")
-    parser.add_argument("--json", type=Path)
+    add_record(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     batch = make_batch(4096, torch.Generator().manual_seed(0))
@@ -128,13 +131,14 @@ def main() -> None:
         (batch["vmasks"].sum(1) + 2).float().mean() / (SECONDS + 2),
         (batch["cmasks"].sum(1) - 1).float().mean() / (COLUMNS - 1),
     )
-    print(f"valid positions: video {video:.0%}, text {text:.0%}")
     results = measure(args.clips, args.layers, args.rounds, args.compile)
-    print("\n| towers | s per step | padded / this |\n|---|---|---|")
-    for name, seconds in results.items():
-        print(f"| {name} | {seconds:.2f} | {results['padded'] / seconds:.2f} |")
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+    rows = [[name, seconds, results["padded"] / seconds] for name, seconds in results.items()]
+    title = (
+        f"Towers, {args.clips} clips, {args.layers[0]} video and {args.layers[1]} text layers; "
+        f"valid positions: video {video:.0%}, text {text:.0%}"
+    )
+    tables = {title: [["towers", "CPU seconds of a step", "padded / this"], *rows]}
+    publish(args.record, tables, results, setting="1 thread")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@ table.
 
     python -m experiments.compare_losses projects/toy/compare.yaml
     python -m experiments.compare_losses projects/toy/compare.yaml --report  # the table of what is there
-    python -m experiments.compare_losses projects/toy/compare.yaml --report --docs docs/compare_losses.md
+    python -m experiments.compare_losses projects/toy/compare.yaml --docs docs/compare_losses.md
 
 Seeds come last: as soon as the first seed is through, there is a table of all losses and all noises. What is
-done is not done again, so a run that was stopped goes on, and a list that grew is filled up. Writes
-results.json, results.md and results.png into the output folder. What a comparison file can say stands in
-experiments/comparison.py.
+done is not done again, so a run that was stopped goes on, and a list that grew is filled up. Writes a record,
+from which every number of the table is derived again, and a figure. They go into the output folder; with
+`--docs` the record goes into `records` beside the page, which `mmpt verify-results --write` then fills. What
+a comparison file can say stands in experiments/comparison.py.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from experiments import training_process
-from experiments.compare_losses_report import update_page, write_report
+from experiments.compare_losses_report import write_report
 from experiments.comparison import Comparison, Run, runs
 from experiments.comparison_tests import evaluate, step_costs
 from mmpt.demo.toy_runs import claim, finish
 from mmpt.launch.local import LocalJob
 from mmpt.synthetic.build import build_world
-from mmpt.utils.files import atomic_write
+from mmpt.utils.files import atomic_write, file_sha256
 from mmpt.utils.log import short_errors
 
 
@@ -52,13 +53,12 @@ def perform(run: Run, server: ForkServerContext) -> bool:
         raise SystemExit(
             "\n".join([*end, f"error: {run.folder}: training ended with exit code {code}; see {log}."])
         )
-    values = evaluate(run.comparison.test_entries, run.checkpoint, run.data)
+    measures = [measure for head in run.comparison.columns for measure in run.comparison.measures(head)]
+    values, queries = evaluate(run.comparison.test_entries, run.checkpoint, run.data, measures)
+    about = {"row": run.row, "noise": run.noise, "seed": run.seed, "peak_mib": peak_mib}
+    about |= {"weights": file_sha256(run.checkpoint), **settings}
     with atomic_write(run.folder / "results.json", "w") as file:
-        json.dump(
-            {"row": run.row, "noise": run.noise, "seed": run.seed, "peak_mib": peak_mib, "values": values},
-            file,
-            indent=1,
-        )
+        json.dump({**about, "values": values, "queries": queries}, file, indent=1)
     finish(run.folder, settings)
     return True
 
@@ -83,9 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--report", action="store_true", help="only write the table of the runs that are done"
     )
-    parser.add_argument(
-        "--docs", help="a page whose tables and figure (its name with .png) are brought up to date"
-    )
+    parser.add_argument("--docs", type=Path, metavar="PAGE", help="write record and figure for this page")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     short_errors()
@@ -108,9 +106,14 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(
             f"error: {comparison.out} holds no finished run of this comparison. Start it without --report."
         )
-    print(write_report(results, costs(comparison), comparison))
+    record, figure = Path(comparison.out) / "record", Path(comparison.out) / "results.png"
     if args.docs:
-        update_page(Path(args.docs), comparison)
+        name = Path(comparison.out).name
+        record, figure = (
+            args.docs.parent / "records" / name,
+            args.docs.with_name(f"{args.docs.stem}_{name}.png"),
+        )
+    print(write_report(results, costs(comparison), comparison, record, figure))
 
 
 if __name__ == "__main__":

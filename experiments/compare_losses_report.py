@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.comparison import Comparison
-from mmpt.evaluators.plots import MARKS as MARKS_OF_DOTS
-from mmpt.evaluators.plots import plot_dots
-from mmpt.evaluators.report import markdown_table, text_table
-from mmpt.utils.files import atomic_write
+from mmpt.evaluators import paired_runs, records
+from mmpt.evaluators.plots import MARKS, plot_dots
+from mmpt.evaluators.records import Cell
+from mmpt.evaluators.report import text_table
 
-MARKS = ("<!-- results:begin -->", "<!-- results:end -->")
 SHARE = re.compile(r"(R\d+|acc|Ravg)$")  # measures between 0 and 1, shown in percent
 FEW = 2  # losses up to which all noises share one table
 
@@ -25,60 +22,47 @@ Dot = tuple[float, float, float]  # a number with the bounds of its bar
 Results = Sequence[Mapping[str, Any]]
 
 
-def write_report(results: Results, costs: Mapping[str, float], comparison: Comparison) -> str:
-    """Write results.json, results.md and results.png; returns what the terminal shows."""
-    out = Path(comparison.out)
-    with atomic_write(out / "results.json", "w") as file:
-        json.dump({"settings": asdict(comparison), "step_cpu_ms": costs, "runs": results}, file, indent=1)
-    tables = table_blocks(results, costs, comparison)
-    with atomic_write(out / "results.md", "w") as file:
-        file.write(
-            "\n\n".join(
-                (f"### Noise: {head}\n\n" if head else "") + markdown_table(rows)
-                for head, rows in tables.items()
-            )
-            + "\n"
-        )
-    figure = draw(out / "results.png", results, comparison)
-    title = ", ".join(
-        filter(None, ["percent", " / ".join(comparison.measure_names), "mean ± spread over seeds"])
-    )
-    blocks = [
-        f"{f'noise {head}: ' if head else ''}{title}\n{text_table(rows)}" for head, rows in tables.items()
-    ]
-    return "\n\n".join([*blocks, f"results: {out / 'results.json'}\nfigure:  {figure}"])
+def write_report(
+    results: Results, costs: Mapping[str, float], comparison: Comparison, record: Path, figure: Path
+) -> str:
+    """Write the record, from which every number of the tables is derived again, and the figure; returns what
+    the terminal shows."""
+    of_cells = f", {' / '.join(comparison.measure_names)}" if comparison.measure_names else ""
+    tables = {
+        f"{f'{head}: ' if head else ''}percent{of_cells}, mean ± standard deviation over seeds": rows
+        for head, rows in table_blocks(results, costs, comparison).items()
+    }
+    about = {
+        "command": f"python -m experiments.compare_losses {comparison.path}",
+        "comparison": asdict(comparison),
+        "data": {result["noise"]: result["data"] for result in results},
+        "weights": {
+            f"{result['noise']}, seed {result['seed']}, {result['row']}": result["weights"]
+            for result in results
+        },
+        "step_cpu_ms": costs,
+        "machine": records.machine(),
+    }
+    configs = {result["row"]: result["config"] for result in reversed(results)}
+    records.write_record(record, tables, per_query(results), configs, about)
+    draw(figure, results, comparison)
+    blocks = [f"{title}\n{text_table(rows)}" for title, rows in records.tables(record).items()]
+    return "\n\n".join([*blocks, f"record: {record}\nfigure: {figure}"])
 
 
-def update_page(page: Path, comparison: Comparison) -> None:
-    """Put the tables of a comparison between the two markers of a page, and beside it the figure, if the page
-    shows it.
-
-    A page for several comparisons has markers that name the output folder: `<!-- results:begin
-    runs/compare_gdt -->`; their figures are called `<page>_<folder>.png`.
-    """
-    out, text = Path(comparison.out), page.read_text()
-    marks, figure = (
-        tuple(mark.replace(" -->", f" {comparison.out} -->") for mark in MARKS),
-        page.with_name(f"{page.stem}_{out.name}.png"),
-    )
-    if marks[0] not in text:
-        marks, figure = MARKS, page.with_suffix(".png")
-    before, begin, rest = text.partition(marks[0])
-    _, end, after = rest.partition(marks[1])
-    if not end:
-        raise ValueError(
-            f"{page}: expected the lines {MARKS[0]} and {MARKS[1]}, between which the tables go."
-        )
-    with atomic_write(page, "w") as file:
-        file.write(f"{before}{begin}\n{(out / 'results.md').read_text()}{end}{after}")
-    if figure.name in text:
-        for kind in (".png", ".svg"):
-            shutil.copy((out / "results.png").with_suffix(kind), figure.with_suffix(kind))
+def per_query(results: Results) -> dict[str, dict[str, dict[str, list[Any]]]]:
+    """Row -> world -> measure -> what is kept of the queries of each run."""
+    kept: dict[str, dict[str, dict[str, list[Any]]]] = {}
+    for result in results:
+        of_world = kept.setdefault(result["row"], {}).setdefault(result["noise"], {})
+        for measure, queries in result["queries"].items():
+            of_world.setdefault(measure, []).append(queries)
+    return kept
 
 
 def table_blocks(
     results: Results, costs: Mapping[str, float], comparison: Comparison
-) -> dict[str, list[list[str]]]:
+) -> dict[str, list[list[Cell]]]:
     """Noise -> its table; "" -> one table for all noises where there are few losses, or one noise."""
     noises = list(dict.fromkeys(result["noise"] for result in results))
     tables = {
@@ -99,17 +83,15 @@ def table_blocks(
     return {"": [["world", *head], *lines]}
 
 
-def table(results: Results, costs: Mapping[str, float], comparison: Comparison) -> list[list[str]]:
-    """One row a loss: every column, cost and memory."""
+def table(results: Results, costs: Mapping[str, float], comparison: Comparison) -> list[list[Cell]]:
+    """One row, of one noise, a loss: every column, cost and memory."""
     heads = {head: comparison.measures(head) for head in comparison.columns}
-    rows = [["loss", "seeds", *heads, "ms / step", "MiB"]]
+    heads = {head: comparison.measures(head) for head in comparison.columns}
+    rows: list[list[Cell]] = [["loss", "seeds", *heads, "ms / step", "MiB"]]
     rows.append(["chance", "", *(chance(results[0], measures[0]) for measures in heads.values()), "", ""])
     for row in dict.fromkeys(result["row"] for result in results):
         own = [result for result in results if result["row"] == row]
-        cells = [
-            " / ".join(spread([value(result, measure) for result in own]) for measure in measures)
-            for measures in heads.values()
-        ]
+        cells = [paired_runs.spread(row, own[0]["noise"], measures) for measures in heads.values()]
         memory = statistics.mean(result["peak_mib"] for result in own)
         rows.append(
             [row, str(len(own)), *cells, f"{costs[row]:.0f}" if row in costs else "", f"{memory:.0f}"]
@@ -129,12 +111,6 @@ def chance(result: Mapping[str, Any], measure: str) -> str:
     known = result["values"][test]
     found = [known[key] for key in (f"chance-{name}", f"chance-{name.rpartition('-')[2]}") if key in known]
     return f"{100 * found[0]:.1f}" if found and SHARE.search(name) else ""
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation of the sample; the value alone where there is one."""
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
 def panels_of(
@@ -176,7 +152,7 @@ def panels_of(
             for which, cell in enumerate(comparison.measure_names or [""])
         }
         return of_columns, [f"{noise}, {loss}" for noise, loss in runs]
-    few = [losses[first : first + len(MARKS_OF_DOTS)] for first in range(0, len(losses), len(MARKS_OF_DOTS))]
+    few = [losses[first : first + len(MARKS)] for first in range(0, len(losses), len(MARKS))]
     of_losses = {
         (
             f"losses {number}" if len(few) > 1 else "",

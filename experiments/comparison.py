@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,7 @@ class Comparison:
     lines: str = "losses"
     data: str = "data/compare"
     out: str = "runs/compare"
+    path: str = ""  # of the file
 
     @classmethod
     def load(cls, path: str) -> Comparison:
@@ -140,7 +141,7 @@ class Comparison:
         if comparison is None or reader.problems:
             raise ConfigError(reader.problems)
         comparison._check(path)
-        return comparison
+        return replace(comparison, path=path)
 
     def _check(self, path: str) -> None:
         if self.size not in SIZES or self.lines not in ("losses", "columns"):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from experiments.comparison import Entry
 from mmpt.api.evaluation import Evaluation
 from mmpt.config import Config
 from mmpt.config.fairseq_args import batch_size
-from mmpt.evaluators import Result, RetrievalMetric
+from mmpt.evaluators import Result, RetrievalMetric, paired_runs
 from mmpt.evaluators.ranking import ScoreMatrix
 from mmpt.tasks import build_task
 from mmpt.utils.seed import set_seed
@@ -21,23 +23,65 @@ from mmpt.utils.seed import set_seed
 ROUNDS = 5
 
 
-def evaluate(tests: Mapping[str, Entry], checkpoint: Path, data: str | Path) -> dict[str, dict[str, float]]:
-    """Test -> measure -> number, for one trained model; `chance-<measure>` beside it, and what the facts say
-    in numbers."""
-    values = {}
+def evaluate(
+    tests: Mapping[str, Entry], checkpoint: Path, data: str | Path, measures: Iterable[str]
+) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
+    """One trained model on every test.
+
+    Args:
+        tests: of a comparison.
+        checkpoint: of the model.
+        data: folder of the embedded world.
+        measures: `test/measure`, those whose queries are kept.
+
+    Returns:
+        Test -> measure -> number, with `chance-<measure>` beside it, and what the facts say in numbers; and
+        `test/measure` -> what `paired_runs.kept` gives of its queries.
+    """
+    values, queries = {}, {}
     for name, test in tests.items():
         config = test.config(data, ("eval.bootstrap=0",))
         evaluation = Evaluation(config, device="cpu")
         result, arrays = evaluation.score(evaluation.load(checkpoint)[0])
+        found = {"": result}
+        if isinstance(evaluation.evaluator.metric, RetrievalMetric):
+            found["cosine-"] = of_cosines(evaluation, arrays)
         values[name] = {
             **numbers(result),
             **{f"chance-{measure}": value for measure, value in result.baselines["chance"].items()},
         }
-        if isinstance(evaluation.evaluator.metric, RetrievalMetric):
-            values[name] |= {
-                f"cosine-{measure}": value for measure, value in of_cosines(evaluation, arrays).values.items()
-            }
-    return values
+        for prefix, of in found.items():
+            values[name] |= {f"{prefix}{measure}": value for measure, value in of.values.items()}
+            for measure in of.values:
+                if f"{name}/{prefix}{measure}" in measures:
+                    queries[f"{name}/{prefix}{measure}"] = per_query(of, measure)
+    facts = {measure: _value(values, measure) for measure in measures if measure not in queries}
+    return values, queries | facts
+
+
+def _value(values: Mapping[str, Mapping[str, float]], measure: str) -> float:
+    test, _, name = measure.partition("/")
+    return values[test][name]
+
+
+def per_query(result: Result, measure: str) -> list[dict[str, Any]]:
+    """What every query adds to a share; of several splits, whose mean the share is, one after the other.
+
+    Raises:
+        ValueError: its numbers per query do not give it.
+    """
+    prefix, _, name = measure.rpartition("-")
+    if measure in result.per_query:
+        hits = result.per_query[measure]
+    else:
+        ranks = result.per_query[f"ranks_{prefix}" if prefix else "ranks"]
+        hits = np.asarray(ranks) <= int(name.removeprefix("R"))
+    lengths = result.facts.get("queries of each split", {}).get(measure.partition("-")[0], [len(hits)])
+    splits = np.split(hits, np.cumsum(lengths)[:-1])
+    found = np.mean([split.mean() for split in splits])
+    if abs(found - result.values[measure]) > 1e-9:
+        raise ValueError(f"{measure}: is {result.values[measure]}, its queries give {found}.")
+    return [paired_runs.kept(split) for split in splits]
 
 
 def numbers(result: Result) -> dict[str, float]:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mmpt.evaluators import paired_runs, records
 from mmpt.evaluators.plots import plot_dots
@@ -87,12 +83,7 @@ def write_study(folder: Path, found: Mapping[str, Any]) -> None:
             "tie rule": "mean",
             "post_processing": "none",
         },
-        "machine": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-        },
+        "machine": records.machine(),
     }
     numbers = {paired_runs.VIDEOS: videos, **found["hits"]}
     records.write_record(folder, tables, numbers, found["configs"], about)

@@ -251,7 +251,7 @@ class Evaluation:
         path = Path(checkpoint)
         contents = read_file(path, with_sha256=True)
         model = self._initialised(dataclasses.replace(self.config, model=self.config.model.without_weights()))
-        loaded = fit_state_dict(model, contents.weights, path)
+        loaded = fit_state_dict(model, contents.weights, path, contents.stripped)
         return model, {
             "path": str(checkpoint),
             "sha256": contents.sha256,

@@ -97,12 +97,14 @@ class Contents:
         state: everything in a .pt file; objects of trainers are empty placeholders.
         header: of a safetensors file.
         sha256: of the whole file, where it was asked for.
+        stripped: what was taken off the front of all its names, such as `module._orig_mod.`.
     """
 
     weights: dict[str, Tensor]
     state: Any
     header: Mapping[str, str]
     sha256: str | None = None
+    stripped: str = ""
 
 
 def read_file(path: str | Path, with_sha256: bool = False) -> Contents:
@@ -123,7 +125,8 @@ def read_file(path: str | Path, with_sha256: bool = False) -> Contents:
     if not tensors:
         expected = "expected tensors, or a dict of them under 'model' or 'state_dict'"
         raise ValueError(f"{path} holds no weights: {expected}, got {_kinds(unwrapped)}.")
-    return Contents(tensors, state, header, digest)
+    fronts = {name.removesuffix(_plain_name(name)) for name in unwrapped if isinstance(name, str)}
+    return Contents(tensors, state, header, digest, fronts.pop() if len(fronts) == 1 else "")
 
 
 def updates_of(path: Path) -> int:
@@ -187,10 +190,13 @@ def plain_state_dict(state: Mapping[str, Any]) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     """Copies the weights of a checkpoint file into `model` and says what fitted; errors as in
     `fit_state_dict`."""
-    return fit_state_dict(model, read_state_dict(path), path)
+    contents = read_file(path)
+    return fit_state_dict(model, contents.weights, path, contents.stripped)
 
 
-def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> LoadReport:
+def fit_state_dict(
+    model: nn.Module, state: Mapping[str, Tensor], path: str | Path, stripped: str = ""
+) -> LoadReport:
     """Copies `state` (plain names, see `read_state_dict`) into `model` and says what fitted.
 
     A model that knows older names and sizes of its tensors has a method `released_state`, which translates
@@ -200,6 +206,7 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Pa
 
     Args:
         path: where `state` came from, for messages.
+        stripped: what was taken off its names before, for the report.
 
     Raises:
         ValueError: a tensor has another shape than the model's, less than half of the model's tensors are in
@@ -208,7 +215,8 @@ def fit_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     own = model.state_dict()
     if hasattr(model, "released_state"):
         state = model.released_state(state)
-    state, stripped = _fitted_names(state, own)
+    state, more = _fitted_names(state, own)
+    stripped += more
     filled = {own[name].data_ptr() for name in own if name in state}  # tied weights need one name in the file
     missing = [name for name in own if name not in state and own[name].data_ptr() not in filled]
     unexpected = [name for name in state if name not in own]

@@ -88,9 +88,12 @@ def examined(
     else:
         source = config.source if isinstance(config, Config) else "config"
         layers = [Layer(source, to_dict(config) if isinstance(config, Config) else dict(config))]
+    own = {layers[-1].source, "--set"}
     layers += [Layer("--set", _override(text)) for text in overrides]
     tree = completed(translated(_merged(layers), source))
-    return examine(tree, source, functools.partial(_origin, layers))
+    typed, problems = examine(tree, source, functools.partial(_origin, layers))
+    # that a class here does not read what an included file says for another is how files are shared
+    return typed, [problem for problem in problems if problem.level != "note" or problem.file in own]
 
 
 def _without_errors(config: Config, problems: list[Problem]) -> Config:

@@ -6,8 +6,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from mmpt.datasets import build_dataset
 from mmpt.evaluators import Result
 from mmpt.evaluators.bootstrap import paired_bootstrap
 from mmpt.evaluators.plots import plot_alignment
-from mmpt.evaluators.records import Cell, cell, derive, write_record
+from mmpt.evaluators.records import Cell, cell, derive, machine, write_record
 from mmpt.evaluators.report import markdown_table, text_table
 from mmpt.models import build_model
 from mmpt.models.linear import RidgeBaseline, fit_ridge_to_shards
@@ -197,12 +195,7 @@ def write_proof(
             **about,
             "protocol": protocol,
             "weights": {row: {"sha256": file_sha256(path)} for row, (_, path) in models.items()},
-            "machine": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "machine": platform.machine(),
-                "cores": os.cpu_count(),
-            },
+            "machine": machine(),
         },
     )
 

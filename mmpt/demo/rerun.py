@@ -36,6 +36,9 @@ def rerun(folder: str | Path, count: int, seed: int = 0) -> Iterator[tuple[str, 
     """
     folder = Path(folder)
     record = read_record(folder)
+    if "settings" not in record:  # of a study or a benchmark, which are no main job
+        yield f"{folder}: no single models to evaluate; make it anew: {record['command']}", ""
+        return
     numbers, configs = (read_json(folder / name, dict, nan=True) for name in (PER_QUERY, CONFIGS))
     job = MainJob(**record["settings"])
     trained = [(title, spec) for title, spec in cells(folder) if spec["row"] in record["weights"]]

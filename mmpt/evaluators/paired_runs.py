@@ -8,6 +8,7 @@ one reference.
 from __future__ import annotations
 
 import functools
+import statistics
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -38,6 +39,11 @@ def packed(hits: np.ndarray) -> str:
 def unpacked(text: str, n_queries: int) -> np.ndarray:
     """The (N,) bool of `packed`."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=n_queries).astype(bool)
+
+
+def kept(hits: np.ndarray) -> dict[str, Any]:
+    """`packed` with the number of queries, as a record keeps the queries of one run."""
+    return {"queries": len(hits), "hits": packed(hits)}
 
 
 def crossed(differences: np.ndarray, videos: Sequence[int]) -> Difference:
@@ -90,10 +96,12 @@ def detectable(sd: float, family: int, level: float = 0.05, power: float = 0.8) 
 # In records -------------------------------------------------------------------------------------------------
 #
 # Numbers per query: row -> test -> measure -> a `packed` text for each run; `VIDEOS` -> measure -> the video
-# of each query. A cell names a row, the tests that are taken together as groups, and a measure.
+# of each query. A cell names a row, the tests that are taken together as groups, and a measure. A cell of
+# `spread` names a row, one test and one or more measures; its runs are a list of what
+# `kept` gives of each split, or a number each.
 
 VIDEOS = "video of each query"
-STATISTICS = ("share", "difference", "detectable")
+STATISTICS = ("share", "difference", "detectable", "spread")
 
 
 def share(row: str, tests: Sequence[str], measure: str) -> dict[str, Any]:
@@ -108,11 +116,19 @@ def difference(row: str, reference: str, family: Sequence[str], tests: Sequence[
     return cell | {"reference": reference, "family": list(family)}
 
 
+def spread(row: str, test: str, measures: Sequence[str]) -> dict[str, Any]:
+    """A cell: of each measure, mean ± standard deviation over the runs, shares in percent."""
+    return {"row": row, "test": test, "measure": list(measures), "statistic": "spread"}
+
+
 def derive(spec: Mapping[str, Any], per_query: Mapping[str, Any]) -> str:
     """The text of a cell; "detectable": the largest of a family, in points, of what `detectable` gives."""
     if spec["statistic"] == "share":
         texts = [per_query[spec["row"]][test][spec["measure"]] for test in spec["test"]]
         return f"{100 * _hits(texts, len(per_query[VIDEOS][spec['measure']])).mean():.1f}"
+    if spec["statistic"] == "spread":
+        runs = per_query[spec["row"]][spec["test"]]
+        return " / ".join(mean_and_sd([shown(run) for run in runs[measure]]) for measure in spec["measure"])
     found = differences(spec, per_query)
     if spec["statistic"] == "detectable":
         return f"{100 * max(detectable(each.sd, len(found)) for each in found.values()):.1f}"
@@ -120,6 +136,19 @@ def derive(spec: Mapping[str, Any], per_query: Mapping[str, Any]) -> str:
     text = f"{100 * own.value:+.1f} [{100 * own.low:+.1f}, {100 * own.high:+.1f}]"
     adjusted = dict(zip(found, holm([each.p for each in found.values()]), strict=True))
     return f"**{text}**" if adjusted[spec["row"]] < 0.05 else text
+
+
+def shown(run: Sequence[Mapping[str, Any]] | float) -> float:
+    """A number as it is; of splits that `kept` gave, the mean of their shares in percent."""
+    if isinstance(run, int | float):
+        return run
+    return statistics.mean(100 * float(unpacked(of["hits"], of["queries"]).mean()) for of in run)
+
+
+def mean_and_sd(values: Sequence[float]) -> str:
+    """Mean ± standard deviation of the sample; the value alone where there is one."""
+    mean = f"{statistics.mean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
 def differences(spec: Mapping[str, Any], per_query: Mapping[str, Any]) -> dict[str, Difference]:

@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,25 @@ _BLOCK = re.compile(r"(<!-- record:begin ([\w-]+)(?:: ([^\n]+?))? -->)\n.*?" + r
 SAMPLES, SEED = 1000, 0
 
 Cell = str | dict[str, Any]
+
+
+def machine() -> dict[str, Any]:
+    """What a record says of where it was made."""
+    return {
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "machine": platform.machine(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def processor() -> str:
+    """Name of the processor, "unknown" where the system does not say."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
 
 
 def cell(row: str, test: str, measure: str, name: str, with_interval: bool = False) -> dict[str, Any]:
@@ -147,18 +169,22 @@ def cells(folder: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from ((title, c) for row in rows for c in row if isinstance(c, dict))
 
 
+def tables(folder: str | Path) -> dict[str, list[list[str]]]:
+    """Title -> table of a record, every cell as its text."""
+    return {
+        title: [[c if isinstance(c, str) else c["text"] for c in row] for row in rows]
+        for title, rows in read_record(folder)["tables"].items()
+    }
+
+
 def page(folder: str | Path, columns: Sequence[str] = ()) -> str:
     """The tables of a record, as Markdown; with `columns`, those tables that have them all, cut down to the
     first column and these."""
     parts = []
-    for title, rows in read_record(folder)["tables"].items():
-        texts = [[c if isinstance(c, str) else c["text"] for c in row] for row in rows]
-        if columns:
-            if not set(columns) <= set(texts[0]):
-                continue
-            kept = [0, *map(texts[0].index, columns)]
-            texts = [[row[at] for at in kept] for row in texts]
-        parts.append(f"**{title}**\n\n{markdown_table(texts)}")
+    for title, rows in tables(folder).items():
+        if set(columns) <= set(rows[0]):
+            kept = [0, *map(rows[0].index, columns)] if columns else range(len(rows[0]))
+            parts.append(f"**{title}**\n\n{markdown_table([[row[at] for at in kept] for row in rows])}")
     return "\n\n".join(parts)
 
 

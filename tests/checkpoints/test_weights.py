@@ -208,6 +208,15 @@ def test_prefixes_of_wrappers_are_stripped_at_any_depth(tmp_path, prefix):
     assert list(read_state_dict(tmp_path / "w.pt")) == ["a.weight"]
 
 
+def test_the_report_says_which_prefixes_of_wrappers_were_stripped(tmp_path):
+    model = nn.Linear(2, 2)
+    state = {f"module._orig_mod.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"model": state}, tmp_path / "w.pt")
+    report = load_weights(model, tmp_path / "w.pt")
+    assert report.stripped == "module._orig_mod."
+    assert "'module._orig_mod.' taken off the names" in report.verdict
+
+
 def test_two_models_in_one_state_are_refused(tmp_path):
     torch.save({"a.weight": torch.ones(2), "module.a.weight": torch.zeros(2)}, tmp_path / "w.pt")
     with pytest.raises(

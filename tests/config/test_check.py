@@ -152,6 +152,13 @@ def test_a_key_of_a_class_that_is_not_named_is_a_note(good):
     assert load_config(good, ["dataset.lazy_vfeat_mask=true"]).dataset.lazy_vfeat_mask is True
 
 
+def test_what_an_included_file_says_for_other_classes_is_no_note(good, tmp_path):
+    (tmp_path / "base.yaml").write_text(f"includes: {good}\ndataset:\n  lazy_vfeat_mask: true\n")
+    (tmp_path / "heir.yaml").write_text("includes: ./base.yaml\n")
+    assert [problem.key for problem in check(tmp_path / "base.yaml")] == ["dataset.lazy_vfeat_mask"]
+    assert check(tmp_path / "heir.yaml") == []
+
+
 def test_views_of_another_hypothesis_are_a_contradiction(good):
     tree = {**GOOD, "loss": {"loss_cls": "GDTLoss", "hypothesis": 1}}
     tree["dataset"] = {**GOOD["dataset"], "aligner": "GDTAligner", "views": ["orig", "rev"], "subsampling": 2}

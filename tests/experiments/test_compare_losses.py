@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
+import numpy as np
 import pytest
 import yaml
 
 from experiments import compare_losses, compare_losses_report
 from experiments.comparison import TESTS, Comparison, Run, runs
+from experiments.comparison_tests import per_query
 from mmpt.config import load_config
 from mmpt.config.yamlfile import ConfigError
+from mmpt.evaluators import Result, records
+from mmpt.evaluators.paired_runs import kept
 from tests.conftest import ROOT
 
 
@@ -37,7 +39,13 @@ def result(row, noise="moderate", seed=1, clip=0.5):
     names = ("R1", "cosine-R1", "DTW-R1", "OTAM-R1", "cosine-DTW-R1", "cosine-OTAM-R1", "chance-R1")
     values = {test: dict.fromkeys(names, 0.25) for test in TESTS}
     values["clips"]["R1"] = clip
-    return {"row": row, "noise": noise, "seed": seed, "peak_mib": 600.0, "values": values}
+    queries = {
+        f"{test}/{name}": [kept(np.arange(20) < 20 * value)]
+        for test, of in values.items()
+        for name, value in of.items()
+    }
+    about = {"row": row, "noise": noise, "seed": seed, "peak_mib": 600.0, "config": {}, "data": "x"}
+    return {**about, "weights": "0", "values": values, "queries": queries}
 
 
 @pytest.fixture(scope="module")
@@ -129,16 +137,17 @@ def test_a_loss_meets_other_batches_than_its_start(tmp_path, in_repository):
 
 
 @pytest.mark.slow
-def test_the_comparison_trains_evaluates_and_reports_every_loss(done):
-    folder, _ = done
-    numbers = json.loads((folder / "out/results.json").read_text())
-    assert [run["row"] for run in numbers["runs"]] == ["start", "videoclip", "gram"]
-    assert set(numbers["step_cpu_ms"]) == {"videoclip", "gram"} and min(numbers["step_cpu_ms"].values()) > 0
-    for run in numbers["runs"]:
-        assert run["peak_mib"] > 100
-        assert all(0 <= run["values"][test]["R1"] <= 1 for test in ("clips", "videos", "videos_background"))
+def test_the_comparison_trains_evaluates_and_reports_every_loss(done, in_repository):
+    folder, path = done
+    record = records.read_record(folder / "out/record")
+    assert set(record["step_cpu_ms"]) == {"videoclip", "gram"} and min(record["step_cpu_ms"].values()) > 0
+    assert records.problems(folder / "out/record") == []
+    assert [row[0] for row in record["tables"].popitem()[1][2:]] == ["start", "videoclip", "gram"]
+    for run in runs(Comparison.load(path)):
+        found = run.result()
+        assert found["peak_mib"] > 100
+        assert all(0 <= found["values"][test]["R1"] <= 1 for test in ("clips", "videos", "videos_background"))
     assert (folder / "out/results.png").read_bytes().startswith(b"\x89PNG")
-    assert "| gram |" in (folder / "out/results.md").read_text()
 
 
 @pytest.mark.slow
@@ -172,14 +181,18 @@ def test_a_loss_can_change_keys_and_keep_to_some_worlds(tmp_path, in_repository)
 
 
 def reported(results, tmp_path, **changes):
+    """The comparison, and its tables."""
     comparison = Comparison.load(write(tmp_path, **changes))
-    (tmp_path / "out").mkdir(exist_ok=True)
-    return comparison, compare_losses_report.write_report(results, {"gram": 123.4}, comparison)
+    record = tmp_path / "record"
+    compare_losses_report.write_report(results, {"gram": 123.4}, comparison, record, tmp_path / "figure.png")
+    assert records.problems(record) == [] and (tmp_path / "figure.png").is_file()
+    return comparison, records.tables(record)
 
 
 def test_a_table_shows_mean_and_spread_over_seeds(tmp_path):
-    results = [result("gram", clip=0.5), result("gram", seed=2, clip=0.6)]
-    rows = compare_losses_report.table(results, {"gram": 123.4}, Comparison.load(write(tmp_path)))
+    _, tables = reported([result("gram", clip=0.5), result("gram", seed=2, clip=0.6)], tmp_path)
+    ((title, rows),) = tables.items()
+    assert title == "percent, dot product / cosine, mean ± standard deviation over seeds"
     assert rows[1][:3] == ["chance", "", "25.0"]
     assert rows[2][:3] == ["gram", "2", "55.0 ± 7.1 / 25.0 ± 0.0"]
     assert rows[2][-2:] == ["123", "600"]
@@ -187,24 +200,37 @@ def test_a_table_shows_mean_and_spread_over_seeds(tmp_path):
 
 def test_only_shares_are_shown_in_percent(tmp_path):
     found = result("gram")
-    found["values"]["clips"] |= {"alignment-tv-hubness": 1.5}
-    comparison = Comparison.load(
-        write(tmp_path, columns={"hubs": "clips/alignment-tv-hubness", "clip": "clips/R1"})
-    )
-    assert compare_losses_report.table([found], {}, comparison)[2][2:4] == ["50.0", "1.5"]
+    found["queries"]["clips/alignment-tv-hubness"] = 1.5
+    columns = {"hubs": "clips/alignment-tv-hubness", "clip": "clips/R1"}
+    _, tables = reported([found], tmp_path, columns=columns, drawn=["clip"])
+    assert next(iter(tables.values()))[2][2:4] == ["50.0", "1.5"]
 
 
 def test_few_losses_on_several_worlds_share_a_table(tmp_path):
     results = [result("gram", noise) for noise in ("clean", "heavy")]
-    reported(
-        results, tmp_path, noise=["clean", "heavy"], losses=["projects/toy/losses/gram.yaml"], lines="columns"
+    settings = {"losses": ["projects/toy/losses/gram.yaml"], "lines": "columns"}
+    _, tables = reported(results, tmp_path, noise=["clean", "heavy"], **settings)
+    (rows,) = tables.values()
+    assert [row[:2] for row in rows[1:]] == [["clean", "chance"], ["clean", "gram"], ["heavy", "gram"]]
+
+
+def test_a_record_refuses_queries_that_do_not_give_the_measure():
+    ranks = np.array([1, 2, 1, 3])
+    queries = per_query(Result({"DTW-R1": 0.5}, "DTW-R1", {}, {}, {}, {"ranks_DTW": ranks}), "DTW-R1")
+    assert queries == [kept(np.array([True, False, True, False]))]
+    with pytest.raises(ValueError, match=r"DTW-R1: is 0.25, its queries give 0.5"):
+        per_query(Result({"DTW-R1": 0.25}, "DTW-R1", {}, {}, {}, {"ranks_DTW": ranks}), "DTW-R1")
+
+
+def test_the_queries_of_splits_are_kept_apart(tmp_path):
+    hits = np.array([1.0, 0.0, 1.0])
+    facts = {"queries of each split": {"va": [2, 1]}}
+    found = result("gram")
+    found["queries"]["clips/R1"] = per_query(
+        Result({"va-probe-acc": 0.75}, "", {}, {}, facts, {"va-probe-acc": hits}), "va-probe-acc"
     )
-    lines = (tmp_path / "out/results.md").read_text().splitlines()
-    assert [line.split(" | ")[:2] for line in lines[2:]] == [
-        ["| clean", "chance"],
-        ["| clean", "gram"],
-        ["| heavy", "gram"],
-    ]
+    _, tables = reported([found], tmp_path)
+    assert next(iter(tables.values()))[2][2] == "75.0 / 25.0"
 
 
 def test_a_figure_has_a_line_a_loss_or_a_line_a_column(tmp_path):
@@ -249,33 +275,3 @@ def test_a_figure_of_one_world_shows_the_losses_side_by_side(tmp_path):
     panels, names = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, drawn=["clip"])))
     assert names == ["videoclip", "gram"]
     assert panels == {("", "clip, percent"): {"dot product": [(50.0,) * 3] * 2, "cosine": [(25.0,) * 3] * 2}}
-
-
-@pytest.mark.parametrize("marks, figure", [("", "page.png"), (" {out}", "page_out.png")])
-def test_a_page_keeps_its_words_and_takes_the_new_tables_and_the_figure_that_it_shows(
-    tmp_path, marks, figure
-):
-    comparison, _ = reported([result("gram")], tmp_path)
-    marks = marks.format(out=comparison.out)
-    page = tmp_path / "page.md"
-    tables = f"<!-- results:begin{marks} -->\nold\n<!-- results:end{marks} -->"
-    page.write_text(f"words\n{tables}\nmore words\n")
-    compare_losses_report.update_page(page, comparison)
-    assert not (tmp_path / figure).exists()
-    page.write_text(f"words\n![]({figure})\n{tables}\nmore words\n")
-    compare_losses_report.update_page(page, comparison)
-    text = page.read_text()
-    assert (
-        text.startswith("words\n")
-        and text.endswith("more words\n")
-        and "old" not in text
-        and "| gram |" in text
-    )
-    assert (tmp_path / figure).is_file() and (tmp_path / figure).with_suffix(".svg").is_file()
-
-
-def test_a_page_without_markers_is_refused(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("words")
-    with pytest.raises(ValueError, match="results:begin"):
-        compare_losses_report.update_page(page, Comparison.load(write(tmp_path)))

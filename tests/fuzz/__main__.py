@@ -1,37 +1,50 @@
-"""Prints what became of damaged files of every kind, as a table: python -m tests.fuzz [mutations of each]."""
+"""What became of damaged files of every kind: the table of docs/security.md.
+
+python -m tests.fuzz 300 --record fuzz
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.measured import add_record, publish
 from tests.fuzz.harness import FAULTS, campaign
 from tests.fuzz.readers import READERS
+
+HEAD = ["file", "mutations", "same", "error in a line", "warned", "silent", "faults"]
+
+
+def row(name: str, counts: Counter[str]) -> list[str]:
+    """A line of the table."""
+    shown = [sum(counts.values()), *(counts[key] for key in ("same", "clean", "warned", "silent"))]
+    faults = ", ".join(f"{counts[fault]} {fault}" for fault in FAULTS if counts[fault]) or "0"
+    return [name, *map(str, shown), faults]
 
 
 def main() -> int:
     """The number of faults, at most 1."""
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("mutations", type=int, nargs="?", default=300, help="of each file")
+    add_record(parser)
+    args = parser.parse_args()
     total: Counter[str] = Counter()
-    print("| file | mutations | same | error in a line | warned | silent | faults |")
-    print("|---|---|---|---|---|---|---|")
-
-    def row(name: str, counts: Counter[str]) -> None:
-        shown = [sum(counts.values()), *(counts[key] for key in ("same", "clean", "warned", "silent"))]
-        faults = ", ".join(f"{counts[fault]} {fault}" for fault in FAULTS if counts[fault]) or "0"
-        print(f"| {name} | {' | '.join(map(str, shown))} | {faults} |", flush=True)
-
+    rows = [HEAD]
     for reader in READERS:
         with tempfile.TemporaryDirectory() as folder:
-            counts, examples = campaign(reader, Path(folder), n)
-        row(f"{reader.name}{' *' if reader.sealed else ''}", counts)
+            counts, examples = campaign(reader, Path(folder), args.mutations)
+        rows.append(row(f"{reader.name}{' *' if reader.sealed else ''}", counts))
+        print(" | ".join(rows[-1]), file=sys.stderr)
         total += counts
         for outcome, detail in examples.items():
             if outcome in FAULTS or reader.sealed:
                 print(f"{reader.name}: {outcome}: {detail}", file=sys.stderr)
-    row("all", total)
+    publish(args.record, {"Damaged files": [*rows, row("all", total)]}, timed=False)
     return int(any(total[fault] for fault in FAULTS))
 
 

@@ -3,7 +3,7 @@
 Run as `python -m tests.ops.kernel_budgets [capability ..]`: calls the operators with launches replaced by
 compilation, so that kernels, types and constants are those of real calls. One line of JSON a kernel and GPU:
 registers of a thread, bytes of a thread's stack (spills), bytes of a block's shared memory. With `memory` it
-prints what large calls allocate.
+prints what large calls allocate. `benchmarks/kernels.py` makes the table of docs/kernels.md of it.
 """
 
 import json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mmpt.utils import ranks
 from mmpt.utils.ranks import place
 
 
@@ -33,9 +34,42 @@ def test_whoever_started_the_processes_says_which_this_is(environment, expected,
     assert (found.rank, found.world_size) == expected and found.source.startswith(source)
 
 
-def test_an_array_listed_one_by_one_asks_for_the_position():
+@pytest.fixture
+def scheduler(tmp_path, monkeypatch):
+    """Puts commands on the path that print a text."""
+
+    def install(**texts):
+        for name, text in texts.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+            (tmp_path / name).chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    ranks._listed.cache_clear()
+    yield install
+    ranks._listed.cache_clear()
+
+
+LISTED = array(3, 1, 7, 3) | {"SLURM_ARRAY_JOB_ID": "90"}
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"sacct": "90_1\n90_[3,7%2]"},
+        {"scontrol": "JobId=91 ArrayJobId=90 ArrayTaskId=1\nJobId=90 ArrayJobId=90 ArrayTaskId=3-7:4"},
+        {"sacct": "", "scontrol": "JobId=90 ArrayJobId=90 ArrayTaskId=1,3,7 A=b"},
+    ],
+)
+def test_an_array_listed_one_by_one_asks_slurm_for_its_positions(scheduler, texts):
+    scheduler(**texts)
+    assert place(LISTED)[:2] == (1, 3)
+
+
+@pytest.mark.parametrize("texts", [{}, {"scontrol": "JobId=91 ArrayJobId=90 ArrayTaskId=3,7 A=b"}])
+def test_an_array_whose_list_slurm_does_not_tell_is_refused(scheduler, texts):
+    scheduler(**texts)
     with pytest.raises(ValueError, match=r"3 tasks between 1 and 7.* --array=0-2, or give --rank"):
-        place(array(3, 1, 7, 3))
+        place(LISTED)
 
 
 def test_an_array_of_steps_counts_positions_and_not_numbers():

@@ -317,7 +317,7 @@ class ModalityRecognitionMetric(Metric):
             [str(name) for name in modalities],
         )
         there = np.ones((len(labels), len(names)), dtype=bool) if present is None else np.asarray(present)
-        values, intervals, per_query, counts = {}, {}, {}, {}
+        values, intervals, per_query, counts, asked = {}, {}, {}, {}, {}
         for subset in self.config.modalities or [
             *(name[0] for name in names),
             "".join(name[0] for name in names),
@@ -345,6 +345,8 @@ class ModalityRecognitionMetric(Metric):
                 )
                 if self.config.bootstrap:
                     intervals[f"{subset}-{measure}"] = self.interval(np.concatenate(of_splits), statistic(of))
+            per_query[f"{subset}-probe-acc"] = np.concatenate([one["hits"] for one in found])
+            asked[subset] = [len(one["ranks"]) for one in found]
             per_query[f"ranks_{subset}-nn"] = np.concatenate([one["ranks"] for one in found])
         chance = {
             name: 1 / len(class_names) for name in ("R1", "acc", *values) if name.endswith(("R1", "acc"))
@@ -354,6 +356,7 @@ class ModalityRecognitionMetric(Metric):
             "classes": len(class_names),
             "splits": splits.shape[1],
             "videos with": counts,
+            "queries of each split": asked,
         }
         return Result(values, f"{subset}-{self.best_metric}", intervals, {"chance": chance}, facts, per_query)
 

@@ -1,0 +1,84 @@
+"""The tables of a benchmark: printed, and kept as a record, from which the pages of docs are filled.
+
+    python benchmarks/gram.py --record gram     # writes docs/records/gram
+    mmpt verify-results --write                 # fills the pages
+
+A title says the processor, the threads and the load of the machine while it was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from mmpt.evaluators import records
+from mmpt.evaluators.report import markdown_table
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "docs/records"
+_LOAD = os.getloadavg()[0]  # before the benchmark adds to it
+
+
+def add_record(parser: argparse.ArgumentParser) -> None:
+    """The option of every benchmark."""
+    parser.add_argument("--record", metavar="NAME", help="keep the tables as docs/records/NAME")
+
+
+def publish(
+    name: str | None,
+    tables: Mapping[str, Sequence[Sequence[Any]]],
+    numbers: Any = None,
+    setting: str = "",
+    timed: bool = True,
+) -> None:
+    """Print tables, and keep them where they have a name.
+
+    Args:
+        name: of the record; None: nothing is kept.
+        tables: title -> rows, the first the head; a number becomes a text of three digits.
+        numbers: what the tables were made from, as JSON takes it.
+        setting: what the title says beside processor and load, as the number of threads.
+        timed: whether the numbers depend on the machine.
+    """
+    load = sorted((_LOAD, os.getloadavg()[0]))
+    where = [setting, records.processor(), f"load {load[0]:.0f} to {load[1]:.0f}"] if timed else [setting]
+    filled = {"; ".join(filter(None, (title, *where))): _texts(rows) for title, rows in tables.items()}
+    for title, rows in filled.items():
+        print(f"\n**{title}**\n\n{markdown_table(rows)}", flush=True)
+    if name:
+        about = {
+            "command": " ".join(["python", *_program(), *sys.argv[1:]]),
+            "made": datetime.now(timezone.utc).date().isoformat(),
+            "load": load,
+            "machine": records.machine(),
+        }
+        records.write_record(RECORDS / name, filled, {"measured": numbers}, {}, about)
+
+
+def of_rows(rows: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
+    """A table of rows that name their columns."""
+    rows = list(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [names, *([row.get(name, "") for name in names] for row in rows)]
+
+
+def _program() -> list[str]:
+    """What was run, as a command names it."""
+    path = Path(sys.argv[0]).resolve().relative_to(ROOT)
+    return ["-m", ".".join(path.parent.parts)] if path.name == "__main__.py" else [str(path)]
+
+
+def _texts(rows: Sequence[Sequence[Any]]) -> list[list[str]]:
+    return [[_text(cell) for cell in row] for row in rows]
+
+
+def _text(cell: Any) -> str:
+    """Three digits of a number; what is no number as it is."""
+    if not isinstance(cell, float):
+        return f"{cell:,}" if isinstance(cell, int) else str(cell)
+    return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"

@@ -1,0 +1,51 @@
+"""CPU seconds of imports and of a whole toy prediction, each in fresh processes.
+
+python benchmarks/start_up.py projects/toy/test_youcook_zs.yaml --checkpoint FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.measured import add_record, publish  # noqa: E402
+
+IMPORTS = ("import torch", "import mmpt.losses", "from transformers import BertModel")
+
+
+def cpu_seconds(words: list[str]) -> float:
+    """Of a process and its children."""
+    before = os.times()
+    subprocess.run(words, check=True, capture_output=True, cwd=ROOT)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("project", nargs="?", help="test to predict; without it only imports are timed")
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--repeats", type=int, default=3)
+    add_record(parser)
+    args = parser.parse_args()
+    commands = {f"`{line}`": [sys.executable, "-c", line] for line in IMPORTS}
+    commands["`mmpt --help`"] = [sys.executable, "-m", "mmpt_cli", "--help"]
+    if args.project:
+        predict = [sys.executable, "-m", "mmpt_cli", "predict", args.project]
+        predict += ["--checkpoint", args.checkpoint] if args.checkpoint else []
+        commands["`mmpt predict` of a toy test, in all"] = predict
+    found = {what: [cpu_seconds(words) for _ in range(args.repeats)] for what, words in commands.items()}
+    rows = [[what, f"{min(times):.2f} to {max(times):.2f}"] for what, times in found.items()]
+    publish(args.record, {f"Start-up, {args.repeats} runs": [["what", "CPU seconds"], *rows]}, found)
+
+
+if __name__ == "__main__":
+    main()
