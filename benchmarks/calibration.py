@@ -183,19 +183,20 @@ WORLDS = {"embedded": embedded, "youcook2": styled("youcook2"), "crosstask": sty
 def draw(path: Path, found: dict[str, np.ndarray], coverage: float, false_discovery: float) -> None:
     """Coverage of all splits, widths beside the fixed window, false discovery."""
 
-    def dots(column: int, scale: float) -> list[tuple[float, float, float] | None]:
+    def dots(column: int, scale: float = 1.0, less: float = 0.0) -> list[tuple[float, float, float] | None]:
         """The mean over splits, and between which bounds 95 % of them are."""
+        columns = (scale * tested[:, column] - less for tested in found.values())
         return [
-            (scale * np.nanmean(v), *(scale * np.nanpercentile(v, [2.5, 97.5])))
-            if np.isfinite(v).any()
-            else None
-            for v in (tested[:, column] for tested in found.values())
+            (np.nanmean(v), *np.nanpercentile(v, [2.5, 97.5])) if np.isfinite(v).any() else None
+            for v in columns
         ]
 
     panels = {
-        ("", f"coverage, percent ({100 * coverage:g} promised)"): {"calibrated": dots(0, 100)},
-        ("", "mean width, seconds"): {"calibrated": dots(1, 1), "fixed window": dots(3, 1)},
-        ("", f"false discovery, percent ({100 * false_discovery:g} at most)"): {"calibrated": dots(4, 100)},
+        ("", f"coverage less the {coverage:.0%}\npromised, points"): {
+            "calibrated": dots(0, 100, 100 * coverage)
+        },
+        ("", "mean width,\nseconds"): {"calibrated": dots(1), "fixed window": dots(3)},
+        ("", f"false discovery, percent\n({100 * false_discovery:g} at most)"): {"calibrated": dots(4, 100)},
     }
     plot_dots(path, panels, list(found), "mean over splits, and where 95 % of them are")
 

@@ -295,9 +295,11 @@ def plot_dots(
                 axes.set_xlim(left=min(0, axes.get_xlim()[0]))
             axes.set_yticks(range(len(names)), names)
             axes.tick_params(axis="y", length=0)
-        if any(marks):
-            beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-            row[-1].legend(**beside, title=group, alignment="left", fontsize=8)
+        shown = [axes.get_legend_handles_labels() for axes in row]
+        handles = {label: handle for pair in shown for handle, label in zip(*pair, strict=True)}
+        if any(handles):
+            beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "title": group}
+            row[-1].legend(handles.values(), handles.keys(), **beside, alignment="left", fontsize=8)
     grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
     figure.supxlabel(title, fontsize=9)
     return _save(figure, path)
