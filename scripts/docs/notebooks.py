@@ -38,8 +38,8 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.execution_count, kept = None, []
         for output in cell.outputs:
             if output.output_type == "stream" and output.name == "stdout":
-                lines = output.text.splitlines(keepends=True)
-                output.text = "".join(line for line in lines if tempfile.gettempdir() not in line).lstrip("\n")
+                lines = output.text.lstrip("\n").splitlines(keepends=True)
+                output.text = "".join(line for line in lines if tempfile.gettempdir() not in line)
                 kept += [output] if output.text else []
             elif output.output_type in ("display_data", "execute_result"):
                 data = {kind: output.data[kind] for kind in KEPT if kind in output.data}
