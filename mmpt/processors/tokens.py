@@ -49,7 +49,11 @@ class SpecialIds:
 
 @lru_cache(maxsize=4)
 def load_tokenizer(bert_name: str | None, use_fast: bool | None = None) -> Any:
-    """The tokenizer of `dataset.bert_name`: a hub name, or a local folder with config.json and vocab.txt."""
+    """The tokenizer of `dataset.bert_name`: a hub name, or a local folder with config.json and vocab.txt.
+
+    Raises:
+        FileNotFoundError: neither.
+    """
     if bert_name is None:
         raise ValueError(
             "dataset.bert_name is not set; give a tokenizer: a hub name, or a folder with config.json and "
@@ -57,7 +61,14 @@ def load_tokenizer(bert_name: str | None, use_fast: bool | None = None) -> Any:
         )
     transformers = optional_import("transformers")  # takes seconds to import, and only text needs it
     options = {"model_max_length": NO_LIMIT} | ({} if use_fast is None else {"use_fast": use_fast})
-    return transformers.AutoTokenizer.from_pretrained(bert_name, **options)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(bert_name, **options)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"dataset.bert_name={bert_name!r} is neither a folder with a tokenizer nor one that can be "
+            "downloaded now. Give the path of a folder that holds config.json and vocab.txt, or check the "
+            "network."
+        ) from error
 
 
 def pack_captions(

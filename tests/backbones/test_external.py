@@ -72,7 +72,7 @@ def test_clip_tower_averages_unit_vectors_of_frames(tmp_path):
     assert isinstance(backbone.network.network.network, ImageTower)
 
 
-@pytest.mark.parametrize("kind", ["Siglip", "ViT", "Dinov2"])
+@pytest.mark.parametrize("kind", ["Siglip", "ViT", "Dinov2", "DINOv3ViT"])
 def test_other_image_towers_are_read_with_their_own_scaling(tmp_path, kind):
     if kind == "Siglip":
         text = {**TINY, "vocab_size": 20, "max_position_embeddings": 8}
@@ -89,6 +89,19 @@ def test_other_image_towers_are_read_with_their_own_scaling(tmp_path, kind):
         backbone.network(CLIPS).shape == (2, 16)
         and backbone.network.network.std.flatten().tolist() == [0.25] * 3
     )
+
+
+def test_a_network_over_clips_reads_as_many_frames_of_a_second_as_it_was_built_for(tmp_path):
+    sizes = IMAGES | {"num_frames": 2, "tubelet_size": 2}
+    model = transformers.VideoMAEModel(transformers.VideoMAEConfig(**sizes)).eval()
+    scaling = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    save(model, tmp_path, {"image_processor_type": "VideoMAEImageProcessor", **scaling})
+    backbone = video_backbone(f"video:{tmp_path}")
+    assert backbone.passport["frames_per_second"] == 2
+    with torch.no_grad():
+        pixels = ((CLIPS[:, [0, 2]] / 255 - 0.5) / 0.25).permute(0, 1, 4, 2, 3)
+        expected = model(pixel_values=pixels).last_hidden_state.mean(1)
+    torch.testing.assert_close(backbone.network(CLIPS), torch.nn.functional.normalize(expected, dim=-1))
 
 
 def test_image_tower_without_its_scaling_is_refused(tmp_path):

@@ -48,6 +48,11 @@ def test_a_missing_tokenizer_name_is_explained():
         load_tokenizer(None)
 
 
+def test_a_tokenizer_that_is_not_there_is_named_with_the_cure(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"dataset.bert_name='.*nowhere' is neither .* vocab.txt"):
+        load_tokenizer(str(tmp_path / "nowhere"))
+
+
 def test_text_processors_add_no_special_tokens():
     assert TextProcessor(CONFIG, WordTokenizer())("a bb ccc") == [11, 12, 13]
 
