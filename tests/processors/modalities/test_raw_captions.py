@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,3 +131,48 @@ def test_golden_release_ht100m_words_and_captions(path):
     draws = zip(golden["draw.seed_start_end"].tolist(), golden["draw.token_ids"].tolist(), strict=True)
     for (_, start, end), ids in draws:
         assert ids in allowed[(start, end)]
+
+
+@pytest.mark.parametrize("path", golden_cases("release_ht100m*.npz"))
+def test_golden_release_ht100m_items_of_the_same_draws(path, files, tmp_path, monkeypatch):
+    golden = load_golden(path)
+    np.save(tmp_path / "dict.npy", golden["dict"])
+    (tmp_path / "v.csv").write_text(str(golden["csv"]))
+    captions, words = read_captions(tmp_path / "v.csv"), Vocabulary(golden["dict"], 20)
+    known = [
+        (*caption_window(caption.start_s, caption.end_s), *words.encode([caption.text])[0].tolist())
+        for caption in captions
+    ]
+    settings = config(
+        files,
+        word_list=str(tmp_path / "dict.npy"),
+        max_words=20,
+        raw={"frames": 5, "fps": 5, "size": 4},
+        center_crop=True,
+        views=["orig", "rev", "shift", "shiftrev"],
+        subsampling=4,
+    )
+    keys = ("item.text", "item.start_end_seek", "item.video_frame_codes")
+    for text, times, codes in zip(*(golden[key] for key in keys), strict=True):
+        blocks = text.reshape(4, 20)
+        rows = [known.index((*times[n, :2].tolist(), *blocks[2 * n].tolist())) for n in (0, 1)]
+        seeks, clips = iter(times[:, 2].tolist()), iter((100, 200))
+
+        def integers(low, high=None, size=None, rows=rows, seeks=seeks):
+            if size:
+                return np.array(rows)
+            seek = next(seeks)
+            assert low <= seek < high
+            return seek
+
+        def frames(path, start_s, clips=clips):
+            return (next(clips) + torch.arange(5))[:, None, None, None].expand(5, 4, 4, 3)
+
+        aligner = RawCaptionAligner(settings)
+        monkeypatch.setattr(aligner, "frames", frames)
+        rng = SimpleNamespace(numpy=SimpleNamespace(integers=integers))
+        file = SimpleNamespace(path="v", info=SimpleNamespace(duration_s=1e6))
+        found = aligner(Path("v"), file, captions, rng)
+        assert torch.equal(found["caps"], torch.from_numpy(blocks).long())
+        shown = found["video"][..., 0, 0].flatten(0, 1) * 255  # views, one after the other, of three channels
+        torch.testing.assert_close(shown, torch.from_numpy(codes), rtol=1e-6, atol=0)
