@@ -133,8 +133,8 @@ def plot_alignment(
             "column for each."
         )
     matplotlib = optional_import("matplotlib", "reports")
-    strip = 2.7 if frames else 0.0  # rows that the frames and what is on them take
-    figure = _figure(9, 1.5 + 0.25 * (len(captions) + strip))
+    strip = 2.9 if frames else 0.0  # rows that the frames and what is on them take
+    figure = _figure(9, 1.5 + 0.22 * (len(captions) + strip))
     axes = figure.subplots()
     shades = matplotlib.cm.ScalarMappable(
         matplotlib.colors.Normalize(0, 100 * max(plan.max(), np.finfo(np.float64).tiny)), "Blues"
@@ -156,9 +156,9 @@ def plot_alignment(
     figure.colorbar(shades, ax=axes, label="mass of the transport plan, percent", pad=0.01)
     for (start, end), image, shows in frames:
         edge = (end - start) / 20
-        place = (start + edge, end - edge, -1.6, -0.6 - strip)
+        place = (start + edge, end - edge, -1.8, -0.6 - strip)
         axes.imshow(image, extent=place, aspect="auto", interpolation="antialiased")
-        axes.text((start + end) / 2, -1.55, shows, ha="center", va="top", fontsize=7, linespacing=1.0)
+        axes.text((start + end) / 2, -1.75, shows, ha="center", va="top", fontsize=7, linespacing=1.0)
     axes.set(xlabel="seconds", title=title, xlim=(0, max(end for _, end in clips)))
     axes.set_ylim(len(captions) - 0.4, -0.6 - strip)
     names = [text if len(text) <= 44 else text[:41] + "..." for text in captions]

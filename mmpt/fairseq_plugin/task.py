@@ -94,7 +94,9 @@ class FairseqMMTask(LegacyFairseqTask):
         self.utilisation = Utilisation.here(self.config, args.distributed_world_size, args.cpu)
         self.recorder = Recorder(args)
         self.zero_shot_values: dict[str, float] = {}
-        self.plans = PlanPictures(args.tensorboard_logdir, self._plan) if args.tensorboard_logdir else None
+        # with weights in shards one process alone cannot encode
+        draws = args.tensorboard_logdir and rank() == 0 and args.ddp_backend != "fully_sharded"
+        self.plans = PlanPictures(args.tensorboard_logdir, self._plan) if draws else None
 
     def load_dataset(self, split: str, **kwargs: Any) -> None:
         """Build `split` (train, valid, test) unless it is there already."""

@@ -15,7 +15,6 @@ from typing import Any
 from fairseq.logging import progress_bar
 
 from mmpt.config import load_config
-from mmpt.ops.distributed import rank
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +61,7 @@ class PlanPictures:
 
     Args:
         folder: of the run's files for TensorBoard.
-        draw: the video's id and the picture of its plan, (H, W, 3) uint8, by the model as it is. Every
-            process calls it, since weights may be sharded.
+        draw: the video's id and the picture of its plan, (H, W, 3) uint8, by the model as it is.
     """
 
     def __init__(self, folder: str, draw: Callable[[], tuple[str, Any]]):
@@ -80,9 +78,8 @@ class PlanPictures:
             logger.info("no transport plan for TensorBoard: %s", error)
             self.draw = None
             return
-        if rank() == 0:
-            curves = GroupedCurves(progress_bar.SimpleProgressBar([]), self.folder)
-            curves.picture(f"transport_plan/{video_id}", image, update)
+        curves = GroupedCurves(progress_bar.SimpleProgressBar([]), self.folder)
+        curves.picture(f"transport_plan/{video_id}", image, update)
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, str | float]:
