@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mmpt.backbones.backbone import AudioBackbone, VideoBackbone, refuse_random
 from mmpt.registry import BACKBONES
-from mmpt.utils import optional_import
+from mmpt.utils.optional import optional_import, pretrained
 
 # of all published CLIP models
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
@@ -56,7 +56,7 @@ class TransformersImageBackbone(VideoBackbone):
             ValueError: the folder lacks tensors, or does not say how images are scaled.
         """
         transformers = optional_import("transformers")
-        config = transformers.AutoConfig.from_pretrained(model)
+        config = pretrained(transformers.AutoConfig, model)
         if config.model_type == "siglip2":  # its checkpoints of fixed size call themselves siglip
             raise ValueError(
                 f"{model}: a NaFlex model, which reads pictures of any shape; take one of fixed size, such "
@@ -118,7 +118,7 @@ class TransformersVideoBackbone(VideoBackbone):
             ValueError: the folder lacks tensors, or does not say how frames are scaled or how many are read.
         """
         transformers = optional_import("transformers")
-        config = transformers.AutoConfig.from_pretrained(model)
+        config = pretrained(transformers.AutoConfig, model)
         sizes = getattr(config, "vision_config", config)
         if not hasattr(sizes, "num_frames"):
             raise ValueError(
@@ -166,9 +166,11 @@ class TransformersAudioBackbone(AudioBackbone):
 
     def build(self, model: str) -> nn.Module:
         transformers = optional_import("transformers")
-        is_clap = transformers.AutoConfig.from_pretrained(model).model_type in ("clap", "clap_audio_model")
+        is_clap = pretrained(transformers.AutoConfig, model).model_type in ("clap", "clap_audio_model")
         loader = transformers.ClapAudioModelWithProjection if is_clap else transformers.AutoModel
-        self.extractor = transformers.AutoFeatureExtractor.from_pretrained(model)
+        self.extractor = pretrained(
+            transformers.AutoFeatureExtractor, model, needed="preprocessor_config.json"
+        )
         self.sample_rate = self.extractor.sampling_rate
         if is_clap:  # what is longer it would cut at a random place
             self.window_s = int(self.extractor.max_length_s)
@@ -204,8 +206,10 @@ def load_whole(loader: Any, model: str) -> nn.Module:
     level = logs.get_verbosity()
     logs.set_verbosity_error()  # of tensors of the other side, which are rightly left; what lacks is refused
     try:
-        network, report = loader.from_pretrained(
+        network, report = pretrained(
+            loader,
             model,
+            needed="config.json and weights",
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told below, not ignored
         )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mmpt.backbones.beats import Beats, BeatsConfig, beats_of_file
 from mmpt.backbones.eva_clip import EVA_CLIP, TYPES, EvaVision, eva_config, tower_state
 from mmpt.checkpoints.weights import fit_state_dict, read_state_dict
-from mmpt.utils.optional import optional_import
+from mmpt.utils.optional import optional_import, pretrained
 
 
 def token_tower(name: str, weights: str | None = None, **sizes: Any) -> nn.Module:
@@ -77,7 +77,7 @@ class TransformersTokens(nn.Module):
     def __init__(self, name: str):
         super().__init__()
         transformers = optional_import("transformers")
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = pretrained(transformers.AutoConfig, name)
         side = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}.get(config.model_type, "AutoModel")
         self.tower = getattr(transformers, side).from_pretrained(name)
 

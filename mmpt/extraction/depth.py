@@ -25,7 +25,8 @@ from mmpt.extraction.extract import Job, Result
 from mmpt.extraction.run import RunOptions, check_passport, list_jobs, share, write_json
 from mmpt.media.audio import TAIL_S
 from mmpt.media.video import MediaError, VideoError, probe, read_clip
-from mmpt.utils import atomic_write, optional_import
+from mmpt.utils import atomic_write
+from mmpt.utils.optional import optional_import, pretrained
 
 CHUNK = 32  # pictures read at once
 
@@ -40,7 +41,7 @@ class DepthEstimator:
 
     def __init__(self, model: str, device: str = "cpu"):
         transformers = optional_import("transformers")
-        self.processor = transformers.AutoImageProcessor.from_pretrained(model)
+        self.processor = pretrained(transformers.AutoImageProcessor, model, needed="preprocessor_config.json")
         self.network = load_whole(transformers.AutoModelForDepthEstimation, model).to(device).eval()
         self.device = device
 

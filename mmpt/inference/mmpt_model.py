@@ -33,7 +33,7 @@ from mmpt.models.mmfusion import Encoded
 from mmpt.modules.layers import VideoTokenMLP
 from mmpt.ops.windows import window_ranges
 from mmpt.registry import ALIGNERS
-from mmpt.utils import optional_import
+from mmpt.utils.optional import optional_import, pretrained
 from mmpt.utils.shardedtensor import open_npy
 
 # a video file, a .npy file of features, frames (T, FPS, H, W, 3), or features (T, D)
@@ -130,7 +130,9 @@ class MMPTModel(nn.Module):
         found = located(source, checkpoint)
         config, weights, backbone = found
         fusion = build_model(config, weights)
-        tokenizer = optional_import("transformers").AutoTokenizer.from_pretrained(config.dataset.bert_name)
+        tokenizer = pretrained(
+            optional_import("transformers").AutoTokenizer, config.dataset.bert_name, "dataset.bert_name"
+        )
         aligner = ALIGNERS.get(getattr(fusion, "aligner_cls", "Aligner"))(config.dataset)
         reading: dict[str, Any] = {}
         own = getattr(fusion, "backbone", None)  # of which its space is made: no other fits

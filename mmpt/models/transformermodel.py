@@ -18,7 +18,7 @@ from mmpt.config import Config, required
 from mmpt.models import sequence_layout as layout
 from mmpt.modules.layers import VideoTokenMLP
 from mmpt.registry import ENCODERS
-from mmpt.utils import optional_import
+from mmpt.utils.optional import optional_import, pretrained
 
 optional_import("transformers")
 try:
@@ -239,14 +239,7 @@ def init_like_bert(module: nn.Module, std: float) -> None:
 
 def read_bert_config(bert_name: str) -> BertConfig:
     """The `BertConfig` of a hub name or a local folder."""
-    try:
-        return BertConfig.from_pretrained(bert_name)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"dataset.bert_name={bert_name!r} is neither a folder with config.json nor a model that can "
-            "be downloaded now. "
-            "Give the path of a folder that holds config.json and vocab.txt, or check the network."
-        ) from error
+    return pretrained(BertConfig, bert_name, "dataset.bert_name", "config.json and vocab.txt")
 
 
 def build_encoder(encoder_cls: type, bert_config: BertConfig, config: Config) -> nn.Module:

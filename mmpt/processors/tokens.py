@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpt.utils.optional import optional_import
+from mmpt.utils.optional import optional_import, pretrained
 
 SPECIAL_TOKENS_PER_CAPTION = 3  # [CLS] [SEP] ... [SEP]
 NO_LIMIT = (
@@ -61,14 +61,8 @@ def load_tokenizer(bert_name: str | None, use_fast: bool | None = None) -> Any:
         )
     transformers = optional_import("transformers")  # takes seconds to import, and only text needs it
     options = {"model_max_length": NO_LIMIT} | ({} if use_fast is None else {"use_fast": use_fast})
-    try:
-        return transformers.AutoTokenizer.from_pretrained(bert_name, **options)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"dataset.bert_name={bert_name!r} is neither a folder with a tokenizer nor one that can be "
-            "downloaded now. Give the path of a folder that holds config.json and vocab.txt, or check the "
-            "network."
-        ) from error
+    needed = "config.json and vocab.txt"
+    return pretrained(transformers.AutoTokenizer, bert_name, "dataset.bert_name", needed, **options)
 
 
 def pack_captions(

@@ -6,6 +6,7 @@ import importlib
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +34,28 @@ def optional_import(module: str, extra: str | None = None) -> ModuleType:
     except (ImportError, OSError, RuntimeError) as error:  # a compiled part that does not fit this machine
         raise ImportError(
             f"{package!r} is installed, but cannot be loaded here: {_reason(error)}. Or do without it."
+        ) from error
+
+
+def pretrained(loader: Any, name: str, key: str = "", needed: str = "config.json", **options: Any) -> Any:
+    """`loader.from_pretrained(name)` of transformers.
+
+    Args:
+        loader: its class.
+        name: hub id or folder.
+        key: of a project file that says the name.
+        needed: files of a folder that holds it.
+        options: further arguments.
+
+    Raises:
+        FileNotFoundError: it is neither there nor can be fetched.
+    """
+    try:
+        return loader.from_pretrained(name, **options)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{key}{'=' if key else ''}{name!r} is neither a folder with {needed} nor a model that can be "
+            f"downloaded now. Give the path of a folder that holds {needed}, or check the network."
         ) from error
 
 

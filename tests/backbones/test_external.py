@@ -104,6 +104,14 @@ def test_a_network_over_clips_reads_as_many_frames_of_a_second_as_it_was_built_f
     torch.testing.assert_close(backbone.network(CLIPS), torch.nn.functional.normalize(expected, dim=-1))
 
 
+@pytest.mark.parametrize(
+    ("make", "kind"), [(video_backbone, "image"), (video_backbone, "video"), (audio_backbone, "audio")]
+)
+def test_a_model_that_is_not_there_is_an_error_in_a_line(tmp_path, make, kind):
+    with pytest.raises(FileNotFoundError, match="nowhere' is neither a folder with config.json nor a model"):
+        make(f"{kind}:{tmp_path}/nowhere")
+
+
 def test_image_tower_without_its_scaling_is_refused(tmp_path):
     save(transformers.ViTModel(transformers.ViTConfig(**IMAGES)), tmp_path)
     with pytest.raises(ValueError, match="preprocessor_config.json"):
