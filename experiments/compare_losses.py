@@ -109,10 +109,8 @@ def main(argv: list[str] | None = None) -> None:
     record, figure = Path(comparison.out) / "record", Path(comparison.out) / "results.png"
     if args.docs:
         name = Path(comparison.out).name
-        record, figure = (
-            args.docs.parent / "records" / name,
-            args.docs.with_name(f"{args.docs.stem}_{name}.png"),
-        )
+        record, shown = args.docs.parent / "records" / name, f"{args.docs.stem}_{name}.png"
+        figure = args.docs.with_name(shown) if shown in args.docs.read_text() else figure
     print(write_report(results, costs(comparison), comparison, record, figure))
 
 

@@ -79,6 +79,28 @@ def test_numbers_of_the_readme_come_from_records():
     assert typed_numbers(TEXTS["README.md"]) == []
 
 
+RECORDED = [page for page, text in TEXTS.items() if "record:begin" in text]
+BAR = re.compile(r"^\|[^\n]*\basked\b[^\n]*\|\n(?:\|[^\n]*\n)+", re.MULTILINE)  # a table of what is asked
+FIGURE = re.compile(r"\d\.\d|\b\d+ ?(%|ms|MiB|GiB|GB)(?!\w)")
+
+
+def typed_cells(text: str) -> list[str]:
+    """Rows of tables with figures, outside of the blocks that records fill."""
+    rest = re.sub(r"<!-- (record|results):begin .*?<!-- \1:end[^>]*-->", "", text, flags=re.DOTALL)
+    rows = [line for line in BAR.sub("", rest).splitlines() if line.startswith("|")]
+    return [row for row in rows if FIGURE.search(re.sub(r"`[^`]*`|\]\([^)]*\)", "", row))]
+
+
+@pytest.mark.parametrize("page", RECORDED)
+def test_tables_of_a_page_with_records_come_from_records(page):
+    assert typed_cells(TEXTS[page]) == []
+
+
+def test_a_typed_table_is_found():
+    block = "<!-- record:begin x -->\n| a | 1.0 |\n<!-- record:end -->\n"
+    assert typed_cells(f"{block}| loss | 12 ms |\n| 3 | `0.1` |\n") == ["| loss | 12 ms |"]
+
+
 @pytest.mark.parametrize(
     "line, typed",
     [

@@ -126,7 +126,8 @@ def read_file(path: str | Path, with_sha256: bool = False) -> Contents:
         expected = "expected tensors, or a dict of them under 'model' or 'state_dict'"
         raise ValueError(f"{path} holds no weights: {expected}, got {_kinds(unwrapped)}.")
     fronts = {name.removesuffix(_plain_name(name)) for name in unwrapped if isinstance(name, str)}
-    return Contents(tensors, state, header, digest, fronts.pop() if len(fronts) == 1 else "")
+    strange = fronts - {"mmmodel."}  # what training puts there itself
+    return Contents(tensors, state, header, digest, strange.pop() if len(fronts) == len(strange) == 1 else "")
 
 
 def updates_of(path: Path) -> int:

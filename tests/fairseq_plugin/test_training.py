@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from mmpt.api.training import Run
 from mmpt.replay import read_log, repeat
 from tests.conftest import ROOT
 from tests.fairseq_plugin.runs import UPDATES, assert_same_weights, command, launch, logged, stored, weights
@@ -85,7 +86,7 @@ def test_validation_runs_a_zero_shot_test_and_picks_the_best_checkpoint_by_it(qu
     lines = [json.loads(line) for line in (quiet[0] / "metrics.jsonl").read_text().splitlines()]
     values = [line["zero_shot_R1"] for line in lines if line["tag"] == "valid"]
     assert values and all(0 <= value <= 1 for value in values)
-    best = stored(quiet[0] / "checkpoint_best.pt")
+    best = stored(Run(quiet[0]).best_checkpoint)
     assert best["extra_state"]["val_loss"] == pytest.approx(max(values))
 
 
