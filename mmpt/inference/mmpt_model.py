@@ -22,6 +22,7 @@ from tqdm import tqdm
 from mmpt.backbones.backbone import AudioBackbone, frame_network
 from mmpt.calibration import Calibration
 from mmpt.checkpoints.model_folder import CARD, write_folder
+from mmpt.config import required
 from mmpt.extraction.run import videos_of
 from mmpt.inference.loading import CALIBRATION, load_backbone, located, weights_sha256
 from mmpt.inference.moments import CaptionAlignment, Moment, MomentIndex, align_captions
@@ -130,9 +131,8 @@ class MMPTModel(nn.Module):
         found = located(source, checkpoint)
         config, weights, backbone = found
         fusion = build_model(config, weights)
-        tokenizer = pretrained(
-            optional_import("transformers").AutoTokenizer, config.dataset.bert_name, "dataset.bert_name"
-        )
+        name = required(config, "dataset.bert_name")
+        tokenizer = pretrained(optional_import("transformers").AutoTokenizer, name, "dataset.bert_name")
         aligner = ALIGNERS.get(getattr(fusion, "aligner_cls", "Aligner"))(config.dataset)
         reading: dict[str, Any] = {}
         own = getattr(fusion, "backbone", None)  # of which its space is made: no other fits
