@@ -34,6 +34,7 @@ def folder(args: argparse.Namespace) -> None:
     )
     bar = progress("video")
     made = make(job, bar)
+    print(f"4/4 pages: {len(made.aligned)} videos", flush=True)
     page = write_pages(made, bar)
     if args.export:
         written = export(args.export, list(made.alignments()), made.files, made.out / "exports", args.method)

@@ -171,7 +171,7 @@ def _make(job: OwnVideos, track: Track) -> Made:
     network = MMPTModel.from_pretrained(job.model, job.checkpoint, video_encoder=None)[0].to(job.device)
     weights = weights_sha256(network.fusion)
     if has_features:
-        lines.info(f"1/3 features: those of {features}")
+        lines.info(f"1/4 features: those of {features}")
     else:
         backbone = network.backbone_name if job.backbone == "auto" else job.backbone
         made.left_out |= _extract(job, backbone, features, sources)
@@ -197,7 +197,7 @@ def _make(job: OwnVideos, track: Track) -> Made:
 def _extract(job: OwnVideos, name: str | None, features: Path, sources: Mapping[str, Path]) -> dict[str, str]:
     """Features of the videos that have none; id -> why it failed."""
     todo = [path for name, path in sources.items() if not (features / f"{name}.npy").is_file()]
-    lines.info(f"1/3 features: {len(sources) - len(todo)} are there, {len(todo)} to extract{_footage(todo)}")
+    lines.info(f"1/4 features: {len(sources) - len(todo)} are there, {len(todo)} to extract{_footage(todo)}")
     if not todo:
         return _failures(features, sources)
     _check_room(job.out, len(todo) * 4096)
@@ -264,7 +264,7 @@ def _align(
     track: Track,
 ) -> None:
     folder = job.out / "alignments"
-    lines.info(f"2/3 alignment: {len(there)} videos, windows of {job.window_s} s")
+    lines.info(f"2/4 alignment: {len(there)} videos, windows of {job.window_s} s")
     made_for = network.calibration and network.calibration.settings.get("window_s")
     if made_for not in (None, job.window_s):
         lines.info(
@@ -320,7 +320,7 @@ def _index(network: MMPTModel, there: Mapping[str, Path], made: Made, track: Tra
     if why:
         lines.info(f"    index made anew: {why}")
         shutil.rmtree(made.index)
-    lines.info(f"3/3 index: moments of {origin['window']} s")
+    lines.info(f"3/4 index: moments of {origin['window']} s")
     failed: dict[str, str] = {}
     store, came, went = updated(
         made.index,

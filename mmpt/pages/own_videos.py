@@ -11,9 +11,11 @@ from mmpt.inference.align import VideoAlignment
 from mmpt.inference.own_videos import Made
 from mmpt.pages.alignment import write_alignment
 from mmpt.pages.render import link, write
+from mmpt.utils.files import atomic_write
 from mmpt.utils.text import read_json
 
 PAGES, DONE = "pages", ".made.json"
+EACH = 500  # pages after which what is done is written down, for a call that is killed
 
 
 def write_pages(made: Made, track: Callable[[Iterable], Iterable] = iter) -> Path:
@@ -40,6 +42,8 @@ def write_pages(made: Made, track: Callable[[Iterable], Iterable] = iter) -> Pat
             known = {"state": state, "length_s": video.length_s, "sentences": len(video.captions)}
         done[name] = known
         rows.append({"id": name, "page": link(page, made.out), "notes": notes, **known})
+        if len(rows) % EACH == 0:
+            _write(folder / DONE, done)
     _write(folder / DONE, {name: done[name] for name in made.aligned})
     return write(
         made.out / "index.html",
@@ -60,5 +64,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, tree: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(tree), encoding="utf-8")
+    with atomic_write(path, "w") as file:
+        json.dump(tree, file)

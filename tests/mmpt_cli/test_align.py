@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from mmpt.inference import own_videos
 from mmpt.inference.own_videos import Made
 from mmpt.inference.search import search
+from mmpt.pages import own_videos as pages
 from mmpt_cli.align import main
 from tests.own_videos import SENTENCES, film, vtt
 
@@ -158,6 +159,23 @@ def test_a_full_disk_keeps_what_is_done_and_the_command_goes_on(
     capsys.readouterr()
     made = command(five_videos)
     assert "3 aligned, 2 were there" in capsys.readouterr().out and len(made.aligned) == 5
+
+
+def test_pages_that_were_written_before_a_kill_stay(command, five_videos, monkeypatch):
+    real, written = pages.write_alignment, []
+
+    def killed(page, *rest):
+        written.append(page.name)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        return real(page, *rest)
+
+    monkeypatch.setattr(pages, "EACH", 1)
+    monkeypatch.setattr(pages, "write_alignment", killed)
+    with pytest.raises(KeyboardInterrupt):
+        command(five_videos)
+    command(five_videos)
+    assert written == ["v0.html", "v1.html", "v2.html", "v2.html", "v3.html", "v4.html"]
 
 
 def test_too_little_room_is_said_before_hours_are_spent(command, five_videos, monkeypatch):
