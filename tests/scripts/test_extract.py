@@ -80,6 +80,15 @@ def videos(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As the processes beside this one have it: sums round otherwise on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def whole(videos, options, tmp_path_factory):
     """Features of an uninterrupted run of one process."""
