@@ -52,11 +52,10 @@ def publish(
         print(f"\n**{title}**\n\n{markdown_table(rows)}", flush=True)
     if name:
         about = {
-            "command": " ".join(["python", *_program(), *sys.argv[1:]]),
+            "command": _command(),
             "made": datetime.now(timezone.utc).date().isoformat(),
-            "load": load,
             "machine": records.machine(),
-        }
+        } | ({"load": load} if timed else {})
         records.write_record(RECORDS / name, filled, {"measured": numbers}, {}, about)
 
 
@@ -67,10 +66,12 @@ def of_rows(rows: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
     return [names, *([row.get(name, "") for name in names] for row in rows)]
 
 
-def _program() -> list[str]:
-    """What was run, as a command names it."""
+def _command() -> str:
+    """What was run, as one types it in a checkout; of files elsewhere the name alone."""
     path = Path(sys.argv[0]).resolve().relative_to(ROOT)
-    return ["-m", ".".join(path.parent.parts)] if path.name == "__main__.py" else [str(path)]
+    program = ["-m", ".".join(path.parent.parts)] if path.name == "__main__.py" else [str(path)]
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return " ".join(["python", *program, *words])
 
 
 def _texts(rows: Sequence[Sequence[Any]]) -> list[list[str]]:

@@ -11,14 +11,20 @@ from mmpt.evaluators import records
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(measured, "RECORDS", tmp_path / "docs/records")
-    monkeypatch.setattr("sys.argv", [str(measured.ROOT / "benchmarks/toy.py"), "--record", "toy"])
+    monkeypatch.setattr(
+        "sys.argv",
+        [str(measured.ROOT / "benchmarks/toy.py"), "--folder", str(tmp_path / "here"), "--record", "toy"],
+    )
     return tmp_path / "docs/records"
 
 
 def test_tables_of_a_benchmark_become_a_record_that_fills_a_page(folder):
     measured.publish("toy", {"Toy": [["clips", "ms"], [1024, 12.345], [2, 1234.5]]}, {"raw": 1}, "1 thread")
     assert records.problems(folder / "toy") == []
-    assert records.read_record(folder / "toy")["command"] == "python benchmarks/toy.py --record toy"
+    assert (
+        records.read_record(folder / "toy")["command"]
+        == "python benchmarks/toy.py --folder here --record toy"
+    )
     page = records.filled("<!-- record:begin toy -->\n<!-- record:end -->", folder)
     assert "| 1,024 | 12.3 |\n| 2 | 1,234 |" in page
     (title,) = records.tables(folder / "toy")

@@ -125,9 +125,7 @@ def read_file(path: str | Path, with_sha256: bool = False) -> Contents:
     if not tensors:
         expected = "expected tensors, or a dict of them under 'model' or 'state_dict'"
         raise ValueError(f"{path} holds no weights: {expected}, got {_kinds(unwrapped)}.")
-    fronts = {name.removesuffix(_plain_name(name)) for name in unwrapped if isinstance(name, str)}
-    strange = fronts - {"mmmodel."}  # what training puts there itself
-    return Contents(tensors, state, header, digest, strange.pop() if len(fronts) == len(strange) == 1 else "")
+    return Contents(tensors, state, header, digest, _stripped(unwrapped))
 
 
 def updates_of(path: Path) -> int:
@@ -433,6 +431,15 @@ def _plain_name(name: str) -> str:
     while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
         name = name.removeprefix(prefix)
     return name
+
+
+def _stripped(state: Mapping[str, Any]) -> str:
+    """What `_plain_name` takes off the front of every name; nothing where it is what training puts there."""
+    names = [name for name, value in state.items() if isinstance(value, Tensor) and isinstance(name, str)]
+    plain = map(_plain_name, names)
+    fronts = {name[: len(name) - len(rest)] for name, rest in zip(names, plain, strict=True)}
+    front = fronts.pop() if len(fronts) == 1 else ""
+    return "" if front == "mmmodel." or _plain_name(front) else front
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -44,7 +44,7 @@ lines = logging.getLogger("mmpt.lines")
 
 SMALL = "small towers"
 STAGES = {SMALL: "small/words", "BERT": "videoclip", "+ VideoCLIP": "videoclip_more", "+ Norton": "norton"}
-BERT_UPDATES = (500, 60)  # of stage 1 and 2; with those of projects/toy all of it would take 5 minutes
+BERT_UPDATES = (500, 60)  # of stage 1 and 2; those of projects/toy would take three minutes more
 Follow = Callable[[str, int, dict[str, Any]], None]
 
 

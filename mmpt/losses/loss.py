@@ -147,19 +147,13 @@ class Loss(nn.Module, Generic[C]):
         return cls.Config.from_yaml(section, where=f"loss ({cls.__name__})")
 
     def __call__(self, **batch: Any) -> Tensor:
-        tensor = None
-        for value in batch.values():
-            if isinstance(value, Tensor):
-                tensor = value
-                break
+        tensor = next((value for value in batch.values() if isinstance(value, Tensor)), None)
         missing = [name for name in self.reads if batch.get(name) is None]
         if missing or tensor is None:
             raise TypeError(
                 f"{type(self).__name__} reads {', '.join(missing) or 'a tensor'}, which neither the model "
                 f"nor the batch gives (given: {', '.join(n for n in sorted(batch) if batch[n] is not None)})."
             )
-        if tensor.is_cpu and not torch.is_autocast_enabled("cpu"):
-            return super().__call__(**batch)
         with autocast_off(tensor):
             return super().__call__(**batch)
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
-from mmpt.checkpoints.weights import load_weights, read_state_dict, seal
+from mmpt.checkpoints.weights import load_weights, read_file, read_state_dict, seal
 
 
 class Towers(nn.Module):
@@ -236,6 +236,7 @@ def test_tensors_without_names_are_no_weights(tmp_path):
 def test_a_part_that_was_compiled_alone_keeps_its_name(tmp_path):
     torch.save({"a._orig_mod.b.weight": torch.ones(2)}, tmp_path / "w.pt")
     assert list(read_state_dict(tmp_path / "w.pt")) == ["a.b.weight"]
+    assert read_file(tmp_path / "w.pt").stripped == ""
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "module", "ema"])
