@@ -24,6 +24,11 @@ def test_an_estimate_counts_the_configured_batch(settings):
     assert 32 < found.largest < 10**6
 
 
+def test_an_estimate_of_packed_towers_leaves_padding_out(settings):
+    padded, packed = (estimate(PROJECT, [*settings, f"model.packed={way}"]) for way in ("false", "true"))
+    assert packed.step.operations < padded.step.operations and packed.largest > padded.largest
+
+
 @pytest.mark.parametrize(("room", "clips"), [(0, 0), (110, 10), (139, 19), (140, 20), (1e30, 2**20)])
 def test_the_largest_batch_is_the_last_that_fits(room, clips):
     steps = [StepCost(n, 0, 100 + n * n // 10) for n in (10, 20, 30)]

@@ -217,6 +217,12 @@ def test_the_report_says_which_prefixes_of_wrappers_were_stripped(tmp_path):
     assert "'module._orig_mod.' taken off the names" in report.verdict
 
 
+def test_the_prefix_that_training_writes_is_no_news(tmp_path):
+    model = nn.Linear(2, 2)
+    torch.save({"model": {f"mmmodel.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "w.pt")
+    assert load_weights(model, tmp_path / "w.pt").verdict == "all 2 tensors loaded"
+
+
 def test_two_models_in_one_state_are_refused(tmp_path):
     torch.save({"a.weight": torch.ones(2), "module.a.weight": torch.zeros(2)}, tmp_path / "w.pt")
     with pytest.raises(

@@ -46,6 +46,14 @@ def test_a_cell_that_the_weights_do_not_give_is_named(record, monkeypatch):
     assert "50.0 in the record, 0.0 now; 4 of 4 queries differ" in problem
 
 
+def test_of_a_record_without_single_models_the_command_is_told(tmp_path, capsys):
+    about = {"command": "python benchmarks/toy.py --record toy"}
+    folder = write_record(tmp_path / "toy", {"Toy": [["ms"], ["1"]]}, {"measured": [1]}, {}, about)
+    assert main([str(folder), "--rerun", "1"]) == 0
+    said = "no single models to evaluate; make it anew: python benchmarks/toy.py --record toy"
+    assert said in capsys.readouterr().out
+
+
 def test_other_weights_are_refused(record, tmp_path):
     (tmp_path / "run" / "checkpoint_last.pt").write_bytes(b"abd")
     with pytest.raises(ValueError, match="checkpoint_last.pt: its sha256 is .*is ba78"):

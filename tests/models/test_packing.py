@@ -132,6 +132,13 @@ def test_a_packed_step_never_waits_for_the_device(build):
         outputs_and_gradients(model, clips)
 
 
+def test_lengths_of_another_batch_are_refused(build):
+    clips = batch()
+    clips[LENGTHS] = {name: lengths[:-1] for name, lengths in clips[LENGTHS].items()}
+    with pytest.raises(ValueError, match=r"cmasks: 5 lengths in the batch, and 6 rows"):
+        build(pack_towers)(**clips)
+
+
 def test_masks_with_gaps_are_refused_with_the_keys_to_leave_out(build):
     clips = batch()
     del clips[LENGTHS]

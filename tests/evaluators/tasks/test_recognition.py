@@ -174,6 +174,18 @@ def test_a_modality_that_tells_the_class_is_right_and_noise_is_not():
     )
 
 
+def test_queries_of_each_split_give_the_numbers_of_the_report():
+    present = np.ones((18, 2), dtype=bool)
+    present[:3, 1] = False  # so that the splits of sound are of unequal size
+    result = evaluate(["v", "a"], present=present)
+    for name in ("v", "a"):
+        asked = result.facts["queries of each split"][name]
+        assert len(asked) == 2 and (len(set(asked)) > 1) == (name == "a")
+        of_splits = np.split(result.per_query[f"{name}-probe-acc"], np.cumsum(asked)[:-1])
+        expected = np.mean([hits.mean() for hits in of_splits])
+        assert result.values[f"{name}-probe-acc"] == pytest.approx(expected)
+
+
 def test_without_a_choice_each_modality_is_judged_and_all_side_by_side():
     result = evaluate()
     assert {name.partition("-")[0] for name in result.values} == {
