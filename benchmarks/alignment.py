@@ -27,7 +27,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, publish
+from benchmarks.measured import add_record, publish, threads
 from mmpt.ops.alignment import otam, soft_dtw
 
 SMOOTHING = 0.1
@@ -173,7 +173,7 @@ def main() -> None:
     ]
     rows = [[row.get(key, "-") for key in COLUMNS.values()] for row in found]
     title = "Alignment, forward and backward, float32, CPU time"
-    publish(args.record, {title: [list(COLUMNS), *rows]}, found, setting=f"{args.threads} thread(s)")
+    publish(args.record, {title: [list(COLUMNS), *rows]}, found, setting=threads(args.threads))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, publish
+from benchmarks.measured import add_record, publish, threads
 from mmpt.config import EvalConfig
 from mmpt.evaluators import FullVideoRetrievalMetric, GramRetrievalMetric
 from mmpt.evaluators.paragraphs import Groups, cut_block, query_tiles, video_bins
@@ -203,9 +203,7 @@ def main() -> None:
     }
     found = [row for part in ([args.only] if args.only else parts) for row in parts[part]()]
     head = ["what", "CPU seconds", "MiB above the inputs"]
-    publish(
-        args.record, {"Evaluation": [head, *found]}, found, setting=f"{torch.get_num_threads()} thread(s)"
-    )
+    publish(args.record, {"Evaluation": [head, *found]}, found, setting=threads(torch.get_num_threads()))
 
 
 if __name__ == "__main__":

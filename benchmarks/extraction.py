@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, of_rows, publish
+from benchmarks.measured import add_record, of_rows, publish, threads
 from mmpt.backbones.backbone import VideoFeatures
 from mmpt.backbones.external import ImageTower
 from mmpt.backbones.folding import for_inference, keep_freed_memory
@@ -236,7 +236,7 @@ def main() -> None:
         rate = np.mean([path.stat().st_size * 8e-6 / info.duration_s for path, info in infos])
         rows = [row for name in args.networks for row in measured(name, files, args, n_threads)]
     title = f"Extraction, {len(infos)} videos of {rate:.1f} Mbit/s, best of {args.repeats}"
-    publish(args.record, {title: of_rows(rows)}, rows, setting=f"{n_threads} thread(s)")
+    publish(args.record, {title: of_rows(rows)}, rows, setting=threads(n_threads))
 
 
 def measured(name: str, files: Path, args: argparse.Namespace, n_threads: int) -> list[dict[str, Any]]:

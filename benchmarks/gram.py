@@ -24,7 +24,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, publish
+from benchmarks.measured import add_record, publish, threads
 from mmpt.ops.gram.contrast import volume_cross_entropy
 
 SCALE, SMOOTHING, WIDTH = 1 / 0.07, 0.1, 512
@@ -175,7 +175,7 @@ def main() -> None:
             found.append(row | (accuracy(n, k) if n <= 256 else {}))
     rows = [[row.get(key, "-") for key in COLUMNS.values()] for row in found]
     title = "GRAM's loss, forward and backward, CPU time"
-    publish(args.record, {title: [list(COLUMNS), *rows]}, found, setting=f"{args.threads} thread(s)")
+    publish(args.record, {title: [list(COLUMNS), *rows]}, found, setting=threads(args.threads))
 
 
 if __name__ == "__main__":

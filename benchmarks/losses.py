@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import gram  # noqa: E402
-from benchmarks.measured import add_record, of_rows, publish  # noqa: E402
+from benchmarks.measured import add_record, of_rows, publish, threads  # noqa: E402
 from benchmarks.plain import plain_norton, plain_sinkhorn, plain_token_similarity  # noqa: E402
 from mmpt.losses import MMContraLoss, build_loss  # noqa: E402
 from mmpt.ops.gdt import GDTHypothesis  # noqa: E402
@@ -395,7 +395,7 @@ def main() -> None:
     }
     found = {name: tables[name]() for name in wanted}
     titles = {TITLES[name]: of_rows(rows) for name, rows in found.items()}
-    publish(arguments.record, titles, found, setting=f"{arguments.threads} thread(s)")
+    publish(arguments.record, titles, found, setting=threads(arguments.threads))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,11 @@ def publish(
         records.write_record(RECORDS / name, filled, {"measured": numbers}, {}, about)
 
 
+def threads(n: int) -> str:
+    """How many, as a title says it."""
+    return f"{n} thread{'s' * (n != 1)}"
+
+
 def of_rows(rows: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
     """A table of rows that name their columns."""
     rows = list(rows)

@@ -28,7 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, of_rows, publish
+from benchmarks.measured import add_record, of_rows, publish, threads
 from mmpt.neighbours.exact import ExactSearch, Moment, Vectors, exact_scores, window_scores
 from mmpt.neighbours.store import VectorStore
 from mmpt.ops.windows import window_ranges
@@ -101,7 +101,7 @@ def main() -> None:
         ]
         shown = ("similarity of tokens", "p50 ms", "p95 ms", "cpu p50 ms")
         tables["Beside brute force in the maxsim style"] = of_rows({k: r[k] for k in shown} for r in rows)
-    publish(args.record, tables, numbers, setting=f"{args.threads} thread(s)")
+    publish(args.record, tables, numbers, setting=threads(args.threads))
 
 
 def directions() -> np.ndarray:

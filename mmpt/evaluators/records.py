@@ -36,6 +36,7 @@ FILES = (RECORD, PER_QUERY, CONFIGS)
 END = "<!-- record:end -->"
 _BLOCK = re.compile(r"(<!-- record:begin ([\w-]+)(?:: ([^\n]+?))? -->)\n.*?" + re.escape(END), re.DOTALL)
 SAMPLES, SEED = 1000, 0
+UNITS = {"amx_bf16": " with AMX", "avx512f": " with AVX-512", "avx2": " with AVX2"}
 
 Cell = str | dict[str, Any]
 
@@ -52,11 +53,12 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Name of the processor, "unknown" where the system does not say."""
+    """Name of the processor and its widest units for products, "unknown" where the system does not say."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
+    lines = path.read_text() if path.is_file() else ""
+    told = dict(re.findall(r"^(model name|flags)\s*: (.*)$", lines, re.MULTILINE))
+    widest = next((unit for flag, unit in UNITS.items() if flag in told.get("flags", "").split()), "")
+    return f"{told.get('model name') or platform.processor() or 'unknown'}{widest}"
 
 
 def cell(row: str, test: str, measure: str, name: str, with_interval: bool = False) -> dict[str, Any]:
