@@ -276,5 +276,5 @@ class RetrievalMetric(Metric):
         matrix = ScoreMatrix(scores, queries=pooled_text, gallery=pooled_video)
         return [
             *super().plot(folder, result),
-            plot_score_matrix(folder / "scores.png", matrix.thinned(), "scores"),
+            plot_score_matrix(folder / "scores.png", matrix.thinned(), matrix.shape),
         ]

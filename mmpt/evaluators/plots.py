@@ -27,7 +27,7 @@ MARKS = (
     ("#56b4e9", "P"),
     ("black", "X"),
 )
-PATH_STYLES = ((BLUE, "-"), (GREEN, "--"), (PINK, ":"))
+PATH_STYLES = ((BLUE, "-", 5), (GREEN, "-", 2.5), (PINK, ":", 1.5))
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -70,30 +70,37 @@ def _save(figure, path: str | Path) -> Path:
 
 @_styled
 def plot_rank_histogram(path: str | Path, ranks: Sequence[float], n_items: int, title: str = "") -> Path:
-    """How many queries find their item at which rank (logarithmic axis)."""
+    """How many queries find their item at which rank (logarithmic axis); a bar holds whole ranks."""
     figure = _figure(6, 3.5)
     axes = figure.subplots()
-    edges = np.unique(np.geomspace(1, n_items + 1, 30).round(2))
-    axes.hist(ranks, bins=edges, color=BLUE)
-    median = float(np.median(ranks))
-    for at, colour, name in (
-        (median, ORANGE, f"median {median:g}"),
-        ((n_items + 1) / 2, GREY, f"chance {(n_items + 1) / 2:g}"),
-    ):
-        axes.axvline(at, color=colour, label=name)
+    edges = rank_edges(n_items)
+    counts, _, _ = axes.hist(ranks, bins=edges, color=BLUE, edgecolor="white", linewidth=0.5)
+    top = max(counts)
+    median, chance = float(np.median(ranks)), (n_items + 1) / 2
+    for name, at, colour, height in (("median", median, ORANGE, 1.06), ("chance", chance, GREY, 1.16)):
+        axes.vlines(at, 0, height * top, color=colour)
+        axes.text(at, height * top, f"{name} {at:g}", color=colour, ha="center", va="bottom")
     axes.set(xscale="log", xlabel=f"rank of the right item (of {n_items})", ylabel="queries", title=title)
-    axes.legend()
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1.26 * top))
+    axes.xaxis.set_major_formatter("{x:g}")
     return _save(figure, path)
 
 
 @_styled
-def plot_score_matrix(path: str | Path, scores: np.ndarray, title: str = "") -> Path:
-    """Scores (N, M) as an image; a good model shows a bright diagonal."""
+def plot_score_matrix(path: str | Path, scores: np.ndarray, shape: tuple[int, int]) -> Path:
+    """Scores of captions and clips as an image; a good model shows a bright diagonal.
+
+    Args:
+        path: PNG (or any format matplotlib writes).
+        scores: rows and columns evenly spread over the whole matrix.
+        shape: (N, M) of the whole matrix, which the axes count.
+    """
     figure = _figure(6, 5)
     axes = figure.subplots()
-    image = axes.imshow(np.asarray(scores), aspect="auto", interpolation="nearest")
+    n, m = shape
+    image = axes.imshow(scores, extent=(0, m, n, 0), aspect="auto", interpolation="nearest")
     figure.colorbar(image, label="score")
-    axes.set(xlabel="gallery item", ylabel="query", title=title)
+    axes.set(xlabel="clip", ylabel="caption")
     return _save(figure, path)
 
 
@@ -178,11 +185,11 @@ def plot_paths(
     path: str | Path, cost: np.ndarray, paths: Mapping[str, np.ndarray], plan: np.ndarray, title: str = ""
 ) -> Path:
     """One long video against its paragraph: alignment paths as lines and the transport plan as dots, over the
-    cost of each pair.
+    cost of each pair. Where paths run together each is seen beside the next one, which is thinner.
 
     Args:
         path: PNG (or any format matplotlib writes).
-        cost: (N, M), dark = close.
+        cost: (N, M) the largest score less the score of each pair; dark = close.
         paths: name -> (N, M) bool, the cells of a monotone path.
         plan: (N, M) coupling mass; a dot's area is its share of the largest one.
         title: headline.
@@ -190,19 +197,22 @@ def plot_paths(
     n, m = np.shape(cost)
     figure = _figure(3 + 0.28 * m, 1.8 + 0.28 * n)
     axes = figure.subplots()
-    figure.colorbar(axes.imshow(cost, aspect="auto", cmap="gray", interpolation="nearest"), label="cost")
+    image = axes.imshow(cost, aspect="auto", cmap="gray", interpolation="nearest")
+    figure.colorbar(image, label="cost: largest score minus score")
     rows, cols = np.indices((n, m))
     axes.scatter(
         cols,
         rows,
         s=80 * plan / max(np.max(plan), np.finfo(np.float64).tiny),
         color=ORANGE,
-        label="transport",
+        label="transport plan, area: mass",
     )
-    for (name, cells), (colour, line) in zip(paths.items(), PATH_STYLES, strict=False):
+    for (name, cells), (colour, line, width) in zip(paths.items(), PATH_STYLES, strict=False):
         on_path = np.argwhere(cells)
-        axes.plot(on_path[:, 1], on_path[:, 0], line, color=colour, marker=".", linewidth=2, label=name)
+        axes.plot(on_path[:, 1], on_path[:, 0], line, color=colour, linewidth=width, label=name)
     axes.set(xlabel="clip", ylabel="caption", title=title)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
     figure.legend(loc="outside lower center", ncols=len(paths) + 1)
     return _save(figure, path)
 
@@ -229,7 +239,8 @@ def plot_shift_curve(
     for heights, measures in sorted(together.items(), key=lambda item: item[0][-1]):
         moves = len(set(heights)) > 1
         colour, marker = next(marks) if moves else ("black", "")
-        axes.plot(shifts, heights, color=colour, marker=marker, markersize=5, linewidth=1.5 if moves else 1)
+        width = 1.5 if moves else 1
+        axes.plot(shifts, heights, color=colour, marker=marker, markersize=5, linewidth=width, clip_on=False)
         below = max(heights[-1], below + 6)
         axes.annotate(
             ", ".join(measures),
@@ -241,7 +252,7 @@ def plot_shift_curve(
             annotation_clip=False,
         )
     axes.set(xlabel="constant added to all scores (standard deviations)", ylabel="R@1, percent", title=title)
-    axes.set_ylim(-2, 102)
+    axes.set(xlim=(shifts[0], shifts[-1]), ylim=(-2, 102))
     return _save(figure, path)
 
 
@@ -382,6 +393,12 @@ def plot_waterfall(
     axes.set(xlabel=title)
     axes.invert_yaxis()
     return _save(figure, path)
+
+
+def rank_edges(n_items: int) -> np.ndarray:
+    """Edges of bars that hold whole ranks, from 1 to `n_items`, and are about as wide on a logarithmic
+    axis."""
+    return np.unique(np.geomspace(1, n_items + 1, 30).round()) - 0.5
 
 
 def runs(marks: np.ndarray) -> list[tuple[int, int]]:

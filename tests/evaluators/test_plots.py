@@ -36,7 +36,12 @@ def test_the_alignment_picture_names_what_it_shows(tmp_path):
 
 def test_ranks_stand_beside_median_and_chance(tmp_path):
     path = plots.plot_rank_histogram(tmp_path / "b.png", [1, 1.5, 7], 10)
-    assert {"median 1.5", "chance 5.5"} <= words(path)
+    assert {"median 1.5", "chance 5.5", "1", "10"} <= words(path)
+
+
+def test_every_bar_of_the_histogram_holds_whole_ranks_and_the_first_one_rank_1_alone():
+    edges = plots.rank_edges(512)
+    assert edges[:2].tolist() == [0.5, 1.5] and edges[-1] == 512.5 and (edges % 1 == 0.5).all()
 
 
 def test_a_plan_of_another_size_is_refused(tmp_path):
@@ -65,9 +70,13 @@ def test_runs_are_unbroken_stretches():
     assert plots.runs(np.zeros(3, bool)) == []
 
 
-def test_ranks_and_scores_are_drawn(tmp_path):
+def test_ranks_are_drawn(tmp_path):
     assert is_png(plots.plot_rank_histogram(tmp_path / "b.png", [1, 1.5, 7], 10))
-    assert is_png(plots.plot_score_matrix(tmp_path / "c.png", np.eye(4)))
+
+
+def test_the_axes_of_thinned_scores_count_the_whole_matrix(tmp_path):
+    path = plots.plot_score_matrix(tmp_path / "c.png", np.eye(4), (40, 4000))
+    assert is_png(path) and {"40", "4000", "caption", "clip"} <= words(path)
 
 
 def test_a_shift_curve_shows_what_moves_and_what_does_not(tmp_path):

@@ -26,7 +26,8 @@ DRAWN_LABELS = 30  # of a timeline
 
 @PREDICTORS.register()
 class COINPredictor(WindowPredictor):
-    """`Y_pred` and `Y_true`, labels of the seconds of all videos; `lengths` of the videos."""
+    """`Y_pred` and `Y_true`, labels of the seconds of all videos; `lengths` of the videos; `step_ids` and
+    `step_names` of the test set."""
 
     def predict(self, batch: Mapping[str, Any], model: nn.Module) -> Arrays:
         return self.labels(self.merge(model(**batch)["logits"], batch).argmax(-1), batch)
@@ -39,6 +40,10 @@ class COINPredictor(WindowPredictor):
             "lengths": [len(predicted)],
             "ids": [item_name(video_id) for video_id in batch["video_id"]],
         }
+
+    def finish(self, arrays: Arrays, dataset: Any, model: nn.Module) -> Arrays:
+        names = {} if dataset is None else dataset.meta_processor.step_names
+        return arrays | {"step_ids": list(names), "step_names": list(names.values())}
 
 
 def label_threshold(labels: Tensor) -> float:
@@ -134,8 +139,20 @@ class COINActionSegmentationMetric(Metric):
             {"frame_acc": np.bincount(video, pred == true) / lengths, "weight": lengths, **named(ids)},
         )
 
-    def plot(self, folder: Path, result: Result, Y_pred, Y_true, lengths=None, ids=None, **_) -> list[Path]:
+    def plot(
+        self,
+        folder: Path,
+        result: Result,
+        Y_pred,
+        Y_true,
+        lengths=None,
+        ids=None,
+        step_ids=(),
+        step_names=(),
+        **_,
+    ) -> list[Path]:
         """The timeline of the video with the middle accuracy."""
+        names = dict(zip(np.asarray(step_ids).tolist(), step_names, strict=True))
         video = typical(result.per_query["frame_acc"])
         end = len(Y_true) if lengths is None else int(np.cumsum(lengths)[video])
         seconds = slice(0 if lengths is None else end - lengths[video], end)
@@ -148,7 +165,7 @@ class COINActionSegmentationMetric(Metric):
                 folder / "timeline.png",
                 true[:, None] == labels,
                 pred[:, None] == labels,
-                list(map(str, labels)),
+                [str(names.get(label, f"step {label}")) for label in labels.tolist()],
                 title,
             )
         ]

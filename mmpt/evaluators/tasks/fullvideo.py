@@ -195,7 +195,7 @@ class _ParagraphMetric(Metric):
         }
         return [
             *super().plot(folder, result),
-            plot_score_matrix(folder / "scores.png", matrix.thinned(), "captions and clips"),
+            plot_score_matrix(folder / "scores.png", matrix.thinned(), matrix.shape),
             plot_paths(folder / "alignment.png", cost, {"DTW": dtw, "OTAM": otam}, plan, names[video]),
             plot_shift_curve(folder / "shift.png", SHIFTS, curve),
         ]

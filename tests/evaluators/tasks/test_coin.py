@@ -87,3 +87,13 @@ def test_coin_zero_shot_names_the_ids_of_the_step_names():
     loader.dataset = dataset
     arrays = COINZSPredictor(WINDOWS)(loader, Mirror())
     assert arrays["Y_pred"].tolist() == [0, 7, 7, 9, 0]
+    assert dict(zip(arrays["step_ids"], arrays["step_names"], strict=True)) == {7: "chop", 9: "fry"}
+
+
+def test_a_timeline_names_its_steps(tmp_path):
+    pytest.importorskip("matplotlib")
+    metric, arrays = COINActionSegmentationMetric(EvalConfig(bootstrap=0)), {"Y_true": [0, 7, 7, 4]}
+    arrays |= {"Y_pred": [0, 7, 0, 4], "step_ids": [7, 9], "step_names": ["chop", "fry"]}
+    (path,) = metric.plot(tmp_path, metric.evaluate(**arrays), **arrays)
+    picture = path.with_suffix(".svg").read_text()
+    assert ">chop</text>" in picture and ">step 4</text>" in picture and ">fry</text>" not in picture
