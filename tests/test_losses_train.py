@@ -67,27 +67,37 @@ def test_the_loss_trains_through_fairseq(project, processes, server, toy_world, 
     assert TERMS.get(project.stem, "loss") in lines[-1]
 
 
-def readme_example() -> str:
-    """The YAML block of README that exchanges the loss."""
+def page_example() -> str:
+    """The YAML block of the page of losses that exchanges the loss."""
     return re.search(
-        r"One line swaps the loss:\n\n```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+        r"starts with that loss's defaults:\n\n```yaml\n(.*?)```",
+        (ROOT / "docs/losses.md").read_text(),
+        re.DOTALL,
     )[1]
 
 
-def test_the_example_of_the_readme_gives_the_loss_that_it_names(tmp_path):
+def test_the_example_of_the_page_gives_the_loss_that_it_names(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(readme_example())
+    path.write_text(page_example())
     config = load_config(path)
     assert type(build_loss(config.loss)).__name__ == "TempCLRLoss"
-    assert config.dataset == load_config(ROOT / "projects/retri/norton/how2_pretrain.yaml").dataset
+    assert config.dataset == load_config(ROOT / "projects/toy/norton.yaml").dataset
 
 
-def test_the_example_of_the_readme_trains_on_the_embedded_data(server, toy_world, tmp_path):
+def test_the_line_of_the_readme_exchanges_the_loss(tmp_path):
+    (key,) = re.findall(r"--set (loss.loss_cls=\w+)", (ROOT / "README.md").read_text())
+    path = tmp_path / "mine.yaml"
+    path.write_text((ROOT / "projects/retri/norton/how2_pretrain.yaml").read_text())
+    config = load_config(path, [key])
+    assert (
+        type(build_loss(config.loss)).__name__ == key.partition("=")[2] != load_config(path).loss["loss_cls"]
+    )
+
+
+def test_the_example_of_the_page_trains_on_the_embedded_data(server, toy_world, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
-        readme_example().replace(
-            "projects/retri/norton/how2_pretrain.yaml", str(ROOT / "projects/toy/norton.yaml")
-        )
+        page_example().replace("projects/toy/norton.yaml", str(ROOT / "projects/toy/norton.yaml"))
     )
     line = train(server, toy_world, path, tmp_path / "run")[-1]
     assert "alignment" in line and "sequence" not in line

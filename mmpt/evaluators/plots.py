@@ -141,7 +141,7 @@ def plot_alignment(
         )
     matplotlib = optional_import("matplotlib", "reports")
     strip = 2.9 if frames else 0.0  # rows that the frames and what is on them take
-    figure = _figure(9, 1.5 + 0.22 * (len(captions) + strip))
+    figure = _figure(9, 1.5 + 0.18 * (len(captions) + strip))
     axes = figure.subplots()
     shades = matplotlib.cm.ScalarMappable(
         matplotlib.colors.Normalize(0, 100 * max(plan.max(), np.finfo(np.float64).tiny)), "Blues"

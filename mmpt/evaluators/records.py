@@ -179,27 +179,29 @@ def tables(folder: str | Path) -> dict[str, list[list[str]]]:
     }
 
 
-def page(folder: str | Path, columns: Sequence[str] = ()) -> str:
-    """The tables of a record, as Markdown; with `columns`, those tables that have them all, cut down to the
-    first column and these."""
+def page(folder: str | Path, names: Sequence[str] = ()) -> str:
+    """The tables of a record, as Markdown; with `names`, those tables that have them all, cut down to the
+    first column and the columns and rows of these names (all rows where no row is named)."""
     parts = []
-    for title, rows in tables(folder).items():
-        if set(columns) <= set(rows[0]):
-            kept = [0, *map(rows[0].index, columns)] if columns else range(len(rows[0]))
-            parts.append(f"**{title}**\n\n{markdown_table([[row[at] for at in kept] for row in rows])}")
+    for title, (head, *rows) in tables(folder).items():
+        if set(names) <= {*head, *(row[0] for row in rows)}:
+            columns = [0, *(head.index(n) for n in names if n in head)] if names else range(len(head))
+            kept = [row for row in rows if row[0] in names] or rows
+            table = markdown_table([[row[at] for at in columns] for row in [head, *kept]])
+            parts.append(f"**{title}**\n\n{table}")
     return "\n\n".join(parts)
 
 
 def filled(text: str, records: str | Path) -> str:
-    """A document with the tables of its blocks `record:begin NAME`, or `record:begin NAME: COLUMN, ...`,
-    taken from the records of those names.
+    """A document with the tables of its blocks `record:begin NAME`, or `record:begin NAME: COLUMN OR
+    ROW, ...`, taken from the records of those names.
 
     Raises:
         FileNotFoundError: a block names a record that is not there.
     """
 
     def block(match: re.Match) -> str:
-        columns = match[3].split(", ") if match[3] else ()
-        return f"{match[1]}\n{page(Path(records) / match[2], columns)}\n{END}"
+        names = match[3].split(", ") if match[3] else ()
+        return f"{match[1]}\n{page(Path(records) / match[2], names)}\n{END}"
 
     return _BLOCK.sub(block, text)

@@ -60,6 +60,15 @@ def test_a_cell_that_somebody_typed_is_found_even_where_the_seal_was_made_anew(r
     assert "a, vtt, ranks, R1: says 99.9" in found
 
 
+def test_a_document_may_name_the_columns_and_rows_it_shows(record):
+    head, *rows = records.tables(record)["Toy"]
+    page = records.filled(
+        f"<!-- record:begin toy: {rows[-1][0]}, {head[1]} -->\n{records.END}", record.parent
+    )
+    shown = [line for line in page.splitlines() if line.startswith("| ")]
+    assert shown == [f"| {head[0]} | {head[1]} |", f"| {rows[-1][0]} | {rows[-1][1]} |"]
+
+
 def test_documents_take_their_tables_from_the_records(record, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "README.md").write_text("<!-- record:begin toy -->\n| 7 |\n<!-- record:end -->\nrest\n")
