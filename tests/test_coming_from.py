@@ -10,6 +10,7 @@ from mmpt.config import load_config, recursive_config
 from mmpt.config.load import leaves
 from mmpt.launch.gram_flags import FLAGS, INSTEAD, JOBS, WITHOUT_EFFECT
 from mmpt.launch.gram_json import E2E, OURS
+from mmpt.utils.schedules import warmup_multistep
 from mmpt_cli.train import parser
 from tests.conftest import ROOT
 
@@ -55,6 +56,14 @@ def test_what_an_option_became_is_understood(file, theirs, ours, remark):
             parser().parse_args([file, *shlex.split(text)])
         else:
             load_config(elsewhere[1] if elsewhere else file, [text])
+
+
+def test_gdt_without_a_schedule_keeps_the_rate_of_one_process():
+    file, rows = OPTIONS["main_gdt.py"]
+    (settings,) = (quoted(row[1]) for row in rows if row[0] == "`--use_scheduler`")
+    of = load_config(file, settings).fairseq["optimization"]
+    names = ("lr_multiplier", "lr_warmup_epochs", "lr_milestones")
+    assert {warmup_multistep(epoch, 0.01, *(of[name] for name in names)) for epoch in range(200)} == {0.01}
 
 
 def test_the_table_of_grams_flags_says_what_becomes_of_each():

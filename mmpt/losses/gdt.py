@@ -163,16 +163,18 @@ class GDTLoss(Loss[GDTConfig]):
     """Pulls the two modalities of a clip together and pushes other clips away; reversed and shifted clips of
     the same video are positives or negatives as the hypothesis says.
 
-    The nine hypotheses are terms over pairs of views (`mmpt.ops.gdt`; `mmpt gdt 8` prints
-    them); each term is a mean of cross entropies in both directions.
+    Each of the nine hypotheses is a set of terms over pairs of views; `mmpt gdt 8` prints those of number 8.
+    A term is the mean of the cross entropies in both directions. As published, keys (the vectors that a query
+    is compared with) carry no gradient unless `key_grad` is true.
 
-    Departures from the released code: negatives do not depend on how a batch is split over ranks
-    (`negative_scope: rank` is what the code intended, `compat: true` what it computed); one process works. As
-    published, keys carry no gradient unless `key_grad`.
+    Departs from the released code: which vectors are negatives does not depend on how a batch is split over
+    ranks, and one process works. `negative_scope: rank` is what the code intended, `compat: true` what it
+    computed.
 
-    Reads `pooled_<modality>` (S*B, D) view-major, or (S, B, D), and optionally `view_valid` (S*B,) bool:
-    false where a view could not be made, for instance of a video too short to shift; it is then neither a
-    query nor a key. Batches of `GDTAligner` hold the views of an item side by side: `layout: item_major`.
+    Reads `pooled_<modality>` (S*B, D), the samples of one view after those of another, or (S, B, D). Batches
+    of `GDTAligner` hold the views of an item side by side: `layout: item_major`. `view_valid` (S*B,) bool is
+    optional and false where a view could not be made, as of a video too short to shift; such a view is
+    neither a query nor a key.
     """
 
     Config = GDTConfig

@@ -31,8 +31,8 @@ class MILNCELoss(PooledContrast[MILNCEConfig]):
     Reads `pooled_video` (B, D) and `pooled_text` (B, C, D) or, candidates of a clip together, (B*C, D). C = 1
     is the symmetric form of noise-contrastive estimation with one denominator for both directions.
 
-    Departs from the released code (back with `compat: true`): the denominator is that of the paper, P_i +
-    N_i; the code adds P_i once more, with the clip's column of scores, which adds up to log 2.
+    Departs from the released code: the denominator is that of the paper, P_i + N_i. The release counts P_i
+    twice, which adds up to log 2 to the loss; `compat: true` does so too.
     """
 
     Config = MILNCEConfig

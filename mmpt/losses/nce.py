@@ -191,14 +191,14 @@ class MMContraLoss(PooledContrast[MMContraConfig]):
 
     VideoCLIP: CE(p_v p_t^T) + CE(p_t p_v^T), summed, raw dot products; `temperature` divides them.
 
-    Norton: the targets are beta * Q + (1 - beta) * identity, Q the balanced transport plan of the same scores
-    without gradient, so that captions which also fit another clip are not pushed away; plus
-    `sequence_contrast_weight` times `SequenceContrastLoss`, which takes 50 steps of transport where
+    Norton: the targets are beta * Q + (1 - beta) * identity, where Q is the transport plan of the same
+    scores, without gradient. So captions that also fit another clip are not pushed away from it.
+    `sequence_contrast_weight` times `SequenceContrastLoss` is added, which takes 50 steps of transport where
     `sinkhorn_iterations` is null.
 
-    Negatives are the clips of this rank, so that the loss depends on the number of ranks; with
-    `global_negatives` only on the joined batch. With `compat: true` the identity is rounded to float32 in the
-    targets, and the sequence loss is the historic one.
+    Negatives are the clips of this rank, so that the loss depends on the number of ranks. With
+    `global_negatives` they are the clips of all ranks. With `compat: true` the identity is rounded to float32
+    in the targets, and the sequence loss is that of the released code.
     """
 
     Config = MMContraConfig

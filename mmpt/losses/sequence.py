@@ -116,16 +116,17 @@ class SequenceContrastLoss(Loss[SequenceContrastConfig]):
     """Pulls the captions of a sequence of clips to those clips as a whole, pushes them from the other
     sequences of the batch.
 
-    Clip-caption similarities fuse pooled cosines and token similarities, each scaled to [0, 1] over the
-    batch. For every pair of sequences a transport plan with a bucket for what cannot be aligned says which
-    caption belongs to which clip; the similarity under the plan, which carries no gradient itself, is the
-    logit of a symmetric cross entropy.
+    The similarity of a caption and a clip is the weighted mean of the cosine of their pooled vectors and of
+    their token similarity, each scaled to [0, 1] over the batch. For every pair of sequences a transport plan
+    says which caption belongs to which clip; a bucket takes what cannot be aligned. The sum of similarities
+    times plan is the logit of a symmetric cross entropy. The plan itself carries no gradient.
 
     The temperature is exp(`logit_scale`) of the batch where the model learns one, else 1/0.07.
 
-    Departs from the released code (all of it back with `compat: true`): padded query tokens do not enter the
-    token similarity; log-sum-exp over valid tokens only instead of a difference that cancels; a batch whose
-    similarities are all equal gives 0 instead of 0/0.
+    Departs from the released code in three points, which `compat: true` brings back. Padded query tokens do
+    not enter the token similarity. The log-sum-exp runs over valid tokens; the release sums over all of them
+    and subtracts the padded ones, which loses digits. A batch whose similarities are all equal gives 0
+    instead of 0/0.
 
     """
 

@@ -105,11 +105,14 @@ class TempCLRLoss(Loss[TempCLRConfig]):
     """Pulls a video's captions in their true order to its clips, pushes them away in shuffled orders; beside
     the clip-caption loss.
 
-    loss = (1 - weight) * VideoCLIP's loss + weight * alignment. From each video the clips that overlap no
-    earlier one are kept; if there are L or more, L of them, evenly spread, form a sequence. Alignment is the
-    mean, over these videos, of the cross entropy of the true order among the L! (M of them) by minus the
-    alignment distance, without temperature; 0 if no video qualifies. Other videos are no negatives of the
-    sequence: with `global_negatives` ranks exchange the clips of the other part, and how many videos qualify.
+    loss = (1 - weight) * VideoCLIP's loss + weight * alignment.
+
+    Of each video the clips are kept that overlap no earlier one. A video qualifies if L or more are left; L
+    of them, evenly spread, form its sequence. Its M orders are the true one and shuffled ones. The alignment
+    loss is the cross entropy of the true order among the M, with minus the alignment distance as logit and no
+    temperature. It is the mean over the videos that qualify, and 0 if none does. Other videos are no
+    negatives of a sequence: with `global_negatives` ranks exchange the clips of VideoCLIP's loss, and how
+    many videos qualify.
 
     Reads `pooled_video`, `pooled_text` (V*c, D) video by video, `clips_per_video`, and `text_start`,
     `text_end` (caption indices), `video_start`, `video_end` (seconds), (V*c,), ends exclusive, each video's
@@ -117,8 +120,9 @@ class TempCLRLoss(Loss[TempCLRConfig]):
     torch's own, which a trainer seeds every update). The terms hold both losses and the share of videos that
     qualify.
 
-    Departs from the released code: orders are drawn one by one, not from a list of all L! of them, and too
-    many of them are an error instead of mixing videos; costs stay in float32 or better under half precision.
+    Departs from the released code: orders are drawn one by one, not from a list of all L! of them. More
+    orders than there are is an error, where the release mixes videos. Costs stay in float32 or better under
+    half precision.
     """
 
     Config = TempCLRConfig

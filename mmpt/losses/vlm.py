@@ -75,8 +75,8 @@ class MTM(Loss[MTMConfig]):
     Reads `video_logits` (m, 1 + n + C): own frame, other frames, words; `text_logits` (w, C + n): words,
     frames; `text_label` with w labels other than -100. One mean over all m + w rows; without any row it is 0.
 
-    Departs from the released code (back with `compat: true`): the column that text rows lack is no candidate,
-    instead of one of logit 0.
+    Departs from the released code: text rows are one column shorter than video rows, and the release fills
+    it with a candidate of logit 0, which `compat: true` brings back.
     """
 
     Config = MTMConfig

@@ -70,8 +70,8 @@ class CaptionLoss(WritingLoss):
     other modalities.
 
     Reads `masked_caps` (B, T), `caption_labels` (B, T) with -100 where nothing is masked, `cmasks` (B, T),
-    all from the data set (`dataset.mask_captions`); a condition with captions of its own
-    (`dataset.condition_captions`) those. Source: VAST (arXiv 2305.18500), `loss_cap` of GRAM's released code.
+    all from the data set (`dataset.mask_captions`). A condition that has captions of its own
+    (`dataset.condition_captions`) reads those instead. In GRAM's released code: `loss_cap`.
     """
 
     term = "caption"
@@ -104,8 +104,7 @@ class AnswerLoss(WritingLoss):
     modalities.
 
     Reads `masked_answers`, `answer_cmasks`, `answer_labels` (B, T), `question_caps`, `question_cmasks` (B,
-    Q), all from the data set (annotations with `question` and `answer`). Source: VAST (arXiv 2305.18500),
-    `loss_qa` of GRAM's released code.
+    Q), all from the data set (annotations with `question` and `answer`). In GRAM's released code: `loss_qa`.
     """
 
     term = "answer"

@@ -55,16 +55,16 @@ class GRAMLoss(MatchedTupleLoss[GRAMConfig]):
     """Makes the parallelotope spanned by a text and its other modalities small, and that of mismatched ones
     large.
 
-    With V the volume (`mmpt.ops.gram`), logits -V / tau: cross entropy of every anchor over all tuples and of
-    every tuple over all anchors, averaged; plus `dam_weight` times the matching loss: a binary classifier
-    (the model's `matcher`) has to tell matched pairs from hard negatives drawn by volume.
+    A tuple is the modalities of one item beside the anchor. The logits are -V / tau, with V the volume
+    (`mmpt.ops.gram`). The loss is the mean of two cross entropies: of every anchor over all tuples, and of
+    every tuple over all anchors. `dam_weight` times the matching loss is added: a binary classifier, which
+    the model returns as `matcher`, has to tell matched pairs from hard negatives drawn by volume.
 
-    Departures from the released code: gradients reach both sides of each pair (`gather: detached` restores
-    the published ones, where the row term trains only the anchor and the column term only the others);
-    missing modalities are masked, not zero; `dam_weight` is 0 until the model has a matching head (published:
-    0.1). Volumes do not see signs: opposite vectors look aligned; `cosine_weight` cures it.
+    Departs from the released code: gradients reach both sides of each pair. With `gather: detached`, as
+    released, the first term trains only the anchor and the second only the others. Missing modalities are
+    masked, not zero. `dam_weight` is 0 (published: 0.1), since not every model has a matching head.
 
-    The model may return `matcher`, see `MatchedTupleLoss`.
+    Volumes do not see signs, so that opposite vectors look aligned; `cosine_weight` cures it.
     """
 
     Config = GRAMConfig

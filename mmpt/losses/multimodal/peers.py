@@ -85,7 +85,7 @@ class PMRLLoss(MatchedTupleLoss[PMRLConfig]):
         "mean_i -log softmax(s_i / tau_1)_1 + CE(u u' / tau_2),  s_i singular values of tuple i, u_i its "
         "leading left singular vector"
     )
-    paper = "principled multimodal representation learning (PMRL)"
+    paper = "Liu et al., PMRL, [arXiv 2507.17343](https://arxiv.org/abs/2507.17343)"
     cost = "N singular value decompositions of (K + 1) x (K + 1) Gram matrices and N^2 D operations."
 
     def terms_of(self, tuples: Tuples, scale: Tensor, **batch: Any) -> dict[str, Tensor]:
@@ -193,10 +193,11 @@ class VASTLoss(MatchedTupleLoss[VASTConfig]):
     """Pulls a caption to its item, seen through some modalities together, and pushes it from other items;
     each choice of modalities with captions of its own.
 
-    Symmetric InfoNCE of the cosines of texts and of `joint_<letters>`, the mean over the conditions, and with
-    `dam_weight` (published: 0.1) the matching loss of each, whose negatives are drawn by these cosines. The
-    captions of a condition are those that `dataset.condition_captions` names for it, such as what is seen
-    for tv and what is heard for ta; else those of the item.
+    A condition is a choice of modalities, named by their first letters: tv for text and video. The model
+    returns one vector for its modalities together, `joint_<letters>`. The loss is the symmetric InfoNCE of
+    the cosines of texts and these vectors, averaged over the conditions. With `dam_weight` (published: 0.1)
+    each condition adds its matching loss, whose negatives are drawn by the same cosines. A condition has
+    captions of its own where `dataset.condition_captions` names them, such as what is heard for ta.
     """
 
     Config = VASTConfig
