@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmpt.ops import backend as backends
+from mmpt.ops.alignment import _torch as wavefront
 from mmpt.ops.alignment import (
     cosine_cost,
     dtw,
@@ -207,8 +209,31 @@ def test_both_directions_of_otam_are_summed_with_swapped_lengths(backend):
 
 def test_without_numba_the_torch_path_takes_over_in_silence(monkeypatch, recwarn):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    # asked anew: what other tests found is remembered
+    monkeypatch.setattr(backends, "_missing", backends._missing.__wrapped__)
     cost = random_cost(2, 5, 4)
     assert torch.equal(otam(cost, both=True), otam(cost, both=True, backend="torch")) and not recwarn.list
+
+
+@pytest.mark.parametrize("relaxed", [False, True])
+@pytest.mark.parametrize(
+    "cost",
+    [
+        random_cost(3, 5, 6),
+        900 * random_cost(3, 5, 6),
+        -900 * random_cost(3, 6, 5),
+        torch.zeros(1, 500, 500).double(),
+    ],
+    ids=["near", "dear", "rewarding", "long"],
+)
+def test_sums_of_products_give_what_sums_of_logarithms_give(monkeypatch, cost, relaxed):
+    count, *sides = cost.shape
+    problem = cost, *(torch.full((count,), n) for n in sides), relaxed, 0.5, True
+    value, path = wavefront.solve(*problem)
+    monkeypatch.setattr(wavefront, "_in_range", lambda *_: False)
+    expected, expected_path = wavefront.solve(*problem)
+    assert value.isfinite().all() and torch.allclose(value, expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(path, expected_path, rtol=1e-9, atol=1e-11)
 
 
 def test_adding_a_constant_to_a_later_column_raises_otam_by_it():

@@ -9,6 +9,9 @@ zeros on either side, with vertical moves in its first two columns and its last.
 
 from __future__ import annotations
 
+import functools
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -53,13 +56,12 @@ def solve(
     path = torch.empty_like(cost) if want_path else None
     for start in range(0, count, chunk):
         part = slice(start, start + chunk)
-        table = _Table(
-            _exact(cost[part]) if smoothing else cost[part],
-            row_lengths[part],
-            col_lengths[part],
-            relaxed,
-            smoothing,
-        )
+        costs = _exact(cost[part]) if smoothing else cost[part]
+        lengths = row_lengths[part], col_lengths[part]
+        cells = None if _full(costs, *lengths) else inside(costs, *lengths)
+        costs = costs if cells is None else torch.where(cells, costs, 0.0)
+        kind = _Products if smoothing and _in_range(costs, smoothing) else _Table
+        table = kind(costs, cells, *lengths, relaxed, smoothing)
         value[part] = table.value()
         if path is not None:
             path[part] = table.path()
@@ -72,11 +74,39 @@ def _exact(cost: Tensor) -> Tensor:
     return cost if cost.device.type == "mps" else cost.double()
 
 
+def _in_range(cost: Tensor, smoothing: float) -> bool:
+    """Do products of exp(-cost / smoothing) along any path stay within float64? Asked where looking costs
+    nothing."""
+    if cost.device.type != "cpu" or cost.dtype != torch.float64:
+        return False
+    low, high = (x.item() for x in torch.aminmax(cost))
+    of_cell = max(-low, high) / smoothing + math.log(3)  # ways into it
+    return of_cell * sum(cost.shape[1:]) < 600
+
+
+def _full(cost: Tensor, row_lengths: Tensor, col_lengths: Tensor) -> bool:
+    """Is every cell in use? Asked where looking costs nothing."""
+    rows, cols = cost.shape[1:]
+    return cost.device.type == "cpu" and bool(row_lengths.min() == rows and col_lengths.min() == cols)
+
+
 def inside(cost: Tensor, row_lengths: Tensor, col_lengths: Tensor) -> Tensor:
     """(N, R, C) bool: cells within the lengths."""
     row = torch.arange(cost.shape[1], device=cost.device)[:, None]
     col = torch.arange(cost.shape[2], device=cost.device)
     return (row < row_lengths[:, None, None]) & (col < col_lengths[:, None, None])
+
+
+@functools.cache
+def _diagonals(rows: int, cols: int) -> list[tuple[slice, slice, slice, slice]]:
+    """Flat slices of the cells of each anti-diagonal, and of their diagonal, left and upper neighbours."""
+    found = []
+    for k in range(2, rows + cols + 1):
+        first, last = max(1, k - cols) * cols + k, min(rows, k - 1) * cols + k
+        backs = (0, cols + 2, 1, cols + 1)
+        cells, diagonal, left, up = (slice(first - back, last - back + 1, cols) for back in backs)
+        found.append((cells, diagonal, left, up))
+    return found
 
 
 class _Table:
@@ -87,49 +117,47 @@ class _Table:
     - 1 (up).
     """
 
+    never, always = -torch.inf, 0.0  # what a way that is closed, or open, is scored
+
     def __init__(
-        self, cost: Tensor, row_lengths: Tensor, col_lengths: Tensor, relaxed: bool, smoothing: float
+        self,
+        cost: Tensor,
+        cells: Tensor | None,
+        row_lengths: Tensor,
+        col_lengths: Tensor,
+        relaxed: bool,
+        smoothing: float,
     ):
-        self.inside = inside(cost, row_lengths, col_lengths)
+        self.inside, self.smoothing = cells, smoothing
         self.margin = 1 if relaxed else 0
-        cost = pad(torch.where(self.inside, cost, 0.0), (self.margin, self.margin))
+        cost = pad(cost, (self.margin, self.margin))
         self.count, self.rows, self.cols = cost.shape
         self.width = self.cols + 1
-        self.smoothing = smoothing
         last_col = col_lengths + 2 * self.margin - 1
         self.end = row_lengths * self.width + last_col + 1, torch.arange(self.count, device=cost.device)
-        column = torch.arange(self.cols, device=cost.device)
-        barred = (
-            (column > 1) & (column != last_col[:, None])
-            if relaxed
-            else torch.zeros_like(column, dtype=torch.bool)
-        )
-        self.barrier = self._flat(torch.zeros_like(cost).masked_fill_(barred[..., None, :], -torch.inf))
-        self.score, self.entry = self._fill(self._flat(cost / -(smoothing or 1.0)))
+        self.barrier = None
+        if relaxed:
+            column = torch.arange(self.cols, device=cost.device)
+            barred = (column > 1) & (column != last_col[:, None])
+            open_ways = torch.full_like(cost, self.always)
+            self.barrier = self._flat(open_ways.masked_fill_(barred[..., None, :], self.never))
+        self._fill(self._flat(cost / -(smoothing or 1.0)))
 
     def _flat(self, x: Tensor) -> Tensor:
         return pad(x, (1, 0, 1, 0)).permute(1, 2, 0).reshape(-1, self.count)
 
-    def _diagonals(self):
-        """Flat slices of the cells of each anti-diagonal, and of their diagonal, left and upper
-        neighbours."""
-        for k in range(2, self.rows + self.cols + 1):
-            first = max(1, k - self.cols) * self.cols + k
-            last = min(self.rows, k - 1) * self.cols + k
-            yield tuple(
-                slice(first - back, last - back + 1, self.cols) for back in (0, self.width + 1, 1, self.width)
-            )
+    def _from_above(self, score: Tensor, up: slice, cells: slice) -> Tensor:
+        return score[up] if self.barrier is None else score[up] + self.barrier[cells]
 
-    def _fill(self, gain: Tensor) -> tuple[Tensor, Tensor]:
+    def _fill(self, gain: Tensor) -> None:
         """Scores (-cost / smoothing of the best way to a cell), and the same before the cell's own cost."""
         join = torch.logaddexp if self.smoothing else torch.maximum
-        score = torch.full_like(gain, -torch.inf)
-        entry = torch.full_like(gain, -torch.inf)
-        score[0] = 0.0
-        for cells, diagonal, left, up in self._diagonals():
-            join(join(score[diagonal], score[left]), score[up] + self.barrier[cells], out=entry[cells])
+        self.score = score = torch.full_like(gain, self.never)
+        self.entry = entry = torch.full_like(gain, self.never)
+        score[0] = self.always
+        for cells, diagonal, left, up in _diagonals(self.rows, self.cols):
+            join(join(score[diagonal], score[left]), self._from_above(score, up, cells), out=entry[cells])
             torch.add(entry[cells], gain[cells], out=score[cells])
-        return score, entry
 
     def value(self) -> Tensor:
         return self.score[self.end] * -(self.smoothing or 1.0)
@@ -138,9 +166,8 @@ class _Table:
         """(3, cells, N): share of the paths into a cell that come from its diagonal, left and upper
         neighbour."""
         score, width = self.score, self.width
-        moves = torch.stack(
-            [score[: -width - 1], score[width:-1], score[1:-width] + self.barrier[width + 1 :]]
-        )
+        above = self._from_above(score, slice(1, -width), slice(width + 1, None))
+        moves = torch.stack([score[: -width - 1], score[width:-1], above])
         entry = self.entry[width + 1 :]
         if self.smoothing:
             # normalized by their own sum: scores of long float32 paths are rounded, shares must still add to
@@ -158,13 +185,47 @@ class _Table:
         shares = self._move_shares()
         flow = torch.zeros_like(self.score)
         flow[self.end] = 1.0
-        for cells, diagonal, left, up in reversed(list(self._diagonals())):
+        for cells, diagonal, left, up in reversed(_diagonals(self.rows, self.cols)):
             for share, neighbour in zip(shares, (diagonal, left, up), strict=True):
                 flow[neighbour].addcmul_(
                     share[diagonal], flow[cells]
                 )  # shares start at the first inner cell, as `diagonal` does
+        return self._of_cells(flow)
+
+    def _of_cells(self, flow: Tensor) -> Tensor:
+        """(cells, N) -> (N, R, C) of the cells in use: the column of zeros that follows a short matrix is
+        none."""
         flow = flow.view(self.rows + 1, self.width, self.count)
         path = flow[1:, 1 + self.margin : self.width - self.margin].permute(2, 0, 1)
-        return path.masked_fill(
-            ~self.inside, 0.0
-        )  # the column of zeros that follows a short matrix lies outside it
+        return path if self.inside is None else path.masked_fill(~self.inside, 0.0)
+
+
+class _Products(_Table):
+    """The soft minimum where exponentials of all paths are in range: their sums of products take a fraction
+    of the time of sums of logarithms."""
+
+    never, always = 0.0, 1.0
+
+    def _fill(self, gain: Tensor) -> None:
+        self.gain = gain.exp_()
+        self.score = score = torch.zeros_like(gain)
+        score[0] = self.always
+        for cells, diagonal, left, up in _diagonals(self.rows, self.cols):
+            into = score[diagonal] + score[left]
+            into.add_(score[up] if self.barrier is None else score[up] * self.barrier[cells])
+            torch.mul(into, gain[cells], out=score[cells])
+        self.whole = score[self.end]
+
+    def value(self) -> Tensor:
+        return self.whole.log() * -self.smoothing
+
+    def path(self) -> Tensor:
+        """Share of the ways through a cell: those into it times those on to the end, over all."""
+        onward = torch.zeros_like(self.score)
+        onward[self.end] = 1.0
+        for cells, diagonal, left, up in reversed(_diagonals(self.rows, self.cols)):
+            through = onward[cells] * self.gain[cells]
+            onward[diagonal].add_(through)
+            onward[left].add_(through)
+            onward[up].add_(through if self.barrier is None else through.mul_(self.barrier[cells]))
+        return self._of_cells(onward.mul_(self.score).div_(self.whole))
