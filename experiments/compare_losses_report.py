@@ -16,6 +16,7 @@ from mmpt.evaluators.records import Cell
 from mmpt.evaluators.report import text_table
 
 SHARE = re.compile(r"(R\d+|acc|Ravg)$")  # measures between 0 and 1, shown in percent
+SPELT = {"acc": "accuracy", "Ravg": "mean recall"}
 FEW = 2  # losses up to which all noises share one table
 
 Dot = tuple[float, float, float]  # a number with the bounds of its bar
@@ -156,7 +157,7 @@ def panels_of(
     of_losses = {
         (
             f"losses {number}" if len(few) > 1 else "",
-            f"{titled(head, comparison)} {cells(head)[-1][1]}".strip(),
+            ", ".join(filter(None, (titled(head, comparison), cells(head)[-1][1]))),
         ): {loss: [dot(loss, noise, head) for noise in noises] for loss in some}
         for number, some in enumerate(few, start=1)
         for head in heads
@@ -165,8 +166,9 @@ def panels_of(
 
 
 def titled(head: str, comparison: Comparison) -> str:
-    """A column's head, with its unit where it has one."""
-    return f"{head}, percent" if SHARE.search(comparison.measures(head)[0]) else head
+    """A column's head, over the measure and its unit where it has one."""
+    share = SHARE.search(comparison.measures(head)[0])
+    return f"{head}\n{SPELT.get(share[0], share[0].replace('R', 'R@'))}, percent" if share else head
 
 
 def mean_and_spread(values: Sequence[float]) -> Dot | None:

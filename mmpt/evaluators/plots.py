@@ -98,7 +98,7 @@ def plot_score_matrix(path: str | Path, scores: np.ndarray, shape: tuple[int, in
     figure = _figure(6, 5)
     axes = figure.subplots()
     n, m = shape
-    image = axes.imshow(scores, extent=(0, m, n, 0), aspect="auto", interpolation="nearest")
+    image = axes.imshow(np.asarray(scores), extent=(0, m, n, 0), aspect="auto", interpolation="nearest")
     figure.colorbar(image, label="score")
     axes.set(xlabel="clip", ylabel="caption")
     return _save(figure, path)

@@ -28,6 +28,11 @@ ELSEWHERE = {  # file in the repository -> page of the site
     "CHANGELOG.md": "changelog.md",
 }
 SOURCES = {page: source for source, page in ELSEWHERE.items()}
+CODE = re.compile(r"<code>([^<\n]+)</code>")  # within a line; a block has tags or line ends in it
+LONG = re.compile(r"\S{20,}")
+FLAG, WHOLE = re.compile(r"(?<!\S)--?[\w-]+"), r'<span class="whole">\g<0></span>'
+WIDE = re.compile(r"^(\|[^|\n]*){12,}\|$", re.MULTILINE)  # a table that needs the room of the contents
+NUMBER = re.compile(r"[\d.]+ ± [\d.]+|(?<=<td>)[\d.]+e[+-]\d+(?=</td>)")
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
 
 
@@ -40,12 +45,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links between pages, as they are on the site."""
+    """Links between pages, as they are on the site; a page with a wide table has no table of contents."""
     here = page.file.src_uri
     if here.startswith("reference/"):
         return markdown
     folder = PurePosixPath(SOURCES.get(here, f"docs/{here}")).parent
 
+    if WIDE.search(markdown):
+        page.meta["hide"] = ["toc"]
     titles = dict(_titles(config.nav))
 
     def turned(match: re.Match) -> str:
@@ -60,6 +67,19 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     markdown = re.sub(r"!\[([^\]]*)\]\(docs/", r"![\1](", markdown)  # pictures of the README
     return LINK.sub(turned, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Long names in code break behind a dot, slash, underscore or equals sign. Options such as --dryrun and
+    numbers such as 1e-12 do not break."""
+
+    def with_breaks(name: re.Match) -> str:
+        return re.sub(r"([./=_])(?=\w)", r"\1<wbr>", name[0])
+
+    def laid_out(code: re.Match) -> str:
+        return f"<code>{FLAG.sub(WHOLE, LONG.sub(with_breaks, code[1]))}</code>"
+
+    return NUMBER.sub(WHOLE, CODE.sub(laid_out, html))
 
 
 def _titles(nav: list) -> Iterator[tuple[str, str]]:

@@ -246,12 +246,14 @@ def test_a_figure_has_a_line_a_loss_or_a_line_a_column(tmp_path):
     }
     panels, names = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, **settings)))
     assert names == ["clean", "heavy"]
-    assert panels == {("", "clip, percent cosine"): dict.fromkeys(("videoclip", "gram"), [(25.0,) * 3] * 2)}
+    assert panels == {
+        ("", "clip\nR@1, percent, cosine"): dict.fromkeys(("videoclip", "gram"), [(25.0,) * 3] * 2)
+    }
     panels, names = compare_losses_report.panels_of(
         results, Comparison.load(write(tmp_path, **settings, lines="columns"))
     )
     assert names == ["clean, videoclip", "clean, gram", "heavy, videoclip", "heavy, gram"]
-    assert panels["", "dot product, percent"] == {"clip": [(50.0,) * 3] * 2 + [(25.0,) * 3] * 2}
+    assert panels["", "dot product\nR@1, percent"] == {"clip": [(50.0,) * 3] * 2 + [(25.0,) * 3] * 2}
 
 
 def test_more_losses_than_marks_are_drawn_in_groups(tmp_path):
@@ -274,4 +276,6 @@ def test_a_figure_of_one_world_shows_the_losses_side_by_side(tmp_path):
     results = [result("videoclip"), result("gram")]
     panels, names = compare_losses_report.panels_of(results, Comparison.load(write(tmp_path, drawn=["clip"])))
     assert names == ["videoclip", "gram"]
-    assert panels == {("", "clip, percent"): {"dot product": [(50.0,) * 3] * 2, "cosine": [(25.0,) * 3] * 2}}
+    assert panels == {
+        ("", "clip\nR@1, percent"): {"dot product": [(50.0,) * 3] * 2, "cosine": [(25.0,) * 3] * 2}
+    }
