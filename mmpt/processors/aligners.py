@@ -26,7 +26,16 @@ import torch
 from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import NAMED, Aligner, MissingData, check_feature, check_finite, needed, pack_videos
+from mmpt.processors.base import (
+    NAMED,
+    Aligner,
+    MissingData,
+    bare_id,
+    check_feature,
+    check_finite,
+    needed,
+    pack_videos,
+)
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.sampling import (
     TextClipSamplingProcessor,
@@ -424,11 +433,6 @@ class How2MILNCEAligner(ClipAligner):
         start = rng.python.randint(first, int(max(first, int(end_s) - self.CLIP_SECONDS)))
         start, end = inside(start, int(start + self.CLIP_SECONDS), length)
         return int(start), int(end)
-
-
-def bare_id(video_id: Any) -> Any:
-    """The id of a video that may come with its place in the shards."""
-    return video_id[0] if isinstance(video_id, tuple) else video_id
 
 
 def inside(low: Any, high: Any, length: Any) -> tuple[np.ndarray, np.ndarray]:

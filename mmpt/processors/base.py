@@ -84,11 +84,14 @@ class MetaProcessor:
         FILES: other key of `dataset:` -> what stands behind it. The other three parts may have one too.
         PUBLISHED: split -> the lists of items that papers use; `test videos` where a test asks for the videos
             of a list of clips.
+        GROUPS: whether an item is a group of videos, which a task composes anew every epoch
+            (`random_candidates`, `set_candidates`).
     """
 
     LIST: ClassVar[str] = "list of items"
     FILES: ClassVar[Mapping[str, str]] = {}
     PUBLISHED: ClassVar[Mapping[str, Sequence[PublishedList]]] = {}
+    GROUPS: ClassVar[bool] = False
     SPLIT_KEYS: ClassVar[Mapping[str, str]] = {
         "train": "train_path",
         "valid": "val_path",
@@ -112,23 +115,36 @@ class MetaProcessor:
 
     def videos(self, index: int) -> list[str]:
         """The videos that the item `index` is cut from."""
-        return [str(self[index][0])]
+        return [str(bare_id(self[index][0]))]
 
     def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
         """(video, its annotated segments in seconds) of every item with features `<vfeat_dir>/<video>.npy`.
 
-        Items without times have no segments.
+        The id (video, start, end) is a segment; other items have none.
         """
         for index in range(len(self)):
-            yield from ((video, []) for video in self.videos(index))
+            item = self[index][0]
+            times = [item[1:]] if isinstance(item, tuple) and len(item) == 3 else []
+            yield from ((video, times) for video in self.videos(index))
 
     def durations(self) -> dict[str, float]:
         """Video -> seconds, where the annotations say so."""
         return {}
 
     def split_path(self) -> str:
-        """The list of this split, from the key that belongs to it."""
-        return required(self.config, self.SPLIT_KEYS[self.split])
+        """The list of this split, from the key that belongs to it.
+
+        Raises:
+            ConfigError: the key is not set.
+            FileNotFoundError: nothing is there.
+        """
+        key = self.SPLIT_KEYS[self.split]
+        path = required(self.config, key)
+        if not os.path.exists(path):
+            raise FileNotFoundError(
+                f"dataset.{key}={path}: no such file or folder (looked for in {os.getcwd()})."
+            )
+        return path
 
     def keep(
         self, items: Sequence[Item], present: Callable[[Item], bool], name: Callable[[Item], str], reason: str
@@ -323,6 +339,11 @@ class Aligner:
             [check_feature(feature, video_id)], np.zeros(1, np.int64), ranges, self.max_video_len
         )
         return check_finite(vfeats, [video_id])[0], vmasks[0]
+
+
+def bare_id(video_id: Any) -> Any:
+    """The id of a video that may come with its place in the shards, or with the seconds of a clip."""
+    return video_id[0] if isinstance(video_id, tuple) else video_id
 
 
 def check_feature(feature: Any, video_id: Any) -> np.ndarray:

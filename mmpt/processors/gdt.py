@@ -14,8 +14,8 @@ import torch
 
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.aligners import OverlappedAligner, bare_id
-from mmpt.processors.base import needed
+from mmpt.processors.aligners import OverlappedAligner
+from mmpt.processors.base import bare_id, needed
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.tokens import SPECIAL_TOKENS_PER_CAPTION, SpecialIds
 from mmpt.registry import ALIGNERS

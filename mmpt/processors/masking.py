@@ -15,8 +15,8 @@ import torch
 
 from mmpt.config.fields import option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.aligners import ClipAligner, VariedLenAligner, bare_id, budget_range
-from mmpt.processors.base import check_feature, needed
+from mmpt.processors.aligners import ClipAligner, VariedLenAligner, budget_range
+from mmpt.processors.base import bare_id, check_feature, needed
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import ALIGNERS

@@ -135,7 +135,7 @@ def _run(
     words = ["--replay-until", str(until), "--replay-threads", str(job.threads)]
     words += ["--replay-record", str(scratch / "record"), *([] if last else ["--replay-goes-on"])]
     command = replace(command, argv=[*command.argv, *words], shown=[*command.shown, *words])
-    logger.info("replaying up to update %d on %d processes", until, job.processes)
+    logger.info("replaying up to update %d; processes: %d", until, job.processes)
     output = scratch / "output.txt"
     with open(output, "w") as file, Running() as running:
         running.start(command, visible_gpus()[: command.gpus], file)

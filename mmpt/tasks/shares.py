@@ -190,5 +190,7 @@ def _names(video_id: Any, n_units: int) -> list[str | None]:
     """Ids as collated: one for each item, or a list of m for each group."""
     flat = []
     for entry in video_id if isinstance(video_id, (list, tuple)) else ():
-        flat += list(entry) if isinstance(entry, (list, tuple)) else [entry]
-    return [str(name) for name in flat] if len(flat) == n_units else [None] * n_units
+        flat += entry if isinstance(entry, list) else [entry]
+    # a clip is (video, start, end)
+    names = (f"{n[0]} {'-'.join(map(str, n[1:]))}" if isinstance(n, tuple) else str(n) for n in flat)
+    return [*names] if len(flat) == n_units else [None] * n_units

@@ -1,6 +1,7 @@
 """`verify` as a function of the library: what it asks of a data set, and its sanity checks."""
 
 import numpy as np
+import pytest
 
 from mmpt.config import Config, DatasetConfig
 from mmpt.processors import MetaProcessor
@@ -74,3 +75,16 @@ def test_weights_that_saw_a_list_of_their_own_say_what_their_number_is():
     (narrated,) = training_data({"train_path": "how2_s3d_train.lst", "tfeat_dir": "how2."})
     assert labelled.startswith("trained on train.csv; zero-shot") and narrated.startswith("pre-trained on")
     assert training_data({}) == []
+
+
+def test_clips_of_ones_own_data_set_are_segments_of_their_videos(tmp_path):
+    meta = MetaProcessor(DatasetConfig(split="test", test_path=str(tmp_path / "list.csv")))
+    meta.data = [(("a", 0, 3), "stir"), (("a", 3, 9), "fry"), ("b", "serve")]
+    assert [meta.videos(index) for index in range(3)] == [["a"], ["a"], ["b"]]
+    assert list(meta.segments()) == [("a", [(0, 3)]), ("a", [(3, 9)]), ("b", [])]
+
+
+def test_a_list_that_is_not_there_is_named_with_its_key(tmp_path):
+    meta = MetaProcessor(DatasetConfig(split="valid", val_path=str(tmp_path / "lst.csv")))
+    with pytest.raises(FileNotFoundError, match=r"dataset.val_path=.*lst.csv: no such file or folder"):
+        meta.split_path()

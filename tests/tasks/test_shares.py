@@ -100,6 +100,14 @@ def test_items_of_one_video_and_of_sub_samples_are_told_apart():
     assert all(share.norm > 0 for share in found)
 
 
+def test_clips_are_named_by_their_video_and_seconds():
+    plain = task(Task, "dataset.subsampling=2", "dataset.clip_per_video=null")
+    sample = {name: value[0] for name, value in groups().items() if name != "video_id"}  # 3 items of 8 clips
+    clips = [("a", 0, 4), ("a", 4, 9), ("b", 0, 3)]
+    found = item_shares(plain, Towers(), sample | {"video_id": clips}, [5, 6, 7])
+    assert [share.video for share in found] == ["a 0-4", "a 4-9", "b 0-3"]
+
+
 def test_rows_that_stand_for_pairs_of_clips_are_given_to_no_video():
     class Pairs(Towers):
         def forward(self, **batch):

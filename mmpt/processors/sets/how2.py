@@ -173,7 +173,8 @@ class ShardedHow2VideoRetriMetaProcessor(ShardedHow2MetaProcessor):
     (`set_candidates`) or at random. The last, incomplete group is dropped, unless it is the only one.
     """
 
-    PUBLISHED: ClassVar = {}  # its items are groups
+    PUBLISHED: ClassVar = {}
+    GROUPS = True
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)

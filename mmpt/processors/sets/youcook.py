@@ -12,7 +12,7 @@ Features are whole videos, `<vfeat_dir>/<video>.npy`; a clip is the rows of its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -108,12 +108,6 @@ class _Clips(MetaProcessor):
         "trainval_annotation": "youcookii_annotations_trainval.json: {database: {video: {subset, duration, "
         "annotations}}}"
     }
-
-    def videos(self, index: int) -> list[str]:
-        return [self.data[index][0][0]]
-
-    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
-        yield from ((video, [(start, end)]) for (video, start, end), _ in self.data)
 
     def durations(self) -> dict[str, float]:
         database = read_database(required(self.config, "trainval_annotation"), "annotations")
@@ -238,12 +232,6 @@ class YoucookFullVideoBGMetaProcessor(YoucookMetaProcessor):
         for (video, _, _), caption in self.data:
             captions.setdefault(video, []).append(caption)
         self.data = list(captions.items())
-
-    def videos(self, index: int) -> list[str]:
-        return [self.data[index][0]]
-
-    def segments(self) -> Iterator[tuple[str, list[tuple[float, float]]]]:
-        yield from ((video, []) for video, _ in self.data)
 
 
 @VIDEO_PROCESSORS.register()
