@@ -203,7 +203,8 @@ class UnknownName(KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = ""):
         known = sorted(known)
-        near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+        spelt = {entry.casefold(): entry for entry in known}  # `SiglipLoss` is nearest to `SigLIPLoss`
+        near = [spelt[at] for at in difflib.get_close_matches(str(name).casefold(), spelt, 3, 0.5)]
         self.hint = hint = f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(known)}."
         super().__init__(f"{where}: unknown {kind} {name!r}. {hint}".removeprefix(": "))
 

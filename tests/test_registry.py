@@ -49,6 +49,13 @@ def test_an_unknown_name_lists_near_ones(registry):
     assert str(caught.value) == "unknown loss 'MMContrastLoss'. Did you mean MMContraLoss?"
 
 
+def test_capitals_do_not_hide_the_nearest_name(registry):
+    for name in ("SigLIPLoss", "SymileLoss"):
+        registry.register(name)(type(name, (), {}))
+    with pytest.raises(UnknownName, match="Did you mean SigLIPLoss"):
+        registry.get("SiglipLoss")
+
+
 def test_an_unknown_name_says_where_it_stands(registry):
     with pytest.raises(UnknownName, match="^mine.yaml: loss.loss_cls: unknown loss 'zzz'"):
         registry.get("zzz", "mine.yaml: loss.loss_cls")

@@ -16,7 +16,16 @@ from mmpt.config.build import all_names, names_in, read_config
 from mmpt.config.fairseq_options import OPTIONS
 from mmpt.config.fields import ConfigError, Problem, Reader, is_number, keys_of
 from mmpt.config.schema import Config
-from mmpt.registry import LOSSES, REGISTRIES, Entry, Registry, UnknownName, add_plugins
+from mmpt.registry import (
+    LOSSES,
+    META_PROCESSORS,
+    REGISTRIES,
+    TASKS,
+    Entry,
+    Registry,
+    UnknownName,
+    add_plugins,
+)
 
 _RANGES = (("sampled_min_len", "sampled_max_len"), ("sampled_video_min_len", "sampled_video_max_len"))
 _SPECIAL_TOKENS = 3  # [CLS] [SEP] ... [SEP] of the text tensor
@@ -80,7 +89,20 @@ def training_problems(config: Config) -> list[Problem]:
     if updates and epochs:
         what = f"max_update={updates} and epochs={epochs} say two things."
         problems.append(Problem(length, what, cure="Set one of them to null.", file=config.source))
-    return problems
+    return problems + _groups(config)
+
+
+def _groups(config: Config) -> list[Problem]:
+    """A task that trains on groups of videos, and a data set that makes none."""
+    key, name = "dataset.meta_processor", config.dataset.meta_processor
+    task, data = TASKS.entries().get(config.task or ""), META_PROCESSORS.entries().get(name or "")
+    if not (task and data and data.cls and getattr(task.cls, "GROUPS", False)):
+        return []
+    if getattr(data.cls, "GROUPS", False):
+        return []
+    what = f"{name} lists single items, but {config.task} trains on groups of videos."
+    cure = "Set task: Task, or include a project file of single items, such as projects/toy/vtt_ft.yaml."
+    return [Problem(key, f"{key}: {what}", cure=cure, file=config.source)]
 
 
 def examine(

@@ -25,6 +25,8 @@ class RetriTask(Task):
     near neighbours.
     """
 
+    GROUPS = True  # what it asks of the meta processor
+
     @dataclass(frozen=True, kw_only=True)
     class Config(VectorRetriever.Config):
         """When batches are made of neighbours, and how these are found."""

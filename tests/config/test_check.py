@@ -208,6 +208,14 @@ class PlainLoss(Loss):
 '''
 
 
+def test_a_data_set_of_single_items_under_a_task_of_groups_is_found():
+    path = ROOT / "projects/toy/norton.yaml"
+    assert errors(path) == []
+    (found,) = errors(path, ["dataset.meta_processor=MSRVTTMetaProcessor"])
+    assert found.key == "dataset.meta_processor" and "VideoRetriTask trains on groups" in found.what
+    assert errors(path, ["dataset.meta_processor=MSRVTTMetaProcessor", "task=Task"]) == []
+
+
 def test_a_plugin_file_declares_keys_and_is_never_stale(tmp_path):
     plugin = tmp_path / "margin_plugin.py"
     plugin.write_text(PLUGIN)
