@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import os
 import sys
@@ -48,6 +49,23 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
             **kwargs,
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The options of a line; a misspelt one is named with the nearest there is."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            spelt = (word.partition("=")[0] for word in unknown if word.startswith("--"))
+            near = [name for word in spelt for name in difflib.get_close_matches(word, self._names(), n=1)]
+            hint = f". Did you mean {', '.join(near)}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found
+
+    def _names(self) -> set[str]:
+        """The options of this verb and of those below it."""
+        below = [a.choices.values() for a in self._actions if isinstance(a, argparse._SubParsersAction)]
+        return {name for action in self._actions for name in action.option_strings}.union(
+            *(parser._names() for parsers in below for parser in parsers)
         )
 
     def verbs(self) -> Callable[..., Parser]:

@@ -109,7 +109,8 @@ def launch(paths: Iterable[str], request: Request) -> int:
         jobs = [job for path in named for job in jobs_of(path, request)]
     else:
         jobs = [(path, request) for path in paths]
-    for pipeline, wanted in [(Pipeline(path), wanted) for path, wanted in jobs]:
+    read = [(Pipeline(path, (*wanted.settings, *wanted.overrides)), wanted) for path, wanted in jobs]
+    for pipeline, wanted in read:
         code = _launch(pipeline, wanted)
         if code:
             return code
@@ -141,14 +142,15 @@ class Pipeline:
 
     Args:
         path: a job file or a pipeline file.
+        overrides: `section.key=value` texts, of a job file; those of a pipeline go to its jobs.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, overrides: Iterable[str] = ()):
         if not path.endswith((".yaml", ".yml")):
             raise ConfigError(f"{path}: expected a .yaml file. Start Python programs directly: python {path}")
         self.path = path
-        self.config = load_config(path)
-        self.derives = self.config.base_dir is not None
+        self.derives = recursive_config(path).get("base_dir") is not None
+        self.config = load_config(path, () if self.derives else overrides)
         # folders below projects/: of the templates, and of what is derived of them
         self.base, self.target = self.config.base_dir or "", self.config.project_dir or ""
         if self.derives and not self.target:

@@ -160,3 +160,11 @@ def test_on_a_cluster_each_stage_waits_for_all_jobs_of_the_one_before(training, 
         ("cpu", ("1",), True),
         ("cpu", ("2", "3"), True),
     ]
+
+
+def test_a_fault_of_a_file_can_be_mended_on_the_command_line(tmp_path, capsys):
+    path = tmp_path / "x.yaml"
+    path.write_text("includes: projects/toy/norton.yaml\nloss: {beta: high}\n")
+    with pytest.raises(ConfigError, match="loss.beta"):
+        stages.launch([str(path)], stages.Request(dryrun=True))
+    assert stages.launch([str(path)], stages.Request(dryrun=True, overrides=("loss.beta=0.3",))) == 0
