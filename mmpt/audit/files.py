@@ -58,6 +58,9 @@ def _names_its_file(reader: Callable) -> Callable:
     return read
 
 
+PREDICTED = {"queries": "pooled_text", "gallery": "pooled_video"}  # in `predictions.npz` of mmpt predict
+
+
 class Table(NamedTuple):
     """A matrix with the names of its rows and columns, where the file gives them."""
 
@@ -115,8 +118,9 @@ def _arrays(path: Path) -> Mapping[str, Any]:
 
 
 def _pick(path: Path, name: str, arrays: Mapping[str, Any]) -> Any:
-    if name in arrays:
-        return arrays[name]
+    for key in (name, PREDICTED.get(name, name)):
+        if key in arrays:
+            return arrays[key]
     if len(arrays) == 1:
         return next(iter(arrays.values()))
     raise BadFile(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; expected an array named {name!r}.")

@@ -13,11 +13,15 @@ from mmpt.registry import META_PROCESSORS, METRICS
 def published_lists(settings: Mapping[str, Any]) -> Sequence[PublishedList]:
     """The published test lists of a project file's data set, as its metric counts them; empty where none is
     known."""
-    name, metric = settings.get("dataset", {}).get("meta_processor"), _metric(settings)
-    if metric is None or name not in META_PROCESSORS.names():
-        return ()
+    metric = _metric(settings)
+    return _all_lists(settings).get(metric.published_list, ()) if metric else ()
+
+
+def _all_lists(settings: Mapping[str, Any]) -> Mapping[str, Sequence[PublishedList]]:
+    """Split -> published lists of the data set; empty for one that nobody published numbers on."""
+    name = settings.get("dataset", {}).get("meta_processor")
     # a plugin's class need not know of published lists
-    return getattr(META_PROCESSORS.get(name), "PUBLISHED", {}).get(metric.published_list, ())
+    return getattr(META_PROCESSORS.get(name), "PUBLISHED", {}) if name in META_PROCESSORS.names() else {}
 
 
 def _metric(settings: Mapping[str, Any]) -> type[Metric] | None:
@@ -52,7 +56,7 @@ def departures(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[st
         against = "" if gallery is None else f" against a gallery of {gallery}"
         found.append(f"test set: {queries}{against}; published: {' or '.join(map(str, known))}")
     metric = _metric(settings)
-    for key, values in (metric.published_settings if metric else {}).items():
+    for key, values in (metric.published_settings if metric and _all_lists(settings) else {}).items():
         value = _at(settings, key)
         if value not in values:
             found.append(f"{key}: {value}; published: {' or '.join(map(str, values))}")

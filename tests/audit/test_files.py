@@ -156,3 +156,10 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path):
         read_evidence(scores=tmp_path / "x.csv", pairs=tmp_path / "pairs.csv")
     with pytest.raises(ValueError, match="either a score matrix, or embeddings"):
         read_evidence(queries=tmp_path / "x.npy")
+
+
+def test_what_predict_keeps_is_read_by_its_own_names(tmp_path):
+    arrays = {"pooled_text": np.ones((2, 3)), "pooled_video": np.zeros((4, 3)), "texts": np.array(["a", "b"])}
+    np.savez(tmp_path / "predictions.npz", **arrays)
+    for name, array in (("queries", "pooled_text"), ("gallery", "pooled_video")):
+        assert read_table(tmp_path / "predictions.npz", name).values.tolist() == arrays[array].tolist()

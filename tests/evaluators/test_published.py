@@ -54,3 +54,10 @@ def test_a_test_set_of_several_modalities_is_recognised_by_its_size():
 @pytest.mark.parametrize("facts", [{}, {"queries": 5}])
 def test_an_unknown_data_set_has_no_counts_to_differ_from(facts):
     assert departures({"metric": "Own", "dataset": {}}, facts) == [] and same_size({}, facts) is None
+
+
+def test_settings_are_compared_only_on_data_that_numbers_were_published_on():
+    config = settings("retri/norton/test_vtt_zs", "dataset.max_video_len=8")
+    assert departures(config, {"queries": 1000, "gallery": 1000})
+    config["dataset"]["meta_processor"] = "MetaProcessor"
+    assert departures(config, {"queries": 1000, "gallery": 1000}) == []
