@@ -146,3 +146,4 @@ esac
 setup
 check_torchaudio
 ((${#job[@]} == 0)) || exec "$VENV/bin/python" "${job[@]}"
+echo "$VENV is ready. In every new shell, for \`mmpt\` and \`python\` of it: source $VENV/bin/activate"

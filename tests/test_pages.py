@@ -69,6 +69,8 @@ def understand(words):
         understand(shlex.split(rest[rest.index("--wrap") + 1]))
     elif program in ("cd", "git", "export"):
         assert rest
+    elif program == "source":
+        assert rest == [".venv/bin/activate"]  # that of run.sh
     elif program.endswith("python") and rest[0] == "-m":
         assert importlib.util.find_spec(rest[1])
         if rest[1] == "mmpt_cli":

@@ -145,6 +145,12 @@ def test_a_second_run_installs_nothing_and_is_quick(machine):
     assert machine.installs == []
 
 
+def test_the_set_up_ends_by_saying_how_a_shell_enters_it(machine):
+    assert [machine.run("setup")[1].splitlines()[-1].endswith("source .venv/bin/activate") for _ in "ab"] == [
+        True
+    ] * 2
+
+
 def test_changed_requirements_are_installed_into_the_same_environment(machine):
     machine.run("setup")
     (machine.venv / "kept").touch()
@@ -354,4 +360,5 @@ def test_a_second_run_waits_for_the_first(machine):
     machine.wait_for_pip()
     shown = machine.run("setup")[1]
     assert first.wait(timeout=10) == 0
-    assert shown == "waiting for another run.sh to finish its set-up\n"
+    assert shown.splitlines()[0] == "waiting for another run.sh to finish its set-up"
+    assert "[1/6]" not in shown
