@@ -119,7 +119,10 @@ def write_report(
         "norton_minus_videoclip": comparison,
         "costs": dict(costs),
     }
-    titles = (*result_tables(rows, costs), "+ Norton minus + VideoCLIP, R@1, paired over queries")
+    titles = (
+        *result_tables(rows, costs),
+        "+ Norton minus + VideoCLIP, R@1 in points, paired over queries (95 % interval)",
+    )
     tables = (clips, paragraphs, comparison_table(comparison))
     numbers |= {"tables": dict(zip(titles, tables, strict=True)), "facts": facts}
     with atomic_write(out / "results.json", "w") as file:

@@ -170,13 +170,15 @@ class Report:
                 ]
             )
         for model, values in result.baselines.items():
-            shared = [_level(values, statistic) for statistic in statistics]
-            if None not in shared:
-                rows.append([model, *map(_cell, shared)])
+            levels = [_levels(values, statistic) for statistic in statistics]
+            if max(map(len, levels)) <= 1:
+                rows.append([model, *(_cell(next(iter(level), None)) for level in levels)])
                 continue
             for measure in measures:
                 names = [f"{measure}-{statistic}" if measure else statistic for statistic in statistics]
-                rows.append([f"{model} {measure}".rstrip(), *(_cell(values.get(name)) for name in names)])
+                if not values.keys().isdisjoint(names):
+                    found = [_cell(values.get(name)) for name in names]
+                    rows.append([f"{model} {measure}".rstrip(), *found])
         return rows
 
     def numbers(self) -> list[list[str]]:
@@ -235,10 +237,9 @@ def _measure(name: str) -> str:
     return name.rsplit("-", 1)[0] if "-" in name else ""
 
 
-def _level(values: Mapping[str, float], statistic: str) -> float | None:
-    """What a trivial model reaches, if that is the same for every measure."""
-    levels = {value for name, value in values.items() if name.rsplit("-", 1)[-1] == statistic}
-    return levels.pop() if len(levels) == 1 else None
+def _levels(values: Mapping[str, float], statistic: str) -> set[float]:
+    """What a trivial model reaches by the measures that have it; often the same by all."""
+    return {value for name, value in values.items() if name.rsplit("-", 1)[-1] == statistic}
 
 
 def _cell(value: float | None, bounds: tuple[float, float] | None = None) -> str:

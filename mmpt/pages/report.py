@@ -14,12 +14,15 @@ import torch
 
 import mmpt
 from mmpt.evaluators.compare import compare, load_queries, same_queries
+from mmpt.evaluators.plots import BLUE, GREEN, GREY, ORANGE, PINK
 from mmpt.inference.align import VideoAlignment
 from mmpt.pages.render import write
-from mmpt.pages.runs import RunRecord
+from mmpt.pages.runs import ZERO_SHOT, RunRecord
 from mmpt.utils import optional_import
 
-COLOURS = ("#3b82f6", "#f97316", "#22a55b", "#a855f7", "#ca8a04", "#14b8a6", "#ec4899", "#94a3b8")
+COLOURS = (BLUE, ORANGE, GREEN, PINK, "#e69f00", "#56b4e9", GREY)
+FEW = 4  # terms of a loss that share a picture, each with its validation
+NAMED = 25  # captions beside a transport plan
 POINTS = 4000  # of a curve
 SAMPLES = 2000  # bootstrap samples of a comparison
 Chart = dict[str, Any]
@@ -75,8 +78,8 @@ def _curves(runs: Sequence[RunRecord]) -> list[Chart]:
     several = len(runs) > 1
     terms = list(dict.fromkeys(name for run in runs for name in run.losses))
     charts = []
-    # in a comparison each term has a picture of its own; of one run all share one
-    for title, names in {name: [name] for name in terms}.items() if several else [("loss", terms)]:
+    alone = several or len(terms) > FEW  # each term has a picture of its own
+    for title, names in {name: [name] for name in terms}.items() if alone else [("loss", terms)]:
         lines = []
         for number, run in enumerate(runs):
             for order, name in enumerate(names):
@@ -84,7 +87,8 @@ def _curves(runs: Sequence[RunRecord]) -> list[Chart]:
                 label = run.name if several else name
                 lines.append(_line(run.training, name, label, colour))
                 lines.append(_line(run.valid, name, f"{label}, validation", colour, dash="dot", markers=True))
-        charts.append(_chart(title, lines, title))
+        charts.append(_chart(title, lines, "loss"))
+    charts += _zero_shot(runs)
     plain = {
         "learning rate": ("lr", "learning rate"),
         "gradient norm": ("gnorm", "norm before clipping"),
@@ -93,6 +97,7 @@ def _curves(runs: Sequence[RunRecord]) -> list[Chart]:
         "speed": ("clips_per_s", "clips a second"),
         "operations": ("mfu", "share of the card's rate"),
         "highest memory": ("peak_gib", "GiB"),
+        "temperature": ("temperature", "divides the scores"),
     }
     for title, (name, axis) in plain.items():
         lines = [
@@ -100,6 +105,30 @@ def _curves(runs: Sequence[RunRecord]) -> list[Chart]:
             for number, run in enumerate(runs)
         ]
         charts.append(_chart(title, lines, axis, from_zero=True))
+    return charts
+
+
+def _zero_shot(runs: Sequence[RunRecord]) -> list[Chart]:
+    """The test at each validation: all measures of one run, the first one of several runs."""
+    charts = []
+    for group in dict.fromkeys(group for run in runs for group in run.zero_shot):
+        title = f"zero-shot test{group and f', {group}'}"
+        if len(runs) == 1:
+            shown = [(name, runs[0], name) for name in runs[0].zero_shot[group][: len(COLOURS)]]
+        else:
+            shown = [(run.name, run, run.zero_shot[group][0]) for run in runs if group in run.zero_shot]
+            title += f": {shown[0][2]}"
+        lines = [
+            _line(
+                run.valid,
+                f"{ZERO_SHOT}{group and f'{group}-'}{measure}",
+                label,
+                COLOURS[place % len(COLOURS)],
+                markers=True,
+            )
+            for place, (label, run, measure) in enumerate(shown)
+        ]
+        charts.append(_chart(title, lines, "share", from_zero=True))
     return charts
 
 
@@ -147,8 +176,11 @@ def _chart(
     **layout: Any,
 ) -> Chart:
     data = [line for line in lines if line is not None]
-    y_axis = {"title": {"text": axis}, "rangemode": "tozero" if from_zero else "normal"}
-    told = {"xaxis": {"title": {"text": x}}, "yaxis": y_axis, "showlegend": len(data) > 1}
+    y_axis: dict[str, Any] = {"title": {"text": axis}, "rangemode": "tozero" if from_zero else "normal"}
+    if max((max(line["y"], default=0) for line in data), default=0) >= 1000:
+        y_axis |= {"exponentformat": "none", "separatethousands": True}
+    is_named = any(line["name"] != title for line in data)
+    told = {"xaxis": {"title": {"text": x}}, "yaxis": y_axis, "showlegend": is_named}
     return {"title": title, "data": data, "layout": told | layout, "spikes": spikes(data)}
 
 
@@ -197,19 +229,29 @@ def _plan(name: str, found: Sequence[tuple[str, VideoAlignment]]) -> dict[str, A
     pictures = []
     for label, video in found:
         plan = video.plan / np.maximum(video.plan.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        texts = [text if len(text) <= 60 else f"{text[:57]}..." for text in video.captions]
+        texts, short = (
+            [text if len(text) <= most else f"{text[: most - 3]}..." for text in video.captions]
+            for most in (60, 24)
+        )
+        step = -(-len(short) // NAMED)
         heat = {
             "type": "heatmap",
             "z": np.round(plan.astype(np.float64), 3).tolist(),
             "x": np.round(video.windows.mean(1).astype(np.float64), 2).tolist(),
             "colorscale": "Viridis",
-            "showscale": False,
+            "zmin": 0,
+            "zmax": 1,
+            "colorbar": {"title": {"text": "share of the<br>row's peak"}, "thickness": 12},
             "customdata": [[text] * len(video.windows) for text in texts],
             "hovertemplate": "%{customdata}<br>%{x:.0f} s: %{z:.2f} of its peak<extra></extra>",
         }
         layout = {
             "xaxis": {"title": {"text": "second"}},
-            "yaxis": {"title": {"text": "caption"}, "autorange": "reversed"},
+            "yaxis": {
+                "autorange": "reversed",
+                "tickvals": [*range(0, len(short), step)],
+                "ticktext": short[::step],
+            },
         }
         pictures.append({"title": label, "data": [heat], "layout": layout, "spikes": []})
     return {"run": name, "video": found[0][1].video_id, "pictures": pictures}

@@ -14,6 +14,7 @@ from mmpt.config.yamlfile import read_yaml
 from mmpt.utils.text import read_json, read_json_log
 
 METRICS, HISTORY = "metrics.jsonl", "history.jsonl"
+ZERO_SHOT = "zero_shot_"  # before the measures of `eval.valid_project`
 NOT_LOSSES = {  # what fairseq and the task log beside the terms of the loss
     *("tag", "update", "epoch", "num_updates", "lr", "gnorm", "clip", "wall", "train_wall", "wps", "ups"),
     *(
@@ -28,6 +29,8 @@ NOT_LOSSES = {  # what fairseq and the task log beside the terms of the loss
         "ppl",
         "nll_loss",
         "cuda_gb_allocated",
+        "processes",
+        "temperature",
     ),
     *("cuda_gb_reserved", "cuda_gb_free"),
 }
@@ -82,10 +85,22 @@ class RunRecord:
             name: None
             for line in (*self.training, *self.valid)
             for name, value in line.items()
-            if name not in NOT_LOSSES and not name.startswith("best_")
+            if name not in NOT_LOSSES and not name.startswith(("best_", ZERO_SHOT))
             if isinstance(value, (int, float)) and value  # a count of what went wrong may be 0 all the time
         }
         return sorted(names, key=lambda name: (name != "loss", name))
+
+    @property
+    def zero_shot(self) -> dict[str, list[str]]:
+        """The measures between 0 and 1 of the test at each validation, by what stands before them: "" or, for
+        instance, V2T."""
+        found: dict[str, dict[str, None]] = {}
+        for name in dict.fromkeys(name for line in self.valid for name in line if name.startswith(ZERO_SHOT)):
+            values = [line[name] for line in self.valid if isinstance(line.get(name), (int, float))]
+            if values and min(values) >= 0 and max(values) <= 1:
+                group, _, measure = name.removeprefix(ZERO_SHOT).rpartition("-")
+                found.setdefault(group, {})[measure] = None
+        return {group: list(measures) for group, measures in found.items()}
 
     def facts(self) -> dict[str, str]:
         """What stands on top of the page."""

@@ -41,6 +41,16 @@ def test_a_trivial_model_has_one_row_where_its_measures_agree_and_one_each_elsew
     assert Report("toy", result).table()[3:] == rows
 
 
+@pytest.mark.parametrize(
+    "other, rows",
+    [(0.1, [["chance", "0.1000", ""]]), (0.2, [["chance", "0.1000", ""], ["chance DTW", "0.2000", ""]])],
+)
+def test_a_trivial_model_has_no_row_for_a_measure_that_it_has_no_number_of(other, rows):
+    values = {"R1": 0.5, "DTW-R1": 0.4, "calibrated-coverage": 0.9}
+    result = Result(values, "R1", baselines={"chance": {"R1": 0.1, "DTW-R1": other}})
+    assert Report("toy", result).table()[4:] == rows
+
+
 def test_facts_that_are_maps_of_numbers_are_one_table_of_page_and_terminal():
     facts = {"gallery": 4, "alignment tv": {"hubness": 0.5}, "alignment tva": {"hubness": 1.5, "own": 0.25}}
     report = Report("toy", Result({"R1": 0.5}, "R1", facts=facts))

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from mmpt.pages.report import POINTS, _thinned, spikes
+from mmpt.pages.report import POINTS, _curves, _thinned, spikes
 from mmpt.pages.runs import read_run
 from mmpt_cli.report import main
 from tests.browser import opened
@@ -61,6 +61,27 @@ def test_an_update_that_was_trained_twice_counts_once_and_a_cut_line_is_counted(
         run.config["model.model_cls"][1] != "default or --set"
         and run.config["loss.nce_t"][1] == "default or --set"
     )
+
+
+def test_measures_of_the_test_at_each_validation_stand_apart_from_the_terms_of_the_loss(tmp_path):
+    lines = [
+        {"tag": "train_inner", "update": 10, "loss": 5.0, "processes": 1, "temperature": 0.07},
+        {"tag": "valid", "update": 10, "loss": 6.0, "zero_shot_R1": 0.2, "zero_shot_R5": 0.5}
+        | {"zero_shot_MR": 4.0, "zero_shot_V2T-R1": 0.1},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    run = read_run(tmp_path)
+    assert run.losses == ["loss"] and run.zero_shot == {"": ["R1", "R5"], "V2T": ["R1"]}
+    names = {chart["title"]: [line["name"] for line in chart["data"]] for chart in _curves([run])}
+    assert names["zero-shot test"] == ["R1", "R5"] and names["zero-shot test, V2T"] == ["R1"]
+    assert names["loss"] == ["loss", "loss, validation"] and "processes" not in names
+
+
+def test_no_picture_of_a_run_has_more_than_eight_curves(tmp_path):
+    terms = {f"term_{number}": 1.0 for number in range(9)}
+    lines = [{"tag": tag, "update": 10, "loss": 5.0} | terms for tag in ("train_inner", "valid")]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert max(len([line for line in chart["data"] if line]) for chart in _curves([read_run(tmp_path)])) <= 8
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_jump():
