@@ -85,4 +85,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     _tell("captions behind the end of their features", done.behind)
     for name, (n, without) in done.written.items():
         some = without[:NAMED] if without else ""
-        print(f"{name}: {n} shards; {len(without)} videos without captions {some}")
+        print(f"{name}: {n} shards; {len(without)} videos without captions {some}".rstrip())
+    for prefix in sorted({name.removesuffix("_*").rpartition(".")[0] for name in done.written}):
+        print(f"in the project file: dataset.tfeat_dir: {prefix}.")

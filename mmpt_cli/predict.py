@@ -90,9 +90,9 @@ def _predict(args: Namespace) -> None:
         keep = {"plots": args.plots, "save_predictions": args.save_predictions}
         reports[label] = evaluation(path, out / label, **keep)
         say(reports[label].text())
-    if reports:
-        if first:
-            write_summary(out, reports)
+    if reports and first:
+        write_summary(out, reports)
+    if len(reports) > 1:
         best = reports[best_of(reports)]
         say(f"\nbest results:\n{best.checkpoint.get('path', evaluation.unnamed)}\n{best.text()}")
     say(f"\nwritten to {out}")

@@ -90,10 +90,9 @@ def find_checkpoints(config: Config, chosen: str | Path | None = None, every: bo
     if named is not None:
         if not os.path.isfile(named):
             key = "--checkpoint" if chosen else "fairseq.common_eval.path"
-            raise FileNotFoundError(
-                f"{config.source}: {key}={named}: no such file. Train first, or pass --checkpoint. "
-                f"{remedy(named)}"
-            )
+            beside = ", ".join(sorted(path.name for path in Path(named).parent.glob("*.pt")))
+            cure = f"{Path(named).parent} holds {beside}." if beside else "Train first, or pass --checkpoint."
+            raise FileNotFoundError(f"{config.source}: {key}={named}: no such file. {cure} {remedy(named)}")
         found.append(Path(named))
     if not found:
         raise FileNotFoundError(

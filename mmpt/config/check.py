@@ -178,9 +178,8 @@ def _temperature(config: Config, losses: Mapping[str, bool | None], reader: Read
     if scales and (learns or divided):
         second = "model.learnable_temperature: true" if learns else "loss.temperature"
         what = f"model.similarity: cosine has a learned scale already; {second} would scale scores twice."
-        reader.add(
-            "model.similarity", what, cure=f"Leave out {second.split(':')[0]}, or say similarity: dot."
-        )
+        key = second.partition(":")[0]
+        reader.add(key, what, cure=f"Leave out {key}, or set model.similarity: dot.")
 
 
 def _can_divide(losses: Iterable[str]) -> bool:

@@ -368,8 +368,12 @@ TEMPERATURES = [  # overrides -> the key complained of, part of the cure
     (["model.learnable_temperature=true", "loss={loss_cls: TempCLRLoss}"], "learnable", "temperature: 0.07"),
     (["model.learnable_temperature=true", "loss={loss_cls: MILNCELoss}"], "learnable", "temperature: 0.07"),
     (["model.learnable_temperature=true", "loss={loss_cls: CrossEntropy}"], "learnable", "false."),
-    (["model.learnable_temperature=true", "model.similarity=cosine"], "similarity", "learnable_temperature"),
-    (["model.similarity=cosine", "loss.temperature=0.07"], "similarity", "loss.temperature"),
+    (
+        ["model.learnable_temperature=true", "model.similarity=cosine"],
+        "model.learnable_temperature",
+        "similarity",
+    ),
+    (["model.similarity=cosine", "loss.temperature=0.07"], "loss.temperature", "similarity"),
     (["model.learnable_temperature=true", "loss.temperature=0.07"], None, None),
     (["model.learnable_temperature=true"], None, None),  # Norton's sequence part reads it
     (["model.learnable_temperature=true", "loss={loss_cls: PairwiseNCE}"], None, None),
@@ -387,5 +391,7 @@ TEMPERATURES = [  # overrides -> the key complained of, part of the cure
 
 @pytest.mark.parametrize("overrides, key, cure", TEMPERATURES)
 def test_a_temperature_that_nothing_reads_or_that_counts_twice_is_found(overrides, key, cure):
-    problems = [p for p in check(GOOD, overrides) if p.key.startswith("model.") and p.level == "error"]
+    problems = [
+        p for p in check(GOOD, overrides) if p.key.startswith(("model.", "loss.")) and p.level == "error"
+    ]
     assert [key in p.key and cure in p.cure for p in problems] == ([True] if key else [])

@@ -133,9 +133,20 @@ def test_full_videos_are_scored_from_their_clips(project, tmp_path):
 
 def test_all_checkpoints_failing_equally_still_names_a_best_one(project, tmp_path, capsys):
     (tmp_path / "run" / "checkpoint_best.pt").unlink()
-    (tmp_path / "run" / "checkpoint_last.pt").unlink()
     predict.main([project(path="null")])
     assert "best results" in capsys.readouterr().out
+
+
+def test_the_report_of_a_single_checkpoint_is_printed_once(project, tmp_path, capsys):
+    predict.main([project(), "--checkpoint", str(tmp_path / "run" / "checkpoint1.pt")])
+    assert capsys.readouterr().out.count("all 1 tensors loaded") == 1
+
+
+def test_a_misspelt_checkpoint_is_answered_by_those_that_are_there(project, tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match="run holds checkpoint1.pt, checkpoint_best.pt, checkpoint_last"
+    ):
+        predict.main([project(), "--checkpoint", str(tmp_path / "run" / "checkpoint_lst.pt")])
 
 
 def test_a_missing_checkpoint_is_named_with_its_key(project):

@@ -187,6 +187,11 @@ def test_videos_without_captions_are_counted(tokens, capsys):
     assert "4 videos without captions" in capsys.readouterr().out
 
 
+def test_the_line_of_the_project_file_is_printed(tokens, capsys):
+    prefix = str(tokens()).rpartition(".")[0]
+    assert f"dataset.tfeat_dir: {prefix}.\n" in capsys.readouterr().out
+
+
 def test_tokens_need_the_feature_shards_first(tmp_path):
     with pytest.raises(FileNotFoundError, match="Shard the features first"):
         pretokenization.main(["--captions", "x.pkl", "--tokenizer", "y", "--target", str(tmp_path)])
