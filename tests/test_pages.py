@@ -18,7 +18,7 @@ import yaml
 import mmpt
 from mmpt_cli import data_run
 from mmpt_cli.main import VERBS
-from tests.conftest import ROOT
+from tests.conftest import ROOT, project_table
 
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("projects/*.md")]
@@ -156,6 +156,12 @@ def test_a_python_block_compiles_and_imports_what_there_is(block):
             assert all(hasattr(module, name.name) for name in node.names)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "mmpt":
             assert node.attr in dir(mmpt)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_an_extra_that_a_page_names_is_one_of_the_package(page):
+    extras = project_table()["optional-dependencies"]
+    assert set(re.findall(r"\bextra `([\w-]+)`", page.read_text())) <= set(extras)
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))
