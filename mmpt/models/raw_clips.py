@@ -33,7 +33,7 @@ class VideoNetwork(Section):
     width: int = option(
         WIDTH,
         "channels of the first stage of networks over frames and sound; published ones have 64, a "
-        "multiple of 8 below it makes a toy",
+        "multiple of 8 below it makes a small network",
         least=2,
     )
 

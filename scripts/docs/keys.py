@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from mmpt import registry
 from mmpt.config.fields import keys_of
 from mmpt.config.schema import Config, DatasetConfig, EvalConfig, ModelConfig
+from mmpt.registry import Entry
 
 INTRODUCTION = """# Keys of project files
 
-A key belongs to the class that reads it. The first tables are of keys that several classes share; below them
-stands every class that has keys of its own. What is unknown, of the wrong type or out of bounds is found
-by `mmpt check FILE`.
+A key belongs to the class that reads it. The first tables have the keys that several classes share. Below
+them is every class that has keys of its own. `mmpt check FILE` finds keys that are unknown, of the wrong
+type or out of bounds.
 """
 SHARED = (("Top level", Config), ("dataset", DatasetConfig), ("model", ModelConfig), ("eval", EvalConfig))
 OWNERS = (
@@ -37,11 +38,16 @@ def page() -> str:
     for title, cls in SHARED:
         parts += [f"## {title}\n", *_table(cls)]
     for kind in OWNERS:
-        owners = [e for _, e in sorted(kind.entries().items()) if e.config and keys_of(e.config)]
-        if owners:
+        by_table: dict[str, list[Entry]] = {}  # classes of the same keys stand together
+        for _, entry in sorted(kind.entries().items()):
+            if entry.config and keys_of(entry.config):
+                by_table.setdefault("\n".join(_table(entry.config)), []).append(entry)
+        if by_table:
             parts.append(f"## {kind.kind[0].upper()}{kind.kind[1:]} classes\n")
-        for entry in owners:
-            parts += [f"### {entry.name}\n", f"{entry.summary}\n", *_table(entry.config)]
+        for table, (first, *others) in by_table.items():
+            more = f" and {len(others)} more" if len(others) > 1 else "".join(f", {e.name}" for e in others)
+            about = [f"- **{entry.name}**: {entry.summary}" for entry in (first, *others)]
+            parts += [f"### {first.name}{more}\n", *(about if others else [first.summary]), "", table]
     return "\n".join(parts)
 
 
@@ -50,7 +56,9 @@ def _table(cls: type) -> Iterator[str]:
     for name, key in keys_of(cls).items():
         about = key.field.metadata.get("help", "")
         allowed = key.field.metadata.get("allowed")
-        bounds = str(allowed) if allowed and any(allowed) else ""
+        words = allowed.one_of if allowed else ()
+        is_bound = allowed and any(allowed) and not (words and all(str(word) in about for word in words))
+        bounds = str(allowed).removeprefix("a finite number and ") if is_bound else ""
         symbol = key.field.metadata.get("symbol")
         meaning = "; ".join(filter(None, [about, bounds, symbol and f"{symbol} in the paper"]))
         yield f"| `{name}` | `{_default(key.field)}` | {meaning.replace('|', chr(92) + '|')} |"
