@@ -10,6 +10,7 @@ Letters: T text positions, F = max_video_len video positions (seconds), D featur
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,19 +133,8 @@ class MetaProcessor:
         return {}
 
     def split_path(self) -> str:
-        """The list of this split, from the key that belongs to it.
-
-        Raises:
-            ConfigError: the key is not set.
-            FileNotFoundError: nothing is there.
-        """
-        key = self.SPLIT_KEYS[self.split]
-        path = required(self.config, key)
-        if not os.path.exists(path):
-            raise FileNotFoundError(
-                f"dataset.{key}={path}: no such file or folder (looked for in {os.getcwd()})."
-            )
-        return path
+        """The list of this split, from the key that belongs to it."""
+        return required(self.config, self.SPLIT_KEYS[self.split])
 
     def keep(
         self, items: Sequence[Item], present: Callable[[Item], bool], name: Callable[[Item], str], reason: str
@@ -419,8 +409,21 @@ def build_parts(config: DatasetConfig, where: str = "") -> list[Any]:
     Args:
         config: with the split to be read.
         where: the project file, for messages.
+
+    Raises:
+        FileNotFoundError: a file or folder that a key names, or that should lie in that folder, is missing.
     """
-    return [
-        registry.get(getattr(config, key), f"{where}: dataset.{key}".removeprefix(": "))(config)
-        for key, registry in PARTS.items()
-    ]
+    try:
+        return [
+            registry.get(getattr(config, key), f"{where}: dataset.{key}".removeprefix(": "))(config)
+            for key, registry in PARTS.items()
+        ]
+    except FileNotFoundError as error:
+        if error.filename is None:  # the message says it
+            raise
+        path = Path(error.filename)
+        said = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        keys = [key for key, value in said.items() if value in (str(path), str(path.parent))]
+        named = f"dataset.{keys[0]}: " if keys else ""
+        text = f"{where}: {named}{path}: no such file or folder (looked for in {os.getcwd()})."
+        raise FileNotFoundError(text.removeprefix(": ")) from error

@@ -122,9 +122,9 @@ def remedy(path: str | Path) -> str:
     ]
     for entry, file in candidates:
         if file.resolve() == path.resolve():
-            return entry.how()
+            return f"{entry.how()}."
     if len({entry.name for entry, _ in candidates}) == 1:  # another folder, a name of its own
-        return f"{candidates[0][0].how()} (it goes to {candidates[0][1]})"
+        return f"{candidates[0][0].how()} (it goes to {candidates[0][1]})."
     return "`mmpt models list` shows which weights are known, `mmpt models get NAME` fetches them."
 
 

@@ -195,7 +195,6 @@ def test_didemo_items_are_descriptions(tmp_path):
 
 
 def test_didemo_is_a_test_only(tmp_path):
-    (tmp_path / "train_data.json").touch()
     with pytest.raises(ValueError, match="zero-shot test"):
         DiDeMoMetaProcessor(replace(CONFIG, split="train", train_path=str(tmp_path / "train_data.json")))
 

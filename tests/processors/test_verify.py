@@ -5,7 +5,7 @@ import pytest
 
 from mmpt.config import Config, DatasetConfig
 from mmpt.processors import MetaProcessor
-from mmpt.processors.base import PublishedList
+from mmpt.processors.base import PublishedList, build_parts
 from mmpt.processors.store.passport import wrong_rate
 from mmpt.processors.verify import repeated_items, training_data, verify
 from mmpt.registry import META_PROCESSORS
@@ -84,7 +84,13 @@ def test_clips_of_ones_own_data_set_are_segments_of_their_videos(tmp_path):
     assert list(meta.segments()) == [("a", [(0, 3)]), ("a", [(3, 9)]), ("b", [])]
 
 
-def test_a_list_that_is_not_there_is_named_with_its_key(tmp_path):
-    meta = MetaProcessor(DatasetConfig(split="valid", val_path=str(tmp_path / "lst.csv")))
-    with pytest.raises(FileNotFoundError, match=r"dataset.val_path=.*lst.csv: no such file or folder"):
-        meta.split_path()
+@pytest.mark.parametrize("key, value, absent", [("test_path", "l.csv", "l.csv"), ("anno_path", "", "a.json")])
+def test_a_file_that_is_not_there_is_named_with_its_key(key, value, absent, tmp_path, monkeypatch):
+    class Opens(MetaProcessor):
+        def __init__(self, config):
+            (tmp_path / absent).read_text()
+
+    monkeypatch.setitem(META_PROCESSORS._classes, "Opens", Opens)
+    config = DatasetConfig(meta_processor="Opens", **{key: str(tmp_path / value)})
+    with pytest.raises(FileNotFoundError, match=rf"x.yaml: dataset.{key}: .*{absent}: no such file"):
+        build_parts(config, "x.yaml")

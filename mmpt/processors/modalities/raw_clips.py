@@ -143,8 +143,13 @@ class RawClipMetaProcessor(ShuffledMetaProcessor):
         source = Path(self.split_path())
         if source.is_dir():
             files = list_videos(source)
-        else:
+        elif source.is_file():
             files = [source.parent / line for line in read_lines(source)]
+        else:
+            raise FileNotFoundError(
+                f"dataset.{self.SPLIT_KEYS[self.split]}={source}: neither a folder of videos nor a list "
+                "of paths."
+            )
         if not files:
             raise ValueError(f"{source}: no video files; known are {', '.join(sorted(VIDEO_SUFFIXES))}.")
         self.data = self.in_order = [(path, None) for path in sorted(files)]

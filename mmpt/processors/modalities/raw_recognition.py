@@ -96,7 +96,7 @@ class RawRecognitionMetaProcessor(ShuffledMetaProcessor):
         wanted = {TRAIN, TEST} if self.all_splits else {TRAIN if self.split == "train" else TEST}
         folder = Path(self.split_path())
         if not folder.is_dir():
-            raise FileNotFoundError(f"dataset.{self.SPLIT_KEYS[self.split]}={folder}: expected a folder.")
+            raise FileNotFoundError(f"dataset.{self.SPLIT_KEYS[self.split]}={folder}: no such folder.")
         files = {path.stem: path for path in list_videos(folder)}
         tags = {video: [of.get(fold, UNUSED) for fold in self.folds] for video, (_, of) in members.items()}
         videos = [video for video in sorted(members) if wanted & set(tags[video])]

@@ -110,7 +110,7 @@ def test_training_clips_are_drawn_anywhere_and_repeatable(actions):
     ("change", "error", "message"),
     [
         ({"fold": 4}, ValueError, "dataset.fold=4: .* has the splits 1, 2, 3"),
-        ({"train_path": "nowhere"}, FileNotFoundError, "dataset.train_path=nowhere: no such file or folder"),
+        ({"train_path": "nowhere"}, FileNotFoundError, "dataset.train_path=nowhere: no such folder"),
         ({"annotation_path": "."}, FileNotFoundError, "trainlist01.txt"),
     ],
 )
