@@ -182,8 +182,8 @@ class GDTLoss(Loss[GDTConfig]):
     formula = (
         "mean over the hypothesis's pairs of views (a, b) of [CE(x_a y_b' / rho) + CE(y_a x_b' / rho)] / "
         "2,\n"
-        "x, y unit vectors of the two modalities; which pairs are positives and what counts as negative "
-        "is the hypothesis"
+        "x, y unit vectors of the two modalities;\n"
+        "the hypothesis says which pairs are positives and which are negatives"
     )
     paper = "Patrick et al., GDT, [arXiv 2003.04298](https://arxiv.org/abs/2003.04298)"
     cost = "(S B)^2 D operations for B clips in S views; S times as many clips to encode."

@@ -68,8 +68,8 @@ class STiCALoss(Loss[STiCAConfig]):
     Config = STiCAConfig
     family = "Views and crops"
     formula = (
-        "(1 - alpha) mean of CE over (small crop, large crop) and (large, large) pairs + alpha [CE(v a' "
-        "/ tau) + CE(a v' / tau)] / 2"
+        "(1 - alpha) mean of CE over (small crop, large crop) and (large, large) pairs\n"
+        "+ alpha [CE(v a' / tau) + CE(a v' / tau)] / 2"
     )
     paper = "Patrick et al., STiCA, [arXiv 2103.10211](https://arxiv.org/abs/2103.10211)"
     cost = "(crop pairs) N^2 D operations."

@@ -128,8 +128,8 @@ class TempCLRLoss(Loss[TempCLRConfig]):
     Config = TempCLRConfig
     family = "Sequences"
     formula = (
-        "(1 - w) [CE(v t') + CE(t v')] + w mean over videos of -log( e^-d(t, v) / sum over orders s of "
-        "e^-d(s(t), v) )\n"
+        "(1 - w) [CE(v t') + CE(t v')]\n"
+        "+ w mean over videos of -log( e^-d(t, v) / sum over orders s of e^-d(s(t), v) )\n"
         "d = soft DTW or OTAM over 1 - cos"
     )
     paper = TEMPCLR

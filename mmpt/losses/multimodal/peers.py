@@ -82,8 +82,8 @@ class PMRLLoss(MatchedTupleLoss[PMRLConfig]):
 
     Config = PMRLConfig
     formula = (
-        "mean_i -log softmax(s_i / tau_1)_1 + CE(u u' / tau_2),  s_i singular values of tuple i, u_i its "
-        "leading left singular vector"
+        "mean_i -log softmax(s_i / tau_1)_1 + CE(u u' / tau_2),\n"
+        "s_i singular values of tuple i, u_i its leading left singular vector"
     )
     paper = "Liu et al., PMRL, [arXiv 2507.17343](https://arxiv.org/abs/2507.17343)"
     cost = "N singular value decompositions of (K + 1) x (K + 1) Gram matrices and N^2 D operations."
