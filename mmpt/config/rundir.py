@@ -12,20 +12,20 @@ from mmpt.config.schema import Config
 
 
 def tensorboard_dir(config: Config) -> str | None:
-    """`save_dir/<name>_<n>` with the first number above those taken; None where the project file asks for no
-    tensorboard.
+    """`save_dir/<name>_<n>` with the first number above those taken, where the name may be a path of another
+    folder; None where the project file asks for no tensorboard.
 
     Reads the folder, creates nothing. Entries such as `run_tmp` do not count.
     """
     name = config.trainer.tensorboard_logdir
     if not name:
         return None
-    save_dir = config.trainer.save_dir or ""
-    entries = os.listdir(save_dir) if os.path.isdir(save_dir) else []
+    folder, stem = os.path.split(os.path.join(config.trainer.save_dir or "", name))
+    entries = os.listdir(folder) if os.path.isdir(folder) else []
     taken = [
-        int(match[1]) for entry in entries if (match := re.fullmatch(rf"{re.escape(name)}_(\d+)", entry))
+        int(match[1]) for entry in entries if (match := re.fullmatch(rf"{re.escape(stem)}_(\d+)", entry))
     ]
-    return os.path.join(save_dir, f"{name}_{max(taken, default=-1) + 1}")
+    return os.path.join(folder, f"{stem}_{max(taken, default=-1) + 1}")
 
 
 def to_dict(config: Section) -> dict[str, Any]:

@@ -112,4 +112,4 @@ def grouped(name: str) -> str:
         return f"zero_shot/{name.replace('zero_shot_', '')}"
     if name in OPTIMIZER:
         return f"optimizer/{name}"
-    return f"{'run' if name.startswith(RUNNING) else 'loss'}/{name}"
+    return f"{'run' if name.startswith((*RUNNING, 'best_')) else 'loss'}/{name}"

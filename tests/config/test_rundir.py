@@ -33,6 +33,12 @@ def test_the_next_run_comes_after_the_highest_number_and_odd_names_do_not_count(
     assert tensorboard_dir(config) == str(tmp_path / "runs/a/run_11")
 
 
+def test_a_name_that_is_a_path_is_counted_in_its_own_folder(config, tmp_path):
+    (tmp_path / "curves/run_4").mkdir(parents=True)
+    own = load_config(tmp_path / "x.yaml", [f"fairseq.common.tensorboard_logdir={tmp_path}/curves/run"])
+    assert tensorboard_dir(own) == str(tmp_path / "curves/run_5")
+
+
 def test_without_a_tensorboard_key_there_is_no_folder(tmp_path):
     (tmp_path / "x.yaml").write_text("task: Task\n")
     assert tensorboard_dir(load_config(tmp_path / "x.yaml")) is None

@@ -20,6 +20,7 @@ pytest.importorskip("tensorboardX")
         ("seen/GRAMLoss", "loss/seen/GRAMLoss"),
         ("zero_shot_R1", "zero_shot/R1"),
         ("best_zero_shot_R1", "zero_shot/best_R1"),
+        ("best_loss", "run/best_loss"),
         ("lr", "optimizer/lr"),
         ("slowest_data_s", "run/slowest_data_s"),
         ("num_updates", "num_updates"),
