@@ -7,7 +7,7 @@ from mmpt.config import Config, DatasetConfig
 from mmpt.processors import MetaProcessor
 from mmpt.processors.base import PublishedList, build_parts
 from mmpt.processors.store.passport import wrong_rate
-from mmpt.processors.verify import repeated_items, training_data, verify
+from mmpt.processors.verify import check_features, check_files, repeated_items, training_data, verify
 from mmpt.registry import META_PROCESSORS
 
 
@@ -94,3 +94,23 @@ def test_a_file_that_is_not_there_is_named_with_its_key(key, value, absent, tmp_
     config = DatasetConfig(meta_processor="Opens", **{key: str(tmp_path / value)})
     with pytest.raises(FileNotFoundError, match=rf"x.yaml: dataset.{key}: .*{absent}: no such file"):
         build_parts(config, "x.yaml")
+
+
+def test_a_file_that_no_class_reads_is_no_error_where_it_is_absent(tmp_path):
+    (tmp_path / "list.txt").touch()
+    paths = {"test_path": str(tmp_path / "list.txt"), "json_path": str(tmp_path / "x.json")}
+    found = list(check_files(DatasetConfig(meta_processor="MetaProcessor", split="test", **paths)))
+    assert [finding.level for finding in found] == ["ok", "note"]
+
+
+def test_one_number_that_is_not_finite_is_found_in_any_of_a_few_hundred_files(tmp_path):
+    names = [f"v{i:03}" for i in range(60)]
+    for name in names:
+        rows = np.ones((4, 3), np.float32)
+        rows[2, 1] = np.nan if name == "v031" else 1
+        np.save(tmp_path / f"{name}.npy", rows)
+    config = DatasetConfig(split="test", vfeat_dir=str(tmp_path))
+    meta = MetaProcessor(config)
+    meta.data = [(name, "stir") for name in names]
+    said = [str(finding) for finding in check_features(config, "test", meta)]
+    assert [text for text in said if "NaN" in text] == [text for text in said if "v031" in text] != []
