@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from mmpt.launch.torchrun import Topology
 
@@ -50,16 +50,20 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             **kwargs,
         )
+        self._given: list[str] = []
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """The options of a line; a misspelt one is named with the nearest there is."""
-        found, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            spelt = (word.partition("=")[0] for word in unknown if word.startswith("--"))
-            near = [name for word in spelt for name in difflib.get_close_matches(word, self._names(), n=1)]
-            hint = f". Did you mean {', '.join(near)}?" if near else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
-        return found
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever; the words are kept for `error`."""
+        self._given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """The usage, and what is wrong; a misspelt option is answered by the nearest."""
+        known = self._names()
+        given = {word.partition("=")[0] for word in self._given if word.startswith("--")} - known
+        near = sorted(name for word in given for name in difflib.get_close_matches(word, known, n=1))
+        hint = f". Did you mean {', '.join(near)}?" if near else ""
+        super().error(f"{message}{hint}")
 
     def _names(self) -> set[str]:
         """The options of this verb and of those below it."""
