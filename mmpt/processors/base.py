@@ -24,7 +24,7 @@ from unicodedata import normalize
 import numpy as np
 import torch
 
-from mmpt.config import required
+from mmpt.config import ConfigError, required
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.store.rates import feature_rate, per_second
@@ -411,6 +411,7 @@ def build_parts(config: DatasetConfig, where: str = "") -> list[Any]:
         where: the project file, for messages.
 
     Raises:
+        ConfigError: a key that a part needs is not set.
         FileNotFoundError: a file or folder that a key names, or that should lie in that folder, is missing.
     """
     try:
@@ -418,6 +419,9 @@ def build_parts(config: DatasetConfig, where: str = "") -> list[Any]:
             registry.get(getattr(config, key), f"{where}: dataset.{key}".removeprefix(": "))(config)
             for key, registry in PARTS.items()
         ]
+    except ConfigError as error:
+        problems = [dataclasses.replace(problem, file=problem.file or where) for problem in error.problems]
+        raise ConfigError(problems) from error
     except FileNotFoundError as error:
         if error.filename is None:  # the message says it
             raise

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmpt.config import Config, DatasetConfig
+from mmpt.config import Config, ConfigError, DatasetConfig
 from mmpt.processors import MetaProcessor
 from mmpt.processors.base import PublishedList, build_parts
 from mmpt.processors.store.passport import wrong_rate
@@ -114,3 +114,8 @@ def test_one_number_that_is_not_finite_is_found_in_any_of_a_few_hundred_files(tm
     meta.data = [(name, "stir") for name in names]
     said = [str(finding) for finding in check_features(config, "test", meta)]
     assert [text for text in said if "NaN" in text] == [text for text in said if "v031" in text] != []
+
+
+def test_a_key_that_is_not_set_is_named_with_its_file():
+    with pytest.raises(ConfigError, match="^x.yaml: dataset.test_path is not set"):
+        build_parts(DatasetConfig(meta_processor="MSRVTTMetaProcessor", split="test"), "x.yaml")
