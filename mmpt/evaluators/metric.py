@@ -136,6 +136,8 @@ class Metric(ABC):
         hits = np.asarray(hits, dtype=np.float64)
         if not len(hits):
             raise ValueError(f"{type(self).__name__}: no queries to score; the test set is empty.")
+        if ids is not None and len(ids) != len(hits):
+            raise ValueError(f"{type(self).__name__}: {len(hits)} numbers for {len(ids)} queries.")
         name = self.best_metric
         intervals = {name: self.interval(hits, statistic("mean"))} if self.config.bootstrap else {}
         trivial = {model: {name: value} for model, value in baselines.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,28 @@ class Evaluator:
     def evaluate(
         self, model: nn.Module, loader: Iterable, device=None, progress=iter
     ) -> tuple[Result, Arrays]:
-        """Run the model over the loader and score it; the arrays can be kept with `save_arrays`."""
+        """Run the model over the loader and score it; the arrays can be kept with `save_arrays`.
+
+        Raises:
+            TypeError: the metric reads an array that the predictor does not give, or returns no `Result`.
+        """
         arrays = self.predictor(loader, model, device, progress)
-        return self.metric.evaluate(**arrays), arrays
+        metric, reads = (
+            type(self.metric).__name__,
+            inspect.signature(self.metric.evaluate).parameters.values(),
+        )
+        needs = [
+            r.name for r in reads if r.default is r.empty and r.kind not in (r.VAR_KEYWORD, r.VAR_POSITIONAL)
+        ]
+        if absent := [name for name in needs if name not in arrays]:
+            raise TypeError(
+                f"{metric} reads {', '.join(absent)}, which {type(self.predictor).__name__} does not give "
+                f"(given: {', '.join(sorted(arrays))})."
+            )
+        result = self.metric.evaluate(**arrays)
+        if not isinstance(result, Result):
+            raise TypeError(
+                f"{metric}.evaluate returned a {type(result).__name__}; expected a Result, as `mean_result` "
+                "and `rank_result` make it."
+            )
+        return result, arrays
