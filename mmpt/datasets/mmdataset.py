@@ -14,6 +14,7 @@ from mmpt.config.schema import Config
 from mmpt.processors.base import MetaProcessor, MissingData, build_parts
 from mmpt.utils.columns import COLUMNS, LABELLED, LENGTHS, filled_columns, labels_in_use, last_column
 from mmpt.utils.seed import DEFAULT_SEED, ItemRandom
+from mmpt.utils.text import quoted
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,13 @@ class MMDataset(Dataset):
         )
 
     def _item(self, index: int, rng: ItemRandom) -> dict[str, Any]:
-        video_id, text_id = self.meta_processor[index]
+        pair = self.meta_processor[index]
+        if len(pair) != 2:
+            name = type(self.meta_processor).__name__
+            raise ValueError(
+                f"item {index} of {name} has {len(pair)} parts, {quoted(pair)}; expected (video id, text id)."
+            )
+        video_id, text_id = pair
         item = self.aligner(video_id, self.video_processor(video_id), self.text_processor(text_id, rng), rng)
         return {**item, "idx": index} if self.fixed else item
 

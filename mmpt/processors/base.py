@@ -216,9 +216,10 @@ class VideoProcessor:
         try:
             feature = load_feature(path)
         except FileNotFoundError as error:
-            raise MissingData(
-                f"{path}: no features for video {video_id!r}. Extract them, or correct dataset.vfeat_dir."
-            ) from error
+            cure = "Extract them, or correct dataset.vfeat_dir."
+            if isinstance(video_id, tuple):
+                cure = "YoucookVideoProcessor reads clips (video, start, end)."
+            raise MissingData(f"{path}: no features for video {video_id!r}. {cure}") from error
         if self.first is None:
             self.first = path, feature.shape[1:]
         elif feature.shape[1:] != self.first[1]:

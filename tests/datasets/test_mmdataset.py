@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from mmpt.config import Config
 from mmpt.datasets import MMDataset, build_dataset
 from mmpt.processors import (
+    MetaProcessor,
     MissingData,
     MSRVTTMetaProcessor,
     OverlappedAligner,
@@ -228,3 +229,12 @@ def test_a_batch_says_how_many_positions_carry_a_label():
 
     batch = MMDataset.collate(None, [item(7, -100, -100), item(-100, 0, 9)])
     assert batch["labelled"] == {"text_label": 3, "video_label": 2}
+
+
+def test_an_item_that_is_no_pair_is_named_with_its_class(tmp_path):
+    config = replace(CONFIG, vfeat_dir=str(tmp_path))
+    meta = MetaProcessor(config)
+    meta.data = [("a", 0, 8, "stir")]
+    data = MMDataset(meta, VideoProcessor(config), TextProcessor(config, WordTokenizer()), None)
+    with pytest.raises(ValueError, match=r"item 0 of MetaProcessor has 4 parts, .*; expected \(video id"):
+        data[0]

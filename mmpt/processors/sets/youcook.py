@@ -209,6 +209,11 @@ class YoucookVideoProcessor(VideoProcessor):
     """The seconds [start, end) of a video."""
 
     def __call__(self, video_id: Clip) -> np.ndarray:
+        if not isinstance(video_id, tuple) or len(video_id) != 3:
+            raise ValueError(
+                f"item id {quoted(video_id)}: expected a clip (video, start, end); VideoProcessor reads "
+                "whole videos."
+            )
         video, start, end = video_id
         clip = super().__call__(video)[start:end]
         if not len(clip):

@@ -6,6 +6,7 @@ import pytest
 from mmpt.processors import (
     MetaProcessor,
     MissingData,
+    VideoProcessor,
     YoucookFullVideoBGAligner,
     YoucookFullVideoBGMetaProcessor,
     YoucookFullVideoBGProcessor,
@@ -81,6 +82,13 @@ def test_features_are_the_rows_of_the_segment(config):
 def test_a_clip_behind_the_features_is_missing_data(config):
     with pytest.raises(MissingData, match="video 'd': its features end before the clip of seconds 25 to 30"):
         YoucookVideoProcessor(config)(("d", 25, 30))
+
+
+def test_clips_and_whole_videos_ask_for_each_others_class(config):
+    with pytest.raises(ValueError, match="id 'd': expected a clip .*; VideoProcessor reads whole videos"):
+        YoucookVideoProcessor(config)("d")
+    with pytest.raises(MissingData, match="YoucookVideoProcessor reads clips"):
+        VideoProcessor(config)(("d", 25, 30))
 
 
 def test_full_videos_come_in_the_order_of_their_first_record(config):
