@@ -155,7 +155,11 @@ class Loss(nn.Module, Generic[C]):
                 f"nor the batch gives (given: {', '.join(n for n in sorted(batch) if batch[n] is not None)})."
             )
         with autocast_off(tensor):
-            return super().__call__(**batch)
+            loss = super().__call__(**batch)
+        if not isinstance(loss, Tensor) or loss.dim():
+            found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise TypeError(f"{type(self).__name__}.forward returned {found}; expected a scalar tensor.")
+        return loss
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -188,8 +192,14 @@ class Loss(nn.Module, Generic[C]):
         asked; its first batch will tell.
 
         Raises:
-            ValueError: it does not; the message names what is missing, and what there is.
+            ValueError: it does not; the message names what is missing, and what there is. Or the loss has
+                parameters, which nobody would train or save.
         """
+        if own := [name for name, _ in self.named_parameters()]:
+            raise ValueError(
+                f"{type(self).__name__} has parameters ({', '.join(own)}), which are neither trained nor "
+                "saved. Make each a key, or a part of the model, which returns it."
+            )
         returned = getattr(model, "returns", None)
         if returned is None:
             return

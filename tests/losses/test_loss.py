@@ -241,3 +241,27 @@ def test_a_section_that_is_none_is_refused():
 
 def test_a_loss_has_no_parameters():
     assert not list(build_loss({"loss_cls": "MMContraLoss", "sequence_contrast": {}}).parameters())
+
+
+class Odd(Loss):
+    """Returns what it is told to."""
+
+    def __init__(self, answer=None):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, *, pooled_text, **batch):
+        return self.answer
+
+
+@pytest.mark.parametrize("answer, found", [(None, "NoneType"), (torch.ones(2), r"shape \(2,\)")])
+def test_what_is_no_scalar_is_refused_by_the_name_of_the_loss(answer, found):
+    with pytest.raises(TypeError, match=f"Odd.forward returned {found}; expected a scalar tensor"):
+        Odd(answer)(pooled_text=torch.ones(2, 3))
+
+
+def test_parameters_of_a_loss_are_refused_as_nobody_trains_them():
+    loss = Odd()
+    loss.bias = torch.nn.Parameter(torch.zeros(()))
+    with pytest.raises(ValueError, match=r"Odd has parameters \(bias\), which are neither trained nor saved"):
+        loss.check_model(torch.nn.Identity())
