@@ -92,7 +92,8 @@ class NamedBackbone:
         weights = weights or self.usual_weights
         if weights is None:
             raise ValueError(
-                f"backbone {name!r} needs its weights file. `mmpt models list` shows which are known."
+                f"backbone {name!r} needs its weights file (--weights). `mmpt models list` shows which are "
+                "known; a class of one's own that needs none says `fetched = True`."
             )
         if not Path(weights).is_file():
             raise FileNotFoundError(f"no weights of {name} at {weights}. {remedy(weights)}")
@@ -205,6 +206,11 @@ class Features(nn.Module):
         with torch.autocast(device.type, dtype, enabled=self.half_precision):
             features = self.network(clips)
         features = (features["video_embedding"] if isinstance(features, dict) else features).float()
+        if features.dim() != 2 or len(features) != len(clips):
+            shape = tuple(features.shape)
+            raise ValueError(
+                f"the network gives {shape} for {len(clips)} seconds; expected (seconds, numbers)."
+            )
         return functional.normalize(features, dim=-1) if self.normalize else features
 
 

@@ -270,3 +270,8 @@ def test_a_backbone_is_added_by_one_class(tmp_path):
 def test_backbone_without_weights_is_refused(make, name):
     with pytest.raises(ValueError, match=f"'{name}' needs its weights"):
         make(name)
+
+
+def test_a_network_that_gives_no_vector_a_second_is_refused():
+    with pytest.raises(ValueError, match=r"the network gives \(\d+, 3, .*; expected \(seconds, numbers\)"):
+        VideoFeatures(torch.nn.Identity())(CLIPS)
