@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set-up, then the main job on embedded data (./run.sh) or the test suite (./run.sh test [pytest arguments]).
+# Set-up, then the main job on synthetic data (./run.sh) or the test suite (./run.sh test [pytest arguments]).
 # `./run.sh docs` makes the site of the pages in runs/site; `./run.sh setup` stops after the set-up.
 # PYTHON=/path/to/python chooses the interpreter; the environment is made anew where it was another.
 set -euo pipefail

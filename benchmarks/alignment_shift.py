@@ -2,7 +2,7 @@
 
     python benchmarks/alignment_shift.py [--size small] [--out docs/alignment_shift.png]
 
-The model is a ridge regression from words to features, fitted and tested on the embedded world. For a
+The model is a ridge regression from words to features, fitted and tested on the synthetic world. For a
 checkpoint of your own: `mmpt predict CONFIG --checkpoint FILE --plots` with a full-video project file draws
 the same as shift.png.
 """
@@ -53,7 +53,7 @@ def main() -> None:
     head = ["R@1, scores plus", *(f"{c:+} sd" for c in SHIFTS)]
     facts = {name: value for name, value in result.facts.items() if not name.startswith(CURVE)}
     title = (
-        f"Ridge regression from words to features on the embedded world, size {args.size}, R@1 in percent: "
+        f"Ridge regression from words to features on the synthetic world, size {args.size}, R@1 in percent: "
         f"{facts['gallery']} videos, {facts['captions']} captions"
     )
     publish(args.record, {title: [head, *rows]}, facts, timed=False)

@@ -3,7 +3,7 @@
     python benchmarks/calibration.py            # 1000 splits of three worlds, 4 aligners; figure and table
     python benchmarks/calibration.py --splits 100 --aligners plan --out /tmp/here
 
-Three worlds. *embedded*: narrated videos of the embedded world that ridge regression on its training videos
+Three worlds. *synthetic*: narrated videos of the synthetic world that ridge regression on its training videos
 did not see; 30 % of the sentences are chatter. *youcook2* and *crosstask*: durations, numbers and gaps of
 steps as those data sets publish them, with synthetic features: every step is a direction, look-alike steps
 share most of it, every video has its own noise. In *crosstask* the sentences are the steps of the task, of
@@ -109,7 +109,7 @@ def aligned(
     return {a: with_truth(video_id, made[a == "otam"], truth, a) for a in aligners}
 
 
-def embedded(data: Path, aligners: list[str]) -> dict[str, list[AlignedVideo]]:
+def synthetic(data: Path, aligners: list[str]) -> dict[str, list[AlignedVideo]]:
     """Narrated videos that the regression was not fitted to."""
     settings = Settings(size=SIZES["small"], noise=NOISE["moderate"]).with_knobs({"val_videos": VIDEOS})
     data = data / "world"
@@ -177,7 +177,7 @@ def video_of(style: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
     return text, seconds + loudness * noise, truth
 
 
-WORLDS = {"embedded": embedded, "youcook2": styled("youcook2"), "crosstask": styled("crosstask")}
+WORLDS = {"synthetic": synthetic, "youcook2": styled("youcook2"), "crosstask": styled("crosstask")}
 
 
 def draw(path: Path, found: dict[str, np.ndarray], coverage: float, false_discovery: float) -> None:

@@ -723,7 +723,7 @@ def main() -> int:
     parser.add_argument("--table", type=Path, help="only show the table of this ledger")
     add_record(parser)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
-    parser.add_argument("--world", type=Path, help="an embedded world (default: a tiny one is made)")
+    parser.add_argument("--world", type=Path, help="a synthetic world (default: a tiny one is made)")
     args = parser.parse_args()
     if args.table:
         return report([json.loads(line) for line in args.table.read_text().splitlines()], args.record)

@@ -8,7 +8,7 @@ stall: a state of model and Adam moments is saved while "training" (matrix produ
     the copy alone, how long the call returns after it, how long a write would have stopped training, and how
     much slower products are while the thread writes.
 hash: the hash of a gradient against the forward and backward pass of the same model, interleaved.
-step: an update of Norton's loss on the embedded data, without and with all that is done beside it.
+step: an update of Norton's loss on the synthetic data, without and with all that is done beside it.
 planted: the model that the main job trains; for each trial a video of a batch is spoilt (features of noise,
     captions half a video too late), and its place by what it adds to the loss noted.
 replayed: runs of 250 updates on one and on two processes, killed twice each and made again; the 100 hashes
@@ -135,7 +135,7 @@ def hash_cost(repeats: int = 15) -> list[dict]:
 
 
 def step_cost(pairs: int = 30) -> list[dict]:
-    """An update of Norton's loss on the embedded data, without and with what is done for honesty: draws by
+    """An update of Norton's loss on the synthetic data, without and with what is done for honesty: draws by
     place, the hash as often as training takes it."""
     from mmpt.config import load_config
     from mmpt.fairseq_plugin.replay import HASH_STRIDE

@@ -1,1 +1,1 @@
-"""Comparisons of losses and of modalities on the embedded world; not part of the installed package."""
+"""Comparisons of losses and of modalities on the synthetic world; not part of the installed package."""

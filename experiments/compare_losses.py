@@ -1,4 +1,4 @@
-"""Train each loss from the same start, for the same updates and seeds, on the embedded data, and print one
+"""Train each loss from the same start, for the same updates and seeds, on the synthetic data, and print one
 table.
 
     python -m experiments.compare_losses projects/toy/compare.yaml

@@ -8,7 +8,7 @@ losses:  # project files; a map gives a row another name and changes keys of its
 # common start; without it every loss starts from random weights
 start: {project: projects/toy/videoclip.yaml, updates: 200}
 updates: 150                             # of each loss
-size: small                              # of the embedded world
+size: small                              # of the synthetic world
 noise: [moderate, {name: late, preset: moderate, offset_s: 12}]      # presets, or knobs on top of a preset
 seeds: [1, 2, 3]
 tests: {clips: projects/toy/test_youcook_zs.yaml}  # without it those of text-to-clip and full-video retrieval
@@ -35,7 +35,7 @@ from mmpt.synthetic.settings import NOISE, SIZES, Settings
 
 START = "start"  # row and folder of what all losses start from
 OTHER_BATCHES = 1000  # added to the seed of a loss, which would meet the batches of its start again
-TOY = "data/toy"  # where project files look for the embedded world
+TOY = "data/toy"  # where project files look for the synthetic world
 TESTS = {
     "clips": "projects/toy/test_youcook_zs.yaml",
     "videos": "projects/toy/test_youcook_fullvideo_zs.yaml",
@@ -85,14 +85,14 @@ class Entry:
         )
 
     def config(self, data: str | Path, further: tuple[str, ...] = ()) -> Config:
-        """The project on the embedded world in a folder."""
+        """The project on the synthetic world in a folder."""
         return load_config(
             self.project, [*move_folders(self.project, {TOY: str(data)}), *further, *self.changes]
         )
 
 
 def world(noise: str | Mapping[str, Any], size: str) -> tuple[str, Settings]:
-    """Name and settings of an embedded world: a preset, or a map with a name, a preset and knobs."""
+    """Name and settings of a synthetic world: a preset, or a map with a name, a preset and knobs."""
     knobs = {"preset": noise, "name": noise} if isinstance(noise, str) else dict(noise)
     preset, name = knobs.pop("preset", "moderate"), knobs.pop("name", None)
     if preset not in NOISE or name is None:
@@ -167,7 +167,7 @@ class Comparison:
             )
 
     def world(self, noise: str | Mapping[str, Any]) -> tuple[str, Settings]:
-        """Name and settings of the embedded world of one entry of `noise`."""
+        """Name and settings of the synthetic world of one entry of `noise`."""
         return world(noise, self.size)
 
     @property

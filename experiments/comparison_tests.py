@@ -31,7 +31,7 @@ def evaluate(
     Args:
         tests: of a comparison.
         checkpoint: of the model.
-        data: folder of the embedded world.
+        data: folder of the synthetic world.
         measures: `test/measure`, those whose queries are kept.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Does alignment-aware training help under noisy narration? Losses from common starts, on the embedded data.
+"""Does alignment-aware training help under noisy narration? Losses from common starts, on the synthetic data.
 
     python -m experiments.noisy_narration            # projects/toy/compare_noise.yaml: train, test, report
     python -m experiments.noisy_narration --report   # the record and the figure of what is done

@@ -6,7 +6,7 @@ visible".
 
 VIDEOS is a folder of videos, or of features `<id>.npy`, that the model was not trained on. TRUTH says what
 each sentence's span is: HTM-Align's JSON (with what is not visible), YouCook2's or ActivityNet's
-annotations, the embedded world's truth.json, or captions with times. The result lies beside the weights and
+annotations, the synthetic world's truth.json, or captions with times. The result lies beside the weights and
 is used by `mmpt align`, `MMPTModel.align` and whatever stands on them, for alignments of the same windows.
 
 Printed are means over random splits of these videos in halves. docs/calibration.md says what is promised.

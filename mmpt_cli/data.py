@@ -7,7 +7,7 @@
     mmpt data convert crosstask crosstask_release/ data/crosstask/crosstask_release
     mmpt data plain theirs.pkl plain.pkl --trust            # a pickle of other classes, as plain data
     mmpt data modalities projects/retri/gram/vtt.yaml       # which ids lack which modality
-    mmpt data make --size tiny                              # the embedded world, in data/toy
+    mmpt data make --size tiny                              # the synthetic world, in data/toy
     mmpt data clips                                         # small videos with sound, in data/toy_clips
 
 `verify` ends with exit code 1 where something is missing or impossible; warnings (other counts than
@@ -48,7 +48,7 @@ def parser() -> Parser:
     modalities.shared("--set")
     modalities.add_argument("--json", metavar="PATH", help="write all ids there")
     modalities.add_argument("--strict", action="store_true", help="exit code 1 if anything is missing")
-    make = verb("make", "write the embedded world")
+    make = verb("make", "write the synthetic world")
     make.shared("--out", default="data/toy", help="folder to write (default: %(default)s)")
     make.add_argument("--size", choices=SIZES, default="main", help="default: %(default)s")
     make.add_argument("--noise", choices=NOISE, default="moderate", help="default: %(default)s")

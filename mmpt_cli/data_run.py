@@ -108,7 +108,7 @@ def modalities(args: argparse.Namespace) -> int:
 
 
 def make(args: argparse.Namespace) -> None:
-    """Write the embedded world, or list its knobs."""
+    """Write the synthetic world, or list its knobs."""
     if args.list_knobs:
         fields = [field for group in (Noise, Size) for field in group.yaml_names().values()]
         print("\n".join(f"{f.name:16} {f.default!s:>6}  {f.metadata['help']}" for f in fields))
@@ -119,9 +119,9 @@ def make(args: argparse.Namespace) -> None:
     start = time.monotonic()
     if build_world(args.out, settings, track=progress("")):
         which = f"{args.size}, {args.noise}, seed {args.seed}"
-        print(f"{args.out}: embedded world written in {time.monotonic() - start:.0f} s ({which})")
+        print(f"{args.out}: synthetic world written in {time.monotonic() - start:.0f} s ({which})")
     else:
-        print(f"{args.out}: embedded world is there already, complete and with the same settings")
+        print(f"{args.out}: synthetic world is there already, complete and with the same settings")
 
 
 def clips(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The main job: embedded data, four trainings by fairseq, a table beside trivial models, and a picture.
+"""The main job: synthetic data, four trainings by fairseq, a table beside trivial models, and a picture.
 
     mmpt demo                                  # about 4 minutes on 2 idle cores
     mmpt demo --seed 2 --out runs/toy_seed2
@@ -22,13 +22,13 @@ def parser() -> Parser:
     """The options."""
     p = Parser("mmpt demo", __doc__)
     add = p.add_argument
-    add("--size", choices=SIZES, default="main", help="of the embedded data (default: %(default)s)")
+    add("--size", choices=SIZES, default="main", help="of the synthetic data (default: %(default)s)")
     add("--noise", choices=NOISE, default="moderate", help="of the narration (default: %(default)s)")
     add("--seed", type=int, default=1, help="of weights, batches and dropout (default: %(default)s)")
     metavar = ("STAGE1", "STAGE2")
     said = "of each stage (default: 700 and 100; of small towers 300)"
     add("--updates", type=count, nargs=2, metavar=metavar, help=said)
-    add("--data", default="data/toy", help="folder of the embedded data (default: %(default)s)")
+    add("--data", default="data/toy", help="folder of the synthetic data (default: %(default)s)")
     p.shared("--out", default="runs/toy", help="folder of checkpoints and results (default: %(default)s)")
     p.shared("--quiet")
     return p

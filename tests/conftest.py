@@ -71,7 +71,7 @@ def real_path(*parts: str) -> Path:
 
 @pytest.fixture(scope="session")
 def toy_world(tmp_path_factory) -> Path:
-    """A tiny embedded world on disk, in the formats of the real data sets."""
+    """A tiny synthetic world on disk, in the formats of the real data sets."""
     from mmpt_cli.make_data import main
 
     folder = tmp_path_factory.mktemp("world") / "toy"

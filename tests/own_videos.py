@@ -1,4 +1,4 @@
-"""A model for the embedded world, a toy backbone, and folders of videos with captions as people have them."""
+"""A model for the synthetic world, a toy backbone, folders of videos with captions as people have them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SENTENCES = ("chop the onion", "fry the onion in a pan", "pour the milk", "stir 
 
 @pytest.fixture(scope="session")
 def model_folder(toy_world, tmp_path_factory):
-    """A model with random weights for the embedded world."""
+    """A model with random weights for the synthetic world."""
     from mmpt.config import load_config
     from mmpt.models import MMPTModel, build_model
     from mmpt.processors import load_tokenizer

@@ -1,4 +1,4 @@
-"""Every end task on the embedded data: its toy twin trains a step and predicts; one of them through
+"""Every end task on the synthetic data: its toy twin trains a step and predicts; one of them through
 fairseq."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mmpt.tasks import build_task
 from mmpt_cli import predict
 from tests.conftest import ROOT
 
-TWINS = [  # fine-tuning or None, test, queries or None where the size of the embedded world says
+TWINS = [  # fine-tuning or None, test, queries or None where the size of the synthetic world says
     ("vtt_ft", "test_vtt_ft", 64),
     ("vttqa_ft", "test_vttqa_ft", 64),
     ("youcook_ft", "test_youcook_ft", 64),

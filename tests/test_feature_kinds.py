@@ -1,4 +1,4 @@
-"""Features of other widths and rates through every training and every test of the embedded data."""
+"""Features of other widths and rates through every training and every test of the synthetic data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILES = {
 }
 TRAININGS = [name for name, path in FILES.items() if not path.stem.startswith("test")]
 TESTS = [name for name in FILES if name not in TRAININGS]
-WIDTH = 512  # of the embedded world's video features, one a second
+WIDTH = 512  # of the synthetic world's video features, one a second
 KINDS = {"256 numbers, 4 a second": (256, 4.0), "4096 numbers, one in 2 seconds": (4096, 0.5)}
 
 

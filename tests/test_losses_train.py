@@ -94,7 +94,7 @@ def test_the_line_of_the_readme_exchanges_the_loss(tmp_path):
     )
 
 
-def test_the_example_of_the_page_trains_on_the_embedded_data(server, toy_world, tmp_path):
+def test_the_example_of_the_page_trains_on_the_synthetic_data(server, toy_world, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
         page_example().replace("projects/toy/norton.yaml", str(ROOT / "projects/toy/norton.yaml"))

@@ -1,4 +1,4 @@
-"""A few updates on the embedded data, in a process that has imported fairseq already."""
+"""A few updates on the synthetic data, in a process that has imported fairseq already."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ PAPERS = {
     "retri/stica": "STiCA: Patrick et al., ICCV 2021, arXiv 2103.10211",
     "retri/gram": "GRAM: Cicchetti et al., ICLR 2025, arXiv 2412.11959",
     "retri/small": "Small towers: word pieces in their context and linear maps of seconds, a minute on a CPU",
-    "toy": "The same on embedded data, minutes on a CPU",
-    "toy/losses": "One loss a file, on embedded data",
-    "toy/gram": "N modalities, on embedded data",
-    "toy/stica": "STiCA, on embedded data",
-    "toy/small": "Small towers, on embedded data",
+    "toy": "The same on synthetic data, minutes on a CPU",
+    "toy/losses": "One loss a file, on synthetic data",
+    "toy/gram": "N modalities, on synthetic data",
+    "toy/stica": "STiCA, on synthetic data",
+    "toy/small": "Small towers, on synthetic data",
 }
 
 

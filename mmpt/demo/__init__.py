@@ -1,1 +1,1 @@
-"""The main job: embedded data, three trainings, a table and a picture."""
+"""The main job: synthetic data, three trainings, a table and a picture."""

@@ -1,4 +1,4 @@
-"""The main job: embedded data, models pre-trained by fairseq, their zero-shot numbers beside trivial models,
+"""The main job: synthetic data, models pre-trained by fairseq, their zero-shot numbers beside trivial models,
 one picture.
 
 Small towers train with VideoCLIP's loss on cosines. BERT towers train in two stages: with VideoCLIP's loss,
@@ -53,12 +53,12 @@ class MainJob:
     """Sizes, seed and folders.
 
     Attributes:
-        size: of the embedded data: tiny, small or main.
+        size: of the synthetic data: tiny, small or main.
         noise: of the narration: clean, moderate or heavy.
         seed: of weights, batches and dropout.
         updates: of stage 1, which small towers take too, and of stage 2; None: those of `projects/toy/small`
             and `BERT_UPDATES`.
-        data: folder of the embedded data.
+        data: folder of the synthetic data.
         out: folder of checkpoints and results.
     """
 

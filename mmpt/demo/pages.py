@@ -30,7 +30,7 @@ def write_pages(out: Path, data: str, features: Path, runs: Mapping[str, Path], 
 
     Args:
         out: folder of the main job, whose `model` aligns and searches.
-        data: the embedded data.
+        data: the synthetic data.
         features: its shards of features.
         runs: name -> run folder.
         results: `results.json` of the main job.

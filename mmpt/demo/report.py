@@ -50,7 +50,7 @@ def evaluate_rows(
         tests: test set -> its project file.
         models: row -> the project file of its training, and its weights. Ridge regression learns from the
             data of the first, and the untrained model is of its kind.
-        data: folder of the embedded data.
+        data: folder of the synthetic data.
     """
     evaluations = {test: Evaluation(config, device="cpu") for test, config in tests.items()}
     training = next(iter(models.values()))[0]
@@ -323,7 +323,7 @@ def draw_alignment(path: Path, data: str, checkpoint: Path, training: Config) ->
 
 
 def film_strip(truth: Alignment, length_s: int, frames: int = 13) -> list[tuple[Span, np.ndarray, str]]:
-    """A video of the embedded world in parts of equal length: the seconds of each, the step that it shows
+    """A video of the synthetic world in parts of equal length: the seconds of each, the step that it shows
     longest, drawn, and that step's verb and ingredient."""
     edges = np.linspace(0, length_s, frames + 1)
     found: list[tuple[Span, np.ndarray, str]] = []

@@ -1,4 +1,4 @@
-"""What commands that train on the embedded data share: project files moved to other folders, and run folders
+"""What commands that train on the synthetic data share: project files moved to other folders, and run folders
 that know their settings."""
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def set_length(updates: int) -> list[str]:
 
 
 def data_fingerprint(data: str | Path) -> str:
-    """Names the embedded world in a folder."""
+    """Names the synthetic world in a folder."""
     return read_json(Path(data) / "stamp.json", dict)["fingerprint"]
 
 
 def data_files(data: str | Path) -> int:
-    """How many files the embedded world in a folder has; their sizes are part of its stamp."""
+    """How many files the synthetic world in a folder has; their sizes are part of its stamp."""
     return len(read_json(Path(data) / "stamp.json", dict)["files"])
 
 

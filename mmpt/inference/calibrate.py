@@ -32,7 +32,7 @@ def read_truth(path: str | Path) -> dict[str, Truth]:
     | {video: [[alignable 0/1, start, end, sentence], ...]} | HTM-Align; 0: not visible |
     | {"database": {video: {"annotations": [{"segment", "sentence"}]}}} | YouCook2 |
     | {video: {"timestamps", "sentences"}} | ActivityNet Captions |
-    | {video: {"captions": [{"text", "step"}], "steps": [...]}} | the embedded world; step -1: not visible |
+    | {video: {"captions": [{"text", "step"}], "steps": [...]}} | the synthetic world; step -1: not visible |
     | captions with times, as `mmpt captions` reads | one's own |
 
     Raises:

@@ -283,7 +283,7 @@ class MMGram(MMFusion):
             raise FileNotFoundError(
                 f"model.init_from={path}: no such checkpoint of a two-tower model. Train that one first "
                 "(projects/toy/videoclip.yaml on "
-                "the embedded data, projects/retri/videoclip/how2.yaml on HowTo100M), or start from "
+                "the synthetic data, projects/retri/videoclip/how2.yaml on HowTo100M), or start from "
                 "nothing: --set model.init_from=null."
             )
         state, own = read_state_dict(path), self.state_dict()

@@ -1,4 +1,4 @@
-"""The embedded world: small instructional "videos" with noisy narration and known truth, written in the
+"""The synthetic world: small instructional "videos" with noisy narration and known truth, written in the
 formats of the real data sets.
 
 settings.py    every knob, with its meaning: noise, sizes, seed

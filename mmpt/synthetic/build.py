@@ -1,4 +1,4 @@
-"""Writes a whole embedded world into a folder: complete and as asked for, or not at all."""
+"""Writes a whole synthetic world into a folder: complete and as asked for, or not at all."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def build_world(out: str | Path, settings: Settings, track: Track = lambda items
         False if it was there already, complete and of the same settings.
 
     Raises:
-        FileExistsError: `out` holds something else than an embedded world; nothing is touched.
+        FileExistsError: `out` holds something else than a synthetic world; nothing is touched.
     """
     out = Path(os.path.realpath(out))  # of a link, the folder that it leads to is made anew
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def build_world(out: str | Path, settings: Settings, track: Track = lambda items
             return False
         if out.exists() and not (out / STAMP).is_file() and (not out.is_dir() or any(out.iterdir())):
             raise FileExistsError(
-                f"{out}: exists and is no embedded world (it has no {STAMP}). Choose another folder, or "
+                f"{out}: exists and is no synthetic world (it has no {STAMP}). Choose another folder, or "
                 "remove this one."
             )
         partial = out.with_name(f".{out.name}.partial")
@@ -81,7 +81,7 @@ def is_complete(out: str | Path, settings: Settings) -> bool:
             return False
         wrong = [name for name, size in stamp["files"].items() if (out / name).stat().st_size != size]
     except (OSError, ValueError, KeyError) as error:
-        logger.debug("%s is not a complete embedded world: %r", out, error)
+        logger.debug("%s is not a complete synthetic world: %r", out, error)
         return False
     return not wrong
 

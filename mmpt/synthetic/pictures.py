@@ -1,4 +1,4 @@
-"""What a video of the embedded world shows, drawn for people: the models see features.
+"""What a video of the synthetic world shows, drawn for people: the models see features.
 
 Ingredients are specks of their colour, a vessel is a disc under them, any other tool a bar beside them.
 """

@@ -1,4 +1,4 @@
-"""Every knob of the embedded world. Equal settings give equal bytes."""
+"""Every knob of the synthetic world. Equal settings give equal bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""truth.json: what is really shown and told in every video of the embedded world, and how to read it.
+"""truth.json: what is really shown and told in every video of the synthetic world, and how to read it.
 
     {"train00000": {"split": "train", "task": 0, "kind": "", "group": -1, "length_s": 141,
       "steps": [{"start_s": 4, "end_s": 15, "label": "chop onion with knife", "verb": 0, "object": 0, "third":
@@ -59,7 +59,7 @@ class Alignment:
 
 
 def truth_alignment(root: str | Path, video_id: str) -> Alignment:
-    """The truth on one video of an embedded world.
+    """The truth on one video of a synthetic world.
 
     Args:
         root: folder that make_data wrote.

@@ -36,7 +36,7 @@ def build_vocabulary(texts: Iterable[str]) -> list[str]:
 
 
 class WordPiece:
-    """Text -> ids as BERT's tokenizer does it, for the plain lower-case texts of the embedded world.
+    """Text -> ids as BERT's tokenizer does it, for the plain lower-case texts of the synthetic world.
 
     Args:
         vocabulary: entries in the order of their ids.

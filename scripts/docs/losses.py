@@ -109,7 +109,7 @@ def section(name: str, examples: list[str]) -> str:
     if cls.note:
         lines.append(f"- {cls.note}")
     if examples:
-        lines.append(f"- On the embedded data: {', '.join(f'`{path}`' for path in examples)}")
+        lines.append(f"- On the synthetic data: {', '.join(f'`{path}`' for path in examples)}")
     parts.append("\n".join(lines))
     keys = [["key", "default", "meaning", "symbol"], *key_rows(cls.Config)]
     parts.append(markdown_table(keys) if len(keys) > 1 else "No keys.")
@@ -160,7 +160,7 @@ def key_rows(config: type[LossConfig], prefix: str = "") -> Iterator[list[str]]:
 
 
 def toy_files() -> dict[str, list[str]]:
-    """Loss -> project files on the embedded data that train with it: those of projects/toy/losses, or where
+    """Loss -> project files on the synthetic data that train with it: those of projects/toy/losses, or where
     there are none, all others."""
     own, others = {}, {}
     for path in sorted(PROJECTS.rglob("*.yaml")):

@@ -16,7 +16,7 @@ from tests.processors.helpers import how2
 
 @pytest.fixture
 def workplace(toy_world, tmp_path, monkeypatch):
-    """A copy of the embedded end-task data where the toy files look for it."""
+    """A copy of the synthetic end-task data where the toy files look for it."""
     for part in ("coin", "msrvtt", "youcook", "crosstask", "videos", "model", "clips", "audio"):
         shutil.copytree(toy_world / part, tmp_path / "data/toy" / part)
     monkeypatch.chdir(tmp_path)

@@ -53,5 +53,5 @@ def test_what_a_loss_reads_comes_from_its_signature():
     assert describe_losses.reads(LOSSES.get("SumLoss")) == "what its parts read"
 
 
-def test_every_loss_has_a_project_file_on_the_embedded_data():
+def test_every_loss_has_a_project_file_on_the_synthetic_data():
     assert set(describe_losses.toy_files()) == set(NAMES)

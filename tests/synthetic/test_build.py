@@ -71,7 +71,7 @@ def test_a_folder_behind_a_link_is_made_again_where_it_lies(mini, tmp_path):
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="no embedded world"):
+    with pytest.raises(FileExistsError, match="no synthetic world"):
         build_world(tmp_path / "mine", MINI)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 

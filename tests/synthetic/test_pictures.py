@@ -1,4 +1,4 @@
-"""Frames of the embedded world, for people to look at."""
+"""Frames of the synthetic world, for people to look at."""
 
 import numpy as np
 

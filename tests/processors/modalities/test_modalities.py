@@ -273,7 +273,7 @@ def test_features_that_are_not_finite_are_refused(config, tmp_path):
         dataset(config)[0]
 
 
-def test_the_embedded_world_is_read(toy_world):
+def test_the_synthetic_world_is_read(toy_world):
     root = toy_world
     config = DatasetConfig(
         train_path=f"{root}/clips/train.json",
