@@ -36,15 +36,20 @@ def options() -> dict[str, dict[str, str]]:
 
 
 def kinds(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """Name with underscores -> bool (a bare flag), int, float or text."""
+    """Name with underscores -> bool (a bare flag), int, float, text, or ints or floats: one or several."""
     return {
-        option.removeprefix("--").replace("-", "_"): "bool"
-        if action.nargs == 0
-        else KINDS.get(action.type, "text")
+        option.removeprefix("--").replace("-", "_"): "bool" if action.nargs == 0 else kind(action)
         for action in parser._actions
         for option in action.option_strings
         if option.startswith("--") and option != "--help"
     }
+
+
+def kind(action: argparse.Action) -> str:
+    if action.type in KINDS:
+        return KINDS[action.type]
+    read = action.type("1") if getattr(action.type, "__name__", "") == "<lambda>" else None
+    return f"{KINDS[type(read[0])]}s" if isinstance(read, list) else "text"
 
 
 def page() -> str:

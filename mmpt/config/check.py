@@ -270,7 +270,14 @@ def _mix(config: Config, reader: Reader) -> None:
             reader.add(f"mix.{name}.project", expected="a project file", got=entry)
 
 
-_FLAG_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "text": "a value"}
+_FLAG_WORDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "ints": "whole numbers",
+    "float": "a number",
+    "floats": "numbers",
+    "text": "a value",
+}
 
 
 def _values(chooser: str) -> list[str]:
@@ -278,6 +285,10 @@ def _values(chooser: str) -> list[str]:
 
 
 def _takes(kind: str, value: Any) -> bool:
+    if kind in ("ints", "floats"):
+        several = value.strip("()[] ").split(",") if isinstance(value, str) else value
+        several = [one.strip() if isinstance(one, str) else one for one in _listed(several)]
+        return bool(several) and all(_takes(kind.removesuffix("s"), one) for one in several)
     if isinstance(value, list) and len(value) == 1:  # is passed on as its element
         value = value[0]
     if kind == "bool":
@@ -287,6 +298,10 @@ def _takes(kind: str, value: Any) -> bool:
     if kind == "int":
         return is_number(value) and float(value).is_integer() and not isinstance(value, float)
     return not isinstance(value, bool | dict)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _flag_hint(name: str, known: Mapping[str, str]) -> str:

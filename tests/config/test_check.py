@@ -71,6 +71,8 @@ TYPOS = [
     ("model.init=scratch", "model.init", "pretrained, random"),
     ("fairseq.common.fp16=1", "fairseq.common.fp16", "true or false"),
     ("fairseq.optimization.max_epoch=many", "fairseq.optimization.max_epoch", "a whole number"),
+    ("fairseq.optimization.lr=fast", "fairseq.optimization.lr", "expected numbers"),
+    ("fairseq.optimization.update_freq=[2, 1.5]", "fairseq.optimization.update_freq", "whole numbers"),
     ("fairseq.optimization.optimizer=adm", "fairseq.optimization.optimizer", "adam"),
     ("fairseq.optimization.momentum=0.9", "fairseq.optimization.momentum", "optimizer: nag"),
     ("plugins=[no_such_plugin]", "plugins", "no such module"),
@@ -142,6 +144,11 @@ def test_a_schedule_over_the_whole_training_needs_its_length_once(said, wrong, t
         {**GOOD, "fairseq": {**GOOD["fairseq"], "optimization": yaml.safe_load(optimization)}}
     )
     assert problem.key == "fairseq.optimization.max_update" and wrong in problem.message
+
+
+@pytest.mark.parametrize("rate", ["1e-4", "[1e-4]", "[0.1, 2]", "'1e-4, 1e-5'", "'[0.1, 0.2]'"])
+def test_rates_may_be_one_or_several_and_in_a_text(good, rate):
+    assert check(good, [f"fairseq.optimization.lr={rate}"]) == check(good)
 
 
 def test_a_key_of_a_class_that_is_not_named_is_a_note(good):
