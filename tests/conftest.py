@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,17 @@ REAL = Path(os.environ.get("MMPT_REAL", ROOT.parent / "shared" / "real"))
 def same_weights():
     """A model that a test makes is the same in every run, and none is unlucky once in a hundred runs."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_loggers():
+    """What a command says, and where, is not left to the tests after it."""
+    loggers = [logging.getLogger(name) for name in ("mmpt", "mmpt.lines")]
+    before = [(logger.level, logger.handlers, logger.propagate) for logger in loggers]
+    yield
+    for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers, logger.propagate = handlers, propagate
 
 
 def project_table() -> dict[str, Any]:

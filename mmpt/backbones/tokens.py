@@ -88,11 +88,20 @@ class TransformersTokens(nn.Module):
 
     @property
     def checkpointing(self) -> bool:
-        return self.tower.is_gradient_checkpointing
+        new, before = "is_activation_checkpointing", "is_gradient_checkpointing"
+        return getattr(self.tower, new if hasattr(self.tower, new) else before)
 
     @checkpointing.setter
     def checkpointing(self, on: bool) -> None:
-        (self.tower.gradient_checkpointing_enable if on else self.tower.gradient_checkpointing_disable)()
+        keep_activations(self.tower, not on)
+
+
+def keep_activations(tower: Any, keep: bool) -> None:
+    """Does a network of transformers keep the activations of its layers, or compute them again backwards?"""
+    name = f"activation_checkpointing_{'disable' if keep else 'enable'}"
+    # its name up to transformers 5.20
+    switch = getattr(tower, name, None) or getattr(tower, name.replace("activation", "gradient"))
+    switch() if keep else switch({"use_reentrant": False})
 
 
 class TransformersImages(TransformersTokens):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import BertModel
 
+from mmpt.backbones.tokens import keep_activations
 from mmpt.models.mmfusion import Encoded, MMFusion
 from mmpt.models.packing import PACKED
 from mmpt.utils.columns import LENGTHS, known_lengths
@@ -25,7 +26,7 @@ def checkpoint_activations(model: nn.Module) -> None:
     stay the same."""
     for module in model.modules():
         if isinstance(module, BertModel):
-            module.activation_checkpointing_enable({"use_reentrant": False})
+            keep_activations(module, False)
         elif hasattr(module, "checkpointing"):
             module.checkpointing = True
 
