@@ -14,7 +14,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 CPU_CELLS = (
     1 << 18
@@ -130,21 +129,25 @@ class _Table:
     ):
         self.inside, self.smoothing = cells, smoothing
         self.margin = 1 if relaxed else 0
-        cost = pad(cost, (self.margin, self.margin))
         self.count, self.rows, self.cols = cost.shape
+        self.cols += 2 * self.margin
         self.width = self.cols + 1
         last_col = col_lengths + 2 * self.margin - 1
         self.end = row_lengths * self.width + last_col + 1, torch.arange(self.count, device=cost.device)
         self.barrier = None
         if relaxed:
-            column = torch.arange(self.cols, device=cost.device)
-            barred = (column > 1) & (column != last_col[:, None])
-            open_ways = torch.full_like(cost, self.always)
-            self.barrier = self._flat(open_ways.masked_fill_(barred[..., None, :], self.never))
-        self._fill(self._flat(cost / -(smoothing or 1.0)))
+            column = torch.arange(self.cols, device=cost.device)[:, None]
+            barred = (column > 1) & (column != last_col)
+            self.barrier = cost.new_full((self.rows + 1, self.width, self.count), self.always)
+            self.barrier[1:, 1:].masked_fill_(barred, self.never)
+            self.barrier = self.barrier.flatten(0, 1)
+        gain = cost.new_zeros(self.rows + 1, self.width, self.count)
+        torch.div(cost.permute(1, 2, 0), -(smoothing or 1.0), out=self._cells(gain))
+        self._fill(gain.flatten(0, 1))
 
-    def _flat(self, x: Tensor) -> Tensor:
-        return pad(x, (1, 0, 1, 0)).permute(1, 2, 0).reshape(-1, self.count)
+    def _cells(self, table: Tensor) -> Tensor:
+        """The cells of the matrices, (R, C, N), in a table (rows, columns, N)."""
+        return table[1:, 1 + self.margin : self.width - self.margin]
 
     def _from_above(self, score: Tensor, up: slice, cells: slice) -> Tensor:
         return score[up] if self.barrier is None else score[up] + self.barrier[cells]
@@ -195,8 +198,7 @@ class _Table:
     def _of_cells(self, flow: Tensor) -> Tensor:
         """(cells, N) -> (N, R, C) of the cells in use: the column of zeros that follows a short matrix is
         none."""
-        flow = flow.view(self.rows + 1, self.width, self.count)
-        path = flow[1:, 1 + self.margin : self.width - self.margin].permute(2, 0, 1)
+        path = self._cells(flow.view(self.rows + 1, self.width, self.count)).permute(2, 0, 1)
         return path if self.inside is None else path.masked_fill(~self.inside, 0.0)
 
 
