@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,7 +134,10 @@ class _Table:
         self.cols += 2 * self.margin
         self.width = self.cols + 1
         last_col = col_lengths + 2 * self.margin - 1
-        self.end = row_lengths * self.width + last_col + 1, torch.arange(self.count, device=cost.device)
+        self.end: Any = -1  # of the table, where all cells are in use
+        if cells is not None:
+            own = torch.arange(self.count, device=cost.device)
+            self.end = row_lengths * self.width + last_col + 1, own
         self.barrier = None
         if relaxed:
             column = torch.arange(self.cols, device=cost.device)[:, None]
