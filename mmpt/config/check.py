@@ -288,7 +288,7 @@ def _takes(kind: str, value: Any) -> bool:
     if kind in ("ints", "floats"):
         several = value.strip("()[] ").split(",") if isinstance(value, str) else value
         several = [one.strip() if isinstance(one, str) else one for one in _listed(several)]
-        return bool(several) and all(_takes(kind.removesuffix("s"), one) for one in several)
+        return all(_takes(kind.removesuffix("s"), one) for one in several)
     if isinstance(value, list) and len(value) == 1:  # is passed on as its element
         value = value[0]
     if kind == "bool":
