@@ -40,10 +40,8 @@ class Evaluator:
             TypeError: the metric reads an array that the predictor does not give, or returns no `Result`.
         """
         arrays = self.predictor(loader, model, device, progress)
-        metric, reads = (
-            type(self.metric).__name__,
-            inspect.signature(self.metric.evaluate).parameters.values(),
-        )
+        metric = type(self.metric).__name__
+        reads = inspect.signature(self.metric.evaluate).parameters.values()
         needs = [
             r.name for r in reads if r.default is r.empty and r.kind not in (r.VAR_KEYWORD, r.VAR_POSITIONAL)
         ]
