@@ -215,6 +215,15 @@ def test_without_numba_the_torch_path_takes_over_in_silence(monkeypatch, recwarn
     assert torch.equal(otam(cost, both=True), otam(cost, both=True, backend="torch")) and not recwarn.list
 
 
+@pytest.mark.parametrize("align", [soft_dtw, otam, dtw])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_lengths_of_one_side_alone_cut_the_matrices(align, axis):
+    cost, used = random_cost(3, 4, 5), torch.tensor([2, 4, 3])
+    lengths = (used, None) if axis == 1 else (None, used)
+    expected = [align(x.narrow(axis - 1, 0, n)) for x, n in zip(cost, used.tolist(), strict=True)]
+    assert torch.allclose(align(cost, lengths=lengths, backend="torch"), torch.stack(expected))
+
+
 @pytest.mark.parametrize("relaxed", [False, True])
 @pytest.mark.parametrize(
     "cost",
