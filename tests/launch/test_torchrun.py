@@ -64,9 +64,12 @@ def test_a_topology_that_cannot_start_is_refused(wrong):
 
 
 def test_one_error_is_shown_and_its_exit_code_returned(tmp_path):
+    said = str(tmp_path / "said")
     program = (
-        "print('hello from', rank, flush=True)\nif rank == 1:\n    print('the real trouble', "
-        "file=sys.stderr); sys.exit(3)\n"
+        f"import os\nsaid = {said!r}\n"
+        "if rank == 0:\n    print('hello from', rank, flush=True); open(said, 'w').close()\n"
+        "while not os.path.exists(said):\n    time.sleep(0.01)\n"
+        "if rank == 1:\n    print('the real trouble', file=sys.stderr); sys.exit(3)\n"
     )
     code, out, err = finish(start(tmp_path, program + "time.sleep(60)"))
     assert code == 3
