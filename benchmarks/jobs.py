@@ -102,8 +102,7 @@ def stall(megabytes: tuple[int, ...] = (64, 512), repeats: int = 7) -> list[dict
 
 def hash_cost(repeats: int = 15) -> list[dict]:
     """The hash against a step."""
-    from transformers import BertConfig, BertModel
-
+    from mmpt.models.bert import BertConfig, BertModel
     from mmpt.ops.fingerprint import fingerprint
 
     rows = []
@@ -116,11 +115,11 @@ def hash_cost(repeats: int = 15) -> list[dict]:
             num_attention_heads=heads,
         )
         model = BertModel(config)
-        tokens = torch.randint(config.vocab_size, (batch, 32))
+        tokens, mask = torch.randint(config.vocab_size, (batch, 32)), torch.ones(batch, 32, dtype=torch.bool)
 
-        def step(model: BertModel = model, tokens: torch.Tensor = tokens) -> None:
+        def step(model: BertModel = model, tokens=tokens, mask=mask) -> None:
             model.zero_grad()
-            model(tokens).last_hidden_state.square().mean().backward()
+            model(tokens, mask).square().mean().backward()
 
         parameters = list(model.parameters())
         step()

@@ -16,7 +16,13 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.measured import add_record, publish  # noqa: E402
 
-IMPORTS = ("import torch", "import mmpt.losses", "from transformers import BertModel")
+IMPORTS = (
+    "import torch",
+    "import mmpt.losses",
+    "import mmpt.models",
+    "from transformers import AutoTokenizer",
+    "from transformers import BertModel",  # what our BERT is there instead of
+)
 
 
 def cpu_seconds(words: list[str]) -> float:

@@ -70,7 +70,7 @@ def write_folder(folder: str | Path, fusion: nn.Module, tokenizer: Any) -> None:
     """Writes everything that `locate` needs; the weights last, so that a folder with weights is whole."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    fusion.bert_config.save_pretrained(folder)
+    fusion.bert_config.save(folder)
     tokenizer.save_pretrained(folder)
     config = portable(fusion.config)
     for name, text in ((CONFIG, json.dumps(config, indent=2)), (CARD, card(fusion))):  # JSON is YAML

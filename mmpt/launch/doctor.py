@@ -29,7 +29,7 @@ SHARED_GB, FREE_GB, LOW_GB = 1, 2, 20
 PACKAGES = ("numpy", "transformers", "PyYAML")
 LOADED = {
     "fairseq with mmpt's plugin": "import mmpt.fairseq_plugin",
-    "BERT of transformers": "from transformers import BertModel",
+    "tokenizers of transformers": "from transformers import AutoTokenizer",
 }
 
 COLLECTIVE_CURES = {

@@ -12,22 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import BertModel
 
-from mmpt.backbones.tokens import keep_activations
+from mmpt.models.bert import BertModel
 from mmpt.models.mmfusion import Encoded, MMFusion
-from mmpt.models.packing import PACKED
 from mmpt.utils.columns import LENGTHS, known_lengths
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Every transformer layer of every tower keeps only its input (a tower that is not BERT has a switch
-    `checkpointing`); dropout draws are replayed, so gradients
-    stay the same."""
+    """Every transformer layer of every tower that has a switch `checkpointing` keeps only its input; dropout
+    draws are replayed, so gradients stay the same."""
     for module in model.modules():
-        if isinstance(module, BertModel):
-            keep_activations(module, False)
-        elif hasattr(module, "checkpointing"):
+        if hasattr(module, "checkpointing"):
             module.checkpointing = True
 
 
@@ -50,9 +45,6 @@ def pack_towers(model: MMFusion) -> None:
         model: its towers read alone (`check_towers_read_alone`).
     """
     model.packed = True
-    for module in model.modules():
-        if isinstance(module, BertModel):
-            module.set_attn_implementation(PACKED)
 
 
 def check_towers_read_alone(model: nn.Module, key: str) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from mmpt.config import schema
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
+from mmpt.models.bert import DEFAULT_INPUT_DIM
 from mmpt.models.mmfusion import Encoded
-from mmpt.models.transformermodel import DEFAULT_INPUT_DIM
 from mmpt.registry import MODELS
 
 

@@ -26,11 +26,12 @@ from mmpt.config import required, schema
 from mmpt.config.conditions import LETTERS, letters_of
 from mmpt.config.fields import option
 from mmpt.models import sequence_layout as layout
+from mmpt.models.bert import read_bert_config
 from mmpt.models.generation import beam_search, greedy_search, sample_search
 from mmpt.models.mmgram import MatchingKeys, columns_in_use, columns_of_ranks
-from mmpt.models.multimodal_bert import MultimodalBert, Writer, add_cross_attention
+from mmpt.models.multimodal_bert import MultimodalBert, Writer
 from mmpt.models.packing import chosen
-from mmpt.models.transformermodel import build_encoder, read_bert_config
+from mmpt.models.transformermodel import build_encoder
 from mmpt.modules.layers import masked_mean
 from mmpt.modules.matching import GramMatchHead, bind_matcher
 from mmpt.ops.precision import under_autocast
@@ -125,7 +126,7 @@ class GRAM(nn.Module):
         if "a" in self.letters and encoders.get("audio"):
             self.audio_encoder = token_tower(**encoders["audio"])
         self.multimodal_encoder = build_encoder(MultimodalBert, self.bert_config, config)
-        add_cross_attention(self.multimodal_encoder.bert)
+        self.multimodal_encoder.bert.add_cross_attention()
         widths = {letter: self._width(letter, entries) for letter in self.letters}
         self.contra_head_t = ContrastiveHead(hidden, width)
         for letter in self.letters:

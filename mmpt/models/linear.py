@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from mmpt.config import required
 from mmpt.config.schema import Config
+from mmpt.models.bert import read_bert_config
 from mmpt.models.mmfusion import Encoded
 from mmpt.models.small import word_positions
-from mmpt.models.transformermodel import read_bert_config
 from mmpt.modules.layers import masked_mean
 from mmpt.ops.normalize import unit_rows
 from mmpt.registry import MODELS

@@ -21,8 +21,9 @@ from mmpt.config import required, schema
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
-from mmpt.models.packing import read_packed
-from mmpt.models.transformermodel import DEFAULT_INPUT_DIM, build_encoder, for_heads, read_bert_config
+from mmpt.models.bert import read_bert_config
+from mmpt.models.packing import Packing
+from mmpt.models.transformermodel import build_encoder
 from mmpt.modules.layers import FeatureNorm, masked_mean
 from mmpt.ops.logit_scale import INITIAL_LOGIT_SCALE, inverse_temperature
 from mmpt.ops.normalize import unit_rows
@@ -83,8 +84,7 @@ class MMFusion(nn.Module):
         self.config = config
         self.max_video_len = required(self.config, "dataset.max_video_len", self)
         self.bert_config = read_bert_config(required(self.config, "dataset.bert_name", self))
-        known = getattr(self.bert_config, "input_dim", DEFAULT_INPUT_DIM)
-        self.bert_config.input_dim = config.model.feature_dim or known
+        self.bert_config.input_dim = config.model.feature_dim or self.bert_config.input_dim
         max_len = config.dataset.max_len or self.max_video_len + layout.SPECIAL
         if max_len > self.bert_config.max_position_embeddings:
             available = self.bert_config.max_position_embeddings
@@ -240,11 +240,8 @@ class MMFusionSeparate(VideoTower):
         if hasattr(self.text_encoder, "encode"):
             return self.scored(self.text_encoder.encode(caps, cmasks, self.with_tokens), text=True)
         ids, mask, pool = layout.text_segment(caps, cmasks)
-        if lengths is None:
-            hidden = self.text_encoder(input_ids=ids, attention_mask=for_heads(mask)).last_hidden_state
-        else:
-            places = torch.arange(ids.shape[1], device=ids.device)[None]
-            hidden = read_packed(self.text_encoder, mask, lengths, input_ids=ids, position_ids=places)
+        packing = None if lengths is None else Packing.of(mask, lengths)
+        hidden = self.text_encoder(ids, mask, packing=packing)
         return self.scored(Encoded.of(hidden, pool), text=True)
 
 

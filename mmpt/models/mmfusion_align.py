@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from mmpt.config.schema import Config
 from mmpt.models import sequence_layout as layout
+from mmpt.models.bert import init_like_bert
 from mmpt.models.mmfusion_joint import MMFusionJoint
-from mmpt.models.transformermodel import init_like_bert
 from mmpt.registry import MODELS
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -187,7 +188,7 @@ class MMFusionNLG(MMFusionJoint):
             (B, <= max_length) token ids, the three of the prompt included.
         """
         prompt = caps[:, [0, 1, 0]]
-        search = {
+        search: dict[str, Any] = {
             "max_length": max_length or self.longest_caption(),
             "eos_id": int(caps[0, 1]),
             "pad_id": self.bert_config.pad_token_id,

@@ -21,9 +21,9 @@ from mmpt.checkpoints.weights import read_state_dict
 from mmpt.config import required, schema
 from mmpt.config.fields import Section, option
 from mmpt.models import sequence_layout as layout
+from mmpt.models.bert import init_like_bert
 from mmpt.models.mmfusion import Encoded, MMFusion
-from mmpt.models.multimodal_bert import add_cross_attention
-from mmpt.models.transformermodel import MMBertForEncoder, build_encoder, for_heads, init_like_bert
+from mmpt.models.transformermodel import MMBertForEncoder, build_encoder
 from mmpt.modules.matching import PairMatcher
 from mmpt.ops.distributed import largest_of_ranks
 from mmpt.registry import MODELS
@@ -111,7 +111,8 @@ class MMGram(MMFusion):
         init_like_bert(self.projections, self.bert_config.initializer_range)
         self.matcher: PairMatcher | None = None
         if config.model.matching_head:
-            add_cross_attention(self.text_encoder)
+            assert self.text_encoder is not None  # as with_text says
+            self.text_encoder.add_cross_attention()
             self.matcher = PairMatcher(TextFusion(self.text_encoder), hidden)
             self.condition = Condition(self._condition_names(), hidden, self.bert_config.initializer_range)
         if config.model.init_from is not None:
@@ -228,12 +229,7 @@ class MMGram(MMFusion):
         assert self.text_encoder is not None  # or no text is read
         n = columns_in_use(cmasks, columns)
         ids, mask, pool = layout.text_segment(caps[:, :n], cmasks[:, :n])
-        return widened(
-            Encoded.of(
-                self.text_encoder(input_ids=ids, attention_mask=for_heads(mask)).last_hidden_state, pool
-            ),
-            cmasks.shape[1] - n,
-        )
+        return widened(Encoded.of(self.text_encoder(ids, mask), pool), cmasks.shape[1] - n)
 
     def embed(self, name: str, pooled: Tensor) -> Tensor:
         """Pooled tokens (..., H) of a modality -> unit rows (..., D)."""
@@ -385,11 +381,5 @@ class TextFusion(nn.Module):
         if may_look(condition_mask):
             used = condition_mask.any(0)
             condition, condition_mask = condition[:, used], condition_mask[:, used]
-        encoder = self._shared[0]
-        output = encoder(
-            input_ids=ids,
-            attention_mask=for_heads(mask),
-            encoder_hidden_states=condition,
-            encoder_attention_mask=for_heads(condition_mask),
-        )
-        return output.last_hidden_state[:, 0]
+        hidden = self._shared[0](ids, mask, condition=condition, condition_mask=condition_mask)
+        return hidden[:, 0]

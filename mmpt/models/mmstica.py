@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.activations import ACT2FN
 
 from mmpt.config import schema
 from mmpt.config.fields import Section, option, read_section
+from mmpt.models.bert import init_like_bert
 from mmpt.models.mmfusion import Encoded
 from mmpt.models.mmgram import MMGram
-from mmpt.models.transformermodel import init_like_bert
 from mmpt.modules.layers import VideoTokenMLP
 from mmpt.modules.pooling import AttentionPool, CropEmbedding
 from mmpt.ops.crops import Crop, FeatureCrop, map_tokens
@@ -234,7 +233,7 @@ class MMSTiCA(MMGram):
             self.config.dataset.modalities[name],
             read_section(Pooling, self.config.model.pooling or {}, "model.pooling"),
         )
-        hidden, activation = self.bert_config.hidden_size, ACT2FN[self.bert_config.hidden_act]
+        hidden, activation = self.bert_config.hidden_size, self.bert_config.activation()
         tower = CropTower(entry.get("width", 512), hidden, activation, pooling)
         init_like_bert(tower.videomlp, self.bert_config.initializer_range)
         return tower

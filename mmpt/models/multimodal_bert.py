@@ -10,25 +10,20 @@ far, h heads, d width of a head.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import BertConfig, BertModel
-from transformers.models.bert.modeling_bert import BertAttention
 
-from mmpt.models.transformermodel import PredictionHead, for_heads, init_like_bert
+from mmpt.models.bert import BertConfig, BertModel, Memory
+from mmpt.models.transformermodel import PredictionHead
 
 
 class MultimodalBert(nn.Module):
-    """BERT with its prediction head, under the names of the common masked-LM class; see
-    `add_cross_attention`.
-    """
+    """BERT with its prediction head, under the names of the common masked-LM class."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
-        self.bert = BertModel(config, add_pooling_layer=False)
+        self.bert = BertModel(config, pooler=False)
         words = self.bert.embeddings.word_embeddings.weight
         self.cls = nn.ModuleDict({"predictions": PredictionHead(config, words, bias=True)})
 
@@ -40,112 +35,13 @@ class MultimodalBert(nn.Module):
         condition_mask: Tensor | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
-        """Hidden states (B, S, H).
-
-        Args:
-            ids: (B, S) token ids.
-            mask: (B, S) readable positions, or (B, S, n + S) bool: which position reads which, those in
-                `memory` first.
-            condition: (R, L, H) with R a divisor of B: B / R consecutive texts read each. None: the texts
-                alone.
-            condition_mask: (R, L) bool; None: all tokens are read.
-            memory: what was read before these positions; None: nothing. It is extended.
-        """
-        return self.bert(
-            input_ids=ids,
-            attention_mask=for_heads(mask),
-            encoder_hidden_states=condition,
-            encoder_attention_mask=None if condition_mask is None else for_heads(condition_mask),
-            past_key_values=memory,
-        ).last_hidden_state
+        """Hidden states (B, S, H) of token ids (B, S); the others as for `BertModel`."""
+        return self.bert(ids, mask, condition=condition, condition_mask=condition_mask, memory=memory)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., H) -> scores of words (..., C)."""
         head = self.cls["predictions"]
         return head.decoder(head.transform(hidden))
-
-
-class SharedCrossAttention(BertAttention):
-    """Cross-attention of BERT in which several consecutive rows may read one condition, whose keys and values
-    are then made once.
-    """
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        past_key_values: Memory | None = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, None]:
-        """Rows (B, S, H) that read conditions (R, L, H) -> (B, S, H), in the signature of transformers."""
-        assert encoder_hidden_states is not None  # else the layer is not called
-        inner = self.self
-        rows = hidden_states.reshape(
-            len(encoder_hidden_states), -1, hidden_states.shape[-1]
-        )  # (R, B / R * S, H)
-
-        def heads(x: Tensor) -> Tensor:
-            return x.unflatten(-1, (inner.num_attention_heads, -1)).transpose(1, 2)
-
-        known = None if past_key_values is None else past_key_values.conditions.get(inner.layer_idx)
-        keys, values = known or (
-            heads(inner.key(encoder_hidden_states)),
-            heads(inner.value(encoder_hidden_states)),
-        )  # (R, h, L, d)
-        if past_key_values is not None:
-            past_key_values.conditions[inner.layer_idx] = keys, values
-        mask = (
-            None if encoder_attention_mask is None else encoder_attention_mask[:, :, :1]
-        )  # the same for all rows
-        dropout = inner.dropout.p if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(
-            heads(inner.query(rows)), keys, values, attn_mask=mask, dropout_p=dropout
-        )
-        return self.output(mixed.transpose(1, 2).reshape(hidden_states.shape), hidden_states), None
-
-
-def add_cross_attention(bert: BertModel) -> None:
-    """Give every layer of a bidirectional BERT cross-attention, used when a condition is passed.
-
-    (BertConfig.is_decoder would add it too, and make self-attention causal.)
-    """
-    for number, layer in enumerate(bert.encoder.layer):
-        layer.crossattention = SharedCrossAttention(bert.config, layer_idx=number, is_cross_attention=True)
-        init_like_bert(layer.crossattention, bert.config.initializer_range)
-        layer.is_decoder = layer.add_cross_attention = True
-
-
-class Memory:
-    """Keys and values of the positions read so far, and of the conditions, by layer; what transformers calls
-    past key values.
-    """
-
-    def __init__(self):
-        self.positions: dict[int, tuple[Tensor, Tensor]] = {}  # (B, h, n, d)
-        self.conditions: dict[int, tuple[Tensor, Tensor]] = {}  # (R, h, L, d)
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """n."""
-        return self.positions[layer_idx][0].shape[2] if layer_idx in self.positions else 0
-
-    def update(
-        self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values of all positions, the new ones last."""
-        if layer_idx in self.positions:
-            keys, values = (
-                torch.cat([old, new], dim=2)
-                for old, new in zip(self.positions[layer_idx], (keys, values), strict=True)
-            )
-        self.positions[layer_idx] = keys, values
-        return keys, values
-
-    def keep(self, n: int, rows: Tensor | None = None) -> None:
-        """Forget all but the first n positions; `rows` (B) says whose memory each row goes on with."""
-        for layer, pair in self.positions.items():
-            self.positions[layer] = tuple(x[:, :, :n] if rows is None else x[rows, :, :n] for x in pair)
 
 
 class Writer:

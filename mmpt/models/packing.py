@@ -1,4 +1,4 @@
-"""BERT on the positions of a padded batch that are read, without those that fill it up.
+"""The positions of a padded batch that are read, without those that fill it up.
 
 Linear layers, LayerNorms, activations and dropout see the read positions of all clips as one row. Attention
 alone needs to know where a clip ends: on CUDA it runs on nested tensors, for which torch has kernels of
@@ -11,16 +11,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
-from transformers import AttentionInterface, BertModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-PACKED = "mmpt_packed"  # the name of our attention among those of transformers
+warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors is in prototype stage")
 
 
 def true_places(mask: Tensor, n: int) -> Tensor:
@@ -81,53 +77,3 @@ class Packing:
         offsets = counts.cumsum(0).to(x.device, non_blocking=True)
         bounds = {"min_seqlen": int(self.lengths.min()), "max_seqlen": int(self.lengths.max())}
         return torch.nested.nested_tensor_from_jagged(x, offsets, **bounds)
-
-
-def packed_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    packing: Packing | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """Attention in the signature of transformers: (1, h, n, d) -> (1, n, h, d), a clip's positions reading
-    one another; without `packing` that of padded batches.
-
-    Args:
-        attention_mask: (B, 1, 1, L) bool, read positions of the padded batch.
-    """
-    if packing is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
-        )
-    parts = (x[0].transpose(0, 1) for x in (query, key, value))  # (n, h, d)
-    query, key, value = (packing.for_attention(x).transpose(1, 2) for x in parts)  # (B, h, L, d)
-    mask = None if query.is_nested else attention_mask
-    mixed = functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
-    ).transpose(1, 2)
-    return (mixed.values() if mixed.is_nested else packing.pack(mixed))[None], None
-
-
-warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors is in prototype stage")
-AttentionInterface.register(PACKED, packed_attention)
-
-
-def read_packed(bert: BertModel, mask: Tensor, lengths: np.ndarray, **inputs: Tensor) -> Tensor:
-    """Last hidden states (B, L, D) of the read positions, zeros elsewhere.
-
-    Args:
-        bert: bidirectional, its attention `PACKED`.
-        mask: (B, L) read positions.
-        lengths: (B,) how many each clip has, of the host.
-        inputs: of the BERT, (B or 1, L, ...).
-    """
-    packing = Packing.of(mask.bool(), lengths)
-    rows = {name: packing.pack(x.expand(*mask.shape, *x.shape[2:]))[None] for name, x in inputs.items()}
-    # a mask of four dimensions reaches the attention as it is
-    hidden = bert(attention_mask=mask[:, None, None].bool(), packing=packing, **rows).last_hidden_state
-    return packing.pad(hidden[0])

@@ -1,56 +1,35 @@
-"""BERT over video and text tokens, on the public transformers API, with the parameter names of published
-checkpoints.
+"""BERT over video and text tokens, with the parameter names of published checkpoints.
 
-An encoder is built from a `BertConfig` that also carries `max_video_len`, `input_dim` (video feature width)
-and `use_seg_emb`. Shape letters: B clips, F video tokens, T caption columns, D width, C vocabulary.
+An encoder is built from a `BertConfig`. Shape letters: B clips, F video tokens, T caption columns, D width, C
+vocabulary.
 """
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
+import json
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmpt.backbones.backbone import refuse_random
+from mmpt.checkpoints.weights import read_state_dict
 from mmpt.config import Config, required
 from mmpt.models import sequence_layout as layout
+from mmpt.models.bert import BertConfig, BertModel, init_like_bert
+from mmpt.models.packing import Packing, chosen
 from mmpt.modules.layers import VideoTokenMLP
 from mmpt.registry import ENCODERS
-from mmpt.utils.optional import optional_import, pretrained
+from mmpt.utils.optional import pretrained_file
 
-optional_import("transformers")
-try:
-    from transformers import BertConfig, BertForPreTraining, BertModel
-    from transformers.activations import ACT2FN
-except (
-    OSError,
-    RuntimeError,
-) as error:  # transformers imports any torchaudio it finds; one built for CUDA breaks beside a CPU torch
-    cure = "If that names torchaudio: pip uninstall torchaudio"
-    raise ImportError(f"transformers is installed but does not import ({error}). {cure}") from error
-
-from mmpt.models.packing import chosen, read_packed  # noqa: E402  it imports transformers, too
-
-DEFAULT_INPUT_DIM = 512
 COIN_LABELS = 779
+SEGMENTS = 256  # rows of the segment embedding of VLM checkpoints
 WEIGHT_FILES = (
     "model.safetensors",
     "pytorch_model.bin",
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
 )
-
-ENCODERS.register("BertModel")(BertModel)
-
-
-def for_heads(mask: Tensor) -> Tensor:
-    """A mask (B, L) or (B, Q, L) as attention takes it, (B, 1, Q or 1, L).
-
-    Of a flat mask transformers asks whether it is all true, which would make the host wait for the device.
-    """
-    return (mask[:, None, None] if mask.dim() == 2 else mask[:, None]).bool()
 
 
 class MMBert(nn.Module):
@@ -59,12 +38,10 @@ class MMBert(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.max_video_len = config.max_video_len
-        self.videomlp = VideoTokenMLP(
-            getattr(config, "input_dim", DEFAULT_INPUT_DIM), config.hidden_size, ACT2FN[config.hidden_act]
-        )
+        self.videomlp = VideoTokenMLP(config.input_dim, config.hidden_size, config.activation())
         self.bert = BertModel(config)
-        if getattr(config, "use_seg_emb", False):
-            self.bert.embeddings.seg_embeddings = nn.Embedding(256, config.hidden_size)
+        if config.use_seg_emb:
+            self.bert.embeddings.seg_embeddings = nn.Embedding(SEGMENTS, config.hidden_size)
         init_like_bert(self.videomlp, config.initializer_range)
 
     def forward(
@@ -84,7 +61,7 @@ class MMBert(nn.Module):
             mask: (B, L) readable positions, or (B, L, L) which position reads which.
             types: (1 or B, L) token types; None: all 0.
             n_layers: hidden states after so many layers; None: after the last.
-            lengths: of a mask (B, L); its other positions are left out, see `read_packed`.
+            lengths: of a mask (B, L); its other positions are left out, and come out as zeros.
 
         Returns:
             (B, L, D), L = n + F.
@@ -92,20 +69,15 @@ class MMBert(nn.Module):
         n_video = None if vfeats is None else vfeats.shape[1]
         video = None if vfeats is None else self.videomlp(vfeats)
         embeds = layout.splice(self.bert.embeddings.word_embeddings(ids), video)
-        types = (
-            torch.zeros(1, embeds.shape[1], dtype=torch.long, device=ids.device) if types is None else types
+        return self.bert(
+            None,
+            mask,
+            embeds=embeds,
+            positions=layout.position_ids(ids.shape[1], n_video, self.max_video_len, ids.device),
+            types=types,
+            n_layers=n_layers,
+            packing=None if lengths is None else Packing.of(mask, lengths),
         )
-        inputs = {
-            "inputs_embeds": embeds,
-            "position_ids": layout.position_ids(ids.shape[1], n_video, self.max_video_len, ids.device),
-            "token_type_ids": types.expand(embeds.shape[:2]),
-        }
-        if lengths is not None:
-            return read_packed(self.bert, mask, lengths, **inputs)
-        output = self.bert(
-            attention_mask=for_heads(mask), output_hidden_states=n_layers is not None, **inputs
-        )
-        return output.last_hidden_state if n_layers is None else output.hidden_states[n_layers]
 
 
 @ENCODERS.register()
@@ -134,7 +106,7 @@ class PredictionTransform(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = config.activation()
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -228,20 +200,6 @@ def frame_logits(hidden: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
     return torch.cat([own, hidden @ negatives.T], dim=1)
 
 
-def init_like_bert(module: nn.Module, std: float) -> None:
-    """Linear layers ~ N(0, std^2) with zero bias, as in BERT; LayerNorms start at 1 and 0 already."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=std)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
-def read_bert_config(bert_name: str) -> BertConfig:
-    """The `BertConfig` of a hub name or a local folder."""
-    return pretrained(BertConfig, bert_name, "dataset.bert_name", "config.json and vocab.txt")
-
-
 def build_encoder(encoder_cls: type, bert_config: BertConfig, config: Config) -> nn.Module:
     """An encoder with its starting weights.
 
@@ -256,42 +214,51 @@ def build_encoder(encoder_cls: type, bert_config: BertConfig, config: Config) ->
     """
     encoder = encoder_cls(bert_config)
     if config.model.init != "random":
-        load_bert_weights(encoder, pretrained_bert(required(config, "dataset.bert_name"), bert_config))
+        name = required(config, "dataset.bert_name")
+        load_bert_weights(encoder, pretrained_bert(name), name)
     return encoder
 
 
-def pretrained_bert(bert_name: str, config: BertConfig) -> dict[str, Tensor]:
-    """State of BERT with its prediction head, cut to the layers of `config`."""
+def pretrained_bert(bert_name: str) -> dict[str, Tensor]:
+    """State of BERT with its prediction head, by the names of today.
+
+    Args:
+        bert_name: hub id or folder.
+    """
     cure = "Set model.init: random to train from scratch, or give a bert_name with weights."
-    folder = Path(bert_name)
-    if folder.is_dir() and not any((folder / name).exists() for name in WEIGHT_FILES):
-        raise FileNotFoundError(
-            f"model.init is pretrained, but {folder} holds no weights ({', '.join(WEIGHT_FILES[:2])}). {cure}"
-        )
-    chatter = logging.getLogger("transformers.modeling_utils")
-    level = chatter.level
-    chatter.setLevel(logging.ERROR)  # layers beyond the tower's are left out on purpose: not worth a warning
-    try:
-        return BertForPreTraining.from_pretrained(bert_name, config=config).state_dict()
-    except OSError as error:
-        raise FileNotFoundError(
-            f"model.init is pretrained, but the weights of {bert_name!r} cannot be had: {error}. {cure}"
-        ) from error
-    finally:
-        chatter.setLevel(level)
+    path = pretrained_file(
+        bert_name, WEIGHT_FILES, "model.init is pretrained, but dataset.bert_name", cure=cure
+    )
+    if path.suffix == ".json":
+        parts = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        files = [pretrained_file(bert_name, (part,), "dataset.bert_name") for part in parts]
+    else:
+        files = [path]
+    state = {name: tensor for file in files for name, tensor in read_state_dict(file).items()}
+    norms = {"gamma": "weight", "beta": "bias"}  # as the first conversions of the published weights have them
+    stems = (name.rpartition(".") for name in state)
+    names = [f"{stem}{dot}{norms.get(last, last)}" for stem, dot, last in stems]
+    whole = any(name.startswith("bert.") for name in names)  # else one saved without its prediction head
+    return {
+        name if whole else f"bert.{name}": tensor for name, tensor in zip(names, state.values(), strict=True)
+    }
 
 
-def load_bert_weights(encoder: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copies what `encoder` has in common with a BertForPreTraining state; every BERT tensor must be
-    there."""
+def load_bert_weights(encoder: nn.Module, state: dict[str, Tensor], bert_name: str) -> None:
+    """Copies what `encoder` has in common with a BERT; tokens for video and labels stay random.
+
+    Raises:
+        ValueError: the state lacks a tensor of BERT that is read.
+    """
     prefix = "" if hasattr(encoder, "bert") else "bert."
     found = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    result = encoder.load_state_dict(
-        {k: v for k, v in found.items() if k in encoder.state_dict()}, strict=False
-    )
+    own = encoder.state_dict()
+    theirs = ("bert.", "embeddings.", "encoder.", "cls.")
+    unread = ("pooler.", "seg_embeddings", "cls.predictions.decoder.")  # the decoder is that of the words
     absent = [
-        k
-        for k in result.missing_keys
-        if k.startswith(("bert.", "embeddings.", "encoder.")) and "seg_embeddings" not in k
+        name
+        for name in own
+        if name.startswith(theirs) and name not in found and not any(part in name for part in unread)
     ]
-    assert not absent, absent
+    refuse_random(bert_name, type(encoder).__name__, absent, len(own))
+    encoder.load_state_dict({name: tensor for name, tensor in found.items() if name in own}, strict=False)

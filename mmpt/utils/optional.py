@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,6 +58,39 @@ def pretrained(loader: Any, name: str, key: str = "", needed: str = "config.json
             f"{key}{'=' if key else ''}{name!r} is neither a folder with {needed} nor a model that can be "
             f"downloaded now. Give the path of a folder that holds {needed}, or check the network."
         ) from error
+
+
+def pretrained_file(name: str, files: Sequence[str], key: str, needed: str = "", cure: str = "") -> Path:
+    """The first of some files that a folder has, or a model of the hub.
+
+    Args:
+        name: hub id or folder.
+        files: names, the preferred one first.
+        key: of a project file that says the name.
+        needed: what the folder should hold; "": the files.
+        cure: what else can be done.
+
+    Raises:
+        FileNotFoundError: none is there, nor can be fetched.
+    """
+    needed = needed or " or ".join(files[:2])
+    if Path(name).is_dir():
+        for file in files:
+            if Path(name, file).is_file():
+                return Path(name, file)
+        raise FileNotFoundError(
+            f"{key}={name!r}: the folder has no {' and no '.join(files[:2])}. {cure}".strip()
+        )
+    hub = optional_import("huggingface_hub")
+    for file in files:
+        try:
+            return Path(hub.hf_hub_download(name, file))
+        except (OSError, ValueError) as error:
+            reason = error
+    raise FileNotFoundError(
+        f"{key}={name!r} is neither a folder with {needed} nor a model that can be downloaded now. Give the "
+        f"path of a folder that holds {needed}, or check the network. {cure}".strip()
+    ) from reason
 
 
 def install_line(extra: str | None, module: str = "") -> str:

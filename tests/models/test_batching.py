@@ -181,7 +181,7 @@ def test_several_captions_of_a_clip_are_read_by_length_too(config):
 def test_reading_by_length_leaves_padding_out_of_the_towers(config):
     model, widths = build_model(config).eval(), []
     for tower in (model.video_encoder.bert, model.text_encoder):
-        tower.encoder.register_forward_pre_hook(lambda module, args: widths.append(args[0].shape[:2]))
+        tower.encoder.layer[0].register_forward_pre_hook(lambda _, args: widths.append(args[0].shape[:2]))
     forward_by_length(model, 3, **batch_of_all_lengths())
     assert widths == [(2, 1 + 2), (2, 9 + 2), (2, 16 + 2), (2, 4 - 1), (2, 7 - 1), (2, 32 - 1)]
 

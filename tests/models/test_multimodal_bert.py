@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from transformers import BertConfig
 
+from mmpt.models.bert import BertConfig
 from mmpt.models.generation import beam_search, greedy_search
-from mmpt.models.multimodal_bert import MultimodalBert, Writer, add_cross_attention
+from mmpt.models.multimodal_bert import MultimodalBert, Writer
 from mmpt.modules.matching import GramMatchHead
 from tests.conftest import golden_cases, load_golden
 from tests.device_waits import NoReads
@@ -33,7 +33,7 @@ def build(golden: dict[str, np.ndarray]) -> MultimodalBert:
         layer_norm_eps=float(golden["cfg.layer_norm_eps"]),
     )
     encoder = MultimodalBert(config)
-    add_cross_attention(encoder.bert)
+    encoder.bert.add_cross_attention()
     encoder.double().load_state_dict(
         {name: value for name, value in state.items() if not name.endswith("position_ids")}
     )
@@ -112,7 +112,7 @@ def tiny():
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     encoder = MultimodalBert(BertConfig(vocab_size=30, max_position_embeddings=32, **sizes))
-    add_cross_attention(encoder.bert)
+    encoder.bert.add_cross_attention()
     return encoder.double().eval()
 
 
