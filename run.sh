@@ -136,6 +136,12 @@ setup() {
     exec 9>&-
 }
 
+kernels() {  # their tests run in Triton's interpreter; a torch for CUDA has brought a Triton of its own
+    "$VENV/bin/python" -c 'import triton' 2>/dev/null && return
+    step 'installing Triton, for the tests of kernels' "$VENV/bin/python" -m pip install --disable-pip-version-check --no-deps triton==3.9.0
+    rm -f "$LOG.step"
+}
+
 case "${1:-}" in
     '' | -*) job=(-m mmpt_cli demo "$@") ;;
     test) export OMP_NUM_THREADS=1; job=(-m pytest -n 2 --dist loadfile "${@:2}") ;;  # two workers of one thread each
@@ -145,5 +151,6 @@ case "${1:-}" in
 esac
 setup
 check_torchaudio
+[[ ${1:-} != test ]] || kernels
 ((${#job[@]} == 0)) || exec "$VENV/bin/python" "${job[@]}"
 echo "$VENV is ready. In every new shell, for \`mmpt\` and \`python\` of it: source $VENV/bin/activate"

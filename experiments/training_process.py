@@ -21,7 +21,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
-PRELOADED = ["fairseq_cli.train", "mmpt.fairseq_plugin"]  # in the order of train.py
+# in the order of train.py; then what reads words
+PRELOADED = ["fairseq_cli.train", "mmpt.fairseq_plugin", "transformers.models.auto.tokenization_auto"]
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ case "$*" in
                  chmod +x "$3/bin/python" ;;
     *"pip install"*) [[ -z ${FAKE_PIP_SLEEP:-} ]] || sleep "$FAKE_PIP_SLEEP"
                      [[ -z ${FAKE_PIP_ERROR:-} ]] || { echo "$FAKE_PIP_ERROR"; exit 1; } ;;
+    "-c import triton") exit "${FAKE_NO_TRITON:-0}" ;;
     "-m pytest"* | "-m mmpt"*) echo "started: $*"; exit "${FAKE_JOB_CODE:-0}" ;;
 esac
 """
@@ -135,6 +136,16 @@ def test_torch_and_build_tools_come_first_and_fairseq_without_its_dependencies(m
     assert "-r requirements.txt" in second
     assert "--no-deps --no-build-isolation -r requirements-fairseq.txt" in fairseq
     assert "--no-deps --no-build-isolation -e ." in project
+
+
+def test_the_tests_alone_install_triton_where_torch_has_not_brought_it(machine):
+    machine.run("setup", FAKE_NO_TRITON="1")
+    assert not [line for line in machine.installs if "triton" in line]
+    code, shown, _ = machine.run("test", FAKE_NO_TRITON="1")
+    assert code == 0 and "installing Triton" in shown
+    assert [line.split()[-1].partition("==")[0] for line in machine.installs] == ["triton"]
+    machine.run("test")
+    assert machine.installs == []
 
 
 def test_a_second_run_installs_nothing_and_is_quick(machine):

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from mmpt.config import Config
 from mmpt.models import build_model
@@ -80,6 +79,8 @@ def step_cost(task: Task, model: nn.Module, batch: Mapping[str, Any], ranks: int
         NotImplementedError, RuntimeError: model or loss reads a value, which such tensors do not have.
     """
     assert task.loss is not None
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton where there is one
+
     counter, held = FlopCounterMode(display=False), _Held()
     with supposing(ranks if ranks > 1 else 0), counter, held:
         rows = task.flatten(batch)
