@@ -21,8 +21,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
-# in the order of train.py; then what reads words
-PRELOADED = ["fairseq_cli.train", "mmpt.fairseq_plugin", "transformers.models.auto.tokenization_auto"]
+# in the order of train.py; then what reads words, and what every optimizer of torch imports
+PRELOADED = [
+    "fairseq_cli.train",
+    "mmpt.fairseq_plugin",
+    "transformers.models.auto.tokenization_auto",
+    "torch._dynamo",
+]
 
 
 @dataclass(frozen=True)
