@@ -1,6 +1,7 @@
-"""CPU seconds of imports and of a whole toy prediction, each in fresh processes.
+r"""CPU seconds of imports, a whole toy prediction and one update of a training, each in fresh processes.
 
-python benchmarks/start_up.py projects/toy/test_youcook_zs.yaml --checkpoint FILE
+python benchmarks/start_up.py projects/toy/test_youcook_zs.yaml --checkpoint FILE \
+    --train projects/toy/norton.yaml
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +24,12 @@ IMPORTS = (
     "import mmpt.models",
     "from transformers import AutoTokenizer",
     "from transformers import BertModel",  # what our BERT is there instead of
+    # what no training with fairseq can do without
+    "import fairseq_cli.train, torch; torch.optim.Adam([torch.ones(1)])",
+)
+ONE_UPDATE = (
+    *("optimization.max_update=1", "dataset.disable_validation=true", "checkpoint.no_save=true"),
+    "checkpoint.restore_file=null",
 )
 
 
@@ -39,6 +47,7 @@ def main() -> None:
     )
     parser.add_argument("project", nargs="?", help="test to predict; without it only imports are timed")
     parser.add_argument("--checkpoint")
+    parser.add_argument("--train", help="project of which one update is made")
     parser.add_argument("--repeats", type=int, default=3)
     add_record(parser)
     args = parser.parse_args()
@@ -48,6 +57,13 @@ def main() -> None:
         predict = [sys.executable, "-m", "mmpt_cli", "predict", args.project]
         predict += ["--checkpoint", args.checkpoint] if args.checkpoint else []
         commands["`mmpt predict` of a toy test, in all"] = predict
+    if args.train:
+        settings = ["model.init_from=null", *(f"fairseq.{key}" for key in ONE_UPDATE)]
+        settings.append(f"fairseq.checkpoint.save_dir={tempfile.mkdtemp()}")
+        commands["`mmpt train` of one update, in all"] = [
+            *(sys.executable, "-m", "mmpt_cli", "train", args.train, "--cpu"),
+            *(word for setting in settings for word in ("--set", setting)),
+        ]
     found = {what: [cpu_seconds(words) for _ in range(args.repeats)] for what, words in commands.items()}
     rows = [[what, f"{min(times):.2f} to {max(times):.2f}"] for what, times in found.items()]
     publish(args.record, {f"Start-up, {args.repeats} runs": [["what", "CPU seconds"], *rows]}, found)
