@@ -41,6 +41,7 @@ TITLES = {
     "time": "Norton's loss, forward and backward, CPU time",
     "stages": "Token similarity, forward and backward, CPU time",
     "small": "Losses of pooled vectors through their classes, forward and backward, CPU time",
+    "pairs": "VideoCLIP's loss and those of other libraries, forward and backward, CPU time",
     "sinkhorn": "Sinkhorn, 50 steps, CPU time",
     "memory": "Peak memory above the inputs, in a fresh process",
     "accuracy": "Relative errors against float64",
@@ -189,16 +190,45 @@ def plain_gram(batch: dict[str, Tensor]) -> Tensor:
     return gram.plain_loss(vectors[0], vectors[1:])
 
 
+def pair_peers(n: int) -> dict[str, Loss]:
+    """Losses of n pairs that users take instead, where they are installed (the extra `certify`)."""
+    found: dict[str, Loss] = {}
+    if importlib.util.find_spec("open_clip"):
+        from open_clip.loss import ClipLoss
+
+        clip = ClipLoss()
+        # it averages the two directions
+        found["open_clip"] = lambda b: 2 * clip(b["pooled_video"], b["pooled_text"], 1.0)
+    if n <= 256 and importlib.util.find_spec("pytorch_metric_learning"):  # it takes minutes beyond
+        from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
+
+        nt_xent = SelfSupervisedLoss(NTXentLoss())  # of cosines, with the negatives of both sides
+        found["metric_learning"] = lambda b: nt_xent(b["pooled_video"], b["pooled_text"])
+    return found
+
+
+def pooled_vectors(n: int, width: int = 512) -> Callable[[int], Tensor]:
+    """Draws rows of length 4."""
+    generator = torch.Generator().manual_seed(n)
+    draw = lambda rows: F.normalize(torch.randn(rows, width, generator=generator), dim=1)  # noqa: E731
+    return lambda rows: (4 * draw(rows)).requires_grad_()
+
+
+def pooled_pairs(n: int) -> dict[str, Tensor]:
+    vectors = pooled_vectors(n)
+    return {"pooled_video": vectors(n), "pooled_text": vectors(n)}
+
+
+def repeats(n: int, rounds: int) -> int:
+    """More of what takes a millisecond."""
+    return rounds * max(1, (512 // n) ** 2 // 2)
+
+
 def small_time(sizes: list[int], rounds: int) -> list[dict]:
     """Losses through their classes, on pooled vectors alone."""
     rows = []
     for n in sizes:
-        generator = torch.Generator().manual_seed(n)
-
-        def vectors(rows: int, width: int = 512, generator=generator) -> Tensor:
-            unit = F.normalize(torch.randn(rows, width, generator=generator), dim=1)
-            return (4 * unit).requires_grad_()
-
+        vectors = pooled_vectors(n)
         pairs = {"pooled_video": vectors(n), "pooled_text": vectors(n)}
         captions = pairs | {"pooled_text": vectors(5 * n)}
         views = {number: len(GDTHypothesis.parse(number).views) for number in (1, 2, 3)}
@@ -216,11 +246,22 @@ def small_time(sizes: list[int], rounds: int) -> list[dict]:
         for name, plain, keys, batch in cases:
             steps = {"plain": plain, "ours": lambda b, f=build_loss(keys): f(**b)}
             values = [backward(f, batch).item() for f in steps.values()]
-            repeats = rounds * max(1, (512 // n) ** 2 // 2)  # of what takes a millisecond
-            found = row(
-                f"{name}, {n}", {k: lambda f=f, b=batch: backward(f, b) for k, f in steps.items()}, repeats
-            )
+            timed = {k: lambda f=f, b=batch: backward(f, b) for k, f in steps.items()}
+            found = row(f"{name}, {n}", timed, repeats(n, rounds))
             rows.append(found | {"values": " ".join(f"{x:.4f}" for x in values)})
+    return rows
+
+
+def pair_time(sizes: list[int], rounds: int) -> list[dict]:
+    """VideoCLIP's loss through its class, and the losses of other libraries on the same pairs."""
+    rows = []
+    ours = build_loss({"loss_cls": "MMContraLoss"})
+    for n in sizes:
+        losses = {"ours": lambda b: ours(**b)} | pair_peers(n)
+        batch = pooled_pairs(n)
+        steps = {name: lambda f=f, b=batch: backward(f, b) for name, f in losses.items()}
+        times = interleaved(steps, repeats(n, rounds))
+        rows.append({"pairs": n} | {f"{name} ms": round(cpu, 2) for name, (cpu, _) in times.items()})
     return rows
 
 
@@ -361,7 +402,7 @@ def main() -> None:
     parser.add_argument(
         "--rows",
         nargs="+",
-        choices=["time", "stages", "small", "sinkhorn", "memory", "accuracy"],
+        choices=["time", "stages", "small", "pairs", "sinkhorn", "memory", "accuracy"],
         help="default: all",
     )
     parser.add_argument(
@@ -384,11 +425,12 @@ def main() -> None:
     if arguments.peak_of:
         print(measure_peak(arguments.peak_of, arguments.sizes[0]))
         return
-    wanted = arguments.rows or ["time", "stages", "small", "sinkhorn", "memory", "accuracy"]
+    wanted = arguments.rows or ["time", "stages", "small", "pairs", "sinkhorn", "memory", "accuracy"]
     tables = {
         "time": lambda: loss_time(arguments.sizes or [64, 128, 256, 512], arguments.rounds),
         "stages": lambda: stage_time(arguments.sizes or [64, 256], arguments.rounds),
         "small": lambda: small_time(arguments.sizes or [64, 256, 1024], arguments.rounds),
+        "pairs": lambda: pair_time(arguments.sizes or [64, 256, 1024], arguments.rounds),
         "sinkhorn": lambda: sinkhorn_time(arguments.rounds, arguments.compiled),
         "memory": lambda: memory(arguments.sizes or [256, 1024]),
         "accuracy": lambda: accuracy(arguments.sizes or [64, 256]),
