@@ -94,6 +94,11 @@ def _predict(args: Namespace) -> None:
         write_summary(out, reports)
     if len(reports) > 1:
         best = reports[best_of(reports)]
+        chosen = next((str(path) for path in named if path and path.name == "checkpoint_best.pt"), "FILE")
+        say(
+            f"\nThe test itself chose the best of {len(reports)} checkpoints, so its numbers are too good. "
+            f"To report some, evaluate the one that validation chose: --checkpoint {chosen}"
+        )
         say(f"\nbest results:\n{best.checkpoint.get('path', evaluation.unnamed)}\n{best.text()}")
     say(f"\nwritten to {out}")
     if args.json:

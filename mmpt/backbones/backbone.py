@@ -86,7 +86,7 @@ class NamedBackbone:
         if self.fetched:
             if weights is not None:
                 raise ValueError(f"backbone {name!r} brings its weights along; leave out {weights}.")
-            self.network = self.build(model)
+            self.network = self._built(model)
             self.origin = {"weights": model, "tensors_sha256": tensors_sha256(self.network)}
             return
         weights = weights or self.usual_weights
@@ -97,13 +97,22 @@ class NamedBackbone:
             )
         if not Path(weights).is_file():
             raise FileNotFoundError(f"no weights of {name} at {weights}. {remedy(weights)}")
-        self.network = for_inference(self._filled(self.build(model), weights))
+        self.network = for_inference(self._filled(self._built(model), weights))
         # every training writes a `checkpoint.pth`: the checksum tells them apart
         self.origin = {"weights": Path(weights).name, "weights_sha256": file_sha256(weights)}
 
     def build(self, model: str) -> nn.Module:
         """The network; with its tensors where `fetched`."""
         raise NotImplementedError
+
+    def _built(self, model: str) -> nn.Module:
+        network = self.build(model)
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                f"backbone {self.name!r}: {type(self).__name__}.build returned {type(network).__name__}; "
+                "expected a torch.nn.Module."
+            )
+        return network
 
     @classmethod
     def usage(cls, name: str) -> str:

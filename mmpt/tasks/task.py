@@ -220,6 +220,7 @@ class Task:
         Raises:
             FloatingPointError: names the term that is NaN or infinite.
             TypeError: the loss reads what neither batch nor model gives.
+            ValueError: the loss has no gradient where one is asked for.
         """
         if self.loss is None:
             raise ValueError(
@@ -232,6 +233,12 @@ class Task:
         }
         batch |= model(**batch)
         loss = self.loss(**batch)
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise ValueError(
+                f"{type(self.loss).__name__} returned a loss without gradient, which trains nothing. Make it "
+                "of the model's outputs by torch, without .item(), .detach() or NumPy. Or is every parameter "
+                "frozen (model.layernorm_only, model.frozen)?"
+            )
         self._watch(self.loss.terms)
         self._note_negatives(len(batch["pooled_video"]) if "pooled_video" in batch else None)
         scale = batch.get("logit_scale", batch.get("cosine_scale"))

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mmpt.backbones.audio import AudioResNet
+from mmpt.backbones.backbone import VideoBackbone
 from mmpt.backbones.r2plus1d import R2Plus1D
 from mmpt.backbones.s3d import MAX_WORDS, S3D, same_max_pool, space_to_depth
 from mmpt.backbones.words import WordEncoder
@@ -232,3 +233,19 @@ def test_same_max_pool_is_the_pool_of_the_padded_input(size, kernel, stride):
     ]
     expected = nn.functional.max_pool3d(nn.functional.pad(x, padding), kernel, stride, ceil_mode=True)
     assert torch.equal(same_max_pool(x, kernel, stride), expected)
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_a_backbone_whose_build_returns_no_network_is_named(tmp_path, fetched):
+    weights = tmp_path / "weights.pt"
+    weights.touch()
+
+    class Mine(VideoBackbone):
+        form = "<folder>" if fetched else ""
+
+        def build(self, model):
+            pass
+
+    Mine.fetched = fetched
+    with pytest.raises(TypeError, match="'mine.*': Mine.build returned NoneType; expected a torch.nn.Module"):
+        Mine("mine:x") if fetched else Mine("mine", weights)

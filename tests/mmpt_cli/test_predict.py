@@ -28,6 +28,7 @@ def test_every_checkpoint_of_the_run_folder_is_evaluated_once_by_name(project, t
     printed = capsys.readouterr().out
     best = printed.split("best results:")[1]
     assert "checkpoint_best.pt" in best and "checkpoint1.pt" not in best
+    assert f"validation chose: --checkpoint {tmp_path}/run/checkpoint_best.pt" in printed
 
 
 def test_one_checkpoint_alone_can_be_named(project, tmp_path):

@@ -93,6 +93,15 @@ def test_a_loss_that_is_not_finite_stops_by_the_name_of_its_term():
         videoclip()(Towers(), batch(spoil=True))
 
 
+def test_a_loss_that_was_cut_off_from_the_model_is_refused_in_training_alone():
+    task, model = videoclip(), Towers()
+    task.loss.forward = lambda **batch: batch["pooled_video"].detach().sum()
+    with pytest.raises(ValueError, match="MMContraLoss returned a loss without gradient"):
+        task(model, batch())
+    with torch.no_grad():
+        assert task(model, batch()).loss.isfinite()
+
+
 def test_on_a_gpu_a_step_does_not_look_at_its_terms():
     task, model = videoclip(), Towers().to("meta")
     sample = shapes_of(batch())
