@@ -2,7 +2,7 @@
 as, and against tslearn.
 
     python benchmarks/alignment.py                        # all sizes, a Markdown table
-    python benchmarks/alignment.py --sizes 4096x8x8 --rounds 9 --json alignment.json
+    python benchmarks/alignment.py --sizes 4096x8x8 --rounds 9 --record alignment
 
 Time is the process CPU time, the implementations of a size interleaved in one process; a ratio is the median
 over the rounds of the ratio within a round. The loop writes cell after cell into one table, so its backward
@@ -12,7 +12,6 @@ round only (a minute at the largest size). tslearn gets the costs ready, as ours
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import statistics
 import sys
@@ -27,7 +26,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, publish, threads
+from benchmarks.measured import command_line, publish, threads
 from mmpt.ops.alignment import otam, soft_dtw
 
 SMOOTHING = 0.1
@@ -149,9 +148,7 @@ COLUMNS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--sizes", nargs="+", default=SIZES, help="count x rows x columns")
     parser.add_argument("--metrics", nargs="+", default=["dtw", "otam"], choices=["dtw", "otam"])
     parser.add_argument("--rounds", type=int, default=5)
@@ -159,7 +156,6 @@ def main() -> None:
         "--long", type=float, default=2e8, help="matrices times squared cells from which the loop runs once"
     )
     parser.add_argument("--threads", type=int, default=1)
-    add_record(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if importlib.util.find_spec("numba"):

@@ -9,7 +9,6 @@ the same as shift.png.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.measured import add_record, publish  # noqa: E402
+from benchmarks.measured import command_line, publish  # noqa: E402
 from mmpt.api.evaluation import Evaluation  # noqa: E402
 from mmpt.demo.toy_runs import move_folders  # noqa: E402
 from mmpt.evaluators.plots import plot_shift_curve  # noqa: E402
@@ -29,12 +28,9 @@ from mmpt.synthetic.settings import SIZES, Settings  # noqa: E402
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--size", default="small", choices=sorted(SIZES))
     parser.add_argument("--out", default=str(ROOT / "docs/alignment_shift.png"))
-    add_record(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = f"{folder}/toy"

@@ -12,7 +12,6 @@ of another model. FILE keeps one record a test set; a second run goes on where i
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -30,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import audit_worlds as worlds
 
-from benchmarks.measured import add_record, publish
+from benchmarks.measured import command_line, publish
 from mmpt.audit import Claim, audit, read_evidence
 from mmpt.audit.protocol import Scorer
 
@@ -192,16 +191,13 @@ def speed() -> dict[str, list[list[Any]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--cases", type=int, default=20, help="test sets of each departure")
     parser.add_argument("--pairs", type=int, default=5, help="test sets of each pair of departures")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--records", type=Path, help="one JSON line a test set, to go on with")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", choices=["bar", "speed"])
-    add_record(parser)
     args = parser.parse_args()
     if args.only != "speed":
         records = run_all(worlds.TRAPS, args.cases, args.seed, args.records, args.workers)

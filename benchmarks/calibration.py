@@ -12,7 +12,6 @@ which a video leaves out some. Half of the videos calibrate, the other half is a
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, publish
+from benchmarks.measured import command_line, publish
 from mmpt.calibration import AlignedVideo
 from mmpt.calibration.rehearsal import rehearse
 from mmpt.evaluators.plots import plot_dots
@@ -44,9 +43,7 @@ STYLES = {"youcook2": (7.7, 19.6, 20.0, 0.0), "crosstask": (7.4, 9.6, 29.0, 0.35
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = command_line(__doc__)
     options.add_argument("--splits", type=int, default=1000)
     options.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     options.add_argument("--aligners", nargs="+", choices=ALIGNERS, default=list(ALIGNERS))
@@ -54,7 +51,6 @@ def main() -> None:
     options.add_argument("--false-discovery", type=float, default=0.1)
     options.add_argument("--data", type=Path, default=Path("data/toy_calibration"))
     options.add_argument("--out", type=Path, default=Path("docs"))
-    add_record(options)
     args = options.parse_args()
     kept = args.data / "tested"  # what was done is not done again
     kept.mkdir(parents=True, exist_ok=True)

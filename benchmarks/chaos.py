@@ -28,7 +28,6 @@ allows none, lost_link is left out.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import fcntl
@@ -66,7 +65,7 @@ import torch.distributed.run  # noqa: E402
 from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler  # noqa: E402
 
 import mmpt.fairseq_plugin  # noqa: E402, F401
-from benchmarks.measured import add_record, publish  # noqa: E402
+from benchmarks.measured import command_line, publish  # noqa: E402
 from mmpt.checkpoints.shards import named_by  # noqa: E402
 from mmpt.checkpoints.weights import read_outline, read_state_dict  # noqa: E402
 from mmpt.launch.heartbeat import STOOD  # noqa: E402
@@ -711,9 +710,7 @@ TOLD = {  # what is done, and how the job that it hits ends
 
 def main() -> int:
     """Command line; 0 when nothing was lost."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after the run in hand then")
     parser.add_argument("--hits", type=int, help="end after so many (default: none with --seconds, else 100)")
     parser.add_argument("--updates", type=int, default=24, help="length of a run")
@@ -721,7 +718,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="number of the first run")
     parser.add_argument("--ledger", type=Path, help="one line per hit and run; goes on where it ends")
     parser.add_argument("--table", type=Path, help="only show the table of this ledger")
-    add_record(parser)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--world", type=Path, help="a synthetic world (default: a tiny one is made)")
     args = parser.parse_args()

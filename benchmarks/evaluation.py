@@ -10,7 +10,6 @@ that of a fresh process. The slow sides are measured on a part and scaled up (st
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import subprocess
@@ -25,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, publish, threads
+from benchmarks.measured import command_line, publish, threads
 from mmpt.config import EvalConfig
 from mmpt.evaluators import FullVideoRetrievalMetric, GramRetrievalMetric
 from mmpt.evaluators.paragraphs import Groups, cut_block, query_tiles, video_bins
@@ -196,13 +195,10 @@ def compare_full_video(n_videos: int) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--rows", type=int, default=10_000, help="queries and gallery items")
     parser.add_argument("--videos", type=int, nargs="+", default=[60, 436], help="long videos")
     parser.add_argument("--only", choices=("ranks", "videos", "modalities"), help="one part")
-    add_record(parser)
     parser.add_argument("--method", choices=METHODS, help="internal: measure one method in this process")
     args = parser.parse_args()
     if args.method:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, of_rows, publish, threads
+from benchmarks.measured import command_line, of_rows, publish, threads
 from mmpt.backbones.backbone import VideoFeatures
 from mmpt.backbones.external import ImageTower
 from mmpt.backbones.folding import for_inference, keep_freed_memory
@@ -208,9 +208,7 @@ def reading_speed(files: Path, fps: int, size: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--networks", choices=NETWORKS, nargs="+", default=["s3d"])
     parser.add_argument("--folder", type=Path, help="of your own videos")
     parser.add_argument("--videos", type=int, default=6, help="to make")
@@ -220,7 +218,6 @@ def main() -> None:
     parser.add_argument("--frame-size", type=int, nargs=2, default=(1280, 720), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--repeats", type=int, default=2)
-    add_record(parser)
     args = parser.parse_args()
     n_threads = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as temporary:

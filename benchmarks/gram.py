@@ -1,7 +1,7 @@
 """GRAM loss against the plain published formula: time, peak memory, accuracy.
 
     python benchmarks/gram.py                       # all sizes, a Markdown table
-    python benchmarks/gram.py --sizes 1024 --modalities 3 --rounds 5 --json gram.json
+    python benchmarks/gram.py --sizes 1024 --modalities 3 --rounds 5 --record gram
 
 Time is the process CPU time of loss + backward, interleaved in one process, median of the rounds; memory is
 the growth of the peak resident size in a fresh process per measurement. The plain formula builds one Gram
@@ -24,7 +24,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, publish, threads
+from benchmarks.measured import command_line, publish, threads
 from mmpt.ops.gram.contrast import volume_cross_entropy
 
 SCALE, SMOOTHING, WIDTH = 1 / 0.07, 0.1, 512
@@ -148,9 +148,7 @@ COLUMNS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256, 1024, 4096])
     parser.add_argument(
         "--modalities", type=int, nargs="+", default=[2, 3], help="modalities besides the anchor"
@@ -158,7 +156,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    add_record(parser)
     parser.add_argument("--peak-of", choices=LOSSES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -17,7 +17,6 @@ replayed: runs of 250 updates on one and on two processes, killed twice each and
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import signal
@@ -37,7 +36,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.measured import add_record, of_rows, publish  # noqa: E402
+from benchmarks.measured import command_line, of_rows, publish  # noqa: E402
 
 TITLES = {
     "stall": "A save: the copy alone, the call, what writing would have taken; a step alone, and beside it",
@@ -313,12 +312,9 @@ def _spoil(batch: dict, video: int, kind: str, rng: np.random.Generator) -> None
 def main() -> None:
     """Print the tables."""
     parts = {"stall": stall, "hash": hash_cost, "step": step_cost, "planted": planted, "replayed": replayed}
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--run", default="runs/toy/norton", help="run folder (default: %(default)s)")
-    add_record(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     parts["planted"] = functools.partial(planted, args.run)

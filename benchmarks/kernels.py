@@ -5,7 +5,6 @@ python benchmarks/kernels.py --record kernels        # with Triton installed; so
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.measured import add_record, publish  # noqa: E402
+from benchmarks.measured import command_line, publish  # noqa: E402
 
 
 def printed(*words: str) -> list[dict]:
@@ -32,11 +31,8 @@ def span(values: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--capabilities", nargs="+", default=["80", "90"])
-    add_record(parser)
     args = parser.parse_args()
     launches, sizes = printed(*args.capabilities), printed("memory")
     head = [

@@ -2,7 +2,7 @@
 
     python benchmarks/loader.py                       # everything; about two minutes
     python benchmarks/loader.py --only sampler index  # parts
-    python benchmarks/loader.py --json loader.json
+    python benchmarks/loader.py --record loader
 
 Shape: 64 videos x 16 clips per batch, 16 video and 32 text positions, videos of about 6 minutes with a
 caption about every 4 seconds,
@@ -13,7 +13,6 @@ straightforward implementation would have it.
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
 import resource
@@ -31,7 +30,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, publish
+from benchmarks.measured import command_line, publish
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import MMDataset
 from mmpt.processors import (
@@ -263,10 +262,9 @@ def bench_index(rounds: int, n_videos: int = 1_200_000) -> dict[str, float]:
 def main() -> None:
     """Command line."""
     parts = {"sampler": bench_sampler, "store": bench_store, "index": bench_index}
-    parser = argparse.ArgumentParser(description="Benchmark of the data path.")
+    parser = command_line(__doc__)
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--rounds", type=int, default=15)
-    add_record(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     results = {name: parts[name](args.rounds) for name in args.only}

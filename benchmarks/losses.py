@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import gram  # noqa: E402
-from benchmarks.measured import add_record, of_rows, publish, threads  # noqa: E402
+from benchmarks.measured import command_line, of_rows, publish, threads  # noqa: E402
 from benchmarks.plain import plain_norton, plain_sinkhorn, plain_token_similarity  # noqa: E402
 from mmpt.losses import MMContraLoss, build_loss  # noqa: E402
 from mmpt.ops.gdt import GDTHypothesis  # noqa: E402
@@ -398,9 +398,7 @@ def accuracy(sizes: list[int]) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument(
         "--rows",
         nargs="+",
@@ -420,7 +418,6 @@ def main() -> None:
         action="store_true",
         help="also time torch.compile of the plain Sinkhorn (needs a C++ compiler)",
     )
-    add_record(parser)
     parser.add_argument("--peak-of", choices=["plain", "ours", "bf16"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

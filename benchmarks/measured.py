@@ -24,9 +24,12 @@ RECORDS = ROOT / "docs/records"
 _LOAD = os.getloadavg()[0]  # before the benchmark adds to it
 
 
-def add_record(parser: argparse.ArgumentParser) -> None:
-    """The option of every benchmark."""
+def command_line(page: str | None, prog: str | None = None) -> argparse.ArgumentParser:
+    """A benchmark's command line, described by its docstring, with the option that all of them have."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=prog, description=page, formatter_class=formatter)
     parser.add_argument("--record", metavar="NAME", help="keep the tables as docs/records/NAME")
+    return parser
 
 
 def publish(

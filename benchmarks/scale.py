@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, of_rows, publish
+from benchmarks.measured import command_line, of_rows, publish
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import MMDataset
 from mmpt.processors import (
@@ -204,13 +204,10 @@ def on_paper(rate: float, own_mib: float, index_mib: float) -> list[dict[str, An
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--videos", type=int, default=1_200_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--batches", type=int, default=40, help="timed, per number of workers")
-    add_record(parser)
     parser.add_argument("--probe", type=Path, help=argparse.SUPPRESS)  # a process that measures itself
     parser.add_argument("--no-read-ahead", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -13,7 +13,6 @@ CPU time beside it, which other work on the machine changes less.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -28,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, of_rows, publish, threads
+from benchmarks.measured import command_line, of_rows, publish, threads
 from mmpt.neighbours.exact import ExactSearch, Moment, Vectors, exact_scores, window_scores
 from mmpt.neighbours.store import VectorStore
 from mmpt.ops.windows import window_ranges
@@ -47,16 +46,13 @@ PEERS = {
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = command_line(__doc__)
     options.add_argument("--rows", type=int, default=3_600_000)
     options.add_argument("--queries", type=int, default=1000)
     options.add_argument("--of-peers", type=int, default=50, help="queries that others are asked")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--folder", type=Path, default=Path("runs/search_bench"))
     options.add_argument("--peers", nargs="*", choices=PEERS, help="others beside it; without names: all")
-    add_record(options)
     args = options.parse_args()
     torch.set_num_threads(args.threads)
     numbers: dict[str, Any] = {}

@@ -6,7 +6,6 @@ python benchmarks/start_up.py projects/toy/test_youcook_zs.yaml --checkpoint FIL
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.measured import add_record, publish  # noqa: E402
+from benchmarks.measured import command_line, publish  # noqa: E402
 
 IMPORTS = (
     "import torch",
@@ -42,14 +41,11 @@ def cpu_seconds(words: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("project", nargs="?", help="test to predict; without it only imports are timed")
     parser.add_argument("--checkpoint")
     parser.add_argument("--train", help="project of which one update is made")
     parser.add_argument("--repeats", type=int, default=3)
-    add_record(parser)
     args = parser.parse_args()
     commands = {f"`{line}`": [sys.executable, "-c", line] for line in IMPORTS}
     commands["`mmpt --help`"] = [sys.executable, "-m", "mmpt_cli", "--help"]

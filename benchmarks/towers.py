@@ -11,7 +11,6 @@ of the process are compared. The loss is a sum over valid positions, so that its
 
 from __future__ import annotations
 
-import argparse
 import functools
 import statistics
 import sys
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import add_record, publish
+from benchmarks.measured import command_line, publish
 from mmpt.config.schema import Config, DatasetConfig, ModelConfig
 from mmpt.models import build_model
 from mmpt.models.batching import compile_towers, forward_by_length, pack_towers
@@ -109,9 +108,7 @@ def measure(clips: int, layers: list[int], rounds: int, with_compile: bool) -> d
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--clips", type=int, default=128)
     parser.add_argument(
         "--layers",
@@ -123,7 +120,6 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="also compiled towers (a minute more)")
-    add_record(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     batch = make_batch(4096, torch.Generator().manual_seed(0))

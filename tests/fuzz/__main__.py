@@ -5,13 +5,12 @@ python -m tests.fuzz 300 --record fuzz
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.measured import add_record, publish
+from benchmarks.measured import command_line, publish
 from tests.fuzz.harness import FAULTS, campaign
 from tests.fuzz.readers import READERS
 
@@ -27,11 +26,8 @@ def row(name: str, counts: Counter[str]) -> list[str]:
 
 def main() -> int:
     """The number of faults, at most 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__, prog="python -m tests.fuzz")
     parser.add_argument("mutations", type=int, nargs="?", default=300, help="of each file")
-    add_record(parser)
     args = parser.parse_args()
     total: Counter[str] = Counter()
     rows = [HEAD]
