@@ -363,7 +363,9 @@ def audio_backbone(
     return Backbone(network, read, passport, SOUNDS_PER_PASS)
 
 
-def refuse_random(source: str | Path, name: str, absent: list[str], total: int) -> None:
+def refuse_random(
+    source: str | Path, name: str, absent: list[str], total: int, cure: str = "Is it another network?"
+) -> None:
     """A network of which a part would stay as it was drawn gives other features in every run.
 
     Raises:
@@ -372,7 +374,7 @@ def refuse_random(source: str | Path, name: str, absent: list[str], total: int) 
     if absent:
         raise ValueError(
             f"{source}: {len(absent)} of {total} tensors of {name} are not there, "
-            f"{', '.join(sorted(absent)[:3])}, ...; they would be random. Is it another network?"
+            f"{', '.join(sorted(absent)[:3])}, ...; they would be random. {cure}"
         )
 
 

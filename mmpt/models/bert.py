@@ -34,6 +34,7 @@ ACTIVATIONS = {
     "gelu_new": lambda: nn.GELU(approximate="tanh"),
     "relu": nn.ReLU,
     "silu": nn.SiLU,
+    "swish": nn.SiLU,  # its name in older files
     "tanh": nn.Tanh,
 }
 
@@ -75,6 +76,17 @@ class BertConfig:
                 f"hidden_size={self.hidden_size} is not divided by num_attention_heads="
                 f"{self.num_attention_heads}."
             )
+        ranges = {  # what torch would refuse without a file's name, or make NaN of
+            "pad_token_id": self.vocab_size - 1,
+            "max_video_len": float("inf"),
+            "hidden_dropout_prob": 1,
+            "attention_probs_dropout_prob": 1,
+            "initializer_range": float("inf"),
+            "layer_norm_eps": float("inf"),
+        }
+        for name, most in ranges.items():
+            if not 0 <= (value := getattr(self, name)) <= most:
+                raise ValueError(f"{name}={value}, expected 0 to {most}.")
         self.activation()
 
     def activation(self) -> nn.Module:
@@ -99,12 +111,12 @@ def read_bert_config(bert_name: str) -> BertConfig:
     """
     path = pretrained_file(bert_name, ("config.json",), "dataset.bert_name", "config.json and vocab.txt")
     entries = read_json(path, dict)
-    kind = entries.get("model_type", "bert")
-    if kind != "bert":
-        raise ValueError(
-            f"{path}: model_type is {quoted(kind)}, expected bert. Name a folder or hub id of a BERT in "
-            "dataset.bert_name."
-        )
+    for name, only in {"model_type": "bert", "position_embedding_type": "absolute"}.items():
+        if entries.get(name) not in (None, only):
+            raise ValueError(
+                f"{path}: {name} is {quoted(entries[name])}, expected {only}. Name a folder or hub id of "
+                "such a BERT in dataset.bert_name."
+            )
     known = {field.name: type(field.default) for field in dataclasses.fields(BertConfig)}
     values = {name: value for name, value in entries.items() if name in known and value is not None}
     for name, value in values.items():

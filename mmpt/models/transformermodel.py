@@ -6,8 +6,6 @@ vocabulary.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,6 +19,7 @@ from mmpt.models.packing import Packing, chosen
 from mmpt.modules.layers import VideoTokenMLP
 from mmpt.registry import ENCODERS
 from mmpt.utils.optional import pretrained_file
+from mmpt.utils.text import quoted, read_json
 
 COIN_LABELS = 779
 SEGMENTS = 256  # rows of the segment embedding of VLM checkpoints
@@ -230,7 +229,10 @@ def pretrained_bert(bert_name: str) -> dict[str, Tensor]:
         bert_name, WEIGHT_FILES, "model.init is pretrained, but dataset.bert_name", cure=cure
     )
     if path.suffix == ".json":
-        parts = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        places = read_json(path, dict).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(part, str) for part in places.values()):
+            raise ValueError(f"{path}: weight_map is {quoted(places)}, expected the file of each tensor.")
+        parts = sorted(set(places.values()))
         files = [pretrained_file(bert_name, (part,), "dataset.bert_name") for part in parts]
     else:
         files = [path]
@@ -245,20 +247,30 @@ def pretrained_bert(bert_name: str) -> dict[str, Tensor]:
 
 
 def load_bert_weights(encoder: nn.Module, state: dict[str, Tensor], bert_name: str) -> None:
-    """Copies what `encoder` has in common with a BERT; tokens for video and labels stay random.
+    """Copies what `encoder` has of a BERT; tokens for video and labels stay random.
 
     Raises:
-        ValueError: the state lacks a tensor of BERT that is read.
+        ValueError: the state lacks a tensor of BERT that is read, or has it in another shape.
     """
     prefix = "" if hasattr(encoder, "bert") else "bert."
     found = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    own = encoder.state_dict()
-    theirs = ("bert.", "embeddings.", "encoder.", "cls.")
-    unread = ("pooler.", "seg_embeddings", "cls.predictions.decoder.")  # the decoder is that of the words
+    theirs = ("bert.", "embeddings.", "encoder.", "pooler.", "cls.")
+    own = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith(theirs)}
+    filled: dict[int, str] = {}  # a tied tensor takes the first of its names that the state has
+    for name in own:
+        if name in found:
+            filled.setdefault(own[name].data_ptr(), name)
     absent = [
         name
-        for name in own
-        if name.startswith(theirs) and name not in found and not any(part in name for part in unread)
+        for name, tensor in own.items()
+        if tensor.data_ptr() not in filled and not any(part in name for part in ("pooler.", "seg_embeddings"))
     ]
-    refuse_random(bert_name, type(encoder).__name__, absent, len(own))
-    encoder.load_state_dict({name: tensor for name, tensor in found.items() if name in own}, strict=False)
+    cure = "Name a model with them in dataset.bert_name, or set model.init: random to train from scratch."
+    refuse_random(bert_name, type(encoder).__name__, absent, len(own), cure)
+    for name in filled.values():
+        if found[name].shape != own[name].shape:
+            raise ValueError(
+                f"{bert_name}: {name} has the shape {tuple(found[name].shape)} in the weights, and "
+                f"{tuple(own[name].shape)} after config.json. Take both from one model."
+            )
+    encoder.load_state_dict({name: found[name] for name in filled.values()}, strict=False)

@@ -12,7 +12,12 @@ from safetensors.torch import save_file
 
 from mmpt.models import build_model
 from mmpt.models.bert import BertConfig, BertModel, read_bert_config
-from mmpt.models.transformermodel import pretrained_bert
+from mmpt.models.transformermodel import (
+    MMBertForNLG,
+    MMBertForTokenClassification,
+    load_bert_weights,
+    pretrained_bert,
+)
 
 SIZES = {
     "vocab_size": 50,
@@ -104,12 +109,25 @@ def test_a_saved_config_is_read_by_transformers_and_by_us(tmp_path):
         ({"hidden_size": 30}, "hidden_size=30 is not divided by num_attention_heads=4"),
         ({"hidden_act": "gellu"}, "hidden_act='gellu'; expected one of gelu"),
         ({"model_type": "roberta"}, "model_type is .roberta., expected bert"),
+        (
+            {"position_embedding_type": "relative_key"},
+            "position_embedding_type is .relative_key., expected abs",
+        ),
+        ({"pad_token_id": 50}, "pad_token_id=50, expected 0 to 49"),
+        ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob=1.5, expected 0 to 1"),
+        ({"initializer_range": -0.1}, "initializer_range=-0.1, expected 0 to inf"),
     ],
 )
 def test_a_config_of_something_else_is_refused_by_file_and_entry(tmp_path, entries, said):
     (tmp_path / "config.json").write_text(json.dumps(SIZES | entries))
     with pytest.raises(ValueError, match=f"config.json: {said}"):
         read_bert_config(str(tmp_path))
+
+
+def test_entries_without_a_value_and_names_of_older_files_are_read(tmp_path):
+    entries = {"model_type": None, "pad_token_id": None, "hidden_act": "swish", "is_decoder": True}
+    (tmp_path / "config.json").write_text("\ufeff" + json.dumps(SIZES | entries))
+    assert isinstance(read_bert_config(str(tmp_path)).activation(), torch.nn.SiLU)
 
 
 @pytest.fixture
@@ -160,3 +178,38 @@ def test_a_prediction_head_that_is_not_in_the_file_is_not_drawn(tmp_path, make_c
     settings = {"mm_encoder_cls": "MMBertForMFMMLM", "init": "pretrained"}
     with pytest.raises(ValueError, match="tensors of MMBertForMFMMLM are not there, cls.predictions.bias"):
         build_model(make_config("MMFusionMFMMLM", {"bert_name": str(tmp_path / "bert")}, **settings))
+
+
+@pytest.mark.parametrize("index", ["{", "{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}'])
+def test_a_damaged_index_of_several_files_is_named(tmp_path, index):
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=r"model\.safetensors\.index\.json: "):
+        pretrained_bert(str(tmp_path))
+
+
+def test_weights_of_other_sizes_than_the_config_are_refused_by_name(saved):
+    encoder = BertModel(BertConfig(**SIZES | {"vocab_size": 60}))
+    said = r"folder: embeddings.word_embeddings.weight has .* \(50, 32\) in the weights, and \(60, 32\) after"
+    with pytest.raises(ValueError, match=said):
+        load_bert_weights(encoder, saved.state_dict(), "folder")
+
+
+def test_a_classifier_of_another_task_is_left_out():
+    theirs = transformers.BertForTokenClassification(transformers.BertConfig(**SIZES, num_labels=779))
+    encoder = MMBertForTokenClassification(BertConfig(**SIZES))
+    drawn = encoder.classifier.weight.clone()
+    load_bert_weights(encoder, theirs.state_dict(), "folder")
+    assert torch.equal(encoder.classifier.weight, drawn)
+    words = theirs.bert.embeddings.word_embeddings.weight
+    assert torch.equal(encoder.bert.embeddings.word_embeddings.weight, words)
+
+
+def test_a_tied_tensor_takes_its_first_name_in_the_file(saved):
+    state = {name: tensor.clone() for name, tensor in saved.state_dict().items()}
+    state["cls.predictions.decoder.weight"] = torch.zeros(50, 32)  # of a head that was trained apart
+    bias = state.pop("cls.predictions.bias").fill_(3)
+    state["cls.predictions.decoder.bias"] = bias
+    encoder = MMBertForNLG(BertConfig(**SIZES))
+    load_bert_weights(encoder, state, "folder")
+    words = saved.bert.embeddings.word_embeddings.weight
+    assert torch.equal(encoder.head.decoder.weight, words) and torch.equal(encoder.head.bias, bias)
