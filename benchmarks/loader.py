@@ -14,6 +14,7 @@ straightforward implementation would have it.
 from __future__ import annotations
 
 import math
+import os
 import random
 import resource
 import statistics
@@ -27,12 +28,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measured import command_line, publish
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import MMDataset
+from mmpt.datasets.hand_over import PACKED, pack, send_as_stored
 from mmpt.processors import (
     ShardedHow2VideoRetriMetaProcessor,
     ShardedVideoRetriTextProcessor,
@@ -210,6 +213,44 @@ def bench_store(rounds: int) -> dict[str, float]:
     }
 
 
+def bench_hand_over(rounds: int) -> dict[str, float]:
+    """A worker and the process that it works for: batches padded in float32, and packed as they are stored,
+    each copied once, as pinning for a GPU does."""
+    result = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("float32", "as stored"):
+            data = dataset(build_data(Path(folder)))
+            if name == "as stored":
+                send_as_stored(data)
+            loader = DataLoader(
+                data, 1, sampler=[i % len(data) for i in range(rounds + 4)], num_workers=1,
+                collate_fn=lambda items, data=data: pack(data.collate(items)),
+            )  # fmt: skip
+            batches = iter(loader)
+            pid = batches._workers[0].pid
+            for _ in range(4):  # what was made ahead
+                next(batches)
+            worker = made = cpu_of(pid)
+            own = time.process_time()
+            for batch in batches:
+                features = batch.get("vfeats", batch.get(PACKED, {}).get("vfeats")).clone()
+                made = cpu_of(pid) or made
+            clips = rounds * VIDEOS * CLIPS
+            result[f"{name}, clips/s of a worker's core"] = clips / (made - worker)
+            result[f"{name}, ms/batch of the main process"] = 1e3 * (time.process_time() - own) / rounds
+            result[f"{name}, KiB/clip"] = features.nbytes / 1024 / VIDEOS / CLIPS
+    return result
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process so far; 0 once it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 INDEX_PROBE = r"""
 import re, sys, time
 from mmpt.processors.store.video_index import VideoIndex
@@ -261,7 +302,12 @@ def bench_index(rounds: int, n_videos: int = 1_200_000) -> dict[str, float]:
 
 def main() -> None:
     """Command line."""
-    parts = {"sampler": bench_sampler, "store": bench_store, "index": bench_index}
+    parts = {
+        "sampler": bench_sampler,
+        "hand-over": bench_hand_over,
+        "store": bench_store,
+        "index": bench_index,
+    }
     parser = command_line(__doc__)
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--rounds", type=int, default=15)

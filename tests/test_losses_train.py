@@ -109,3 +109,15 @@ def test_exchanging_the_loss_class_alone_exchanges_the_loss(server, toy_world, t
     path.write_text(text.replace("loss_cls: GRAMLoss", "loss_cls: T2VContraLoss"))
     line = train(server, toy_world, path, tmp_path / "run")[-1]
     assert "text_to_video" in line and "a2d" not in line
+
+
+def test_features_that_cross_as_they_are_stored_train_the_same_model(server, toy_world, tmp_path):
+    norton = ROOT / "projects/toy/norton.yaml"
+    (tmp_path / "stored.py").write_text(
+        "from mmpt.processors.base import Aligner\nAligner.as_stored = True  # as on a GPU\n"
+    )
+    path = tmp_path / "stored.yaml"
+    path.write_text(f"includes: {norton}\nplugins: [{tmp_path}/stored.py]\n")
+    logs = [train(server, toy_world, file, tmp_path / file.stem) for file in (norton, path)]
+    for plain, stored in zip(*logs, strict=True):
+        assert (plain["loss"], plain["gnorm"]) == (stored["loss"], stored["gnorm"])

@@ -10,6 +10,8 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import Tensor, nn
 
+from mmpt.datasets.hand_over import unpack
+
 
 @register_criterion("mmloss")
 class MMCriterion(FairseqCriterion):
@@ -22,7 +24,7 @@ class MMCriterion(FairseqCriterion):
         """Returns loss, sample size, and numbers that can be summed over processes."""
         half = self.task.autocast_to
         with torch.autocast("cpu", half, enabled=half is not None):
-            step = self.task.mmtask(model, sample)
+            step = self.task.mmtask(model, unpack(sample, next(model.parameters()).dtype))
         log = {
             "loss": step.loss.detach(),
             "ntokens": step.n_clips,

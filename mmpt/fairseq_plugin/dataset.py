@@ -9,6 +9,7 @@ import numpy as np
 from fairseq.data import FairseqDataset
 
 from mmpt.datasets import MixedDataset, MMDataset
+from mmpt.datasets.hand_over import pack
 
 
 class FairseqMMDataset(FairseqDataset):
@@ -52,7 +53,7 @@ class FairseqMMDataset(FairseqDataset):
     def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Stack items; an empty list (a rank whose share ran out) stays empty, which fairseq replaces by a
         dummy batch."""
-        return self.dataset.collate(samples) if len(samples) else {}
+        return pack(self.dataset.collate(samples)) if len(samples) else {}
 
     def size(self, index: int) -> int:
         """Every item counts as one: batches are sized by `batch_size`, not by tokens."""

@@ -21,6 +21,7 @@ from mmpt.config import load_config
 from mmpt.config.fairseq_args import Share, share
 from mmpt.config.rundir import to_dict
 from mmpt.datasets import DataPlan, MixedDataset
+from mmpt.datasets.hand_over import send_as_stored, unpack
 from mmpt.fairseq_plugin import patches as compat
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
 from mmpt.fairseq_plugin.phases import STRAGGLERS
@@ -125,6 +126,8 @@ class FairseqMMTask(LegacyFairseqTask):
                 f"dataset.{path_key}={getattr(self.config.dataset, path_key)} has no items."
             )
         logger.info("%s: %d items", split, len(dataset))
+        if split == "train" and not compat.trains_on_cpu(self.args):
+            send_as_stored(dataset)
         if split == "train" and rank() == 0:
             self.folder.check_items(len(dataset), self.accepted)
         dataset.seed = self.args.seed
@@ -206,7 +209,8 @@ class FairseqMMTask(LegacyFairseqTask):
             self.mmtask.place = Place(self.args.seed, update_num, before, size)
         self.recorder.start(update_num, self.folder)
         # a copy: fairseq keeps the batch that stands in where a rank has none
-        sample, recorded = dict(sample), self.recorder.wants(update_num + 1)
+        sample = unpack(sample, next(model.parameters()).dtype)
+        recorded = self.recorder.wants(update_num + 1)
         indices = sample.pop(INDEX).tolist() if INDEX in sample else []
         if recorded:
             self.recorder.batch(self.mmtask, self.model, sample, indices)

@@ -16,16 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpt.utils.columns import true_places
+
 warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors is in prototype stage")
-
-
-def true_places(mask: Tensor, n: int) -> Tensor:
-    """(n,) places in `mask.flatten()` of its n true positions, in order; the device is not asked for n."""
-    flat = mask.flatten()
-    places = torch.arange(flat.numel(), device=mask.device)
-    # each true position writes its place to the slot of its rank, the others to one slot more
-    slots = (flat.cumsum(0) - 1).masked_fill(~flat, n)
-    return places.new_zeros(n + 1).scatter_(0, slots, places)[:n]
 
 
 def chosen(x: Tensor, mask: Tensor, n: int | None) -> Tensor:

@@ -279,9 +279,8 @@ class ClipAligner(Aligner):
         caps, cmasks = pack_captions(
             captions.words, first, captions.offsets[clips.text_end] - first, self.max_text_len, self.special
         )
-        vfeats, vmasks = pack_videos(
-            features, clips.video, np.stack([clips.video_start, clips.video_end], axis=1), self.max_video_len
-        )
+        ranges = np.stack([clips.video_start, clips.video_end], axis=1)
+        vfeats, vmasks = pack_videos(features, clips.video, ranges, self.max_video_len, self.as_stored)
         return {
             "caps": torch.from_numpy(caps),
             "cmasks": torch.from_numpy(cmasks),
@@ -396,7 +395,7 @@ class How2MILNCEAligner(ClipAligner):
             ranges.append(self.seconds(start_s, end_s, len(feature), streams))
         caps, cmasks = self.pack(words)  # (K * 4, T)
         vfeats, vmasks = pack_videos(
-            [feature], np.zeros(len(ranges), np.int64), np.array(ranges), self.max_video_len
+            [feature], np.zeros(len(ranges), np.int64), np.array(ranges), self.max_video_len, self.as_stored
         )
         shape = (self.clips_per_video, self.N_CANDIDATES, self.max_text_len)
         return {

@@ -264,7 +264,12 @@ class Aligner:
     Args:
         config: `dataset:` of the YAML.
         special: special token ids, instead of those of the tokenizer that `dataset.bert_name` names.
+
+    Attributes:
+        as_stored: features of float16 files stay float16; see `mmpt.datasets.hand_over`.
     """
+
+    as_stored = False
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         self.config = config
@@ -326,8 +331,9 @@ class Aligner:
         """vfeats (F, D) float32 and vmasks (F) of the seconds [start, end), cut at F seconds and at the end
         of the video."""
         ranges = np.array([[start, len(feature) if end is None else end]])
+        checked = [check_feature(feature, video_id)]
         vfeats, vmasks = pack_videos(
-            [check_feature(feature, video_id)], np.zeros(1, np.int64), ranges, self.max_video_len
+            checked, np.zeros(1, np.int64), ranges, self.max_video_len, self.as_stored
         )
         return check_finite(vfeats, [video_id])[0], vmasks[0]
 
@@ -350,7 +356,11 @@ def check_feature(feature: Any, video_id: Any) -> np.ndarray:
 
 
 def pack_videos(
-    features: Sequence[np.ndarray], which: np.ndarray, ranges: np.ndarray, length: int
+    features: Sequence[np.ndarray],
+    which: np.ndarray,
+    ranges: np.ndarray,
+    length: int,
+    as_stored: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cut and pad B stretches of videos.
 
@@ -359,14 +369,16 @@ def pack_videos(
         which: (B,) the video of each stretch.
         ranges: (B, 2) seconds [start, end) of each stretch; what lies beyond the video or exceeds F is cut.
         length: F.
+        as_stored: float16 features stay so.
 
     Returns:
-        vfeats (B, F, D) float32, zero padded; vmasks (B, F) bool.
+        vfeats (B, F, D) float32 unless `as_stored`, zero padded; vmasks (B, F) bool.
     """
     widths = {feature.shape[1] for feature in features}
     if len(widths) != 1:
         raise ValueError(f"videos of one batch have feature widths {sorted(widths)}; expected one backbone.")
-    vfeats = np.empty((len(which), length, widths.pop()), dtype=np.float32)
+    half = as_stored and all(feature.dtype == np.float16 for feature in features)
+    vfeats = np.empty((len(which), length, widths.pop()), dtype=np.float16 if half else np.float32)
     counts = np.empty(len(which), dtype=np.int64)
     for row, (video, (start, end)) in enumerate(zip(which.tolist(), ranges.tolist(), strict=True)):
         stretch = features[video][start : min(end, start + length)]
@@ -384,9 +396,8 @@ def check_finite(vfeats: torch.Tensor, video_ids: Sequence[Any]) -> torch.Tensor
         vfeats: (B, F, D), the B clips in equal groups, one group per video.
         video_ids: the videos, for the message.
     """
-    sums = vfeats.view(len(video_ids), -1).sum(
-        1
-    )  # NaN and infinity survive a sum, which is the cheapest pass over the data
+    # NaN and infinity survive a sum, which is the cheapest pass over the data
+    sums = vfeats.sum(-1).float().view(len(video_ids), -1).sum(1)
     for video in torch.nonzero(~torch.isfinite(sums)).flatten().tolist():
         if not torch.isfinite(vfeats.view(len(video_ids), -1)[video]).all():
             raise ValueError(

@@ -19,6 +19,15 @@ LABELLED = "labelled"  # entry of a batch: labels of positions -> how many posit
 NO_LABEL = -100
 
 
+def true_places(mask: Tensor, n: int) -> Tensor:
+    """(n,) places in `mask.flatten()` of its n true positions, in order; the device is not asked for n."""
+    flat = mask.flatten()
+    places = torch.arange(flat.numel(), device=mask.device)
+    # each true position writes its place to the slot of its rank, the others to one slot more
+    slots = (flat.cumsum(0) - 1).masked_fill(~flat, n)
+    return places.new_zeros(n + 1).scatter_(0, slots, places)[:n]
+
+
 def last_column(mask: Tensor) -> int:
     """Columns of a mask (B, L) up to the last one that any row uses, at least one."""
     return max(1, int((mask.any(0) * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax()))
