@@ -1,9 +1,13 @@
 """The data set as fairseq sees it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from mmpt.fairseq_plugin.dataset import FairseqMMDataset
+from mmpt.fairseq_plugin.task import FairseqMMTask
+from mmpt.processors.base import Aligner
 
 
 class Items:
@@ -49,3 +53,19 @@ def test_numpy_indices_reach_the_items_as_integers():
 
 def test_a_rank_without_items_gives_an_empty_batch():
     assert FairseqMMDataset(Items()).collater([]) == {}
+
+
+@pytest.mark.parametrize(("on_cpu", "split"), [(True, "train"), (False, "train"), (False, "valid")])
+def test_only_what_trains_on_a_gpu_keeps_features_as_they_are_stored(monkeypatch, on_cpu, split):
+    monkeypatch.setattr("mmpt.fairseq_plugin.patches.trains_on_cpu", lambda args: on_cpu)
+    data = Items()
+    data.aligner = Aligner.__new__(Aligner)
+    task = object.__new__(FairseqMMTask)
+    task.__dict__ |= {
+        "datasets": {}, "share": None, "accepted": [], "args": SimpleNamespace(seed=1),
+        "config": SimpleNamespace(dataset=SimpleNamespace(train_path="t", val_path="v"), source="file"),
+        "mmtask": SimpleNamespace(build_dataset=lambda split: data),
+        "recorder": SimpleNamespace(record=None), "folder": SimpleNamespace(check_items=lambda *_: None),
+    }  # fmt: skip
+    task.load_dataset(split)
+    assert data.aligner.as_stored is (split == "train" and not on_cpu)
