@@ -68,9 +68,11 @@ import mmpt.fairseq_plugin  # noqa: E402, F401
 from benchmarks.measured import command_line, publish  # noqa: E402
 from mmpt.checkpoints.shards import named_by  # noqa: E402
 from mmpt.checkpoints.weights import read_outline, read_state_dict  # noqa: E402
+from mmpt.demo.toy_runs import move_folders  # noqa: E402
 from mmpt.launch.heartbeat import STOOD  # noqa: E402
 from mmpt.launch.torchrun import STOPPED  # noqa: E402
 
+PROJECT = "projects/toy/norton.yaml"
 PATIENCE_S = 90  # without the awaited update, or for an end
 ROUNDING = 1e-5  # distance of weights, of which some updates were done by another number of processes
 TIMEOUT_S = 10  # job.timeout of the runs
@@ -375,11 +377,6 @@ class Chaos:
     def words(self, run: Path, processes: int = 2) -> list[str]:
         """The command of a run: always the same, but for the number of processes."""
         values = {
-            "dataset.bert_name": self.world / "model",
-            "dataset.train_path": self.world / "how2/how2_s3d_train.lst",
-            "dataset.val_path": self.world / "how2/how2_s3d_val.lst",
-            "dataset.vfeat_dir": self.world / "how2/feat",
-            "dataset.tfeat_dir": f"{self.world}/how2/feat/narration.",
             "dataset.num_video_per_batch": 2,
             "dataset.global_batch": 2,
             "model.micro_batch": 16,  # of one item: dropout then goes by item, not by process
@@ -397,9 +394,10 @@ class Chaos:
             "fairseq.dataset.disable_validation": "true",
             "fairseq.common.log_interval": 1,
         }
-        settings = [f"{key}={value}" for key, value in values.items()] + self.settings
+        settings = move_folders(PROJECT, {"data/toy": str(self.world)})
+        settings += [*(f"{key}={value}" for key, value in values.items()), *self.settings]
         words = [word for setting in settings for word in ("--set", setting)]
-        job = ["projects/toy/norton.yaml", "--nproc", str(processes), "--cpu"]
+        job = [PROJECT, "--nproc", str(processes), "--cpu"]
         return [sys.executable, "-m", "mmpt_cli", "train", *job, *words]
 
     def start(self, run: Path, processes: int = 2) -> Job:

@@ -37,6 +37,7 @@ if "--rehearse" in sys.argv:
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from benchmarks.norton_batch import NORTON, WIDTH, norton_batch  # noqa: E402
 from mmpt.losses import MMContraLoss  # noqa: E402
 from mmpt.ops.alignment import drop_dtw, otam, soft_dtw  # noqa: E402
 from mmpt.ops.contrastive import milnce_of_rows, nce_of_rows  # noqa: E402
@@ -45,8 +46,6 @@ from mmpt.ops.gram.contrast import volume_cross_entropy  # noqa: E402
 from mmpt.ops.late_interaction import _packing, token_similarity  # noqa: E402
 from mmpt.ops.sinkhorn import log_sinkhorn  # noqa: E402
 
-WORDS, FRAMES, WIDTH = 31, 18, 768  # of the published pre-training
-NORTON = {"sinkhorn_iterations": 50, "beta": 0.3, "sequence_contrast": {"threshold": 8}}
 MIB = 2**20
 
 Step = Callable[[], object]
@@ -228,29 +227,6 @@ def sinkhorn(bench: Bench) -> None:
         bench.time(row, "torch", lambda s=given, m=mass: log_sinkhorn(s, m, m, 50, "log"), most=5)
 
 
-def token_batch(n: int, device: torch.device, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
-    """Clips around a common direction each, with the lengths that the published samplers draw."""
-    generator = torch.Generator(device).manual_seed(n)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device)
-
-    common = draw(n, 1, WIDTH)
-    batch = {
-        "video_outputs": draw(n, FRAMES, WIDTH).mul_(3).add_(common),
-        "text_outputs": draw(n, WORDS, WIDTH).mul_(3).add_(common),
-        "pooled_video": (common[:, 0] + 2 * draw(n, WIDTH)) / 12,
-        "pooled_text": (common[:, 0] + 2 * draw(n, WIDTH)) / 12,
-    }
-    batch = {name: x.to(dtype).requires_grad_() for name, x in batch.items()}
-    words = torch.randint(8, 33, (n, 1), generator=generator, device=device).clamp(max=29) + 1
-    seconds = torch.randint(3, 17, (n, 1), generator=generator, device=device) + 1
-    return batch | {
-        "text_mask_outputs": torch.arange(WORDS, device=device) < words,
-        "video_mask_outputs": torch.arange(FRAMES, device=device) < seconds,
-    }
-
-
 TOKENS = ("text_outputs", "video_outputs", "text_mask_outputs", "video_mask_outputs")
 
 
@@ -267,7 +243,7 @@ def similarity_step(batch: dict[str, Tensor], **options: object) -> Step:
 
 
 def late_interaction(bench: Bench) -> None:
-    small = token_batch(bench.size(64, 6), bench.device, torch.float32)
+    small = norton_batch(bench.size(64, 6), torch.float32, bench.device)
     weights = torch.randn(2, *[len(small["text_outputs"])] * 2, device=bench.device)
     for precision, alpha, value, gradient in (
         ("float32", 1.0, 2e-6, 5e-6),
@@ -288,7 +264,7 @@ def late_interaction(bench: Bench) -> None:
         bench.error(name, step, value=value, gradient=gradient)
     bars = {"bf16": {"ms": 90.0, "mib": 1024.0}, "tf32": {"ms": 250.0, "mib": 1024.0}}
     for n in (bench.size(1024, 6), bench.size(4096, 8)):
-        batch = token_batch(n, bench.device)
+        batch = norton_batch(n, torch.float16, bench.device)
         row = f"late interaction, {n} clips"
         words, frames = (float(batch[name].sum()) for name in TOKENS[2:])
         tflop = 2e-12 * words * frames * WIDTH  # of one product of all valid pairs; backward takes three more
@@ -311,14 +287,15 @@ def late_interaction(bench: Bench) -> None:
 
 def many_clips(bench: Bench) -> None:
     n = bench.size(16_384, 8)
-    batch = token_batch(n, bench.device)
+    batch = norton_batch(n, torch.float16, bench.device)
     step = similarity_step(batch, precision="bf16", backend="triton")
     bench.time(f"late interaction, {n} clips", "triton bf16", step, most=3, mib=8192.0)
 
 
 def explore(bench: Bench) -> None:
     """Other tiles than the ones in use, on a middle size."""
-    batch, key = token_batch(bench.size(2048, 6), bench.device), (2, bench.device.type == "cuda")
+    batch = norton_batch(bench.size(2048, 6), torch.float16, bench.device)
+    key = 2, bench.device.type == "cuda"
     used = dict(_packing.TILES)
     for rows, columns, step, warps, stages in (
         (128, 128, 64, 8, 3),
@@ -457,7 +434,7 @@ def backend(name: str) -> Iterator[None]:
 def norton(bench: Bench) -> None:
     """The loss of the published configuration on half-precision outputs of the towers."""
     for n in (bench.size(256, 8), bench.size(1024, 8)):
-        batch = token_batch(n, bench.device)
+        batch = norton_batch(n, torch.float16, bench.device)
         inputs = [x for x in batch.values() if x.requires_grad]
         for name, precision in (
             ("triton", "bf16"),

@@ -12,10 +12,9 @@ step does.
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import command_line, publish, threads
+from benchmarks.measured import command_line, interleaved, publish, status_mib, threads
 from mmpt.ops.gram.contrast import volume_cross_entropy
 
 SCALE, SMOOTHING, WIDTH = 1 / 0.07, 0.1, 512
@@ -55,12 +54,12 @@ def our_loss(anchor: Tensor, modalities: list[Tensor]) -> Tensor:
 LOSSES = {"plain": plain_loss, "ours": our_loss}
 
 
-def inputs(n: int, k: int, device: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def inputs(n: int, k: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """Anchor and k modalities: unit rows around a common direction per item."""
     generator = torch.Generator().manual_seed(0)
     common = torch.randn(n, WIDTH, generator=generator)
     noisy = [common + 0.7 * torch.randn(n, WIDTH, generator=generator) for _ in range(k + 1)]
-    return [F.normalize(x, dim=1).to(device, dtype).requires_grad_() for x in noisy]
+    return [F.normalize(x, dim=1).to(dtype).requires_grad_() for x in noisy]
 
 
 def step(name: str, tensors: list[Tensor]) -> Tensor:
@@ -71,28 +70,10 @@ def step(name: str, tensors: list[Tensor]) -> Tensor:
     return loss.detach()
 
 
-def seconds(name: str, tensors: list[Tensor]) -> float:
-    if tensors[0].is_cuda:
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        step(name, tensors)
-        torch.cuda.synchronize()
-        return time.perf_counter() - start
-    start = time.process_time()
-    step(name, tensors)
-    return time.process_time() - start
-
-
-def time_ratio(n: int, k: int, rounds: int, device: str) -> dict[str, float]:
-    tensors = inputs(n, k, device)
-    names = ["plain", "ours"] if n <= PLAIN_LIMIT else ["ours"]
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds + 1):
-        for name in names:
-            value = seconds(name, tensors)
-            if number:  # the first round warms up
-                times[name].append(value)
-    result = {f"{name}_ms": 1e3 * statistics.median(values) for name, values in times.items()}
+def times(names: list[str], n: int, k: int, rounds: int) -> dict[str, float]:
+    tensors = inputs(n, k)
+    found = interleaved({name: partial(step, name, tensors) for name in names}, rounds)
+    result = {f"{name}_ms": cpu for name, (cpu, _) in found.items()}
     if "plain" in names:
         result["speedup"] = result["plain_ms"] / result["ours_ms"]
     return result
@@ -105,28 +86,20 @@ def peak_mib(name: str, n: int, k: int) -> float:
 
 
 def measure_peak(name: str, n: int, k: int) -> float:
-    step(name, inputs(32, k, "cpu"))
-    tensors = inputs(n, k, "cpu")
-    before = high_water_mib()
+    step(name, inputs(32, k))
+    tensors = inputs(n, k)
+    before = status_mib("VmHWM")
     step(name, tensors)
-    return high_water_mib() - before
-
-
-def high_water_mib() -> float:
-    """Peak resident size of this program; getrusage would inherit that of the parent."""
-    line = next(
-        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
-    )
-    return int(line.split()[1]) / 1024
+    return status_mib("VmHWM") - before
 
 
 def accuracy(n: int, k: int) -> dict[str, float]:
     """Relative errors of float32 values and gradients against the plain formula in float64."""
-    exact = inputs(n, k, "cpu", torch.float64)
+    exact = inputs(n, k, torch.float64)
     truth = step("plain", exact)
     result = {}
     for name in LOSSES:
-        tensors = inputs(n, k, "cpu")
+        tensors = inputs(n, k)
         result[f"{name}_loss_error"] = abs(step(name, tensors).item() / truth.item() - 1)
         errors = [(x.grad - y.grad).norm() / y.grad.norm() for x, y in zip(tensors, exact, strict=True)]
         result[f"{name}_gradient_error"] = max(errors).item()
@@ -155,7 +128,6 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--peak-of", choices=LOSSES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -165,10 +137,9 @@ def main() -> None:
     found = []
     for n in args.sizes:
         for k in args.modalities:
-            row = {"n": n, "k": k, **time_ratio(n, k, args.rounds if n < 4096 else 1, args.device)}
-            if args.device == "cpu":
-                there = [name for name in LOSSES if name == "ours" or n <= PLAIN_LIMIT]
-                row |= {f"{name}_mib": peak_mib(name, n, k) for name in there}
+            there = [name for name in LOSSES if name == "ours" or n <= PLAIN_LIMIT]
+            row = {"n": n, "k": k, **times(there, n, k, args.rounds if n < 4096 else 1)}
+            row |= {f"{name}_mib": peak_mib(name, n, k) for name in there}
             found.append(row | (accuracy(n, k) if n <= 256 else {}))
     rows = [[row.get(key, "-") for key in COLUMNS.values()] for row in found]
     title = "GRAM's loss, forward and backward, CPU time"

@@ -37,6 +37,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measured import command_line, of_rows, publish  # noqa: E402
+from mmpt.demo.toy_runs import move_folders  # noqa: E402
+
+PROJECT = ROOT / "projects/toy/norton.yaml"
 
 TITLES = {
     "stall": "A save: the copy alone, the call, what writing would have taken; a step alone, and beside it",
@@ -143,9 +146,8 @@ def step_cost(pairs: int = 30) -> list[dict]:
 
     with tempfile.TemporaryDirectory() as name:
         make_data(["--out", f"{name}/world", "--size", "tiny"])
-        folders = _folders(Path(name) / "world").items()
-        settings = [f"{key}={value}" for key, value in folders] + ["dataset.num_video_per_batch=8"]
-        task = build_task(load_config(ROOT / "projects/toy/norton.yaml", settings))
+        settings = [*move_folders(PROJECT, {"data/toy": f"{name}/world"}), "dataset.num_video_per_batch=8"]
+        task = build_task(load_config(PROJECT, settings))
         model, dataset = task.build_model(), task.build_dataset("train")
         batch = dataset.collate([dataset[0]])
 
@@ -254,17 +256,6 @@ def _kill_after(job: subprocess.Popen, metrics: Path, update: int) -> None:
     job.wait()
 
 
-def _folders(world: Path) -> dict[str, object]:
-    """Keys of the project file that say where the data lie."""
-    return {
-        "dataset.bert_name": world / "model",
-        "dataset.train_path": world / "how2/how2_s3d_train.lst",
-        "dataset.val_path": world / "how2/how2_s3d_val.lst",
-        "dataset.vfeat_dir": world / "how2/feat",
-        "dataset.tfeat_dir": f"{world}/how2/feat/narration.",
-    }
-
-
 def _train(
     folder: Path,
     updates: int,
@@ -274,14 +265,14 @@ def _train(
     wait: bool = True,
 ) -> subprocess.Popen:
     values = {
-        **_folders(folder / "world"),
         "fairseq.checkpoint.save_dir": run or folder / "run",
         "fairseq.checkpoint.restore_file": "null",
         "fairseq.optimization.max_update": updates,
         "fairseq.optimization.total_num_update": updates,
         "fairseq.dataset.disable_validation": "true",
     }
-    settings = (*(f"{key}={value}" for key, value in values.items()), *settings)
+    folders = move_folders(PROJECT, {"data/toy": f"{folder}/world"})
+    settings = (*folders, *(f"{key}={value}" for key, value in values.items()), *settings)
     words = [word for setting in settings for word in ("--set", setting)]
     command = [sys.executable, "locallaunch.py", "projects/toy/norton.yaml", "--jobtype", "local_small"]
     job = subprocess.Popen(

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ from mmpt.processors.tokens import SpecialIds
 from mmpt.utils import ShardedTensor, ShardWriter, save_plain_pickle
 
 VIDEOS, CLIPS, WIDTH, N_VIDEOS = 64, 16, 512, 256
+N_INDEXED = 1_200_000  # videos of HowTo100M
 SPECIAL = SpecialIds(cls=101, sep=102, pad=0, mask=103, vocab_size=30522)
 
 
@@ -73,6 +75,11 @@ def build_data(folder: Path) -> DatasetConfig:
                 for row in ids_:
                     row[: rng.integers(4, 18)] = 1000
                 caps.append(np.where(ids_ > 0, rng.integers(1000, 30000, ids_.shape), -1).astype(np.int32))
+    return settings(folder)
+
+
+def settings(folder: Path, **changes: Any) -> DatasetConfig:
+    """Norton's pre-training settings, of a list and shards in a folder."""
     return DatasetConfig(
         split="train",
         train_path=str(folder / "train.lst"),
@@ -86,17 +93,24 @@ def build_data(folder: Path) -> DatasetConfig:
         sampled_max_len=32,
         sampled_video_min_len=3,
         sampled_video_max_len=16,
+        **changes,
     )
 
 
-def dataset(config: DatasetConfig) -> MMDataset:
-    """The retrieval-batch data set."""
+def dataset(config: DatasetConfig, meta: ShardedHow2VideoRetriMetaProcessor | None = None) -> MMDataset:
+    """The retrieval-batch data set, with the list as it is or has been read."""
     parts = (
-        ShardedHow2VideoRetriMetaProcessor(config),
+        meta or ShardedHow2VideoRetriMetaProcessor(config),
         ShardedVideoRetriVideoProcessor(config),
         ShardedVideoRetriTextProcessor(config),
     )
     return MMDataset(*parts, VideoRetriOverlappedAligner(config, SPECIAL))
+
+
+def video_names(n: int, rng: np.random.Generator) -> list[str]:
+    """Ids of eleven letters, as YouTube has them."""
+    alphabet = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", "S1")
+    return rng.choice(alphabet, (n, 11)).view("S11").ravel().astype(str).tolist()
 
 
 def plain_clip(
@@ -266,15 +280,14 @@ print(time.perf_counter() - begin, private() - before)
 """
 
 
-def bench_index(rounds: int, n_videos: int = 1_200_000) -> dict[str, float]:
+def bench_index(rounds: int) -> dict[str, float]:
     """Opening the index of 1.2 million videos, in a fresh process, against the dictionary from the pickle;
     and looking ids up."""
-    alphabet = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", "S1")
-    names = np.random.default_rng(0).choice(alphabet, (n_videos, 11)).view("S11").ravel().astype(str).tolist()
+    names = video_names(N_INDEXED, np.random.default_rng(0))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train_meta.pkl"
         save_plain_pickle(
-            {start // 4096: names[start : start + 4096] for start in range(0, n_videos, 4096)}, path
+            {start // 4096: names[start : start + 4096] for start in range(0, N_INDEXED, 4096)}, path
         )
         begin = time.perf_counter()
         index = VideoIndex.open(path)
@@ -293,7 +306,7 @@ def bench_index(rounds: int, n_videos: int = 1_200_000) -> dict[str, float]:
             result[f"{kind}: open, ms"] = 1e3 * min(value[0] for value in values)
             result[f"{kind}: private memory, MiB"] = min(value[1] for value in values)
         result["index: file, MiB"] = Path(f"{path}.index").stat().st_size / 2**20
-        some = names[:: n_videos // 100_000]
+        some = names[:: N_INDEXED // 100_000]
         begin = time.perf_counter()
         index.find(some)
         result["index: look-up of 100 000 ids, us each"] = (time.perf_counter() - begin) / len(some) * 1e6

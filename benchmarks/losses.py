@@ -15,10 +15,8 @@ import argparse
 import importlib.util
 import math
 import os
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import gram  # noqa: E402
-from benchmarks.measured import command_line, of_rows, publish, threads  # noqa: E402
+from benchmarks.measured import Step, command_line, interleaved, of_rows, publish, status_mib, threads  # noqa: E402
+from benchmarks.norton_batch import NORTON, norton_batch  # noqa: E402
 from benchmarks.plain import plain_norton, plain_sinkhorn, plain_token_similarity  # noqa: E402
 from mmpt.losses import MMContraLoss, build_loss  # noqa: E402
 from mmpt.ops.gdt import GDTHypothesis  # noqa: E402
@@ -46,31 +45,8 @@ TITLES = {
     "memory": "Peak memory above the inputs, in a fresh process",
     "accuracy": "Relative errors against float64",
 }
-NORTON = {"sinkhorn_iterations": 50, "beta": 0.3, "sequence_contrast": {"threshold": 8}}
-WORDS, FRAMES, WIDTH = 31, 18, 768
 
-Step = Callable[[], object]
 Loss = Callable[[dict[str, Tensor]], Tensor]
-
-
-def norton_batch(n: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Clips around a common direction each, so that the loss is of order 1."""
-    generator = torch.Generator().manual_seed(n)
-    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
-    common = draw(n, 1, WIDTH)
-    batch = {
-        "video_outputs": draw(n, FRAMES, WIDTH).mul_(3).add_(common),
-        "text_outputs": draw(n, WORDS, WIDTH).mul_(3).add_(common),
-    }
-    for side in ("video", "text"):
-        batch[f"pooled_{side}"] = (common[:, 0] + 2 * draw(n, WIDTH)) / 12
-    words = torch.randint(8, 33, (n, 1), generator=generator).clamp(max=29) + 1  # and the closing separator
-    seconds = torch.randint(3, 17, (n, 1), generator=generator) + 1
-    batch = {name: x.to(dtype).requires_grad_() for name, x in batch.items()}
-    return batch | {
-        "text_mask_outputs": torch.arange(WORDS) < words,
-        "video_mask_outputs": torch.arange(FRAMES) < seconds,
-    }
 
 
 def our_norton(precision: str = "float32") -> Callable[[dict[str, Tensor]], Tensor]:
@@ -84,21 +60,6 @@ def backward(loss: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tenso
     value = loss(batch)
     value.backward()
     return value.detach()
-
-
-def interleaved(steps: dict[str, Step], rounds: int) -> dict[str, tuple[float, float]]:
-    """Median CPU and wall milliseconds of each step; the first round warms up and is not counted."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    for number in range(rounds + 1):
-        for name, step in steps.items():
-            cpu, wall = time.process_time(), time.perf_counter()
-            step()
-            if number:
-                times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
-    return {
-        name: tuple(1e3 * statistics.median(column) for column in zip(*values, strict=True))
-        for name, values in times.items()
-    }
 
 
 def row(title: str, steps: dict[str, Step], rounds: int) -> dict[str, object]:
@@ -340,11 +301,6 @@ def measure_peak(name: str, n: int) -> float:
     before = status_mib("VmRSS")
     backward(loss, batch)
     return status_mib("VmHWM") - before
-
-
-def status_mib(field: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
 
 
 def memory(sizes: list[int]) -> list[dict]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from mmpt.evaluators.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "docs/records"
+Step = Callable[[], object]
 _LOAD = os.getloadavg()[0]  # before the benchmark adds to it
 
 
@@ -60,6 +63,31 @@ def publish(
             "machine": records.machine(),
         } | ({"load": load} if timed else {})
         records.write_record(RECORDS / name, filled, {"measured": numbers}, {}, about)
+
+
+def interleaved(steps: Mapping[str, Step], rounds: int) -> dict[str, tuple[float, float]]:
+    """Median CPU and wall milliseconds of each step.
+
+    The steps take turns, so that a busy machine slows all alike; the first round warms up and is not counted.
+    """
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            step()
+            if number:
+                times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    return {
+        name: tuple(1e3 * statistics.median(column) for column in zip(*values, strict=True))
+        for name, values in times.items()
+    }
+
+
+def status_mib(field: str) -> float:
+    """A size that the system tells of this process: VmRSS, or VmHWM, the peak of it. The peak that getrusage
+    tells may be inherited from the parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
 def threads(n: int) -> str:

@@ -30,21 +30,13 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.loader import CLIPS, VIDEOS, WIDTH, dataset, settings, video_names
 from benchmarks.measured import command_line, of_rows, publish
-from mmpt.config.schema import DatasetConfig
-from mmpt.datasets import MMDataset
-from mmpt.processors import (
-    ShardedHow2VideoRetriMetaProcessor,
-    ShardedVideoRetriTextProcessor,
-    ShardedVideoRetriVideoProcessor,
-    VideoRetriOverlappedAligner,
-)
+from mmpt.processors import ShardedHow2VideoRetriMetaProcessor
 from mmpt.processors.store.video_index import VideoIndex
-from mmpt.processors.tokens import SpecialIds
 from mmpt.utils import ShardWriter, save_plain_pickle
 
-VIDEOS_PER_SHARD, WIDTH, MEAN_SECONDS, CLIPS, GROUP = 4096, 512, 396, 16, 64
-SPECIAL = SpecialIds(cls=101, sep=102, pad=0, mask=103, vocab_size=30522)
+VIDEOS_PER_SHARD, MEAN_SECONDS = 4096, 396
 CLIPS_PER_GPU = (
     6000,
     9000,
@@ -55,8 +47,7 @@ BYTES_PER_VIDEO = MEAN_SECONDS * WIDTH * 2
 def make_data(folder: Path, n_videos: int) -> None:
     """Index, list and shards; the features are holes."""
     rng = np.random.default_rng(0)
-    alphabet = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", "S1")
-    names = rng.choice(alphabet, (n_videos, 11)).view("S11").ravel().astype(str).tolist()
+    names = video_names(n_videos, rng)
     meta = {
         k: names[start : start + VIDEOS_PER_SHARD]
         for k, start in enumerate(range(0, n_videos, VIDEOS_PER_SHARD))
@@ -97,25 +88,6 @@ def _write_hole(path: Path, lengths: np.ndarray) -> None:
         file.truncate(file.tell() + int(starts[-1]) * WIDTH * 2)
 
 
-def settings(folder: Path, read_ahead: bool) -> DatasetConfig:
-    """Norton's pre-training settings."""
-    return DatasetConfig(
-        read_ahead=read_ahead,
-        split="train",
-        train_path=str(folder / "train.lst"),
-        vfeat_dir=str(folder),
-        tfeat_dir=f"{folder}/text.",
-        num_video_per_batch=GROUP,
-        clip_per_video=CLIPS,
-        max_video_len=16,
-        max_len=48,
-        sampled_min_len=8,
-        sampled_max_len=32,
-        sampled_video_min_len=3,
-        sampled_video_max_len=16,
-    )
-
-
 def memory(pid: int | str) -> dict[str, float]:
     """MiB of a process: PSS, of that anonymous, and what no other process shares."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -130,7 +102,7 @@ def memory(pid: int | str) -> dict[str, float]:
 def probe(folder: Path, workers: int, batches: int, read_ahead: bool) -> dict[str, Any]:
     """One training process with its workers."""
     torch.set_num_threads(1)
-    config, result = settings(folder, read_ahead), {}
+    config, result = settings(folder, read_ahead=read_ahead), {}
     begin = time.perf_counter()
     index = VideoIndex.open(folder / "train_meta.pkl")
     result["open the index, ms"] = 1e3 * (time.perf_counter() - begin)
@@ -143,9 +115,8 @@ def probe(folder: Path, workers: int, batches: int, read_ahead: bool) -> dict[st
     begin = time.perf_counter()
     meta.random_candidates(np.random.default_rng((1, 1)))
     result["regroup an epoch, ms"] = 1e3 * (time.perf_counter() - begin)
-    parts = meta, ShardedVideoRetriVideoProcessor(config), ShardedVideoRetriTextProcessor(config)
-    dataset = MMDataset(*parts, VideoRetriOverlappedAligner(config, SPECIAL))
-    loader = DataLoader(dataset, batch_size=1, shuffle=True, num_workers=workers, collate_fn=dataset.collate)
+    data = dataset(config, meta)
+    loader = DataLoader(data, batch_size=1, shuffle=True, num_workers=workers, collate_fn=data.collate)
     begin = time.perf_counter()
     iterator = iter(loader)
     next(iterator)
@@ -156,8 +127,8 @@ def probe(folder: Path, workers: int, batches: int, read_ahead: bool) -> dict[st
     for _ in range(batches):
         next(iterator)
     seconds, cpu = time.perf_counter() - begin, _cpu_seconds(iterator) - cpu
-    result["clips/s"] = batches * GROUP * CLIPS / seconds
-    result["clips/s per core busy"] = batches * GROUP * CLIPS / cpu
+    result["clips/s"] = batches * VIDEOS * CLIPS / seconds
+    result["clips/s per core busy"] = batches * VIDEOS * CLIPS / cpu
     result["page cache filled per batch (by anybody), MiB"] = (_cached_mib() - cached) / batches
     result["main process"] = memory("self")
     result["a worker"] = memory(iterator._workers[0].pid) if workers else None
