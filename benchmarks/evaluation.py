@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import command_line, publish, threads
+from benchmarks.measured import command_line, publish, seconds, threads
 from mmpt.config import EvalConfig
 from mmpt.evaluators import FullVideoRetrievalMetric, GramRetrievalMetric
 from mmpt.evaluators.paragraphs import Groups, cut_block, query_tiles, video_bins
@@ -47,9 +47,7 @@ def embeddings(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
 def by_counting(rows: int) -> float:
     """CPU seconds of `count_ranks`."""
     text, video = embeddings(rows)
-    start = time.process_time()
-    count_ranks(ScoreMatrix(queries=text, gallery=video))
-    return time.process_time() - start
+    return seconds(lambda: count_ranks(ScoreMatrix(queries=text, gallery=video)))
 
 
 def by_sorting(rows: int) -> float:
@@ -60,9 +58,7 @@ def by_sorting(rows: int) -> float:
     scores = (text @ video.T).numpy()
     multiplied = time.process_time() - start
     part = min(rows, SORTED_ROWS)
-    start = time.process_time()
-    np.argsort(scores[:part], axis=1)
-    return multiplied + (time.process_time() - start) * rows / part
+    return multiplied + seconds(lambda: np.argsort(scores[:part], axis=1)) * rows / part
 
 
 def clips(rows: int) -> dict[str, Any]:
@@ -83,9 +79,7 @@ def by_volume(rows: int) -> float:
     """CPU seconds of the whole metric: both directions, alignment report, one subset of three modalities, one
     score."""
     arrays = clips(rows)
-    start = time.process_time()
-    GramRetrievalMetric(EvalConfig(bootstrap=0)).evaluate(**arrays)
-    return time.process_time() - start
+    return seconds(lambda: GramRetrievalMetric(EvalConfig(bootstrap=0)).evaluate(**arrays))
 
 
 def only_clips(rows: int) -> float:
@@ -106,8 +100,8 @@ METHODS = {method.__name__: method for method in (by_counting, by_sorting, nothi
 def fresh_process(method: str, rows: int) -> tuple[float, float]:
     """CPU seconds and peak memory in MiB of one method in a process of its own."""
     command = [sys.executable, __file__, "--method", method, "--rows", str(rows)]
-    seconds, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    return float(seconds), float(peak)
+    taken, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(taken), float(peak)
 
 
 def compare_ranks(rows: int) -> list[Row]:
@@ -115,16 +109,16 @@ def compare_ranks(rows: int) -> list[Row]:
     what = {"by_counting": "counting", "by_sorting": "a score matrix and argsort"}
     found = {method: fresh_process(method, rows) for method in what}
     return [
-        [f"ranks among {rows:,}, {what[method]}", seconds, peak - inputs]
-        for method, (seconds, peak) in found.items()
+        [f"ranks among {rows:,}, {what[method]}", taken, peak - inputs]
+        for method, (taken, peak) in found.items()
     ]
 
 
 def measure_modalities(rows: int) -> list[Row]:
     _, inputs = fresh_process("only_clips", rows)
-    seconds, peak = fresh_process("by_volume", rows)
+    taken, peak = fresh_process("by_volume", rows)
     what = f"retrieval by volume, {rows:,} x {rows:,}, three modalities: both directions, alignment report"
-    return [[what, seconds, peak - inputs]]
+    return [[what, taken, peak - inputs]]
 
 
 def released_alignment(scores: np.ndarray, edges: np.ndarray, queries: range) -> None:
@@ -171,17 +165,11 @@ def compare_full_video(n_videos: int) -> list[Row]:
     few = edges[2]  # clips of two videos, on which what is compiled is loaded
     align_every_pair(scores[:few, :few], Groups.from_lengths(lengths[:2]))
     report_every_pair(text[:few], video[:few], lengths[:2])
-    start = time.process_time()
-    align_every_pair(scores, Groups.from_lengths(lengths))
-    batched = time.process_time() - start
+    batched = seconds(lambda: align_every_pair(scores, Groups.from_lengths(lengths)))
     some = range(min(n_videos, RELEASED_QUERIES))
     with mock.patch.dict(os.environ, {"MMPT_BACKEND": "torch"}):  # nothing released is compiled
-        start = time.process_time()
-        released_alignment(scores, edges, some)
-    released = (time.process_time() - start) * n_videos / len(some)
-    start = time.process_time()
-    report_every_pair(text, video, lengths)
-    whole = time.process_time() - start
+        released = seconds(lambda: released_alignment(scores, edges, some)) * n_videos / len(some)
+    whole = seconds(lambda: report_every_pair(text, video, lengths))
     pairs = f"DTW and OTAM of {n_videos} x {n_videos} videos of 4 to 11 clips"
     return [
         [pairs, batched, "-"],
@@ -202,8 +190,7 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, help="internal: measure one method in this process")
     args = parser.parse_args()
     if args.method:
-        seconds = METHODS[args.method](args.rows)
-        print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(METHODS[args.method](args.rows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     parts = {
         "ranks": lambda: compare_ranks(args.rows),

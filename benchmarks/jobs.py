@@ -26,7 +26,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,7 +35,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.measured import command_line, of_rows, publish  # noqa: E402
+from benchmarks.measured import command_line, of_rows, publish, seconds  # noqa: E402
 from mmpt.demo.toy_runs import move_folders  # noqa: E402
 
 PROJECT = ROOT / "projects/toy/norton.yaml"
@@ -50,13 +49,6 @@ TITLES = {
 }
 
 
-def seconds(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Time of a call, by the wall or another clock."""
-    start = clock()
-    function()
-    return clock() - start
-
-
 def stall(megabytes: tuple[int, ...] = (64, 512), repeats: int = 7) -> list[dict]:
     """A save against the copy it cannot do without."""
     from fairseq.dataclass.configs import CheckpointConfig
@@ -66,6 +58,7 @@ def stall(megabytes: tuple[int, ...] = (64, 512), repeats: int = 7) -> list[dict
     from mmpt.fairseq_plugin import checkpoint_files, saving
 
     x, rows = torch.randn(384, 384), []
+    wall = functools.partial(seconds, clock=time.perf_counter)
 
     def step() -> None:
         for _ in range(8):
@@ -88,14 +81,14 @@ def stall(megabytes: tuple[int, ...] = (64, 512), repeats: int = 7) -> list[dict
         with tempfile.TemporaryDirectory() as folder:
             cfg = CheckpointConfig(save_dir=folder, save_interval_updates=1)
             for _ in range(repeats):
-                found["copy"].append(seconds(lambda: saving.copy_of(state)))
+                found["copy"].append(wall(lambda: saving.copy_of(state)))
                 found["write"].append(
-                    seconds(lambda: checkpoint_files.save(state, f"{folder}/checkpoint_sync.pt"))
+                    wall(lambda: checkpoint_files.save(state, f"{folder}/checkpoint_sync.pt"))
                 )
-                found["quiet step"] += [seconds(step) for _ in range(20)]
-                found["call"].append(seconds(lambda: saving.save_checkpoint(cfg, trainer, epoch, None)))
+                found["quiet step"] += [wall(step) for _ in range(20)]
+                found["call"].append(wall(lambda: saving.save_checkpoint(cfg, trainer, epoch, None)))
                 while any(thread.name == "checkpoint writer" for thread in threading.enumerate()):
-                    found["step beside"].append(seconds(step))
+                    found["step beside"].append(wall(step))
                 saving.writer.wait()
         rows.append({"MiB": size} | {f"{key}, ms": 1e3 * statistics.median(v) for key, v in found.items()})
         rows[-1]["steps beside"] = len(found["step beside"])
@@ -127,8 +120,8 @@ def hash_cost(repeats: int = 15) -> list[dict]:
         step()
         steps, hashes = [], []
         for _ in range(repeats):
-            steps.append(seconds(step, time.process_time))
-            hashes.append(seconds(lambda p=parameters: fingerprint(x.grad for x in p), time.process_time))
+            steps.append(seconds(step))
+            hashes.append(seconds(lambda p=parameters: fingerprint(x.grad for x in p)))
         row = {"parameters": sum(p.numel() for p in parameters), "tensors": len(parameters)}
         row |= {"step, ms": 1e3 * statistics.median(steps), "hash, ms": 1e3 * statistics.median(hashes)}
         rows.append(row | {"hash / step": row["hash, ms"] / row["step, ms"]})
@@ -168,9 +161,7 @@ def step_cost(pairs: int = 30) -> list[dict]:
     model.train()
     for pair in range(pairs + 1):
         for honest in (False, True) if pair % 2 else (True, False):
-            took = [
-                seconds(lambda n=n, h=honest: update(n, h), time.process_time) for n in range(HASH_STRIDE)
-            ]
+            took = [seconds(lambda n=n, h=honest: update(n, h)) for n in range(HASH_STRIDE)]
             times[honest].append(sum(took) / HASH_STRIDE)
     plain, honest = (statistics.median(times[which][1:]) for which in (False, True))
     ratios = [b / a for a, b in zip(times[False][1:], times[True][1:], strict=True)]

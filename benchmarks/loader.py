@@ -17,13 +17,13 @@ import math
 import os
 import random
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import command_line, publish
+from benchmarks.measured import command_line, each_time_another, interleaved, publish
 from mmpt.config.schema import DatasetConfig
 from mmpt.datasets import MMDataset
 from mmpt.datasets.hand_over import PACKED, pack, send_as_stored
@@ -169,32 +169,20 @@ def plain_batch(places: list[tuple], config: DatasetConfig) -> list[torch.Tensor
     return [torch.stack(parts) for parts in zip(*videos, strict=True)]
 
 
-def seconds_per_call(calls: dict[str, Callable[[int], object]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each call; the calls take turns, so that a busy machine slows all alike."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            begin = time.process_time()
-            call(turn)
-            taken[name].append(time.process_time() - begin)
-    return {name: statistics.median(values[1:]) for name, values in taken.items()}
-
-
 def bench_sampler(rounds: int) -> dict[str, float]:
     """Clips per second of the two samplers and of the plain implementation."""
     with tempfile.TemporaryDirectory() as folder:
         config = build_data(Path(folder))
         default, replay = dataset(config), dataset(replace(config, sampler="python"))
         calls = {
-            "default sampler": lambda turn: default[turn % len(default)],
-            "replaying sampler": lambda turn: replay[turn % len(replay)],
-            "plain, clip by clip": lambda turn: plain_batch(
-                default.meta_processor[turn % len(default)][0], config
-            ),
+            "default sampler": default.__getitem__,
+            "replaying sampler": replay.__getitem__,
+            "plain, clip by clip": lambda index: plain_batch(default.meta_processor[index][0], config),
         }
-        seconds = seconds_per_call(calls, rounds)
-    rates = {f"{name}, clips/s": VIDEOS * CLIPS / value for name, value in seconds.items()}
-    return {**rates, "default / plain": seconds["plain, clip by clip"] / seconds["default sampler"]}
+        steps = {name: each_time_another(call, range(len(default))) for name, call in calls.items()}
+        ms = {name: cpu for name, (cpu, _) in interleaved(steps, rounds).items()}
+    rates = {f"{name}, clips/s": 1e3 * VIDEOS * CLIPS / value for name, value in ms.items()}
+    return {**rates, "default / plain": ms["plain, clip by clip"] / ms["default sampler"]}
 
 
 def bench_store(rounds: int) -> dict[str, float]:
@@ -207,23 +195,24 @@ def bench_store(rounds: int) -> dict[str, float]:
         reader = ShardedVideoRetriVideoProcessor(config)
         out = np.empty((VIDEOS, CLIPS, 16, WIDTH), np.float16)
 
-        def read(turn: int, open_video: Callable[[tuple], np.ndarray]) -> None:
-            rng = np.random.default_rng(turn)
+        def read(open_video: Callable[[tuple], np.ndarray], seed: int) -> None:
+            rng = np.random.default_rng(seed)
             for i, position in enumerate(rng.choice(places, VIDEOS, replace=False).tolist()):
                 video = open_video(meta.place(position))
                 for j, start in enumerate(rng.integers(0, len(video) - 16, CLIPS).tolist()):
                     out[i, j] = video[start : start + 16]
 
-        calls = {
-            "kept open": lambda turn: read(turn, lambda place: reader([place])[0]),
-            "reopened per video": lambda turn: read(
-                turn, lambda place: ShardedTensor.load(f"{folder}/train_{place[2]}", "r")[place[3]]
-            ),
+        ways: dict[str, Callable[[tuple], np.ndarray]] = {
+            "kept open": lambda place: reader([place])[0],
+            "reopened per video": lambda place: ShardedTensor.load(f"{folder}/train_{place[2]}", "r")[
+                place[3]
+            ],
         }
-        seconds = seconds_per_call(calls, rounds)
+        steps = {name: each_time_another(partial(read, way), range(rounds + 1)) for name, way in ways.items()}
+        ms = {name: cpu for name, (cpu, _) in interleaved(steps, rounds).items()}
     return {
-        **{f"{name}, ms/batch": 1e3 * value for name, value in seconds.items()},
-        "reopened / kept open": seconds["reopened per video"] / seconds["kept open"],
+        **{f"{name}, ms/batch": value for name, value in ms.items()},
+        "reopened / kept open": ms["reopened per video"] / ms["kept open"],
     }
 
 

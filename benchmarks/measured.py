@@ -9,6 +9,8 @@ A title says the processor, the threads and the load of the machine while it was
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import os
 import statistics
 import sys
@@ -63,6 +65,18 @@ def publish(
             "machine": records.machine(),
         } | ({"load": load} if timed else {})
         records.write_record(RECORDS / name, filled, {"measured": numbers}, {}, about)
+
+
+def seconds(call: Step, clock: Callable[[], float] = time.process_time) -> float:
+    """Time of a call, of this process or by another clock."""
+    start = clock()
+    call()
+    return clock() - start
+
+
+def each_time_another(call: Callable[[Any], object], inputs: Iterable[Any]) -> Step:
+    """A step for `interleaved` that calls with one input after the other, round and round."""
+    return functools.partial(next, map(call, itertools.cycle(inputs)))
 
 
 def interleaved(steps: Mapping[str, Step], rounds: int) -> dict[str, tuple[float, float]]:

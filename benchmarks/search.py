@@ -148,23 +148,32 @@ def built(folder: Path, rows: int, numbers: dict[str, object]) -> VectorStore:
     return store
 
 
-def timed(call, queries: list) -> dict[str, object]:
-    """Latencies after one query that reads the files."""
+def answered(call: Callable[[Any], Any], queries: list) -> tuple[list[Any], np.ndarray]:
+    """The answers to queries, and (2, queries) wall and CPU milliseconds, after one query that reads the
+    files."""
     call(queries[0])
-    walls, cpus, exact = [], [], []
+    answers, taken = [], []
     for query in queries:
         wall, cpu = time.perf_counter(), time.process_time()
-        answer = call(query)
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-        exact.append(answer.looked.exact if hasattr(answer, "looked") else 0)
-    ms = 1000 * np.array([walls, cpus])
+        answers.append(call(query))
+        taken.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return answers, 1000 * np.array(taken).T
+
+
+def latencies(ms: np.ndarray) -> dict[str, float]:
+    """Median and 95th percentile by the wall, median of the CPU."""
+    found = {"p50 ms": np.median(ms[0]), "p95 ms": np.percentile(ms[0], 95), "cpu p50 ms": np.median(ms[1])}
+    return {name: round(float(value), 1) for name, value in found.items()}
+
+
+def timed(call: Callable[[Any], Any], queries: list) -> dict[str, object]:
+    """Latencies, and how many rows were scored exactly."""
+    answers, ms = answered(call, queries)
+    exact = [answer.looked.exact if hasattr(answer, "looked") else 0 for answer in answers]
     return {
         "queries": len(queries),
-        "p50 ms": round(float(np.median(ms[0])), 1),
-        "p95 ms": round(float(np.percentile(ms[0], 95)), 1),
+        **latencies(ms),
         "least ms": round(float(ms[0].min()), 1),
-        "cpu p50 ms": round(float(np.median(ms[1])), 1),
         "cpu p95 ms": round(float(np.percentile(ms[1], 95)), 1),
         "scored exactly, median": int(np.median(exact)),
     }
@@ -244,21 +253,12 @@ def peer(name: str, search: ExactSearch, queries: list[np.ndarray]) -> dict[str,
     makers = {"usearch": usearch, "hnswlib": hnswlib, "brute": plain}
     ask = makers.get(name, faiss)(name, search.vectors)
     built_s, built_cpu = time.perf_counter() - wall, time.process_time() - cpu
-    ask(unit[0])
-    walls, cpus, right = [], [], 0
-    for query, expected in zip(unit, truth, strict=True):
-        wall, cpu = time.perf_counter(), time.process_time()
-        rows = ask(query)
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-        right += len({*map(int, rows)} & {*expected})
-    ms = 1000 * np.array([walls, cpus])
+    answers, ms = answered(ask, unit)
+    right = sum(len({*map(int, rows)} & {*expected}) for rows, expected in zip(answers, truth, strict=True))
     return {
         "build, s": round(built_s),
         "build, CPU s": round(built_cpu),
-        "p50 ms": round(float(np.median(ms[0])), 1),
-        "p95 ms": round(float(np.percentile(ms[0], 95)), 1),
-        "cpu p50 ms": round(float(np.median(ms[1])), 1),
+        **latencies(ms),
         "GB": round(resident() - before, 2),
         "recall of ten": round(right / (10 * len(queries)), 4),
     }

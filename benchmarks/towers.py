@@ -12,10 +12,8 @@ of the process are compared. The loss is a sum over valid positions, so that its
 from __future__ import annotations
 
 import functools
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measured import command_line, publish
+from benchmarks.measured import command_line, each_time_another, interleaved, publish
 from mmpt.config.schema import Config, DatasetConfig, ModelConfig
 from mmpt.models import build_model
 from mmpt.models.batching import compile_towers, forward_by_length, pack_towers
@@ -96,14 +94,12 @@ def measure(clips: int, layers: list[int], rounds: int, with_compile: bool) -> d
         compile_towers(compiled)
         ways["compiled"] = compiled
     models = {"packed": packed, "bfloat16, packed": packed, "compiled": ways.get("compiled")}
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        batch = make_batch(clips, generator)
-        for name, forward in ways.items():
-            begin = time.process_time()
-            step(forward, models.get(name, model), batch)
-            taken[name].append(time.process_time() - begin)
-    return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
+    batches = [make_batch(clips, generator) for _ in range(rounds + 1)]
+    steps = {
+        name: each_time_another(functools.partial(step, forward, models.get(name, model)), batches)
+        for name, forward in ways.items()
+    }
+    return {name: cpu / 1e3 for name, (cpu, _) in interleaved(steps, rounds).items()}
 
 
 def main() -> None:
