@@ -6,6 +6,7 @@ Letters: S views of an item, T text positions, F video positions, D feature widt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +55,36 @@ class Views(Reversal):
     )
 
 
+def checked_views(config: DatasetConfig, by_loss: bool = False) -> list[str]:
+    """`dataset.views`.
+
+    Args:
+        config: of the data.
+        by_loss: `loss.hypothesis` decides the views; null then is the clip as it is.
+
+    Raises:
+        ValueError: no such views, or `dataset.subsampling` says another number.
+    """
+    views = list(config.views or VIEWS[:by_loss])
+    if views != [view for view in VIEWS if view in views] or views[:1] != ["orig"]:
+        raise ValueError(
+            f"dataset.views={views}: expected some of {', '.join(VIEWS)}, in this order, orig first."
+        )
+    if (config.subsampling or 1) != len(views):
+        cure = ", or leave both out: loss.hypothesis decides them" if by_loss else ""
+        raise ValueError(
+            f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(views)}: use that "
+            f"number{cure}."
+        )
+    return views
+
+
+def alone(item: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The item without its first axis where there is one view."""
+    n_views = len(next(iter(item.values())))
+    return {key: value[0] for key, value in item.items()} if n_views == 1 else dict(item)
+
+
 @ALIGNERS.register()
 class GDTAligner(OverlappedAligner):
     """One clip of a video in the views that `dataset.views` lists, in the order orig, rev, shift, shiftrev.
@@ -77,19 +108,10 @@ class GDTAligner(OverlappedAligner):
         )
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
-        views = list(config.views or [])
-        if views != [view for view in VIEWS if view in views] or views[:1] != ["orig"]:
-            raise ValueError(
-                f"dataset.views={views}: expected some of {', '.join(VIEWS)}, in this order, orig first."
-            )
+        views = checked_views(config)
         if config.reversal != "sequence":
             raise ValueError(
                 "dataset.reversal: precomputed needs a file per video and modality: use ModalityViewAligner."
-            )
-        if (config.subsampling or 1) != len(views):
-            raise ValueError(
-                f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(views)}: use "
-                "that number."
             )
         n_clips = CANDIDATES if any(view.startswith("shift") for view in views) else 1
         super().__init__(replace(config, clip_per_video=n_clips), special)
@@ -112,9 +134,7 @@ class GDTAligner(OverlappedAligner):
         for row, view in enumerate(self.views):
             if view.endswith("rev"):
                 self.reverse(item, row, counts[item["text_start"][row] : item["text_end"][row]])
-        if len(self.views) == 1:
-            item = {key: value[0] for key, value in item.items()}
-        return {**item, "video_id": name}
+        return {**alone(item), "video_id": name}
 
     def pair(self, starts: np.ndarray) -> list[int]:
         """The first candidate and one that starts far enough away; itself where all start together."""

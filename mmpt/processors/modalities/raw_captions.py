@@ -32,15 +32,13 @@ from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import MissingData
-from mmpt.processors.gdt import Views
+from mmpt.processors.gdt import Views, alone, checked_views
 from mmpt.processors.modalities.modalities import read_annotation
 from mmpt.processors.modalities.raw_clips import (
     RawAligner,
     RawFile,
     RawKeys,
     ShuffledMetaProcessor,
-    alone,
-    checked_views,
     list_videos,
 )
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS
@@ -162,7 +160,7 @@ class RawCaptionAligner(RawAligner):
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
-        self.views = checked_views(config)
+        self.views = checked_views(config, by_loss=True)
         self.words = Vocabulary.from_file(required(config, "word_list"), config.max_words)
         self.clip_s = self.clips.frames / self.clips.fps
 

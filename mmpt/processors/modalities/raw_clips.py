@@ -32,7 +32,7 @@ from mmpt.config.schema import DatasetConfig
 from mmpt.media.audio import read_audio_around, spectrogram
 from mmpt.media.video import VIDEO_SUFFIXES, MediaError, VideoInfo, probe, read_clip
 from mmpt.processors.base import MetaProcessor, MissingData
-from mmpt.processors.gdt import VIEWS, Views
+from mmpt.processors.gdt import Views, alone, checked_views
 from mmpt.processors.modalities.clips import ClipAugment, spec_augment
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
@@ -283,7 +283,7 @@ class RawAVAligner(RawAligner):
 
     def __init__(self, config: DatasetConfig):
         super().__init__(config)
-        self.views, self.min_shift = checked_views(config), config.min_shift or 0
+        self.views, self.min_shift = checked_views(config, by_loss=True), config.min_shift or 0
 
     def __call__(
         self, video_id: Path, video_feature: RawFile, text_feature: None, rng: ItemRandom
@@ -340,28 +340,3 @@ class RawVersionAligner(RawAligner):
             "cmasks": torch.zeros(1, dtype=torch.bool),
             "video_id": video_id.stem,
         }
-
-
-def checked_views(config: DatasetConfig) -> list[str]:
-    """`dataset.views`; null: the clip as it is.
-
-    Raises:
-        ValueError: no such views, or `dataset.subsampling` says another number.
-    """
-    views = list(config.views or VIEWS[:1])
-    if views != [view for view in VIEWS if view in views] or views[:1] != ["orig"]:
-        raise ValueError(
-            f"dataset.views={views}: expected some of {', '.join(VIEWS)}, in this order, orig first."
-        )
-    if (config.subsampling or 1) != len(views):
-        raise ValueError(
-            f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(views)}: use that "
-            "number, or leave both out: loss.hypothesis decides them."
-        )
-    return views
-
-
-def alone(item: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The item without its first axis where there is one view."""
-    n_views = len(next(iter(item.values())))
-    return {key: value[0] for key, value in item.items()} if n_views == 1 else dict(item)

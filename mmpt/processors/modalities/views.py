@@ -14,7 +14,7 @@ import torch
 
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import MissingData, needed
-from mmpt.processors.gdt import VIEWS, Views
+from mmpt.processors.gdt import Views, alone, checked_views
 from mmpt.processors.modalities.modalities import REVERSED, Item, ModalityAligner
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import ALIGNERS
@@ -42,16 +42,7 @@ class ModalityViewAligner(ModalityAligner):
 
     def __init__(self, config: DatasetConfig, special: SpecialIds | None = None):
         super().__init__(config, special)
-        self.views = list(config.views or [])
-        if self.views != [view for view in VIEWS if view in self.views] or self.views[:1] != ["orig"]:
-            raise ValueError(
-                f"dataset.views={self.views}: expected some of {', '.join(VIEWS)}, in this order, orig first."
-            )
-        if (config.subsampling or 1) != len(self.views):
-            raise ValueError(
-                f"dataset.subsampling={config.subsampling}, but dataset.views lists {len(self.views)}: "
-                "use that number."
-            )
+        self.views = checked_views(config)
         if config.on_missing == "mask" or config.modality_dropout:
             raise ValueError(
                 "ModalityViewAligner contrasts modalities that are there: set dataset.on_missing: drop, "
@@ -85,9 +76,7 @@ class ModalityViewAligner(ModalityAligner):
             views.append(super().__call__(video_id, cut, text_feature, rng))
         item = {key: torch.stack([view[key] for view in views]) for key in views[0] if key != "video_id"}
         item["view_valid"] = torch.tensor([second is not None or not is_shifted for is_shifted in shifted])
-        if len(self.views) == 1:
-            item = {key: value[0] for key, value in item.items()}
-        return {**item, "video_id": video_id.id}
+        return {**alone(item), "video_id": video_id.id}
 
     def windows(self, length_s: float, rng: np.random.Generator) -> tuple[float, float | None]:
         """Starts of the window and of its shifted copy, in seconds; None where the item is no longer than a
