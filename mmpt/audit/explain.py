@@ -12,7 +12,7 @@ from mmpt.audit.gallery import at_size
 from mmpt.audit.judge import Judge, Set, Verdict
 from mmpt.audit.protocol import Outcome, Scorer, metric
 from mmpt.audit.suspects import Departure, suspects
-from mmpt.evaluators.bootstrap import resamples, times_drawn
+from mmpt.evaluators.bootstrap import bounds, resamples, times_drawn
 
 UNDO = (  # fields of the protocol, the last in effect first
     *("ties", "counted", "right", "rerank", "post", "direction", "hubs", "asking"),
@@ -140,7 +140,7 @@ def _waterfall(
 
     def bar(departure: Departure, with_it: int, without: int, sign: int) -> Bar:
         points = sign * (numbers[with_it] - numbers[without])
-        interval = _interval(sign * (draws[with_it] - draws[without]))
+        interval = bounds(sign * (draws[with_it] - draws[without]))
         after = numbers[without] if sign < 0 else numbers[with_it]
         return Bar(departure.family, departure.text, points, interval, after)
 
@@ -149,7 +149,7 @@ def _waterfall(
     bars = [Bar("", "not explained (a printed number is rounded)", left, None, numbers[full])]
     bars += [bar(d, full - step, full - step - 1, -1) for step, d in enumerate(departures)]
     aside = [bar(d, full + 1 + place, 0, 1) for place, d in enumerate(others)]
-    return bars, _interval(draws[0]), aside
+    return bars, bounds(draws[0]), aside
 
 
 def _strongest(scorer: Scorer, departures: list[Departure], name: str) -> list[Departure]:
@@ -179,11 +179,6 @@ def _draws(
     draws = np.concatenate(parts).T
     spread = np.array([outcome.spread[name] for outcome in outcomes])[:, None]
     return draws + spread * generator.standard_normal(draws.shape)
-
-
-def _interval(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _facts(scorer: Scorer) -> dict[str, Any]:

@@ -44,8 +44,20 @@ def interval(
         draws = np.array([of(values[np.concatenate([members[i] for i in sample])]) for sample in drawn])
     else:
         draws = np.concatenate([of(values[index]) for index in resamples(len(values), n_samples, generator)])
+    return bounds(draws)
+
+
+def bounds(draws: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of what was found in the samples."""
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
+
+
+def p_value(draws: np.ndarray) -> float:
+    """Two-sided probability of zero: the smaller share of samples beside it, doubled, never below
+    2 / (samples + 1)."""
+    other_side = min((draws <= 0).sum(), (draws >= 0).sum())
+    return float(min(1.0, 2 * (other_side + 1) / (len(draws) + 1)))
 
 
 class PooledMean:
@@ -136,7 +148,4 @@ def paired_difference(
         [of_b(index) - of_a(index) for index in resamples(n_queries, n, np.random.default_rng(seed))]
     )
     everyone = np.arange(n_queries)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    smaller_side = min((draws <= 0).sum(), (draws >= 0).sum())
-    p = min(1.0, 2 * (smaller_side + 1) / (n + 1))
-    return PairedResult(float(of_b(everyone) - of_a(everyone)), float(low), float(high), float(p))
+    return PairedResult(float(of_b(everyone) - of_a(everyone)), *bounds(draws), p_value(draws))

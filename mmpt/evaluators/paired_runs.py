@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpt.evaluators.bootstrap import times_drawn
+from mmpt.evaluators.bootstrap import bounds, p_value, times_drawn
 
 SAMPLES, SEED = 2000, 0
 
@@ -63,10 +63,7 @@ def crossed(differences: np.ndarray, videos: Sequence[int]) -> Difference:
     per_video, queries = differences.reshape(groups * runs, -1) @ member, member.sum(0)
     times, weights = _draws(len(names), groups, runs)
     draws = (weights * ((per_video @ times.T) / (times @ queries))).mean(0)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    other_side = min((draws <= 0).sum(), (draws >= 0).sum())
-    p = min(1.0, 2 * (other_side + 1) / (SAMPLES + 1))
-    return Difference(float(differences.mean()), float(low), float(high), float(p), float(draws.std()))
+    return Difference(float(differences.mean()), *bounds(draws), p_value(draws), float(draws.std()))
 
 
 @functools.lru_cache(maxsize=8)
