@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpt.synthetic.clips import FPS, RATE, encode, ground
+from mmpt.synthetic.write import write_lines
 
 SIDE, LONG, SHORT = 48, 40, 10
 GROUND = 60  # gray
@@ -50,7 +51,7 @@ def write_action_clips(out: Path, videos: int = 12, seconds: int = 2, seed: int 
                 lists.setdefault(f"{kind}list{split + 1:02}.txt", []).append(line)
     lists["classInd.txt"] = [f"{number} {name}" for number, name in enumerate(CLASSES, 1)]
     for file, lines in lists.items():
-        (splits / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_lines(splits / file, lines)
     return videos * len(CLASSES)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mmpt.synthetic.vocabulary import build_vocabulary, write_model_folder
-from mmpt.synthetic.write import write_json
+from mmpt.synthetic.write import write_json, write_lines
 from mmpt.utils import optional_import
 
 FPS, WIDTH, HEIGHT, BAR = 8, 64, 48, 10
@@ -102,15 +102,13 @@ def _texts(colour: int, falls: bool) -> dict[str, str | list[str]]:
 def _write_howto(out: Path, split: str, rows: Sequence[Mapping[str, Any]], seconds: int) -> None:
     """<split>.csv of ids, and captions/<id>.csv: every two seconds one of the captions."""
     (out / "captions" / split).mkdir(parents=True, exist_ok=True)
-    ids = "\n".join(["video_id", *(row["video_id"] for row in rows)])
-    (out / f"{split}.csv").write_text(ids + "\n", encoding="utf-8")
+    write_lines(out / f"{split}.csv", ["video_id", *(row["video_id"] for row in rows)])
     for row in rows:
         said = [
             f"{start},{min(start + 2, seconds)},{row['caption'][start // 2 % len(row['caption'])]}"
             for start in range(0, seconds, 2)
         ]
-        path = out / "captions" / f"{row['video_id']}.csv"
-        path.write_text("\n".join(["start,end,text", *said]) + "\n", encoding="utf-8")
+        write_lines(out / "captions" / f"{row['video_id']}.csv", ["start,end,text", *said])
 
 
 def _write_words(out: Path, seed: int) -> None:

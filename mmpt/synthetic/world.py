@@ -88,6 +88,11 @@ class World:
         """The videos of a split, in order."""
         return (self.video(split, index) for index in range(self.count(split)))
 
+    def clips(self, split: str) -> list[Clip]:
+        """Every step of every video of a split, in order."""
+        videos = self.videos(split)
+        return [Clip(video, index) for video in videos for index in range(len(video.segments))]
+
     def video(self, split: str, index: int) -> Video:
         """One video, the same whatever was drawn before."""
         rng = self._stream(split, index, "timeline")

@@ -23,6 +23,7 @@ from mmpt.synthetic.timeline import Video
 from mmpt.synthetic.vocabulary import WordPiece
 from mmpt.synthetic.world import World
 from mmpt.utils import ShardWriter, save_plain_pickle
+from mmpt.utils.shardedtensor import in_shards
 
 T = TypeVar("T")
 Track = Callable[[Iterable[T], str], Iterable[T]]  # wraps a loop to show how far it is
@@ -50,11 +51,8 @@ def write_how2(
     (folder / "feat").mkdir(parents=True)
     for split in ("train", "val"):
         videos = list(world.videos(split))
-        (folder / f"how2_s3d_{split}.lst").write_text(
-            "".join(f"{video.id}\n" for video in videos), encoding="utf-8"
-        )
-        size = world.settings.size.videos_per_shard
-        shards = {k: videos[start : start + size] for k, start in enumerate(range(0, len(videos), size))}
+        write_lines(folder / f"how2_s3d_{split}.lst", [video.id for video in videos])
+        shards = in_shards(videos, world.settings.size.videos_per_shard)
         for k, members in track(shards.items(), f"{split} shards"):
             _write_shard(world, folder / "feat", f"{split}_{k}", members, narration, tokenize)
         save_plain_pickle(
@@ -70,6 +68,11 @@ def write_npy(folder: Path, name: str, features: np.ndarray) -> None:
     """One feature file `<name>.npy`, (seconds, 512)."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / f"{name}.npy", features, allow_pickle=False)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """A text file of lines."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:

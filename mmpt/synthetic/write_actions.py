@@ -23,7 +23,7 @@ from mmpt.synthetic.parts import OBJECTS, VERBS, Step, stream
 from mmpt.synthetic.sound import draw_sound
 from mmpt.synthetic.timeline import Video, lay_out
 from mmpt.synthetic.world import World
-from mmpt.synthetic.write import write_npy
+from mmpt.synthetic.write import write_lines, write_npy
 
 CLASSES_PER_SPLIT = 6
 SPLITS = ("train", "val", "test")
@@ -59,10 +59,10 @@ def write_actions(world: World, root: Path) -> None:
                     line
                 )
     for name, lines in sequences.items():
-        _write_lines(folder / f"{name}.list", lines)
+        write_lines(folder / f"{name}.list", lines)
     for file, lines in recognition.items():
-        _write_lines(lists / file, lines)
-    _write_lines(lists / "classInd.txt", [f"{number} {name}" for number, name in enumerate(names, start=1)])
+        write_lines(lists / file, lines)
+    write_lines(lists / "classInd.txt", [f"{number} {name}" for number, name in enumerate(names, start=1)])
 
 
 def _classes(world: World) -> list[tuple[Step, Step]]:
@@ -84,7 +84,3 @@ def _draw(world: World, steps: tuple[Step, Step], index: int) -> tuple[np.ndarra
     video = Video("activity", index, *lay_out(steps, rng))
     sound = draw_sound(video, world.sounds, noise, stream(world.settings.seed, "activity sound", index))
     return draw_features(video, world.looks, noise, rng), sound
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

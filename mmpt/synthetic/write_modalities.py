@@ -34,6 +34,7 @@ from mmpt.synthetic.sound import SOUND_DIM
 from mmpt.synthetic.world import Clip, World
 from mmpt.synthetic.write import PASSPORT, Track, write_json, write_npy
 from mmpt.utils import ShardWriter, save_plain_pickle
+from mmpt.utils.shardedtensor import in_shards
 
 MAPS_EVERY = 4  # maps take much room
 CAPTIONS = 5  # where there are several, each by another annotator
@@ -54,13 +55,13 @@ def write_modalities(world: World, root: Path, track: Track) -> None:
             ((video.id, world.maps(video)) for video in with_maps),
             MAP_DIM,
         )
-        _write_annotation(world, root / "clips" / f"{split}.json", _clips(world, split), 1)
+        _write_annotation(world, root / "clips" / f"{split}.json", world.clips(split), 1)
         whole = [
             {"video_id": video.id, "caption": "", "subtitle": _spoken_in(world.narration(video))}
             for video in world.videos(split)
         ]
         write_json(root / "clips" / f"videos_{split}.json", whole)
-        write_json(root / "clips" / f"questions_{split}.json", _questions(_clips(world, split)))
+        write_json(root / "clips" / f"questions_{split}.json", _questions(world.clips(split)))
     for split in ("labelled", "test"):
         for video in track(list(world.videos(split)), "sound"):
             sound = world.sound(video)
@@ -68,14 +69,10 @@ def write_modalities(world: World, root: Path, track: Track) -> None:
                 write_npy(root / "audio", video.id, sound)
     for video in world.videos("test"):
         write_npy(root / "maps", video.id, world.maps(video))
-    _write_annotation(world, root / "clips" / "finetune.json", _clips(world, "labelled"), CAPTIONS)
+    _write_annotation(world, root / "clips" / "finetune.json", world.clips("labelled"), CAPTIONS)
     _write_annotation(world, root / "clips" / "test.json", world.gallery(), 1)
     _write_annotation(world, root / "clips" / "test_captions.json", world.gallery(), CAPTIONS)
     write_json(root / "clips" / "questions_test.json", _questions(world.gallery()))
-
-
-def _clips(world: World, split: str) -> Iterable[Clip]:
-    return (Clip(video, index) for video in world.videos(split) for index in range(len(video.segments)))
 
 
 def _write_shards(
@@ -83,13 +80,12 @@ def _write_shards(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     there = [(video_id, stream) for video_id, stream in streams if stream is not None]
-    size, meta = world.settings.size.videos_per_shard, {}
-    for k, start in enumerate(range(0, len(there), size)):
-        members = there[start : start + size]
-        meta[k] = [video_id for video_id, _ in members]
+    shards = in_shards(there, world.settings.size.videos_per_shard)
+    for k, members in shards.items():
         with ShardWriter(folder / f"{split}_{k}", np.float16, {**PASSPORT, "dimensions": width}) as writer:
             for _, stream in members:
                 writer.append(stream)
+    meta = {k: [video_id for video_id, _ in members] for k, members in shards.items()}
     save_plain_pickle(meta, folder / f"{split}_meta.pkl")
 
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from mmpt.synthetic.timeline import Video
 from mmpt.synthetic.world import Clip, World
-from mmpt.synthetic.write import Track, write_json, write_npy
+from mmpt.synthetic.write import Track, write_json, write_lines, write_npy
 from mmpt.utils import save_plain_pickle
 
 CAPTIONS_PER_CLIP = 5  # of a training clip, each by another annotator
@@ -50,9 +50,7 @@ def write_msrvtt(world: World, root: Path, track: Track) -> None:
     on."""
     folder = root / "msrvtt"
     test = world.gallery()
-    labelled = [
-        Clip(video, index) for video in world.videos("labelled") for index in range(len(video.segments))
-    ]
+    labelled = world.clips("labelled")
     names = [f"video{i}" for i in range(len(test) + len(labelled))]
     for name, clip in track(list(zip(names, test + labelled, strict=True)), "clips"):
         write_npy(folder / "feat", name, clip_features(world, clip))
@@ -90,10 +88,9 @@ def write_youcook(world: World, root: Path) -> None:
     for split, name, subset in (("test", "val", "validation"), ("labelled", "train", "training")):
         videos = list(world.videos(split))
         database |= {video.id: _youcook_entry(world, video, subset) for video in videos}
-        lines = [f"{database[video.id]['recipe_type']}/{video.id}\n" for video in videos]
-        (folder / f"{name}_list.txt").write_text("".join(lines), encoding="utf-8")
-        every = [Clip(video, index) for video in videos for index in range(len(video.segments))]
-        save_plain_pickle(_youcook_records(world, every), folder / f"youcook_{name}.pkl")
+        lines = [f"{database[video.id]['recipe_type']}/{video.id}" for video in videos]
+        write_lines(folder / f"{name}_list.txt", lines)
+        save_plain_pickle(_youcook_records(world, world.clips(split)), folder / f"youcook_{name}.pkl")
     write_json(folder / "youcookii_annotations_trainval.json", {"database": database})
     save_plain_pickle(
         _youcook_records(world, world.gallery(latest=True)), folder / "youcook_val_distinct.pkl"

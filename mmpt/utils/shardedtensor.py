@@ -22,11 +22,11 @@ import mmap
 import os
 import time
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -41,6 +41,7 @@ EXPANSION, UNPACKED = 200, 1 << 28  # of a .npz file: times its size, and bytes 
 ZIP_END = 22  # bytes of the record that ends an archive, with the number of its files
 LOOK_S = 1.0  # between looks at whether a shard is still the file that was opened
 MOST_SHARDS = 1 << 31  # their numbers are kept in 32 bits
+Item = TypeVar("Item")
 
 
 class ShardError(ValueError):
@@ -433,6 +434,11 @@ def load_index(path: str | Path) -> dict[int, list[str]]:
             row = next(row for row, name in enumerate(ids) if not is_id(name))
             check_id(ids[row], f"{path}: shard {shard}, item {row}")
     return {shard: list(ids) for shard, ids in found.items()}
+
+
+def in_shards(items: Sequence[Item], size: int) -> dict[int, list[Item]]:
+    """Shard number -> its items, `size` of them in order."""
+    return {k: list(items[start : start + size]) for k, start in enumerate(range(0, len(items), size))}
 
 
 def load_npz(path: str | Path) -> dict[str, np.ndarray]:

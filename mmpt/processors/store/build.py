@@ -21,7 +21,7 @@ from mmpt.processors.store.features import FeatureFolder
 from mmpt.processors.store.packing import read_meta, readable, write_shard
 from mmpt.processors.store.passport import read_passport
 from mmpt.utils import ShardWriter, atomic_write, save_plain_pickle
-from mmpt.utils.shardedtensor import read_manifest
+from mmpt.utils.shardedtensor import in_shards, read_manifest
 
 UNKNOWN = {
     "backbone": "s3d",
@@ -107,7 +107,7 @@ def build_modality(
             f"{sources[0]}{store.suffixes[0]}.npy."
         )
     target.mkdir(parents=True, exist_ok=True)
-    meta = {k: there[start : start + shard_size] for k, start in enumerate(range(0, len(there), shard_size))}
+    meta = in_shards(there, shard_size)
     for k, members in meta.items():
         with ShardWriter(target / f"{split}_{k}", passport={"seconds_per_feature": 1 / rate}) as writer:
             for source in members:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from mmpt.processors.store.shard_cache import ShardCache
 from mmpt.processors.store.stats import NAME, kinds
 from mmpt.utils import ShardWriter, atomic_write, load_index, save_plain_pickle
-from mmpt.utils.shardedtensor import read_manifest
+from mmpt.utils.shardedtensor import in_shards, read_manifest
 from mmpt.utils.text import read_json
 
 logger = logging.getLogger(__name__)
@@ -138,8 +138,7 @@ def _kinds(sources: Sequence[Path], split: str) -> list[tuple[str, str]]:
 def _rewrite_split(
     sources: Sequence[Path], target: Path, shard_size: int, split: str, videos: dict[str, Place]
 ) -> dict[int, list[str]]:
-    names = list(videos)
-    meta = {k: names[start : start + shard_size] for k, start in enumerate(range(0, len(names), shard_size))}
+    meta = in_shards(list(videos), shard_size)
     shards = ShardCache()
     for before, after in _kinds(sources, split):
         passport = _passport(sources, split, before, after)
