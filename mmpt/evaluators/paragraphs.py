@@ -24,6 +24,7 @@ from mmpt.ops.sinkhorn import log_sinkhorn
 
 _TILE_ELEMENTS = 2**20
 _BINS = 8
+_EPSILON, _SINKHORN_STEPS = 0.1, 50  # of transport, as in training
 _NO_MASS = -60.0  # e^-60 is nothing beside the logits 0..10 of real pairs, but no zero to divide by
 
 
@@ -119,16 +120,14 @@ def caption_average(block: Block) -> Tensor:
     return best.masked_fill(no_caption.squeeze(-1), 0.0).sum(-1) / block.rows
 
 
-def transport(block: Block, low: float, high: float, epsilon: float = 0.1, n_iters: int = 50) -> Tensor:
+def transport(block: Block, low: float, high: float) -> Tensor:
     """Norton's transport as a paragraph score: mean score of the pairs that the entropic plan couples, (Q,
     V)."""
-    plan, scaled = transport_plan(block, low, high, epsilon, n_iters)
+    plan, scaled = transport_plan(block, low, high)
     return (plan * scaled).sum((-2, -1))
 
 
-def transport_plan(
-    block: Block, low: float, high: float, epsilon: float = 0.1, n_iters: int = 50
-) -> tuple[Tensor, Tensor]:
+def transport_plan(block: Block, low: float, high: float) -> tuple[Tensor, Tensor]:
     """Entropic plan of each pair, and the scaled scores that it couples, (Q, V, N, M) each.
 
     Scores are scaled to 0..1 over the whole matrix, as during training. Marginals are uniform and no prompt
@@ -140,10 +139,10 @@ def transport_plan(
     log_nu = -block.cols[..., None].to(scaled.dtype).log().expand(*block.cols.shape, scaled.shape[-1])
     log_mu = log_mu.masked_fill(no_caption.squeeze(-1), -torch.inf)
     log_nu = log_nu.masked_fill(no_clip.squeeze(-2), -torch.inf)
-    logits = (scaled / epsilon).masked_fill(
+    logits = (scaled / _EPSILON).masked_fill(
         no_clip, _NO_MASS
     )  # the first step must not see padded clips, whose mass is still 1 there
-    return log_sinkhorn(logits, log_mu, log_nu, n_iters=n_iters, method="numba").exp(), scaled
+    return log_sinkhorn(logits, log_mu, log_nu, n_iters=_SINKHORN_STEPS, method="numba").exp(), scaled
 
 
 Measure = Callable[[Block], dict[str, Tensor]]  # a block -> its measures, (Q, V) each, high = close

@@ -219,7 +219,7 @@ def plot_paths(
 
 @_styled
 def plot_shift_curve(
-    path: str | Path, shifts: Sequence[float], curve: Mapping[str, Mapping[str, float]], title: str = ""
+    path: str | Path, shifts: Sequence[float], curve: Mapping[str, Mapping[str, float]]
 ) -> Path:
     """What a constant added to all scores does to a result.
 
@@ -227,7 +227,6 @@ def plot_shift_curve(
         path: PNG (or any format matplotlib writes).
         shifts: the constants, in standard deviations of the scores.
         curve: measure -> R@1 at each constant, 0..1.
-        title: headline.
     """
     figure = _figure(9, 4)
     axes = figure.subplots()
@@ -251,7 +250,7 @@ def plot_shift_curve(
             va="center",
             annotation_clip=False,
         )
-    axes.set(xlabel="constant added to all scores (standard deviations)", ylabel="R@1, percent", title=title)
+    axes.set(xlabel="constant added to all scores (standard deviations)", ylabel="R@1, percent")
     axes.set(xlim=(shifts[0], shifts[-1]), ylim=(-2, 102))
     return _save(figure, path)
 

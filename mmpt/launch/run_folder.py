@@ -259,12 +259,7 @@ class RunFolder:
 
     def changes(self) -> dict[str, Any]:
         """Every key, harmless or not, whose value is another than config.yaml says."""
-        before, now = _flat(to_dict(examined(self.path / CONFIG)[0])), _flat(to_dict(self.config))
-        return {
-            key: now.get(key)
-            for key in dict.fromkeys((*before, *now))
-            if _canonical(before.get(key)) != _canonical(now.get(key))
-        }
+        return {key: new for key, (_, new) in self._unlike(self._begun()).items()}
 
     def _tell_of_processes(self, processes: int) -> None:
         before = next((line["processes"] for line in reversed(self.history()) if "processes" in line), None)
@@ -279,16 +274,24 @@ class RunFolder:
 
     def _changes(self) -> dict[str, list[Any]]:
         """Every key, harmless or not, whose value is another than at the start before: old and new."""
-        before, now = self._stored(), _flat(to_dict(self.config))
+        return self._unlike(self._stored())
+
+    def _unlike(self, before: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Old and new value of every key that is another now."""
+        now = _flat(to_dict(self.config))
         return {
             key: [before.get(key), now.get(key)]
             for key in dict.fromkeys((*before, *now))
             if _canonical(before.get(key)) != _canonical(now.get(key))
         }
 
+    def _begun(self) -> dict[str, Any]:
+        """What config.yaml says."""
+        return _flat(to_dict(examined(self.path / CONFIG)[0]))
+
     def _stored(self) -> dict[str, Any]:
         """What config.yaml says, and what the history says has changed since."""
-        stored = _flat(to_dict(examined(self.path / CONFIG)[0]))
+        stored = self._begun()
         for entry in self.history():
             stored |= {key: new for key, (_, new) in entry.get("changes", {}).items()}
         return stored
