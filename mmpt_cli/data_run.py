@@ -23,6 +23,7 @@ from mmpt.synthetic.build import build_world
 from mmpt.synthetic.clips import write_clips
 from mmpt.synthetic.settings import NOISE, SIZES, Noise, Settings, Size
 from mmpt.utils.safe_pickle import convert_pickle
+from mmpt.utils.text import first_of
 from mmpt_cli.options import Parser, progress
 
 NAMED = 5
@@ -98,7 +99,7 @@ def modalities(args: argparse.Namespace) -> int:
     for split, (path, n_items, missing) in found.items():
         print(f"{split}: {path}, {n_items} items")
         for name, ids in missing.items():
-            some = f": {', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''}" if ids else ""
+            some = f": {first_of(ids, NAMED)}" if ids else ""
             nowhere = "; ABSENT EVERYWHERE" if len(ids) == n_items else ""
             print(f"  {name}: {len(ids)} missing ({len(ids) / n_items:.1%}){some}{nowhere}")
     listed = {split: missing for split, (_, _, missing) in found.items()}

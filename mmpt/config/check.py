@@ -33,6 +33,16 @@ _CHOSEN = ("optimizer", "lr_scheduler")  # options of fairseq that bring further
 _EVALUATION = {"path"}  # `fairseq.common_eval`: read by evaluation, no option of fairseq-train
 
 
+def named_files(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Key -> path, of the keys of a `dataset:` section that name something to read."""
+    ends = ("_path", "_dir", "_annotation")
+    return {
+        key: value
+        for key, value in settings.items()
+        if value and isinstance(value, str) and key.endswith(ends) and key not in ("target_dir", "cache_dir")
+    }
+
+
 def check(config: str | Path | Mapping[str, Any] | Config, overrides: Iterable[str] = ()) -> list[Problem]:
     """What is wrong with a project file, and (level "note") what it sets without effect; empty: nothing.
 

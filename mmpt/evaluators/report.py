@@ -19,11 +19,13 @@ import numpy as np
 import torch
 
 import mmpt
+from mmpt.config.check import named_files
 from mmpt.evaluators import sanity
 from mmpt.evaluators.published import departures, same_size
 from mmpt.evaluators.result import Result
-from mmpt.processors.verify import named_files, training_data
+from mmpt.processors.verify import training_data
 from mmpt.utils.files import atomic_write, file_sha256
+from mmpt.utils.text import first_of
 
 NAMED = 5  # missing ids named in the text report; results.json holds all
 
@@ -144,7 +146,7 @@ class Report:
         ]
         for reason, items in self.missing.items():
             ids = list(dict.fromkeys(items))
-            named = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
+            named = first_of(ids, NAMED)
             lines.append(f"missing: {len(items)} items of {len(ids)} ids {reason}: {named}")
         lines += [
             f"{name} with the missing items: between {low:.4f} and {high:.4f}"

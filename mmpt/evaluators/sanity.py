@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmpt.evaluators.result import Result
+from mmpt.utils.text import first_of
 
 
 def unequal_sides(n_queries: int, n_items: int) -> list[str]:
@@ -29,7 +30,7 @@ def unloaded_layers(checkpoint: str, missing: Sequence[str]) -> list[str]:
         return []
     return [
         f"{checkpoint} lacks {len(missing)} tensors of the model "
-        f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): they "
+        f"({first_of(missing, 3)}): they "
         "keep random values and the scores are those of a partly untrained model. Use the model section "
         "it was trained with."
     ]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmpt.config import Config, ConfigError, load_config
+from mmpt.config.check import named_files
 from mmpt.launch.collectives import sum_over_ranks
 from mmpt.launch.local import visible_gpus
 from mmpt.launch.torchrun import Topology
@@ -216,14 +217,7 @@ def project(path: str, cpu: bool) -> Iterator[Finding]:
 
 def named_paths(config: Config) -> Iterator[tuple[str, str]]:
     """Key and value of every input file or folder."""
-    for name, value in vars(config.dataset).items():
-        if (
-            value
-            and isinstance(value, str)
-            and name.endswith(("_path", "_dir", "trainval_annotation"))
-            and name != "target_dir"
-        ):
-            yield f"dataset.{name}", value
+    yield from ((f"dataset.{name}", value) for name, value in named_files(vars(config.dataset)).items())
     restored = config.trainer.restore_file
     if restored and restored != "checkpoint_last.pt":
         yield "fairseq.checkpoint.restore_file", restored

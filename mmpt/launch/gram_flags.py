@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpt.config import Config, ConfigError
-from mmpt.utils.text import check_record, read_annotations, read_lines
+from mmpt.utils.text import annotated_id, check_record, read_annotations, read_lines
 
 lines = logging.getLogger("mmpt.lines")
 
-ID_KEYS = ("clip_id", "video_id", "image_id", "image", "id")
 KINDS = {"ret": None, "cap": "projects/mtm/vlm/youcookcap.yaml", "qa": "projects/mtm/vlm/vttqa.yaml"}
 WRITING = {"cap": "CaptionLoss", "qa": "AnswerLoss"}  # losses of models that write
 WRITTEN = {"cap": ("CaptionPredictor", "NLGMetric"), "qa": ("AnswerPredictor", "AnswerMetric")}
@@ -167,7 +166,8 @@ def count_items(config: Config) -> int:
     ids = set()
     for number, row in enumerate(read_annotations(path)):
         check_record(row, f"{path}: row {number}")
-        ids.add(next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), number))
+        name = annotated_id(row)
+        ids.add(number if name is None else name)
     return len(ids)
 
 

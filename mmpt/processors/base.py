@@ -32,7 +32,7 @@ from mmpt.processors.tokens import SpecialIds, load_tokenizer, pack_captions
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 from mmpt.utils.shardedtensor import load_feature
-from mmpt.utils.text import check_id
+from mmpt.utils.text import check_id, first_of
 
 logger = logging.getLogger(__name__)
 
@@ -166,10 +166,7 @@ class MetaProcessor:
             return
         ids = list(dict.fromkeys(names))
         count = f"{len(ids)} ids" if len(ids) == len(names) else f"{len(names)} items of {len(ids)} ids"
-        text = (
-            f"{self.split} split: {count} {reason}: "
-            f"{', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''}"
-        )
+        text = f"{self.split} split: {count} {reason}: {first_of(ids, NAMED)}"
         accents = sum(normalize("NFC", name) != normalize("NFD", name) for name in ids)
         if accents:
             text += f" ({accents} with accents, which names of files may spell in another way: NFC or NFD)"
@@ -257,6 +254,17 @@ class TextProcessor:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+@TEXT_PROCESSORS.register()
+class NoTextProcessor:
+    """Passes on what the meta processor gives; there is no text, and no tokenizer is loaded."""
+
+    def __init__(self, config: DatasetConfig):
+        pass
+
+    def __call__(self, text_id: Any, rng: ItemRandom | None = None) -> Any:
+        return text_id
+
+
 @ALIGNERS.register()
 class Aligner:
     """Pads one video and one caption: the first F seconds, the first caption.
@@ -300,13 +308,10 @@ class Aligner:
         caps, cmasks = self.build_text(text_feature)
         return {"caps": caps, "cmasks": cmasks, "vfeats": vfeats, "vmasks": vmasks, "video_id": video_id}
 
-    def build_text(
-        self, text: Sequence[int] | Mapping[str, Any], clips: Sequence[int] = (0,)
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """caps (T) and cmasks (T) of token ids, or of the chosen clips of timed captions joined."""
+    def build_text(self, text: Sequence[int] | Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """caps (T) and cmasks (T) of token ids, or of the first of timed captions."""
         if isinstance(text, Mapping):
-            captions = Captions.of(text)
-            text = [token for clip in clips for token in captions.ids(clip)]
+            text = Captions.of(text).ids(0)
         caps, cmasks = self.pack([list(text)])
         return caps[0], cmasks[0]
 

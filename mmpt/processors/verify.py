@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mmpt.config import Config, load_config
+from mmpt.config.check import named_files
 from mmpt.config.schema import DatasetConfig
 from mmpt.processors.base import PARTS, MetaProcessor, MissingData, build_parts
 from mmpt.processors.captions.readers import check_captions, read_captions
@@ -26,6 +27,7 @@ from mmpt.processors.store.rates import feature_rate
 from mmpt.processors.store.remote import is_remote
 from mmpt.processors.store.verify import caption_findings
 from mmpt.utils.shardedtensor import MANIFEST, load_feature, load_index
+from mmpt.utils.text import first_of
 
 FINE, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 SAMPLED = 500  # feature files whose numbers are looked at; of the others only the shape is read
@@ -88,16 +90,6 @@ def splits(config: Config) -> list[str]:
     return [split for split, path in named.items() if path]
 
 
-def named_files(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Key -> path, of the keys of a `dataset:` section that name something to read."""
-    ends = ("_path", "_dir", "_annotation")
-    return {
-        key: value
-        for key, value in settings.items()
-        if isinstance(value, str) and key.endswith(ends) and key not in ("target_dir", "cache_dir")
-    }
-
-
 def descriptions(config: DatasetConfig) -> dict[str, str]:
     """Key -> what should stand behind it, from the classes that the section names."""
     found: dict[str, str] = {}
@@ -153,12 +145,11 @@ def check_counts(split: str, meta: MetaProcessor) -> Iterator[Finding]:
     found = f"{split}: {len(meta)} items of {len(set(ids))} videos"
     for reason, names in meta.missing.items():
         missing = list(dict.fromkeys(names))
-        listed = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
         count = (
             f"{len(names)} items of {len(missing)} ids" if len(names) > len(missing) else f"{len(names)} ids"
         )
         counted = "; every published number counts them" if meta.PUBLISHED else ""
-        yield Finding(WARNING, f"{split}: {count} {reason}: {listed}{counted}")
+        yield Finding(WARNING, f"{split}: {count} {reason}: {first_of(missing, NAMED)}{counted}")
     known = meta.PUBLISHED.get(split, ())
     if not known:
         yield Finding(NOTE, f"{found}; no published count is known")

@@ -15,7 +15,7 @@ import re
 import reprlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ NO_NAME = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\
 LONGEST_NAME = 200  # bytes; file systems allow 255, and endings are put behind ids
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 KINDS = {str: "a text", list: "a list", dict: "an object", int: "a whole number"}
+ID_KEYS = ("clip_id", "video_id", "image_id", "image", "id")  # of an item of an annotation
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = SHOWN
 
@@ -49,6 +50,11 @@ def shown(value: Any) -> str:
 def quoted(value: Any) -> str:
     """The same, a text in quotes."""
     return shown(repr(value) if isinstance(value, str) else value)
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """`a, b, c, ...`: the first names, and whether there are more."""
+    return ", ".join(names[:most]) + ", ..." * (len(names) > most)
 
 
 def read_text(path: str | Path) -> str:
@@ -294,6 +300,11 @@ def read_annotations(path: str | Path) -> list[Any]:
             f"{type(value).__name__}; is this another data set's file?"
         )
     return rows
+
+
+def annotated_id(row: Mapping[str, Any]) -> str | None:
+    """The id of a row of an annotation: the first of ID_KEYS that it has; None without any."""
+    return next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), None)
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:

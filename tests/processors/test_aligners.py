@@ -288,11 +288,6 @@ def test_the_base_aligner_takes_the_first_seconds_and_the_first_caption():
     assert item["vfeats"][:, 0].tolist() == list(range(16))
 
 
-def test_several_chosen_clips_are_joined():
-    caps, _ = Aligner(CONFIG, SPECIAL).build_text(TEXT, clips=[0, 1])
-    assert caps[:6].tolist() == [1, 2, 20, 21, 21, 2]
-
-
 def test_float16_features_become_float32():
     vfeats, _ = Aligner(CONFIG, SPECIAL).build_video(VIDEO[:5].astype(np.float16), "v")
     assert vfeats.dtype == torch.float32

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmpt.processors.captions.readers import begins_behind, check_captions, out_of_order, read_captions
+from mmpt.processors.store.passport import seconds_per_row
 from mmpt.processors.tokens import load_tokenizer
 from mmpt.utils.shardedtensor import ShardedTensor, ShardWriter, load_index, read_manifest
 
@@ -134,14 +135,12 @@ def tokenize_captions(
 
 def _seconds(folder: Path, indexes: Mapping[str, Mapping[int, Sequence[str]]]) -> dict[str, float]:
     """Video -> seconds of its features; without those whose shards are not here."""
-    manifest = read_manifest(folder)
     found: dict[str, float] = {}
     for split, meta in indexes.items():
         for shard, videos in meta.items():
-            name = f"{split}_{shard}"
-            if (folder / f"{name}_data.npy").is_file():
-                rows = ShardedTensor.load(folder / name, mmap_mode="r").lengths()
-                passport = manifest.get(name, {}).get("passport") or {}
-                per_row = float(passport.get("seconds_per_feature", 1.0))
+            path = folder / f"{split}_{shard}"
+            if Path(f"{path}_data.npy").is_file():
+                rows = ShardedTensor.load(path, mmap_mode="r").lengths()
+                per_row = seconds_per_row(path)
                 found |= {video: per_row * n for video, n in zip(videos, rows.tolist(), strict=False)}
     return found

@@ -69,11 +69,19 @@ from mmpt.processors.store.features import FeatureFolder, FeatureShards, version
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
-from mmpt.utils.text import check_id, check_kind, check_record, number, read_annotations, shown
+from mmpt.utils.text import (
+    ID_KEYS,
+    annotated_id,
+    check_id,
+    check_kind,
+    check_record,
+    number,
+    read_annotations,
+    shown,
+)
 
 logger = logging.getLogger(__name__)
 
-ID_KEYS = ("clip_id", "video_id", "image_id", "image", "id")
 CAPTION_KEYS = ("desc", "caption", "vast_cap")
 REVERSED = "_rev"  # ends the names of features of frames played backwards
 RATE_SAMPLE, RATE_TOLERANCE = (
@@ -212,7 +220,7 @@ def read_annotation(
     for index, row in enumerate(read_annotations(path)):
         where = f"{path}: row {index}"
         check_record(row, where)
-        item_id = next((str(row[key]) for key in ID_KEYS if row.get(key) is not None), None)
+        item_id = annotated_id(row)
         questions = _questions(row, where)
         if item_id is None:
             raise _no(where, "id", ID_KEYS, row)

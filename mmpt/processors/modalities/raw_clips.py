@@ -34,7 +34,7 @@ from mmpt.media.video import VIDEO_SUFFIXES, MediaError, VideoInfo, probe, read_
 from mmpt.processors.base import MetaProcessor, MissingData
 from mmpt.processors.gdt import Views, alone, checked_views
 from mmpt.processors.modalities.clips import ClipAugment, spec_augment
-from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
+from mmpt.registry import ALIGNERS, META_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 from mmpt.utils.text import read_lines
 
@@ -192,17 +192,6 @@ class RawAVProcessor(RawVideoProcessor):
                 f"{file.path}: has {file.info.duration_s:.2f} s, a clip needs {self.clips.length_s:g}."
             )
         return file
-
-
-@TEXT_PROCESSORS.register()
-class NoTextProcessor:
-    """There is no text."""
-
-    def __init__(self, config: DatasetConfig):
-        pass
-
-    def __call__(self, text_id: Any, rng: ItemRandom | None = None) -> Any:
-        return text_id
 
 
 class RawAligner:

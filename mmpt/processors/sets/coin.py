@@ -81,7 +81,7 @@ def _step(value: Any, where: str) -> int:
 
 @TEXT_PROCESSORS.register()
 class COINActionSegmentationTextProcessor(TextProcessor):
-    """Passes the segments on: this task reads no text."""
+    """Passes the segments on; tokenises names of steps for zero-shot labelling."""
 
     def __call__(self, text_id: list[Segment], rng: ItemRandom | None = None) -> list[Segment]:
         return text_id

@@ -21,7 +21,7 @@ import torch
 from mmpt.config import required
 from mmpt.config.fields import Section, option
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import MetaProcessor, MissingData, VideoProcessor, check_feature
+from mmpt.processors.base import MetaProcessor, MissingData, NoTextProcessor, VideoProcessor, check_feature
 from mmpt.registry import ALIGNERS, META_PROCESSORS, TEXT_PROCESSORS, VIDEO_PROCESSORS
 from mmpt.utils.seed import ItemRandom
 from mmpt.utils.text import read_ids
@@ -119,14 +119,8 @@ class FewShotVideoProcessor(VideoProcessor):
 
 
 @TEXT_PROCESSORS.register()
-class FewShotTextProcessor:
-    """Passes the classes on; there is no text, and no tokenizer is loaded."""
-
-    def __init__(self, config: DatasetConfig):
-        pass
-
-    def __call__(self, text_id: list[int], rng: ItemRandom | None = None) -> list[int]:
-        return text_id
+class FewShotTextProcessor(NoTextProcessor):
+    """Passes the classes on."""
 
 
 @ALIGNERS.register()

@@ -39,6 +39,17 @@ def passports_of(features: str | Path) -> list[dict[str, Any]]:
     return list({str(sorted(passport.items())): passport for passport in found}.values())
 
 
+def seconds_per_row(shard: str | Path) -> float:
+    """Seconds behind each row of a shard of features, by its passport; 1 where nothing is said.
+
+    Raises:
+        ValueError: the passport says something that is no time.
+    """
+    path = Path(shard)
+    passport = read_manifest(path.parent).get(path.name, {}).get("passport") or {}
+    return number(passport.get("seconds_per_feature", 1.0), f"{path}: passport")
+
+
 def rates_of(folder: str | Path, passports: Sequence[Mapping[str, Any]]) -> list[float]:
     """Rows per second by the passports of a folder, each once; 1 where nothing is said.
 

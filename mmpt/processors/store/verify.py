@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from mmpt.processors.store.passport import seconds_per_row
 from mmpt.utils import atomic_write
 from mmpt.utils.files import file_sha256
 from mmpt.utils.shardedtensor import SUFFIXES, ShardedTensor, ShardError, load_index, read_manifest, seal
-from mmpt.utils.text import number, read_json
+from mmpt.utils.text import first_of, read_json
 
 BLOCK_ROWS = 1 << 16
 NAMED = 5
@@ -114,14 +115,10 @@ def caption_findings(
     if times.data.shape[1:] != (2,) or times.data.dtype.kind != "f":
         shape = f"{times.data.dtype}{list(times.data.shape[1:])}"
         return [f"{times_path}: rows are {shape}, expected two numbers, start and end in seconds."], []
-    path = Path(features_path)
-    passport = read_manifest(path.parent).get(path.name, {}).get("passport") or {}
-    per_row = number(passport.get("seconds_per_feature", 1.0), f"{path}: passport")
-    found = check_times(times, per_row * features.lengths())
+    found = check_times(times, seconds_per_row(features_path) * features.lengths())
 
     def named(items: list[int]) -> str:
-        some = [ids[i] if i < len(ids) else f"item {i}" for i in items[:NAMED]]
-        return f"{', '.join(some)}{', ...' if len(items) > NAMED else ''}"
+        return first_of([ids[i] if i < len(ids) else f"item {i}" for i in items], NAMED)
 
     problems, notes = [], []
     if found.impossible:
