@@ -38,13 +38,28 @@ def interval(
         clusters: what each query belongs to (its video), which is then drawn as a whole; None: queries are.
     """
     if clusters is not None:
-        _, of_query = np.unique(np.asarray(clusters), return_inverse=True)
-        members = np.split(of_query.argsort(kind="stable"), np.bincount(of_query).cumsum()[:-1])
-        drawn = np.concatenate(list(resamples(len(members), n_samples, generator)))
-        draws = np.array([of(values[np.concatenate([members[i] for i in sample])]) for sample in drawn])
+        draws = np.empty(n_samples)
+        for rows, index in cluster_resamples(clusters, n_samples, generator):
+            draws[rows] = of(values[index])
     else:
         draws = np.concatenate([of(values[index]) for index in resamples(len(values), n_samples, generator)])
     return bounds(draws)
+
+
+def cluster_resamples(
+    clusters: Sequence, n_samples: int, generator: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Query indices of samples that draw whole clusters with replacement: samples with as many queries come
+    together, as their numbers (b) and their indices (b, queries)."""
+    _, of_query, sizes = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
+    order, starts = of_query.argsort(kind="stable"), sizes.cumsum() - sizes
+    drawn = np.concatenate(list(resamples(len(sizes), n_samples, generator)))
+    lengths = sizes[drawn].sum(1)
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        many = sizes[drawn[rows]].ravel()  # queries of each cluster, sample after sample
+        first = np.repeat(starts[drawn[rows]].ravel() - (many.cumsum() - many), many)
+        yield rows, order[first + np.arange(len(first))].reshape(len(rows), length)
 
 
 def bounds(draws: np.ndarray) -> tuple[float, float]:

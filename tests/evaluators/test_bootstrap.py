@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from mmpt.evaluators.bootstrap import PooledMean, interval, paired_bootstrap, paired_difference, times_drawn
+from mmpt.evaluators.bootstrap import (
+    PooledMean,
+    cluster_resamples,
+    interval,
+    paired_bootstrap,
+    paired_difference,
+    times_drawn,
+)
 from mmpt.evaluators.ranking import statistic
 
 
@@ -85,3 +92,27 @@ def test_two_statistics_of_indices_are_compared_on_the_same_draws():
     values = np.random.default_rng(0).random(50)
     result = paired_difference(PooledMean(values), PooledMean(values + 0.25), 50, 100)
     assert result.low == pytest.approx(0.25) and result.high == pytest.approx(0.25) and result.p < 0.03
+
+
+@pytest.mark.parametrize(("n_queries", "n_clusters"), [(40, 9), (7, 7), (5, 1)])
+def test_samples_of_clusters_hold_whole_clusters_as_a_plain_loop_draws_them(n_queries, n_clusters):
+    generator = np.random.default_rng(1)
+    clusters = [f"video{i}" for i in generator.integers(n_clusters, size=n_queries)]
+    names = sorted(set(clusters))
+    queries = [[i for i, own in enumerate(clusters) if own == name] for name in names]
+    drawn = np.random.default_rng(2).integers(len(names), size=(50, len(names)))
+    expected = [[i for cluster in sample for i in queries[cluster]] for sample in drawn]
+    found = {}
+    for rows, index in cluster_resamples(clusters, 50, np.random.default_rng(2)):
+        found |= dict(zip(rows.tolist(), index.tolist(), strict=True))
+    assert [found[number] for number in range(50)] == expected
+
+
+def test_an_interval_over_clusters_is_wider_where_their_queries_agree():
+    hits = np.repeat([0.0, 1.0], 50)
+    clusters = np.repeat(np.arange(10), 10)
+    widths = [
+        np.diff(interval(hits, statistic("mean"), 500, np.random.default_rng(0), of))[0]
+        for of in (None, clusters)
+    ]
+    assert widths[1] > 2 * widths[0]
