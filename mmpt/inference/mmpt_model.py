@@ -33,8 +33,8 @@ from mmpt.models.build import build_model
 from mmpt.models.mmfusion import Encoded
 from mmpt.modules.layers import VideoTokenMLP
 from mmpt.ops.windows import window_ranges
+from mmpt.processors.tokens import read_tokenizer
 from mmpt.registry import ALIGNERS
-from mmpt.utils.optional import optional_import, pretrained
 from mmpt.utils.shardedtensor import open_npy
 
 # a video file, a .npy file of features, frames (T, FPS, H, W, 3), or features (T, D)
@@ -132,7 +132,7 @@ class MMPTModel(nn.Module):
         config, weights, backbone = found
         fusion = build_model(config, weights)
         name = required(config, "dataset.bert_name")
-        tokenizer = pretrained(optional_import("transformers").AutoTokenizer, name, "dataset.bert_name")
+        tokenizer = read_tokenizer(name)
         aligner = ALIGNERS.get(getattr(fusion, "aligner_cls", "Aligner"))(config.dataset)
         reading: dict[str, Any] = {}
         own = getattr(fusion, "backbone", None)  # of which its space is made: no other fits

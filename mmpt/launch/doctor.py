@@ -232,7 +232,13 @@ def tokenizer(config: Config) -> Iterator[Finding]:
     if not name:
         return
     if os.path.isdir(name):
-        absent = [file for file in ("config.json", "vocab.txt") if not (Path(name) / file).is_file()]
+        either = {
+            "config.json": ("config.json",),
+            "vocab.txt or tokenizer.json": ("vocab.txt", "tokenizer.json"),
+        }
+        absent = [
+            text for text, files in either.items() if not any(Path(name, file).is_file() for file in files)
+        ]
         cure = "Save tokenizer and model there with transformers' save_pretrained"
         yield (
             Finding("error", f"dataset.bert_name {name}: no {' and no '.join(absent)}", cure)

@@ -52,17 +52,29 @@ def load_tokenizer(bert_name: str | None, use_fast: bool | None = None) -> Any:
     """The tokenizer of `dataset.bert_name`: a hub name, or a local folder with config.json and vocab.txt.
 
     Raises:
-        FileNotFoundError: neither.
+        FileNotFoundError: neither, or it has no vocabulary.
     """
     if bert_name is None:
         raise ValueError(
             "dataset.bert_name is not set; give a tokenizer: a hub name, or a folder with config.json and "
             "vocab.txt."
         )
-    transformers = optional_import("transformers")  # takes seconds to import, and only text needs it
     options = {"model_max_length": NO_LIMIT} | ({} if use_fast is None else {"use_fast": use_fast})
+    return read_tokenizer(bert_name, **options)
+
+
+def read_tokenizer(bert_name: str, **options: Any) -> Any:
+    """A tokenizer as transformers reads it; errors as of `load_tokenizer`."""
+    transformers = optional_import("transformers")  # takes seconds to import, and only text needs it
     needed = "config.json and vocab.txt"
-    return pretrained(transformers.AutoTokenizer, bert_name, "dataset.bert_name", needed, **options)
+    tokenizer = pretrained(transformers.AutoTokenizer, bert_name, "dataset.bert_name", needed, **options)
+    # beside a config.json alone transformers makes one, to which every word is unknown
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise FileNotFoundError(
+            f"dataset.bert_name={bert_name!r} has no vocabulary. Put the vocab.txt or tokenizer.json of its "
+            "tokenizer beside its config.json."
+        )
+    return tokenizer
 
 
 def pack_captions(

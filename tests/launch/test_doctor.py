@@ -133,6 +133,13 @@ def test_a_tokenizer_folder_without_vocabulary_is_an_error(project, tmp_path):
     )
 
 
+def test_a_tokenizer_folder_as_transformers_writes_it_today_is_fine(project, tmp_path):
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / "feat" / name).touch()
+    errors = found(doctor.project(project("dataset: {bert_name: feat}"), cpu=True), "error")
+    assert not [text for text, _ in errors if "bert_name" in text]
+
+
 def test_two_ranks_talk_to_each_other():
     (finding,) = doctor.collectives(Topology(per_node=2), 0.2, cpu=True)
     assert finding.level == "ok"
