@@ -69,8 +69,9 @@ class World:
     pool: np.ndarray  # further videos, for the truth about larger galleries
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.text), len(self.video)
+    def right(self) -> np.ndarray:
+        """(N, V) bool: the own video of each caption."""
+        return own(self.owner, len(self.video))
 
 
 @dataclass
@@ -113,6 +114,10 @@ def numbers(rank: np.ndarray) -> Numbers:
     return {f"R{k}": float(100 * np.mean(rank <= k)) for k in (1, 5, 10)}
 
 
+def recalls(scores: np.ndarray, right: np.ndarray, ties: str = "mean") -> Numbers:
+    return numbers(places(scores, right, ties))
+
+
 def own(owner: np.ndarray, n_videos: int) -> np.ndarray:
     return owner[:, None] == np.arange(n_videos)
 
@@ -130,7 +135,7 @@ def similarities(world: World, kind: str | None = None) -> np.ndarray:
 
 
 def clean_numbers(world: World) -> Numbers:
-    return numbers(places(similarities(world), own(world.owner, len(world.video))))
+    return recalls(similarities(world), world.right)
 
 
 # -- worlds
@@ -188,9 +193,7 @@ def make_world(
         sigma = np.sqrt(low * high)
         text, video = sides(sigma)
         some = rng.permutation(len(owner))[:300]
-        reached = numbers(places(unit(text[some]) @ unit(video[:n_videos]).T, own(owner[some], n_videos)))[
-            "R1"
-        ]
+        reached = recalls(unit(text[some]) @ unit(video[:n_videos]).T, own(owner[some], n_videos))["R1"]
         low, high = (sigma, high) if reached > aim else (low, sigma)
 
     texts = [" ".join(f"w{word}" for word in words) for words in rng.integers(2000, size=(len(owner), 8))]
@@ -292,23 +295,23 @@ def plant_postprocessing(rng, world, kind):
             f"Sinkhorn, {eps:.4g}, {steps} steps",
             np.log(np.maximum(kernel, 1e-300)) + np.log(cols),
         )
-    return variant, numbers(places(out, own(world.owner, len(world.video)))), world, {}
+    return variant, recalls(out, world.right), world, {}
 
 
 def plant_similarity(rng, world, kind):
     other = {"cosine": "dot", "dot": "cosine"}[world.similarity]
-    return other, numbers(places(similarities(world, other), own(world.owner, len(world.video)))), world, {}
+    return other, recalls(similarities(world, other), world.right), world, {}
 
 
 def plant_ties(rng, world, kind):
     rule = ["optimistic", "optimistic", "later", "earlier"][
         kind % 4
     ]  # the pessimistic rule leaves R@1 as it is
-    return rule, numbers(places(similarities(world), own(world.owner, len(world.video)), rule)), world, {}
+    return rule, recalls(similarities(world), world.right, rule), world, {}
 
 
 def plant_duplicates(rng, world, kind):
-    right = own(world.owner, len(world.video))
+    right = world.right
     if kind % 2:
         copies = rng.permutation(len(world.video))[: 2 * int(rng.uniform(0.02, 0.06) * len(world.video)) + 2]
         video = world.video.copy()
@@ -321,20 +324,20 @@ def plant_duplicates(rng, world, kind):
         for a, b in zip(copies[::2], copies[1::2], strict=True):
             right[:, a] |= right[:, b]
             right[:, b] |= right[:, a]
-        return "copies of an item", numbers(places(similarities(world), right)), world, {}
+        return "copies of an item", recalls(similarities(world), right), world, {}
     folded = [" ".join(text.lower().split()) for text in world.captions]
     for i, text in enumerate(folded):
         for j in (j for j in range(len(folded)) if folded[j] == text):
             right[i, world.owner[j]] = True
-    return "equal captions", numbers(places(similarities(world), right)), world, {}
+    return "equal captions", recalls(similarities(world), right), world, {}
 
 
 def plant_captions(rng, world, kind):
     kind = ("first", "any", "rows")[kind % 3]
-    scores, right = similarities(world), own(world.owner, len(world.video))
+    scores, right = similarities(world), world.right
     first = np.unique(world.owner, return_index=True)[1]
     if kind == "first":
-        return kind, numbers(places(scores[first], right[first])), world, {}
+        return kind, recalls(scores[first], right[first]), world, {}
     if kind == "any":
         rank = places(scores, right)
         return (
@@ -349,12 +352,7 @@ def plant_captions(rng, world, kind):
     ) / np.sqrt(clips.shape[1])
     listed = similarities(replace(world, video=clips.astype(np.float32)))
     world = replace(world, video=clips[first].astype(np.float32))
-    return (
-        kind,
-        numbers(places(listed, np.eye(len(listed), dtype=bool))),
-        world,
-        {"rows": clips.astype(np.float32)},
-    )
+    return kind, recalls(listed, np.eye(len(listed), dtype=bool)), world, {"rows": clips.astype(np.float32)}
 
 
 def plant_averaging(rng, world, kind):
@@ -364,20 +362,15 @@ def plant_averaging(rng, world, kind):
     if kind in ("scores", "best"):
         scores, join = similarities(world), {"scores": np.mean, "best": np.max}[kind]
         joined = np.stack([join(scores[world.owner == v], axis=0) for v in range(n_videos)])
-        return kind, numbers(places(joined, np.eye(n_videos, dtype=bool))), world, {}
+        return kind, recalls(joined, np.eye(n_videos, dtype=bool)), world, {}
     text = unit(world.text) if kind == "unit embeddings" else world.text
     joined = np.stack([text[world.owner == v].mean(0) for v in range(n_videos)])
     one = replace(world, text=joined.astype(np.float32), owner=world.owner[first])
-    return kind, numbers(places(similarities(one), np.eye(n_videos, dtype=bool))), world, {}
+    return kind, recalls(similarities(one), np.eye(n_videos, dtype=bool)), world, {}
 
 
 def plant_direction(rng, world, kind):
-    return (
-        "video to text",
-        numbers(places(similarities(world).T, own(world.owner, len(world.video)).T)),
-        world,
-        {},
-    )
+    return "video to text", recalls(similarities(world).T, world.right.T), world, {}
 
 
 def plant_rerank(rng, world, kind):
@@ -391,21 +384,16 @@ def plant_rerank(rng, world, kind):
     for i, row in enumerate(scores):
         top = np.argsort(-row, kind="stable")[:depth]
         out[i, top] = world.second_stage[i, top]
-    return f"depth {depth}", numbers(places(out, own(world.owner, len(world.video)))), world, {}
+    return f"depth {depth}", recalls(out, world.right), world, {}
 
 
 def plant_judgements(rng, world, kind):
-    return (
-        "judged items",
-        numbers(places(similarities(world), own(world.owner, len(world.video)) | world.judged)),
-        world,
-        {},
-    )
+    return "judged items", recalls(similarities(world), world.right | world.judged), world, {}
 
 
 def plant_hubness(rng, world, kind):
     kind = ("hub items left out", "centred", "column z-score", "CSLS")[kind % 4]
-    right = own(world.owner, len(world.video))
+    right = world.right
     if kind == "hub items left out":
         hubs = rng.permutation(len(world.video))[: int(rng.integers(3, 11))]
         video = world.video.copy()
@@ -420,7 +408,7 @@ def plant_hubness(rng, world, kind):
         if often[hubs].min() <= often[keep].max():
             raise Redraw  # a hub is what is retrieved most often
         asked = keep[world.owner]
-        return kind, numbers(places(similarities(world)[asked][:, keep], right[asked][:, keep])), world, {}
+        return kind, recalls(similarities(world)[asked][:, keep], right[asked][:, keep]), world, {}
     if kind == "centred":
         cosine = world.similarity == "cosine"
         text, video = (
@@ -429,7 +417,7 @@ def plant_hubness(rng, world, kind):
             else (world.text, world.video)
         )
         other = replace(world, text=text - text.mean(0), video=video - video.mean(0))
-        return kind, numbers(places(similarities(other), right)), world, {}
+        return kind, recalls(similarities(other), right), world, {}
     scores = similarities(world).astype(np.float64)
     if kind == "column z-score":
         out = (scores - scores.mean(0)) / scores.std(0)
@@ -439,7 +427,7 @@ def plant_hubness(rng, world, kind):
         near_items = np.sort(scores, axis=1)[:, -k:].mean(1, keepdims=True)
         near_queries = np.sort(scores, axis=0)[-k:].mean(0)
         out = 2 * scores - near_items - near_queries
-    return kind, numbers(places(out, right)), world, {}
+    return kind, recalls(out, right), world, {}
 
 
 def larger_gallery(world: World, keep: np.ndarray) -> dict[str, float]:
@@ -472,7 +460,7 @@ def plant_gallery(rng, world, kind):
     keep = ~np.isin(np.arange(n_videos), gone)
     asked = keep[world.owner]
     scores, right = similarities(world), own(world.owner, n_videos)
-    claim = numbers(places(scores[asked][:, keep], right[asked][:, keep]))
+    claim = recalls(scores[asked][:, keep], right[asked][:, keep])
     options = {"kept": keep, "kind": kind}
     return kind, claim, world, options
 
@@ -788,7 +776,7 @@ def _case(rng: np.random.Generator, trap: str, index: int, folder: Path) -> Case
     truths = {}
     if trap == "gallery":
         keep = options["kept"]
-        scores, right = similarities(world), own(world.owner, len(world.video))
+        scores, right = similarities(world), world.right
         rank = places(scores, right)
         truths |= {f"same queries {name}": value for name, value in numbers(rank[keep[world.owner]]).items()}
         truths |= {f"expected {name}": value for name, value in larger_gallery(world, keep).items()}
@@ -807,7 +795,7 @@ def _pair_case(rng: np.random.Generator, trap: str, index: int, folder: Path) ->
     rng.bit_generator.state = state
     variant, claim, shown, options = PLANT[second](rng, replace(world, similarity=used), index)
     shown = replace(shown, similarity=declared)
-    other = numbers(places(similarities(world, used), own(world.owner, len(world.video))))
+    other = recalls(similarities(world, used), world.right)
     if min(abs(claim["R1"] - part["R1"]) for part in (alone, other)) < SMALLEST_EFFECT or claim["R1"] > 95:
         raise Redraw
     clean = clean_numbers(shown)
