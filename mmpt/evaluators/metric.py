@@ -98,11 +98,19 @@ class Metric(ABC):
         """Ranks from 1 by `tie_rule`."""
         return counts.ranks(self.tie_rule)
 
-    def interval(
-        self, values: np.ndarray, of: Callable, clusters: Sequence | None = None
-    ) -> tuple[float, float]:
-        """95 % interval; the fixed seed gives every metric of a run the same resampled queries."""
-        return interval(values, of, self.config.bootstrap, np.random.default_rng(BOOTSTRAP_SEED), clusters)
+    def intervals(
+        self, found: Mapping[str, tuple[np.ndarray, Callable]], clusters: Sequence | None = None
+    ) -> dict[str, tuple[float, float]]:
+        """95 % interval of each statistic `name -> (values, of)`; none with `eval.bootstrap: 0`.
+
+        The fixed seed gives all of them the same resampled queries.
+        """
+        n = self.config.bootstrap
+        return {
+            name: interval(values, of, n, np.random.default_rng(BOOTSTRAP_SEED), clusters)
+            for name, (values, of) in found.items()
+            if n
+        }
 
     def rank_result(
         self,
@@ -115,19 +123,17 @@ class Metric(ABC):
     ) -> Result:
         """Result of retrieval: R1, R5, R10 and MR of each measure ("" has no prefix), beside chance; `ids`
         name the queries, `clusters` what each is drawn together with for its interval."""
-        values, intervals, per_query = {}, {}, {}
+        values, judged, per_query = {}, {}, {}
         level = chance(n_items)
         for measure, of_measure in ranks.items():
             prefix = f"{measure}-" if measure else ""
             for name, value in rank_metrics(of_measure).items():
                 values[prefix + name] = value
-                if self.config.bootstrap:
-                    intervals[prefix + name] = self.interval(of_measure, statistic(name), clusters)
+                judged[prefix + name] = of_measure, statistic(name)
             per_query[f"ranks_{measure}" if measure else "ranks"] = of_measure
         baselines = {"chance": {name: level[name.rsplit("-", 1)[-1]] for name in values}}
-        return Result(
-            values, self.best_metric, intervals, baselines, facts, {**per_query, **named(ids)}, list(warnings)
-        )
+        intervals, per_query = self.intervals(judged, clusters), per_query | named(ids)
+        return Result(values, self.best_metric, intervals, baselines, facts, per_query, list(warnings))
 
     def mean_result(
         self, hits: np.ndarray, baselines: dict[str, float], ids: Sequence[str] | None = None
@@ -139,7 +145,7 @@ class Metric(ABC):
         if ids is not None and len(ids) != len(hits):
             raise ValueError(f"{type(self).__name__}: {len(hits)} numbers for {len(ids)} queries.")
         name = self.best_metric
-        intervals = {name: self.interval(hits, statistic("mean"))} if self.config.bootstrap else {}
+        intervals = self.intervals({name: (hits, statistic("mean"))})
         trivial = {model: {name: value} for model, value in baselines.items()}
         per_query = {name: hits, **named(ids)}
         return Result({name: float(hits.mean())}, name, intervals, trivial, {"queries": len(hits)}, per_query)

@@ -120,9 +120,7 @@ class COINActionSegmentationMetric(Metric):
         return Result(
             {name: float(of(everyone)) for name, of in of_videos.items()},
             self.best_metric,
-            {name: self.interval(everyone, of) for name, of in of_videos.items()}
-            if self.config.bootstrap
-            else {},
+            self.intervals({name: (everyone, of) for name, of in of_videos.items()}),
             {
                 "all background": {
                     name: float(of(everyone))

@@ -118,7 +118,7 @@ class CrossTaskMetric(Metric):
             | of_spans
             | {f"{names[t]}-recall": float(of_tasks[t]) for t in np.flatnonzero(kept)},
             self.best_metric,
-            {"recall": self.interval(everyone, recall)} if self.config.bootstrap else {},
+            self.intervals({"recall": (everyone, recall)}),
             {"evenly spread": {"recall": float(of_even(everyone))}},
             {
                 "videos": len(found),

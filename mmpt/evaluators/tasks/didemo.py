@@ -79,20 +79,13 @@ class DiDeMoMetric(Metric):
         random_ranks, random_overlaps = _judge(
             np.stack([_shuffled(ranking, generator) for ranking in rankings]), times
         )
-        intervals = {}
-        if self.config.bootstrap:
-            for name, of, per_query in (
-                ("rank1", "R1", ranks),
-                ("rank5", "R5", ranks),
-                ("miou", "mean", overlaps),
-            ):
-                intervals[name] = self.interval(per_query, statistic(of))
+        judged = {"rank1": (ranks, "R1"), "rank5": (ranks, "R5"), "miou": (overlaps, "mean")}
         per_query = {"ranks": ranks, "miou": overlaps, **named(ids)}
         baselines = {"random order": _summary(random_ranks, random_overlaps)}
         return Result(
             _summary(ranks, overlaps),
             self.best_metric,
-            intervals,
+            self.intervals({name: (values, statistic(of)) for name, (values, of) in judged.items()}),
             baselines,
             {"queries": len(times)},
             per_query,

@@ -159,12 +159,10 @@ class HTMAlignMetric(Metric):
         )
         found, shown = np.bincount(video, hits & alignable), np.bincount(video, alignable)
         of_videos, everyone = found / np.maximum(shown, 1), np.arange(len(found))
-        intervals = {}
-        if self.config.bootstrap:
-            intervals["recall"] = self.interval(everyone, PooledMean(of_videos, shown))
-            intervals["auc"] = self.interval(
-                everyone, lambda i: roc_auc(best, alignable, times_drawn(i, len(found))[..., video])
-            )
+
+        def auc(index: np.ndarray) -> np.ndarray:
+            return roc_auc(best, alignable, times_drawn(index, len(found))[..., video])
+
         return Result(
             {
                 "recall": float(hits[alignable].mean()),
@@ -176,7 +174,7 @@ class HTMAlignMetric(Metric):
                 **of_spans,
             },
             self.best_metric,
-            intervals,
+            self.intervals({"recall": (everyone, PooledMean(of_videos, shown)), "auc": (everyone, auc)}),
             {"random second": {"recall": float(luck[alignable].mean()), "auc": 0.5}},
             {
                 "videos": len(found),

@@ -7,6 +7,7 @@ Letters: N clips.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmpt.evaluators.bootstrap import Statistic
 from mmpt.evaluators.gram_scores import GramKeys
 from mmpt.evaluators.metric import CLIP_SETTINGS, Metric, named
 from mmpt.evaluators.predictor import Arrays, Predictor, item_name
+from mmpt.evaluators.ranking import statistic
 from mmpt.evaluators.result import Result
 from mmpt.processors.tokens import SpecialIds
 from mmpt.registry import METRICS, PREDICTORS
@@ -136,15 +139,15 @@ class NLGMetric(Metric):
         every = [line for ref in refs for line in lines_of(ref)]
         constant = [Counter(every).most_common(1)[0][0]] * len(refs)
         trivial = _values(bleu_statistics(constant, refs), caption_scores(constant, refs))
-        intervals = {}
-        if self.config.bootstrap:
-            index = np.arange(len(refs))
-            for place, name in enumerate(BLEU_NAMES):
-                intervals[name] = self.interval(
-                    index, lambda draws, place=place: bleu(statistics[draws])[place]
-                )
-            for name, score in of_clips.items():
-                intervals[name] = self.interval(score, lambda scores: scores.mean(-1))
+        everyone = np.arange(len(refs))
+
+        def bleu_of(place: int, index: np.ndarray) -> np.ndarray:
+            return bleu(statistics[index])[place]
+
+        judged: dict[str, tuple[np.ndarray, Statistic]] = {
+            name: (everyone, functools.partial(bleu_of, place)) for place, name in enumerate(BLEU_NAMES)
+        }
+        judged |= {name: (score, statistic("mean")) for name, score in of_clips.items()}
         facts: dict[str, Any] = {
             "queries": len(refs),
             "different captions written": len(set(hyps)),
@@ -159,7 +162,7 @@ class NLGMetric(Metric):
         return Result(
             _values(statistics, of_clips),
             self.best_metric,
-            intervals,
+            self.intervals(judged),
             {"one caption for all": trivial},
             facts,
             per_query,

@@ -194,7 +194,7 @@ class ActionRecognitionMetric(Metric):
             f"R{k}": f"R{k}" for k in ((1, 5, 10) if neighbour_ranks is None else NEIGHBOURS)
         }
         numbers = list(range(1, splits.shape[1] + 1)) if folds is None else np.asarray(folds).tolist()
-        values, intervals, tied, judged_ranks, judged_ids = {}, {}, 0, [], []
+        values, found, tied, judged_ranks, judged_ids = {}, {}, 0, [], []
         for column, (number, split, of_split) in enumerate(zip(numbers, splits.T, scores, strict=True)):
             test = split == TEST
             counts = count_ranks(ScoreMatrix(torch.tensor(of_split)), labels)
@@ -211,8 +211,7 @@ class ActionRecognitionMetric(Metric):
             for name, of in names.items():
                 judged = (right if name == "acc" else ranks)[test]
                 values[f"split{number}-{name}"] = float(statistic(of)(judged))
-                if self.config.bootstrap:
-                    intervals[f"split{number}-{name}"] = self.interval(judged, statistic(of))
+                found[f"split{number}-{name}"] = judged, statistic(of)
         for name in names:
             values[f"mean-{name}"] = float(np.mean([values[f"split{number}-{name}"] for number in numbers]))
         level = chance(scores.shape[2])
@@ -227,7 +226,7 @@ class ActionRecognitionMetric(Metric):
         return Result(
             values,
             f"split{numbers[0]}-acc",
-            intervals,
+            self.intervals(found),
             baselines,
             facts,
             {"ranks": np.concatenate(judged_ranks), **named(judged_ids)},
@@ -317,7 +316,7 @@ class ModalityRecognitionMetric(Metric):
             [str(name) for name in modalities],
         )
         there = np.ones((len(labels), len(names)), dtype=bool) if present is None else np.asarray(present)
-        values, intervals, per_query, counts, asked = {}, {}, {}, {}, {}
+        values, judged, per_query, counts, asked = {}, {}, {}, {}, {}
         for subset in self.config.modalities or [
             *(name[0] for name in names),
             "".join(name[0] for name in names),
@@ -340,11 +339,9 @@ class ModalityRecognitionMetric(Metric):
             counts[subset] = int(usable.sum())
             for measure, of in {"probe-acc": "mean", **{f"nn-R{k}": f"R{k}" for k in NEIGHBOURS}}.items():
                 of_splits = [one["hits" if of == "mean" else "ranks"] for one in found]
-                values[f"{subset}-{measure}"] = float(
-                    np.mean([statistic(of)(judged) for judged in of_splits])
-                )
-                if self.config.bootstrap:
-                    intervals[f"{subset}-{measure}"] = self.interval(np.concatenate(of_splits), statistic(of))
+                name = f"{subset}-{measure}"
+                values[name] = float(np.mean([statistic(of)(of_split) for of_split in of_splits]))
+                judged[name] = np.concatenate(of_splits), statistic(of)
             per_query[f"{subset}-probe-acc"] = np.concatenate([one["hits"] for one in found])
             asked[subset] = [len(one["ranks"]) for one in found]
             per_query[f"ranks_{subset}-nn"] = np.concatenate([one["ranks"] for one in found])
@@ -358,7 +355,8 @@ class ModalityRecognitionMetric(Metric):
             "videos with": counts,
             "queries of each split": asked,
         }
-        return Result(values, f"{subset}-{self.best_metric}", intervals, {"chance": chance}, facts, per_query)
+        best, intervals = f"{subset}-{self.best_metric}", self.intervals(judged)
+        return Result(values, best, intervals, {"chance": chance}, facts, per_query)
 
     def _split(
         self, vectors: Tensor, labels: Tensor, tags: np.ndarray, n_classes: int, name: str
