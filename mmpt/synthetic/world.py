@@ -95,7 +95,7 @@ class World:
 
     def video(self, split: str, index: int) -> Video:
         """One video, the same whatever was drawn before."""
-        rng = self._stream(split, index, "timeline")
+        rng = stream(self.settings.seed, split, index, "timeline")
         if split == "test":
             plan = self.test_plans[index]
             return Video(split, index, *lay_out(plan.steps, rng), kind=plan.kind, group=plan.group)
@@ -108,29 +108,23 @@ class World:
 
     def features(self, video: Video) -> np.ndarray:
         """(seconds, 512) float16."""
-        return draw_features(
-            video, self.looks, self.settings.noise, self._stream(video.split, video.index, "features")
-        )
+        return draw_features(video, self.looks, self.settings.noise, self._stream(video, "features"))
 
     def maps(self, video: Video) -> np.ndarray:
         """(seconds, 4, 4, 32) float16."""
-        return draw_maps(
-            video, self.patches, self.settings.noise, self._stream(video.split, video.index, "maps")
-        )
+        return draw_maps(video, self.patches, self.settings.noise, self._stream(video, "maps"))
 
     def sound(self, video: Video) -> np.ndarray | None:
         """(seconds, 128) float16, or None for a video without sound track."""
-        return draw_sound(
-            video, self.sounds, self.settings.noise, self._stream(video.split, video.index, "sound")
-        )
+        return draw_sound(video, self.sounds, self.settings.noise, self._stream(video, "sound"))
 
     def narration(self, video: Video) -> list[Sentence]:
         """What speech recognition hears, noise and all."""
-        return narrate(video, self.settings.noise, self._stream(video.split, video.index, "narration"))
+        return narrate(video, self.settings.noise, self._stream(video, "narration"))
 
     def captions(self, video: Video, take: int = 0) -> list[str]:
         """A clean caption per step, as an annotator would write it; another annotator is another `take`."""
-        rng = stream(self.settings.seed, video.split, video.index, "captions", take)
+        rng = self._stream(video, "captions", take)
         return [caption(segment.step, rng) for segment in video.segments]
 
     def gallery(self, latest: bool = False) -> list[Clip]:
@@ -152,8 +146,8 @@ class World:
         rest = [step for step in takes if not (step.partner and step.swapped() in takes)]
         return [takes[step] for step in (has_twin + rest)[: self.settings.size.max_gallery]]
 
-    def _stream(self, split: str, index: int, theme: str) -> np.random.Generator:
-        return stream(self.settings.seed, split, index, theme)
+    def _stream(self, video: Video, *theme: str | int) -> np.random.Generator:
+        return stream(self.settings.seed, video.split, video.index, *theme)
 
     def _steps(self, bounds: tuple[int, int], held_out: bool, rng: np.random.Generator) -> tuple[Step, ...]:
         """Steps with distinct (verb, ingredient) pairs, all from one side of the split."""
