@@ -5,7 +5,6 @@ Letters: N queries, M gallery items, D width.
 
 from __future__ import annotations
 
-import csv
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from mmpt.evaluators.ranking import (
 from mmpt.evaluators.result import Result
 from mmpt.processors.verify import repeated_items
 from mmpt.registry import METRICS
+from mmpt.utils.text import read_table
 
 if TYPE_CHECKING:
     from mmpt.config import EvalConfig
@@ -173,24 +173,21 @@ def right_items(
         targets: own item of each query; None: query i belongs to item i.
 
     Raises:
-        ValueError: there are no ids, the head differs, or an id is not in the gallery.
+        ValueError: there are no ids, an id is not in the gallery, or the file is no such table.
     """
     if item_ids is None:
         raise ValueError(f"eval.false_negatives={path} needs item_ids among the predictions.")
     place = {str(item): column for column, item in enumerate(item_ids)}
     own = list(range(shape[0])) if targets is None else [int(target) for target in targets]
     further: dict[int, list[int]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if not {"query_id", "gallery_id"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path}: expected the columns query_id,gallery_id, got {reader.fieldnames}.")
-        for number, row in enumerate(reader, start=2):
-            unknown = [row[name] for name in ("query_id", "gallery_id") if row[name] not in place]
-            if unknown:
-                raise ValueError(
-                    f"{path}:{number}: {unknown[0]!r} is no item of this test, as {item_ids[0]!r} is."
-                )
-            further.setdefault(place[row["query_id"]], []).append(place[row["gallery_id"]])
+    names = ("query_id", "gallery_id")
+    for number, row in enumerate(read_table(path, names), start=2):
+        unknown = [row[name] for name in names if row[name] not in place]
+        if unknown:
+            raise ValueError(
+                f"{path}:{number}: {unknown[0]!r} is no item of this test, as {item_ids[0]!r} is."
+            )
+        further.setdefault(place[row["query_id"]], []).append(place[row["gallery_id"]])
     return [sorted({item, *further.get(item, ())}) for item in own]
 
 
