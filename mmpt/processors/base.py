@@ -165,8 +165,7 @@ class MetaProcessor:
         if not names:
             return
         ids = list(dict.fromkeys(names))
-        count = f"{len(ids)} ids" if len(ids) == len(names) else f"{len(names)} items of {len(ids)} ids"
-        text = f"{self.split} split: {count} {reason}: {first_of(ids, NAMED)}"
+        text = f"{self.split} split: {counted(names)} {reason}: {first_of(ids, NAMED)}"
         accents = sum(normalize("NFC", name) != normalize("NFD", name) for name in ids)
         if accents:
             text += f" ({accents} with accents, which names of files may spell in another way: NFC or NFD)"
@@ -341,6 +340,12 @@ class Aligner:
             checked, np.zeros(1, np.int64), ranges, self.max_video_len, self.as_stored
         )
         return check_finite(vfeats, [video_id])[0], vmasks[0]
+
+
+def counted(names: Sequence[str]) -> str:
+    """`3 ids`, or `5 items of 3 ids` where some stand there several times."""
+    n_ids = len(set(names))
+    return f"{n_ids} ids" if n_ids == len(names) else f"{len(names)} items of {n_ids} ids"
 
 
 def bare_id(video_id: Any) -> Any:

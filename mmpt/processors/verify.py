@@ -20,7 +20,7 @@ import numpy as np
 from mmpt.config import Config, load_config
 from mmpt.config.check import named_files
 from mmpt.config.schema import DatasetConfig
-from mmpt.processors.base import PARTS, MetaProcessor, MissingData, build_parts
+from mmpt.processors.base import PARTS, MetaProcessor, MissingData, build_parts, counted
 from mmpt.processors.captions.readers import check_captions, read_captions
 from mmpt.processors.store.passport import damaged_seconds, passports_of, wrong_rate
 from mmpt.processors.store.rates import feature_rate
@@ -145,11 +145,8 @@ def check_counts(split: str, meta: MetaProcessor) -> Iterator[Finding]:
     found = f"{split}: {len(meta)} items of {len(set(ids))} videos"
     for reason, names in meta.missing.items():
         missing = list(dict.fromkeys(names))
-        count = (
-            f"{len(names)} items of {len(missing)} ids" if len(names) > len(missing) else f"{len(names)} ids"
-        )
-        counted = "; every published number counts them" if meta.PUBLISHED else ""
-        yield Finding(WARNING, f"{split}: {count} {reason}: {first_of(missing, NAMED)}{counted}")
+        compared = "; every published number counts them" if meta.PUBLISHED else ""
+        yield Finding(WARNING, f"{split}: {counted(names)} {reason}: {first_of(missing, NAMED)}{compared}")
     known = meta.PUBLISHED.get(split, ())
     if not known:
         yield Finding(NOTE, f"{found}; no published count is known")
