@@ -130,7 +130,7 @@ class RunFolder:
                 with atomic_write(self.path / CONTENT, "w") as file:
                     json.dump(self._content(), file, indent=0)
             else:
-                event["changes"] = self._changes()
+                event["changes"] = self._unlike(self._stored())
                 self._tell_of_processes(processes)
             if found:
                 event["accepted"] = [difference.key for difference in found]
@@ -271,10 +271,6 @@ class RunFolder:
                 before,
                 processes,
             )
-
-    def _changes(self) -> dict[str, list[Any]]:
-        """Every key, harmless or not, whose value is another than at the start before: old and new."""
-        return self._unlike(self._stored())
 
     def _unlike(self, before: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Old and new value of every key that is another now."""

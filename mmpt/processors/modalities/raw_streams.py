@@ -36,7 +36,6 @@ from mmpt.utils.shardedtensor import open_npy
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 SOUNDS = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".opus"}
 ARRAYS = {".npy"}
-KINDS = ("frames", "sound")
 
 Reader = Callable[[int, np.random.Generator | None], np.ndarray]  # (L, draws in training) -> (L, ..)
 
