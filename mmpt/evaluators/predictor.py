@@ -158,6 +158,12 @@ class RetrievalPredictor(Predictor):
         }
 
 
+def text_vectors(names: Iterable[str], dataset: Any, model: nn.Module, device: torch.device) -> Tensor:
+    """(C, D) of C names, tokenised and packed by the data set's own parts."""
+    caps, cmasks = dataset.aligner.pack([dataset.text_processor.tokenize(name) for name in names])
+    return model.forward_text(caps.to(device), cmasks.to(device)).pooled.float()
+
+
 class WindowPredictor(Predictor):
     """Base of predictors over windows of one long video."""
 

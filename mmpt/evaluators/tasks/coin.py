@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmpt.evaluators.bootstrap import PooledMean
 from mmpt.evaluators.metric import WINDOW_SETTINGS, Metric, named, typical
 from mmpt.evaluators.plots import plot_timeline
-from mmpt.evaluators.predictor import Arrays, WindowPredictor, item_name
+from mmpt.evaluators.predictor import Arrays, WindowPredictor, item_name, text_vectors
 from mmpt.evaluators.result import Result
 from mmpt.processors.sets.coin import BACKGROUND
 from mmpt.registry import METRICS, PREDICTORS
@@ -69,10 +69,7 @@ class COINZSPredictor(COINPredictor):
 
     def begin(self, dataset: Any, model: nn.Module, device: torch.device) -> None:
         names = dataset.meta_processor.step_names
-        caps, cmasks = dataset.aligner.label_captions(
-            [dataset.text_processor.tokenize(name) for name in names.values()]
-        )
-        self.step_vectors = model.forward_text(caps.to(device), cmasks.to(device)).pooled.float()
+        self.step_vectors = text_vectors(names.values(), dataset, model, device)
         self.threshold = label_threshold(self.step_vectors)
         self.step_ids = torch.tensor([0, *names])  # label k of `label_seconds` -> id of the k-th step
 

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from mmpt.evaluators.gram_scores import SubsetKeys
 from mmpt.evaluators.metric import Metric, named
-from mmpt.evaluators.predictor import Arrays, Predictor, check_finite, item_name
+from mmpt.evaluators.predictor import Arrays, Predictor, check_finite, item_name, text_vectors
 from mmpt.evaluators.ranking import ScoreMatrix, chance, count_ranks, statistic
 from mmpt.evaluators.result import Result
 from mmpt.processors.sets.recognition import TEST, TRAIN
@@ -120,9 +120,8 @@ class RecognitionZSPredictor(RecognitionPredictor):
     nothing is trained."""
 
     def begin(self, dataset: Any, model: nn.Module, device: torch.device) -> None:
-        ids = [dataset.text_processor.tokenize(name) for name in dataset.meta_processor.class_names]
-        caps, cmasks = dataset.aligner.pack(ids)
-        self.class_vectors = model.forward_text(caps.to(device), cmasks.to(device)).pooled.float().cpu()
+        names = dataset.meta_processor.class_names
+        self.class_vectors = text_vectors(names, dataset, model, device).cpu()
 
     def scores(self, vectors: Tensor, labels: Tensor, splits: np.ndarray, n_classes: int) -> np.ndarray:
         """(N, C): a video's length changes no order of its classes, so unit vectors do."""

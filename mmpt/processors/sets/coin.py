@@ -123,10 +123,6 @@ class COINActionSegmentationAligner(WindowAligner):
             "video_targets": video_targets,
         }
 
-    def label_captions(self, labels: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """caps and cmasks (labels, T) of tokenised step names, for zero-shot labelling."""
-        return self.pack(labels)
-
 
 def convert(source: Path, out: Path) -> str:
     """COIN.json -> the same without impossible segments."""

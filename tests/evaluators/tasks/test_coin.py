@@ -80,7 +80,7 @@ def test_coin_zero_shot_names_the_ids_of_the_step_names():
         meta_processor=SimpleNamespace(step_names={7: "chop", 9: "fry"}),
         text_processor=SimpleNamespace(tokenize=lambda name: [{"chop": 1, "fry": 2}[name]]),
         aligner=SimpleNamespace(
-            label_captions=lambda ids: (torch.tensor(ids), torch.ones(len(ids), 1, dtype=torch.bool))
+            pack=lambda ids: (torch.tensor(ids), torch.ones(len(ids), 1, dtype=torch.bool))
         ),
     )
     loader = Loader([windowed([0, 1, 1, 2, 4]) | {"video_targets": torch.tensor([[0, 7, 7, 9, 0]])}])
