@@ -20,18 +20,34 @@ from mmpt.utils.columns import LENGTHS, known_lengths
 
 def checkpoint_activations(model: nn.Module) -> None:
     """Every transformer layer of every tower that has a switch `checkpointing` keeps only its input; dropout
-    draws are replayed, so gradients stay the same."""
-    for module in model.modules():
-        if hasattr(module, "checkpointing"):
-            module.checkpointing = True
+    draws are replayed, so gradients stay the same.
+
+    Raises:
+        ValueError: no tower has one.
+    """
+    towers = [module for module in model.modules() if hasattr(module, "checkpointing")]
+    _check_found(towers, model, "model.activation_checkpointing", "whose activations it could compute again")
+    for tower in towers:
+        tower.checkpointing = True
 
 
 def compile_towers(model: nn.Module) -> None:
-    """Every transformer of every tower is compiled at its first batch; in place, so that the names of
-    parameters stay."""
-    for module in model.modules():
-        if isinstance(module, BertModel):
-            module.compile()
+    """Every BERT of every tower is compiled at its first batch; in place, so that the names of parameters
+    stay.
+
+    Raises:
+        ValueError: there is none.
+    """
+    towers = [module for module in model.modules() if isinstance(module, BertModel)]
+    _check_found(towers, model, "model.compile", "of BERT, which alone it compiles")
+    for tower in towers:
+        tower.compile()
+
+
+def _check_found(towers: list[nn.Module], model: nn.Module, key: str, what: str) -> None:
+    """Refuse a key that would have no effect."""
+    if not towers:
+        raise ValueError(f"{key}: {type(model).__name__} has no tower {what}. Leave the key out.")
 
 
 def pack_towers(model: MMFusion) -> None:

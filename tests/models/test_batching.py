@@ -192,6 +192,12 @@ def test_a_model_that_reads_both_modalities_together_is_not_read_by_length(confi
         check_towers_read_alone(build_model(dataclasses.replace(config, model=joint)), "model.length_buckets")
 
 
+@pytest.mark.parametrize("switch", [checkpoint_activations, compile_towers])
+def test_a_key_that_no_tower_heeds_is_refused(switch):
+    with pytest.raises(ValueError, match=r"model\.\w+: Linear has no tower .* Leave the key out"):
+        switch(torch.nn.Linear(2, 2))
+
+
 @pytest.mark.slow
 def test_compiled_towers_give_the_same_loss_and_gradients_under_the_same_names(config):
     loss, expected = gradients(config)
