@@ -187,7 +187,7 @@ def _read(modality: Modality, item: Source) -> np.ndarray:
         path = Path(item)
         if not path.exists():
             raise ValueError(f"{modality.name}: {path}: no such file.")
-        stream = dataclasses.replace(modality.files(), path=str(path.parent))
+        stream = dataclasses.replace(modality, path=str(path.parent)).files()
         if path.name not in stream:
             raise ValueError(f"{modality.name}: {path}: expected a file of {modality.raw}.")
         try:

@@ -44,8 +44,7 @@ from mmpt.processors import (
 )
 from mmpt.processors.captions.captions import Captions
 from mmpt.processors.captions.readers import check_captions, read_captions
-from mmpt.processors.modalities.modalities import read_annotation
-from mmpt.processors.modalities.raw_streams import RawStream
+from mmpt.processors.modalities.modalities import Modality, read_annotation
 from mmpt.processors.sets.crosstask import read_segments, read_tasks, read_videos
 from mmpt.processors.sets.how2 import PKLJSONStrTextProcessor
 from mmpt.processors.sets.htm_align import read_sentences
@@ -368,7 +367,8 @@ def stream(kind: str, **options: Any) -> Callable[[Path], Any]:
     """As training reads raw files."""
 
     def read(path: Path) -> Any:
-        files = RawStream("x", str(path.parent), kind, size=16, slice_frames=64, filters=16, **options)
+        entry = {"name": "x", "path": str(path.parent), "raw": kind, **options}
+        files = Modality(**entry, size=16, slice_frames=64, filters=16).files()
         return files.read(path.stem, None, 2, None)
 
     return read

@@ -39,7 +39,7 @@ import math
 import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -135,11 +135,7 @@ class Modality(Section):
 
     def files(self) -> RawStream:
         """The files of a modality with `raw`."""
-        options = {
-            field.name: getattr(self, field.name) for field in fields(RawStream) if field.name != "kind"
-        }
-        assert self.raw is not None  # there are files
-        return RawStream(kind=self.raw, **options)
+        return RawStream(self)
 
 
 @dataclass(frozen=True, kw_only=True)

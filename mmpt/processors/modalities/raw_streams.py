@@ -21,8 +21,8 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from mmpt.media.video import VIDEO_SUFFIXES, MediaError, VideoError, failures_of
 from mmpt.processors.base import MissingData
 from mmpt.utils.shardedtensor import open_npy
 
+if TYPE_CHECKING:
+    from mmpt.processors.modalities.modalities import Modality
+
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 SOUNDS = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".opus"}
 ARRAYS = {".npy"}
@@ -40,40 +43,31 @@ ARRAYS = {".npy"}
 Reader = Callable[[int, np.random.Generator | None], np.ndarray]  # (L, draws in training) -> (L, ..)
 
 
-@dataclass(frozen=True)
 class RawStream:
-    """The files of one modality.
+    """The files of one modality with `raw`.
 
-    Attributes:
-        name: of the modality.
-        path: their folder.
-        kind: frames or sound.
-        size, transform, pixels: of frames, see `mmpt.media.frames.model_pixels`.
-        filters, slice_frames: M and T of sound.
-        energies: how they are made, see `mmpt.media.fbank.CONVENTIONS`.
-        rate: pictures per second of folders and arrays, where an item is a segment of one.
+    Args:
+        modality: its entry. `rate` says how many pictures a second folders and arrays have, where an item
+            is a segment of one; of the other keys see `mmpt.media.frames.model_pixels` and
+            `mmpt.media.fbank.CONVENTIONS`.
     """
 
-    name: str
-    path: str
-    kind: str
-    size: int = 224
-    transform: str = "none"
-    pixels: str = "clip"
-    filters: int = 64
-    slice_frames: int = 1024
-    energies: str = "beats"
-    rate: float = 1.0
+    def __init__(self, modality: Modality):
+        assert modality.path is not None  # whoever reads files has named their folder
+        self.modality, self.path = modality, modality.path
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one position: (3, S, S) or (T, M)."""
-        return (3, self.size, self.size) if self.kind == "frames" else (self.slice_frames, self.filters)
+        entry = self.modality
+        return (3, entry.size, entry.size) if entry.raw == "frames" else (entry.slice_frames, entry.filters)
 
     @functools.cached_property
     def _listings(self) -> dict[str, dict[str, Path]]:
         if not os.path.isdir(self.path):
-            raise FileNotFoundError(f"dataset.modalities.{self.name}.path={self.path}: no such folder.")
+            raise FileNotFoundError(
+                f"dataset.modalities.{self.modality.name}.path={self.path}: no such folder."
+            )
         return {}
 
     def find(self, source: str) -> Path | None:
@@ -87,15 +81,15 @@ class RawStream:
         """Id -> file or folder; the first of several by name."""
         if not folder.is_dir():
             return {}
-        known = VIDEO_SUFFIXES | (PICTURES | ARRAYS if self.kind == "frames" else SOUNDS)
+        known = VIDEO_SUFFIXES | (PICTURES | ARRAYS if self.modality.raw == "frames" else SOUNDS)
         found: dict[str, Path] = {}
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             path = Path(entry.path)
-            if entry.is_dir() and self.kind == "frames":
+            if entry.is_dir() and self.modality.raw == "frames":
                 found.setdefault(entry.name, path)
             elif path.suffix.lower() in known:
                 found.setdefault(entry.name, path)
-                found.setdefault(path.stem.removesuffix(f"_{self.name}"), path)
+                found.setdefault(path.stem.removesuffix(f"_{self.modality.name}"), path)
         return found
 
     def __contains__(self, source: str) -> bool:
@@ -124,12 +118,12 @@ class RawStream:
         """
         path = self.find(source)
         assert path is not None  # whoever asks has looked
-        read = self._frames if self.kind == "frames" else self._sound
+        read = self._frames if self.modality.raw == "frames" else self._sound
         try:
             with failures_of(path):
                 return read(path, segment, n, rng)
         except MediaError as error:
-            raise MissingData(f"dataset.modalities.{self.name}: {error}") from error
+            raise MissingData(f"dataset.modalities.{self.modality.name}: {error}") from error
 
     def _frames(
         self, path: Path, segment: tuple[float, float] | None, n: int, rng: np.random.Generator | None
@@ -153,14 +147,14 @@ class RawStream:
             frames = np.stack([read_frames(pictures[k], lambda count: [0])[0] for k in choose(len(pictures))])
         if frames.ndim == 3:
             frames = np.repeat(frames[..., None], 3, axis=3)
-        return model_pixels(frames, self.size, self.transform, self.pixels, rng)
+        return model_pixels(frames, self.modality.size, self.modality.transform, self.modality.pixels, rng)
 
     def _span(self, path: Path, n: int, segment: tuple[float, float] | None) -> slice:
         """The pictures of a segment."""
         start, end = (
             (0, n)
             if segment is None
-            else (int(segment[0] * self.rate), min(n, int(np.ceil(segment[1] * self.rate))))
+            else (int(segment[0] * self.modality.rate), min(n, int(np.ceil(segment[1] * self.modality.rate))))
         )
         if start >= end:
             raise VideoError(
@@ -174,10 +168,10 @@ class RawStream:
         wave = read_audio(path, SAMPLE_RATE)
         if segment is not None:
             wave = wave[int(segment[0] * SAMPLE_RATE) : int(np.ceil(segment[1] * SAMPLE_RATE))]
-        fbank = kaldi_fbank(wave, self.filters, self.energies)
+        fbank = kaldi_fbank(wave, self.modality.filters, self.modality.energies)
         if not len(fbank):
             raise AudioError(f"{path}: {len(wave)} samples at 16 kHz are too few for a spectrogram.")
-        return fbank_slices(fbank, self.slice_frames, n, rng, self.energies)
+        return fbank_slices(fbank, self.modality.slice_frames, n, rng, self.modality.energies)
 
 
 def _array(path: Path) -> np.ndarray:

@@ -13,8 +13,7 @@ from mmpt.config.schema import Config, DatasetConfig
 from mmpt.datasets import build_dataset
 from mmpt.media.frames import model_pixels
 from mmpt.processors.base import MissingData
-from mmpt.processors.modalities.modalities import read_modalities
-from mmpt.processors.modalities.raw_streams import RawStream
+from mmpt.processors.modalities.modalities import Modality, read_modalities
 from mmpt.synthetic.vocabulary import build_vocabulary, write_model_folder
 from tests.media.media import write_audio, write_clip
 
@@ -37,7 +36,7 @@ def levels(pixels: np.ndarray) -> list[int]:
 
 @pytest.fixture
 def frames(tmp_path):
-    return RawStream("video", str(tmp_path), "frames", size=8)
+    return Modality(name="video", path=str(tmp_path), raw="frames", size=8).files()
 
 
 def test_a_video_gives_the_middle_frame_of_each_chunk(frames, tmp_path):
@@ -67,7 +66,7 @@ def test_one_picture_is_one_frame_and_an_id_may_carry_its_suffix(frames, tmp_pat
 
 @pytest.mark.parametrize("name, shape", [("v_depth.npy", (4, 6, 8, 3)), ("v.npy", (4, 6, 8))])
 def test_an_array_of_depth_is_read_under_the_name_that_its_maker_gives(tmp_path, name, shape):
-    stream = RawStream("depth", str(tmp_path), "frames", size=8)
+    stream = Modality(name="depth", path=str(tmp_path), raw="frames", size=8).files()
     values = np.arange(4, dtype=np.uint8).reshape(4, *([1] * (len(shape) - 1)))
     np.save(tmp_path / name, 10 * np.broadcast_to(values, shape))
     assert "v" in stream and levels(stream.read("v", None, 2, None)) == [0, 20]
@@ -82,7 +81,7 @@ def test_an_id_may_name_sub_folders(frames, tmp_path):
 def test_sound_becomes_normalised_slices(tmp_path):
     rng = np.random.default_rng(0)
     write_audio(tmp_path / "v.wav", rng.integers(-9999, 9999, (1, 16000 * 3)).astype(np.int16), rate=16000)
-    stream = RawStream("audio", str(tmp_path), "sound", slice_frames=128)
+    stream = Modality(name="audio", path=str(tmp_path), raw="sound", slice_frames=128).files()
     slices = stream.read("v", None, 2, None)
     assert slices.shape == (2, 128, 64) and slices.dtype == np.float32
     assert not stream.read("v", (0, 1), 1, None)[:, 98:].any()  # a second has 98 frames, zeros behind them
@@ -100,7 +99,7 @@ def test_a_video_without_sound_has_no_sound(tmp_path):
     save_picture(tmp_path / "v.png", 1)
     (tmp_path / "v.mkv").write_bytes((tmp_path / "v.png").read_bytes())
     with pytest.raises(MissingData, match="no audio track"):
-        RawStream("audio", str(tmp_path), "sound").read("v", None, 1, None)
+        Modality(name="audio", path=str(tmp_path), raw="sound").files().read("v", None, 1, None)
 
 
 @pytest.fixture
