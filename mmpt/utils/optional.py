@@ -54,10 +54,7 @@ def pretrained(loader: Any, name: str, key: str = "", needed: str = "config.json
     try:
         return loader.from_pretrained(name, **options)
     except OSError as error:
-        raise FileNotFoundError(
-            f"{key}{'=' if key else ''}{name!r} is neither a folder with {needed} nor a model that can be "
-            f"downloaded now. Give the path of a folder that holds {needed}, or check the network."
-        ) from error
+        raise _not_found(name, key, needed, error) from error
 
 
 def pretrained_file(name: str, files: Sequence[str], key: str, needed: str = "", cure: str = "") -> Path:
@@ -87,10 +84,17 @@ def pretrained_file(name: str, files: Sequence[str], key: str, needed: str = "",
             return Path(hub.hf_hub_download(name, file))
         except (OSError, ValueError) as error:
             reason = error
-    raise FileNotFoundError(
-        f"{key}={name!r} is neither a folder with {needed} nor a model that can be downloaded now. Give the "
+    raise _not_found(name, key, needed, reason, cure) from reason
+
+
+def _not_found(name: str, key: str, needed: str, error: Exception, cure: str = "") -> FileNotFoundError:
+    said, why = f"{key}{'=' if key else ''}{name!r}", _reason(error)
+    if Path(name).is_dir():
+        return FileNotFoundError(f"{said} cannot be read ({why}). Such a folder holds {needed}.")
+    return FileNotFoundError(
+        f"{said} is neither a folder with {needed} nor a model that can be downloaded now ({why}). Give the "
         f"path of a folder that holds {needed}, or check the network. {cure}".strip()
-    ) from reason
+    )
 
 
 def install_line(extra: str | None, module: str = "") -> str:

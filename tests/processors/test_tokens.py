@@ -53,10 +53,16 @@ def test_a_tokenizer_that_is_not_there_is_named_with_the_cure(tmp_path):
         load_tokenizer(str(tmp_path / "nowhere"))
 
 
+def test_a_damaged_file_of_a_tokenizer_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert",}')
+    with pytest.raises(FileNotFoundError, match=r"cannot be read \(.*config.json.* is not a valid JSON"):
+        load_tokenizer(str(tmp_path))
+
+
 def test_a_model_without_the_vocabulary_of_its_tokenizer_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(
-        FileNotFoundError, match=r"bert_name='.*' (has no vocabulary|is neither .* vocab.txt)"
+        FileNotFoundError, match=r"bert_name='.*' (has no vocabulary|cannot be read .* vocab.txt)"
     ):
         load_tokenizer(str(tmp_path))
 
