@@ -10,8 +10,6 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import Tensor, nn
 
-from mmpt.datasets.hand_over import unpack
-
 
 @register_criterion("mmloss")
 class MMCriterion(FairseqCriterion):
@@ -24,7 +22,7 @@ class MMCriterion(FairseqCriterion):
         """Returns loss, sample size, and numbers that can be summed over processes."""
         half = self.task.autocast_to
         with torch.autocast("cpu", half, enabled=half is not None):
-            step = self.task.mmtask(model, unpack(sample, next(model.parameters()).dtype))
+            step = self.task.mmtask(model, sample)
         log = {
             "loss": step.loss.detach(),
             "ntokens": step.n_clips,

@@ -2,13 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from mmpt.config import load_config
 from mmpt.datasets.hand_over import PACKED, pack, send_as_stored, unpack
 from mmpt.demo.toy_runs import move_folders
-from mmpt.processors.base import Aligner
+from mmpt.processors.base import Aligner, pack_videos
 from mmpt.tasks import build_task
 from tests.conftest import ROOT
 from tests.device_waits import NoCopies, NoLiterals
@@ -49,6 +50,14 @@ def test_they_arrive_in_the_type_that_the_model_computes_in(dtype):
     stored = {"vfeats": torch.ones(2, 3, 4, dtype=torch.float16) * mask[..., None], "vmasks": mask}
     found = unpack(pack(stored), dtype)["vfeats"]
     assert found.dtype == dtype and torch.equal(found, stored["vfeats"].to(dtype))
+
+
+def test_beside_a_video_in_float32_one_in_float16_is_widened():
+    videos = [np.ones((2, 4), np.float16), np.ones((2, 4), np.float32)]
+    for chosen, dtype in (([0, 0], torch.float16), ([0, 1], torch.float32)):
+        features = [videos[number] for number in chosen]
+        found, _ = pack_videos(features, np.arange(2), np.array([[0, 2], [0, 2]]), 3, as_stored=True)
+        assert found.dtype == dtype
 
 
 def test_the_host_never_waits_for_the_device():
