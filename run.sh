@@ -136,9 +136,9 @@ setup() {
     exec 9>&-
 }
 
-kernels() {  # their tests run in Triton's interpreter; a torch for CUDA has brought a Triton of its own
+kernels() {  # their tests run in Triton's interpreter; a torch for CUDA has brought a Triton of its own, and 3.9 has none for Python 3.10
     "$VENV/bin/python" -c 'import triton' 2>/dev/null && return
-    step 'installing Triton, for the tests of kernels' "$VENV/bin/python" -m pip install --disable-pip-version-check --no-deps triton==3.9.0
+    step 'installing Triton, for the tests of kernels' "$VENV/bin/python" -m pip install --disable-pip-version-check --no-deps 'triton==3.9.0; python_version > "3.10"'
     rm -f "$LOG.step"
 }
 

@@ -143,7 +143,7 @@ def test_the_tests_alone_install_triton_where_torch_has_not_brought_it(machine):
     assert not [line for line in machine.installs if "triton" in line]
     code, shown, _ = machine.run("test", FAKE_NO_TRITON="1")
     assert code == 0 and "installing Triton" in shown
-    assert [line.split()[-1].partition("==")[0] for line in machine.installs] == ["triton"]
+    assert len(machine.installs) == 1 and " triton==" in machine.installs[0]
     machine.run("test")
     assert machine.installs == []
 

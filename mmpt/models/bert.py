@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -349,7 +350,7 @@ class BertModel(nn.Module):
         x = self.embeddings(tokens, positions, types)
         of_condition = None if condition_mask is None else for_heads(condition_mask)
         reading = Reading(for_heads(mask), packing, condition, of_condition, memory)
-        for layer in self.encoder.layer[:n_layers]:
+        for layer in islice(self.encoder.layer, n_layers):  # a slice would build a module in every pass
             again = self.checkpointing and self.training
             x = checkpoint(layer, x, reading, use_reentrant=False) if again else layer(x, reading)
         return x if packing is None else packing.pad(x)
