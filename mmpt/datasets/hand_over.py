@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mmpt.processors.base import Aligner
-from mmpt.utils.columns import true_places
+from mmpt.utils.columns import padded, true_places
 
 PACKED = "packed"  # entry of a batch: features without padding
 FEATURES, MASK = "vfeats", "vmasks"
@@ -42,7 +42,6 @@ def unpack(batch: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     if PACKED not in batch:
         return dict(batch)
     rows, mask = batch[PACKED][FEATURES], batch[MASK]
-    padded = rows.new_zeros(mask.numel(), rows.shape[1], dtype=dtype)
-    padded.index_copy_(0, true_places(mask, len(rows)), rows.to(dtype))
     rest = {name: value for name, value in batch.items() if name != PACKED}
-    return rest | {FEATURES: padded.view(*mask.shape, -1)}
+    places = true_places(mask, len(rows))
+    return rest | {FEATURES: padded(rows.to(dtype), places, mask.shape)}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpt.utils.columns import true_places
+from mmpt.utils.columns import padded, true_places
 
 warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors is in prototype stage")
 
@@ -56,9 +56,7 @@ class Packing:
 
     def pad(self, x: Tensor) -> Tensor:
         """(n, ...) -> (B, L, ...), zeros between."""
-        n_clips, length = self.shape
-        places = x.new_zeros(n_clips * length, *x.shape[1:])
-        return places.index_copy(0, self.index, x).unflatten(0, self.shape)
+        return padded(x, self.index, self.shape)
 
     def for_attention(self, x: Tensor) -> Tensor:
         """(n, ...) -> (B, L, ...) in the form that attention is fastest with."""

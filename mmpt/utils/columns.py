@@ -6,7 +6,8 @@ Letters: B clips, L columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,12 @@ def true_places(mask: Tensor, n: int) -> Tensor:
     # each true position writes its place to the slot of its rank, the others to one slot more
     slots = (flat.cumsum(0) - 1).masked_fill(~flat, n)
     return places.new_zeros(n + 1).scatter_(0, slots, places)[:n]
+
+
+def padded(rows: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor:
+    """(n, ...) -> (*shape, ...), the rows at their places among all of `shape`, zeros between."""
+    empty = rows.new_zeros(math.prod(shape), *rows.shape[1:])
+    return empty.index_copy_(0, places, rows).unflatten(0, shape)
 
 
 def last_column(mask: Tensor) -> int:
